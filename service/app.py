@@ -1,0 +1,68 @@
+"""The composition root: what the lifespan opens, the route lists, the application."""
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+import service.items.routes as items
+import service.items.statements as item_statements
+import service.users.routes as users
+import service.users.statements as user_statements
+from service import health, logs
+from service.db.pool import Database
+from service.settings import Settings
+from service.web import docs
+from service.web.cursor import Cursors
+from service.web.endpoint import Endpoint, Operation, State
+
+# Hot routes first: the router tries them in this order.
+ROUTES: list[Operation] = [*items.routes, *users.routes, *health.routes]
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The service as an ASGI application; see design section 8 for why it is a bare Router."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+        listener = logs.setup(settings.log, access=settings.access_log == "on")
+        db = Database(
+            settings.required_database_url,
+            size=None if settings.pool == "none" else settings.pool,
+            statements=(*item_statements.hot, *user_statements.hot),
+            statement_timeout=settings.statement_timeout_ms / 1000,
+            queue_limit=settings.queue_limit,
+            slow_query=settings.slow_query_ms / 1000,
+        )
+        await db.open()
+        # What the imports made lives for ever: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield {"db": db, "settings": settings, "cursors": Cursors(settings.signing_secret)}
+        finally:
+            await db.close()
+            if listener is not None:
+                listener.stop()
+
+    return Router(
+        routes=_routes([*ROUTES, *docs.routes(ROUTES)]),
+        default=Endpoint(),
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+
+
+def _routes(operations: list[Operation]) -> list[Route]:
+    """One route per path, in the order of their first operation; then each with a slash behind it."""
+    paths = dict.fromkeys(operation.path for operation in operations)
+    endpoints = {
+        path: Endpoint(operation for operation in operations if operation.path == path)
+        for path in paths
+    }
+    return [
+        Route(path + slash, endpoint) for slash in ("", "/") for path, endpoint in endpoints.items()
+    ]

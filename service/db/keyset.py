@@ -1,0 +1,239 @@
+"""Lists: the page and cursor statements of a table, one per combination of sort and filters.
+
+A page is OFFSET and LIMIT with its total in the same statement; a cursor goes on after the last
+row by comparing (key, id) as a row, which PostgreSQL answers from the index at any depth
+(https://use-the-index-luke.com/no-offset). Both select one row more than asked, which tells
+whether there is more. Statements are compiled when first met: the combinations are a closed set.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from urllib.parse import parse_qsl
+
+from msgspec import UNSET, Struct
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Table,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+)
+
+from service.db.statement import Statement, columns
+
+Row = TypeVar("Row", bound=Struct)
+Total = Literal["exact", "estimated", "none"]
+
+
+class Choice(NamedTuple):
+    """A filter of few values, each written into the text, so that a partial index can match."""
+
+    clauses: Mapping[object, ColumnElement[bool]]
+
+
+class Bound(NamedTuple):
+    """A filter that binds its value by its own name, after `encode`."""
+
+    clause: ColumnElement[bool]
+    encode: Callable[[Any], object] = lambda value: value
+
+
+Filter = Choice | Bound
+# What is chosen of a filter: its name, and the value of a Choice.
+Chosen = tuple[tuple[str, object], ...]
+
+# An estimate under a filter counts no further than this: 1 ms on the machine that chose it.
+ESTIMATE_LIMIT = 10_000
+
+
+class Order(NamedTuple):
+    """A key that rows are sorted by, with `id` behind it, and the direction of both."""
+
+    key: ColumnElement[Any]
+    descending: bool
+
+
+class Listing(Generic[Row]):
+    """What can be listed of a table, and how.
+
+    Args:
+        name: of its statements: `<name>.page…`, `<name>.after…`.
+        row: the Struct that a row becomes.
+        table: has a column `id`.
+        keys: the sorts by name; each key must not be null and need an index (key, id).
+        filters: the conditions by name, as in the query.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        row: type[Row],
+        table: Table,
+        keys: Mapping[str, ColumnElement[Any]],
+        filters: Mapping[str, Filter],
+    ) -> None:
+        self.name = name
+        self.row = row
+        self.table = table
+        self.filters = filters
+        self.orders = {
+            sign + sort: Order(key, sign == "-") for sort, key in keys.items() for sign in ("", "-")
+        }
+        self.page = cache(self._page)
+        self.after = cache(self._after)
+
+    def choose(self, query: Struct) -> tuple[Chosen, dict[str, object]]:
+        """The filters that a query sets, and the values to bind for them."""
+        chosen, values = [], {}
+        for name, one in self.filters.items():
+            value = getattr(query, name)
+            if value is UNSET:
+                continue
+            if isinstance(one, Choice):
+                chosen.append((name, value))
+            else:
+                chosen.append((name, None))
+                values[name] = one.encode(value)
+        return tuple(chosen), values
+
+    def named(self, name: str) -> Statement[Row]:
+        """The statement of a name as `_name` writes it.
+
+        Raises:
+            KeyError: no such statement.
+        """
+        start, _, query = name.partition("?")
+        what = start.removeprefix(f"{self.name}.")
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        sort = given.pop("sort", "id")
+        total: Any = given.pop("total", "exact" if what == "page" else "none")
+        chosen: list[tuple[str, object]] = []
+        for filter_name, value in given.items():
+            one = self.filters[filter_name]
+            values = (
+                {str(known).lower(): known for known in one.clauses}
+                if isinstance(one, Choice)
+                else {"": None}
+            )
+            chosen.append((filter_name, values[value]))
+        if sort not in self.orders or total not in get_args(Total):
+            raise KeyError(name)
+        if what == "page":
+            return self.page(sort, tuple(chosen), total)
+        return self.after(sort, tuple(chosen), total, start={"start": True, "after": False}[what])
+
+    def samples(self) -> Iterator[Statement[Row]]:
+        """Enough to read: every sort each way, then every filter and total in the default sort."""
+        for sort in self.orders:
+            yield self.page(sort, (), "exact")
+            yield self.after(sort, (), "none", start=True)
+            yield self.after(sort, (), "none", start=False)
+        for name, one in self.filters.items():
+            for value in one.clauses if isinstance(one, Choice) else (None,):
+                yield self.page("id", ((name, value),), "exact")
+        yield self.page("id", (), "estimated")
+        yield self.page("id", ((next(iter(self.filters)), True),), "estimated")
+        yield self.page("id", (), "none")
+
+    def _clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
+        found = ((self.filters[name], value) for name, value in chosen)
+        return [
+            one.clauses[value] if isinstance(one, Choice) else one.clause for one, value in found
+        ]
+
+    def _page(self, sort: str, chosen: Chosen, total: Total) -> Statement[Row]:
+        """Arguments: those of the filters, `limit`, `offset`. Extra columns: `sort_key`, `total`."""
+        rows = self._rows(sort, chosen).offset(_number("offset"))
+        return self._statement("page", sort, chosen, total, rows)
+
+    def _after(self, sort: str, chosen: Chosen, total: Total, *, start: bool) -> Statement[Row]:
+        """Arguments: those of the filters, `limit`, and unless at the start `key` and `id`."""
+        rows = self._rows(sort, chosen)
+        if not start:
+            key, descending = self.orders[sort]
+            last = bindparam("last_id", type_=BigInteger)
+            after: ColumnElement[bool]
+            if key is self.table.c.id:
+                after = key < last if descending else key > last
+            else:
+                here = tuple_(key, self.table.c.id)
+                there = tuple_(bindparam("last_key", type_=key.type), last)
+                after = here < there if descending else here > there
+            rows = rows.where(after)
+        return self._statement("start" if start else "after", sort, chosen, total, rows)
+
+    def _rows(self, sort: str, chosen: Chosen) -> Select[Any]:
+        key, descending = self.orders[sort]
+        by = [key] if key is self.table.c.id else [key, self.table.c.id]
+        return (
+            select(*columns(self.row, self.table), key.label("sort_key"))
+            .where(*self._clauses(chosen))
+            .order_by(*(column.desc() if descending else column.asc() for column in by))
+            .limit(_number("limit"))
+        )
+
+    def _statement(
+        self,
+        what: str,
+        sort: str,
+        chosen: Chosen,
+        total: Total,
+        rows: Select[Any],
+    ) -> Statement[Row]:
+        name = self._name(what, sort, chosen, total)
+        if total == "none":
+            return Statement(name, self.row, rows, extra=("sort_key",), prepare=False)
+        # One row of total, joined to the page whatever the page holds: the total is there on an
+        # empty page too. A join on nothing can only be a nested loop, which keeps the page's order.
+        page = rows.subquery("page")
+        counted = self._count(chosen, total).subquery("counted")
+        core = select(*page.c, counted.c.total).select_from(counted.outerjoin(page, true()))
+        return Statement(name, self.row, core, extra=("sort_key", "total"), prepare=False)
+
+    def _name(self, what: str, sort: str, chosen: Chosen, total: Total) -> str:
+        """As a query would say it, without its defaults: `items.page?sort=-price&q`."""
+        parts = [] if sort == "id" else [f"sort={sort}"]
+        parts += [name if value is None else f"{name}={value}".lower() for name, value in chosen]
+        if total != ("exact" if what == "page" else "none"):
+            parts.append(f"total={total}")
+        return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
+
+    def _count(self, chosen: Chosen, total: Total) -> Select[Any]:
+        clauses = self._clauses(chosen)
+        if total == "exact":
+            return select(func.count().label("total")).select_from(self.table).where(*clauses)
+        few = (
+            select(literal_column("1"))
+            .select_from(self.table)
+            .where(*clauses)
+            .limit(literal_column(str(ESTIMATE_LIMIT)))
+            .subquery("few")
+        )
+        counted = select(func.count()).select_from(few)
+        if clauses:
+            return select(counted.scalar_subquery().label("total"))
+        # As the planner does: rows per page at the last ANALYZE, times the pages of today.
+        estimate = (
+            "(SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid)"
+            " / current_setting('block_size')::int))::bigint END FROM pg_class"
+            f" WHERE oid = '{self.table.name}'::regclass)"
+        )
+        return select(
+            func.coalesce(literal_column(estimate), counted.scalar_subquery()).label("total")
+        )
+
+
+def _number(name: str) -> ColumnElement[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def containing(text: str) -> str:
+    """The LIKE pattern of a substring: `%`, `_` and `\\` stand for themselves."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

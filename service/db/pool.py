@@ -1,0 +1,381 @@
+"""Our own pool: few raw asyncpg connections, last in first out, each holding its statements prepared.
+
+asyncpg's pool would drop every prepared statement at release, run a reset query and start a task:
+a held prepared statement costs a third of its CPU (research/performance.md 1.3; bench/read_one.py
+repeats it). No reset query is safe because no statement of ours alters the session, which
+tests/test_statements.py keeps true.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import math
+import random
+from collections import OrderedDict, deque
+from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from service.db.statement import Statement
+from service.errors import Problem, TimedOut, Unavailable, from_database
+from service.logs import logger
+
+CONNECT_SECONDS = 5.0
+# The longest pause between two tries to reach a database that is away: it is used again within
+# a second of its return.
+BACKOFF_SECONDS = 0.5
+# A server that runs cancels at its statement timeout by itself; one that does not answer at all
+# (stopped, unplugged) is given this much longer before its connection is cut.
+GRACE_SECONDS = 0.5
+# Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
+PREPARED_LIMIT = 200
+
+# Raised before the statement ran, or after it was undone: once more is safe even for a write.
+RETRYABLE = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
+LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
+
+
+class Timing:
+    """What one request spent in the database: `statements` run, `seconds` waiting and running."""
+
+    __slots__ = ("seconds", "statements")
+
+    def __init__(self) -> None:
+        self.statements = 0
+        self.seconds = 0.0
+
+
+# Set by the endpoint for the request it serves; statements outside a request are not counted.
+timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
+
+
+class Link:
+    """One connection and what is prepared on it; `deadline` while a statement runs, else infinite."""
+
+    __slots__ = ("connection", "deadline", "others", "prepared")
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.prepared: dict[str, PreparedStatement] = {}
+        self.others: OrderedDict[str, PreparedStatement] = OrderedDict()
+        self.deadline = math.inf
+
+    async def statement(self, statement: Statement[Any]) -> PreparedStatement:
+        """The statement, prepared here; a cold one is prepared when first met."""
+        found = self.prepared.get(statement.sql)
+        if found is not None:
+            return found
+        found = self.others.get(statement.sql)
+        if found is not None:
+            self.others.move_to_end(statement.sql)
+            return found
+        found = await self.connection.prepare(statement.sql)
+        self.others[statement.sql] = found
+        if len(self.others) > PREPARED_LIMIT:
+            self.others.popitem(last=False)
+        return found
+
+    def forget(self, statement: Statement[Any]) -> None:
+        """Prepare it anew at its next use: the tables behind it have changed."""
+        self.prepared.pop(statement.sql, None)
+        self.others.pop(statement.sql, None)
+
+
+class Database:
+    """Runs statements on a bounded number of connections; hands out Problems, never asyncpg's errors.
+
+    Args:
+        url: as `DATABASE_URL`.
+        size: connections held, or None to connect for each use.
+        statements: those to prepare when a connection opens.
+        statement_timeout: seconds a statement may take, and a request may wait for a connection.
+        queue_limit: requests that may wait for a connection; one more is refused at once.
+        slow_query: seconds above which a statement is logged.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int | None = 4,
+        statements: Sequence[Statement[Any]] = (),
+        statement_timeout: float = 2.0,
+        queue_limit: int = 10_000,
+        slow_query: float = 0.2,
+    ) -> None:
+        self.url = url
+        self.size = size
+        self.statement_timeout = statement_timeout
+        self.queue_limit = queue_limit
+        self.slow_query = slow_query
+        self._hot = [statement for statement in statements if statement.prepare]
+        self._idle: list[Link] = []
+        self._busy: set[Link] = set()
+        self._waiting: deque[asyncio.Future[Link]] = deque()
+        self._opening = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._away = False
+        self._closed = False
+
+    async def open(self) -> None:
+        """Start connecting. A database that is away is waited for in the background."""
+        if self.size is not None:
+            await asyncio.gather(*(self._try_open() for _ in range(self.size)))
+            self._fill()
+        self._spawn(self._watchdog())
+
+    async def close(self) -> None:
+        """Close every connection: gently, and after 5 s by force."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._waiting:
+            self._refuse_next(Unavailable("shutting down"))
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(self._hang_up(link.connection) for link in (*idle, *self._busy)))
+
+    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        """Run a statement, and return its records.
+
+        Once more is tried where that is safe: on a plan that a migration made stale, after a
+        deadlock, and for a read whose connection was lost.
+
+        Raises:
+            Problem: 409, 422, 503 or 504, see errors.from_database.
+        """
+        started = perf_counter()
+        try:
+            return await self._fetch(statement, args)
+        finally:
+            took = perf_counter() - started
+            spent = timing.get()
+            if spent is not None:
+                spent.statements += 1
+                spent.seconds += took
+            if took > self.slow_query:
+                fields = {"statement": statement.name, "seconds": round(took, 4)}
+                logger.warning("slow query", extra={"fields": fields})
+
+    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        for last_try in (False, True):
+            link = self._take() or await self._acquire()
+            link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+            self._busy.add(link)
+            try:
+                prepared = link.prepared.get(statement.sql) or await link.statement(statement)
+                return await prepared.fetch(*args)
+            except RETRYABLE as error:
+                link.forget(statement)
+                if last_try:
+                    raise self._problem(error, statement) from error
+                await self._renew(link, error)
+            except LOST as error:
+                if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
+                    raise self._problem(error, statement) from error
+                if statement.writes:
+                    raise Unavailable(UNKNOWN) from error
+                if perf_counter() >= link.deadline:
+                    raise TimedOut("the database does not answer") from error
+                if last_try:
+                    raise Unavailable("the database is away") from error
+            except asyncio.CancelledError:
+                # Never hand a connection on whose answer is still to come.
+                link.connection.terminate()
+                raise
+            except Exception as error:
+                raise self._problem(error, statement) from error
+            finally:
+                self._release(link)
+        raise AssertionError  # the last try returned or raised
+
+    def _problem(self, error: BaseException, statement: Statement[Any]) -> Problem:
+        problem = from_database(error)
+        if problem.status == 500 or isinstance(error, asyncpg.DataError):
+            # Bad input must be refused before it comes here, so this is a bug of ours.
+            fields = {"statement": statement.name}
+            logger.error("statement failed", exc_info=error, extra={"fields": fields})
+        return problem
+
+    async def _renew(self, link: Link, error: BaseException) -> None:
+        if isinstance(error, asyncpg.OutdatedSchemaCacheError):
+            with contextlib.suppress(*LOST):
+                await link.connection.reload_schema_state()
+
+    # Connections: taken, given back, replaced.
+
+    def _take(self) -> Link | None:
+        while self._idle:
+            link = self._idle.pop()
+            if not link.connection.is_closed():
+                return link
+        return None
+
+    async def _acquire(self) -> Link:
+        """A connection, waited for as long as a statement may take.
+
+        Raises:
+            Unavailable: the queue is full, the wait was too long, or the database is away.
+        """
+        if self.size is None:
+            return await self._connect_once()
+        if self._away and not self._busy:
+            raise Unavailable("the database is away")
+        if len(self._waiting) >= self.queue_limit:
+            raise Unavailable("too many requests are waiting")
+        future: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        timer = asyncio.get_running_loop().call_later(
+            self.statement_timeout,
+            _refuse,
+            future,
+            Unavailable("no database connection came free in time"),
+        )
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give(future.result())
+            raise
+        finally:
+            timer.cancel()
+
+    async def _connect_once(self) -> Link:
+        try:
+            return await self._connect(prepare=False)
+        except Exception as error:
+            raise from_database(error) from error
+
+    def _release(self, link: Link) -> None:
+        link.deadline = math.inf
+        self._busy.discard(link)
+        connection = link.connection
+        if self.size is None:
+            self._spawn(self._hang_up(connection))
+        elif self._closed or connection.is_closed():
+            self._fill()
+        elif connection.is_in_transaction():
+            # Only a bug leaves one open; the rows of a stranger must not join it.
+            logger.error("a transaction was left open")
+            connection.terminate()
+            self._fill()
+        else:
+            self._give(link)
+
+    def _give(self, link: Link) -> None:
+        if link.connection.is_closed():
+            self._fill()
+            return
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(link)
+                return
+        self._idle.append(link)
+
+    def _fill(self) -> None:
+        """Open in the background what is missing."""
+        if self._closed or self.size is None:
+            return
+        missing = self.size - len(self._idle) - len(self._busy) - self._opening
+        for _ in range(missing):
+            self._opening += 1
+            self._spawn(self._open_again())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hang_up(self, connection: asyncpg.Connection) -> None:
+        try:
+            await connection.close(timeout=5)
+        except (asyncpg.PostgresError, *LOST, TimeoutError):
+            connection.terminate()
+
+    async def _open_again(self) -> None:
+        for tries in itertools.count():
+            if await self._try_open():
+                self._opening -= 1
+                self._fill()
+                return
+            pause = min(BACKOFF_SECONDS, 0.05 * 2**tries)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries
+
+    async def _try_open(self) -> bool:
+        try:
+            link = await self._connect()
+        except (asyncpg.PostgresError, *LOST, TimeoutError, ValueError) as error:
+            if not self._away:
+                self._away = True
+                logger.error("the database is away", extra={"fields": {"error": str(error)}})
+            if not self._busy:
+                while self._waiting:
+                    self._refuse_next(Unavailable("the database is away"))
+            return False
+        if self._away:
+            self._away = False
+            logger.info("the database is back")
+        self._give(link)
+        return True
+
+    async def _connect(self, *, prepare: bool = True) -> Link:
+        milliseconds = str(round(self.statement_timeout * 1000))
+        connection = await asyncpg.connect(
+            self.url,
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=0,
+            server_settings={
+                "application_name": "swiftlet",
+                "idle_in_transaction_session_timeout": "5000",
+                "jit": "off",
+                "lock_timeout": milliseconds,
+                "statement_timeout": milliseconds,
+                "timezone": "UTC",
+            },
+        )
+        # asyncpg tells of a server's goodbye by a callback: free the place at once, not at next use.
+        connection.add_termination_listener(self._lost)
+        link = Link(connection)
+        if prepare:
+            try:
+                for statement in self._hot:
+                    link.prepared[statement.sql] = await connection.prepare(statement.sql)
+            except asyncpg.UndefinedTableError:
+                # Not migrated yet: serve, and prepare at first use.
+                logger.warning("the database is not migrated; run `service migrate up`")
+        return link
+
+    def _lost(self, connection: object) -> None:
+        before = len(self._idle)
+        self._idle = [link for link in self._idle if link.connection is not connection]
+        if len(self._idle) < before:
+            self._fill()
+
+    def _refuse_next(self, problem: Unavailable) -> None:
+        _refuse(self._waiting.popleft(), problem)
+
+    async def _watchdog(self) -> None:
+        """Cut connections whose server does not answer; one timer here instead of one a statement."""
+        while True:
+            await asyncio.sleep(GRACE_SECONDS / 2)
+            now = perf_counter()
+            for link in list(self._busy):
+                if now > link.deadline:
+                    logger.error("the database does not answer")
+                    link.connection.terminate()
+
+
+def _refuse(future: asyncio.Future[Link], problem: Problem) -> None:
+    if not future.done():
+        future.set_exception(problem)

@@ -1,0 +1,135 @@
+"""Statements: SQLAlchemy Core compiled once, at import, to what asyncpg runs.
+
+A statement that would run wrongly is refused here, when its module is imported, because the
+compiled text skips SQLAlchemy's own execution: no defaults are filled in, no parameter list is
+expanded, no value is converted.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import asyncpg
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, Table, bindparam
+from sqlalchemy.dialects.postgresql import asyncpg as dialects
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+
+Row = TypeVar("Row")
+
+DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
+DIALECT.server_version_info = (15, 0)  # the oldest we support; a connection would have told it
+
+
+class Runner(Protocol):
+    """Whatever runs a statement with its arguments in order: a Database."""
+
+    def fetch(
+        self, statement: "Statement[Any]", args: Sequence[object]
+    ) -> Awaitable[list[asyncpg.Record]]: ...
+
+
+class RefusedError(TypeError):
+    """A statement that would run wrongly; the message says what to write instead."""
+
+
+class Statement(Generic[Row]):
+    """SQL text, the order of its arguments, and what a row becomes.
+
+    Args:
+        name: `<slice>.<what>`, unique; the label in logs, timings and the listing.
+        row: called with a record's values by position; a Struct's fields must be the selected
+            columns in their order.
+        core: a Core statement in which every value is a named `bindparam`.
+        order: the arguments `get` takes by position, for the hot statements.
+        extra: selected columns beside the row's own, after them; `records` gives them too.
+        prepare: whether every connection prepares it when it opens.
+
+    Raises:
+        RefusedError: at import, see the module's docstring.
+    """
+
+    __slots__ = ("core", "name", "names", "prepare", "row", "sql", "width", "writes")
+
+    def __init__(
+        self,
+        name: str,
+        row: Callable[..., Row],
+        core: Select[Any] | UpdateBase,
+        *,
+        order: tuple[str, ...] | None = None,
+        extra: tuple[str, ...] = (),
+        prepare: bool = True,
+    ) -> None:
+        compiled = core.compile(dialect=DIALECT)
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
+        _refuse(name, compiled)
+        self.name = name
+        self.core = core
+        self.sql = str(compiled)
+        self.names = tuple(compiled.positiontup or ())
+        self.row = row
+        self.prepare = prepare
+        self.writes = any(isinstance(part, UpdateBase) for part in visitors.iterate(core))
+        selected = tuple(column.name for column in core.exported_columns)
+        self.width = len(selected) - len(extra)
+        if isinstance(row, type) and issubclass(row, Struct):
+            expected = (*row.__struct_fields__, *extra)
+            if expected != selected:
+                raise RefusedError(
+                    f"{name}: {row.__name__} wants {expected}, selected are {selected}"
+                )
+        if order is not None and order != self.names:
+            raise RefusedError(f"{name}: called with {order}, its arguments are {self.names}")
+
+    async def get(self, db: Runner, *args: object) -> Row | None:
+        """The row, or None; arguments by position in the order that `order` pinned."""
+        records = await db.fetch(self, args)
+        return self.row(*records[0]) if records else None
+
+    async def only(self, db: Runner, *args: object) -> Row:
+        """The row of a statement that always gives one; arguments as `get`."""
+        records = await db.fetch(self, args)
+        return self.row(*records[0])
+
+    async def one(self, db: Runner, **values: object) -> Row | None:
+        """The row, or None; arguments by name."""
+        records = await self.records(db, **values)
+        return self.row(*records[0]) if records else None
+
+    async def records(self, db: Runner, **values: object) -> list[asyncpg.Record]:
+        """Every record as it came, with the extra columns; arguments by name."""
+        return await db.fetch(self, [values[name] for name in self.names])
+
+
+def columns(row: type[Struct], table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a Struct, in the order of its fields: what to select and return."""
+    return [table.c[field] for field in row.__struct_fields__]
+
+
+def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
+    """Values for INSERT: each field of the Struct as a bind of the same name."""
+    return {name: bindparam(name, type_=table.c[name].type) for name in row.__struct_fields__}
+
+
+def _refuse(name: str, compiled: SQLCompiler) -> None:
+    if compiled.post_compile_params or compiled.literal_execute_params:
+        raise RefusedError(
+            f"{name}: expanding IN or literal_execute; use = ANY(array) or a literal"
+        )
+    if compiled.insert_prefetch or compiled.update_prefetch:
+        raise RefusedError(
+            f"{name}: a Python-side default would be NULL; use server_default or a bind"
+        )
+    unnamed = sorted(
+        compiled.bind_names[bind] for bind in compiled.binds.values() if not bind.required
+    )
+    if unnamed:
+        raise RefusedError(f"{name}: a value stands in the statement ({unnamed}); bind it by name")
+    if isinstance(compiled.statement, UpdateBase) and compiled.isinsert:
+        table = compiled.statement.table
+        if isinstance(table, Table) and set(compiled.positiontup or ()) >= set(table.c.keys()):
+            raise RefusedError(
+                f"{name}: INSERT binds every column, the identity too; give .values()"
+            )

@@ -1,0 +1,119 @@
+"""Whether the service lives, and whether it can serve."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Literal
+
+import asyncpg
+from msgspec import UNSET, Struct, UnsetType
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from service.db.pool import Database
+from service.errors import Problem
+from service.migrate import head
+from service.web.endpoint import Operation, Request
+from service.web.wire import Reply, encode
+
+# Each dependency is given this long, so that the answer comes within a second though one hangs.
+CHECK_SECONDS = 0.8
+
+
+class Health(Struct, frozen=True):
+    """The reference program's answer."""
+
+    timestamp: datetime
+    message: str
+
+
+class Dependency(Struct, frozen=True):
+    """One thing the service needs; `detail` says what is wrong."""
+
+    state: Literal["ok", "degraded", "away", "off"]
+    detail: str | UnsetType = UNSET
+
+
+class Readiness(Struct, frozen=True):
+    """`status` is the worst of the parts; Redis away only degrades."""
+
+    status: Literal["ok", "degraded", "away"]
+    database: Dependency
+    migrations: Dependency
+    redis: Dependency
+
+
+async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
+    return Reply(encode(Health(datetime.now(UTC), "api reporting for duty!")))
+
+
+async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
+    return Reply(b'{"status":"ok"}')
+
+
+async def ready(request: Request) -> Reply:
+    (database, migrations), redis = await asyncio.gather(
+        _database(request.db), _redis(request.state["settings"].redis_url)
+    )
+    if database.state != "ok" or migrations.state != "ok":
+        status: Literal["ok", "degraded", "away"] = "away"
+    else:
+        status = "degraded" if redis.state == "away" else "ok"
+    answer = Readiness(status, database, migrations, redis)
+    return Reply(encode(answer), 503 if status == "away" else 200)
+
+
+async def _database(db: Database) -> tuple[Dependency, Dependency]:
+    """On a connection of its own: the pool may be busy, and that is not being away."""
+    unknown = Dependency("away", "not known while the database is away")
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            connection = await asyncpg.connect(db.url, timeout=CHECK_SECONDS)
+            try:
+                found = await connection.fetchval("SELECT version_num FROM alembic_version")
+            finally:
+                connection.terminate()
+    except asyncpg.UndefinedTableError:
+        found = None
+    except Problem as problem:
+        return Dependency("away", problem.detail), unknown
+    except TimeoutError:
+        return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return Dependency("away", "no connection"), unknown
+    if found == head():
+        return Dependency("ok"), Dependency("ok")
+    return Dependency("ok"), Dependency("away", "run `service migrate up`")
+
+
+async def _redis(url: str | None) -> Dependency:
+    if url is None or url == "off":
+        return Dependency("off")
+    client = Redis.from_url(
+        url,
+        socket_timeout=CHECK_SECONDS,
+        socket_connect_timeout=CHECK_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await client.ping()
+    except (RedisError, OSError, TimeoutError):
+        return Dependency("away", f"no answer within {CHECK_SECONDS} s")
+    finally:
+        await client.aclose()
+    return Dependency("ok")
+
+
+routes = [
+    Operation("GET", "/health", health, "Tell that the service is up", gives=Health),
+    Operation("GET", "/health/live", live, "Liveness: touches nothing"),
+    Operation(
+        "GET",
+        "/health/ready",
+        ready,
+        "Readiness: the state of each dependency (503 when one is away)",
+        gives=Readiness,
+    ),
+]

@@ -1,0 +1,115 @@
+"""Items as they travel: what a client may send, and what it gets back."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Widget"])]
+SKU = Annotated[str, Meta(min_length=1, max_length=64)]
+ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Search = Annotated[str, Meta(min_length=1, max_length=255)]
+PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
+PageSize = Annotated[int, Meta(ge=1, le=100)]
+Sort = Literal["id", "-id", "created_at", "-created_at", "name", "-name", "price", "-price"]
+
+
+class Price(Decimal):
+    """An exact price, 0 <= p < 10**10 with at most 4 decimals, without trailing zeros."""
+
+    LIMIT: ClassVar = Decimal(10**10)
+    STEP: ClassVar = Decimal("0.0001")
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "number",
+        "minimum": 0,
+        "exclusiveMaximum": 10**10,
+        "multipleOf": 0.0001,
+        "examples": [29.99],
+    }
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """From a number as it came, unrounded: an int, or a Decimal of its digits.
+
+        Raises:
+            ValueError: not a number, out of range, or too many decimals.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise ValueError(f"Expected `number`, got `{type(value).__name__}`")  # noqa: TRY004 - msgspec's convention
+        if not 0 <= value < cls.LIMIT:
+            raise ValueError("Expected `number` >= 0 and < 10000000000")
+        exact = Decimal(value)
+        rounded = exact.quantize(cls.STEP)
+        if rounded != exact:
+            raise ValueError("Expected `number` with at most 4 decimals")
+        plain = rounded.normalize()
+        # normalize() writes 100 as 1E+2; PostgreSQL and people read 100.
+        return cls(plain if plain.as_tuple().exponent <= 0 else plain.quantize(Decimal(1)))  # type: ignore[operator]  # finite, so the exponent is an int
+
+
+class NewItem(Struct, kw_only=True):
+    """What POST and PUT take."""
+
+    sku: SKU | None = None
+    name: Name
+    description: str | None = None
+    price: Price | None = None
+    is_active: bool = True
+    owner_id: ID | None = None
+
+
+class ItemChange(Struct):
+    """What PATCH takes: absent keeps, null clears."""
+
+    sku: SKU | None | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    description: str | None | UnsetType = UNSET
+    price: Price | None | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    owner_id: ID | None | UnsetType = UNSET
+
+
+# Exact in the database, a JSON number on the wire.
+ShownPrice = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "examples": [29.99]})]
+
+
+class Item(Struct, frozen=True, gc=False):
+    """An item as it is shown; the order of the fields is that of the columns in every statement."""
+
+    id: int
+    sku: str | None
+    name: str
+    description: str | None
+    price: ShownPrice | None
+    is_active: bool
+    owner_id: int | None
+    version: int
+    created_at: datetime
+    updated_at: datetime | None
+
+
+class OwnedItemQuery(Struct, frozen=True):
+    """The parameters of a user's items."""
+
+    page: PageNumber | UnsetType = UNSET
+    per_page: PageSize = 10
+    cursor: str | UnsetType = UNSET
+    sort: Sort = "id"
+    total: Literal["exact", "estimated", "none"] | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    q: Search | UnsetType = UNSET
+    min_price: Price | UnsetType = UNSET
+    max_price: Price | UnsetType = UNSET
+
+
+class ItemQuery(OwnedItemQuery, frozen=True):
+    """The parameters of the list."""
+
+    owner_id: ID | UnsetType = UNSET
+
+
+class DeleteQuery(Struct, frozen=True):
+    """`permanent=true` removes the row; else it is only set inactive."""
+
+    permanent: bool = False

@@ -1,0 +1,76 @@
+"""Log lines: JSON for machines, plain text on a terminal; imports nothing of ours."""
+
+import logging
+import logging.handlers
+import queue
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+logger = logging.getLogger("service")
+
+# What a caller may add with `extra={"fields": {...}}`: never a body, a query value or a key.
+Form = Literal["json", "text", "off"]
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, the caller's fields, a traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:00 WARNING message  field=value`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        fields = getattr(record, "fields", {})
+        shown = "".join(f"  {name}={value!r}" for name, value in fields.items())
+        return super().formatMessage(record) + shown
+
+
+def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueListener | None:
+    """Send our lines to stderr through a queue, so that a slow log target holds up no request.
+
+    Returns the running listener, to be stopped at shutdown; None when logging is off.
+    """
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers.clear()
+    logging.getLogger("service.access").setLevel(logging.INFO if access else logging.CRITICAL)
+    if form == "off":
+        logger.addHandler(logging.NullHandler())
+        return None
+    handler = logging.StreamHandler(sys.stderr)
+    text = form == "text" or (form is None and sys.stderr.isatty())
+    handler.setFormatter(TextFormatter() if text else JSONFormatter())
+    # Bounded: when the target hangs, lines are dropped, not memory eaten.
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
+    logger.addHandler(_Dropping(lines))
+    listener = logging.handlers.QueueListener(lines, handler)
+    listener.start()
+    return listener
+
+
+class _Dropping(logging.handlers.QueueHandler):
+    """Hands the record over as it is: the queue stays in this process, so nothing need be pickled."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """A full queue drops the line; there is nowhere to complain."""

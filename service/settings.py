@@ -1,0 +1,160 @@
+"""Settings: one frozen Struct, read once from the environment and `.env`."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+# What a value may be, said once: msgspec checks it, the error line and the README quote it.
+Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
+Count = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
+Bytes = Annotated[int, Meta(ge=1, le=2**40, description="a whole number of bytes, at least 1")]
+Queue = Annotated[int, Meta(ge=0, le=10**6, description="a whole number from 0 to 1000000")]
+Milliseconds = Annotated[
+    int, Meta(ge=1, le=3_600_000, description="a whole number of milliseconds, 1 to 3600000")
+]
+Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
+Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters")]
+DatabaseURL = Annotated[
+    str, Meta(pattern=r"^postgres(ql)?://", description="postgresql://user:pass@host:port/db")
+]
+RedisURL = Annotated[
+    str,
+    Meta(
+        pattern=r"^((redis|rediss|unix)://.+|off)$",
+        description="redis://, rediss://, unix:// or off",
+    ),
+]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class SettingsError(Exception):
+    """A variable that is unknown or ill-typed; the message is the one line the operator sees."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Every setting with its default; `SERVICE_` and the field's name in capitals is its variable."""
+
+    database_url: DatabaseURL | None = None
+    redis_url: RedisURL | None = None
+    host: Text = "127.0.0.1"
+    port: Port = 8000
+    workers: Count = 1
+    server: Literal["granian", "uvicorn"] = "granian"
+    data: Text = ".data"
+    auth: Literal["off"] | None = None
+    pool: Count | Literal["none"] = 4
+    statement_timeout_ms: Milliseconds = 2000
+    queue_limit: Queue = 10_000
+    body_limit: Bytes = 1_048_576
+    slow_request_ms: Milliseconds = 1000
+    slow_query_ms: Milliseconds = 200
+    log: Literal["json", "text", "off"] | None = None
+    access_log: Literal["on", "off"] = "off"
+    secret: Secret | None = None
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
+        """Read `dotenv`, then the environment over it; an empty value counts as not set.
+
+        Raises:
+            SettingsError: a `SERVICE_*` name nobody reads, or a value of the wrong kind.
+        """
+        given = {**_dotenv(dotenv), **(os.environ if environ is None else environ)}
+        types = get_type_hints(cls, include_extras=True)
+        fields = {variable(field): field for field in cls.__struct_fields__}
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            field = fields.get(name)
+            if field is None:
+                if name.startswith("SERVICE_"):
+                    raise SettingsError(f"{name} is not a setting{_nearest(name, fields)}")
+            elif value != "":
+                try:
+                    values[field] = msgspec.convert(value, types[field], strict=False)
+                except msgspec.ValidationError:
+                    shown = "(hidden)" if field in SECRET else repr(value)
+                    allowed = describe(types[field])
+                    raise SettingsError(f"{name}={shown}: must be {allowed}") from None
+        return cls(**values)
+
+    def environ(self) -> dict[str, str]:
+        """These settings as variables, for the workers that a start brings up."""
+        return {
+            variable(field): str(value)
+            for field in self.__struct_fields__
+            if (value := getattr(self, field)) is not None
+        }
+
+    @property
+    def required_database_url(self) -> str:
+        """The database.
+
+        Raises:
+            SettingsError: not set, and nobody started an embedded one.
+        """
+        if self.database_url is None:
+            raise SettingsError("DATABASE_URL is not set; `service serve` brings its own database")
+        return self.database_url
+
+    @property
+    def signing_secret(self) -> str:
+        """What signs cursors: SERVICE_SECRET, else the database's URL, alike on every node too."""
+        return self.secret or self.required_database_url
+
+    @property
+    def public(self) -> bool:
+        """Whether others than this machine can reach the address served."""
+        return self.host not in LOOPBACK and not self.host.startswith("127.")
+
+
+# Never printed, in an error line or anywhere else: a URL bears a password.
+SECRET = frozenset({"database_url", "redis_url", "secret"})
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return field.upper() if field in {"database_url", "redis_url"} else f"SERVICE_{field.upper()}"
+
+
+def describe(kind: Any) -> str:
+    """What a type allows, in words: the description of its Meta, or the literals."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return next(str(meta.description) for meta in arguments[1:] if meta.description)
+    if origin is Literal:
+        return " or ".join(str(argument) for argument in arguments)
+    return " or ".join(describe(part) for part in arguments if part is not type(None))
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; the README lists them all"
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    """`NAME=value` lines; `#` starts a comment line, one pair of quotes around a value is taken off."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} can't be read: {error}") from None
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip().removeprefix("export ")
+        if not stripped or stripped.startswith("#"):
+            continue
+        name, equals, value = stripped.partition("=")
+        if not equals:
+            raise SettingsError(f"{path}, line {number}: expected NAME=value")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name.strip()] = value
+    return values

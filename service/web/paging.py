@@ -1,0 +1,138 @@
+"""Pages and cursors: what a list finds, how it is shown, its Link header."""
+
+from typing import Any, Generic, Literal, Protocol, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from service.db.keyset import Listing, Total
+from service.errors import FieldError, Invalid
+from service.web.endpoint import Request
+from service.web.wire import Header, Reply, encode
+
+Row = TypeVar("Row", bound=Struct)
+
+
+class Page(Struct, Generic[Row], frozen=True):
+    """A page by number; `total` and `pages` are null with `total=none`."""
+
+    items: list[Row]
+    total: int | None
+    page: int
+    per_page: int
+    pages: int | None
+    next_cursor: str | None
+
+
+class CursorPage(Struct, Generic[Row], frozen=True):
+    """A page by cursor; `total` only when asked for, `next_cursor` null at the end."""
+
+    items: list[Row]
+    next_cursor: str | None
+    total: int | UnsetType = UNSET
+
+
+class ListQuery(Protocol):
+    """The parameters that every list has, beside its filters."""
+
+    @property
+    def page(self) -> int | UnsetType: ...
+    @property
+    def per_page(self) -> int: ...
+    @property
+    def sort(self) -> str: ...
+    @property
+    def total(self) -> Literal["exact", "estimated", "none"] | UnsetType: ...
+    @property
+    def cursor(self) -> str | UnsetType: ...
+
+
+async def find(
+    request: Request, listing: Listing[Row], query: ListQuery
+) -> Page[Row] | CursorPage[Row]:
+    """The page that a query asks for, in one statement.
+
+    Raises:
+        Invalid: `cursor` together with `page`, or a cursor that does not belong here.
+    """
+    by_cursor = isinstance(query.cursor, str)
+    number = query.page if isinstance(query.page, int) else 1
+    total: Total = ("none" if by_cursor else "exact") if query.total is UNSET else query.total
+    chosen, values = listing.choose(query)
+    binding = msgspec.msgpack.encode((listing.name, query.sort, chosen, values))
+    values["limit"] = query.per_page + 1  # one more tells whether there is more
+    if isinstance(query.cursor, str):
+        if query.page is not UNSET:
+            both = "page and cursor exclude each other"
+            raise Invalid(both, FieldError("cursor", both))
+        statement = listing.after(query.sort, chosen, total, start=not query.cursor)
+        if query.cursor:
+            kind = _kind(listing, query.sort)
+            *key, values["last_id"] = request.state["cursors"].read(query.cursor, kind, binding)
+            values["last_key"] = key[0] if key else None
+    else:
+        statement = listing.page(query.sort, chosen, total)
+        values["offset"] = offset = (number - 1) * query.per_page
+    records = await statement.records(request.db, **values)
+    counted: int | None = records[0]["total"] if total != "none" else None
+    if records and records[0]["id"] is None:  # no rows: the total came alone
+        records = []
+    shown = records[: query.per_page]
+    rows = [statement.row(*record[: statement.width]) for record in shown]
+    following = None
+    if len(records) > len(shown):
+        last = shown[-1]
+        key = [] if _by_id(query.sort) else [last["sort_key"]]
+        following = request.state["cursors"].write((*key, last["id"]), binding)
+    if by_cursor:
+        return CursorPage(rows, following, UNSET if counted is None else counted)
+    if counted is not None and records:  # an estimate may be behind what is plainly there
+        counted = max(counted, offset + len(records))
+    pages = None if counted is None else -(-counted // query.per_page)
+    return Page(rows, counted, number, query.per_page, pages, following)
+
+
+def show(request: Request, found: Page[Row] | CursorPage[Row]) -> Reply:
+    """The answer: the page as JSON, and its neighbours as a Link header."""
+    if isinstance(found, Page):
+        links = _neighbours(found)
+    else:
+        links = {"next": {"cursor": found.next_cursor}} if found.next_cursor else {}
+    return Reply(encode(found), headers=_link(request, links))
+
+
+def _by_id(sort: str) -> bool:
+    return sort.lstrip("-") == "id"
+
+
+def _kind(listing: Listing[Any], sort: str) -> Any:
+    """The tuple in a cursor: the sort's key and the id, or the id alone when that is the key."""
+    if _by_id(sort):
+        return tuple[int]
+    key: Any = listing.orders[sort].key.type.python_type
+    return tuple[key, int]
+
+
+def _neighbours(found: Page[Any]) -> dict[str, dict[str, object]]:
+    links: dict[str, dict[str, object]] = {"first": {"page": 1}}
+    if found.page > 1:
+        links["prev"] = {"page": min(found.page - 1, found.pages or found.page)}
+    if found.next_cursor:
+        links["next"] = {"page": found.page + 1}
+    if found.pages:
+        links["last"] = {"page": found.pages}
+    return links
+
+
+def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header, ...]:
+    """RFC 8288; relative to the request, so that no Host header finds its way into it."""
+    if not links:
+        return ()
+    given = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True)
+    kept = [pair for pair in given if pair[0] not in {"page", "cursor"}]
+    value = ", ".join(
+        f'<{quote(request.path)}?{urlencode([*kept, *place.items()])}>; rel="{rel}"'
+        for rel, place in links.items()
+    )
+    return ((b"link", value.encode("ascii")),)

@@ -1,0 +1,200 @@
+"""The wire: bytes of a body, a query and a path into Structs, and a Reply back into bytes."""
+
+import json
+import re
+from decimal import Decimal
+from typing import Any, Generic, NoReturn, TypeVar, get_args, get_type_hints
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+
+from service.errors import FieldError, Invalid, Malformed, NotFound
+
+Value = TypeVar("Value", bound=Struct)
+
+JSON = b"application/json"
+Header = tuple[bytes, bytes]
+ID_MAX = 2**63 - 1
+
+_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+# msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
+_PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
+_UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
+
+_parse = msgspec.json.Decoder(float_hook=Decimal).decode
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Reply(Struct, frozen=True):
+    """What a handler answers: `body` is sent as it is, `headers` beside those every answer bears."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: tuple[Header, ...] = ()
+    content_type: bytes = JSON
+
+
+class Body(Generic[Value]):
+    """Decodes a request's body into a Struct, strings stripped of white space before they are checked.
+
+    The bytes go straight into the Struct. Only when that fails, or when a string has white space
+    around it, is the body read a second time by the careful way: parsed, stripped, checked.
+    """
+
+    def __init__(self, struct: type[Value]) -> None:
+        self.struct = struct
+        self._decode = msgspec.json.Decoder(
+            struct, dec_hook=_parse_number, float_hook=Decimal
+        ).decode
+        hints = get_type_hints(struct)
+        self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
+
+    def decode(self, data: bytes) -> Value:
+        """The Struct.
+
+        Raises:
+            Malformed: not JSON.
+            Invalid: JSON that breaks a rule; names the field.
+        """
+        try:
+            value = self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._carefully(data)
+        for name in self._texts:
+            text = getattr(value, name)
+            if isinstance(text, str) and (text.strip() != text or "\0" in text):
+                return self._carefully(data)
+        return value
+
+    def _carefully(self, data: bytes) -> Value:
+        try:
+            parsed = _stripped(_parse(data), "")
+            return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
+        except msgspec.ValidationError as error:
+            _refuse(error)
+        except msgspec.DecodeError as error:
+            _refuse_surrogates(data)
+            hint = " (send UTF-8 without a byte order mark)" if data[:1] in b"\xef\xff\xfe" else ""
+            raise Malformed(f"the body is not JSON: {error}{hint}") from None
+        except UnicodeDecodeError as error:
+            raise Malformed(f"the body is not UTF-8 at byte {error.start}") from None
+        except RecursionError:
+            raise Malformed("the body is nested too deep") from None
+
+
+class Query(Generic[Value]):
+    """Decodes a query string into a Struct; its fields are the parameters that exist."""
+
+    def __init__(self, struct: type[Value]) -> None:
+        self.struct = struct
+        hints = get_type_hints(struct)
+        self._names = tuple(hints)
+        self._whole = {name for name, kind in hints.items() if int in (kind, *get_args(kind))}
+
+    def decode(self, query: bytes) -> Value:
+        """The Struct.
+
+        Raises:
+            Invalid: a parameter unknown, twice, or of the wrong kind; names it.
+        """
+        values: dict[str, str] = {}
+        if query:
+            try:
+                pairs = parse_qsl(
+                    query.decode("ascii"),
+                    keep_blank_values=True,
+                    errors="strict",
+                    max_num_fields=64,
+                )
+            except UnicodeDecodeError:
+                raise Invalid("the query is not UTF-8") from None
+            except ValueError:
+                raise Invalid("the query has too many parameters") from None
+            for name, value in pairs:
+                self._check(name, value, values)
+                values[name] = value
+        try:
+            return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
+        except msgspec.ValidationError as error:
+            _refuse(error)
+
+    def _check(self, name: str, value: str, known: dict[str, str]) -> None:
+        if name not in self._names:
+            allowed = f"is not a parameter; allowed: {', '.join(self._names)}"
+            raise Invalid(f"{name[:64]!r} {allowed}", FieldError(name[:64], allowed))
+        if name in known:
+            raise Invalid(f"{name} is given twice", FieldError(name, "given twice"))
+        if "\0" in value:
+            raise Invalid(f"{name} holds a NUL character", FieldError(name, "holds a NUL"))
+        if name in self._whole and not _WHOLE.fullmatch(value):
+            raise Invalid(f"{name} must be a whole number", FieldError(name, "not a whole number"))
+
+
+def row_id(text: str) -> int:
+    """The id in a path.
+
+    Raises:
+        Invalid: not an integer.
+        NotFound: an integer that no row can have.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise Invalid("the id must be a whole number", FieldError("id", "not a whole number"))
+    # 19 digits hold every bigint; more would make int() slow, then refuse.
+    value = int(text) if len(text) <= 19 else 0  # noqa: PLR2004
+    if not 0 < value <= ID_MAX:
+        raise NotFound(f"there is no {text[:20]}")
+    return value
+
+
+def _parse_number(kind: Any, value: object) -> Any:
+    """Types that know how to read themselves (`parse`) do so; a body's numbers are exact."""
+    return kind.parse(value)
+
+
+def _parse_text(kind: Any, value: object) -> Any:
+    number = isinstance(value, str) and len(value) <= 64 and _NUMBER.fullmatch(value)
+    return kind.parse(Decimal(str(value)) if number else value)
+
+
+def _stripped(value: Any, place: str) -> Any:
+    match value:
+        case str():
+            if unwanted := _UNWANTED.search(value):
+                what = "a NUL character" if unwanted[0] == "\0" else "a lone surrogate"
+                raise Invalid(f"{place} holds {what}", FieldError(place, f"holds {what}"))
+            return value.strip()
+        case dict():
+            inside = f"{place}." if place else ""
+            return {name: _stripped(part, inside + name) for name, part in value.items()}
+        case list():
+            return [_stripped(part, f"{place}[{index}]") for index, part in enumerate(value)]
+    return value
+
+
+def _refuse(error: msgspec.ValidationError) -> NoReturn:
+    """422 with the field that msgspec names in its message."""
+    message = str(error)
+    place = _PLACE.fullmatch(message)
+    what, field = (place["what"], place["field"]) if place else (message, "")
+    if missing := _MISSING.fullmatch(what):
+        field = f"{field}.{missing['field']}" if field else missing["field"]
+        what = "required, but missing"
+    what = what[:1].lower() + what[1:]
+    detail = f"{field}: {what}" if field else what
+    raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
+
+
+def _refuse_surrogates(data: bytes) -> None:
+    """422 when a lone surrogate is all that is wrong: JSON has them, Unicode text does not."""
+    try:
+        parsed = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return
+    _stripped(parsed, "")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,35 @@
+"""Alembic's environment: one connection, one transaction, one lock; service/migrate.py calls it."""
+
+import asyncio
+
+import asyncpg
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.tables import metadata
+
+# Any number, the same for every start: several at once migrate one after the other.
+LOCK = 7_305_718_812_964_034
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=metadata)
+    with context.begin_transaction():
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+        # Reads the revision only now, behind the lock.
+        context.run_migrations()
+
+
+async def main() -> None:
+    url: str = context.config.attributes["url"]
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+asyncio.run(main())

