@@ -228,8 +228,8 @@ def _directory(data: Path) -> Path:
 
 def _open(path: Path) -> BinaryIO:
     # No links: DIR may belong to someone else than the root that writes into it.
-    opener = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    return os.fdopen(opener, "r+b", buffering=0)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.fdopen(handle, "r+b", buffering=0)
 
 
 def _claim(data: Path, held: ExitStack, *, join: bool) -> BinaryIO | Stores:
@@ -376,9 +376,9 @@ class _Site:
         if (version := _major(programs)) == made_by:
             return programs
         raise EmbeddedError(
-            f"{self.cluster} was made by PostgreSQL {made_by}, found only {version}: put"
-            f" PostgreSQL {made_by} first on PATH to use it, to dump it or for pg_upgrade,"
-            " or give a new --data"
+            f"{self.cluster} was made by PostgreSQL {made_by}, the programs found are of {version}:"
+            f" put PostgreSQL {made_by} first on PATH, to go on with it, to dump it or for"
+            " pg_upgrade, or give a new --data"
         )
 
     def _allow_only_us(self) -> None:

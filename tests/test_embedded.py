@@ -60,7 +60,7 @@ def wheel() -> Path:
 
 @pytest.fixture
 def open_ground() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="ground-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="ground-", dir="/var/tmp"))
     place.chmod(0o755)
     yield place
     shutil.rmtree(place)
@@ -74,7 +74,7 @@ def data(open_ground: Path) -> Path:
 @pytest.fixture(scope="session")
 def made() -> Iterator[Path]:
     """A cluster for the tests that are not about making one: copying it takes a fifth of that."""
-    with tempfile.TemporaryDirectory(prefix="made-", dir="/tmp") as place:
+    with tempfile.TemporaryDirectory(prefix="made-", dir="/var/tmp") as place:
         programs = embedded.wheel_postgres()
         if programs is None:
             pytest.skip("no wheel for this platform")
@@ -266,6 +266,19 @@ def test_the_same_directory_twice_is_an_error_that_names_the_process(
         assert (kept / "stores.json").exists()
 
 
+def test_of_several_that_start_at_once_one_has_the_directory(wheel: Path, data: Path) -> None:
+    with (
+        supervisor(data, wheel) as one,
+        supervisor(data, wheel) as two,
+        supervisor(data, wheel) as three,
+        stores(data, join=True, postgres_bin=wheel) as joined,
+    ):
+        assert ask(joined.database_url, "SELECT 1") == 1
+        losers = [p for p in (one, two, three) if p.stdout and not p.stdout.readline()]
+        assert len(losers) == (2 if joined.joined else 3)
+        assert all("already in use" in loser.communicate()[1] for loser in losers)
+
+
 def test_join_uses_what_runs_and_leaves_it_running(wheel: Path, kept: Path) -> None:
     with stores(kept, postgres_bin=wheel) as running:
         with stores(kept, join=True) as joined:
@@ -442,7 +455,8 @@ def test_a_cluster_of_another_major_version_is_refused(wheel: Path, kept: Path) 
     for given in (None, wheel):
         with (
             pytest.raises(
-                EmbeddedError, match=r"was made by PostgreSQL 14, found only 1\d: .*--kept"
+                EmbeddedError,
+                match=r"was made by PostgreSQL 14, the programs found are of 1\d: .*--data",
             ),
             stores(kept, redis=False, postgres_bin=given),
         ):

@@ -62,12 +62,13 @@ timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
 class Link:
     """One connection and what is prepared on it; `deadline` while a statement runs, else infinite."""
 
-    __slots__ = ("connection", "deadline", "others", "prepared")
+    __slots__ = ("connection", "deadline", "numbers", "others", "prepared")
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
         self.prepared: dict[str, PreparedStatement] = {}
         self.others: OrderedDict[str, PreparedStatement] = OrderedDict()
+        self.numbers = itertools.count()
         self.deadline = math.inf
 
     async def statement(self, statement: Statement[Any]) -> PreparedStatement:
@@ -79,16 +80,24 @@ class Link:
         if found is not None:
             self.others.move_to_end(statement.sql)
             return found
-        found = await self.connection.prepare(statement.sql)
+        found = await self.prepare(statement)
         self.others[statement.sql] = found
         if len(self.others) > PREPARED_LIMIT:
             self.others.popitem(last=False)
         return found
 
-    def forget(self, statement: Statement[Any]) -> None:
-        """Prepare it anew at its next use: the tables behind it have changed."""
+    async def prepare(self, statement: Statement[Any]) -> PreparedStatement:
+        """Prepare it under a name; without one asyncpg would parse it again at every use."""
+        name = f"s{next(self.numbers)}"
+        return await self.connection.prepare(statement.sql, name=name)
+
+    async def forget(self, statement: Statement[Any], error: Exception) -> None:
+        """Prepare it anew at its next use: the tables behind it may have changed."""
         self.prepared.pop(statement.sql, None)
         self.others.pop(statement.sql, None)
+        if isinstance(error, asyncpg.OutdatedSchemaCacheError):
+            with contextlib.suppress(*LOST):
+                await self.connection.reload_schema_state()
 
 
 class Database:
@@ -124,6 +133,7 @@ class Database:
         self._waiting: deque[asyncio.Future[Link]] = deque()
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._away = False
         self._closed = False
 
@@ -132,7 +142,7 @@ class Database:
         if self.size is not None:
             await asyncio.gather(*(self._try_open() for _ in range(self.size)))
             self._fill()
-        self._spawn(self._watchdog())
+        self._spawn(self._watchdog(), self._tasks)
 
     async def close(self) -> None:
         """Close every connection: gently, and after 5 s by force."""
@@ -143,7 +153,8 @@ class Database:
         while self._waiting:
             self._refuse_next(Unavailable("shutting down"))
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(self._hang_up(link.connection) for link in (*idle, *self._busy)))
+        held = [self._hang_up(link.connection) for link in (*idle, *self._busy)]
+        await asyncio.gather(*held, *self._leaving)
 
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         """Run a statement, and return its records.
@@ -168,7 +179,8 @@ class Database:
                 logger.warning("slow query", extra={"fields": fields})
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
-        for last_try in (False, True):
+        lost = again = 0
+        while True:
             link = self._take() or await self._acquire()
             link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
             self._busy.add(link)
@@ -176,19 +188,13 @@ class Database:
                 prepared = link.prepared.get(statement.sql) or await link.statement(statement)
                 return await prepared.fetch(*args)
             except RETRYABLE as error:
-                link.forget(statement)
-                if last_try:
+                again += 1
+                if again > 1:
                     raise self._problem(error, statement) from error
-                await self._renew(link, error)
+                await link.forget(statement, error)
             except LOST as error:
-                if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
-                    raise self._problem(error, statement) from error
-                if statement.writes:
-                    raise Unavailable(UNKNOWN) from error
-                if perf_counter() >= link.deadline:
-                    raise TimedOut("the database does not answer") from error
-                if last_try:
-                    raise Unavailable("the database is away") from error
+                lost += 1
+                self._give_up(error, statement, link, lost)
             except asyncio.CancelledError:
                 # Never hand a connection on whose answer is still to come.
                 link.connection.terminate()
@@ -197,7 +203,22 @@ class Database:
                 raise self._problem(error, statement) from error
             finally:
                 self._release(link)
-        raise AssertionError  # the last try returned or raised
+
+    def _give_up(
+        self, error: Exception, statement: Statement[Any], link: Link, lost: int
+    ) -> None:
+        """Raise, unless the statement is a read that another connection can still answer.
+
+        When the server was restarted every connection held is lost: a read outlives them all.
+        """
+        if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
+            raise self._problem(error, statement) from error
+        if statement.writes:
+            raise Unavailable(UNKNOWN) from error
+        if perf_counter() >= link.deadline:
+            raise TimedOut("the database does not answer") from error
+        if lost > (self.size or 1):
+            raise Unavailable("the database is away") from error
 
     def _problem(self, error: BaseException, statement: Statement[Any]) -> Problem:
         problem = from_database(error)
@@ -206,11 +227,6 @@ class Database:
             fields = {"statement": statement.name}
             logger.error("statement failed", exc_info=error, extra={"fields": fields})
         return problem
-
-    async def _renew(self, link: Link, error: BaseException) -> None:
-        if isinstance(error, asyncpg.OutdatedSchemaCacheError):
-            with contextlib.suppress(*LOST):
-                await link.connection.reload_schema_state()
 
     # Connections: taken, given back, replaced.
 
@@ -261,7 +277,7 @@ class Database:
         self._busy.discard(link)
         connection = link.connection
         if self.size is None:
-            self._spawn(self._hang_up(connection))
+            self._spawn(self._hang_up(connection), self._leaving)
         elif self._closed or connection.is_closed():
             self._fill()
         elif connection.is_in_transaction():
@@ -290,17 +306,17 @@ class Database:
         missing = self.size - len(self._idle) - len(self._busy) - self._opening
         for _ in range(missing):
             self._opening += 1
-            self._spawn(self._open_again())
+            self._spawn(self._open_again(), self._tasks)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _hang_up(self, connection: asyncpg.Connection) -> None:
         try:
             await connection.close(timeout=5)
-        except (asyncpg.PostgresError, *LOST, TimeoutError):
+        except (asyncpg.PostgresError, *LOST, TimeoutError, asyncio.CancelledError):
             connection.terminate()
 
     async def _open_again(self) -> None:
@@ -347,14 +363,24 @@ class Database:
         # asyncpg tells of a server's goodbye by a callback: free the place at once, not at next use.
         connection.add_termination_listener(self._lost)
         link = Link(connection)
-        if prepare:
-            try:
-                for statement in self._hot:
-                    link.prepared[statement.sql] = await connection.prepare(statement.sql)
-            except asyncpg.UndefinedTableError:
-                # Not migrated yet: serve, and prepare at first use.
-                logger.warning("the database is not migrated; run `service migrate up`")
+        try:
+            if prepare:
+                await self._prepare(link)
+        except BaseException:
+            connection.terminate()
+            raise
         return link
+
+    async def _prepare(self, link: Link) -> None:
+        try:
+            for statement in self._hot:
+                link.prepared[statement.sql] = await link.prepare(statement)
+            # asyncpg flushes after a Parse and does not sync: the transaction that it began stays
+            # open, with its locks and its now(), until the next statement ends it.
+            await link.connection.execute("SELECT 1")
+        except asyncpg.UndefinedTableError:
+            # Not migrated yet: serve, and prepare at first use.
+            logger.warning("the database is not migrated; run `service migrate up`")
 
     def _lost(self, connection: object) -> None:
         before = len(self._idle)

@@ -72,7 +72,7 @@ class Statement(Generic[Row]):
         self.row = row
         self.prepare = prepare
         self.writes = any(isinstance(part, UpdateBase) for part in visitors.iterate(core))
-        selected = tuple(column.name for column in core.exported_columns)
+        selected = tuple(core.exported_columns.keys())
         self.width = len(selected) - len(extra)
         if isinstance(row, type) and issubclass(row, Struct):
             expected = (*row.__struct_fields__, *extra)

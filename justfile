@@ -1,0 +1,60 @@
+# Every recipe works from a fresh clone: uv makes the environment. Without `just`: `uv run just`.
+
+# List the recipes
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# Serve on embedded stores; options go on to `service serve`
+run *options:
+    uv run service serve {{ options }}
+
+# The same under uvicorn
+serve-uvicorn *options:
+    uv run service serve --server uvicorn {{ options }}
+
+# Run the tests; arguments go on to pytest
+test *arguments:
+    uv run pytest {{ arguments }}
+
+# Lint, and see that everything is formatted
+lint:
+    uv run ruff check
+    uv run ruff format --check
+
+# Check the types
+types:
+    uv run mypy
+
+# Lint, types and tests
+check: lint types test
+
+# Renew the listing of all statements
+sql:
+    uv run service statements > sql/statements.sql
+
+# Show the plan of a named statement, as in `just explain items.by_id --analyze`
+explain name *options:
+    uv run service explain {{ quote(name) }} {{ options }}
+
+# Take the newest versions: renews requirements.lock, and the constraints in pyproject.toml
+lock:
+    #!/usr/bin/env -S uv run --no-project python
+    import pathlib, re, subprocess, tempfile
+
+    project, lock = pathlib.Path("pyproject.toml"), pathlib.Path("requirements.lock")
+    block = re.compile(r"(?<=^constraint-dependencies = \[\n).*?(?=^\])", re.DOTALL | re.MULTILINE)
+    text = project.read_text()
+
+    def export(*options: str) -> str:
+        command = ["uv", "export", "--quiet", "--project", place, "--no-header", "--no-annotate"]
+        command += ["--no-emit-project", "--format", "requirements-txt", *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    # In a place apart, where the constraints of today hold nothing back.
+    with tempfile.TemporaryDirectory() as place:
+        pathlib.Path(place, project).write_text(block.sub("", text, count=1))
+        subprocess.run(["uv", "lock", "--quiet", "--project", place], check=True)
+        hashed, exact = export("--no-dev"), export("--all-groups", "--no-hashes")
+    lock.write_text(f"# For `pip install --require-hashes -r`. Renewed by `just lock`.\n{hashed}")
+    lines = "".join(f'    "{line.strip()}",\n' for line in exact.splitlines())
+    project.write_text(block.sub(lambda _: lines, text, count=1))

@@ -1,0 +1,609 @@
+-- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
+-- statements in service/*/statements.py; tests/test_statements.py keeps it current.
+-- Of the lists there are more: any filters go together, in any sort, and are compiled alike.
+
+-- items.add
+-- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id
+INSERT INTO items (sku, name, description, price, is_active, owner_id) VALUES ($1::VARCHAR, $2::VARCHAR, $3::VARCHAR, $4::NUMERIC, $5::BOOLEAN, $6::BIGINT) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.by_id
+-- $1 id
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at
+FROM items
+WHERE items.id = $1::BIGINT;
+
+-- items.owner_exists
+-- $1 id
+SELECT users.id
+FROM users
+WHERE users.id = $1::BIGINT;
+
+-- items.replace
+-- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id, $7 id
+UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.replace_if
+-- $1 id, $2 sku, $3 name, $4 description, $5 price, $6 is_active, $7 owner_id, $8 versions
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT),
+changed AS
+(UPDATE items SET sku=$2::VARCHAR, name=$3::VARCHAR, description=$4::VARCHAR, price=$5::NUMERIC, is_active=$6::BOOLEAN, owner_id=$7::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($8::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.change
+-- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 id
+UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.change_if
+-- $1 id, $2 set_sku, $3 new_sku, $4 set_name, $5 new_name, $6 set_description, $7 new_description, $8 set_price, $9 new_price, $10 set_is_active, $11 new_is_active, $12 set_owner_id, $13 new_owner_id, $14 versions
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT),
+changed AS
+(UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($14::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.deactivate
+-- $1 id
+UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.deactivate_if
+-- $1 id, $2 versions
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT),
+changed AS
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.remove
+-- $1 id
+DELETE FROM items WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.remove_if
+-- $1 id, $2 versions
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT),
+changed AS
+(DELETE FROM items WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.page
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+FROM items ORDER BY items.id ASC
+ LIMIT $1::BIGINT;
+
+-- items.after
+-- $1 last_id, $2 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+FROM items
+WHERE items.id > $1::BIGINT ORDER BY items.id ASC
+ LIMIT $2::BIGINT;
+
+-- items.page?sort=-id
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items ORDER BY items.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=-id
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+FROM items ORDER BY items.id DESC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=-id
+-- $1 last_id, $2 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+FROM items
+WHERE items.id < $1::BIGINT ORDER BY items.id DESC
+ LIMIT $2::BIGINT;
+
+-- items.page?sort=created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
+FROM items ORDER BY items.created_at ASC, items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=created_at
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+FROM items ORDER BY items.created_at ASC, items.id ASC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+FROM items
+WHERE (items.created_at, items.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY items.created_at ASC, items.id ASC
+ LIMIT $3::BIGINT;
+
+-- items.page?sort=-created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
+FROM items ORDER BY items.created_at DESC, items.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=-created_at
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+FROM items ORDER BY items.created_at DESC, items.id DESC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=-created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+FROM items
+WHERE (items.created_at, items.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY items.created_at DESC, items.id DESC
+ LIMIT $3::BIGINT;
+
+-- items.page?sort=name
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
+FROM items ORDER BY items.name COLLATE "C" ASC, items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=name
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+FROM items ORDER BY items.name COLLATE "C" ASC, items.id ASC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=name
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+FROM items
+WHERE (items.name COLLATE "C", items.id) > ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY items.name COLLATE "C" ASC, items.id ASC
+ LIMIT $3::BIGINT;
+
+-- items.page?sort=-name
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
+FROM items ORDER BY items.name COLLATE "C" DESC, items.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=-name
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+FROM items ORDER BY items.name COLLATE "C" DESC, items.id DESC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=-name
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+FROM items
+WHERE (items.name COLLATE "C", items.id) < ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY items.name COLLATE "C" DESC, items.id DESC
+ LIMIT $3::BIGINT;
+
+-- items.page?sort=price
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=price
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=price
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items
+WHERE (coalesce(items.price, 10000000000), items.id) > ($1::NUMERIC, $2::BIGINT) ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
+ LIMIT $3::BIGINT;
+
+-- items.page?sort=-price
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.start?sort=-price
+-- $1 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
+ LIMIT $1::BIGINT;
+
+-- items.after?sort=-price
+-- $1 last_key, $2 last_id, $3 limit
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM items
+WHERE (coalesce(items.price, 10000000000), items.id) < ($1::NUMERIC, $2::BIGINT) ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
+ LIMIT $3::BIGINT;
+
+-- items.page?is_active=true
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE items.is_active IS true) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE items.is_active IS true ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.page?is_active=false
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE NOT items.is_active) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE NOT items.is_active ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.page?q
+-- $1 q, $2 limit, $3 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE items.name ILIKE $1::VARCHAR ESCAPE '\') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- items.page?owner_id
+-- $1 owner_id, $2 limit, $3 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE items.owner_id = $1::BIGINT) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- items.page?min_price
+-- $1 min_price, $2 limit, $3 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000 ORDER BY items.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- items.page?max_price
+-- $1 max_price, $2 limit, $3 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM items
+WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC ORDER BY items.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- items.page?total=estimated
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END FROM pg_class WHERE oid = 'items'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT 1
+FROM items
+ LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.page?is_active=true&total=estimated
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT (SELECT count(*) AS count_1
+FROM (SELECT 1
+FROM items
+WHERE items.is_active IS true
+ LIMIT 10000) AS few) AS total) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items
+WHERE items.is_active IS true ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- items.page?total=none
+-- $1 limit, $2 offset
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+FROM items ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- users.add
+-- $1 email, $2 username, $3 full_name, $4 role, $5 is_active
+INSERT INTO users (email, username, full_name, role, is_active) VALUES ($1::VARCHAR, $2::VARCHAR, $3::VARCHAR, $4::VARCHAR, $5::BOOLEAN) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.by_id
+-- $1 id
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at
+FROM users
+WHERE users.id = $1::BIGINT;
+
+-- users.replace
+-- $1 email, $2 username, $3 full_name, $4 role, $5 is_active, $6 id
+UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, role=$4::VARCHAR, is_active=$5::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $6::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.replace_if
+-- $1 id, $2 email, $3 username, $4 full_name, $5 role, $6 is_active, $7 versions
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT),
+changed AS
+(UPDATE users SET email=$2::VARCHAR, username=$3::VARCHAR, full_name=$4::VARCHAR, role=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($7::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.change
+-- $1 set_email, $2 new_email, $3 set_username, $4 new_username, $5 set_full_name, $6 new_full_name, $7 set_role, $8 new_role, $9 set_is_active, $10 new_is_active, $11 id
+UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, role=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.role END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $11::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.change_if
+-- $1 id, $2 set_email, $3 new_email, $4 set_username, $5 new_username, $6 set_full_name, $7 new_full_name, $8 set_role, $9 new_role, $10 set_is_active, $11 new_is_active, $12 versions
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT),
+changed AS
+(UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.deactivate
+-- $1 id
+UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.deactivate_if
+-- $1 id, $2 versions
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT),
+changed AS
+(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.remove
+-- $1 id
+DELETE FROM users WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.remove_if
+-- $1 id, $2 versions
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT),
+changed AS
+(DELETE FROM users WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.page
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users ORDER BY users.id ASC
+ LIMIT $1::BIGINT;
+
+-- users.after
+-- $1 last_id, $2 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users
+WHERE users.id > $1::BIGINT ORDER BY users.id ASC
+ LIMIT $2::BIGINT;
+
+-- users.page?sort=-id
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users ORDER BY users.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start?sort=-id
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users ORDER BY users.id DESC
+ LIMIT $1::BIGINT;
+
+-- users.after?sort=-id
+-- $1 last_id, $2 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users
+WHERE users.id < $1::BIGINT ORDER BY users.id DESC
+ LIMIT $2::BIGINT;
+
+-- users.page?sort=created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
+FROM users ORDER BY users.created_at ASC, users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start?sort=created_at
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+FROM users ORDER BY users.created_at ASC, users.id ASC
+ LIMIT $1::BIGINT;
+
+-- users.after?sort=created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+FROM users
+WHERE (users.created_at, users.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY users.created_at ASC, users.id ASC
+ LIMIT $3::BIGINT;
+
+-- users.page?sort=-created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
+FROM users ORDER BY users.created_at DESC, users.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start?sort=-created_at
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+FROM users ORDER BY users.created_at DESC, users.id DESC
+ LIMIT $1::BIGINT;
+
+-- users.after?sort=-created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+FROM users
+WHERE (users.created_at, users.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY users.created_at DESC, users.id DESC
+ LIMIT $3::BIGINT;
+
+-- users.page?sort=username
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
+FROM users ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start?sort=username
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+FROM users ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT $1::BIGINT;
+
+-- users.after?sort=username
+-- $1 last_key, $2 last_id, $3 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+FROM users
+WHERE (users.username COLLATE "C", users.id) > ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT $3::BIGINT;
+
+-- users.page?sort=-username
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
+FROM users ORDER BY users.username COLLATE "C" DESC, users.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.start?sort=-username
+-- $1 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+FROM users ORDER BY users.username COLLATE "C" DESC, users.id DESC
+ LIMIT $1::BIGINT;
+
+-- users.after?sort=-username
+-- $1 last_key, $2 last_id, $3 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+FROM users
+WHERE (users.username COLLATE "C", users.id) < ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY users.username COLLATE "C" DESC, users.id DESC
+ LIMIT $3::BIGINT;
+
+-- users.page?is_active=true
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users
+WHERE users.is_active IS true) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.is_active IS true ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?is_active=false
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users
+WHERE NOT users.is_active) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE NOT users.is_active ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?role=user
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users
+WHERE users.role = 'user') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.role = 'user' ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?role=admin
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users
+WHERE users.role = 'admin') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.role = 'admin' ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?q
+-- $1 q, $2 limit, $3 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM users
+WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY users.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- users.page?total=estimated
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END FROM pg_class WHERE oid = 'users'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT 1
+FROM users
+ LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?is_active=true&total=estimated
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT (SELECT count(*) AS count_1
+FROM (SELECT 1
+FROM users
+WHERE users.is_active IS true
+ LIMIT 10000) AS few) AS total) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.is_active IS true ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- users.page?total=none
+-- $1 limit, $2 offset
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT;

@@ -1,0 +1,112 @@
+"""Rules of the house that an import can break."""
+
+import ast
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+PACKAGE = ROOT / "service"
+
+# From the ground up: a module imports only from rooms below its own (design section 2).
+RANKS: tuple[frozenset[str], ...] = (
+    frozenset({"settings", "errors", "logs", "children", "embedded"}),
+    frozenset({"tables"}),
+    frozenset({"db"}),
+    frozenset({"migrate", "seed"}),
+    frozenset({"web"}),
+    frozenset({"items", "users"}),
+    frozenset({"health", "catalogue"}),
+    frozenset({"app"}),
+    frozenset({"asgi", "server"}),
+    frozenset({"cli"}),
+    frozenset({"__main__"}),
+)
+RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+
+# SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
+SQLALCHEMY = {"tables", "db.statement", "db.keyset", "db.writes", "migrate"}
+SLICES = {"items", "users"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms(tree: ast.Module) -> Iterator[str]:
+    for name in imports(tree):
+        parts = name.split(".")
+        if parts[0] == "service" and len(parts) > 1:
+            yield parts[1]
+
+
+def test_every_room_has_a_rank() -> None:
+    found = {name.partition(".")[0] for name, _ in modules()} - {"__init__"}
+    assert found == set(RANK), "a new room: give it its rank here, and its line in design section 2"
+
+
+@pytest.mark.parametrize(("name", "tree"), tuple(modules()), ids=lambda value: str(value)[:40])
+def test_imports_only_point_down(name: str, tree: ast.Module) -> None:
+    here = name.partition(".")[0]
+    if here == "__init__":
+        return
+    for room in rooms(tree):
+        if room == here:
+            continue
+        assert RANK[room] <= RANK[here], f"{name} imports {room}, which stands above it"
+        assert RANK[room] < RANK[here] or here not in SLICES, (
+            f"{name} imports {room}: slices never import each other; what both need goes down"
+        )
+
+
+@pytest.mark.parametrize(("name", "tree"), tuple(modules()), ids=lambda value: str(value)[:40])
+def test_only_statements_know_sqlalchemy(name: str, tree: ast.Module) -> None:
+    allowed = name in SQLALCHEMY or name.endswith(".statements")
+    uses = any(one.split(".")[0] == "sqlalchemy" for one in imports(tree))
+    assert allowed or not uses, f"{name}: SQL belongs into a statements.py"
+
+
+def test_structs_need_msgspec_and_the_standard_library_alone() -> None:
+    for name, tree in modules():
+        if name.endswith(".structs"):
+            foreign = {one.split(".")[0] for one in imports(tree)} & {"service", "sqlalchemy"}
+            assert not foreign, f"{name}: what travels must be readable without the kernel"
+
+
+def test_nothing_wraps_a_request_in_a_base_class() -> None:
+    """BaseHTTPMiddleware costs a memory stream, a task group and 89 us a request."""
+    for name, tree in modules():
+        assert not any("BaseHTTPMiddleware" in one for one in imports(tree)), name
+
+
+def test_files_are_read_without_scrolling_for_long() -> None:
+    """A file grows past 300 lines only for a reason that is written down here."""
+    reasons = {
+        "embedded.py": "one supervisor, told top-down: find, prepare, start, stop",
+        "db/pool.py": "one class: taking, giving back and replacing share its state",
+    }
+    for path in PACKAGE.rglob("*.py"):
+        lines = len(path.read_text().splitlines())
+        name = str(path.relative_to(PACKAGE))
+        assert lines <= 300 or name in reasons, f"{name} has {lines} lines: is it one room?"
+
+
+def test_the_same_name_is_not_two_rooms() -> None:
+    names = [Path(name.replace(".", "/")).name for name, _ in modules()]
+    kernel = [name for name in names if name not in {"routes", "statements", "structs"}]
+    twice = {a for a, b in itertools.combinations(sorted(kernel), 2) if a == b}
+    assert not twice

@@ -1,0 +1,199 @@
+"""What PostgreSQL does with each hot statement, on a seeded database, by its generic plan.
+
+A prepared statement is planned without its values after its fifth use: that plan is held here.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import catalogue, embedded, migrate
+from service.seed import seed
+from service.tables import metadata
+from test_migrations import binaries
+
+EXAMPLES: dict[str, str] = {
+    "bigint": "5000",
+    "boolean": "true",
+    "numeric": "10",
+    "text": "'Lamp'",
+    "character varying": "'%lamp 77%'",
+    "timestamp with time zone": f"'{datetime(2026, 1, 1, 1, tzinfo=UTC)}'",
+    "bigint[]": "'{1}'",
+}
+
+SORTED = {
+    "items": {
+        "id": "items_pkey",
+        "created_at": "items_created_at_idx",
+        "name": "items_name_idx",
+        "price": "items_price_idx",
+    },
+    "users": {
+        "id": "users_pkey",
+        "created_at": "users_created_at_idx",
+        "username": "users_username_idx",
+    },
+}
+
+
+def lists() -> Iterator[tuple[str, str]]:
+    """Every sort, each way, as first page, by page number and by cursor."""
+    for table, sorts in SORTED.items():
+        for sort, index in sorts.items():
+            for sign in ("", "-"):
+                query = "" if sign + sort == "id" else f"sort={sign}{sort}"
+                yield f"{table}.start" + (f"?{query}" if query else ""), index
+                yield f"{table}.after" + (f"?{query}" if query else ""), index
+                yield f"{table}.page?{query + '&' if query else ''}total=none", index
+
+
+ONE_INDEX: tuple[tuple[str, str], ...] = (
+    *(
+        (f"{table}.{write}{guard}", f"{table}_pkey")
+        for table in ("items", "users")
+        for write in ("replace", "change", "deactivate", "remove")
+        for guard in ("", "_if")
+    ),
+    ("items.by_id", "items_pkey"),
+    ("users.by_id", "users_pkey"),
+    ("items.owner_exists", "users_pkey"),
+    *lists(),
+    # Filters that have an index of their own.
+    ("items.page?is_active=false", "items_inactive_idx"),
+    ("items.after?is_active=false", "items_inactive_idx"),
+    ("items.start?owner_id", "items_owner_id_idx"),
+    ("items.after?sort=-id&owner_id", "items_owner_id_idx"),
+    ("items.page?owner_id", "items_owner_id_idx"),
+    ("items.start?sort=price&min_price&max_price", "items_price_idx"),
+    ("items.after?sort=-price&min_price", "items_price_idx"),
+    ("items.page?sort=-price&max_price", "items_price_idx"),
+    ("users.page?is_active=false", "users_inactive_idx"),
+    ("users.page?role=admin", "users_admin_idx"),
+    ("users.after?sort=-id&role=admin", "users_admin_idx"),
+    # The common side of a filter is met at once in any order.
+    ("items.start?sort=-created_at&is_active=true", "items_created_at_idx"),
+)
+SEARCHES = (("items.page?q", "items_search_idx"), ("users.page?q", "users_search_idx"))
+
+# An index that a constraint reads at every write needs no list.
+CONSTRAINTS = {"users_email_key", "users_username_key"}
+
+
+class Seeded:
+    """A migrated database with samples in it, and the plans of its statements."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def plan(self, name: str) -> list[dict[str, Any]]:
+        """Every node of the statement's generic plan."""
+        found = asyncio.run(self._plan(name))
+        nodes, queue = [], [found]
+        while queue:
+            node = queue.pop()
+            nodes.append(node)
+            queue += node.get("Plans", [])
+        return nodes
+
+    async def _plan(self, name: str) -> dict[str, Any]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+            await connection.execute(f"PREPARE one AS {catalogue.named(name).sql}")
+            types: list[str] = await connection.fetchval(
+                "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'one'"
+            )
+            values = ", ".join(EXAMPLES[kind] for kind in types)
+            text = f"EXPLAIN (FORMAT JSON) EXECUTE one{f'({values})' if values else ''}"
+            plan: dict[str, Any] = json.loads(await connection.fetchval(text))[0]["Plan"]
+        finally:
+            await connection.close()
+        return plan
+
+
+@pytest.fixture(scope="module", params=tuple(binaries()))
+def seeded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Seeded]:
+    data: Path = tmp_path_factory.mktemp("plans") / "data"
+    with embedded.stores(data, redis=False, postgres_bin=request.param) as running:
+        assert running.database_url is not None
+        migrate.up(running.database_url)
+        asyncio.run(seed(running.database_url, 2000, 20_000, lambda *_: None))
+        yield Seeded(running.database_url)
+
+
+@pytest.mark.parametrize(("name", "index"), ONE_INDEX, ids=[name for name, _ in ONE_INDEX])
+def test_a_hot_statement_takes_its_index_and_sorts_nothing(
+    seeded: Seeded, name: str, index: str
+) -> None:
+    nodes = seeded.plan(name)
+    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    kinds = {node["Node Type"] for node in nodes}
+    assert index in indexes, nodes
+    assert not kinds & {"Sort", "Incremental Sort", "Seq Scan", "Hash Join", "Materialize"}, kinds
+
+
+@pytest.mark.parametrize("table", ("items", "users"))
+def test_a_page_with_its_total_scans_the_table_for_the_count_alone(
+    seeded: Seeded, table: str
+) -> None:
+    nodes = seeded.plan(f"{table}.page")
+    kinds = [node["Node Type"] for node in nodes]
+    assert "Sort" not in kinds
+    # The join on nothing keeps the order of the page.
+    assert kinds.count("Nested Loop") == 1
+    assert f"{table}_pkey" in {node.get("Index Name") for node in nodes}
+    assert kinds.count("Seq Scan") <= 1
+
+
+@pytest.mark.parametrize("name", ("items.after?sort=-price", "items.after?sort=name", "users.after"))
+def test_a_cursor_is_found_in_the_index_not_filtered(seeded: Seeded, name: str) -> None:
+    (scan,) = (node for node in seeded.plan(name) if "Index Name" in node)
+    assert "Index Cond" in scan
+    assert "Filter" not in scan
+
+
+def test_a_users_items_are_counted_in_the_index_alone(seeded: Seeded) -> None:
+    scans = {
+        node["Node Type"]
+        for node in seeded.plan("items.page?owner_id")
+        if node.get("Index Name") == "items_owner_id_idx"
+    }
+    assert "Index Only Scan" in scans
+
+
+def test_an_estimate_reads_no_table(seeded: Seeded) -> None:
+    nodes = seeded.plan("items.page?total=estimated")
+    counted = [node for node in nodes if node.get("Relation Name") == "pg_class"]
+    assert counted
+
+
+@pytest.mark.parametrize(("name", "index"), SEARCHES)
+def test_a_search_takes_the_trigram_index_where_there_is_one(
+    seeded: Seeded, name: str, index: str
+) -> None:
+    indexes = {node["Index Name"] for node in seeded.plan(name) if "Index Name" in node}
+    trigram = asyncio.run(_has_trigram(seeded.url))
+    assert (index in indexes) == trigram
+
+
+async def _has_trigram(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval("SELECT 1 FROM pg_extension WHERE extname='pg_trgm'"))
+    finally:
+        await connection.close()
+
+
+def test_every_index_has_a_reader() -> None:
+    made = {str(index.name) for table in metadata.sorted_tables for index in table.indexes}
+    read = {index for _, index in (*ONE_INDEX, *SEARCHES)}
+    assert made <= read | CONSTRAINTS, "an index that nothing reads only costs every write"

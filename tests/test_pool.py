@@ -1,0 +1,294 @@
+"""The pool on a real server: what it holds, gives back, replaces and refuses."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Float, bindparam, func, literal_column, select, table
+
+from service import embedded
+from service.db.pool import Database, Timing, timing
+from service.db.statement import Statement
+from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
+from service.items import statements as items
+
+from conftest import query  # isort: skip
+
+pytestmark = pytest.mark.anyio
+
+sleep = Statement(
+    "test.sleep",
+    lambda *_: True,
+    select(func.pg_sleep(bindparam("seconds", type_=Float))),
+)
+pid = Statement("test.pid", int, select(func.pg_backend_pid()))
+NEW = (None, "Widget", None, None, True, None)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def empty_database(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
+    db = Database(url, **options)
+    await db.open()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def problem_of(work: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await work
+    return caught.value
+
+
+async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: str) -> None:
+    async with opened(database_url, size=1, statements=items.hot) as db:
+        await asyncio.sleep(0.3)
+        item = await items.add.only(db, *NEW)
+        assert datetime.now(UTC) - item.created_at < timedelta(seconds=0.25)
+    async with opened(database_url, size=2, statements=items.hot):
+        other = await asyncpg.connect(database_url)
+        await asyncio.wait_for(other.execute("TRUNCATE items, users"), 2)
+        await other.close()
+
+
+async def test_hot_statements_are_prepared_once_per_connection(database_url: str) -> None:
+    held = select(func.count()).select_from(table("pg_prepared_statements"))
+    count = Statement("test.count", int, held)
+    async with opened(database_url, size=1, statements=(items.by_id, count)) as db:
+        for _ in range(10):
+            await items.by_id.get(db, 1)
+        assert await count.one(db) == 2
+
+
+async def test_the_connection_used_last_is_used_next(database_url: str) -> None:
+    async with opened(database_url, size=3) as db:
+        assert len({await pid.one(db) for _ in range(10)}) == 1
+
+
+async def test_never_more_connections_than_its_size(database_url: str) -> None:
+    async with opened(database_url, size=3) as db:
+        pids = await asyncio.gather(*(pid.one(db) for _ in range(50)))
+        assert len(set(pids)) <= 3
+
+
+async def test_a_size_of_none_connects_for_each_use_and_leaves_nothing(database_url: str) -> None:
+    async with opened(database_url, size=None) as db:
+        assert await pid.one(db) != await pid.one(db)
+    await asyncio.sleep(0.2)
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'swiftlet'"
+    other = await asyncpg.connect(database_url)
+    here = f"{left} AND datname = current_database() AND query LIKE '%pg_backend_pid%'"
+    assert await other.fetchval(here) == 0
+    await other.close()
+
+
+async def test_a_full_queue_refuses_at_once(database_url: str) -> None:
+    async with opened(database_url, size=1, queue_limit=2) as db:
+        running = [asyncio.create_task(sleep.one(db, seconds=0.3)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        started = time.perf_counter()
+        problem = await problem_of(pid.one(db))
+        assert isinstance(problem, Unavailable)
+        assert dict(problem.headers)[b"retry-after"] == b"1"
+        assert time.perf_counter() - started < 0.1
+        assert await asyncio.gather(*running) == [True] * 3
+
+
+async def test_the_wait_for_a_connection_is_bounded(database_url: str) -> None:
+    async with opened(database_url, size=1, statement_timeout=0.6) as db:
+        running = asyncio.create_task(sleep.one(db, seconds=0.5))
+        second = asyncio.create_task(sleep.one(db, seconds=0.5))
+        await asyncio.sleep(0)
+        problem = await problem_of(pid.one(db))
+        assert "in time" in problem.detail
+        await asyncio.gather(running, second)
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled_by_the_server(
+    database_url: str,
+) -> None:
+    async with opened(database_url, size=1, statement_timeout=0.3) as db:
+        before = await pid.one(db)
+        assert isinstance(await problem_of(sleep.one(db, seconds=5)), TimedOut)
+        assert await pid.one(db) == before  # the connection is as good as before
+
+
+async def test_a_cancelled_request_takes_its_connection_with_it(database_url: str) -> None:
+    async with opened(database_url, size=1) as db:
+        task = asyncio.create_task(sleep.one(db, seconds=1))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Its successor sees its own answer, not the one that was still to come.
+        assert isinstance(await pid.one(db), int)
+
+
+async def test_a_cancelled_waiter_loses_no_connection(database_url: str) -> None:
+    async with opened(database_url, size=1) as db:
+        running = asyncio.create_task(sleep.one(db, seconds=0.2))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(pid.one(db)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in waiting[::2]:
+            task.cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        await running
+        assert sum(isinstance(result, int) for result in results) == 2
+        assert await asyncio.wait_for(pid.one(db), 1)
+
+
+async def test_idle_connections_that_the_server_closed_are_replaced_unseen(
+    database_url: str,
+) -> None:
+    async with opened(database_url, size=2, statements=items.hot) as db:
+        other = await asyncpg.connect(database_url)
+        before = set(await asyncio.gather(pid.one(db), pid.one(db)))
+        for backend in before:
+            await other.fetchval("SELECT pg_terminate_backend($1)", backend)
+        await other.close()
+        assert await pid.one(db) not in before
+        assert (await items.add.only(db, *NEW)).name == "Widget"
+
+
+async def test_a_read_whose_connection_is_lost_is_tried_once_more(database_url: str) -> None:
+    async with opened(database_url, size=1) as db:
+        backend = await pid.one(db)
+        read = asyncio.create_task(sleep.one(db, seconds=0.3))
+        await asyncio.sleep(0.1)
+        other = await asyncpg.connect(database_url)
+        # kill -9 of one backend would restart them all: this one only hangs up on us.
+        await other.fetchval("SELECT pg_terminate_backend($1)", backend)
+        await other.close()
+        assert await read
+
+
+async def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(database_url: str) -> None:
+    async with opened(database_url, size=1, statements=items.hot) as db:
+        backend = await pid.one(db)
+        other = await asyncpg.connect(database_url)
+        await other.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
+        write = asyncio.create_task(items.add.only(db, *NEW))
+        await asyncio.sleep(0.1)
+        await other.fetchval("SELECT pg_terminate_backend($1)", backend)
+        await other.execute("ROLLBACK")
+        await other.close()
+        problem = await problem_of(write)
+        assert isinstance(problem, Unavailable)
+        assert "outcome unknown" in problem.detail
+
+
+async def test_a_plan_that_a_migration_made_stale_is_made_anew(
+    empty_database: str,
+) -> None:
+    other = await asyncpg.connect(empty_database)
+    await other.execute("CREATE TABLE thing (id bigint, word text); INSERT INTO thing VALUES (1,2)")
+    both = select(literal_column("id"), literal_column("word"))
+    read = Statement("test.thing", lambda *row: row, both.select_from(table("thing")))
+    async with opened(empty_database, size=1, statements=(read,)) as db:
+        assert await read.one(db) == (1, "2")
+        await other.execute("ALTER TABLE thing ALTER word TYPE int USING word::int")
+        assert await read.one(db) == (1, 2)
+    await other.close()
+
+
+async def test_a_mistake_of_ours_is_a_500_and_keeps_the_connection(database_url: str) -> None:
+    async with opened(database_url, size=1, statements=items.hot) as db:
+        before = await pid.one(db)
+        problem = await problem_of(db.fetch(items.by_id, []))
+        assert isinstance(problem, Failed)
+        assert "argument" not in problem.detail
+        assert await pid.one(db) == before
+
+
+async def test_a_value_that_should_have_been_refused_earlier_is_a_422(database_url: str) -> None:
+    async with opened(database_url, size=1, statements=items.hot) as db:
+        assert isinstance(await problem_of(items.by_id.get(db, 2**80)), Invalid)
+
+
+async def test_statements_and_their_time_are_counted_for_the_request(database_url: str) -> None:
+    async with opened(database_url, size=1) as db:
+        spent = Timing()
+        timing.set(spent)
+        await sleep.one(db, seconds=0.05)
+        await pid.one(db)
+        assert spent.statements == 2
+        assert spent.seconds >= 0.05
+        timing.set(None)
+
+
+def _postmaster(data: Path) -> int:
+    return int((data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+
+
+async def test_a_server_that_hangs_is_given_up_in_time_and_used_again(tmp_path: Path) -> None:
+    wheel = embedded.wheel_postgres()
+    with embedded.stores(tmp_path / "data", redis=False, postgres_bin=wheel) as running:
+        assert running.database_url is not None
+        async with opened(running.database_url, size=1, statement_timeout=0.5) as db:
+            backend = await pid.one(db)
+            assert backend is not None
+            os.kill(backend, signal.SIGSTOP)
+            try:
+                started = time.perf_counter()
+                assert isinstance(await problem_of(pid.one(db)), TimedOut)
+                assert time.perf_counter() - started < 2.5
+            finally:
+                os.kill(backend, signal.SIGCONT)
+            await asyncio.sleep(0.2)
+            assert await pid.one(db) != backend
+
+
+async def test_a_server_that_is_away_is_said_at_once_and_used_within_a_second_of_its_return(
+    tmp_path: Path,
+) -> None:
+    wheel = embedded.wheel_postgres()
+    data = tmp_path / "data"
+    with embedded.stores(data, redis=False, postgres_bin=wheel) as running:
+        assert running.database_url is not None
+        db = Database(running.database_url, size=2)
+        await db.open()
+        assert await pid.one(db)
+    try:
+        await asyncio.sleep(0.2)
+        for _ in range(3):
+            started = time.perf_counter()
+            assert isinstance(await problem_of(pid.one(db)), Unavailable)
+            assert time.perf_counter() - started < 0.5
+        with embedded.stores(data, redis=False, postgres_bin=wheel) as again:
+            assert again.database_url is not None
+            db.url = again.database_url  # the embedded socket lies elsewhere at each start
+            started = time.perf_counter()
+            while True:
+                try:
+                    assert await pid.one(db)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.02)
+            assert time.perf_counter() - started < 1.5
+            await db.close()
+    finally:
+        await db.close()
+
+
+def test_the_tables_of_the_tests_are_not_somebody_elses(database_url: str) -> None:
+    assert query(database_url, "SELECT current_database()")[0][0].startswith("test_")

@@ -1,0 +1,363 @@
+"""Settings: where a value comes from, and the one line that stops a start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from service.settings import Settings, SettingsError, variable
+
+PASSWORD = "hunter2hunter2"
+
+# Contract section 2: each variable with the value of its field when nobody sets it.
+DEFAULTS: dict[str, object] = {
+    "DATABASE_URL": None,
+    "DATABASE_REPLICA_URLS": None,
+    "REDIS_URL": None,
+    "SERVICE_HOST": "127.0.0.1",
+    "SERVICE_PORT": 8000,
+    "SERVICE_WORKERS": 1,
+    "SERVICE_SERVER": "granian",
+    "SERVICE_DATA": ".data",
+    "SERVICE_AUTH": None,
+    "SERVICE_CACHE": "on",
+    "SERVICE_CACHE_TTL": 300,
+    "SERVICE_CACHE_BYTES": 67_108_864,
+    "SERVICE_BATCHING": "on",
+    "SERVICE_POOL": 4,
+    "SERVICE_POOLER": "none",
+    "SERVICE_STATEMENT_TIMEOUT_MS": 2000,
+    "SERVICE_QUEUE_LIMIT": 10_000,
+    "SERVICE_RATE_LIMIT": "off",
+    "SERVICE_RATE_LIMIT_WRITES": "off",
+    "SERVICE_TRUSTED_PROXIES": None,
+    "SERVICE_CORS_ORIGINS": None,
+    "SERVICE_BODY_LIMIT": 1_048_576,
+    "SERVICE_IMPORT_LIMIT": 1_073_741_824,
+    "SERVICE_SLOW_REQUEST_MS": 1000,
+    "SERVICE_SLOW_QUERY_MS": 200,
+    "SERVICE_LOG": None,
+    "SERVICE_ACCESS_LOG": "off",
+    "SERVICE_SECRET": None,
+    "SERVICE_NOTIFY_URL": None,
+}
+# Of each setting that is not just any text: values that it must not have, and what is offered.
+WRONG = (
+    ("DATABASE_URL", "mysql://host/db", "postgresql://"),
+    ("DATABASE_URL", "host:5432", "postgresql://"),
+    ("REDIS_URL", "http://host", "redis://"),
+    ("REDIS_URL", "redis://", "redis://"),
+    ("REDIS_URL", "on", "off"),
+    ("SERVICE_PORT", "abc", "a whole number from 0 to 65535"),
+    ("SERVICE_PORT", "-1", "a whole number from 0 to 65535"),
+    ("SERVICE_PORT", "65536", "a whole number from 0 to 65535"),
+    ("SERVICE_PORT", "80.5", "a whole number from 0 to 65535"),
+    ("SERVICE_PORT", "8 000", "a whole number from 0 to 65535"),
+    ("SERVICE_WORKERS", "0", "a whole number from 1 to 1024"),
+    ("SERVICE_WORKERS", "many", "a whole number from 1 to 1024"),
+    ("SERVICE_SERVER", "gunicorn", "granian or uvicorn"),
+    ("SERVICE_AUTH", "no", "off"),
+    ("SERVICE_POOL", "0", "a whole number from 1 to 1024 or none"),
+    ("SERVICE_POOL", "some", "a whole number from 1 to 1024 or none"),
+    ("SERVICE_STATEMENT_TIMEOUT_MS", "2s", "a whole number of milliseconds, 1 to 3600000"),
+    ("SERVICE_STATEMENT_TIMEOUT_MS", "0", "a whole number of milliseconds, 1 to 3600000"),
+    ("SERVICE_QUEUE_LIMIT", "-1", "a whole number from 0 to 1000000"),
+    ("SERVICE_BODY_LIMIT", "1MB", "a whole number of bytes, at least 1"),
+    ("SERVICE_SLOW_REQUEST_MS", "1.5", "a whole number of milliseconds, 1 to 3600000"),
+    ("SERVICE_SLOW_QUERY_MS", "never", "a whole number of milliseconds, 1 to 3600000"),
+    ("SERVICE_LOG", "xml", "json or text or off"),
+    ("SERVICE_ACCESS_LOG", "true", "on or off"),
+    ("SERVICE_SECRET", "short", "at least 16 characters"),
+)
+FIELDS = {variable(field): field for field in Settings.__struct_fields__}
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path) -> Path:
+    return tmp_path / ".env"
+
+
+def load(dotenv: Path, **environ: str) -> Settings:
+    return Settings.load(environ, dotenv)
+
+
+def line_of(dotenv: Path, **environ: str) -> str:
+    """The one line that these variables stop the start with."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ, dotenv)
+    message = str(caught.value)
+    assert "\n" not in message
+    # What led to it would show the value again in a traceback.
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return message
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_has_the_default_of_the_contract(dotenv: Path, name: str) -> None:
+    assert name in DEFAULTS, f"{name} is not in the contract"
+    assert getattr(load(dotenv), FIELDS[name]) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    (
+        ("DATABASE_URL", "postgresql://u:p@host:5432/db", "postgresql://u:p@host:5432/db"),
+        ("DATABASE_URL", "postgresql:///db?host=/run/pg", "postgresql:///db?host=/run/pg"),
+        ("DATABASE_URL", "postgres://host/db", "postgres://host/db"),
+        ("REDIS_URL", "redis://host:6379/0", "redis://host:6379/0"),
+        ("REDIS_URL", "rediss://host", "rediss://host"),
+        ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("REDIS_URL", "off", "off"),
+        ("SERVICE_HOST", "::1", "::1"),
+        ("SERVICE_PORT", "0", 0),
+        ("SERVICE_PORT", "65535", 65535),
+        ("SERVICE_WORKERS", "8", 8),
+        ("SERVICE_SERVER", "uvicorn", "uvicorn"),
+        ("SERVICE_DATA", "/srv/data", "/srv/data"),
+        ("SERVICE_AUTH", "off", "off"),
+        ("SERVICE_POOL", "16", 16),
+        ("SERVICE_POOL", "none", "none"),
+        ("SERVICE_STATEMENT_TIMEOUT_MS", "1", 1),
+        ("SERVICE_QUEUE_LIMIT", "0", 0),
+        ("SERVICE_BODY_LIMIT", "1", 1),
+        ("SERVICE_SLOW_REQUEST_MS", "3600000", 3_600_000),
+        ("SERVICE_LOG", "json", "json"),
+        ("SERVICE_LOG", "off", "off"),
+        ("SERVICE_ACCESS_LOG", "on", "on"),
+        ("SERVICE_SECRET", "sixteen letters!", "sixteen letters!"),
+    ),
+)
+def test_a_value_becomes_what_its_field_holds(
+    dotenv: Path, name: str, text: str, value: object
+) -> None:
+    assert getattr(load(dotenv, **{name: text}), FIELDS[name]) == value
+    dotenv.write_text(f"{name}={text}\n")
+    assert getattr(load(dotenv), FIELDS[name]) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    (
+        ("SERVICE_DATA=store", "store"),
+        ("  SERVICE_DATA = store  ", "store"),
+        ("export SERVICE_DATA=store", "store"),
+        ('SERVICE_DATA="my store"', "my store"),
+        ("SERVICE_DATA='my store'", "my store"),
+        ('SERVICE_DATA="it\'s"', "it's"),
+        ("SERVICE_DATA='", "'"),
+        ("SERVICE_DATA=a=b", "a=b"),
+        ("SERVICE_DATA=a#b", "a#b"),
+        ("SERVICE_DATA=Größe", "Größe"),
+        ("SERVICE_DATA=store\r", "store"),
+        ("SERVICE_DATA=first\nSERVICE_DATA=second", "second"),
+        ("SERVICE_DATA=", ".data"),
+        ('SERVICE_DATA=""', ".data"),
+        ("# SERVICE_DATA=store", ".data"),
+        ("\n\n", ".data"),
+    ),
+)
+def test_a_line_of_dotenv_is_read_as_shells_read_it(dotenv: Path, line: str, value: str) -> None:
+    dotenv.write_text(f"# where the data is\n{line}\n", encoding="utf-8")
+    assert load(dotenv).data == value
+
+
+def test_the_environment_is_over_dotenv(dotenv: Path) -> None:
+    dotenv.write_text("SERVICE_PORT=9000\nSERVICE_WORKERS=2\n")
+    settings = load(dotenv, SERVICE_PORT="9001")
+    assert (settings.port, settings.workers) == (9001, 2)
+
+
+def test_an_empty_variable_is_not_set_and_hides_that_of_dotenv(dotenv: Path) -> None:
+    dotenv.write_text("SERVICE_PORT=9000\n")
+    assert load(dotenv, SERVICE_PORT="").port == 8000
+
+
+def test_variables_of_others_are_nobodys_business(dotenv: Path) -> None:
+    dotenv.write_text("POSTGRES_PASSWORD=x\n")
+    assert load(dotenv, PATH="/bin", SERVICES="many", database_url="x") == Settings()
+
+
+def test_without_an_environment_given_it_is_that_of_the_process(
+    dotenv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVICE_PORT", "9002")
+    assert Settings.load(dotenv=dotenv).port == 9002
+
+
+def test_settings_pass_on_to_workers_as_they_are(dotenv: Path) -> None:
+    settings = load(
+        dotenv,
+        DATABASE_URL="postgresql://u:p@h/db",
+        REDIS_URL="off",
+        SERVICE_POOL="none",
+        SERVICE_AUTH="off",
+        SERVICE_LOG="text",
+    )
+    assert Settings.load(settings.environ(), dotenv) == settings
+
+
+@pytest.mark.parametrize(("name", "text", "allowed"), WRONG)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    dotenv: Path, name: str, text: str, allowed: str
+) -> None:
+    message = line_of(dotenv, **{name: text})
+    assert message.startswith(f"{name}=")
+    assert allowed in message
+    if name in {"DATABASE_URL", "REDIS_URL", "SERVICE_SECRET"}:
+        assert message.startswith(f"{name}=(hidden): ")
+    else:
+        assert repr(text) in message
+
+
+def test_a_wrong_value_of_dotenv_is_named_alike(dotenv: Path) -> None:
+    dotenv.write_text("SERVICE_PORT=abc\n")
+    assert line_of(dotenv) == "SERVICE_PORT='abc': must be a whole number from 0 to 65535"
+
+
+def test_every_setting_but_plain_text_has_wrong_values_above() -> None:
+    assert {name for name, _, _ in WRONG} == FIELDS.keys() - {"SERVICE_HOST", "SERVICE_DATA"}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    (
+        ("SERVICE_PROT", "SERVICE_PORT"),
+        ("SERVICE_WORKER", "SERVICE_WORKERS"),
+        ("SERVICE_STATEMENT_TIMEOUT", "SERVICE_STATEMENT_TIMEOUT_MS"),
+        ("SERVICE_DATABSE", "SERVICE_DATA"),
+        ("SERVICE_port", "SERVICE_PORT"),
+    ),
+)
+def test_an_unknown_name_is_answered_with_the_nearest(
+    dotenv: Path, name: str, nearest: str
+) -> None:
+    asked = f"{name} is not a setting; did you mean {nearest}?"
+    assert line_of(dotenv, **{name: "1"}) == asked
+    assert line_of(dotenv, **{name: ""}) == asked, "an empty one is a mistake too"
+    dotenv.write_text(f"{name}=1\n")
+    assert line_of(dotenv) == asked
+
+
+def test_an_unknown_name_that_is_near_none_is_answered_with_the_readme(dotenv: Path) -> None:
+    message = line_of(dotenv, SERVICE_XYZZY_PLUGH_QUUX="1")
+    assert message == "SERVICE_XYZZY_PLUGH_QUUX is not a setting; the README lists them all"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    (
+        ("DATABASE_URL", f"mysql://user:{PASSWORD}@host/db"),
+        ("DATABASE_URL", f"user:{PASSWORD}@host/db"),
+        ("REDIS_URL", f"http://:{PASSWORD}@host"),
+        ("SERVICE_SECRET", PASSWORD),
+        ("SERVICE_DATABASE_URL", f"postgresql://user:{PASSWORD}@host/db"),
+        ("SERVICE_SECRETS", PASSWORD),
+    ),
+)
+def test_a_secret_is_never_told(dotenv: Path, name: str, text: str) -> None:
+    for environ, written in (({name: text}, ""), ({}, f"{name}={text}\n")):
+        dotenv.write_text(written)
+        with pytest.raises(SettingsError) as caught:
+            Settings.load(environ, dotenv)
+        assert PASSWORD not in str(caught.value)
+        assert PASSWORD not in repr(caught.value)
+        assert name in str(caught.value)
+
+
+def test_a_line_of_dotenv_that_sets_nothing_is_named_by_its_number(dotenv: Path) -> None:
+    dotenv.write_text(f"SERVICE_PORT=1\n\n{PASSWORD}\n")
+    message = line_of(dotenv)
+    assert message == f"{dotenv}, line 3: expected NAME=value"
+
+
+def test_a_dotenv_that_is_no_text_is_an_error(dotenv: Path) -> None:
+    dotenv.write_bytes(b"SERVICE_DATA=\xff\n")
+    assert f"{dotenv} can't be read: " in line_of(dotenv)
+    dotenv.unlink()
+    dotenv.mkdir()
+    assert f"{dotenv} can't be read: " in line_of(dotenv)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    (
+        ("127.0.0.1", False),
+        ("127.0.0.2", False),
+        ("::1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("192.168.1.7", True),
+        ("example.com", True),
+        ("127.example.com", True),
+    ),
+)
+def test_only_a_loopback_address_is_not_public(host: str, public: bool) -> None:
+    assert Settings(host=host).public is public
+
+
+def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """`service serve` in an empty directory, with these variables and no others of ours."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", "serve", *options],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k not in DEFAULTS}
+        | {"PYTHONPATH": str(ROOT)}
+        | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "line"),
+    (
+        (
+            (),
+            {"SERVICE_PORT": "abc"},
+            "service: SERVICE_PORT='abc': must be a whole number from 0 to 65535\n",
+        ),
+        (
+            (),
+            {"SERVICE_PROT": "1"},
+            "service: SERVICE_PROT is not a setting; did you mean SERVICE_PORT?\n",
+        ),
+        (
+            ("--port", "99999"),
+            {},
+            "service: SERVICE_PORT='99999': must be a whole number from 0 to 65535\n",
+        ),
+        (
+            ("--port", "99999"),
+            {"SERVICE_PORT": "9000"},
+            "service: SERVICE_PORT='99999': must be a whole number from 0 to 65535\n",
+        ),
+        (
+            (),
+            {"DATABASE_URL": f"mysql://user:{PASSWORD}@host/db"},
+            "service: DATABASE_URL=(hidden): must be postgresql://user:pass@host:port/db\n",
+        ),
+    ),
+)
+def test_the_start_stops_with_one_line(
+    tmp_path: Path, options: tuple[str, ...], environ: dict[str, str], line: str
+) -> None:
+    told = start(tmp_path, *options, **environ)
+    assert (told.returncode, told.stdout, told.stderr) == (2, "", line)
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_the_start_stops_with_the_line_of_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SERVICE_WORKERS=none\n")
+    told = start(tmp_path)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert told.stderr == (
+        "service: SERVICE_WORKERS='none': must be a whole number from 1 to 1024\n"
+    )

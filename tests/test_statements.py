@@ -1,0 +1,107 @@
+"""The statements: the listing is current, and what would run wrongly is refused at import."""
+
+import re
+
+import pytest
+from msgspec import Struct
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from conftest import ROOT
+from service import catalogue
+from service.db.keyset import containing
+from service.db.statement import RefusedError, Statement
+from service.tables import items
+
+things = Table(
+    "things",
+    MetaData(),
+    Column("id", BigInteger),
+    Column("word", Text, default="guess"),
+    Column("count", Integer, onupdate=1),
+)
+
+
+class Thing(Struct):
+    id: int
+    word: str
+
+
+def test_the_listing_is_current() -> None:
+    assert (ROOT / "sql" / "statements.sql").read_text() == catalogue.listing(), "run `just sql`"
+
+
+def test_every_name_is_given_once() -> None:
+    names = [statement.name for statement in catalogue.statements()]
+    assert len(names) == len(set(names))
+
+
+def test_every_statement_is_found_by_its_name() -> None:
+    for statement in catalogue.statements():
+        assert catalogue.named(statement.name).sql == statement.sql
+    with pytest.raises(KeyError):
+        catalogue.named("items.nothing")
+    with pytest.raises(KeyError):
+        catalogue.named("items.page?sort=colour")
+
+
+def test_no_statement_alters_the_session() -> None:
+    """Connections are given on without a reset query, so nothing may stay behind on them."""
+    pattern = re.compile(
+        r"\b(SET|LISTEN|DECLARE|WITH HOLD|pg_advisory_lock|set_config|TEMP|PREPARE)\b"
+        r"(?!.*\b(LOCAL|xact)\b)"
+    )
+    for statement in catalogue.statements():
+        text = re.sub(r"UPDATE \w+ SET", "UPDATE", statement.sql)
+        assert not pattern.search(text), f"{statement.name} alters the session"
+
+
+@pytest.mark.parametrize(
+    ("reason", "core"),
+    (
+        ("expanding IN", select(things.c.id).where(things.c.id.in_(bindparam("ids", expanding=True)))),
+        ("Python-side default", insert(things).values(id=bindparam("id"))),
+        ("Python-side default", update(things).values(word=bindparam("word"))),
+        ("a value stands in", select(things.c.id).where(things.c.id == 5)),
+        ("every column", insert(things)),
+    ),
+)
+def test_what_would_run_wrongly_is_refused(reason: str, core: object) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        Statement("test", tuple, core)  # type: ignore[arg-type]  # each is a Core statement
+
+
+def test_a_row_type_must_have_the_selected_columns_in_order() -> None:
+    with pytest.raises(RefusedError, match="Thing wants"):
+        Statement("test", Thing, select(things.c.word, things.c.id))
+    with pytest.raises(RefusedError, match="Thing wants"):
+        Statement("test", Thing, select(things.c.id, things.c.word, things.c.count))
+    assert Statement("test", Thing, select(things.c.id, things.c.word)).width == 2
+
+
+def test_arguments_by_position_are_pinned() -> None:
+    both = select(things.c.id).where(things.c.id > bindparam("low"), things.c.id < bindparam("high"))
+    assert Statement("test", int, both, order=("low", "high")).names == ("low", "high")
+    with pytest.raises(RefusedError, match="called with"):
+        Statement("test", int, both, order=("high", "low"))
+
+
+def test_a_write_in_a_cte_is_a_write() -> None:
+    changed = update(items).values(name=bindparam("new")).returning(items.c.id).cte("changed")
+    assert Statement("test", int, select(changed.c.id)).writes
+    assert not Statement("test", int, select(func.now())).writes
+
+
+def test_a_substring_is_searched_literally() -> None:
+    assert containing(r"50%_\x") == r"%50\%\_\\x%"
