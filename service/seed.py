@@ -20,17 +20,17 @@ LAST = ("Lovelace", "Hopper", "Dijkstra", "Liskov", "Turing", "Hamilton", "Knuth
 # a sample's email and sku are its identity.
 STAGES = {
     "users": (
-        "CREATE TEMP TABLE stage (email text, username text, full_name text, role text,"
+        "CREATE TEMP TABLE users_stage (email text, username text, full_name text, role text,"
         " is_active boolean, created_at timestamptz) ON COMMIT DROP",
         "INSERT INTO users (email, username, full_name, role, is_active, created_at)"
-        " SELECT * FROM stage ON CONFLICT DO NOTHING",
+        " SELECT * FROM users_stage ON CONFLICT DO NOTHING",
     ),
     "items": (
-        "CREATE TEMP TABLE stage (sku text, name text, description text, price numeric,"
+        "CREATE TEMP TABLE items_stage (sku text, name text, description text, price numeric,"
         " is_active boolean, owner text, created_at timestamptz) ON COMMIT DROP",
         "INSERT INTO items (sku, name, description, price, is_active, owner_id, created_at)"
         " SELECT s.sku, s.name, s.description, s.price, s.is_active, u.id, s.created_at"
-        " FROM stage s LEFT JOIN users u ON lower(u.email) = s.owner"
+        " FROM items_stage s LEFT JOIN users u ON lower(u.email) = s.owner"
         " ON CONFLICT DO NOTHING",
     ),
 }
@@ -70,7 +70,7 @@ async def _write(
     while chunk := [row for row, _ in zip(rows, range(CHUNK), strict=False)]:
         async with connection.transaction():
             await connection.execute(create)
-            await connection.copy_records_to_table("stage", records=chunk)
+            await connection.copy_records_to_table(f"{table}_stage", records=chunk)
             new += int((await connection.execute(insert)).rpartition(" ")[2])
         done += len(chunk)
         progress(table, done)

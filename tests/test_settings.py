@@ -229,7 +229,6 @@ def test_every_setting_but_plain_text_has_wrong_values_above() -> None:
         ("SERVICE_WORKER", "SERVICE_WORKERS"),
         ("SERVICE_STATEMENT_TIMEOUT", "SERVICE_STATEMENT_TIMEOUT_MS"),
         ("SERVICE_DATABSE", "SERVICE_DATA"),
-        ("SERVICE_port", "SERVICE_PORT"),
     ),
 )
 def test_an_unknown_name_is_answered_with_the_nearest(
