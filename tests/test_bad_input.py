@@ -96,7 +96,8 @@ def method(what: str, request: str) -> Bad:
 
 
 def missing(request: str, body: bytes | None = None) -> Bad:
-    return Bad(f"a missing row: {request}", request, 404, body=body, asks=True)
+    what = f"a missing row: {request} {(body or b'').decode()}".rstrip()
+    return Bad(what, request, 404, body=body, asks=True)
 
 
 def taken(what: str, request: str, field: str, body: bytes | None = None) -> Bad:
@@ -299,7 +300,7 @@ REFUSED = [
     query("a surrogate in the query", "q=%ed%a0%80", None),
     query("owner_id 0", "owner_id=0", "owner_id"),
     query("a word as owner_id", "owner_id=ada", "owner_id"),
-    query("an owner_id beyond int8", "owner_id=9223372036854775808", "owner_id"),
+    query("an owner_id to filter by beyond int8", "owner_id=9223372036854775808", "owner_id"),
     query("a min_price below zero", "min_price=-1", "min_price"),
     query("a word as min_price", "min_price=cheap", "min_price"),
     query("NaN as min_price", "min_price=NaN", "min_price"),
@@ -431,22 +432,17 @@ REFUSED = [
 def rows(client: httpx.Client, sql: Query) -> None:
     """Two users and two items; the first item is the first user's."""
     sql(
-        "INSERT INTO users (email, username)"
-        " VALUES ('ada@example.com', 'ada'), ('bob@example.com', 'bob')"
-    )
-    sql(
-        "INSERT INTO items (name, sku, owner_id)"
+        "WITH people AS (INSERT INTO users (email, username)"
+        " VALUES ('ada@example.com', 'ada'), ('bob@example.com', 'bob'))"
+        " INSERT INTO items (name, sku, owner_id)"
         r" VALUES ('Lamp 100% _\ oak', 'lamp', 1), ('Chair', NULL, NULL)"
     )
 
 
 def stored(sql: Query) -> list[str]:
     """Everything in the database."""
-    return [
-        str(record)
-        for table in ("users", "items")
-        for record in sql(f"SELECT * FROM {table} ORDER BY id")
-    ]
+    everything = "SELECT users::text FROM users UNION ALL SELECT items::text FROM items ORDER BY 1"
+    return [text for (text,) in sql(everything)]
 
 
 @pytest.mark.parametrize("bad", REFUSED, ids=[f"{bad.what} -> {bad.status}" for bad in REFUSED])
@@ -566,6 +562,8 @@ ACCEPTED = [
     found("a search in other letters", "q=cHAIR", 1),
     found("a page past the end", "page=1000000", 2),
     found("bounds the wrong way round", "min_price=2&max_price=1", 0),
+    found("a min_price of 0: no price is not cheap", "min_price=0", 0),
+    found("the highest max_price: no price is not dear", "max_price=9999999999.9999", 0),
     found("an owner who is nobody", "owner_id=9223372036854775807", 0),
     Good("nothing to change", "PATCH /items/1", 200, {"version": 1, "updated_at": None}, b"{}"),
     Good("nothing known to change", "PATCH /items/1", 200, {"version": 1}, b'{"colour":1}'),
@@ -732,17 +730,12 @@ def test_a_visible_request_id_is_kept(client: httpx.Client, given: str, path: st
     assert client.get(path, headers={"x-request-id": given}).headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize(
-    "given", (b"", b"x" * 129, b"a b", b"a\tb", "ä".encode(), b"\xff", b"a\x7f")
-)
+@pytest.mark.parametrize("given", (b"", b"x" * 129, b"a b", b"a\tb", "ä".encode(), b"\xff"))
 def test_any_other_request_id_is_replaced(service: Service, given: bytes) -> None:
     head = (
         b"GET /items HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-ID: %s\r\n\r\n" % given
     )
     answer = talk(service, head)
-    if status(answer) == 400:  # the server itself may refuse such bytes
-        assert given == b"a\x7f"
-        return
     assert status(answer) == 200
     shown = re.search(rb"(?i)\r\nx-request-id: ([^\r]*)\r\n", answer)
     assert shown is not None

@@ -10,6 +10,7 @@ from service.web.endpoint import Request
 # Obs-text included; a comma may stand inside a tag, so the list can't be split at commas.
 _TAG = re.compile(rb'[ \t]*(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 _VERSION = re.compile(rb"[1-9][0-9]{0,18}")
+VERSION_MAX = 2**63 - 1
 
 
 class Match:
@@ -45,8 +46,8 @@ def if_match(header: bytes | None) -> Match | None:
     if not tags:
         shown = 'If-Match must be * or entity tags in quotes, as in "3"'
         raise Malformed(shown, FieldError("If-Match", "not an entity tag"))
-    strong = (tag for weak, tag in tags if not weak)
-    return Match(versions=[int(tag) for tag in strong if _VERSION.fullmatch(tag)])
+    strong = (int(tag) for weak, tag in tags if not weak and _VERSION.fullmatch(tag))
+    return Match(versions=[version for version in strong if version <= VERSION_MAX])
 
 
 def not_modified(header: bytes | None, version: int) -> bool:

@@ -100,19 +100,30 @@ class Request:
         return body.decode(await self._read())
 
     def _check_content_type(self) -> None:
-        media, _, parameters = (self.header(b"content-type") or b"").lower().partition(b";")
-        media, charset = media.strip(), parameters.strip().replace(b'"', b"")
+        media, *parameters = (
+            part.strip() for part in (self.header(b"content-type") or b"").lower().split(b";")
+        )
         is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-        if not is_json or (charset.startswith(b"charset=") and charset != b"charset=utf-8"):
+        charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
+        if not is_json or charsets - {b"charset=utf-8"}:
             raise Unsupported(
                 "send the body as application/json in UTF-8",
                 headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
             )
         if (self.header(b"content-encoding") or b"identity").lower() != b"identity":
-            raise Unsupported("send the body without Content-Encoding")
+            raise Unsupported(
+                "send the body without Content-Encoding",
+                headers=((b"accept-encoding", b"identity"),),
+            )
 
     async def _read(self) -> bytes:
         limit = self.state["settings"].body_limit
+        too_large = TooLarge(f"the body is larger than {limit} bytes")
+        announced = self.header(b"content-length") or b""
+        if announced.isdigit() and int(announced[:19]) > limit:
+            # Who asks before sending (Expect: 100-continue) is told at once.
+            await self._drain(more=self.header(b"expect") is None)
+            raise too_large
         chunks: list[bytes] = []
         size = 0
         try:
@@ -125,7 +136,7 @@ class Request:
                     size += len(chunk)
                     if size > limit:
                         await self._drain(more=message.get("more_body", False))
-                        raise TooLarge(f"the body is larger than {limit} bytes")
+                        raise too_large
                     if not message.get("more_body", False):
                         return b"".join((*chunks, chunk)) if chunks else chunk
                     chunks.append(chunk)

@@ -13,6 +13,9 @@ from service.web.wire import Header, Reply, encode
 
 Row = TypeVar("Row", bound=Struct)
 
+# What a cursor is bound to; types of the slices' own, as prices, by their text.
+_binding = msgspec.msgpack.Encoder(enc_hook=str).encode
+
 
 class Page(Struct, Generic[Row], frozen=True):
     """A page by number; `total` and `pages` are null with `total=none`."""
@@ -60,7 +63,7 @@ async def find(
     number = query.page if isinstance(query.page, int) else 1
     total: Total = ("none" if by_cursor else "exact") if query.total is UNSET else query.total
     chosen, values = listing.choose(query)
-    binding = msgspec.msgpack.encode((listing.name, query.sort, chosen, values))
+    binding = _binding((listing.name, query.sort, chosen, values))
     values["limit"] = query.per_page + 1  # one more tells whether there is more
     if isinstance(query.cursor, str):
         if query.page is not UNSET:
@@ -129,7 +132,7 @@ def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header
     """RFC 8288; relative to the request, so that no Host header finds its way into it."""
     if not links:
         return ()
-    given = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True)
+    given = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
     kept = [pair for pair in given if pair[0] not in {"page", "cursor"}]
     value = ", ".join(
         f'<{quote(request.path)}?{urlencode([*kept, *place.items()])}>; rel="{rel}"'

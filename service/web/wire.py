@@ -24,7 +24,6 @@ _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
 _UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
 
-_parse = msgspec.json.Decoder(float_hook=Decimal).decode
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -47,7 +46,7 @@ class Body(Generic[Value]):
     def __init__(self, struct: type[Value]) -> None:
         self.struct = struct
         self._decode = msgspec.json.Decoder(
-            struct, dec_hook=_parse_number, float_hook=Decimal
+            struct, dec_hook=_parse_number, float_hook=_decimal
         ).decode
         hints = get_type_hints(struct)
         self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
@@ -70,19 +69,29 @@ class Body(Generic[Value]):
         return value
 
     def _carefully(self, data: bytes) -> Value:
+        # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
+        # the field can be named; and it says where a body stops being JSON.
         try:
-            parsed = _stripped(_parse(data), "")
-            return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
-        except msgspec.ValidationError as error:
-            _refuse(error)
-        except msgspec.DecodeError as error:
-            _refuse_surrogates(data)
-            hint = " (send UTF-8 without a byte order mark)" if data[:1] in b"\xef\xff\xfe" else ""
-            raise Malformed(f"the body is not JSON: {error}{hint}") from None
+            parsed = json.loads(
+                data.decode(),
+                parse_int=_whole,
+                parse_float=_decimal,
+                parse_constant=_no_constant,
+            )
         except UnicodeDecodeError as error:
             raise Malformed(f"the body is not UTF-8 at byte {error.start}") from None
         except RecursionError:
             raise Malformed("the body is nested too deep") from None
+        except ValueError as error:
+            raise Malformed(f"the body is not JSON: {error}") from None
+        if isinstance(parsed, dict):
+            for name in self._texts:
+                if isinstance(text := parsed.get(name), str):
+                    parsed[name] = _text(name, text)
+        try:
+            return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
+        except msgspec.ValidationError as error:
+            _refuse(error)
 
 
 class Query(Generic[Value]):
@@ -104,7 +113,7 @@ class Query(Generic[Value]):
         if query:
             try:
                 pairs = parse_qsl(
-                    query.decode("ascii"),
+                    query.decode(),
                     keep_blank_values=True,
                     errors="strict",
                     max_num_fields=64,
@@ -159,19 +168,24 @@ def _parse_text(kind: Any, value: object) -> Any:
     return kind.parse(Decimal(str(value)) if number else value)
 
 
-def _stripped(value: Any, place: str) -> Any:
-    match value:
-        case str():
-            if unwanted := _UNWANTED.search(value):
-                what = "a NUL character" if unwanted[0] == "\0" else "a lone surrogate"
-                raise Invalid(f"{place} holds {what}", FieldError(place, f"holds {what}"))
-            return value.strip()
-        case dict():
-            inside = f"{place}." if place else ""
-            return {name: _stripped(part, inside + name) for name, part in value.items()}
-        case list():
-            return [_stripped(part, f"{place}[{index}]") for index, part in enumerate(value)]
-    return value
+def _decimal(text: str) -> Decimal:
+    """Exact; beyond what a Decimal can hold it is infinite, and out of any range."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return Decimal("Infinity")
+
+
+def _whole(text: str) -> int:
+    """Exact up to 100 digits, beyond every range with more: int() is slow, then refuses."""
+    return int(text[:100])
+
+
+def _text(field: str, text: str) -> str:
+    if unwanted := _UNWANTED.search(text):
+        what = "a NUL character" if unwanted[0] == "\0" else "a lone surrogate"
+        raise Invalid(f"{field} holds {what}", FieldError(field, f"holds {what}"))
+    return text.strip()
 
 
 def _refuse(error: msgspec.ValidationError) -> NoReturn:
@@ -187,14 +201,5 @@ def _refuse(error: msgspec.ValidationError) -> NoReturn:
     raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
 
 
-def _refuse_surrogates(data: bytes) -> None:
-    """422 when a lone surrogate is all that is wrong: JSON has them, Unicode text does not."""
-    try:
-        parsed = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return
-    _stripped(parsed, "")
-
-
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+    raise ValueError(f"{name} is not a number")
