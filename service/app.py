@@ -49,14 +49,14 @@ def create_app(settings: Settings) -> ASGIApp:
                 listener.stop()
 
     return Router(
-        routes=_routes([*ROUTES, *docs.routes(ROUTES)]),
+        routes=routes([*ROUTES, *docs.routes(ROUTES)]),
         default=Endpoint(),
         lifespan=lifespan,
         redirect_slashes=False,
     )
 
 
-def _routes(operations: list[Operation]) -> list[Route]:
+def routes(operations: list[Operation]) -> list[Route]:
     """One route per path, in the order of their first operation; then each with a slash behind it."""
     paths = dict.fromkeys(operation.path for operation in operations)
     endpoints = {

@@ -1,6 +1,7 @@
 """Sample data: the same rows at every run, through COPY, and none of them twice."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -67,7 +68,7 @@ async def _write(
 ) -> int:
     create, insert = STAGES[table]
     done = new = 0
-    while chunk := [row for row, _ in zip(rows, range(CHUNK), strict=False)]:
+    while chunk := list(itertools.islice(rows, CHUNK)):
         async with connection.transaction():
             await connection.execute(create)
             await connection.copy_records_to_table(f"{table}_stage", records=chunk)

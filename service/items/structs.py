@@ -71,7 +71,12 @@ class ItemChange(Struct):
 
 
 # Exact in the database, a JSON number on the wire.
-ShownPrice = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "examples": [29.99]})]
+ShownPrice = Annotated[
+    Decimal | None,
+    Meta(
+        extra_json_schema={"anyOf": [{"type": "number", "examples": [29.99]}, {"type": "null"}]},
+    ),
+]
 
 
 class Item(Struct, frozen=True, gc=False):
@@ -81,7 +86,7 @@ class Item(Struct, frozen=True, gc=False):
     sku: str | None
     name: str
     description: str | None
-    price: ShownPrice | None
+    price: ShownPrice
     is_active: bool
     owner_id: int | None
     version: int

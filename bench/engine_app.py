@@ -1,0 +1,52 @@
+"""The opponent of read_one.py: our own service, its statements run by SQLAlchemy's AsyncEngine.
+
+Routing, decoding, statements and encoding are the same, so what differs is the database layer
+alone. `ENGINE_ISOLATION=AUTOCOMMIT` saves the engine its BEGIN and ROLLBACK round trips.
+"""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.applications import Starlette
+from starlette.routing import Router
+
+from service.app import ROUTES, routes
+from service.db.statement import Statement
+from service.settings import Settings
+from service.web.cursor import Cursors
+
+settings = Settings.load()
+
+
+class EngineDatabase:
+    """Runs a statement as SQLAlchemy does: a pooled connection, the Core statement, its rows."""
+
+    def __init__(self, url: str) -> None:
+        isolation = os.environ.get("ENGINE_ISOLATION")
+        options = {"isolation_level": isolation} if isolation else {}
+        self.engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: asyncpg.connect(url, server_settings={"jit": "off"}),
+            pool_size=20,
+            max_overflow=10,
+            **options,
+        )
+
+    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        values = dict(zip(statement.names, args, strict=True))
+        async with self.engine.connect() as connection:
+            return list((await connection.execute(statement.core, values)).all())
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
+    db = EngineDatabase(settings.required_database_url)
+    yield {"db": db, "settings": settings, "cursors": Cursors(settings.signing_secret)}
+    await db.engine.dispose()
+
+
+app = Router(routes=routes(ROUTES), lifespan=lifespan, redirect_slashes=False)

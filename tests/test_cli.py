@@ -1,0 +1,510 @@
+"""The commands, as a user types them: what they print, how they end, what they leave behind."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+from conftest import ROOT, STORES, query
+from openapi_spec_validator import validate
+
+from service import migrate, seed
+from service.cli import main
+from service.server import free_port
+
+NOBODYS = "postgresql://x@127.0.0.1:1/x"
+OURS = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL"}
+# Our own programs beside the interpreter, as an activated environment has them.
+PROGRAMS = Path(sys.executable).parent
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who is left")
+
+
+def environment(**environ: str) -> dict[str, str]:
+    """That of the tests without our settings, as others have it; then those given."""
+    kept = {k: v for k, v in os.environ.items() if k not in OURS and not k.startswith("SERVICE_")}
+    if STORES == "wheel":
+        kept["PATH"] = str(PROGRAMS)  # where there are no others
+    return kept | {"PYTHONPATH": str(ROOT)} | environ
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty working directory that PostgreSQL's account, when we are root, can reach."""
+    made = Path(tempfile.mkdtemp(prefix="cli-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+class Ran:
+    """A command that has ended."""
+
+    def __init__(self, place: Path, *words: str, **environ: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "service", *words],
+            cwd=place,
+            env=environment(**environ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def refused(self, code: int) -> str:
+        """The one line it was refused with."""
+        assert self.code == code, self.err
+        assert self.out == ""
+        assert re.fullmatch(r"[^\n]+\n", self.err), self.err
+        return self.err
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    yield ()
+    for name in sorted(main.commands):
+        yield (name,)
+        command = main.commands[name]
+        if isinstance(command, click.Group):
+            yield from ((name, part) for part in sorted(command.commands))
+
+
+@pytest.mark.parametrize("words", tuple(commands()), ids=" ".join)
+def test_every_command_helps_with_an_example(place: Path, words: tuple[str, ...]) -> None:
+    ran = Ran(place, *words, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert f"Usage: {' '.join(('service', *words))} " in ran.out
+    example = ran.out.partition("  Example:\n")[2].splitlines()[0]
+    assert f"service {' '.join(words)}".rstrip() in example
+    assert Ran(place, *words, "-h").out == ran.out
+
+
+def test_a_command_that_does_not_exist_is_wrong_usage(place: Path) -> None:
+    assert "srve" in Ran(place, "srve").refused(2)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    (
+        (("explain", "items.nothing"), "items.nothing"),
+        (("explain", "items.by_id", "--param", "x=1"), "x"),
+        (("explain",), "NAME"),
+        (("migrate", "sideways"), "sideways"),
+        (("seed", "--users", "many"), "many"),
+        (("serve", "--prot", "1"), "--prot"),
+    ),
+)
+def test_wrong_usage_is_one_line_that_names_it(
+    place: Path, words: tuple[str, ...], named: str
+) -> None:
+    assert named in Ran(place, *words, DATABASE_URL=NOBODYS).refused(2)
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    (
+        ("migrate", "up"),
+        ("migrate", "check"),
+        ("migrate", "status"),
+        ("seed", "--users", "1"),
+        ("explain", "items.by_id"),
+    ),
+    ids=" ".join,
+)
+def test_a_database_that_is_away_is_one_line(place: Path, words: tuple[str, ...]) -> None:
+    line = Ran(place, *words, DATABASE_URL=NOBODYS).refused(1)
+    assert "DATABASE_URL" in line
+    assert not list(place.iterdir())
+
+
+def test_openapi_writes_a_document_to_stdout_and_to_a_file(place: Path) -> None:
+    ran = Ran(place, "openapi")
+    assert (ran.code, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert document["openapi"].startswith("3.1.")
+    validate(document)
+    assert Ran(place, "openapi", "api.json").code == 0
+    assert (place / "api.json").read_text() == ran.out
+
+
+def test_openapi_to_where_nothing_can_be_written_is_one_line(place: Path) -> None:
+    (place / "here").mkdir()
+    assert "here" in Ran(place, "openapi", "here").refused(2)
+    assert "none/api.json" in Ran(place, "openapi", "none/api.json").refused(1)
+
+
+def test_migrate_tells_by_its_exit_code_how_the_database_stands(
+    place: Path, new_database: Callable[[], str]
+) -> None:
+    url = new_database()
+    newest = migrate.head()
+
+    def ran(action: str) -> Ran:
+        return Ran(place, "migrate", action, DATABASE_URL=url)
+
+    assert ran("status").out == f"revision none, newest {newest}\n"
+    before = ran("check")
+    assert before.code == 1
+    assert f"revision None, the newest is {newest}" in before.err
+    for _ in range(2):
+        up = ran("up")
+        told = f"revision {newest}, newest {newest}\n"
+        assert (up.code, up.out, up.err) == (0, told, "")
+    assert ran("status").out == f"revision {newest}, newest {newest}\n"
+    assert ran("check").code == 0
+    query(url, "DROP INDEX items_owner_id_idx" if _has_index(url) else "DROP TABLE items")
+    after = ran("check")
+    assert after.code == 1
+    assert "only in tables.py: " in after.err
+    assert not list(place.iterdir())
+
+
+def _has_index(url: str) -> bool:
+    return bool(query(url, "SELECT FROM pg_class WHERE relname = 'items_owner_id_idx'"))
+
+
+@pytest.fixture
+def migrated(new_database: Callable[[], str]) -> Callable[[], str]:
+    def make() -> str:
+        url = new_database()
+        migrate.up(url)
+        return url
+
+    return make
+
+
+def rows(url: str) -> tuple[list[Any], list[Any]]:
+    """All that was seeded, but for the ids, which tell in what order."""
+    users = query(
+        url,
+        "SELECT email, username, full_name, role, is_active, created_at FROM users ORDER BY email",
+    )
+    items = query(
+        url,
+        "SELECT i.sku, i.name, i.description, i.price, i.is_active, i.created_at, u.email"
+        " FROM items i LEFT JOIN users u ON u.id = i.owner_id ORDER BY i.sku",
+    )
+    return [tuple(user) for user in users], [tuple(item) for item in items]
+
+
+def test_seed_writes_the_same_rows_everywhere_and_none_twice(
+    place: Path, migrated: Callable[[], str]
+) -> None:
+    words = ("seed", "--users", "50", "--items", "500")
+    one, other = migrated(), migrated()
+    assert Ran(place, *words, DATABASE_URL=one).out == "50 users and 500 items are new\n"
+    first = rows(one)
+    assert tuple(map(len, first)) == (50, 500)
+    assert Ran(place, *words, DATABASE_URL=one).out == "0 users and 0 items are new\n"
+    assert rows(one) == first
+    assert Ran(place, *words, DATABASE_URL=other).code == 0
+    assert rows(other) == first
+
+
+def test_seed_leaves_rows_that_stand_there_as_they_are(
+    place: Path, migrated: Callable[[], str]
+) -> None:
+    url = migrated()
+    query(url, "INSERT INTO items (sku, name) VALUES ('SAMPLE-00000001', 'Mine')")
+    ran = Ran(place, "seed", "--users", "0", "--items", "10", DATABASE_URL=url)
+    assert ran.out == "0 users and 9 items are new\n"
+    mine = query(url, "SELECT name FROM items WHERE sku = 'SAMPLE-00000001'")
+    assert [record[0] for record in mine] == ["Mine"]
+
+
+def test_an_interrupted_seed_is_completed_by_the_next(
+    place: Path, migrated: Callable[[], str]
+) -> None:
+    url = migrated()
+    total = 10 * seed.CHUNK
+    words = ("seed", "--users", "10", "--items", str(total))
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", *words],
+        cwd=place,
+        env=environment(DATABASE_URL=url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not query(url, "SELECT FROM items LIMIT 1"):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    there = query(url, "SELECT count(*) FROM items")[0][0]
+    assert 0 < there < total
+    assert there % seed.CHUNK == 0, "a chunk is written whole or not at all"
+    ran = Ran(place, *words, DATABASE_URL=url)
+    assert ran.out == f"0 users and {total - there} items are new\n"
+    counts = query(url, "SELECT count(*), count(DISTINCT sku) FROM items")[0]
+    assert tuple(counts) == (total, total)
+
+
+def test_explain_shows_the_plan_of_a_read(place: Path, migrated: Callable[[], str]) -> None:
+    url = migrated()
+    planned = Ran(place, "explain", "items.by_id", "--param", "id=7", DATABASE_URL=url)
+    assert planned.code == 0, planned.err
+    assert "actual time" not in planned.out
+    assert "(cost=" in planned.out
+    analyzed = Ran(place, "explain", "items.by_id", "--analyze", DATABASE_URL=url)
+    assert analyzed.code == 0, analyzed.err
+    assert "actual " in analyzed.out
+
+
+def test_explain_of_a_write_leaves_nothing_behind(place: Path, migrated: Callable[[], str]) -> None:
+    url = migrated()
+    given = ("--param", "role=user")
+    ran = Ran(place, "explain", "users.add", *given, "--analyze", DATABASE_URL=url)
+    assert ran.code == 0, ran.err
+    assert "Insert on users" in ran.out
+    assert "rows=1" in ran.out, "it ran"
+    assert query(url, "SELECT FROM users") == []
+
+
+def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
+    place: Path, migrated: Callable[[], str]
+) -> None:
+    ran = Ran(place, "explain", "items.by_id", "--param", "id=seven", DATABASE_URL=migrated())
+    assert "id must be int8" in ran.refused(2)
+
+
+def test_a_host_that_others_reach_must_be_meant(place: Path) -> None:
+    line = Ran(place, "serve", "--host", "0.0.0.0", DATABASE_URL=NOBODYS).refused(2)
+    assert "SERVICE_AUTH=off" in line
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("server", ("granian", "uvicorn"))
+@pytest.mark.parametrize("shared", (False, True), ids=("taken", "taken by one who would share"))
+def test_a_port_that_is_taken_is_one_line(place: Path, server: str, shared: bool) -> None:
+    with socket.socket() as other:
+        if shared:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        ran = Ran(
+            place,
+            *("serve", "--port", port, "--server", server),
+            DATABASE_URL=NOBODYS,
+            REDIS_URL="off",
+        )
+    line = ran.refused(1)
+    assert port in line
+    assert "--port" in line
+
+
+def alive(*marks: str) -> dict[int, str]:
+    """The processes that have one of the marks in their command line or environment."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            about = command + (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # gone meanwhile
+        if any(mark in about for mark in marks):  # the dead that nobody collected have neither
+            found[int(entry.name)] = command
+    return found
+
+
+def left_after(seconds: float, *marks: str) -> dict[int, str]:
+    """Who is still alive after that many seconds at most."""
+    give_up = time.monotonic() + seconds
+    while (left := alive(*marks)) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return left
+
+
+class Serving:
+    """`service serve` in a directory; every process of it bears `mark` in its environment."""
+
+    def __init__(self, place: Path, *options: str) -> None:
+        self.place = place
+        self.mark = f"TEST_MARK={place.name}-{time.monotonic_ns()}"
+        self.port = free_port("127.0.0.1")
+        self.url = f"http://127.0.0.1:{self.port}"
+        with (place / "stdout").open("wb") as output, (place / "stderr").open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve", "--port", str(self.port), *options],
+                cwd=place,
+                env=environment(TEST_MARK=self.mark.partition("=")[2], SERVICE_LOG="text"),
+                stdout=output,
+                stderr=errors,
+            )
+
+    def banner(self) -> dict[str, str]:
+        """What it prints once the address answers."""
+        give_up = time.monotonic() + 30
+        while not re.search(
+            r"^ *Stop .*\n", text := (self.place / "stdout").read_text(), re.MULTILINE
+        ):
+            assert self.process.poll() is None, self.errors()
+            assert time.monotonic() < give_up, text + self.errors()
+            time.sleep(0.02)
+        return {
+            name: told.strip()
+            for name, told in (line.split(maxsplit=1) for line in text.splitlines())
+        }
+
+    def errors(self) -> str:
+        return (self.place / "stderr").read_text()
+
+    def stop(self, number: int) -> float:
+        """Stop it, and return the seconds it took."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20)
+        return time.monotonic() - begin
+
+
+@contextmanager
+def serving(place: Path, *options: str) -> Iterator[Serving]:
+    one = Serving(place, *options)
+    try:
+        yield one
+    finally:
+        one.process.kill()
+        one.process.wait()
+        assert not left_after(10, one.mark)
+
+
+COMBINATIONS = pytest.mark.parametrize(
+    "options",
+    (
+        ("--server", "granian"),
+        ("--server", "uvicorn"),
+        ("--server", "granian", "--workers", "2"),
+        ("--server", "uvicorn", "--workers", "2"),
+    ),
+    ids=" ".join,
+)
+
+
+@on_linux
+@COMBINATIONS
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM), ids=("Ctrl-C", "SIGTERM"))
+def test_serve_brings_its_own_stores_and_keeps_the_data(
+    place: Path, options: tuple[str, ...], number: int
+) -> None:
+    with serving(place, *options) as first:
+        banner = first.banner()
+        assert banner["API"] == first.url
+        assert banner["Docs"] == f"{first.url}/docs"
+        assert banner["Data"] == str(place / ".data")
+        assert "Ctrl-C" in banner["Stop"]
+        assert httpx.get(banner["Docs"]).status_code == 200
+        assert httpx.get(f"{first.url}/health/ready").json()["status"] == "ok"
+        created = httpx.post(f"{first.url}/items", json={"name": "Kept", "price": 29.99})
+        assert created.status_code == 201
+        path = created.headers["location"]
+        assert first.stop(number) < 10
+        assert first.process.returncode == 0
+        assert not left_after(0.5, first.mark, str(place))
+        assert "Traceback" not in first.errors()
+    with serving(place, *options) as second:
+        second.banner()
+        assert httpx.get(second.url + path).json() == created.json()
+        assert second.stop(number) < 10
+        assert second.process.returncode == 0
+
+
+@on_linux
+@COMBINATIONS
+def test_a_serve_that_is_killed_leaves_no_process(place: Path, options: tuple[str, ...]) -> None:
+    with serving(place, *options) as one:
+        one.banner()
+        assert len(alive(one.mark, str(place))) >= 3  # itself, PostgreSQL and Redis at least
+        one.stop(signal.SIGKILL)
+        assert not left_after(5, one.mark, str(place), f":{one.port}")
+        with socket.socket() as again:
+            assert again.connect_ex(("127.0.0.1", one.port)) != 0
+    with serving(place, *options) as second:
+        second.banner()
+        assert httpx.get(f"{second.url}/items").json()["total"] == 0
+
+
+@on_linux
+def test_the_other_commands_join_the_stores_of_a_serve(place: Path) -> None:
+    with serving(place) as one:
+        one.banner()
+        ran = Ran(place, "seed", "--users", "5", "--items", "7")
+        assert ran.out == "5 users and 7 items are new\n"
+        assert httpx.get(f"{one.url}/items").json()["total"] == 7
+        assert Ran(place, "migrate", "check").code == 0
+        assert "in use by process" in Ran(place, "serve", "--port", "0").refused(1)
+        assert one.stop(signal.SIGINT) < 10
+    assert Ran(place, "seed", "--users", "5", "--items", "8").out == (
+        "0 users and 1 items are new\n"
+    )
+
+
+@on_linux
+def test_port_0_takes_a_free_one_and_names_it(place: Path) -> None:
+    with serving(place, "--port", "0") as one:
+        address = one.banner()["API"]
+        assert address != "http://127.0.0.1:0"
+        assert httpx.get(f"{address}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    (
+        ("granian", "--interface", "asgi", "--port", "{port}", "service.asgi:app"),
+        ("uvicorn", "--port", "{port}", "service.asgi:app"),
+    ),
+    ids=("granian", "uvicorn"),
+)
+def test_any_asgi_server_serves_the_application(
+    place: Path, migrated: Callable[[], str], words: tuple[str, ...]
+) -> None:
+    port = free_port("127.0.0.1")
+    log = place / "log"
+    program, *options = (word.format(port=port) for word in words)
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [PROGRAMS / program, *options],
+            cwd=place,
+            env=environment(DATABASE_URL=migrated()),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            asyncio.run(_answers(f"http://127.0.0.1:{port}/items"))
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert "Traceback" not in log.read_text()
+
+
+async def _answers(url: str) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(20):
+        while True:
+            try:
+                answer = await client.get(url)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                break
+    assert answer.status_code == 200
+    assert answer.json()["items"] == []
