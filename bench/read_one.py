@@ -177,8 +177,15 @@ def measure(
     port, pid = place
     before = cpu(pid), cpu(database)
     found = subprocess.run(
-        ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", str(script)]
-        + [f"http://127.0.0.1:{port}"],
+        [
+            "wrk",
+            "-t1",
+            f"-c{options.connections}",
+            f"-d{options.seconds}s",
+            "-s",
+            str(script),
+            f"http://127.0.0.1:{port}",
+        ],
         env={**os.environ, "SEED": str(number)},
         check=True,
         capture_output=True,

@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def routes(operations: list[Operation]) -> list[Route]:
-    """One route per path, in the order of their first operation; then each with a slash behind it."""
+    """One route per path, in the order of their first operation; then each with a slash."""
     paths = dict.fromkeys(operation.path for operation in operations)
     endpoints = {
         path: Endpoint(operation for operation in operations if operation.path == path)

@@ -1,4 +1,4 @@
-"""The application for any ASGI server: `granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`."""
+"""For any ASGI server: `granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`."""
 
 from service.app import create_app
 from service.settings import Settings

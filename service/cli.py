@@ -47,7 +47,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="swiftlet")
 def main() -> None:
-    """Swiftlet: Items and Users over HTTP.
+    r"""Swiftlet: Items and Users over HTTP.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def main() -> None:
 @click.option("--server", help="granian or uvicorn.  [default: granian]")
 @click.option("--data", help="Where embedded stores keep their data.  [default: .data]")
 def serve(**options: str | None) -> None:
-    """Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.
+    r"""Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def serve(**options: str | None) -> None:
 @main.command(name="migrate")
 @click.argument("action", type=click.Choice(["up", "check", "status"]), default="up")
 def migrate_(action: str) -> None:
-    """Bring the database to the newest revision, or see how it stands.
+    r"""Bring the database to the newest revision, or see how it stands.
 
     \b
     Example:
@@ -119,7 +119,7 @@ def migrate_(action: str) -> None:
 @click.option("--users", type=click.IntRange(0), default=1000, show_default=True)
 @click.option("--items", type=click.IntRange(0), default=10_000, show_default=True)
 def seed(users: int, items: int) -> None:
-    """Fill the database with sample rows; those that are there already stay as they are.
+    r"""Fill the database with sample rows; those that are there already stay as they are.
 
     \b
     Example:
@@ -156,7 +156,7 @@ def seed(users: int, items: int) -> None:
 
 @main.command()
 def statements() -> None:
-    """Print every statement the service runs, as `sql/statements.sql` has them.
+    r"""Print every statement the service runs, as `sql/statements.sql` has them.
 
     \b
     Example:
@@ -172,7 +172,7 @@ def statements() -> None:
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument.")
 @click.option("--analyze", is_flag=True, help="Run it, in a transaction that is rolled back.")
 def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
-    """Show PostgreSQL's plan of a named statement.
+    r"""Show PostgreSQL's plan of a named statement.
 
     \b
     Example:
@@ -196,7 +196,7 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True), default="-")
 def openapi(file: str) -> None:
-    """Write the OpenAPI 3.1 document.
+    r"""Write the OpenAPI 3.1 document.
 
     \b
     Example:
@@ -256,7 +256,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     # Unwinds: whatever was started is stopped on the way out.
     raise SystemExit(0)
 

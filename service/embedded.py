@@ -88,7 +88,7 @@ class Stores(NamedTuple):
 
 
 @contextmanager
-def stores(  # noqa: PLR0913 - what is wanted, each by its name
+def stores(
     data: Path,
     *,
     database: bool = True,

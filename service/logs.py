@@ -16,7 +16,7 @@ Form = Literal["json", "text", "off"]
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the caller's fields, a traceback if any."""
+    """One JSON object a line: time, level, logger, message, the caller's fields, a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -67,7 +67,7 @@ def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueL
 
 
 class _Dropping(logging.handlers.QueueHandler):
-    """Hands the record over as it is: the queue stays in this process, so nothing need be pickled."""
+    """Hands the record over as it is: the queue stays in this process, nothing is pickled."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record

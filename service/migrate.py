@@ -1,11 +1,11 @@
 """Migrations: Alembic on a database, and whether tables.py, migrations and database agree."""
 
-import asyncio
 from pathlib import Path
 
 import asyncpg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from service.db.statement import DIALECT
 from service.tables import metadata
 
 PACKAGE = Path(__file__).parent
@@ -92,10 +92,10 @@ async def check(url: str) -> list[str]:
         await connection.execute("CREATE SCHEMA as_in_code")
         await connection.execute(f"SET LOCAL search_path TO as_in_code, {schema}")
         for table in metadata.sorted_tables:
-            await connection.execute(str(CreateTable(table).compile(dialect=_dialect())))
+            await connection.execute(str(CreateTable(table).compile(dialect=DIALECT)))
             for index in table.indexes:
                 if trigram or not index.info.get("optional"):
-                    await connection.execute(str(CreateIndex(index).compile(dialect=_dialect())))
+                    await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
         wanted = await _describe(connection, "as_in_code")
     finally:
         await transaction.rollback()
@@ -111,12 +111,6 @@ async def _describe(connection: asyncpg.Connection, schema: str) -> set[str]:
     for query in (COLUMNS, CONSTRAINTS, INDEXES, STORAGE):
         found.update(record[0] for record in await connection.fetch(query, schema))
     return found
-
-
-def _dialect() -> object:
-    from service.db.statement import DIALECT
-
-    return DIALECT
 
 
 def _alembic(command: str, url: str, revision: str) -> None:

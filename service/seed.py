@@ -21,18 +21,26 @@ LAST = ("Lovelace", "Hopper", "Dijkstra", "Liskov", "Turing", "Hamilton", "Knuth
 # a sample's email and sku are its identity.
 STAGES = {
     "users": (
-        "CREATE TEMP TABLE users_stage (email text, username text, full_name text, role text,"
-        " is_active boolean, created_at timestamptz) ON COMMIT DROP",
-        "INSERT INTO users (email, username, full_name, role, is_active, created_at)"
-        " SELECT * FROM users_stage ON CONFLICT DO NOTHING",
+        (
+            "CREATE TEMP TABLE users_stage (email text, username text, full_name text, role text,"
+            " is_active boolean, created_at timestamptz) ON COMMIT DROP"
+        ),
+        (
+            "INSERT INTO users (email, username, full_name, role, is_active, created_at)"
+            " SELECT * FROM users_stage ON CONFLICT DO NOTHING"
+        ),
     ),
     "items": (
-        "CREATE TEMP TABLE items_stage (sku text, name text, description text, price numeric,"
-        " is_active boolean, owner text, created_at timestamptz) ON COMMIT DROP",
-        "INSERT INTO items (sku, name, description, price, is_active, owner_id, created_at)"
-        " SELECT s.sku, s.name, s.description, s.price, s.is_active, u.id, s.created_at"
-        " FROM items_stage s LEFT JOIN users u ON lower(u.email) = s.owner"
-        " ON CONFLICT DO NOTHING",
+        (
+            "CREATE TEMP TABLE items_stage (sku text, name text, description text, price numeric,"
+            " is_active boolean, owner text, created_at timestamptz) ON COMMIT DROP"
+        ),
+        (
+            "INSERT INTO items (sku, name, description, price, is_active, owner_id, created_at)"
+            " SELECT s.sku, s.name, s.description, s.price, s.is_active, u.id, s.created_at"
+            " FROM items_stage s LEFT JOIN users u ON lower(u.email) = s.owner"
+            " ON CONFLICT DO NOTHING"
+        ),
     ),
 }
 

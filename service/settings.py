@@ -1,6 +1,7 @@
 """Settings: one frozen Struct, read once from the environment and `.env`."""
 
 import difflib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,15 +31,13 @@ RedisURL = Annotated[
     ),
 ]
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 class SettingsError(Exception):
     """A variable that is unknown or ill-typed; the message is the one line the operator sees."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Every setting with its default; `SERVICE_` and the field's name in capitals is its variable."""
+    """Every setting with its default; its variable is `SERVICE_` and its name in capitals."""
 
     database_url: DatabaseURL | None = None
     redis_url: RedisURL | None = None
@@ -110,7 +109,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def public(self) -> bool:
         """Whether others than this machine can reach the address served."""
-        return self.host not in LOOPBACK and not self.host.startswith("127.")
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name: whatever it means, it may mean more than this machine
+            return True
 
 
 # Never printed, in an error line or anywhere else: a URL bears a password.
@@ -138,7 +142,7 @@ def _nearest(name: str, known: Mapping[str, str]) -> str:
 
 
 def _dotenv(path: Path) -> dict[str, str]:
-    """`NAME=value` lines; `#` starts a comment line, one pair of quotes around a value is taken off."""
+    """`NAME=value` lines, `#` comments; one pair of quotes around a value is taken off."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -309,7 +309,9 @@ WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC ORDER BY items.id ASC
 -- items.page?total=estimated
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END FROM pg_class WHERE oid = 'items'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
+        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
+ FROM pg_class WHERE oid = 'items'::regclass), (SELECT count(*) AS count_1
 FROM (SELECT 1
 FROM items
  LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
@@ -583,7 +585,9 @@ WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCH
 -- users.page?total=estimated
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END FROM pg_class WHERE oid = 'users'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
+        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
+ FROM pg_class WHERE oid = 'users'::regclass), (SELECT count(*) AS count_1
 FROM (SELECT 1
 FROM users
  LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +334,35 @@ def left_after(seconds: float, *marks: str) -> dict[int, str]:
     return left
 
 
+def family(pid: int) -> set[int]:
+    """Its children and theirs: a store that writes its own title over the mark is found too."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
+                child = int(entry.parent.name)
+                found |= {child} | family(child)
+    return found
+
+
+def gone_after(seconds: float, processes: set[int]) -> bool:
+    """Whether all of them have ended after that many seconds at most."""
+    give_up = time.monotonic() + seconds
+    while left := {pid for pid in processes if _lives(pid)}:
+        if time.monotonic() > give_up:
+            return not left
+        time.sleep(0.05)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # dead, though nobody has collected it
+
+
 class Serving:
     """`service serve` in a directory; every process of it bears `mark` in its environment."""
 
@@ -416,8 +445,11 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
         created = httpx.post(f"{first.url}/items", json={"name": "Kept", "price": 29.99})
         assert created.status_code == 201
         path = created.headers["location"]
+        children = family(first.process.pid)
+        assert len(children) >= 3
         assert first.stop(number) < 10
         assert first.process.returncode == 0
+        assert gone_after(0.5, children)
         assert not left_after(0.5, first.mark, str(place))
         assert "Traceback" not in first.errors()
     with serving(place, *options) as second:
@@ -432,8 +464,10 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
 def test_a_serve_that_is_killed_leaves_no_process(place: Path, options: tuple[str, ...]) -> None:
     with serving(place, *options) as one:
         one.banner()
-        assert len(alive(one.mark, str(place))) >= 3  # itself, PostgreSQL and Redis at least
+        children = family(one.process.pid)
+        assert len(children) >= 3  # PostgreSQL, one of its own, and Redis
         one.stop(signal.SIGKILL)
+        assert gone_after(5, children)
         assert not left_after(5, one.mark, str(place), f":{one.port}")
         with socket.socket() as again:
             assert again.connect_ex(("127.0.0.1", one.port)) != 0

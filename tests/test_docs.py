@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from conftest import Service
 from openapi_spec_validator import validate
 
-from conftest import Service
 from service.app import ROUTES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from conftest import Query, statements_run
 
 FIELDS = [
@@ -42,7 +41,7 @@ def test_a_new_item_is_shown_whole(client: httpx.Client) -> None:
     assert list(item) == FIELDS
     created = item.pop("created_at")
     assert created.endswith("Z")
-    assert datetime.fromisoformat(created)
+    assert datetime.fromisoformat(created).tzinfo is not None
     assert item == {
         "id": 1,
         "sku": None,

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import Query, statements_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Query, statements_run
 from service.errors import Invalid
 from service.web.cursor import Cursors
 
@@ -122,7 +122,7 @@ def test_a_page_hands_over_to_a_cursor(client: httpx.Client, sql: Query, sort: s
     assert rest["next_cursor"] is None
 
 
-FILTERS = (
+FILTERS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("is_active=true", lambda item: item["is_active"]),
     ("is_active=false", lambda item: not item["is_active"]),
     ("q=iTeM%20b", lambda item: item["name"] == "Item B"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-
 from conftest import ROOT, query
+
 from service import embedded, migrate
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -48,9 +48,7 @@ def status(url: str) -> str | None:
 
 
 def relations(url: str) -> set[str]:
-    found = query(
-        url, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    )
+    found = query(url, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
     return {record[0] for record in found}
 
 
@@ -81,8 +79,10 @@ def test_a_migrated_database_is_what_the_tables_say(url: str) -> None:
         ("ALTER TABLE items ALTER sku TYPE varchar(64)", "column items.sku"),
         ("DROP INDEX items_price_idx", "index items_price_idx"),
         (
-            "DROP INDEX items_inactive_idx;"
-            " CREATE INDEX items_inactive_idx ON items (id) WHERE is_active",
+            (
+                "DROP INDEX items_inactive_idx;"
+                " CREATE INDEX items_inactive_idx ON items (id) WHERE is_active"
+            ),
             "index items_inactive_idx",
         ),
         ("ALTER TABLE items DROP CONSTRAINT items_price_check", "constraint items_price_check"),

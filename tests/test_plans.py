@@ -12,11 +12,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from test_migrations import binaries
 
 from service import catalogue, embedded, migrate
 from service.seed import seed
 from service.tables import metadata
-from test_migrations import binaries
 
 EXAMPLES: dict[str, str] = {
     "bigint": "5000",
@@ -154,7 +154,9 @@ def test_a_page_with_its_total_scans_the_table_for_the_count_alone(
     assert kinds.count("Seq Scan") <= 1
 
 
-@pytest.mark.parametrize("name", ("items.after?sort=-price", "items.after?sort=name", "users.after"))
+@pytest.mark.parametrize(
+    "name", ("items.after?sort=-price", "items.after?sort=name", "users.after")
+)
 def test_a_cursor_is_found_in_the_index_not_filtered(seeded: Seeded, name: str) -> None:
     (scan,) = (node for node in seeded.plan(name) if "Index Name" in node)
     assert "Index Cond" in scan

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Float, bindparam, func, literal_column, select, table
+from sqlalchemy import Float, Select, bindparam, func, select, table, text
 
 from service import embedded
 from service.db.pool import Database, Timing, timing
@@ -202,7 +202,7 @@ async def test_a_plan_that_a_migration_made_stale_is_made_anew(
 ) -> None:
     other = await asyncpg.connect(empty_database)
     await other.execute("CREATE TABLE thing (id bigint, word text); INSERT INTO thing VALUES (1,2)")
-    both = select(literal_column("id"), literal_column("word"))
+    both: Select[Any] = select(text("id"), text("word"))
     read = Statement("test.thing", lambda *row: row, both.select_from(table("thing")))
     async with opened(empty_database, size=1, statements=(read,)) as db:
         assert await read.one(db) == (1, "2")

@@ -6,8 +6,8 @@ import subprocess
 
 import httpx
 import pytest
-
 from conftest import ROOT, Service
+
 from service.cli import main
 from service.settings import Settings, variable
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import ROOT
 from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 
-from conftest import ROOT
 from service import catalogue
 from service.db.keyset import containing
 from service.db.statement import RefusedError, Statement
@@ -70,7 +70,10 @@ def test_no_statement_alters_the_session() -> None:
 @pytest.mark.parametrize(
     ("reason", "core"),
     (
-        ("expanding IN", select(things.c.id).where(things.c.id.in_(bindparam("ids", expanding=True)))),
+        (
+            "expanding IN",
+            select(things.c.id).where(things.c.id.in_(bindparam("ids", expanding=True))),
+        ),
         ("Python-side default", insert(things).values(id=bindparam("id"))),
         ("Python-side default", update(things).values(word=bindparam("word"))),
         ("a value stands in", select(things.c.id).where(things.c.id == 5)),
@@ -91,7 +94,9 @@ def test_a_row_type_must_have_the_selected_columns_in_order() -> None:
 
 
 def test_arguments_by_position_are_pinned() -> None:
-    both = select(things.c.id).where(things.c.id > bindparam("low"), things.c.id < bindparam("high"))
+    both = select(things.c.id).where(
+        things.c.id > bindparam("low"), things.c.id < bindparam("high")
+    )
     assert Statement("test", int, both, order=("low", "high")).names == ("low", "high")
     with pytest.raises(RefusedError, match="called with"):
         Statement("test", int, both, order=("high", "low"))

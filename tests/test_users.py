@@ -4,7 +4,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from conftest import statements_run
 
 ADA = {"email": "ada@example.com", "username": "ada", "full_name": "Ada Lovelace"}

@@ -50,6 +50,11 @@ Chosen = tuple[tuple[str, object], ...]
 
 # An estimate under a filter counts no further than this: 1 ms on the machine that chose it.
 ESTIMATE_LIMIT = 10_000
+# As the planner does: rows per page at the last ANALYZE, times the pages of today.
+PLANNED_ROWS = """\
+(SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
+        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
+ FROM pg_class WHERE oid = ':table'::regclass)"""
 
 
 class Order(NamedTuple):
@@ -88,7 +93,7 @@ class Listing(Generic[Row]):
         self.page = cache(self._page)
         self.after = cache(self._after)
 
-    def choose(self, query: Struct) -> tuple[Chosen, dict[str, object]]:
+    def choose(self, query: object) -> tuple[Chosen, dict[str, object]]:
         """The filters that a query sets, and the values to bind for them."""
         chosen, values = [], {}
         for name, one in self.filters.items():
@@ -148,7 +153,7 @@ class Listing(Generic[Row]):
         ]
 
     def _page(self, sort: str, chosen: Chosen, total: Total) -> Statement[Row]:
-        """Arguments: those of the filters, `limit`, `offset`. Extra columns: `sort_key`, `total`."""
+        """Arguments: the filters' own, `limit`, `offset`. Extra columns: `sort_key`, `total`."""
         rows = self._rows(sort, chosen).offset(_number("offset"))
         return self._statement("page", sort, chosen, total, rows)
 
@@ -218,12 +223,7 @@ class Listing(Generic[Row]):
         counted = select(func.count()).select_from(few)
         if clauses:
             return select(counted.scalar_subquery().label("total"))
-        # As the planner does: rows per page at the last ANALYZE, times the pages of today.
-        estimate = (
-            "(SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages * (pg_relation_size(oid)"
-            " / current_setting('block_size')::int))::bigint END FROM pg_class"
-            f" WHERE oid = '{self.table.name}'::regclass)"
-        )
+        estimate = PLANNED_ROWS.replace(":table", self.table.name)
         return select(
             func.coalesce(literal_column(estimate), counted.scalar_subquery()).label("total")
         )
@@ -234,6 +234,6 @@ def _number(name: str) -> ColumnElement[int]:
 
 
 def containing(text: str) -> str:
-    """The LIKE pattern of a substring: `%`, `_` and `\\` stand for themselves."""
+    r"""The LIKE pattern of a substring: `%`, `_` and `\` stand for themselves."""
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"

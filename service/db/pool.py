@@ -1,4 +1,4 @@
-"""Our own pool: few raw asyncpg connections, last in first out, each holding its statements prepared.
+"""Our own pool: few raw connections, last in first out, each holding its statements prepared.
 
 asyncpg's pool would drop every prepared statement at release, run a reset query and start a task:
 a held prepared statement costs a third of its CPU (research/performance.md 1.3; bench/read_one.py
@@ -60,7 +60,7 @@ timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
 
 
 class Link:
-    """One connection and what is prepared on it; `deadline` while a statement runs, else infinite."""
+    """One connection and what is prepared on it; `deadline` is infinite unless a statement runs."""
 
     __slots__ = ("connection", "deadline", "numbers", "others", "prepared")
 
@@ -101,7 +101,7 @@ class Link:
 
 
 class Database:
-    """Runs statements on a bounded number of connections; hands out Problems, never asyncpg's errors.
+    """Runs statements on few connections; hands out Problems, never asyncpg's errors.
 
     Args:
         url: as `DATABASE_URL`.
@@ -204,9 +204,7 @@ class Database:
             finally:
                 self._release(link)
 
-    def _give_up(
-        self, error: Exception, statement: Statement[Any], link: Link, lost: int
-    ) -> None:
+    def _give_up(self, error: Exception, statement: Statement[Any], link: Link, lost: int) -> None:
         """Raise, unless the statement is a read that another connection can still answer.
 
         When the server was restarted every connection held is lost: a read outlives them all.
@@ -360,7 +358,7 @@ class Database:
                 "timezone": "UTC",
             },
         )
-        # asyncpg tells of a server's goodbye by a callback: free the place at once, not at next use.
+        # Told of a server's goodbye: the place is free at once, not at the next use.
         connection.add_termination_listener(self._lost)
         link = Link(connection)
         try:
@@ -392,7 +390,7 @@ class Database:
         _refuse(self._waiting.popleft(), problem)
 
     async def _watchdog(self) -> None:
-        """Cut connections whose server does not answer; one timer here instead of one a statement."""
+        """Cut connections whose server does not answer: one timer, not one a statement."""
         while True:
             await asyncio.sleep(GRACE_SECONDS / 2)
             now = perf_counter()

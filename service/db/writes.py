@@ -42,7 +42,7 @@ class Write(Generic[Row]):
     async def run(
         self, db: Runner, versions: list[int] | None, **values: object
     ) -> tuple[Row | None, int | None]:
-        """The row after the write, or None; then the version that stood in its way, if a row did."""
+        """The row after the write, or None; then the version in its way, if a row was."""
         if versions is None:
             return await self.plain.one(db, **values), None
         records = await self.guarded.records(db, versions=versions, **values)
@@ -78,7 +78,7 @@ def changing(table: Table, change: type[Struct]) -> Update:
 
 
 def change_values(change: Struct) -> dict[str, object]:
-    """The arguments of `changing`, from a Struct whose absent fields are UNSET; empty if all are."""
+    """The arguments of `changing`; empty when every field of the Struct is UNSET."""
     values: dict[str, object] = {}
     changes = False
     for name in change.__struct_fields__:

@@ -56,7 +56,7 @@ async def change_item(request: Request) -> Reply:
     match = conditional.if_match(request.header(b"if-match"))
     item = await statements.by_id.get(request.db, item_id)
     if item is None or (match is not None and not match.allows(item.version)):
-        raise conditional.refusal(match, item and item.version)
+        raise conditional.refusal(match, item.version if item else None)
     return _shown(item)
 
 

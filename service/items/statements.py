@@ -1,5 +1,7 @@
 """Every statement the items run, in the order of their routes."""
 
+from typing import Any
+
 from sqlalchemy import BigInteger, and_, bindparam, insert, literal_column, not_, select
 
 from service.db.keyset import Bound, Choice, Listing, containing
@@ -55,8 +57,8 @@ owner_exists = Statement(
     order=("id",),
 )
 
-writes = (replace, change, deactivate, remove)
-hot = (
+writes: tuple[Write[Any], ...] = (replace, change, deactivate, remove)
+hot: tuple[Statement[Any], ...] = (
     add,
     by_id,
     owner_exists,

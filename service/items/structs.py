@@ -62,21 +62,12 @@ class NewItem(Struct, kw_only=True):
 class ItemChange(Struct):
     """What PATCH takes: absent keeps, null clears."""
 
-    sku: SKU | None | UnsetType = UNSET
+    sku: SKU | UnsetType | None = UNSET
     name: Name | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
-    price: Price | None | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    price: Price | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
-    owner_id: ID | None | UnsetType = UNSET
-
-
-# Exact in the database, a JSON number on the wire.
-ShownPrice = Annotated[
-    Decimal | None,
-    Meta(
-        extra_json_schema={"anyOf": [{"type": "number", "examples": [29.99]}, {"type": "null"}]},
-    ),
-]
+    owner_id: ID | UnsetType | None = UNSET
 
 
 class Item(Struct, frozen=True, gc=False):
@@ -86,7 +77,7 @@ class Item(Struct, frozen=True, gc=False):
     sku: str | None
     name: str
     description: str | None
-    price: ShownPrice
+    price: Decimal | None
     is_active: bool
     owner_id: int | None
     version: int

@@ -49,7 +49,7 @@ async def change_user(request: Request) -> Reply:
     match = conditional.if_match(request.header(b"if-match"))
     user = await statements.by_id.get(request.db, user_id)
     if user is None or (match is not None and not match.allows(user.version)):
-        raise conditional.refusal(match, user and user.version)
+        raise conditional.refusal(match, user.version if user else None)
     return _shown(user)
 
 

@@ -1,6 +1,8 @@
 """Every statement the users run, in the order of their routes."""
 
-from sqlalchemy import bindparam, insert, literal_column, not_, or_, select
+from typing import Any
+
+from sqlalchemy import Text, bindparam, insert, literal_column, not_, or_, select
 
 from service.db.keyset import Bound, Choice, Listing, containing
 from service.db.statement import Statement, binds, columns
@@ -26,7 +28,7 @@ change = Write("users.change", User, users, changing(users, UserChange))
 deactivate = Write("users.deactivate", User, users, deactivating(users))
 remove = Write("users.remove", User, users, removing(users))
 
-_pattern = bindparam("q")
+_pattern = bindparam("q", type_=Text)
 listing = Listing(
     "users",
     UserSummary,
@@ -49,5 +51,9 @@ listing = Listing(
     },
 )
 
-writes = (replace, change, deactivate, remove)
-hot = (add, by_id, *(half for write in writes for half in (write.plain, write.guarded)))
+writes: tuple[Write[Any], ...] = (replace, change, deactivate, remove)
+hot: tuple[Statement[Any], ...] = (
+    add,
+    by_id,
+    *(half for write in writes for half in (write.plain, write.guarded)),
+)

@@ -40,7 +40,7 @@ class UserChange(Struct):
 
     email: Email | UnsetType = UNSET
     username: Username | UnsetType = UNSET
-    full_name: FullName | None | UnsetType = UNSET
+    full_name: FullName | UnsetType | None = UNSET
     role: Role | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
 

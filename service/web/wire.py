@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from service.errors import FieldError, Invalid, Malformed, NotFound
 
-Value = TypeVar("Value", bound=Struct)
+Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
 JSON = b"application/json"
 Header = tuple[bytes, bytes]
@@ -28,7 +28,7 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Reply(Struct, frozen=True):
-    """What a handler answers: `body` is sent as it is, `headers` beside those every answer bears."""
+    """What a handler answers: `body` as it is sent, `headers` beside those of every answer."""
 
     body: bytes = b""
     status: int = 200
@@ -36,14 +36,14 @@ class Reply(Struct, frozen=True):
     content_type: bytes = JSON
 
 
-class Body(Generic[Value]):
-    """Decodes a request's body into a Struct, strings stripped of white space before they are checked.
+class Body(Generic[Value_co]):
+    """Decodes a request's body into a Struct; strings are stripped before they are checked.
 
     The bytes go straight into the Struct. Only when that fails, or when a string has white space
     around it, is the body read a second time by the careful way: parsed, stripped, checked.
     """
 
-    def __init__(self, struct: type[Value]) -> None:
+    def __init__(self, struct: type[Value_co]) -> None:
         self.struct = struct
         self._decode = msgspec.json.Decoder(
             struct, dec_hook=_parse_number, float_hook=_decimal
@@ -51,7 +51,7 @@ class Body(Generic[Value]):
         hints = get_type_hints(struct)
         self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
 
-    def decode(self, data: bytes) -> Value:
+    def decode(self, data: bytes) -> Value_co:
         """The Struct.
 
         Raises:
@@ -68,7 +68,7 @@ class Body(Generic[Value]):
                 return self._carefully(data)
         return value
 
-    def _carefully(self, data: bytes) -> Value:
+    def _carefully(self, data: bytes) -> Value_co:
         # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
         # the field can be named; and it says where a body stops being JSON.
         try:
@@ -94,16 +94,16 @@ class Body(Generic[Value]):
             _refuse(error)
 
 
-class Query(Generic[Value]):
+class Query(Generic[Value_co]):
     """Decodes a query string into a Struct; its fields are the parameters that exist."""
 
-    def __init__(self, struct: type[Value]) -> None:
+    def __init__(self, struct: type[Value_co]) -> None:
         self.struct = struct
         hints = get_type_hints(struct)
         self._names = tuple(hints)
         self._whole = {name for name, kind in hints.items() if int in (kind, *get_args(kind))}
 
-    def decode(self, query: bytes) -> Value:
+    def decode(self, query: bytes) -> Value_co:
         """The Struct.
 
         Raises:
@@ -152,7 +152,7 @@ def row_id(text: str) -> int:
     if not _WHOLE.fullmatch(text):
         raise Invalid("the id must be a whole number", FieldError("id", "not a whole number"))
     # 19 digits hold every bigint; more would make int() slow, then refuse.
-    value = int(text) if len(text) <= 19 else 0  # noqa: PLR2004
+    value = int(text) if len(text) <= 19 else 0
     if not 0 < value <= ID_MAX:
         raise NotFound(f"there is no {text[:20]}")
     return value
