@@ -33,6 +33,7 @@ SAMPLES: dict[str, object] = {
     "offset": 0,
     "owner_id": 1,
     "q": "%widget%",
+    "role": "user",
     "versions": [1],
 }
 

@@ -29,25 +29,35 @@ Result = TypeVar("Result")
 
 
 class Commands(click.Group):
-    """Turns what can go wrong into one line on stderr: 2 for wrong settings, 1 for failed work."""
+    """Turns what goes wrong into one line on stderr: 2 for usage and settings, 1 for the work."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and exit."""
         try:
-            return super().invoke(ctx)
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            raise SystemExit(2) from None
+        except click.ClickException as error:
+            _stop(f"{error.format_message()} (--help tells more)", error.exit_code)
+        except click.Abort:
+            _stop("interrupted", 130)
         except SettingsError as error:
             _stop(str(error), 2)
         except EmbeddedError as error:
             _stop(str(error), 1)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, asyncpg.PostgresConnectionError) as error:
             what = str(error) or type(error).__name__
             _stop(f"{what.splitlines()[0]} (is DATABASE_URL right, and the database up?)", 1)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _stop(str(error).splitlines()[0], 1)
+        raise SystemExit(code if isinstance(code, int) else 0)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="swiftlet")
 def main() -> None:
-    r"""Swiftlet: Items and Users over HTTP.
+    """Swiftlet: Items and Users over HTTP.
 
     \b
     Example:
@@ -63,7 +73,7 @@ def main() -> None:
 @click.option("--server", help="granian or uvicorn.  [default: granian]")
 @click.option("--data", help="Where embedded stores keep their data.  [default: .data]")
 def serve(**options: str | None) -> None:
-    r"""Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.
+    """Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.
 
     \b
     Example:
@@ -91,7 +101,7 @@ def serve(**options: str | None) -> None:
 @main.command(name="migrate")
 @click.argument("action", type=click.Choice(["up", "check", "status"]), default="up")
 def migrate_(action: str) -> None:
-    r"""Bring the database to the newest revision, or see how it stands.
+    """Bring the database to the newest revision, or see how it stands.
 
     \b
     Example:
@@ -119,7 +129,7 @@ def migrate_(action: str) -> None:
 @click.option("--users", type=click.IntRange(0), default=1000, show_default=True)
 @click.option("--items", type=click.IntRange(0), default=10_000, show_default=True)
 def seed(users: int, items: int) -> None:
-    r"""Fill the database with sample rows; those that are there already stay as they are.
+    """Fill the database with sample rows; those that are there already stay as they are.
 
     \b
     Example:
@@ -156,7 +166,7 @@ def seed(users: int, items: int) -> None:
 
 @main.command()
 def statements() -> None:
-    r"""Print every statement the service runs, as `sql/statements.sql` has them.
+    """Print every statement the service runs, as `sql/statements.sql` has them.
 
     \b
     Example:
@@ -172,7 +182,7 @@ def statements() -> None:
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument.")
 @click.option("--analyze", is_flag=True, help="Run it, in a transaction that is rolled back.")
 def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
-    r"""Show PostgreSQL's plan of a named statement.
+    """Show PostgreSQL's plan of a named statement.
 
     \b
     Example:
@@ -196,7 +206,7 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True), default="-")
 def openapi(file: str) -> None:
-    r"""Write the OpenAPI 3.1 document.
+    """Write the OpenAPI 3.1 document.
 
     \b
     Example:

@@ -162,8 +162,9 @@ def wheel_postgres(major: int = 18) -> Path | None:
 
 def find_redis() -> Path | None:
     """The `valkey-server` or `redis-server` on PATH, else the wheel's."""
+    # Not the file behind a link: Debian's is one program that looks at the name it was called by.
     found = shutil.which("valkey-server") or shutil.which("redis-server")
-    return Path(found).resolve() if found else wheel_redis()
+    return Path(found).absolute() if found else wheel_redis()
 
 
 def wheel_redis() -> Path | None:

@@ -82,6 +82,13 @@ class Settings(Struct, frozen=True, kw_only=True):
                     raise SettingsError(f"{name}={shown}: must be {allowed}") from None
         return cls(**values)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field}={'(hidden)' if field in SECRET else repr(getattr(self, field))}"
+            for field in self.__struct_fields__
+        )
+        return f"Settings({shown})"
+
     def environ(self) -> dict[str, str]:
         """These settings as variables, for the workers that a start brings up."""
         return {
@@ -137,7 +144,7 @@ def describe(kind: Any) -> str:
 
 
 def _nearest(name: str, known: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name.upper(), known, n=1)
     return f"; did you mean {close[0]}?" if close else "; the README lists them all"
 
 
