@@ -7,32 +7,28 @@ tests/test_statements.py keeps true.
 """
 
 import asyncio
-import contextlib
 import itertools
 import math
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
 import asyncpg
-from asyncpg.prepared_stmt import PreparedStatement
 
+from service.db.link import LOST, Link
 from service.db.statement import Statement
 from service.errors import Problem, TimedOut, Unavailable, from_database
 from service.logs import logger
 
-CONNECT_SECONDS = 5.0
 # The longest pause between two tries to reach a database that is away: it is used again within
 # a second of its return.
 BACKOFF_SECONDS = 0.5
 # A server that runs cancels at its statement timeout by itself; one that does not answer at all
 # (stopped, unplugged) is given this much longer before its connection is cut.
 GRACE_SECONDS = 0.5
-# Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
-PREPARED_LIMIT = 200
 
 # Raised before the statement ran, or after it was undone: once more is safe even for a write.
 RETRYABLE = (
@@ -42,7 +38,6 @@ RETRYABLE = (
     asyncpg.SerializationError,
 )
 UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
-LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
 
 
 class Timing:
@@ -57,47 +52,6 @@ class Timing:
 
 # Set by the endpoint for the request it serves; statements outside a request are not counted.
 timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
-
-
-class Link:
-    """One connection and what is prepared on it; `deadline` is infinite unless a statement runs."""
-
-    __slots__ = ("connection", "deadline", "numbers", "others", "prepared")
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self.connection = connection
-        self.prepared: dict[str, PreparedStatement] = {}
-        self.others: OrderedDict[str, PreparedStatement] = OrderedDict()
-        self.numbers = itertools.count()
-        self.deadline = math.inf
-
-    async def statement(self, statement: Statement[Any]) -> PreparedStatement:
-        """The statement, prepared here; a cold one is prepared when first met."""
-        found = self.prepared.get(statement.sql)
-        if found is not None:
-            return found
-        found = self.others.get(statement.sql)
-        if found is not None:
-            self.others.move_to_end(statement.sql)
-            return found
-        found = await self.prepare(statement)
-        self.others[statement.sql] = found
-        if len(self.others) > PREPARED_LIMIT:
-            self.others.popitem(last=False)
-        return found
-
-    async def prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        """Prepare it under a name; without one asyncpg would parse it again at every use."""
-        name = f"s{next(self.numbers)}"
-        return await self.connection.prepare(statement.sql, name=name)
-
-    async def forget(self, statement: Statement[Any], error: Exception) -> None:
-        """Prepare it anew at its next use: the tables behind it may have changed."""
-        self.prepared.pop(statement.sql, None)
-        self.others.pop(statement.sql, None)
-        if isinstance(error, asyncpg.OutdatedSchemaCacheError):
-            with contextlib.suppress(*LOST):
-                await self.connection.reload_schema_state()
 
 
 class Database:
@@ -153,8 +107,7 @@ class Database:
         while self._waiting:
             self._refuse_next(Unavailable("shutting down"))
         idle, self._idle = self._idle, []
-        held = [self._hang_up(link.connection) for link in (*idle, *self._busy)]
-        await asyncio.gather(*held, *self._leaving)
+        await asyncio.gather(*(link.close() for link in (*idle, *self._busy)), *self._leaving)
 
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         """Run a statement, and return its records.
@@ -192,6 +145,12 @@ class Database:
                 if again > 1:
                     raise self._problem(error, statement) from error
                 await link.forget(statement, error)
+            except asyncpg.InternalClientError as error:
+                # The server has said goodbye and asyncpg refuses to speak: nothing was sent.
+                link.connection.terminate()
+                lost += 1
+                if lost > (self.size or 1):
+                    raise Unavailable("the database is away") from error
             except LOST as error:
                 lost += 1
                 self._give_up(error, statement, link, lost)
@@ -266,7 +225,7 @@ class Database:
 
     async def _connect_once(self) -> Link:
         try:
-            return await self._connect(prepare=False)
+            return await Link.open(self.url, statement_timeout=self.statement_timeout)
         except Exception as error:
             raise from_database(error) from error
 
@@ -275,7 +234,7 @@ class Database:
         self._busy.discard(link)
         connection = link.connection
         if self.size is None:
-            self._spawn(self._hang_up(connection), self._leaving)
+            self._spawn(link.close(), self._leaving)
         elif self._closed or connection.is_closed():
             self._fill()
         elif connection.is_in_transaction():
@@ -311,12 +270,6 @@ class Database:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def _hang_up(self, connection: asyncpg.Connection) -> None:
-        try:
-            await connection.close(timeout=5)
-        except (asyncpg.PostgresError, *LOST, TimeoutError, asyncio.CancelledError):
-            connection.terminate()
-
     async def _open_again(self) -> None:
         for tries in itertools.count():
             if await self._try_open():
@@ -328,7 +281,9 @@ class Database:
 
     async def _try_open(self) -> bool:
         try:
-            link = await self._connect()
+            link = await Link.open(
+                self.url, statement_timeout=self.statement_timeout, hot=self._hot
+            )
         except (asyncpg.PostgresError, *LOST, TimeoutError, ValueError) as error:
             if not self._away:
                 self._away = True
@@ -340,45 +295,10 @@ class Database:
         if self._away:
             self._away = False
             logger.info("the database is back")
+        # Told of a server's goodbye: the place is free at once, not at the next use.
+        link.connection.add_termination_listener(self._lost)
         self._give(link)
         return True
-
-    async def _connect(self, *, prepare: bool = True) -> Link:
-        milliseconds = str(round(self.statement_timeout * 1000))
-        connection = await asyncpg.connect(
-            self.url,
-            timeout=CONNECT_SECONDS,
-            statement_cache_size=0,
-            server_settings={
-                "application_name": "swiftlet",
-                "idle_in_transaction_session_timeout": "5000",
-                "jit": "off",
-                "lock_timeout": milliseconds,
-                "statement_timeout": milliseconds,
-                "timezone": "UTC",
-            },
-        )
-        # Told of a server's goodbye: the place is free at once, not at the next use.
-        connection.add_termination_listener(self._lost)
-        link = Link(connection)
-        try:
-            if prepare:
-                await self._prepare(link)
-        except BaseException:
-            connection.terminate()
-            raise
-        return link
-
-    async def _prepare(self, link: Link) -> None:
-        try:
-            for statement in self._hot:
-                link.prepared[statement.sql] = await link.prepare(statement)
-            # asyncpg flushes after a Parse and does not sync: the transaction that it began stays
-            # open, with its locks and its now(), until the next statement ends it.
-            await link.connection.execute("SELECT 1")
-        except asyncpg.UndefinedTableError:
-            # Not migrated yet: serve, and prepare at first use.
-            logger.warning("the database is not migrated; run `service migrate up`")
 
     def _lost(self, connection: object) -> None:
         before = len(self._idle)
