@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from service.db.pool import Database
-from service.errors import Problem
+from service.errors import ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.endpoint import Operation, Request
 from service.web.wire import Reply, encode
@@ -31,17 +31,46 @@ class Health(Struct, frozen=True):
 class Dependency(Struct, frozen=True):
     """One thing the service needs; `detail` says what is wrong."""
 
-    state: Literal["ok", "degraded", "away", "off"]
+    state: Literal["ok", "away", "off"]
     detail: str | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):
-    """`status` is the worst of the parts; Redis away only degrades."""
+    """Degraded while Redis is away; without the database it is a NotReady instead."""
 
-    status: Literal["ok", "degraded", "away"]
+    status: Literal["ok", "degraded"]
     database: Dependency
     migrations: Dependency
     redis: Dependency
+
+
+class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
+    """A problem document with the state of each dependency beside it."""
+
+    database: Dependency
+    migrations: Dependency
+    redis: Dependency
+
+
+class NotReady(Unavailable):
+    """Something without which nothing works is away."""
+
+    def __init__(self, **parts: Dependency) -> None:
+        self.parts = parts
+        away = [name for name, part in parts.items() if part.state == "away"]
+        super().__init__(f"away: {', '.join(away)}")
+
+    def body(self, request_id: str) -> bytes:
+        """The problem document, and the state of each part."""
+        return encode(
+            NotReadyDocument(
+                title=self.title,
+                status=self.status,
+                detail=self.detail,
+                request_id=request_id,
+                **self.parts,
+            )
+        )
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
@@ -57,11 +86,9 @@ async def ready(request: Request) -> Reply:
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
     if database.state != "ok" or migrations.state != "ok":
-        status: Literal["ok", "degraded", "away"] = "away"
-    else:
-        status = "degraded" if redis.state == "away" else "ok"
-    answer = Readiness(status, database, migrations, redis)
-    return Reply(encode(answer), 503 if status == "away" else 200)
+        raise NotReady(database=database, migrations=migrations, redis=redis)
+    status: Literal["ok", "degraded"] = "degraded" if redis.state == "away" else "ok"
+    return Reply(encode(Readiness(status, database, migrations, redis)))
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:
@@ -76,8 +103,6 @@ async def _database(db: Database) -> tuple[Dependency, Dependency]:
                 connection.terminate()
     except asyncpg.UndefinedTableError:
         found = None
-    except Problem as problem:
-        return Dependency("away", problem.detail), unknown
     except TimeoutError:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
@@ -115,5 +140,6 @@ routes = [
         ready,
         "Readiness: the state of each dependency (503 when one is away)",
         gives=Readiness,
+        fails=(NotReady,),
     ),
 ]

