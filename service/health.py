@@ -55,10 +55,10 @@ class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
 class NotReady(Unavailable):
     """Something without which nothing works is away."""
 
-    def __init__(self, **parts: Dependency) -> None:
-        self.parts = parts
-        away = [name for name, part in parts.items() if part.state == "away"]
-        super().__init__(f"away: {', '.join(away)}")
+    def __init__(self, database: Dependency, migrations: Dependency, redis: Dependency) -> None:
+        self.database, self.migrations, self.redis = database, migrations, redis
+        why = database.detail or migrations.detail
+        super().__init__(f"not ready: {why}")
 
     def body(self, request_id: str) -> bytes:
         """The problem document, and the state of each part."""
@@ -68,7 +68,9 @@ class NotReady(Unavailable):
                 status=self.status,
                 detail=self.detail,
                 request_id=request_id,
-                **self.parts,
+                database=self.database,
+                migrations=self.migrations,
+                redis=self.redis,
             )
         )
 
@@ -86,7 +88,7 @@ async def ready(request: Request) -> Reply:
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
     if database.state != "ok" or migrations.state != "ok":
-        raise NotReady(database=database, migrations=migrations, redis=redis)
+        raise NotReady(database, migrations, redis)
     status: Literal["ok", "degraded"] = "degraded" if redis.state == "away" else "ok"
     return Reply(encode(Readiness(status, database, migrations, redis)))
 
