@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,21 @@ def eventually(test: Callable[[], bool], seconds: float) -> float:
         assert time.monotonic() - started < seconds
         time.sleep(0.02)
     return time.monotonic() - started
+
+
+def test_the_stores_are_those_that_were_asked_for(own_stores: embedded.Stores) -> None:
+    """Or a run against Debian's would quietly be another one against the embedded."""
+    assert own_stores.database_url is not None
+    assert own_stores.redis_url is not None
+    major = int(query(own_stores.database_url, "SHOW server_version_num")[0][0]) // 10_000
+    program = Path(f"/proc/{_redis_pid(own_stores)}/exe").readlink()
+    if STORES == "wheel":
+        assert (major, program) == (18, embedded.wheel_redis())
+    else:
+        found = embedded.find_postgres() / "postgres"
+        said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True)
+        assert f"(PostgreSQL) {major}." in said.stdout
+        assert program != embedded.wheel_redis()
 
 
 def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
