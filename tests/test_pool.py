@@ -292,3 +292,40 @@ async def test_a_server_that_is_away_is_said_at_once_and_used_within_a_second_of
 
 def test_the_tables_of_the_tests_are_not_somebody_elses(database_url: str) -> None:
     assert query(database_url, "SELECT current_database()")[0][0].startswith("test_")
+
+
+async def test_lost_connections_and_cancelled_waiters_leave_the_pool_at_its_size(
+    database_url: str,
+) -> None:
+    """Chaos, then the count: one too few is starved, one too many breaks the arithmetic."""
+    async with opened(database_url, size=3, queue_limit=100) as db:
+        other = await asyncpg.connect(database_url)
+        for _ in range(15):
+            tasks = [asyncio.create_task(sleep.one(db, seconds=0.01)) for _ in range(12)]
+            await asyncio.sleep(0.005)
+            for task in tasks[::3]:
+                task.cancel()
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+                " WHERE application_name = 'swiftlet' AND datname = current_database() LIMIT 1) one"
+            )
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        assert (len(db._idle), len(db._busy), db._opening, len(db._waiting)) == (3, 0, 0, 0)
+        here = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'swiftlet'"
+        mine = await other.fetchval(f"{here} AND pid = ANY($1)", [await pid.one(db)])
+        assert mine == 1
+        await other.close()
+
+
+async def test_who_gave_up_waiting_takes_no_place_in_the_queue(database_url: str) -> None:
+    async with opened(database_url, size=1, queue_limit=1, statement_timeout=0.3) as db:
+        blocked = asyncio.create_task(problem_of(sleep.one(db, seconds=5)))
+        await asyncio.sleep(0.05)
+        waiter = asyncio.create_task(pid.one(db))
+        await asyncio.sleep(0.05)
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        next_one = asyncio.create_task(pid.one(db))
+        assert isinstance(await next_one, int)
+        await blocked

@@ -135,8 +135,8 @@ class Database:
         lost = again = 0
         while True:
             link = self._take() or await self._acquire()
-            link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
             self._busy.add(link)
+            link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
             try:
                 prepared = link.prepared.get(statement.sql) or await link.statement(statement)
                 return await prepared.fetch(*args)
@@ -192,6 +192,7 @@ class Database:
             link = self._idle.pop()
             if not link.connection.is_closed():
                 return link
+            self._fill()
         return None
 
     async def _acquire(self) -> Link:
@@ -216,9 +217,11 @@ class Database:
         )
         try:
             return await future
-        except asyncio.CancelledError:
+        except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._give(future.result())
+                self._release(future.result())  # cancelled with a connection in hand
+            elif future in self._waiting:  # it takes no place in the queue any more
+                self._waiting.remove(future)
             raise
         finally:
             timer.cancel()
@@ -252,6 +255,7 @@ class Database:
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
+                self._busy.add(link)  # from now on: who waited runs only at the loop's next turn
                 future.set_result(link)
                 return
         self._idle.append(link)
@@ -284,7 +288,7 @@ class Database:
             link = await Link.open(
                 self.url, statement_timeout=self.statement_timeout, hot=self._hot
             )
-        except (asyncpg.PostgresError, *LOST, TimeoutError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
             if not self._away:
                 self._away = True
                 logger.error("the database is away", extra={"fields": {"error": str(error)}})
@@ -301,10 +305,8 @@ class Database:
         return True
 
     def _lost(self, connection: object) -> None:
-        before = len(self._idle)
         self._idle = [link for link in self._idle if link.connection is not connection]
-        if len(self._idle) < before:
-            self._fill()
+        self._fill()
 
     def _refuse_next(self, problem: Unavailable) -> None:
         _refuse(self._waiting.popleft(), problem)
