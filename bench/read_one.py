@@ -25,7 +25,8 @@ from typing import NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from service import embedded, migrate, server
+from service import migrate, server
+from service.embedded.stores import stores
 from service.seed import seed
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +84,7 @@ def main() -> int:
         sys.exit("wrk is missing: `apt-get install wrk`, or brew install wrk")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        running = stack.enter_context(embedded.stores(directory / "data", redis=False))
+        running = stack.enter_context(stores(directory / "data", redis=False))
         url = running.database_url
         assert url is not None
         migrate.up(url)

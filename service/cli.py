@@ -22,7 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from service.embedded import EmbeddedError, Stores, secret, stores
+from service.embedded.programs import EmbeddedError
+from service.embedded.site import Stores
+from service.embedded.stores import secret, stores
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")

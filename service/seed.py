@@ -83,7 +83,9 @@ async def _write(
             new += int((await connection.execute(insert)).rpartition(" ")[2])
         done += len(chunk)
         progress(table, done)
-        await asyncio.sleep(0)
+        # A cancellation that comes while a COPY ends can be lost in the driver: asked for again.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError
     return new
 
 

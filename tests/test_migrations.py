@@ -11,13 +11,15 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from conftest import ROOT, query
 
-from service import embedded, migrate
+from service import migrate
+from service.embedded.programs import wheel_postgres
+from service.embedded.stores import stores
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 
 def binaries() -> Iterator[object]:
-    yield pytest.param(embedded.wheel_postgres(), id="embedded-18")
+    yield pytest.param(wheel_postgres(), id="embedded-18")
     missing = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's PostgreSQL 15 is not here")
     yield pytest.param(DEBIAN, id="debian-15", marks=missing)
 
@@ -27,7 +29,7 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     data = tmp_path_factory.mktemp("migrations") / "data"
-    with embedded.stores(data, redis=False, postgres_bin=request.param) as running:
+    with stores(data, redis=False, postgres_bin=request.param) as running:
         assert running.database_url is not None
         yield running.database_url
 

@@ -14,7 +14,8 @@ import asyncpg
 import pytest
 from test_migrations import binaries
 
-from service import catalogue, embedded, migrate
+from service import catalogue, migrate
+from service.embedded.stores import stores
 from service.seed import seed
 from service.tables import metadata
 
@@ -123,7 +124,7 @@ def seeded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Seeded]:
     data: Path = tmp_path_factory.mktemp("plans") / "data"
-    with embedded.stores(data, redis=False, postgres_bin=request.param) as running:
+    with stores(data, redis=False, postgres_bin=request.param) as running:
         assert running.database_url is not None
         migrate.up(running.database_url)
         asyncio.run(seed(running.database_url, 2000, 20_000, lambda *_: None))

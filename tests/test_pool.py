@@ -14,9 +14,10 @@ import asyncpg
 import pytest
 from sqlalchemy import Float, Select, bindparam, func, select, table, text
 
-from service import embedded
 from service.db.pool import Database, Timing, timing
 from service.db.statement import Statement
+from service.embedded.programs import wheel_postgres
+from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
 from service.items import statements as items
 
@@ -241,8 +242,8 @@ def _postmaster(data: Path) -> int:
 
 
 async def test_a_server_that_hangs_is_given_up_in_time_and_used_again(tmp_path: Path) -> None:
-    wheel = embedded.wheel_postgres()
-    with embedded.stores(tmp_path / "data", redis=False, postgres_bin=wheel) as running:
+    wheel = wheel_postgres()
+    with stores(tmp_path / "data", redis=False, postgres_bin=wheel) as running:
         assert running.database_url is not None
         async with opened(running.database_url, size=1, statement_timeout=0.5) as db:
             backend = await pid.one(db)
@@ -261,9 +262,9 @@ async def test_a_server_that_hangs_is_given_up_in_time_and_used_again(tmp_path: 
 async def test_a_server_that_is_away_is_said_at_once_and_used_within_a_second_of_its_return(
     tmp_path: Path,
 ) -> None:
-    wheel = embedded.wheel_postgres()
+    wheel = wheel_postgres()
     data = tmp_path / "data"
-    with embedded.stores(data, redis=False, postgres_bin=wheel) as running:
+    with stores(data, redis=False, postgres_bin=wheel) as running:
         assert running.database_url is not None
         db = Database(running.database_url, size=2)
         await db.open()
@@ -274,7 +275,7 @@ async def test_a_server_that_is_away_is_said_at_once_and_used_within_a_second_of
             started = time.perf_counter()
             assert isinstance(await problem_of(pid.one(db)), Unavailable)
             assert time.perf_counter() - started < 0.5
-        with embedded.stores(data, redis=False, postgres_bin=wheel) as again:
+        with stores(data, redis=False, postgres_bin=wheel) as again:
             assert again.database_url is not None
             db.url = again.database_url  # the embedded socket lies elsewhere at each start
             started = time.perf_counter()

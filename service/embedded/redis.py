@@ -1,0 +1,62 @@
+"""The embedded Redis or Valkey: nothing is kept, and without one the service works too."""
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+from service.embedded.children import Child, View
+from service.embedded.programs import find_redis
+from service.embedded.site import Site
+
+STARTING = 10.0  # seconds for it to answer; 0.04 are usual
+
+REDIS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "save": "",  # a cache has nothing to keep
+    "appendonly": "no",
+    "maxmemory": "64mb",
+    "maxmemory-policy": "allkeys-lru",
+    "logfile": "",  # stdout, which we give: the server itself may not reach DIR
+    "daemonize": "no",
+}
+
+
+def start(site: Site, server: Path | None) -> str | None:
+    """Start Redis or Valkey; without one the service works too, so that is only noted."""
+    server = server or find_redis()
+    if server is None:
+        site.notes.append("no Redis or Valkey found: going on without")
+        return None
+    view = View(site.run, site.account)
+    address = site.run / "redis.sock"
+    settings = REDIS | {"unixsocket": str(address), "dir": str(site.run)}
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    log = site.data / "redis.log"
+    try:
+        program = str(view.of(server, server.parent, "redis"))
+        child = Child([program, *words], view, log, dies_by=signal.SIGTERM)
+    except OSError as error:
+        site.notes.append(f"{server} does not start ({error.strerror}): going on without")
+        return None
+    site.held.callback(child.stop, (signal.SIGTERM, 5.0))
+    give_up = time.monotonic() + STARTING
+    while child.process.poll() is None and time.monotonic() < give_up:
+        if _pongs(address):
+            return f"unix://{address}"
+        time.sleep(0.005)
+    child.stop()
+    site.notes.append(f"{server} does not start (see {log}): going on without")
+    return None
+
+
+def _pongs(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(address))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
