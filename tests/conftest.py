@@ -28,6 +28,10 @@ ROOT = Path(__file__).parent.parent
 STORES = os.environ.get("TEST_STORES", "wheel")
 SERVER = os.environ.get("TEST_SERVER", "granian")
 
+# A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Query = Callable[..., list[asyncpg.Record]]
 
 

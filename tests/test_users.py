@@ -120,3 +120,19 @@ def test_a_user_without_items_is_not_a_user_who_is_not_there(
     assert client.get("/users/2/items").status_code == 404
     assert client.get("/users/2/items?cursor=").status_code == 404
     assert client.post("/users/2/items", json={"name": "Lamp"}).status_code == 404
+
+
+def test_a_refusal_says_what_would_be_right(client: httpx.Client) -> None:
+    for response, message in (
+        (client.post("/users", json={"email": "x", "username": "ada"}), "ada@example.com"),
+        (client.post("/users", json={"email": "a@b.co", "username": "a da"}), "digits"),
+        (client.post("/users", json={**ADA, "role": "boss"}), "one of user, admin"),
+        (client.patch("/users/1", json={"role": "boss"}), "one of user, admin"),
+        (client.get("/users?sort=email"), "one of id, -id, created_at"),
+        (client.get("/items?total=all"), "one of exact, estimated, none"),
+        (client.post("/users", json={"email": "a@b.co"}), "required, but missing"),
+    ):
+        assert response.status_code == 422
+        (error,) = response.json()["errors"]
+        assert message in error["message"]
+        assert error["field"] in response.json()["detail"]

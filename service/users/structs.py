@@ -11,11 +11,19 @@ Email = Annotated[
     Meta(
         max_length=254,
         pattern=r"^[^@\s\x00-\x1f\x7f,;<>()\[\]\\]+@[^@\s\x00-\x1f\x7f,;<>()\[\]\\.]+(\.[^@\s\x00-\x1f\x7f,;<>()\[\]\\.]+)+$",
+        description="an address like ada@example.com",
         examples=["ada@example.com"],
     ),
 ]
 Username = Annotated[
-    str, Meta(min_length=3, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$", examples=["ada"])
+    str,
+    Meta(
+        min_length=3,
+        max_length=50,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="letters A-Z and a-z, digits, or any of _ . -",
+        examples=["ada"],
+    ),
 ]
 FullName = Annotated[str, Meta(min_length=1, max_length=200)]
 Role = Literal["user", "admin"]

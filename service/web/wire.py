@@ -3,7 +3,17 @@
 import json
 import re
 from decimal import Decimal
-from typing import Any, Generic, NoReturn, TypeVar, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NoReturn,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -50,6 +60,7 @@ class Body(Generic[Value_co]):
         ).decode
         hints = get_type_hints(struct)
         self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
+        self._allowed = _allowed(struct)
 
     def decode(self, data: bytes) -> Value_co:
         """The Struct.
@@ -91,7 +102,7 @@ class Body(Generic[Value_co]):
         try:
             return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
         except msgspec.ValidationError as error:
-            _refuse(error)
+            _refuse(error, self._allowed)
 
 
 class Query(Generic[Value_co]):
@@ -101,6 +112,7 @@ class Query(Generic[Value_co]):
         self.struct = struct
         hints = get_type_hints(struct)
         self._names = tuple(hints)
+        self._allowed = _allowed(struct)
         self._whole = {name for name, kind in hints.items() if int in (kind, *get_args(kind))}
 
     def decode(self, query: bytes) -> Value_co:
@@ -128,7 +140,7 @@ class Query(Generic[Value_co]):
         try:
             return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
         except msgspec.ValidationError as error:
-            _refuse(error)
+            _refuse(error, self._allowed)
 
     def _check(self, name: str, value: str, known: dict[str, str]) -> None:
         if name not in self._names:
@@ -188,7 +200,25 @@ def _text(field: str, text: str) -> str:
     return text.strip()
 
 
-def _refuse(error: msgspec.ValidationError) -> NoReturn:
+def _allowed(struct: type[Struct]) -> dict[str, str]:
+    """What a field may be, in words, where msgspec's own would be a regex or nothing."""
+    return {
+        name: words
+        for name, kind in get_type_hints(struct, include_extras=True).items()
+        if (words := _words(kind))
+    }
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is Annotated:
+        metas = (part for part in get_args(kind) if isinstance(part, msgspec.Meta))
+        return next((meta.description for meta in metas if meta.description), "")
+    return next((words for part in get_args(kind) if (words := _words(part))), "")
+
+
+def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn:
     """422 with the field that msgspec names in its message."""
     message = str(error)
     place = _PLACE.fullmatch(message)
@@ -196,6 +226,8 @@ def _refuse(error: msgspec.ValidationError) -> NoReturn:
     if missing := _MISSING.fullmatch(what):
         field = f"{field}.{missing['field']}" if field else missing["field"]
         what = "required, but missing"
+    if field in allowed and ("invalid enum value" in what.lower() or "matching regex" in what):
+        what = f"must be {allowed[field]}"
     what = what[:1].lower() + what[1:]
     detail = f"{field}: {what}" if field else what
     raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
