@@ -29,6 +29,11 @@ from service.embedded.stores import secret, stores
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user")
+# These run the programs as `nobody` by themselves, without the supervisor that opens the way.
+in_reach = pytest.mark.skipif(
+    not all(place.stat().st_mode & stat.S_IXOTH for place in Path(asyncpg.__file__).parents),
+    reason="the environment lies in a directory that is closed to others",
+)
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's own way")
 
 SUPERVISOR = """
@@ -573,6 +578,7 @@ def test_no_permission_outside_the_directory_changes(
         assert stat.S_IMODE((anywhere / name).stat().st_mode) == 0o600
 
 
+@in_reach
 @as_root
 def test_no_other_user_of_the_system_gets_in(programs: Path, wheel: Path, data: Path) -> None:
     with stores(data, postgres_bin=programs) as running:
@@ -595,6 +601,7 @@ def test_no_other_user_of_the_system_gets_in(programs: Path, wheel: Path, data: 
             assert reason in answer.stderr
 
 
+@in_reach
 @as_root
 def test_an_ordinary_user_needs_no_privilege(programs: Path, open_ground: Path) -> None:
     def start() -> str:
@@ -636,6 +643,7 @@ def test_a_file_where_the_directory_should_be_is_a_clear_error(data: Path) -> No
         pass
 
 
+@in_reach
 @as_root
 @on_linux
 @pytest.mark.parametrize(
