@@ -2,8 +2,8 @@
 
     uv run python bench/read_one.py [--rounds 5] [--seconds 5] [--connections 64]
 
-One run starts an embedded PostgreSQL with 100,000 items and, in front of it, each contestant under
-the same server with one worker; then rounds in turn, random ids, load by wrk. Measured is CPU time
+One run starts the wheel's PostgreSQL 18 with 100,000 items and, in front of it, each contestant
+under the same server with one worker; then rounds in turn, random ids, load by wrk. Measured is CPU time
 from /proc, server and database with all their children, per answered request: rates on a shared
 machine say more about its neighbours. Exits 1 when ours takes more than a third of the engine's.
 """
@@ -26,6 +26,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from service import migrate, server
+from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.seed import seed
 
@@ -84,7 +85,9 @@ def main() -> int:
         sys.exit("wrk is missing: `apt-get install wrk`, or brew install wrk")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        running = stack.enter_context(stores(directory / "data", redis=False))
+        running = stack.enter_context(
+            stores(directory / "data", redis=False, postgres_bin=wheel_postgres())
+        )
         url = running.database_url
         assert url is not None
         migrate.up(url)
