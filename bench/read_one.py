@@ -3,9 +3,10 @@
     uv run python bench/read_one.py [--rounds 5] [--seconds 5] [--connections 64]
 
 One run starts the wheel's PostgreSQL 18 with 100,000 items and, in front of it, each contestant
-under the same server with one worker; then rounds in turn, random ids, load by wrk. Measured is CPU time
-from /proc, server and database with all their children, per answered request: rates on a shared
-machine say more about its neighbours. Exits 1 when ours takes more than a third of the engine's.
+under the same server with one worker; then rounds in turn, random ids, load by wrk. Measured is
+CPU time from /proc, server and database with all their children, per answered request: rates on a
+shared machine say more about its neighbours. Exits 1 when ours takes more than a third of the
+engine's.
 """
 
 import argparse
