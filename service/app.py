@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.routing import Route, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp
 
 import service.items.routes as items
@@ -17,7 +17,7 @@ from service.db.pool import Database
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
-from service.web.endpoint import Endpoint, Operation, State
+from service.web.endpoint import Endpoint, Operation, State, routes
 
 # Hot routes first: the router tries them in this order.
 ROUTES: list[Operation] = [*items.routes, *users.routes, *health.routes]
@@ -54,15 +54,3 @@ def create_app(settings: Settings) -> ASGIApp:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-
-
-def routes(operations: list[Operation]) -> list[Route]:
-    """One route per path, in the order of their first operation; then each with a slash."""
-    paths = dict.fromkeys(operation.path for operation in operations)
-    endpoints = {
-        path: Endpoint(operation for operation in operations if operation.path == path)
-        for path in paths
-    }
-    return [
-        Route(path + slash, endpoint) for slash in ("", "/") for path, endpoint in endpoints.items()
-    ]

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,8 +37,11 @@ POSTGRES = {
 }
 
 
-def start(site: Site, programs: Path | None) -> str:
-    """Start PostgreSQL, on a new cluster if there is none; its URL, once it answers."""
+def start(site: Site, programs: Path | None, over: Mapping[str, str]) -> str:
+    """Start PostgreSQL, on a new cluster if there is none; its URL, once it answers.
+
+    `over` are settings that win over ours, except for where it listens and whom it lets in.
+    """
     programs = _programs(site, programs)
     _allow_only_us(site)
     if not site.cluster.exists():
@@ -48,7 +51,9 @@ def start(site: Site, programs: Path | None) -> str:
         # The pid file may name a process that only has the number now. To be its grandchild
         # is how PostgreSQL lets pg_ctl say so; it goes on to look for backends by itsite.
         view.environment["PG_GRANDPARENT_PID"] = str(site.stale)
-    settings = POSTGRES | {
+    settings = {
+        **POSTGRES,
+        **over,
         "unix_socket_directories": str(site.run),
         "hba_file": str(site.run / "pg_hba.conf"),
         "ident_file": str(site.run / "pg_ident.conf"),

@@ -19,9 +19,10 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from service.embedded import postgres
@@ -32,6 +33,7 @@ from service.embedded.site import Site, Stores, holder, open_private
 if sys.platform != "win32":  # where it does not exist: `_plainly` says so
     import fcntl
 
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 JOINING = 60.0  # seconds for who has the directory to get ready
 
 
@@ -44,8 +46,11 @@ def stores(
     join: bool = False,
     postgres_bin: Path | None = None,
     redis_binary: Path | None = None,
+    settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Iterator[Stores]:
     """Run the stores of `data`, or with `join` use those that a living service runs there.
+
+    `settings` are PostgreSQL's own, over ours: the benchmark needs room for everyone's pools.
 
     Enter it from the main thread: on Linux our children live as long as the thread that made them.
 
@@ -60,7 +65,7 @@ def stores(
                 running = _wanted(claim, database=database, redis=redis)
             else:
                 site = Site(data, claim, held)
-                database_url = postgres.start(site, postgres_bin) if database else None
+                database_url = postgres.start(site, postgres_bin, settings) if database else None
                 redis_url = redis_server.start(site, redis_binary) if redis else None
                 running = Stores(database_url, redis_url, data, tuple(site.notes), joined=False)
                 site.publish(running)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from msgspec import Struct
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.db.pool import Database, Timing, timing
@@ -242,6 +243,18 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
+
+
+def routes(operations: list[Operation]) -> list[Route]:
+    """One route per path, in the order of their first operation; then each with a slash."""
+    paths = dict.fromkeys(operation.path for operation in operations)
+    endpoints = {
+        path: Endpoint(operation for operation in operations if operation.path == path)
+        for path in paths
+    }
+    return [
+        Route(path + slash, endpoint) for slash in ("", "/") for path, endpoint in endpoints.items()
+    ]
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:
