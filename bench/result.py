@@ -1,0 +1,152 @@
+"""What a run of the benchmark leaves behind: one JSON file, as these Structs."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+Kind = Literal["ours", "reference", "opponent", "limit"]
+
+
+class Contestant(Struct, frozen=True):
+    """Who was measured: how it was started, and what is unfair about it in whose favour."""
+
+    name: str
+    title: str
+    kind: Kind
+    about: str
+    command: str = ""
+    unfair: str = ""
+
+
+class Workload(Struct, frozen=True):
+    """What was asked of everyone; `connections` is how many asked when nothing else is said."""
+
+    name: str
+    title: str
+    about: str
+    connections: int = 64
+
+
+class CPU(Struct, frozen=True):
+    """Microseconds of CPU per request, all children and the kernel's share included."""
+
+    server: float
+    database: float
+    redis: float
+    load: float
+
+    @property
+    def total(self) -> float:
+        """What the request costs: everything but the load generator."""
+        return self.server + self.database + self.redis
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One contestant under one workload in one round; latencies in milliseconds.
+
+    `offered` is the rate in requests/s at which requests were due, None when each connection asks
+    again at once; `share` is that rate as a part of our own saturation. `late` is the 99th
+    percentile of how long after its time a request was sent. `rss` is the peak in MiB of all the
+    server's processes.
+    """
+
+    workload: str
+    contestant: str
+    connections: int
+    workers: int
+    items: int
+    round: int
+    requests: int
+    seconds: float
+    errors: int
+    p50: float
+    p95: float
+    p99: float
+    cpu: CPU
+    rss: float = 0.0
+    offered: float | None = None
+    share: float | None = None
+    late: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that were answered as they should."""
+        return max(self.requests - self.errors, 0) / self.seconds
+
+
+class Agreement(Struct, frozen=True):
+    """The correctness run of one contestant: answers like ours, answers meant to differ, others."""
+
+    contestant: str
+    requests: int
+    agreed: int
+    intended: dict[str, int]
+    wrong: list[str]
+
+
+class Figure(Struct, frozen=True):
+    """A named number of a micro table or of a layer, with the least and the most of its repeats."""
+
+    name: str
+    value: float
+    least: float
+    most: float
+
+
+class Table(Struct, frozen=True):
+    """A micro table: `unit` of its figures, `about` what was done."""
+
+    name: str
+    title: str
+    unit: str
+    about: str
+    figures: list[Figure]
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """Everything about one run of the benchmark."""
+
+    taken: str
+    command: str
+    seconds: float
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, str]
+    contestants: list[Contestant]
+    workloads: list[Workload]
+    allowed: dict[str, str] = field(default_factory=dict)
+    agreements: list[Agreement] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Spread(NamedTuple):
+    """The median of the rounds, with the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
+
+def read(path: Path) -> Result:
+    return msgspec.json.decode(path.read_bytes(), type=Result)
+
+
+def write(result: Result, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def spread(values: list[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def of(runs: list[Run], value: Callable[[Run], float]) -> Spread | None:
+    """The spread of a value over the rounds; None without rounds."""
+    found = [value(run) for run in runs]
+    return spread(found) if found else None
