@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.routing import Router
 
-from service.app import ROUTES, routes
+from service.app import ROUTES
 from service.db.statement import Statement
 from service.settings import Settings
 from service.web.cursor import Cursors
+from service.web.endpoint import routes
 
 settings = Settings.load()
 

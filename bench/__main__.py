@@ -1,0 +1,153 @@
+"""`python -m bench`: measure, check, draw. See bench/README.md."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from bench import budgets, result
+
+RESULTS = Path(__file__).parent / "results"
+BEGAN = time.monotonic()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Swiftlet against the FastAPI reference, its peers and the physical limit."""
+
+
+def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    return [part for part in value.split(",") if part]
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Fewer workloads, shorter: under 10 minutes.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.IntRange(1), help="Per measurement; 2, with --quick 1.")
+@click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
+@click.option("--only", default="", callback=_comma, help="Contestants, separated by commas.")
+@click.option("--workloads", default="", callback=_comma, help="Workloads, separated by commas.")
+@click.option(
+    "--reference-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkout of the public reference repository, to measure as it is.",
+)
+@click.option("--no-tables", is_flag=True, help="Without micro tables, layers and COPY.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".data/bench"),
+    show_default=True,
+    help="Where NAME.json and NAME.html go.",
+)
+@click.option("--check", "checked", is_flag=True, help="Then hold the result to the budgets.")
+def measure(  # noqa: PLR0913 - click gives each option as an argument
+    *,
+    quick: bool,
+    rounds: int,
+    seconds: int | None,
+    items: int,
+    only: list[str],
+    workloads: list[str],
+    reference_path: Path | None,
+    no_tables: bool,
+    out: Path,
+    checked: bool,
+) -> None:
+    """Measure everyone, and write the result and its page.
+
+    \b
+    Examples:
+      python -m bench measure --quick
+      python -m bench measure --only swiftlet,fastify --workloads read,create --seconds 3
+    """
+    from bench import run
+    from bench.measure import require_wrk
+    from bench.report.page import page
+
+    require_wrk()
+    if wrong := run.check_names(workloads, only):
+        raise click.UsageError(wrong)
+    options = run.Options(
+        command=f"python -m bench {' '.join(sys.argv[1:])}",
+        rounds=rounds,
+        seconds=seconds or (1 if quick else 2),
+        items=items,
+        quick=quick,
+        only=only,
+        names=workloads,
+        reference_path=reference_path,
+        tables=not no_tables,
+    )
+    found = run.run(options, _say)
+    name = f"{found.taken[:10]}-{'quick' if quick else 'full'}"
+    result.write(found, out / f"{name}.json")
+    verdicts = budgets.judge(found, budgets.load())
+    (out / f"{name}.html").write_text(page(found, verdicts))
+    _say(f"written: {out / name}.json and .html")
+    _show(verdicts)
+    wrong_answers = [one.contestant for one in found.agreements if one.wrong]
+    if wrong_answers:
+        _say(f"answered wrongly, and were not measured: {', '.join(wrong_answers)}")
+    if wrong_answers or (checked and budgets.broken(verdicts)):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def check(file: Path | None) -> None:
+    """Hold FILE, or the newest committed result, to bench/budgets.toml; exit 1 if one is short."""
+    file = file or newest()
+    verdicts = budgets.judge(result.read(file), budgets.load())
+    click.echo(f"{file.name}:")
+    _show(verdicts)
+    if budgets.broken(verdicts):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("html", type=click.Path(dir_okay=False, path_type=Path))
+def report(file: Path, html: Path) -> None:
+    """Draw FILE as the page HTML."""
+    from bench.report.page import page
+
+    found = result.read(file)
+    html.write_text(page(found, budgets.judge(found, budgets.load())))
+
+
+@main.command()
+def table() -> None:
+    """The README's table, from the newest committed result."""
+    from bench.readme import rows
+
+    click.echo(rows(result.read(newest())))
+
+
+def newest() -> Path:
+    """The newest full result that is committed."""
+    found = sorted(RESULTS.glob("*-full.json"))
+    if not found:
+        raise click.ClickException("there is no result in bench/results: `just bench` makes one")
+    return found[-1]
+
+
+def _show(verdicts: list[budgets.Verdict]) -> None:
+    words = {True: "holds", False: "SHORT", None: "not measured"}
+    for one in verdicts:
+        word = words[one.holds] if one.expected or one.holds is not False else "not yet met"
+        if one.holds and not one.expected:
+            word = "holds; its `met = false` can go"
+        found = "-" if one.found is None else f"{one.found:.2f}"
+        click.echo(f"  {word:14} {found:>8}  {one.name}: {one.goal}")
+
+
+def _say(line: str) -> None:
+    click.echo(f"{time.monotonic() - BEGAN:6.0f} s  {line}")
+
+
+if __name__ == "__main__":
+    main()

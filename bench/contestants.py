@@ -1,0 +1,213 @@
+"""The contestants: what each is, how it is started as its users would, what it takes part in."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from bench.result import Contestant, Kind
+from bench.workloads import WORKLOADS
+
+ROOT = Path(__file__).parent.parent
+FASTIFY = ROOT / "bench" / "opponents" / "fastify"
+ALL = frozenset(one.name for one in WORKLOADS)
+PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
+POINTS = frozenset({"read", "hot"})
+PUBLIC = "reference-public"
+# Who is measured on smaller and larger tables too.
+SIZED = frozenset({"swiftlet", "reference", "fastify"})
+
+PYTHON = sys.executable
+UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log")
+GRANIAN = (
+    *(PYTHON, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws"),
+    *("--backlog", "4096", "--backpressure", "4096", "--log-level", "warning"),
+)
+
+
+class Program(NamedTuple):
+    """A contestant and how it is started: `{port}` and `{workers}` are filled in.
+
+    Args:
+        unfair: what is unfair about it, in whose favour.
+        workloads: what it takes part in.
+        rules: the differences from the plain answers that it may show, see correctness.py; None
+            for a program that is not asked: it has no API, or a part of ours.
+        collection: the path of its list.
+        environ: what its environment has beside the addresses of the stores.
+        most_workers: how many worker processes it can have.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    command: tuple[str, ...]
+    about: str
+    unfair: str = ""
+    workloads: frozenset[str] = PAGED
+    rules: frozenset[str] | None = frozenset()
+    collection: str = "/items"
+    environ: Mapping[str, str] = MappingProxyType({})
+    most_workers: int = 2
+    directory: Path = ROOT
+
+    def argv(self, port: int, workers: int) -> list[str]:
+        return [part.format(port=port, workers=workers) for part in self.command]
+
+    def told(self) -> Contestant:
+        """As the result tells of it."""
+        command = " ".join(self.command).replace(PYTHON, "python")
+        return Contestant(self.name, self.title, self.kind, self.about, command, self.unfair)
+
+
+def _serve(server: str) -> tuple[str, ...]:
+    serve = (PYTHON, "-m", "service", "serve", "--server", server)
+    return (*serve, "--port", "{port}", "--workers", "{workers}")
+
+
+SERVED = ("--port", "{port}", "--workers", "{workers}")
+
+PROGRAMS = (
+    Program("swiftlet", "Swiftlet", "ours", _serve("granian"), "This service", workloads=ALL),
+    Program(
+        "swiftlet-uvicorn",
+        "Swiftlet (uvicorn)",
+        "ours",
+        _serve("uvicorn"),
+        "This service under the other server",
+        workloads=frozenset({"read", "create", "create-1000", "patch", "mixed"}),
+    ),
+    Program(
+        "reference",
+        "FastAPI reference",
+        "reference",
+        (*UVICORN, *SERVED, "bench.reference.main:app"),
+        "FastAPI, Pydantic 2, SQLAlchemy's async ORM, a pool of 20 + 10 with pre-ping",
+        rules=frozenset({"detail", "null is dropped"}),
+    ),
+    Program(
+        "reference-cached",
+        "FastAPI reference, cached",
+        "reference",
+        (*UVICORN, *SERVED, "bench.reference.cached:app"),
+        "The same with Redis cache-aside, 300 s, entries deleted by writes",
+        rules=frozenset({"detail", "null is dropped"}),
+        workloads=frozenset({"hot", "list", "create", "patch", "mixed"}),
+        unfair="For it: a hit may be older than the database when a read races a write.",
+    ),
+    Program(
+        "starlette",
+        "Starlette + asyncpg",
+        "opponent",
+        (*GRANIAN, *SERVED, "bench.opponents.starlette_asyncpg:app"),
+        "Starlette's own endpoints, asyncpg's pool without the reset query",
+        rules=frozenset({"detail"}),
+    ),
+    Program(
+        "litestar",
+        "Litestar + msgspec",
+        "opponent",
+        (*GRANIAN, *SERVED, "bench.opponents.litestar_msgspec:app"),
+        "Litestar with msgspec Structs, asyncpg's pool without the reset query",
+        rules=frozenset({"detail", "400 for 422"}),
+    ),
+    Program(
+        "blacksheep",
+        "BlackSheep + asyncpg",
+        "opponent",
+        (*GRANIAN, *SERVED, "bench.opponents.blacksheep_asyncpg:app"),
+        "BlackSheep, asyncpg's pool without the reset query",
+        rules=frozenset({"detail", "400 for 422"}),
+    ),
+    Program(
+        "fastify",
+        "Fastify + postgres.js",
+        "opponent",
+        ("node", "server.js"),
+        "Fastify 5 with JSON schemas, postgres.js, which pipelines",
+        rules=frozenset({"detail", "400 for 422", "milliseconds"}),
+        environ={"PORT": "{port}", "WORKERS": "{workers}", "NODE_ENV": "production"},
+        directory=FASTIFY,
+    ),
+    Program(
+        "engine",
+        "Swiftlet on AsyncEngine",
+        "opponent",
+        (*GRANIAN, *SERVED, "bench.engine_app:app"),
+        "This service with its statements run by SQLAlchemy's AsyncEngine",
+        workloads=frozenset({"read"}),
+        rules=None,
+        unfair="Against it: a pool of 20 + 10 connections with the engine's defaults, ours has 4.",
+    ),
+    Program(
+        "engine-autocommit",
+        "Swiftlet on AsyncEngine, AUTOCOMMIT",
+        "opponent",
+        (*GRANIAN, *SERVED, "bench.engine_app:app"),
+        "The same, saving the engine its BEGIN and ROLLBACK",
+        workloads=frozenset({"read"}),
+        rules=None,
+        environ={"ENGINE_ISOLATION": "AUTOCOMMIT"},
+    ),
+    Program(
+        "constant",
+        "Constant answer",
+        "limit",
+        (*GRANIAN, *SERVED, "bench.opponents.constant:app"),
+        "An ASGI function that sends the same bytes: what the server allows",
+        workloads=POINTS,
+        rules=None,
+    ),
+)
+
+PGBENCH = Contestant(
+    "pgbench",
+    "pgbench",
+    "limit",
+    "PostgreSQL's C client: one row per statement and commit, prepared, no HTTP",
+    "pgbench -M prepared -n -c {connections} -j 1 -f FILE",
+    "For it: no HTTP, no JSON, one process without Python.",
+)
+PGBENCH_WORKLOADS = frozenset({"read", "create", "patch"})
+
+
+def public_reference(directory: Path, copy: Path) -> Program:
+    """A checkout of the public reference repository as it is, on its own SQLite, run in a copy."""
+    shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(".git", ".venv", "*.db"))
+    return Program(
+        PUBLIC,
+        "Public reference, as it is",
+        "reference",
+        (*UVICORN, "--no-use-colors", *SERVED, "main:app"),
+        "The public repository's program, unchanged, on its own SQLite file",
+        unfair=(
+            "Neither way: another database, in its own process, less durable and without a "
+            "socket. Its log is as it sets it, at DEBUG. Its paths end in a slash."
+        ),
+        rules=frozenset(
+            {"detail", "null is dropped", "PUT is PATCH", "410 for 204", "wildcards", "no zone"}
+        ),
+        most_workers=1,
+        directory=copy,
+        collection="/items/",
+    )
+
+
+def missing(program: Program) -> str | None:
+    """Why it can't be started here and what to do, or None."""
+    if program.name == "fastify":
+        if shutil.which("node") is None or shutil.which("npm") is None:
+            return "node and npm are missing: install Node.js 20 or newer"
+        if not (FASTIFY / "node_modules").exists():
+            print("fastify: npm install", flush=True)
+            done = subprocess.run(
+                ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
+                cwd=FASTIFY,
+                check=False,
+            )
+            if done.returncode:
+                return "npm install failed: see above"
+    return None

@@ -1,0 +1,154 @@
+"""The layers of a request, as CPU per request: what each costs by itself.
+
+The server and PostgreSQL are taken from the run (the constant answer's server, the database at
+`read` and `create`); routing, decoding, statement and encoding are measured in this process, on
+one loop, with 64 requests at a time where they wait. The parts are measured apart, so they need not
+add up to the whole, which stands beside them.
+"""
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from time import process_time
+from typing import Any
+
+import uvloop
+from starlette.routing import Router
+from starlette.types import Message, Scope
+
+from bench.result import Figure, Run, Table
+from bench.stage import Stage
+from service.app import ROUTES
+from service.db.pool import Database
+from service.items import statements
+from service.items.routes import new_item
+from service.items.structs import Item
+from service.settings import Settings
+from service.web.cursor import Cursors
+from service.web.endpoint import Request, routes
+from service.web.wire import Reply, encode
+
+TURNS = 4_000
+REPEATS = 5
+AT_ONCE = 64
+BODY = b'{"name": "Brass Widget 123", "description": "Made by the benchmark", "price": 29.99}'
+
+
+def tables(on: Stage, runs: list[Run]) -> list[Table]:
+    """One table for reading an item, one for creating one; none of what the run lacks."""
+    return [
+        table
+        for name, title in (("read", "Read one item"), ("create", "Create"))
+        if (table := _table(on, runs, name, title)) is not None
+    ]
+
+
+def _table(on: Stage, runs: list[Run], workload: str, title: str) -> Table | None:
+    whole = _of(runs, workload, "swiftlet", lambda run: run.cpu.total)
+    server = _of(runs, "read", "constant", lambda run: run.cpu.server)
+    database = _of(runs, workload, "swiftlet", lambda run: run.cpu.database)
+    if whole is None or server is None or database is None:
+        return None
+    inside = uvloop.run(_inside(on, workload))
+    figures = [
+        Figure("server", *server),
+        *(Figure(name, statistics.median(v), min(v), max(v)) for name, v in inside.items()),
+        Figure("database", *database),
+        Figure("whole", *whole),
+    ]
+    about = "CPU per request at 64 connections; the parts are measured apart, the whole at once."
+    return Table(f"layers-{workload}", f"The layers of a request: {title}", "us", about, figures)
+
+
+def _of(
+    runs: list[Run], workload: str, contestant: str, value: Callable[[Run], float]
+) -> tuple[float, float, float] | None:
+    found = [
+        value(run)
+        for run in runs
+        if (run.workload, run.contestant, run.connections, run.workers, run.offered)
+        == (workload, contestant, 64, 1, None)
+    ]
+    return (statistics.median(found), min(found), max(found)) if found else None
+
+
+async def _inside(on: Stage, workload: str) -> dict[str, list[float]]:
+    settings = Settings(database_url=on.database_url)
+    hot = [statements.by_id, statements.add]
+    db = Database(on.database_url, size=4, statements=hot)
+    await db.open()
+    try:
+        item = await statements.by_id.only(db, 1)
+        found = {"routing": await _routing(db, settings)}
+        if workload == "create":
+            found["decode"] = _timed(lambda: new_item.decode(BODY))
+            values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
+            found["statement"] = await _statement(lambda: statements.add.only(db, *values))
+        else:
+            found["statement"] = await _statement(lambda: statements.by_id.only(db, 1))
+        found["encode"] = _timed(lambda: encode(item))
+    finally:
+        await db.close()
+    return found
+
+
+async def _routing(db: Database, settings: Settings) -> list[float]:
+    """Everything between server and handler: the router, the endpoint, the headers."""
+
+    async def handler(_: Request) -> Reply:
+        return reply
+
+    reply = Reply(b"{}")
+    replaced = [one._replace(handler=handler) for one in ROUTES]
+    app = Router(routes=routes(replaced), redirect_slashes=False)
+    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32)}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(_: Message) -> None:
+        return
+
+    async def once() -> None:
+        scope: Scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/items/1",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"host", b"bench")],
+            "state": state,
+        }
+        await app(scope, receive, send)
+
+    found: list[float] = []
+    for _ in range(REPEATS):
+        start = process_time()
+        for _ in range(TURNS):
+            await once()
+        found.append((process_time() - start) / TURNS * 1e6)
+    return found
+
+
+async def _statement(call: Callable[[], Awaitable[Item]]) -> list[float]:
+    async def one_after_another() -> None:
+        for _ in range(TURNS // AT_ONCE):
+            await call()
+
+    found: list[float] = []
+    for _ in range(REPEATS):
+        start = process_time()
+        await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
+        found.append((process_time() - start) / (TURNS // AT_ONCE * AT_ONCE) * 1e6)
+    return found
+
+
+def _timed(work: Callable[[], Any]) -> list[float]:
+    found: list[float] = []
+    for _ in range(REPEATS):
+        start = process_time()
+        for _ in range(TURNS):
+            work()
+        found.append((process_time() - start) / TURNS * 1e6)
+    return found

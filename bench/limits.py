@@ -1,0 +1,51 @@
+"""The limit of files: rows per second that COPY moves out of and into the table."""
+
+import statistics
+import subprocess
+from pathlib import Path
+from time import perf_counter
+
+from bench.result import Figure, Table
+from bench.stage import Stage, sql
+
+REPEATS = 3
+LINES = "COPY (SELECT row_to_json(t) FROM items t ORDER BY id) TO STDOUT"
+COLUMNS = "name, description, price, is_active"
+
+
+def copy(on: Stage, items: int) -> Table:
+    """`psql` writing all rows as lines of JSON, and reading the same as CSV into the table."""
+    file = on.directory / "items.csv"
+    rows = f"COPY (SELECT {COLUMNS} FROM items ORDER BY id) TO STDOUT (FORMAT csv)"
+    file.write_bytes(_psql(on, rows))
+    out: list[float] = []
+    into: list[float] = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        _psql(on, LINES)
+        out.append(items / (perf_counter() - start) / 1000)
+        start = perf_counter()
+        _psql(on, f"COPY items ({COLUMNS}) FROM STDIN (FORMAT csv)", file)
+        into.append(items / (perf_counter() - start) / 1000)
+        sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
+    return Table(
+        "copy",
+        "COPY by psql",
+        "thousand rows/s",
+        f"{items:,} rows; out as lines of JSON, in from CSV with all indexes.",
+        [
+            Figure(name, statistics.median(found), min(found), max(found))
+            for name, found in (("out, JSON lines", out), ("in, CSV", into))
+        ],
+    )
+
+
+def _psql(on: Stage, text: str, stdin: Path | None = None) -> bytes:
+    with (stdin or Path("/dev/null")).open("rb") as source:
+        done = subprocess.run(
+            [str(on.programs / "psql"), "-X", "-q", "-c", text, on.database_url],
+            stdin=source,
+            check=True,
+            capture_output=True,
+        )
+    return done.stdout

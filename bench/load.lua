@@ -1,0 +1,157 @@
+-- What wrk sends and counts. The harness chooses by environment:
+--   WORKLOAD    a key of `workloads` below
+--   SEED        makes each round's random numbers, the same for every contestant
+--   ITEMS       rows that stand throughout: ids 1 to ITEMS
+--   COLLECTION  the path of the list, `/items` (a program may register `/items/`)
+--   CURSOR      for `cursor`: the cursor to ask with; PAGE for `page`
+--   RATE        requests/s to offer; without it a connection asks again at once
+
+local ffi = require("ffi")
+ffi.cdef [[
+  typedef struct { long tv_sec; long tv_nsec; } bench_timespec;
+  int clock_gettime(int clock, bench_timespec *t);
+]]
+local timespec = ffi.new("bench_timespec")
+local function now() -- microseconds of a clock that only goes forward
+  ffi.C.clock_gettime(1, timespec)
+  return tonumber(timespec.tv_sec) * 1e6 + tonumber(timespec.tv_nsec) / 1e3
+end
+
+local items = tonumber(os.getenv("ITEMS"))
+local collection = os.getenv("COLLECTION")
+local rate = tonumber(os.getenv("RATE"))
+local random = math.random
+math.randomseed(tonumber(os.getenv("SEED")))
+
+local END = " HTTP/1.1\r\nHost: bench\r\n\r\n"
+local function get(path)
+  return "GET " .. path .. END
+end
+local function send(method, path, body)
+  return method .. " " .. path .. " HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+    .. "Content-Length: " .. #body .. "\r\n\r\n" .. body
+end
+
+local function read()
+  return get("/items/" .. random(items))
+end
+
+-- Zipf with exponent 1: a table of ids drawn beforehand, gone through in order.
+local drawn, place = {}, 0
+local function draw()
+  local sums, sum = {}, 0
+  for id = 1, items do
+    sum = sum + 1 / id
+    sums[id] = sum
+  end
+  for n = 1, 65536 do
+    local wanted, low, high = random() * sum, 1, items
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if sums[middle] < wanted then low = middle + 1 else high = middle end
+    end
+    drawn[n] = get("/items/" .. (low * 7919) % items + 1) -- the popular ones lie apart
+  end
+end
+local function hot()
+  place = place % 65536 + 1
+  return drawn[place]
+end
+
+local function create()
+  return send("POST", collection, string.format(
+    '{"name": "Brass Widget %d", "description": "Made by the benchmark", "price": %d.%02d}',
+    random(1000000), random(0, 999), random(0, 99)))
+end
+
+local function patch()
+  local path = "/items/" .. random(items)
+  if random(2) == 1 then
+    return send("PATCH", path, string.format('{"price": %d.%02d}', random(0, 999), random(0, 99)))
+  end
+  return send("PATCH", path, string.format('{"description": "Changed to %d"}', random(1000000)))
+end
+
+local nouns = {"widget", "lamp", "hinge", "notebook", "kettle", "bracket", "whistle", "compass"}
+local function search()
+  return get(collection .. "?q=" .. nouns[random(#nouns)] .. "%20" .. random(10, 99))
+end
+
+local function mixed() -- 80 % reads, 15 % changes, 5 % creations
+  local die = random(100)
+  if die <= 80 then return read() end
+  if die <= 95 then return patch() end
+  return create()
+end
+
+local function always(one)
+  return function() return one end
+end
+
+local workloads = {
+  read = read, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
+  list = always(get(collection)),
+  page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
+  cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),
+}
+local chosen = workloads[os.getenv("WORKLOAD")]
+if chosen == hot then draw() end
+
+if rate then
+  -- An open loop: request n is due at n / RATE, whichever connection comes free for it. wrk
+  -- waits in whole milliseconds. How late each was sent is kept, so that a wait for a free
+  -- connection can't hide from the latencies.
+  local due, start, n = {}, nil, 0
+  late = {} -- global: `done` runs in another state and reads it from the thread
+  for class = 1, 64 do late[class] = 0 end
+  local waiting = 0
+  function delay()
+    start = start or now()
+    local at = start + n * 1e6 / rate
+    n = n + 1
+    return math.max(0, math.floor((at - now()) / 1000 + 0.5))
+  end
+  local sent = 0
+  function request()
+    if start then
+      local behind = now() - (start + sent * 1e6 / rate)
+      sent = sent + 1
+      -- Classes of a quarter octave above 0.1 ms.
+      local class = behind <= 100 and 1
+        or math.min(64, 2 + math.floor(math.log(behind / 100) / math.log(2) * 4))
+      late[class] = late[class] + 1
+    end
+    return chosen()
+  end
+else
+  request = chosen
+end
+
+local threads = {}
+function setup(thread)
+  threads[#threads + 1] = thread
+end
+
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %d %d\n", summary.requests, summary.duration,
+    e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(95), latency:percentile(99)))
+  if rate then
+    local sums, all = {}, 0
+    for _, thread in ipairs(threads) do
+      for class, count in pairs(thread:get("late")) do
+        sums[class] = (sums[class] or 0) + count
+        all = all + count
+      end
+    end
+    local seen = 0
+    for class = 1, 64 do
+      seen = seen + (sums[class] or 0)
+      if seen >= 0.99 * all then
+        io.write(string.format("LATE %d\n", class == 1 and 100 or 100 * 2 ^ ((class - 1) / 4)))
+        break
+      end
+    end
+  end
+end

@@ -1,0 +1,71 @@
+"""Where a run took place: the machine, the versions, the settings of the stores."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+
+from bench.contestants import FASTIFY
+from bench.stage import SHOWN, Stage, sql
+
+PACKAGES = (
+    *("starlette", "msgspec", "sqlalchemy", "asyncpg", "granian", "uvicorn", "uvloop", "httptools"),
+    *("fastapi", "pydantic", "orjson", "litestar", "blacksheep", "redis"),
+)
+
+
+def machine() -> dict[str, str]:
+    """What it runs on, without the machine's name."""
+    cpu = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
+    memory = re.search(r"MemTotal:\s*(\d+)", _read("/proc/meminfo"))
+    return {
+        "processor": cpu[1] if cpu else platform.processor(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "?",
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "python": sys.version.split()[0],
+    }
+
+
+def versions(on: Stage) -> dict[str, str]:
+    """Of everything that took part."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found["PostgreSQL"] = sql(on, "SHOW server_version")[0][0].split()[0]
+    with redis.Redis.from_url(on.redis_url) as client:
+        told = client.info("server")
+    found["Valkey"] = str(told.get("valkey_version", told["redis_version"]))
+    found["wrk"] = _said("wrk", "-v").split()[1:2][0]
+    if shutil.which("node"):
+        found["Node.js"] = _said("node", "--version").strip().lstrip("v")
+        for package in ("fastify", "postgres"):
+            text = _read(FASTIFY / "node_modules" / package / "package.json")
+            if version := re.search(r'"version": "([^"]+)"', text):
+                found[package] = version[1]
+    return found
+
+
+def settings(on: Stage) -> dict[str, str]:
+    """PostgreSQL's and Redis's, the same for everyone."""
+    found = {f"postgresql {name}": sql(on, f"SHOW {name}")[0][0] for name in SHOWN}
+    with redis.Redis.from_url(on.redis_url) as client:
+        for name in ("save", "appendonly", "maxmemory"):
+            found[f"redis {name}"] = str(client.config_get(name).get(name, "")) or "off"
+    return found
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout + done.stderr

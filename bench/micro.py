@@ -1,0 +1,180 @@
+"""The micro tables that the reference's README claims, measured anew: objects, memory, JSON."""
+
+import dataclasses
+import gc
+import json
+import statistics
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from time import process_time
+from typing import Any
+
+import msgspec
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from bench.result import Figure, Table
+
+OBJECTS = 10_000
+REPEATS = 7
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True, extra="ignore")
+
+    name: str
+    description: str | None
+    price: float | None
+    is_active: bool = True
+
+
+@dataclasses.dataclass
+class Plain:
+    name: str
+    description: str | None
+    price: float | None
+    is_active: bool = True
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    name: str
+    description: str | None
+    price: float | None
+    is_active: bool = True
+
+
+class Record(msgspec.Struct):
+    name: str
+    description: str | None
+    price: float | None
+    is_active: bool = True
+
+
+class Untracked(msgspec.Struct, gc=False):
+    name: str
+    description: str | None
+    price: float | None
+    is_active: bool = True
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "Pydantic model": Model,
+    "dataclass": Plain,
+    "dataclass, slots": Slots,
+    "Struct": Record,
+    "Struct, gc=False": Untracked,
+}
+
+
+def tables() -> list[Table]:
+    """Creation, memory, and bytes to objects and back."""
+    return [
+        Table(
+            "creation",
+            f"Creating {OBJECTS:,} objects",
+            "ms",
+            "With keywords, kept in a list; CPU. The Pydantic model validates, the others do not.",
+            [_timed(name, partial(_many, kind)) for name, kind in KINDS.items()],
+        ),
+        Table(
+            "memory",
+            f"{OBJECTS:,} objects in memory",
+            "MB",
+            "By tracemalloc, with their own strings and numbers.",
+            [_memory(name, kind) for name, kind in KINDS.items()],
+        ),
+        _decoding(),
+        _encoding(),
+    ]
+
+
+def _many(kind: Callable[..., Any]) -> list[Any]:
+    return [
+        kind(name=f"Widget {n}", description="A useful widget", price=n / 100, is_active=True)
+        for n in range(OBJECTS)
+    ]
+
+
+def _memory(name: str, kind: Callable[..., Any]) -> Figure:
+    found: list[float] = []
+    for _ in range(3):
+        gc.collect()
+        tracemalloc.start()
+        kept = _many(kind)
+        found.append(tracemalloc.get_traced_memory()[0] / 1e6)
+        tracemalloc.stop()
+        del kept
+    return Figure(name, statistics.median(found), min(found), max(found))
+
+
+def _decoding() -> Table:
+    body = b'{"name": " Widget ", "description": "A useful widget", "price": 29.99, "extra": 1}'
+    decode = msgspec.json.Decoder(Record).decode
+
+    def by_dataclass() -> None:
+        for _ in range(OBJECTS):
+            told = json.loads(body)
+            Slots(told["name"].strip(), told["description"], told["price"])
+
+    def by_struct() -> None:
+        for _ in range(OBJECTS):
+            decode(body)
+
+    def by_model() -> None:
+        for _ in range(OBJECTS):
+            Model.model_validate_json(body)
+
+    def by_model_and_dataclass() -> None:
+        for _ in range(OBJECTS):
+            Slots(**Model.model_validate_json(body).model_dump())
+
+    return Table(
+        "decoding",
+        f"Bytes of {OBJECTS:,} bodies to objects",
+        "ms",
+        "CPU; the json module checks nothing.",
+        [
+            _timed("Pydantic model", by_model),
+            _timed("Pydantic model, then a dataclass", by_model_and_dataclass),
+            _timed("json, then a dataclass", by_dataclass),
+            _timed("Struct", by_struct),
+        ],
+    )
+
+
+def _encoding() -> Table:
+    models, plain, records = (_many(kind) for kind in (Model, Slots, Record))
+    encode = msgspec.json.Encoder().encode
+
+    def each(write: Callable[[Any], object], objects: list[Any]) -> Callable[[], None]:
+        def all_() -> None:
+            for one in objects:
+                write(one)
+
+        return all_
+
+    return Table(
+        "encoding",
+        f"{OBJECTS:,} objects to JSON",
+        "ms",
+        "CPU, each to bytes of its own.",
+        [
+            _timed("Pydantic model", each(lambda one: one.model_dump_json(), models)),
+            _timed("dataclass, json", each(lambda one: json.dumps(dataclasses.asdict(one)), plain)),
+            _timed("dataclass, orjson", each(orjson.dumps, plain)),
+            _timed("Struct", each(encode, records)),
+        ],
+    )
+
+
+def _timed(name: str, work: Callable[[], object]) -> Figure:
+    work()
+    found: list[float] = []
+    for _ in range(REPEATS):
+        gc.collect()
+        start = process_time()
+        work()
+        found.append((process_time() - start) * 1000)
+    return Figure(name, statistics.median(found), min(found), max(found))

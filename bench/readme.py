@@ -1,0 +1,57 @@
+"""The README's table, generated from a result."""
+
+from bench.result import Result, Run, of
+
+# The columns: who, against ours.
+OTHERS = ("reference", "reference-cached", "blacksheep", "fastify", "pgbench")
+ROWS = (
+    *("read", "hot", "list", "page-100000", "cursor-100000", "search"),
+    *("create", "create-1000", "patch", "mixed", "mixed-bulk"),
+)
+
+
+def rows(result: Result) -> str:
+    """Requests/s of ours, and how many times those of the others, with one worker each."""
+    titles = {one.name: one.title for one in result.contestants}
+    others = [name for name in OTHERS if name in titles]
+    lines = [
+        "| workload (connections) | Swiftlet, requests/s | "
+        + " | ".join(f"times {titles[name]}" for name in others)
+        + " |",
+        "|---" * (len(others) + 2) + "|",
+    ]
+    for workload in result.workloads:
+        if workload.name not in ROWS:
+            continue
+        ours = of(
+            _at(result, workload.name, workload.connections, "swiftlet"), lambda run: run.rate
+        )
+        if ours is None:
+            continue
+        ratios = [
+            _ratio(result, workload.name, workload.connections, name, ours.median)
+            for name in others
+        ]
+        lines.append(
+            f"| {workload.title} ({workload.connections:,}) | {ours.median:,.0f}"
+            f" ({ours.least:,.0f}-{ours.most:,.0f}) | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines)
+
+
+def _ratio(result: Result, workload: str, connections: int, name: str, ours: float) -> str:
+    theirs = of(_at(result, workload, connections, name), lambda run: run.rate)
+    if theirs is None or not theirs.median:
+        return "-"
+    ratio = ours / theirs.median
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
+
+
+def _at(result: Result, workload: str, connections: int, contestant: str) -> list[Run]:
+    place = (workload, contestant, connections, 1, int(result.settings["items"]), None)
+    return [
+        run
+        for run in result.runs
+        if (run.workload, run.contestant, run.connections, run.workers, run.items, run.offered)
+        == place
+    ]

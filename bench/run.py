@@ -1,0 +1,257 @@
+"""A run: correctness first, then rounds that interleave all contestants."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench import contestants, correctness, layers, limits, machine, micro
+from bench.budgets import OURS
+from bench.contestants import PGBENCH, PGBENCH_WORKLOADS, PROGRAMS, PUBLIC, SIZED, Program
+from bench.measure import measure, pgbench
+from bench.result import Agreement, Result, Run, Table
+from bench.stage import Server, Stage, fill, fill_public, forget, served, settle, sql, stage
+from bench.workloads import BY_NAME, WORKLOADS, WRITING, Cell, cells
+
+CORRECTNESS_ITEMS = 200
+WARMING = {"read", "hot", "list", "create", "patch"}
+
+Say = Callable[[str], None]
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What a run measures; `only` and `names` are of contestants and workloads."""
+
+    command: str
+    rounds: int
+    seconds: int
+    items: int
+    quick: bool = False
+    only: list[str] = []
+    names: list[str] = []
+    reference_path: Path | None = None
+    tables: bool = True
+
+
+def run(options: Options, say: Say) -> Result:
+    """Measure; takes from a minute to an hour. Exits when something does not start."""
+    began = time.monotonic()
+    with ExitStack() as held:
+        directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        say("starting PostgreSQL and Redis")
+        on = held.enter_context(stage(directory))
+        notes: list[str] = []
+        programs = _programs(options, directory, notes)
+        agreements = _agree(programs, on, say)
+        wrong = {one.contestant for one in agreements if one.wrong}
+        notes += [f"{name} answers wrongly and was not measured" for name in sorted(wrong)]
+        fit = [one for one in programs if one.name not in wrong]
+        found = _Rounds(options, fit, on, say).run()
+        tables = _tables(options, on, found, say) if options.tables else []
+        settings = machine.settings(on) | {
+            "items": str(options.items),
+            "rounds": str(options.rounds),
+            "seconds per measurement": str(options.seconds),
+        }
+        versions = machine.versions(on)
+    measured = {one.contestant for one in found} | {one.name for one in programs}
+    return Result(
+        taken=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        command=options.command,
+        seconds=round(time.monotonic() - began),
+        machine=machine.machine(),
+        versions=versions,
+        settings=settings,
+        contestants=[
+            one
+            for one in (*(program.told() for program in programs), PGBENCH)
+            if one.name in measured
+        ],
+        workloads=[one for one in WORKLOADS if any(run.workload == one.name for run in found)],
+        allowed=correctness.ALLOWED,
+        agreements=agreements,
+        runs=found,
+        tables=tables,
+        notes=notes,
+    )
+
+
+def _programs(options: Options, directory: Path, notes: list[str]) -> list[Program]:
+    programs = list(PROGRAMS)
+    if options.reference_path is not None:
+        programs.append(
+            contestants.public_reference(options.reference_path, directory / "reference")
+        )
+    chosen: list[Program] = []
+    for program in programs:
+        if options.only and program.name not in options.only:
+            continue
+        if why := contestants.missing(program):
+            notes.append(f"{program.name} was left out: {why}")
+        else:
+            chosen.append(program)
+    return chosen
+
+
+def _agree(programs: list[Program], on: Stage, say: Say) -> list[Agreement]:
+    agreements: list[Agreement] = []
+    for program in programs:
+        if program.rules is None:
+            continue
+        with served(program, on, 1) as server:
+            fill(on, CORRECTNESS_ITEMS)
+            forget(on)
+            if program.name == PUBLIC:
+                fill_public(on, program.directory)
+            names = ", ".join(correctness.FIELDS)
+            rows = sql(on, f"SELECT {names} FROM items ORDER BY id")
+            items = [
+                {**row, "price": None if row["price"] is None else float(row["price"])}
+                for row in map(dict, rows)
+            ]
+            agreement = correctness.check(server, items)
+        agreements.append(agreement)
+        say(
+            f"correctness of {program.name}: {agreement.agreed} of {agreement.requests} as ours,"
+            f" {sum(agreement.intended.values())} differ as allowed, {len(agreement.wrong)} wrong"
+        )
+        for line in agreement.wrong[:5]:
+            say(f"  {line}")
+    return agreements
+
+
+class _Rounds:
+    """The measurements: phases of equal servers and rows, rounds in each, everyone in each round.
+
+    Args:
+        saturation: requests/s that a contestant came to in a workload at 64 connections, in the
+            first round: what rates are offered by.
+    """
+
+    def __init__(self, options: Options, programs: list[Program], on: Stage, say: Say) -> None:
+        self.options = options
+        self.programs = programs
+        self.on = on
+        self.say = say
+        self.found: list[Run] = []
+        self.saturation: dict[tuple[str, str], float] = {}
+        self.cells = cells(options.names, options.items, quick=options.quick)
+        self.began = time.monotonic()
+        self.done = 0
+
+    def run(self) -> list[Run]:
+        # In the order of `cells`.
+        for (workers, items), part in groupby(self.cells, lambda cell: (cell.workers, cell.items)):
+            phase = list(part)
+            fill(self.on, items)
+            with ExitStack() as held:
+                wanted = [one for one in self.programs if self._takes_part(one, phase)]
+                servers = [held.enter_context(served(one, self.on, workers)) for one in wanted]
+                for server in servers:
+                    if server.program.name == PUBLIC:
+                        fill_public(self.on, server.program.directory)
+                self.say(f"{workers} worker(s), {items:,} items: warming up")
+                self._warm(servers, phase)
+                for number in range(1, self.options.rounds + 1):
+                    self._round(servers, phase, number)
+                    self.say(f"round {number} of {self.options.rounds}, {self._left()}")
+        return self.found
+
+    def _round(self, servers: list[Server], phase: list[Cell], number: int) -> None:
+        # Everybody is first, and after everybody, in some round.
+        turn = number % max(len(servers), 1)
+        for cell in phase:
+            for server in (*servers[turn:], *servers[:turn]):
+                if cell.workload in server.program.workloads:
+                    self._measure(server, cell, number)
+            if self._limited(cell):
+                self._before(cell)
+                self.found.append(pgbench(self.on, cell, self.options.seconds, number))
+                self._after(cell)
+            if number == 1 and (cell.share, cell.connections, cell.workers) == (None, 64, 1):
+                self.saturation |= {
+                    (run.workload, run.contestant): run.rate
+                    for run in self.found
+                    if (run.workload, run.connections) == (cell.workload, 64)
+                }
+            self.done += 1
+
+    def _measure(self, server: Server, cell: Cell, number: int) -> None:
+        offered = None
+        if cell.share is not None:
+            ours = self.saturation.get((cell.workload, OURS), 0.0)
+            own = self.saturation.get((cell.workload, server.program.name), 0.0)
+            if own < ours * cell.share or not ours:
+                return  # beyond what it can do: there is no rest to look at
+            offered = ours * cell.share
+        self._before(cell)
+        found = measure(server, self.on, cell, self.options.seconds, number, offered)
+        self._after(cell)
+        self.found.append(found)
+        if found.errors or not found.requests:
+            self.say(
+                f"{found.contestant}, {cell.workload}, {cell.connections} connections:"
+                f" {found.errors} of {found.requests} failed"
+            )
+
+    def _warm(self, servers: list[Server], phase: list[Cell]) -> None:
+        """A second of each kind of request: plans, caches and pools are as they stay."""
+        for name in sorted(WARMING & {cell.workload for cell in phase}):
+            cell = next(cell for cell in phase if cell.workload == name)
+            for server in servers:
+                if name in server.program.workloads:
+                    measure(server, self.on, cell._replace(share=None), 1, 0)
+            self._after(cell)
+
+    def _before(self, cell: Cell) -> None:
+        if cell.workload in WRITING:
+            sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages
+
+    def _after(self, cell: Cell) -> None:
+        if cell.workload in WRITING:
+            settle(self.on, cell.items)
+
+    def _takes_part(self, program: Program, phase: list[Cell]) -> bool:
+        return (
+            program.most_workers >= phase[0].workers
+            and any(cell.workload in program.workloads for cell in phase)
+            and (phase[0].items == self.options.items or program.name in SIZED)
+        )
+
+    def _limited(self, cell: Cell) -> bool:
+        """Whether pgbench shows the limit here: beyond 64 its CPU is that of making processes."""
+        return (
+            cell.workload in PGBENCH_WORKLOADS
+            and (not self.options.only or PGBENCH.name in self.options.only)
+            and (cell.share, cell.workers) == (None, 1)
+            and cell.connections <= 64
+        )
+
+    def _left(self) -> str:
+        due = len(self.cells) * self.options.rounds - self.done
+        minutes = (time.monotonic() - self.began) / max(self.done, 1) * due / 60
+        return f"about {minutes:.0f} min left"
+
+
+def _tables(options: Options, on: Stage, found: list[Run], say: Say) -> list[Table]:
+    say("micro tables, the layers of a request, COPY")
+    fill(on, options.items)
+    return [*micro.tables(), *layers.tables(on, found), limits.copy(on, options.items)]
+
+
+def check_names(names: list[str], only: list[str]) -> str | None:
+    """Which of the names given there is not, or None."""
+    known = {*(one.name for one in PROGRAMS), "pgbench", PUBLIC}
+    wrong = [name for name in names if name not in BY_NAME]
+    wrong += [name for name in only if name not in known]
+    if not wrong:
+        return None
+    return (
+        f"there is no {', '.join(wrong)}: workloads are {', '.join(BY_NAME)};"
+        f" contestants are {', '.join(sorted(known))}"
+    )

@@ -1,0 +1,184 @@
+"""What stands while the contestants compete: the stores, equal data, the servers."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import asyncpg
+import redis
+
+from bench.contestants import Program
+from service import migrate, server
+from service.embedded.programs import wheel_postgres, wheel_redis
+from service.embedded.stores import stores
+from service.seed import seed
+
+USERS = 1000
+# Over the embedded stores' own settings, which keep full durability. Room for everyone's pools;
+# and no round pays for what an earlier one left behind: the harness vacuums after each write.
+SETTINGS = {"max_connections": "400", "autovacuum": "off", "checkpoint_timeout": "1h"}
+SHOWN = (
+    *("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers"),
+    *("max_wal_size", "checkpoint_timeout", "autovacuum", "max_connections", "jit"),
+)
+
+
+class Stage(NamedTuple):
+    """The stores: their addresses, and the processes whose CPU is counted."""
+
+    directory: Path
+    database_url: str
+    redis_url: str
+    postmaster: int
+    redis_pid: int
+    programs: Path  # PostgreSQL's, pgbench and psql among them
+
+
+class Server(NamedTuple):
+    """A contestant that answers."""
+
+    program: Program
+    port: int
+    pid: int
+    workers: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def stage(directory: Path) -> Iterator[Stage]:
+    """Throw-away PostgreSQL and Redis, the embedded ones, in `directory`."""
+    programs = wheel_postgres()
+    data = directory / "data"
+    with stores(
+        data, postgres_bin=programs, redis_binary=wheel_redis(), settings=SETTINGS
+    ) as running:
+        if running.database_url is None or running.redis_url is None or programs is None:
+            sys.exit("the benchmark needs the embedded PostgreSQL and Redis: Linux or macOS")
+        migrate.up(running.database_url)
+        with redis.Redis.from_url(running.redis_url) as client:
+            redis_pid = int(client.info("server")["process_id"])
+        postmaster = int((data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+        yield Stage(
+            directory, running.database_url, running.redis_url, postmaster, redis_pid, programs
+        )
+
+
+def sql(on: Stage, *texts: str) -> list[asyncpg.Record]:
+    """Run statements on a connection of their own; the rows of the last."""
+
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(on.database_url)
+        try:
+            rows: list[asyncpg.Record] = []
+            for text in texts:
+                rows = await connection.fetch(text)
+            return rows
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def settle(on: Stage, items: int) -> None:
+    """After writes: their new rows go, the space of old versions is free, all is on disk."""
+    sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
+
+
+def fill(on: Stage, items: int) -> None:
+    """The tables anew with the samples: ids 1 to `items`; nothing cached in Redis."""
+    sql(on, "TRUNCATE items, users RESTART IDENTITY")
+    asyncio.run(seed(on.database_url, min(USERS, items), items, lambda *_: None))
+    sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")
+    forget(on)
+
+
+def forget(on: Stage) -> None:
+    """Nothing is cached in Redis any more."""
+    with redis.Redis.from_url(on.redis_url) as client:
+        client.flushall()
+
+
+def fill_public(on: Stage, copy: Path) -> None:
+    """The public reference's SQLite file with the same items."""
+    columns = "id, name, description, price, is_active, created_at"
+    rows = sql(on, f"SELECT {columns} FROM items ORDER BY id")
+    with sqlite3.connect(copy / "test_items.db") as file:
+        file.execute("DELETE FROM items")
+        file.executemany(
+            f"INSERT INTO items ({columns}) VALUES (?, ?, ?, ?, ?, ?)",
+            [_plain(row) for row in rows],
+        )
+
+
+def _plain(row: asyncpg.Record) -> tuple[Any, ...]:
+    """As SQLAlchemy keeps them in SQLite."""
+    *before, price, is_active, created = row
+    number = None if price is None else float(price)
+    return (*before, number, int(is_active), created.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+@contextmanager
+def served(program: Program, on: Stage, workers: int) -> Iterator[Server]:
+    """The contestant, started as its users would and answering.
+
+    Raises:
+        SystemExit: it does not start; with what it said.
+    """
+    port = server.free_port("127.0.0.1")
+    log = on.directory / f"{program.name}-{workers}.log"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
+    filled = {
+        name: value.format(port=port, workers=workers) for name, value in program.environ.items()
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            program.argv(port, workers),
+            cwd=program.directory,
+            env={
+                **kept,
+                "PYTHONPATH": str(program.directory),
+                "DATABASE_URL": on.database_url,
+                "REDIS_URL": on.redis_url,
+                **filled,
+            },
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _wait(process, f"http://127.0.0.1:{port}/health", log)
+        yield Server(program, port, process.pid, workers)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except HTTPError as error:
+            if error.code < 500:
+                return
+            time.sleep(0.05)
+        except (URLError, OSError):
+            time.sleep(0.05)
+    sys.exit(f"{log.stem} does not answer:\n{log.read_text()[-2000:]}")

@@ -1,0 +1,94 @@
+"""The workloads, and which of them a run asks at how many connections and workers."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bench.result import Workload
+
+ITEMS = 100_000
+DEPTHS = (1, 1_000, 100_000)
+SIZES = (1_000, 1_000_000)
+SHARES = (0.25, 0.5, 0.8)
+
+WORKLOADS = (
+    Workload("read", "Read one item", "GET /items/{id}, ids uniform over all rows"),
+    Workload(
+        "hot", "Read hot items", "GET /items/{id}, ids by Zipf's law (exponent 1): caches may help"
+    ),
+    Workload("list", "List, first page", "GET /items: 10 rows and the exact total"),
+    *(
+        Workload(
+            f"page-{depth}",
+            f"List at depth {depth:,} by page",
+            f"GET /items?page=N: the 10 rows up to row {max(depth, 10):,}, and the exact total",
+            16,
+        )
+        for depth in DEPTHS
+    ),
+    *(
+        Workload(
+            f"cursor-{depth}",
+            f"List at depth {depth:,} by cursor",
+            f"GET /items?cursor=…: the 10 rows up to row {max(depth, 10):,}",
+            16,
+        )
+        for depth in DEPTHS
+    ),
+    Workload(
+        "search",
+        "Search",
+        "GET /items?q=…: a substring that about 1 row in 700 has; no trigram index here",
+        4,
+    ),
+    Workload("create", "Create", "POST /items with name, description, price"),
+    Workload("create-1000", "Create, 1,000 at once", "the same from 1,000 connections", 1000),
+    Workload("patch", "Patch", "PATCH /items/{id}, price or description, ids uniform"),
+    Workload("mixed", "Mixed 80/15/5", "80 % read one, 15 % patch, 5 % create"),
+    Workload(
+        "mixed-bulk",
+        "Mixed 80/15/5 beside a bulk insert",
+        "the same while another client inserts 5,000 rows/s, 1,000 to a statement",
+    ),
+)
+BY_NAME = {one.name: one for one in WORKLOADS}
+# Those that leave rows behind, or changed ones.
+WRITING = {"create", "create-1000", "patch", "mixed", "mixed-bulk"}
+
+
+class Cell(NamedTuple):
+    """One thing to measure everyone at; `share` of our own saturation to offer, None for all."""
+
+    workload: str
+    connections: int
+    workers: int
+    items: int
+    share: float | None = None
+
+
+# What `just bench quick` takes: no depths in between, nothing that takes long to show.
+QUICK = ("read", "hot", "list", "cursor-1", "cursor-100000", "create", "patch", "mixed")
+AT_REST = ("read", "list", "create", "patch", "mixed")
+CROWDED = ("read", "create", "mixed")
+
+
+def cells(names: list[str], items: int, *, quick: bool) -> list[Cell]:
+    """What a run measures, in the order of a round; `names` none for all that it has."""
+    wanted = names or (list(QUICK) if quick else list(BY_NAME))
+
+    def each(some: Iterable[str], connections: int, workers: int = 1) -> list[Cell]:
+        return [Cell(name, connections, workers, items) for name in some if name in wanted]
+
+    usual = [Cell(name, BY_NAME[name].connections, 1, items) for name in wanted]
+    if quick:
+        return [*usual, *each(("read", "create"), 1)]
+    offered = [cell._replace(share=share) for cell in each(CROWDED, 64) for share in SHARES]
+    sizes = [cell._replace(items=size) for size in SIZES for cell in each(("list",), 16)]
+    return [
+        *usual,
+        *each(AT_REST, 1),
+        *each(("list",), 16),
+        *each(CROWDED, 256),
+        *offered,
+        *each(AT_REST, 64, workers=2),
+        *sizes,
+    ]
