@@ -3,11 +3,14 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bench import budgets, result
 
+OUT = Path(".data/bench")
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
 RESULTS = Path(__file__).parent / "results"
 BEGAN = time.monotonic()
 
@@ -34,14 +37,7 @@ def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     help="A checkout of the public reference repository, to measure as it is.",
 )
 @click.option("--no-tables", is_flag=True, help="Without micro tables, layers and COPY.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".data/bench"),
-    show_default=True,
-    help="Where NAME.json and NAME.html go.",
-)
-@click.option("--check", "checked", is_flag=True, help="Then hold the result to the budgets.")
+@click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
 def measure(  # noqa: PLR0913 - click gives each option as an argument
     *,
     quick: bool,
@@ -53,24 +49,17 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     reference_path: Path | None,
     no_tables: bool,
     out: Path,
-    checked: bool,
 ) -> None:
-    """Measure everyone, and write the result and its page.
+    """Measure everyone, and write the result as JSON and as a page.
 
     \b
     Examples:
       python -m bench measure --quick
       python -m bench measure --only swiftlet,fastify --workloads read,create --seconds 3
     """
-    from bench import run
-    from bench.measure import require_wrk
-    from bench.report.page import page
-
-    require_wrk()
-    if wrong := run.check_names(workloads, only):
-        raise click.UsageError(wrong)
-    options = run.Options(
-        command=f"python -m bench {' '.join(sys.argv[1:])}",
+    _measure(
+        out,
+        "quick" if quick else "full",
         rounds=rounds,
         seconds=seconds or (1 if quick else 2),
         items=items,
@@ -80,31 +69,50 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
         reference_path=reference_path,
         tables=not no_tables,
     )
-    found = run.run(options, _say)
-    name = f"{found.taken[:10]}-{'quick' if quick else 'full'}"
-    result.write(found, out / f"{name}.json")
-    verdicts = budgets.judge(found, budgets.load())
-    (out / f"{name}.html").write_text(page(found, verdicts))
-    _say(f"written: {out / name}.json and .html")
-    _show(verdicts)
-    wrong_answers = [one.contestant for one in found.agreements if one.wrong]
-    if wrong_answers:
-        _say(f"answered wrongly, and were not measured: {', '.join(wrong_answers)}")
-    if wrong_answers or (checked and budgets.broken(verdicts)):
-        sys.exit(1)
 
 
 @main.command()
 @click.argument(
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-def check(file: Path | None) -> None:
-    """Hold FILE, or the newest committed result, to bench/budgets.toml; exit 1 if one is short."""
-    file = file or newest()
-    verdicts = budgets.judge(result.read(file), budgets.load())
-    click.echo(f"{file.name}:")
-    _show(verdicts)
-    if budgets.broken(verdicts):
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
+@click.option(
+    "--slow",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Milliseconds of CPU to waste in each request of ours: proves that the check fails.",
+)
+@click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
+def check(file: Path | None, rounds: int, items: int, slow: float, out: Path) -> None:
+    """Hold FILE to bench/budgets.toml; without FILE measure what must hold. Exit 1 if one is short.
+
+    \b
+    Examples:
+      python -m bench check
+      python -m bench check bench/results/2026-11-21-full.json
+    """
+    if file is not None:
+        verdicts = budgets.judge(result.read(file), budgets.load())
+        _show(verdicts)
+    else:
+        wanted = [one for one in budgets.load() if one.met]
+        only = {who for one in wanted for who in (one.of, one.against)}
+        names = {one.workload for one in wanted} | {one.against_workload for one in wanted}
+        verdicts = _measure(
+            out,
+            "check",
+            rounds=rounds,
+            seconds=1,
+            items=items,
+            quick=True,
+            only=sorted(only),
+            names=sorted(names - {None}),
+            slow=slow,
+            tables=False,
+        )
+    if broken := budgets.broken(verdicts):
+        click.echo(f"{len(broken)} of the budgets that must hold fall short")
         sys.exit(1)
 
 
@@ -133,6 +141,29 @@ def newest() -> Path:
     if not found:
         raise click.ClickException("there is no result in bench/results: `just bench` makes one")
     return found[-1]
+
+
+def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:
+    """Run, write, and tell; exits 1 when somebody answers wrongly, since ours may be it."""
+    from bench import run
+    from bench.measure import require_wrk
+    from bench.report.page import page
+
+    require_wrk()
+    if wrong := run.check_names(options.get("names", []), options.get("only", [])):
+        raise click.UsageError(wrong)
+    command = f"python -m bench {' '.join(sys.argv[1:])}"
+    found = run.run(run.Options(command=command, **options), _say)
+    name = f"{found.taken[:10]}-{kind}"
+    result.write(found, out / f"{name}.json")
+    verdicts = budgets.judge(found, budgets.load())
+    (out / f"{name}.html").write_text(page(found, verdicts))
+    _show(verdicts)
+    _say(f"written: {out / name}.json and .html")
+    if faulty := [one.contestant for one in found.agreements if one.wrong]:
+        _say(f"answered wrongly, and were not measured: {', '.join(faulty)}")
+        sys.exit(1)
+    return verdicts
 
 
 def _show(verdicts: list[budgets.Verdict]) -> None:

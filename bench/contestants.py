@@ -9,16 +9,17 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.result import Contestant, Kind
-from bench.workloads import WORKLOADS
+from bench.workloads import CRUD, WORKLOADS
 
 ROOT = Path(__file__).parent.parent
 FASTIFY = ROOT / "bench" / "opponents" / "fastify"
-ALL = frozenset(one.name for one in WORKLOADS)
+ALL = frozenset(one.name for one in WORKLOADS) - {CRUD}
 PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
 POINTS = frozenset({"read", "hot"})
 PUBLIC = "reference-public"
-# Who is measured on smaller and larger tables too.
-SIZED = frozenset({"swiftlet", "reference", "fastify"})
+HTTPARENA = "httparena"
+# Who is measured beyond a workload's usual place too: at other connections, workers, sizes, rates.
+MAIN = frozenset({"swiftlet", "reference", "blacksheep", "fastify"})
 
 PYTHON = sys.executable
 UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log")
@@ -39,6 +40,7 @@ class Program(NamedTuple):
         collection: the path of its list.
         environ: what its environment has beside the addresses of the stores.
         most_workers: how many worker processes it can have.
+        database: where its table is, in the same PostgreSQL.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Program(NamedTuple):
     environ: Mapping[str, str] = MappingProxyType({})
     most_workers: int = 2
     directory: Path = ROOT
+    database: str = "service"
 
     def argv(self, port: int, workers: int) -> list[str]:
         return [part.format(port=port, workers=workers) for part in self.command]
@@ -153,6 +156,17 @@ PROGRAMS = (
         environ={"ENGINE_ISOLATION": "AUTOCOMMIT"},
     ),
     Program(
+        HTTPARENA,
+        "HttpArena's profile on our kernel",
+        "ours",
+        (*GRANIAN, *SERVED, "bench.httparena.app:app"),
+        "Another API on our db and web rooms, see bench/httparena",
+        workloads=frozenset({CRUD}),
+        rules=None,
+        environ={"WORKERS": "{workers}", "REDIS_URL": "off"},
+        database=HTTPARENA,
+    ),
+    Program(
         "constant",
         "Constant answer",
         "limit",
@@ -172,6 +186,14 @@ PGBENCH = Contestant(
     "For it: no HTTP, no JSON, one process without Python.",
 )
 PGBENCH_WORKLOADS = frozenset({"read", "create", "patch"})
+
+
+def slowed(program: Program, milliseconds: float) -> Program:
+    """Our service, made slow on purpose."""
+    return program._replace(
+        command=(*GRANIAN, *SERVED, "bench.slowed:app"),
+        environ={"SLOW_MS": str(milliseconds)},
+    )
 
 
 def public_reference(directory: Path, copy: Path) -> Program:

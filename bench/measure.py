@@ -22,9 +22,10 @@ from uvloop import run as uvloop_run
 from bench.processes import cpu, forget_peak, peak
 from bench.result import CPU, Run
 from bench.stage import Server, Stage
-from bench.workloads import Cell
+from bench.workloads import CRUD, Cell
 
 SCRIPT = Path(__file__).parent / "load.lua"
+CRUD_SCRIPT = Path(__file__).parent / "httparena" / "crud.lua"
 BULK_RATE = 5_000  # rows/s
 BULK_ROWS = 1_000  # to a statement
 
@@ -69,6 +70,7 @@ def measure(
     of: Server, on: Stage, cell: Cell, seconds: int, number: int, offered: float | None = None
 ) -> Run:
     """The cell's load on the server for so many seconds; `number` is the round."""
+    script = CRUD_SCRIPT if cell.workload == CRUD else SCRIPT
     environ = {
         "WORKLOAD": cell.workload.partition("-")[0],
         "SEED": str(number),
@@ -83,7 +85,7 @@ def measure(
     before = [cpu(pid) for pid in watched]
     spent = _children_cpu()
     with _bulk(on, at_work=cell.workload == "mixed-bulk"):
-        found = _wrk(of.url, cell.connections, seconds, environ)
+        found = _wrk((str(script), of.url), cell.connections, seconds, environ)
     load = _children_cpu() - spent
     used = [cpu(pid) - start for pid, start in zip(watched, before, strict=True)]
     run = _run(of.program.name, cell, number, found, (*used, load))
@@ -145,11 +147,13 @@ def _run(name: str, cell: Cell, number: int, found: Loaded, used: tuple[float, .
     )
 
 
-def _wrk(url: str, connections: int, seconds: int, environ: dict[str, str]) -> Loaded:
+def _wrk(
+    script_and_url: tuple[str, str], connections: int, seconds: int, environ: dict[str, str]
+) -> Loaded:
     done = subprocess.run(
         [
             *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
-            *("--timeout", "10s", "-s", str(SCRIPT), url),
+            *("--timeout", "10s", "-s", *script_and_url),
         ],
         env={**os.environ, **environ},
         check=True,
@@ -177,7 +181,7 @@ def _depth(of: Server, cell: Cell) -> dict[str, str]:
     kind, _, depth = cell.workload.partition("-")
     if kind not in {"page", "cursor"}:
         return {}
-    page = max(int(depth) // 10, 1)
+    page = max(min(int(depth), cell.items) // 10, 1)
     if kind == "page":
         return {"PAGE": str(page)}
     if page == 1:

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from bench import contestants, correctness, layers, limits, machine, micro
 from bench.budgets import OURS
-from bench.contestants import PGBENCH, PGBENCH_WORKLOADS, PROGRAMS, PUBLIC, SIZED, Program
+from bench.contestants import MAIN, PGBENCH, PGBENCH_WORKLOADS, PROGRAMS, PUBLIC, Program
 from bench.measure import measure, pgbench
 from bench.result import Agreement, Result, Run, Table
-from bench.stage import Server, Stage, fill, fill_public, forget, served, settle, sql, stage
+from bench.stage import Server, Stage, fill, forget, prepare, served, settle, sql, stage
 from bench.workloads import BY_NAME, WORKLOADS, WRITING, Cell, cells
 
 CORRECTNESS_ITEMS = 200
@@ -33,6 +33,7 @@ class Options(Struct, frozen=True, kw_only=True):
     quick: bool = False
     only: list[str] = []
     names: list[str] = []
+    slow: float = 0.0
     reference_path: Path | None = None
     tables: bool = True
 
@@ -88,9 +89,13 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
             contestants.public_reference(options.reference_path, directory / "reference")
         )
     chosen: list[Program] = []
-    for program in programs:
+    for one in programs:
+        program = one
         if options.only and program.name not in options.only:
             continue
+        if options.slow and program.name == OURS:
+            program = contestants.slowed(program, options.slow)
+            notes.append(f"{OURS} was slowed by {options.slow:g} ms a request, on purpose")
         if why := contestants.missing(program):
             notes.append(f"{program.name} was left out: {why}")
         else:
@@ -98,26 +103,29 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
     return chosen
 
 
+def agree(program: Program, on: Stage) -> Agreement:
+    """The correctness run of one program, on a table of its own making."""
+    fill(on, CORRECTNESS_ITEMS)
+    forget(on)
+    prepare(on, program)
+    rows = sql(on, f"SELECT {', '.join(correctness.FIELDS)} FROM items ORDER BY id")
+    items = [
+        {**row, "price": None if row["price"] is None else float(row["price"])}
+        for row in map(dict, rows)
+    ]
+    with served(program, on, 1) as server:
+        return correctness.check(server, items)
+
+
 def _agree(programs: list[Program], on: Stage, say: Say) -> list[Agreement]:
     agreements: list[Agreement] = []
     for program in programs:
         if program.rules is None:
             continue
-        with served(program, on, 1) as server:
-            fill(on, CORRECTNESS_ITEMS)
-            forget(on)
-            if program.name == PUBLIC:
-                fill_public(on, program.directory)
-            names = ", ".join(correctness.FIELDS)
-            rows = sql(on, f"SELECT {names} FROM items ORDER BY id")
-            items = [
-                {**row, "price": None if row["price"] is None else float(row["price"])}
-                for row in map(dict, rows)
-            ]
-            agreement = correctness.check(server, items)
+        agreement = agree(program, on)
         agreements.append(agreement)
         say(
-            f"correctness of {program.name}: {agreement.agreed} of {agreement.requests} as ours,"
+            f"correctness of {program.name}: {agreement.agreed} of {agreement.requests} right,"
             f" {sum(agreement.intended.values())} differ as allowed, {len(agreement.wrong)} wrong"
         )
         for line in agreement.wrong[:5]:
@@ -150,11 +158,10 @@ class _Rounds:
             phase = list(part)
             fill(self.on, items)
             with ExitStack() as held:
-                wanted = [one for one in self.programs if self._takes_part(one, phase)]
+                wanted = [one for one in self.programs if self._serves(one, phase)]
+                for one in wanted:
+                    prepare(self.on, one)
                 servers = [held.enter_context(served(one, self.on, workers)) for one in wanted]
-                for server in servers:
-                    if server.program.name == PUBLIC:
-                        fill_public(self.on, server.program.directory)
                 self.say(f"{workers} worker(s), {items:,} items: warming up")
                 self._warm(servers, phase)
                 for number in range(1, self.options.rounds + 1):
@@ -167,7 +174,7 @@ class _Rounds:
         turn = number % max(len(servers), 1)
         for cell in phase:
             for server in (*servers[turn:], *servers[:turn]):
-                if cell.workload in server.program.workloads:
+                if self._takes_part(server.program, cell):
                     self._measure(server, cell, number)
             if self._limited(cell):
                 self._before(cell)
@@ -216,11 +223,15 @@ class _Rounds:
         if cell.workload in WRITING:
             settle(self.on, cell.items)
 
-    def _takes_part(self, program: Program, phase: list[Cell]) -> bool:
-        return (
-            program.most_workers >= phase[0].workers
-            and any(cell.workload in program.workloads for cell in phase)
-            and (phase[0].items == self.options.items or program.name in SIZED)
+    def _serves(self, program: Program, phase: list[Cell]) -> bool:
+        return program.most_workers >= phase[0].workers and any(
+            self._takes_part(program, cell) for cell in phase
+        )
+
+    def _takes_part(self, program: Program, cell: Cell) -> bool:
+        usual = Cell(cell.workload, BY_NAME[cell.workload].connections, 1, self.options.items)
+        return cell.workload in program.workloads and (
+            cell == usual or self.options.quick or program.name in MAIN
         )
 
     def _limited(self, cell: Cell) -> bool:

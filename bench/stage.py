@@ -16,12 +16,24 @@ from urllib.request import urlopen
 import asyncpg
 import redis
 
-from bench.contestants import Program
+from bench.contestants import PUBLIC, Program
+from bench.httparena import seed as httparena
 from service import migrate, server
 from service.embedded.programs import wheel_postgres, wheel_redis
 from service.embedded.stores import stores
 from service.seed import seed
 
+DATABASE = "service"
+# The public reference's, as its models make it.
+PUBLIC_TABLE = """
+    CREATE TABLE IF NOT EXISTS items (
+        id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(255) NOT NULL, description TEXT, price FLOAT,
+        is_active BOOLEAN NOT NULL, created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+        updated_at DATETIME
+    );
+    CREATE INDEX IF NOT EXISTS ix_items_id ON items (id);
+    CREATE INDEX IF NOT EXISTS ix_items_name ON items (name);
+"""
 USERS = 1000
 # Over the embedded stores' own settings, which keep full durability. Room for everyone's pools;
 # and no round pays for what an earlier one left behind: the harness vacuums after each write.
@@ -110,11 +122,26 @@ def forget(on: Stage) -> None:
         client.flushall()
 
 
-def fill_public(on: Stage, copy: Path) -> None:
+def prepare(on: Stage, program: Program) -> None:
+    """The data of who has tables of its own."""
+    if program.name == PUBLIC:
+        _fill_public(on, program.directory)
+    elif program.database != DATABASE:
+        sql(on, f"DROP DATABASE IF EXISTS {program.database}")
+        sql(on, f"CREATE DATABASE {program.database}")
+        asyncio.run(httparena.seed(_url(on, program)))
+
+
+def _url(on: Stage, program: Program) -> str:
+    return on.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
+
+
+def _fill_public(on: Stage, copy: Path) -> None:
     """The public reference's SQLite file with the same items."""
     columns = "id, name, description, price, is_active, created_at"
     rows = sql(on, f"SELECT {columns} FROM items ORDER BY id")
     with sqlite3.connect(copy / "test_items.db") as file:
+        file.executescript(PUBLIC_TABLE)
         file.execute("DELETE FROM items")
         file.executemany(
             f"INSERT INTO items ({columns}) VALUES (?, ?, ?, ?, ?, ?)",
@@ -149,7 +176,7 @@ def served(program: Program, on: Stage, workers: int) -> Iterator[Server]:
             env={
                 **kept,
                 "PYTHONPATH": str(program.directory),
-                "DATABASE_URL": on.database_url,
+                "DATABASE_URL": _url(on, program),
                 "REDIS_URL": on.redis_url,
                 **filled,
             },

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bench.result import Workload
 
-ITEMS = 100_000
+CRUD = "crud"
 DEPTHS = (1, 1_000, 100_000)
 SIZES = (1_000, 1_000_000)
 SHARES = (0.25, 0.5, 0.8)
@@ -48,6 +48,11 @@ WORKLOADS = (
         "mixed-bulk",
         "Mixed 80/15/5 beside a bulk insert",
         "the same while another client inserts 5,000 rows/s, 1,000 to a statement",
+    ),
+    Workload(
+        CRUD,
+        "HttpArena's CRUD profile",
+        "75 % reads cached for 200 ms, 15 % updates, 5 % lists, 5 % upserts; its own table",
     ),
 )
 BY_NAME = {one.name: one for one in WORKLOADS}

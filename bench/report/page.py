@@ -68,7 +68,7 @@ def _method(book: Book) -> str:
     closed = [run for run in book.closed if run.workers == 1]
     if not closed:
         return "Nothing was measured."
-    seconds = short(median(closed, lambda run: run.seconds))
+    seconds = short(round(median(closed, lambda run: run.seconds), 1))
     items = f"{book.items:,}" if book.items is not None else "the same"
     return (
         f"All contestants in turn on the same machine and the same {items} items, "
@@ -168,7 +168,7 @@ def _correctness(book: Book) -> str:
         why = [(f"<code>{escape(a)}</code>", escape(b)) for a, b in result.allowed.items()]
         allowed = "<h3>Differences that are meant</h3>" + markup.table(("which", "why"), why)
     return (
-        "<p>Everyone was asked the same, and each answer compared with ours.</p>"
+        "<p>Everyone was asked the same,.</p>"
         + markup.table(head, rows)
         + "".join(_wrong(one) for one in result.agreements if one.wrong)
         + allowed
