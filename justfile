@@ -21,9 +21,9 @@ lint:
     uv run ruff check
     uv run ruff format --check
 
-# Check the types
+# Check the types, those of the programs that the benchmark compares with too
 types:
-    uv run mypy
+    uv run --group bench mypy
 
 # Lint, types and tests
 check: lint types test
@@ -35,6 +35,22 @@ sql:
 # Show the plan of a named statement, as in `just explain items.by_id --analyze`
 explain name *options:
     uv run service explain {{ quote(name) }} {{ options }}
+
+# Measure everyone, for about 45 minutes; `just bench quick` for 7; options go on
+bench *options:
+    uv run --group bench python -m bench measure {{ replace_regex(options, '^quick\b', '--quick') }}
+
+# Hold a result to bench/budgets.toml; without FILE measure what must hold, for 3 minutes
+bench-check *file:
+    uv run --group bench python -m bench check {{ file }}
+
+# Draw a result as a page, as in `just bench-report bench/results/2026-11-21-full.json page.html`
+bench-report file html:
+    uv run --group bench python -m bench report {{ quote(file) }} {{ quote(html) }}
+
+# The README's table, from the newest committed result
+bench-table:
+    @uv run --group bench python -m bench table
 
 # Take the newest versions: renews requirements.lock, and the constraints in pyproject.toml
 lock:

@@ -1,6 +1,6 @@
 """BlackSheep and asyncpg: bodies bound to Pydantic models, JSON by orjson, as it recommends both.
 
-uvicorn bench.opponents.blacksheep_asyncpg:app --loop uvloop --http httptools --no-access-log
+granian --interface asgi --loop uvloop bench.opponents.blacksheep_asyncpg:app
 """
 
 from collections.abc import AsyncIterator

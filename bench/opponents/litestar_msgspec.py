@@ -1,6 +1,6 @@
 """Litestar with msgspec Structs and an asyncpg pool, as its documentation has them.
 
-    uvicorn bench.opponents.litestar_msgspec:app --loop uvloop --http httptools --no-access-log
+    granian --interface asgi --loop uvloop bench.opponents.litestar_msgspec:app
 
 Structs are Litestar's native models: it decodes, checks and encodes by msgspec itself.
 """

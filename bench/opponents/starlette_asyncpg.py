@@ -1,6 +1,6 @@
 """Starlette and asyncpg as they are commonly put together.
 
-    uvicorn bench.opponents.starlette_asyncpg:app --loop uvloop --http httptools --no-access-log
+    granian --interface asgi --loop uvloop bench.opponents.starlette_asyncpg:app
 
 Bodies are checked by msgspec, which decodes and checks in one step; ours does the same, so the
 comparison is not one of validators. Answers are written by orjson, in the response class that

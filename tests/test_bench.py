@@ -1,0 +1,304 @@
+"""The benchmark itself: it measures nobody who answers wrongly, and its check notices slowness."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from bench import budgets, result
+from bench.readme import rows
+from bench.result import CPU, Contestant, Result, Run, Workload
+
+pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --group bench pytest`")
+
+from bench import contestants, correctness
+from bench.__main__ import newest
+from bench.run import agree
+from bench.stage import Stage, stage
+from bench.workloads import WORKLOADS, cells
+
+ASKED = [one for one in contestants.PROGRAMS if one.rules is not None]
+BY_NAME = {one.name: one for one in contestants.PROGRAMS}
+needs_wrk = pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="wrk is not here: `apt-get install wrk`"
+)
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    directory = tmp_path_factory.mktemp("bench")
+    for place in (directory, *directory.parents):  # as root, PostgreSQL passes through as nobody
+        if place.stat().st_mode & 0o077 == 0:
+            place.chmod(0o711)
+    with stage(directory) as standing:
+        yield standing
+
+
+def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+# Correctness.
+
+
+@pytest.mark.parametrize("program", ASKED, ids=lambda program: program.name)
+def test_everyone_answers_as_the_model_does(program: contestants.Program, on: Stage) -> None:
+    if why := contestants.missing(program):
+        pytest.skip(why)
+    agreement = agree(program, on)
+    assert agreement.wrong == []
+    assert agreement.requests > 400
+    assert agreement.agreed + sum(agreement.intended.values()) >= agreement.requests
+    assert set(agreement.intended) <= (program.rules or frozenset())
+
+
+def test_wrong_answers_are_noticed(on: Stage) -> None:
+    agreement = agree(BY_NAME["constant"]._replace(rules=frozenset()), on)
+    assert len(agreement.wrong) > agreement.requests / 2
+
+
+def test_a_difference_that_is_not_allowed_is_wrong(on: Stage) -> None:
+    agreement = agree(BY_NAME["reference"]._replace(rules=frozenset({"detail"})), on)
+    assert any("price" in line for line in agreement.wrong), "a null in PATCH is dropped there"
+
+
+def test_the_allow_list_is_short_and_used() -> None:
+    used = {rule for one in ASKED for rule in one.rules or ()}
+    published = {"PUT is PATCH", "410 for 204", "wildcards", "no zone"}
+    assert used | published == set(correctness.ALLOWED)
+    assert not next(one.rules for one in ASKED if one.name == "swiftlet")
+    assert all(reason.endswith(".") for reason in correctness.ALLOWED.values())
+
+
+# The harness.
+
+
+@needs_wrk
+def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
+    found = bench(
+        *("measure", "--quick", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
+        *("--only", "swiftlet,constant,pgbench", "--workloads", "read,create"),
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    (file,) = tmp_path.glob("*.json")
+    told = result.read(file)
+    assert {(run.workload, run.contestant) for run in told.runs} >= {
+        ("read", "swiftlet"),
+        ("read", "constant"),
+        ("read", "pgbench"),
+        ("create", "swiftlet"),
+    }
+    for run in told.runs:
+        assert run.errors == 0
+        assert run.requests > 0
+        assert run.cpu.server > 0
+    (ours,) = (
+        run
+        for run in told.runs
+        if (run.contestant, run.connections, run.workload) == ("swiftlet", 64, "read")
+    )
+    assert ours.cpu.database > 0
+    assert ours.rss > 10
+    assert told.settings["postgresql fsync"] == "on"
+    assert {table.name for table in told.tables} >= {"creation", "memory", "layers-read", "copy"}
+    (page,) = tmp_path.glob("*.html")
+    assert page.read_text().startswith("<!doctype html>")
+
+
+@needs_wrk
+def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
+    found = bench(
+        *("check", "--slow", "20", "--rounds", "1", "--items", "1000", "--out", str(tmp_path))
+    )
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert re.search(r"SHORT .* floor: read", found.stdout)
+    assert "fall short" in found.stdout
+
+
+def test_without_wrk_it_says_how_to_get_it(tmp_path: Path) -> None:
+    found = bench("measure", PATH=str(tmp_path))
+    assert found.returncode == 1
+    assert "apt-get install wrk" in found.stderr
+
+
+@needs_wrk
+def test_a_workload_that_is_not_there_is_named() -> None:
+    found = bench("measure", "--workloads", "reed")
+    assert found.returncode == 2
+    assert "reed" in found.stderr
+    assert "mixed-bulk" in found.stderr
+
+
+def test_every_command_has_help() -> None:
+    for name in ("measure", "check", "report", "table"):
+        found = bench(name, "--help")
+        assert found.returncode == 0
+        assert "Usage:" in found.stdout
+
+
+def test_wrk_knows_every_workload() -> None:
+    script = (ROOT / "bench" / "load.lua").read_text()
+    for one in WORKLOADS:
+        kind = one.name.partition("-")[0]
+        assert kind == "crud" or re.search(rf"\b{kind} = ", script), one.name
+
+
+def test_a_full_run_has_what_the_page_draws() -> None:
+    planned = cells([], 100_000, quick=False)
+    assert {cell.connections for cell in planned if cell.workload == "read"} == {1, 64, 256}
+    assert {cell.workers for cell in planned if cell.workload == "mixed"} == {1, 2}
+    assert {cell.items for cell in planned if cell.workload == "list"} == {1000, 100_000, 1_000_000}
+    assert {cell.share for cell in planned} == {None, 0.25, 0.5, 0.8}
+    assert {cell.workload for cell in planned} == {one.name for one in WORKLOADS}
+
+
+# Budgets.
+
+
+def made(rates: dict[tuple[str, str], float]) -> Result:
+    """A result in which each contestant has these rates, in three rounds."""
+    kinds = {"swiftlet": "ours", "reference": "reference", "pgbench": "limit"}
+    return Result(
+        taken="",
+        command="",
+        seconds=0,
+        machine={},
+        versions={},
+        settings={"items": "1000"},
+        contestants=[
+            Contestant(name, name, kinds.get(name, "opponent"), "")  # type: ignore[arg-type]  # a str there
+            for name in sorted({who for _, who in rates})
+        ],
+        workloads=[Workload(name, name, "") for name in sorted({what for what, _ in rates})],
+        runs=[
+            Run(
+                workload=workload,
+                contestant=who,
+                connections=64,
+                workers=1,
+                items=1000,
+                round=number,
+                requests=round(rate * number),
+                seconds=2.0,
+                errors=0,
+                p50=1000 / rate,
+                p95=1.0,
+                p99=1.0,
+                cpu=CPU(1e6 / rate, 0.0, 0.0, 0.0),
+            )
+            for (workload, who), rate in rates.items()
+            for number in (1, 2, 3)
+        ],
+    )
+
+
+def budget(**fields: Any) -> budgets.Budget:
+    defaults = {"name": "a", "reason": "b", "workload": "read", "against": "reference"}
+    return budgets.Budget(**(defaults | fields))
+
+
+RATES = {("read", "swiftlet"): 900.0, ("read", "reference"): 100.0, ("read", "fastify"): 600.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "found", "holds"),
+    (
+        ({"at_least": 8}, 9.0, True),
+        ({"at_least": 10}, 9.0, False),
+        ({"at_most": 8}, 9.0, False),
+        ({"against": "best other", "at_least": 1.3}, 1.5, True),
+        ({"against": "best other", "measure": "p50", "at_most": 1}, 2 / 3, True),
+        ({"against": "reference", "measure": "cpu", "at_most": 0.2}, 1 / 9, True),
+        ({"against": "pgbench", "at_least": 1}, None, None),
+        ({"workload": "list", "at_least": 1}, None, None),
+        ({"connections": 1, "at_least": 1}, None, None),
+        ({"against": "swiftlet", "against_items": 5, "at_least": 1}, None, None),
+    ),
+)
+def test_a_budget_is_a_ratio_of_medians(
+    fields: dict[str, Any], found: float | None, holds: bool | None
+) -> None:
+    (verdict,) = budgets.judge(made(RATES), [budget(**fields)])
+    assert verdict.found == (None if found is None else pytest.approx(found))
+    assert verdict.holds is holds
+
+
+def test_only_what_must_hold_breaks_the_check() -> None:
+    due = budget(at_least=10)
+    goal = budget(at_least=10, met=False)
+    assert len(budgets.broken(budgets.judge(made(RATES), [due, goal]))) == 1
+    assert budgets.broken(budgets.judge(made(RATES), [goal])) == []
+
+
+def test_every_workload_is_held_to_a_budget_of_all() -> None:
+    rates = RATES | {("list", "swiftlet"): 5.0, ("list", "fastify"): 10.0, ("hot", "fastify"): 1.0}
+    of_all = budget(workload="every", against="best other", at_least=1)
+    verdicts = budgets.judge(made(rates), [of_all])
+    assert {one.name: one.holds for one in verdicts} == {"a: read": True, "a: list": False}
+
+
+def test_a_misspelt_budget_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "budgets.toml"
+    file.write_text('[[budget]]\nname = "a"\nreason = "b"\nworkload = "read"\nagainst = "c"\nx = 1')
+    with pytest.raises(Exception, match="unknown field `x`"):
+        budgets.load(file)
+
+
+def test_the_budgets_name_what_is_measured() -> None:
+    workloads = {one.name for one in WORKLOADS} | {"every"}
+    known = {*BY_NAME, contestants.PGBENCH.name, budgets.BEST}
+    for one in budgets.load():
+        assert {one.workload, one.against_workload or "read"} <= workloads, one.name
+        assert {one.of, one.against} <= known, one.name
+
+
+# What is committed.
+
+
+@pytest.fixture
+def committed() -> Result:
+    return result.read(newest())
+
+
+def test_the_committed_result_holds_its_budgets(committed: Result) -> None:
+    assert budgets.broken(budgets.judge(committed, budgets.load())) == []
+    assert all(not one.wrong for one in committed.agreements)
+    assert sum(run.errors for run in committed.runs if run.contestant == "swiftlet") == 0
+
+
+def test_the_readme_shows_the_newest_result(committed: Result) -> None:
+    assert rows(committed) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+
+
+def test_a_result_names_no_path_and_no_machine(committed: Result) -> None:
+    text = newest().read_text()
+    assert not re.search(r"/(?:home|root|work|tmp|Users)\b", text)
+    assert set(committed.machine) == {"processor", "cores", "memory", "system", "python"}
+
+
+def test_every_recipe_of_the_benchmark_is_told_of() -> None:
+    recipes = re.findall(r"^(bench[\w-]*)", (ROOT / "justfile").read_text(), re.MULTILINE)
+    told = (ROOT / "bench" / "README.md").read_text()
+    assert {"bench", "bench-check", "bench-report"} <= set(recipes)
+    for recipe in recipes:
+        assert f"just {recipe}" in told
+
+
+def test_everyone_is_told_of() -> None:
+    told = (ROOT / "bench" / "README.md").read_text()
+    for one in contestants.PROGRAMS:
+        assert one.title.split(" (")[0] in told
