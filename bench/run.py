@@ -198,7 +198,7 @@ class _Rounds:
             offered = ours * cell.share
         self._before(cell)
         found = measure(server, self.on, cell, self.options.seconds, number, offered)
-        self._after(cell)
+        self._after(cell, server.program)
         self.found.append(found)
         if found.errors or not found.requests:
             self.say(
@@ -219,9 +219,9 @@ class _Rounds:
         if cell.workload in WRITING:
             sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages
 
-    def _after(self, cell: Cell) -> None:
+    def _after(self, cell: Cell, program: Program | None = None) -> None:
         if cell.workload in WRITING:
-            settle(self.on, cell.items)
+            settle(self.on, cell.items, program)
 
     def _serves(self, program: Program, phase: list[Cell]) -> bool:
         return program.most_workers >= phase[0].workers and any(
