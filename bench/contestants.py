@@ -40,6 +40,7 @@ class Program(NamedTuple):
         collection: the path of its list.
         environ: what its environment has beside the addresses of the stores.
         most_workers: how many worker processes it can have.
+        fresh: whether it is started anew for each round.
         database: where its table is, in the same PostgreSQL.
     """
 
@@ -56,6 +57,7 @@ class Program(NamedTuple):
     most_workers: int = 2
     directory: Path = ROOT
     database: str = "service"
+    fresh: bool = False
 
     def argv(self, port: int, workers: int) -> list[str]:
         return [part.format(port=port, workers=workers) for part in self.command]
@@ -132,8 +134,32 @@ PROGRAMS = (
         ("node", "server.js"),
         "Fastify 5 with JSON schemas, postgres.js, which pipelines",
         rules=frozenset({"detail", "400 for 422", "milliseconds"}),
+        unfair=(
+            "For it: started anew for each round. The queue of idle connections in postgres.js "
+            "3.4.9 grows under load and is searched from its start: after some 500,000 requests "
+            "a read took five times the CPU."
+        ),
         environ={"PORT": "{port}", "WORKERS": "{workers}", "NODE_ENV": "production"},
         directory=FASTIFY,
+        fresh=True,
+    ),
+    Program(
+        "fastify-single",
+        "Fastify, one connection",
+        "limit",
+        ("node", "server.js"),
+        "The same on one connection: what pipelining alone allows",
+        unfair="For it: nobody could run it so, since a slow statement holds up all others.",
+        workloads=frozenset({"read", "hot", "create", "patch", "mixed"}),
+        rules=frozenset({"detail", "400 for 422", "milliseconds"}),
+        environ={
+            "PORT": "{port}",
+            "WORKERS": "{workers}",
+            "NODE_ENV": "production",
+            "POOL": "1",
+        },
+        directory=FASTIFY,
+        fresh=True,
     ),
     Program(
         "engine",
@@ -220,7 +246,7 @@ def public_reference(directory: Path, copy: Path) -> Program:
 
 def missing(program: Program) -> str | None:
     """Why it can't be started here and what to do, or None."""
-    if program.name == "fastify":
+    if program.directory == FASTIFY:
         if shutil.which("node") is None or shutil.which("npm") is None:
             return "node and npm are missing: install Node.js 20 or newer"
         if not (FASTIFY / "node_modules").exists():

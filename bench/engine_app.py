@@ -1,4 +1,4 @@
-"""The opponent of read_one.py: our own service, its statements run by SQLAlchemy's AsyncEngine.
+"""Our own service, its statements run by SQLAlchemy's AsyncEngine.
 
 Routing, decoding, statements and encoding are the same, so what differs is the database layer
 alone. `ENGINE_ISOLATION=AUTOCOMMIT` saves the engine its BEGIN and ROLLBACK round trips.

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -161,11 +162,15 @@ class _Rounds:
                 wanted = [one for one in self.programs if self._serves(one, phase)]
                 for one in wanted:
                     prepare(self.on, one)
-                servers = [held.enter_context(served(one, self.on, workers)) for one in wanted]
+                start = partial(served, on=self.on, workers=workers)
+                kept = [held.enter_context(start(one)) for one in wanted if not one.fresh]
                 self.say(f"{workers} worker(s), {items:,} items: warming up")
-                self._warm(servers, phase)
+                self._warm(kept, phase)
                 for number in range(1, self.options.rounds + 1):
-                    self._round(servers, phase, number)
+                    with ExitStack() as passing:
+                        fresh = [passing.enter_context(start(one)) for one in wanted if one.fresh]
+                        self._warm(fresh, phase)
+                        self._round([*kept, *fresh], phase, number)
                     self.say(f"round {number} of {self.options.rounds}, {self._left()}")
         return self.found
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.budgets import Verdict
+from bench.__main__ import newest as newest_file
+from bench.budgets import Verdict, judge, load
 from bench.report import plots
 from bench.report.page import page
 from bench.result import (
@@ -24,6 +25,7 @@ from bench.result import (
     Spread,
     Table,
     Workload,
+    read,
 )
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -31,6 +33,11 @@ WIDTHS = (400, 1400)
 PLOTS = {
     *("ratios", "latency-connections", "latency-offered", "cpu", "depth", "sizes", "workers"),
     *("layers-read", "layers-create", "table-encode", "table-statements"),
+}
+COMMITTED = {
+    *("ratios", "latency-connections", "latency-offered", "cpu", "depth", "sizes", "workers"),
+    *("layers-read", "layers-create"),
+    *(f"table-{name}" for name in ("creation", "memory", "decoding", "encoding", "copy")),
 }
 
 # Name, title, kind, and how fast it is.
@@ -108,7 +115,8 @@ def runs() -> list[Run]:
     cases: list[tuple[str, dict[str, Any]]] = [(one[0], {}) for one in WORKLOADS]
     cases += [(name, {"connections": n}) for name in ("read", "create") for n in (1, 256)]
     cases += [(name, {"workers": 2}) for name in ("read", "list", "create", "patch", "mixed")]
-    cases += [("list", {"items": items}) for items in (1_000, 1_000_000)]
+    sizes = (1_000, 100_000, 1_000_000)
+    cases += [("list", {"items": items, "connections": 16}) for items in sizes]
     cases += [(name, {"share": s}) for name in ("read", "mixed") for s in (0.25, 0.5, 0.8)]
     return [
         run(workload, contestant, number, **more)
@@ -380,9 +388,12 @@ def browse(pages: dict[str, str], directory: Path, *, dark: bool) -> dict[str, A
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
 def test_a_browser_shows_it_on_a_phone_and_on_a_desk_light_and_dark(tmp_path: Path) -> None:
     full = page(FULL, BUDGETS).replace("<details>", "<details open>")
-    pages = {"full": full, "empty": page(EMPTY, [])}
+    newest = read(newest_file())
+    committed = page(newest, judge(newest, load()))
+    pages = {"full": full, "empty": page(EMPTY, []), "committed": committed}
     light, dark = browse(pages, tmp_path, dark=False), browse(pages, tmp_path, dark=True)
     assert set(light["full-400"]["figures"]) == PLOTS
+    assert set(light["committed-400"]["figures"]) == COMMITTED
     for found in (light, dark):
         for name, frame in found.items():
             assert frame["scroll"] <= frame["width"], name

@@ -232,8 +232,13 @@ def sizes(book: Book) -> str:
     shown = []
     for workload in sorted(book.workloads, key=lambda name: name != "list"):
         runs = [run for run in book.closed if run.workload == workload and run.workers == 1]
-        wanted = book.usual(workload)
-        runs = [run for run in runs if run.connections == wanted[0].connections] if wanted else []
+        # At the connections at which most sizes were asked.
+        met = {
+            run.connections: {r.items for r in runs if r.connections == run.connections}
+            for run in runs
+        }
+        wanted = max(met, key=lambda connections: len(met[connections]), default=0)
+        runs = [run for run in runs if run.connections == wanted]
         counts = sorted({run.items for run in runs})
         if len(counts) < 2:
             continue
@@ -251,7 +256,7 @@ def sizes(book: Book) -> str:
             label=f"{title}: requests per second by number of items",
             under="items in the table",
         )
-        shown.append(markup.panel(title, drawing, "requests/s"))
+        shown.append(markup.panel(title, drawing, f"requests/s at {wanted} connections"))
     return markup.panels(
         "sizes",
         "Requests per second as the table grows (each step of the axis is a factor): a level "

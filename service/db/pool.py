@@ -1,8 +1,8 @@
 """Our own pool: few raw connections, last in first out, each holding its statements prepared.
 
 asyncpg's pool would drop every prepared statement at release, run a reset query and start a task:
-a held prepared statement costs a third of its CPU (research/performance.md 1.3; bench/read_one.py
-repeats it). No reset query is safe because no statement of ours alters the session, which
+a held prepared statement costs a third of its CPU (research/performance.md 1.3; bench/ repeats
+it). No reset query is safe because no statement of ours alters the session, which
 tests/test_statements.py keeps true.
 """
 

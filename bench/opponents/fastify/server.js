@@ -2,7 +2,7 @@
 // goes, prepared statements (postgres.js pipelines them by itself), no logger, one process per
 // worker by node:cluster.
 //
-//     PORT=8000 WORKERS=1 NODE_ENV=production node server.js
+//     PORT=8000 WORKERS=1 POOL=10 NODE_ENV=production node server.js
 
 import cluster from 'node:cluster'
 import Ajv from 'ajv'
@@ -15,7 +15,7 @@ const port = Number(process.env.PORT ?? 8000)
 async function serve () {
   const sql = postgres({
     ...address(process.env.DATABASE_URL),
-    max: 10,
+    max: Number(process.env.POOL ?? 10),
     types: {
       // Both fit a JavaScript number here; by themselves they would be strings.
       bigint: { to: 20, from: [20], serialize: String, parse: Number },
