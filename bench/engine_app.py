@@ -26,6 +26,8 @@ settings = Settings.load()
 class EngineDatabase:
     """Runs a statement as SQLAlchemy does: a pooled connection, the Core statement, its rows."""
 
+    batching = False
+
     def __init__(self, url: str) -> None:
         isolation = os.environ.get("ENGINE_ISOLATION")
         options = {"isolation_level": isolation} if isolation else {}

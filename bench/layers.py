@@ -7,6 +7,7 @@ add up to the whole, which stands beside them.
 """
 
 import asyncio
+import itertools
 import statistics
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -75,18 +76,19 @@ def _of(
 
 async def _inside(on: Stage, workload: str) -> dict[str, list[float]]:
     settings = Settings(database_url=on.database_url)
-    hot = [statements.by_id, statements.add]
+    hot = (*statements.by_id.hot, *statements.add.hot)
     db = Database(on.database_url, size=4, statements=hot)
+    ids = itertools.cycle(range(1, 1001))
     await db.open()
     try:
-        item = await statements.by_id.only(db, 1)
+        item = await statements.by_id.get(db, 1)
         found = {"routing": await _routing(db, settings)}
         if workload == "create":
             found["decode"] = _timed(lambda: new_item.decode(BODY))
             values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
-            found["statement"] = await _statement(lambda: statements.add.only(db, *values))
+            found["statement"] = await _statement(lambda: statements.add.run(db, values))
         else:
-            found["statement"] = await _statement(lambda: statements.by_id.only(db, 1))
+            found["statement"] = await _statement(lambda: statements.by_id.get(db, next(ids)))
         found["encode"] = _timed(lambda: encode(item))
     finally:
         await db.close()
@@ -131,7 +133,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     return found
 
 
-async def _statement(call: Callable[[], Awaitable[Item]]) -> list[float]:
+async def _statement(call: Callable[[], Awaitable[Item | None]]) -> list[float]:
     async def one_after_another() -> None:
         for _ in range(TURNS // AT_ONCE):
             await call()

@@ -36,6 +36,7 @@ def create_app(settings: Settings) -> ASGIApp:
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,
+            batching=settings.batching == "on",
         )
         await db.open()
         # What the imports made lives for ever: no collection need look at it again.

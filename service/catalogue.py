@@ -107,6 +107,9 @@ KINDS: dict[str, type] = {
     "numeric": Decimal,
     "timestamptz": datetime,
     "int8[]": list[int],
+    "bool[]": list[bool],
+    "numeric[]": list[Decimal],
+    "text[]": list[str],
 }
 EXAMPLES: dict[str, object] = {
     "int8": 1,
@@ -114,6 +117,9 @@ EXAMPLES: dict[str, object] = {
     "numeric": Decimal(10),
     "timestamptz": datetime(2026, 1, 1, tzinfo=UTC),
     "int8[]": [1],
+    "bool[]": [True],
+    "numeric[]": [Decimal(10)],
+    "text[]": ["sample"],
 }
 
 

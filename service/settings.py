@@ -48,6 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data: Text = ".data"
     auth: Literal["off"] | None = None
     pool: Count | Literal["none"] = 4
+    batching: Literal["on", "off"] = "on"
     statement_timeout_ms: Milliseconds = 2000
     queue_limit: Queue = 10_000
     body_limit: Bytes = 1_048_576

@@ -6,11 +6,22 @@
 -- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id
 INSERT INTO items (sku, name, description, price, is_active, owner_id) VALUES ($1::VARCHAR, $2::VARCHAR, $3::VARCHAR, $4::NUMERIC, $5::BOOLEAN, $6::BIGINT) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
+-- items.add_many
+-- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
+INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT anon_1.sku, anon_1.name, anon_1.description, anon_1.price, anon_1.is_active, anon_1.owner_id
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n) ORDER BY anon_1.n RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
 -- items.by_id
 -- $1 id
 SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at
 FROM items
 WHERE items.id = $1::BIGINT;
+
+-- items.by_id_many
+-- $1 keys
+SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]);
 
 -- items.owner_exists
 -- $1 id
@@ -77,6 +88,10 @@ changed AS
 (DELETE FROM items WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.change_many
+-- $1 ids, $2 versions, $3 softs, $4 set_skus, $5 new_skus, $6 set_names, $7 new_names, $8 set_descriptions, $9 new_descriptions, $10 set_prices, $11 new_prices, $12 set_is_actives, $13 new_is_actives, $14 set_owner_ids, $15 new_owner_ids
+UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku END, name=CASE WHEN anon_1.set_name THEN anon_1.new_name ELSE items.name END, description=CASE WHEN anon_1.set_description THEN anon_1.new_description ELSE items.description END, price=CASE WHEN anon_1.set_price THEN anon_1.new_price ELSE items.price END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE items.is_active END, owner_id=CASE WHEN anon_1.set_owner_id THEN anon_1.new_owner_id ELSE items.owner_id END, version=(items.version + CAST(NOT anon_1.soft OR items.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR items.is_active) THEN now() ELSE items.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::NUMERIC[], $12::BOOLEAN[], $13::BOOLEAN[], $14::BOOLEAN[], $15::BIGINT[]) WITH ORDINALITY AS anon_1(id, version, soft, set_sku, new_sku, set_name, new_name, set_description, new_description, set_price, new_price, set_is_active, new_is_active, set_owner_id, new_owner_id, n) WHERE items.id = anon_1.id AND coalesce(items.version = anon_1.version, true) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.page
 -- $1 limit, $2 offset
@@ -340,11 +355,22 @@ FROM items ORDER BY items.id ASC
 -- $1 email, $2 username, $3 full_name, $4 role, $5 is_active
 INSERT INTO users (email, username, full_name, role, is_active) VALUES ($1::VARCHAR, $2::VARCHAR, $3::VARCHAR, $4::VARCHAR, $5::BOOLEAN) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
+-- users.add_many
+-- $1 emails, $2 usernames, $3 full_names, $4 roles, $5 is_actives
+INSERT INTO users (email, username, full_name, role, is_active) SELECT anon_1.email, anon_1.username, anon_1.full_name, anon_1.role, anon_1.is_active
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n) ORDER BY anon_1.n RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
 -- users.by_id
 -- $1 id
 SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at
 FROM users
 WHERE users.id = $1::BIGINT;
+
+-- users.by_id_many
+-- $1 keys
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at
+FROM users
+WHERE users.id = ANY ($1::BIGINT[]);
 
 -- users.replace
 -- $1 email, $2 username, $3 full_name, $4 role, $5 is_active, $6 id
@@ -405,6 +431,10 @@ changed AS
 (DELETE FROM users WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.change_many
+-- $1 ids, $2 versions, $3 softs, $4 set_emails, $5 new_emails, $6 set_usernames, $7 new_usernames, $8 set_full_names, $9 new_full_names, $10 set_roles, $11 new_roles, $12 set_is_actives, $13 new_is_actives
+UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE users.email END, username=CASE WHEN anon_1.set_username THEN anon_1.new_username ELSE users.username END, full_name=CASE WHEN anon_1.set_full_name THEN anon_1.new_full_name ELSE users.full_name END, role=CASE WHEN anon_1.set_role THEN anon_1.new_role ELSE users.role END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE users.is_active END, version=(users.version + CAST(NOT anon_1.soft OR users.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR users.is_active) THEN now() ELSE users.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::TEXT[], $12::BOOLEAN[], $13::BOOLEAN[]) WITH ORDINALITY AS anon_1(id, version, soft, set_email, new_email, set_username, new_username, set_full_name, new_full_name, set_role, new_role, set_is_active, new_is_active, n) WHERE users.id = anon_1.id AND coalesce(users.version = anon_1.version, true) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.page
 -- $1 limit, $2 offset

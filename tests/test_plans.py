@@ -27,6 +27,9 @@ EXAMPLES: dict[str, str] = {
     "character varying": "'%lamp 77%'",
     "timestamp with time zone": f"'{datetime(2026, 1, 1, 1, tzinfo=UTC)}'",
     "bigint[]": "'{1}'",
+    "boolean[]": "'{true}'",
+    "numeric[]": "'{10}'",
+    "text[]": "'{Lamp}'",
 }
 
 SORTED = {
@@ -62,8 +65,11 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
         for write in ("replace", "change", "deactivate", "remove")
         for guard in ("", "_if")
     ),
-    ("items.by_id", "items_pkey"),
-    ("users.by_id", "users_pkey"),
+    *(
+        (f"{table}.{many}", f"{table}_pkey")
+        for table in ("items", "users")
+        for many in ("by_id", "by_id_many", "change_many")
+    ),
     ("items.owner_exists", "users_pkey"),
     *lists(),
     # Filters that have an index of their own.

@@ -63,7 +63,7 @@ async def problem_of(work: Any) -> Problem:
 async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: str) -> None:
     async with opened(database_url, size=1, statements=items.hot) as db:
         await asyncio.sleep(0.3)
-        item = await items.add.only(db, *NEW)
+        item = await items.add.run(db, NEW)
         assert datetime.now(UTC) - item.created_at < timedelta(seconds=0.25)
     async with opened(database_url, size=2, statements=items.hot):
         other = await asyncpg.connect(database_url)
@@ -74,7 +74,7 @@ async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: s
 async def test_hot_statements_are_prepared_once_per_connection(database_url: str) -> None:
     held = select(func.count()).select_from(table("pg_prepared_statements"))
     count = Statement("test.count", int, held)
-    async with opened(database_url, size=1, statements=(items.by_id, count)) as db:
+    async with opened(database_url, size=1, statements=(items.by_id.single, count)) as db:
         for _ in range(10):
             await items.by_id.get(db, 1)
         assert await count.one(db) == 2
@@ -168,7 +168,7 @@ async def test_idle_connections_that_the_server_closed_are_replaced_unseen(
             await other.fetchval("SELECT pg_terminate_backend($1)", backend)
         await other.close()
         assert await pid.one(db) not in before
-        assert (await items.add.only(db, *NEW)).name == "Widget"
+        assert (await items.add.run(db, NEW)).name == "Widget"
 
 
 async def test_a_read_whose_connection_is_lost_is_tried_once_more(database_url: str) -> None:
@@ -188,7 +188,7 @@ async def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(database_
         backend = await pid.one(db)
         other = await asyncpg.connect(database_url)
         await other.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
-        write = asyncio.create_task(items.add.only(db, *NEW))
+        write = asyncio.create_task(items.add.run(db, NEW))
         await asyncio.sleep(0.1)
         await other.fetchval("SELECT pg_terminate_backend($1)", backend)
         await other.execute("ROLLBACK")
@@ -215,7 +215,7 @@ async def test_a_plan_that_a_migration_made_stale_is_made_anew(
 async def test_a_mistake_of_ours_is_a_500_and_keeps_the_connection(database_url: str) -> None:
     async with opened(database_url, size=1, statements=items.hot) as db:
         before = await pid.one(db)
-        problem = await problem_of(db.fetch(items.by_id, []))
+        problem = await problem_of(db.fetch(items.by_id.single, []))
         assert isinstance(problem, Failed)
         assert "argument" not in problem.detail
         assert await pid.one(db) == before

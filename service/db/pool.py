@@ -12,7 +12,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from time import perf_counter
 from typing import Any
 
@@ -64,6 +64,7 @@ class Database:
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
         slow_query: seconds above which a statement is logged.
+        batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
     """
 
     def __init__(
@@ -75,12 +76,15 @@ class Database:
         statement_timeout: float = 2.0,
         queue_limit: int = 10_000,
         slow_query: float = 0.2,
+        batching: bool = True,
     ) -> None:
         self.url = url
         self.size = size
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
         self.slow_query = slow_query
+        self.batching = batching
+        self.lanes: dict[object, Any] = {}
         self._hot = [statement for statement in statements if statement.prepare]
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
@@ -269,8 +273,12 @@ class Database:
             self._opening += 1
             self._spawn(self._open_again(), self._tasks)
 
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in the background, for nobody's account, until we close."""
+        self._spawn(work, self._tasks)
+
     def _spawn(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=Context())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

@@ -1,6 +1,7 @@
-"""Writes of one row: replace, change, deactivate and remove, each also guarded by a version."""
+"""Writes of a row: replace, change, deactivate and remove, each also guarded by a version."""
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import UNSET, Struct
 from sqlalchemy import (
@@ -21,28 +22,57 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
+    or_,
     select,
     true,
     update,
 )
 
+from service.db.batch import WRITES, unnested
+from service.db.lane import Lane, Member, halving
+from service.db.pool import Database
 from service.db.statement import Runner, Statement, binds, columns
 
 Row = TypeVar("Row", bound=Struct)
 
 
 class Write(Generic[Row]):
-    """A write of the row with `id`, as two statements: plain, and only at one of `versions`."""
+    """A write of the row with `id`, as two statements: plain, and only at one of `versions`.
 
-    def __init__(self, name: str, row: type[Row], table: Table, core: Update | Delete) -> None:
+    `merged` gives it as a change for `Writes.many`, from its own arguments; None if it is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        row: type[Row],
+        table: Table,
+        core: Update | Delete,
+        *,
+        among: "Writes[Row]",
+        merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
+    ) -> None:
         returning: Any = core.returning(*columns(row, table))
         self.plain = Statement(name, row, returning)
         self.guarded = Statement(f"{name}_if", row, _guarded(returning, table), extra=("found",))
+        self.among = among
+        self.merged = merged
 
     async def run(
-        self, db: Runner, versions: list[int] | None, **values: object
+        self, db: Database, versions: list[int] | None, **values: object
     ) -> tuple[Row | None, int | None]:
-        """The row after the write, or None; then the version in its way, if a row was."""
+        """The row after the write, or None; then the version in its way, if a row was.
+
+        Raises:
+            Problem: for this write alone, whoever shared its statement.
+        """
+        return await self.among.run(db, self, versions, values)
+
+    async def alone(
+        self, db: Runner, versions: list[int] | None, values: Mapping[str, object]
+    ) -> tuple[Row | None, int | None]:
+        """As `run`, by a statement of its own."""
         if versions is None:
             return await self.plain.one(db, **values), None
         records = await self.guarded.records(db, versions=versions, **values)
@@ -52,6 +82,113 @@ class Write(Generic[Row]):
         if record[0] is None:
             return None, record["found"]
         return self.guarded.row(*record[: self.guarded.width]), None
+
+
+class _Asked(NamedTuple):
+    """A write that waits."""
+
+    write: Write[Any]
+    versions: list[int] | None
+    values: Mapping[str, Any]
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether `Writes.many` can do it: a change, guarded by one version at most."""
+        return self.write.merged is not None and (self.versions is None or len(self.versions) == 1)
+
+
+class Writes(Generic[Row]):
+    """Every write of a row that there is: replace, change, deactivate, remove.
+
+    They share one lane: those of one row run in the order in which they came, each after the
+    answer to the one before. Changes of different rows share one statement and so one commit,
+    whichever fields each of them sets.
+
+    Args:
+        new: the Struct that a replacement takes.
+        change: the Struct that a change takes, of the same fields.
+    """
+
+    def __init__(
+        self, name: str, row: type[Row], table: Table, new: type[Struct], change: type[Struct]
+    ) -> None:
+        self.fields = change.__struct_fields__
+        self.place = row.__struct_fields__.index("id")
+        self.replace = Write(
+            f"{name}.replace", row, table, replacing(table, new), among=self, merged=self._all
+        )
+        self.change = Write(
+            f"{name}.change", row, table, changing(table, change), among=self, merged=dict
+        )
+        self.deactivate = Write(
+            f"{name}.deactivate", row, table, deactivating(table), among=self, merged=self._inactive
+        )
+        self.remove = Write(f"{name}.remove", row, table, removing(table), among=self)
+        self.many = Statement(f"{name}.change_many", row, merging(table, self.fields, row))
+        singles = (self.replace, self.change, self.deactivate, self.remove)
+        self.hot = (*(half for one in singles for half in (one.plain, one.guarded)), self.many)
+
+    async def run(
+        self,
+        db: Database,
+        write: Write[Row],
+        versions: list[int] | None,
+        values: Mapping[str, object],
+    ) -> tuple[Row | None, int | None]:
+        """See `Write.run`."""
+        if not db.batching:
+            return await write.alone(db, versions, values)
+        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
+        done: tuple[Row | None, int | None] = await lane.run(
+            values["id"], _Asked(write, versions, values)
+        )
+        return done
+
+    def _lane(self, db: Database) -> Lane:
+        async def alone(asked: _Asked) -> tuple[Row | None, int | None]:
+            return await asked.write.alone(db, asked.versions, asked.values)
+
+        async def several(batch: list[Member]) -> None:
+            # In the order of the ids, so that statements of two workers lock rows alike.
+            batch = sorted(batch, key=lambda member: int(member.key))
+            rows = [self._arguments(member.asked) for member in batch]
+            records = await db.fetch(self.many, list(zip(*rows, strict=True)))
+            found = {record[self.place]: self.many.row(*record) for record in records}
+            for member in batch:
+                if member.key in found:
+                    member.answer((found[member.key], None))
+                elif member.asked.versions is None:
+                    member.answer((None, None))
+                else:  # no such row, or at another version: its own statement tells
+                    await halving([member], alone, several)
+
+        async def together(batch: list[Member]) -> None:
+            merged = [member for member in batch if member.asked.mergeable]
+            for member in batch:
+                if not member.asked.mergeable:
+                    await halving([member], alone, several)
+            if merged:
+                await halving(merged, alone, several)
+
+        return Lane(db, alone, together, ordered=True, most=WRITES)
+
+    def _arguments(self, asked: _Asked) -> list[object]:
+        """One member of the arrays of `many`, in the order of its arguments."""
+        assert asked.write.merged is not None  # noqa: S101 - `mergeable` said so
+        values = asked.write.merged(asked.values)
+        version = asked.versions[0] if asked.versions else None
+        given = {"soft": False, **values, "version": version}
+        return [given[name.removesuffix("s")] for name in self.many.names]
+
+    def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:
+        set_ = {f"set_{name}": True for name in self.fields}
+        return {"id": values["id"], **set_, **{f"new_{n}": values[n] for n in self.fields}}
+
+    def _inactive(self, values: Mapping[str, Any]) -> Mapping[str, object]:
+        keep: dict[str, object] = {f"set_{name}": False for name in self.fields}
+        keep |= {f"new_{name}": None for name in self.fields}
+        inactive = {"set_is_active": True, "new_is_active": False, "soft": True}
+        return {"id": values["id"], **keep, **inactive}
 
 
 def replacing(table: Table, new: type[Struct]) -> Update:
@@ -88,6 +225,36 @@ def change_values(change: Struct) -> dict[str, object]:
         values[f"set_{name}"] = present
         values[f"new_{name}"] = value if present else None
     return values if changes else {}
+
+
+def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> Any:
+    """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
+
+    Beside them `ids`, `versions` (null where any will do) and `softs`: whether it is a soft delete,
+    which leaves the version of an inactive row as it is.
+    """
+    kinds: dict[str, Any] = {"id": BigInteger(), "version": BigInteger(), "soft": Boolean()}
+    for name in fields:
+        kinds |= {f"set_{name}": Boolean(), f"new_{name}": table.c[name].type}
+    given = unnested(kinds)
+    values: dict[str, ColumnElement[Any]] = {
+        name: case((given.c[f"set_{name}"], given.c[f"new_{name}"]), else_=table.c[name])
+        for name in fields
+    }
+    moved = or_(not_(given.c.soft), table.c.is_active)
+    return (
+        update(table)
+        .values(
+            **values,
+            version=table.c.version + cast(moved, Integer),
+            updated_at=case((moved, func.now()), else_=table.c.updated_at),
+        )
+        .where(
+            table.c.id == given.c.id,
+            func.coalesce(table.c.version == given.c.version, true()),
+        )
+        .returning(*columns(row, table))
+    )
 
 
 def deactivating(table: Table) -> Update:

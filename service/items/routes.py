@@ -45,14 +45,14 @@ async def read_item(request: Request) -> Reply:
 async def replace_item(request: Request) -> Reply:
     item_id = request.row_id()
     new = structs.asdict(await request.body(new_item))
-    return _shown(await conditional.write(request, statements.replace, item_id, **new))
+    return _shown(await conditional.write(request, statements.writes.replace, item_id, **new))
 
 
 async def change_item(request: Request) -> Reply:
     item_id = request.row_id()
     values = change_values(await request.body(item_change))
     if values:
-        return _shown(await conditional.write(request, statements.change, item_id, **values))
+        return _shown(await conditional.write(request, statements.writes.change, item_id, **values))
     match = conditional.if_match(request.header(b"if-match"))
     item = await statements.by_id.get(request.db, item_id)
     if item is None or (match is not None and not match.allows(item.version)):
@@ -63,9 +63,9 @@ async def change_item(request: Request) -> Reply:
 async def delete_item(request: Request) -> Reply:
     item_id = request.row_id()
     if request.query(delete_query).permanent:
-        await conditional.write(request, statements.remove, item_id)
+        await conditional.write(request, statements.writes.remove, item_id)
         return Reply(status=204)
-    return _shown(await conditional.write(request, statements.deactivate, item_id))
+    return _shown(await conditional.write(request, statements.writes.deactivate, item_id))
 
 
 async def list_owned_items(request: Request) -> Reply:
@@ -91,7 +91,7 @@ async def create_owned_item(request: Request) -> Reply:
 
 
 async def _add(request: Request, new: NewItem) -> Reply:
-    item = await statements.add.only(request.db, *structs.astuple(new))
+    item = await statements.add.run(request.db, structs.astuple(new))
     return Reply(encode(item), 201, (*_headers(item), (b"location", b"/items/%d" % item.id)))
 
 

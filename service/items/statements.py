@@ -2,31 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, and_, bindparam, insert, literal_column, not_, select
+from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
+from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Bound, Choice, Listing, containing
-from service.db.statement import Statement, binds, columns
-from service.db.writes import Write, changing, deactivating, removing, replacing
+from service.db.statement import Statement
+from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, NewItem
 from service.tables import PRICE_LIMIT, item_name, item_price, items, users
 
-item = columns(Item, items)
-
-add = Statement(
-    "items.add",
-    Item,
-    insert(items).values(binds(NewItem, items)).returning(*item),
-    order=NewItem.__struct_fields__,
-)
-
-by_id = Statement(
-    "items.by_id", Item, select(*item).where(items.c.id == bindparam("id")), order=("id",)
-)
-
-replace = Write("items.replace", Item, items, replacing(items, NewItem))
-change = Write("items.change", Item, items, changing(items, ItemChange))
-deactivate = Write("items.deactivate", Item, items, deactivating(items))
-remove = Write("items.remove", Item, items, removing(items))
+add = GroupCommit("items.add", Item, items, NewItem)
+by_id = Coalesce("items.by_id", Item, items)
+writes = Writes("items", Item, items, NewItem, ItemChange)
 
 listing = Listing(
     "items",
@@ -57,10 +44,4 @@ owner_exists = Statement(
     order=("id",),
 )
 
-writes: tuple[Write[Any], ...] = (replace, change, deactivate, remove)
-hot: tuple[Statement[Any], ...] = (
-    add,
-    by_id,
-    owner_exists,
-    *(half for write in writes for half in (write.plain, write.guarded)),
-)
+hot: tuple[Statement[Any], ...] = (*add.hot, *by_id.hot, owner_exists, *writes.hot)

@@ -22,7 +22,7 @@ async def list_users(request: Request) -> Reply:
 
 
 async def create_user(request: Request) -> Reply:
-    user = await statements.add.only(request.db, *structs.astuple(await request.body(new_user)))
+    user = await statements.add.run(request.db, structs.astuple(await request.body(new_user)))
     return Reply(encode(user), 201, (*_headers(user), (b"location", b"/users/%d" % user.id)))
 
 
@@ -38,14 +38,14 @@ async def read_user(request: Request) -> Reply:
 async def replace_user(request: Request) -> Reply:
     user_id = request.row_id()
     new = structs.asdict(await request.body(new_user))
-    return _shown(await conditional.write(request, statements.replace, user_id, **new))
+    return _shown(await conditional.write(request, statements.writes.replace, user_id, **new))
 
 
 async def change_user(request: Request) -> Reply:
     user_id = request.row_id()
     values = change_values(await request.body(user_change))
     if values:
-        return _shown(await conditional.write(request, statements.change, user_id, **values))
+        return _shown(await conditional.write(request, statements.writes.change, user_id, **values))
     match = conditional.if_match(request.header(b"if-match"))
     user = await statements.by_id.get(request.db, user_id)
     if user is None or (match is not None and not match.allows(user.version)):
@@ -56,9 +56,9 @@ async def change_user(request: Request) -> Reply:
 async def delete_user(request: Request) -> Reply:
     user_id = request.row_id()
     if request.query(delete_query).permanent:
-        await conditional.write(request, statements.remove, user_id)
+        await conditional.write(request, statements.writes.remove, user_id)
         return Reply(status=204)
-    return _shown(await conditional.write(request, statements.deactivate, user_id))
+    return _shown(await conditional.write(request, statements.writes.deactivate, user_id))
 
 
 def _shown(user: User) -> Reply:

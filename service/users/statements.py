@@ -2,31 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import Text, bindparam, insert, literal_column, not_, or_, select
+from sqlalchemy import Text, bindparam, literal_column, not_, or_
 
+from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Bound, Choice, Listing, containing
-from service.db.statement import Statement, binds, columns
-from service.db.writes import Write, changing, deactivating, removing, replacing
+from service.db.statement import Statement
+from service.db.writes import Writes
 from service.tables import username, users
 from service.users.structs import NewUser, User, UserChange, UserSummary
 
-user = columns(User, users)
-
-add = Statement(
-    "users.add",
-    User,
-    insert(users).values(binds(NewUser, users)).returning(*user),
-    order=NewUser.__struct_fields__,
-)
-
-by_id = Statement(
-    "users.by_id", User, select(*user).where(users.c.id == bindparam("id")), order=("id",)
-)
-
-replace = Write("users.replace", User, users, replacing(users, NewUser))
-change = Write("users.change", User, users, changing(users, UserChange))
-deactivate = Write("users.deactivate", User, users, deactivating(users))
-remove = Write("users.remove", User, users, removing(users))
+add = GroupCommit("users.add", User, users, NewUser)
+by_id = Coalesce("users.by_id", User, users)
+writes = Writes("users", User, users, NewUser, UserChange)
 
 _pattern = bindparam("q", type_=Text)
 listing = Listing(
@@ -51,9 +38,4 @@ listing = Listing(
     },
 )
 
-writes: tuple[Write[Any], ...] = (replace, change, deactivate, remove)
-hot: tuple[Statement[Any], ...] = (
-    add,
-    by_id,
-    *(half for write in writes for half in (write.plain, write.guarded)),
-)
+hot: tuple[Statement[Any], ...] = (*add.hot, *by_id.hot, *writes.hot)

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from service.db.batch import single_flight
 from service.db.keyset import Listing, Total
 from service.errors import FieldError, Invalid
 from service.web.endpoint import Request
@@ -77,7 +78,7 @@ async def find(
     else:
         statement = listing.page(query.sort, chosen, total)
         values["offset"] = offset = (number - 1) * query.per_page
-    records = await statement.records(request.db, **values)
+    records = await single_flight(request.db, statement, values)
     counted: int | None = records[0]["total"] if total != "none" else None
     if records and records[0]["id"] is None:  # no rows: the total came alone
         records = []

@@ -1,0 +1,163 @@
+"""Many requests, one statement: coalesced reads and group commit, each in a lane."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import ARRAY, Table, any_, bindparam, column, func, insert, select
+
+from service.db.lane import Lane, Member, halving
+from service.db.pool import Database
+from service.db.statement import Statement, binds, columns
+from service.errors import Problem
+
+Row = TypeVar("Row", bound=Struct)
+
+# Members of a statement at most: what one has to wait for, and what a failure throws back.
+READS, WRITES = 128, 128
+
+
+async def single_flight(
+    db: Database, statement: Statement[Any], values: Mapping[str, object]
+) -> list[Any]:
+    """The records of a read; identical ones that come while it runs share the next run.
+
+    They wait for it instead of sharing what has been sent, for the same reason as `Coalesce`.
+    """
+    args = tuple(values[name] for name in statement.names)
+    if not db.batching:
+        return await db.fetch(statement, args)
+    key = (statement.sql, args)
+    lane = db.lanes.get(key)
+    if lane is None:
+
+        async def alone(_: object) -> list[Any]:
+            return await db.fetch(statement, args)
+
+        async def together(batch: list[Member]) -> None:
+            try:
+                records = await db.fetch(statement, args)
+            except Problem as problem:
+                for member in batch:
+                    member.refuse(problem)
+                return
+            for member in batch:
+                member.answer(records)
+
+        lane = db.lanes[key] = Lane(
+            db,
+            alone,
+            together,
+            ordered=False,
+            most=db.queue_limit,
+            in_flight=1,
+            when_idle=lambda: db.lanes.pop(key, None),
+        )
+    records: list[Any] = await lane.run(None, None)
+    return records
+
+
+class Coalesce(Generic[Row]):
+    """Rows by a unique column: concurrent reads share a statement, and a key asked twice is one.
+
+    A read joins no statement that has been sent, so one that starts after a write was answered sees
+    the write.
+    """
+
+    def __init__(self, name: str, row: type[Row], table: Table, key: str = "id") -> None:
+        rows = select(*columns(row, table))
+        by = table.c[key]
+        wanted = by == any_(bindparam("keys", type_=ARRAY(by.type)))
+        self.single = Statement(name, row, rows.where(by == bindparam(key)), order=(key,))
+        self.many = Statement(f"{name}_many", row, rows.where(wanted), order=("keys",))
+        self.place = row.__struct_fields__.index(key)
+        self.hot = (self.single, self.many)
+
+    async def get(self, db: Database, key: Any) -> Row | None:
+        """The row, or None."""
+        if not db.batching:
+            return await self.single.get(db, key)
+        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
+        found: Row | None = await lane.run(key, key)
+        return found
+
+    def _lane(self, db: Database) -> Lane:
+        async def alone(key: Any) -> Row | None:
+            return await self.single.get(db, key)
+
+        async def together(batch: list[Member]) -> None:
+            keys = list({member.key: None for member in batch})
+            try:
+                if len(keys) == 1:
+                    records = await db.fetch(self.single, keys)
+                else:
+                    records = await db.fetch(self.many, (keys,))
+            except Problem as problem:
+                for member in batch:
+                    member.refuse(problem)
+                return
+            found = {record[self.place]: self.many.row(*record) for record in records}
+            for member in batch:
+                member.answer(found.get(member.key))
+
+        return Lane(db, alone, together, ordered=False, most=READS)
+
+
+class GroupCommit(Generic[Row]):
+    """New rows: concurrent creations share a statement, and so a commit."""
+
+    def __init__(self, name: str, row: type[Row], table: Table, new: type[Struct]) -> None:
+        fields = new.__struct_fields__
+        shown = columns(row, table)
+        self.single = Statement(
+            name, row, insert(table).values(binds(new, table)).returning(*shown), order=fields
+        )
+        given = unnested({field: table.c[field].type for field in fields})
+        rows = select(*(given.c[field] for field in fields)).order_by(given.c.n)
+        # Identities are drawn in that order (https://docs.sqlalchemy.org, "insertmanyvalues", tells
+        # of PostgreSQL's word for it), so the n-th smallest id is the n-th member's, however the
+        # rows come back.
+        self.many = Statement(
+            f"{name}_many",
+            row,
+            insert(table).from_select(fields, rows).returning(*shown),
+            order=tuple(f"{field}s" for field in fields),
+        )
+        self.place = row.__struct_fields__.index("id")
+        self.hot = (self.single, self.many)
+
+    async def run(self, db: Database, values: tuple[object, ...]) -> Row:
+        """The row as it was made; `values` are those of the Struct, in its order.
+
+        Raises:
+            Problem: 409 or 422 for these values alone, whoever shared the statement.
+        """
+        if not db.batching:
+            return await self.single.only(db, *values)
+        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
+        made: Row = await lane.run(None, values)
+        return made
+
+    def _lane(self, db: Database) -> Lane:
+        async def alone(values: tuple[object, ...]) -> Row:
+            return await self.single.only(db, *values)
+
+        async def several(batch: list[Member]) -> None:
+            columns_ = list(zip(*(member.asked for member in batch), strict=True))
+            records = await db.fetch(self.many, columns_)
+            ordered = sorted(records, key=lambda record: record[self.place])
+            for member, record in zip(batch, ordered, strict=True):
+                member.answer(self.many.row(*record))
+
+        async def together(batch: list[Member]) -> None:
+            await halving(batch, alone, several)
+
+        return Lane(db, alone, together, ordered=False, most=WRITES)
+
+
+def unnested(kinds: Mapping[str, Any]) -> Any:
+    """Arrays as rows: a column per name, bound as `<name>s`, and `n`, the place in the arrays."""
+    arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in kinds.items()]
+    names = [column(name, kind) for name, kind in kinds.items()]
+    rows = func.unnest(*arrays).table_valued(*names, with_ordinality="n", name="given")
+    return rows.render_derived()

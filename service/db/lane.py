@@ -1,0 +1,185 @@
+"""A lane: what waits for statements of one kind, and goes together when one returns.
+
+While fewer than `IN_FLIGHT` statements of a kind run, a request runs its own at once, on its own:
+at rest nothing is added. What comes meanwhile waits, and goes in one statement when one returns.
+So batches grow with the load by themselves, and no clock is involved. (As a database groups
+commits; DataLoader does it for reads, by the turn of the loop.)
+
+What waits belongs to nobody: a batch is a task of its own, and who leaves takes only himself away.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+from service.db.pool import Database, timing
+from service.errors import Problem, Unavailable
+
+# Statements of one kind at once. Two keep both us and PostgreSQL at work; more only make the
+# batches smaller.
+IN_FLIGHT = 2
+# Whose members did not fail by a fault of theirs: each gets the answer, and none is tried again.
+COMMON = frozenset({500, 503, 504})
+
+
+class Member:
+    """One request that waits: what it asks, and where its answer goes."""
+
+    __slots__ = ("arrived", "asked", "future", "key")
+
+    def __init__(self, key: Any, asked: Any) -> None:
+        self.key = key
+        self.asked = asked
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.arrived = perf_counter()
+
+    def answer(self, value: object) -> None:
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def refuse(self, problem: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(problem)
+
+
+class Lane:
+    """What waits for statements of one kind on one database, and how many of them run.
+
+    Args:
+        alone: runs one request by its own statement.
+        together: runs several and answers each; it must not raise Problems.
+        ordered: whether requests of one key run one after another, as they came, and so never
+            share a statement; else those of one key are answered as one.
+        most: requests to a statement.
+        in_flight: statements at once.
+        when_idle: called when nothing runs or waits any more.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        alone: Callable[[Any], Awaitable[Any]],
+        together: Callable[[list[Member]], Awaitable[None]],
+        *,
+        ordered: bool,
+        most: int,
+        in_flight: int = IN_FLIGHT,
+        when_idle: Callable[[], object] | None = None,
+    ) -> None:
+        self.db = db
+        self.alone = alone
+        self.together = together
+        self.ordered = ordered
+        self.most = most
+        self.in_flight = in_flight
+        self.when_idle = when_idle
+        self.running = 0
+        self.busy: set[Any] = set()
+        self.waiting: deque[Member] = deque()
+
+    async def run(self, key: Any, asked: Any) -> Any:
+        """The answer to one request, by a statement of its own or a shared one.
+
+        Raises:
+            Problem: what the statement raised; or 503, too many wait or it took too long.
+        """
+        if self.running < self.in_flight and not self.waiting and key not in self.busy:
+            self._begin((key,))
+            try:
+                return await self.alone(asked)
+            finally:
+                self._end((key,))
+        if len(self.waiting) >= self.db.queue_limit:
+            raise Unavailable("too many requests are waiting")
+        member = Member(key, asked)
+        self.waiting.append(member)
+        self._flush()
+        try:
+            return await member.future
+        finally:
+            spent = timing.get()
+            if spent is not None:
+                spent.statements += 1
+                spent.seconds += perf_counter() - member.arrived
+
+    def _begin(self, keys: Sequence[Any]) -> None:
+        self.running += 1
+        if self.ordered:
+            self.busy.update(keys)
+
+    def _end(self, keys: Sequence[Any]) -> None:
+        self.running -= 1
+        if self.ordered:
+            self.busy.difference_update(keys)
+        self._flush()
+        if self.when_idle is not None and not self.running and not self.waiting:
+            self.when_idle()
+
+    def _flush(self) -> None:
+        while self.waiting and self.running < self.in_flight:
+            batch = self._take()
+            if not batch:
+                return
+            self._begin([member.key for member in batch])
+            self.db.spawn(self._run(batch))
+
+    def _take(self) -> list[Member]:
+        """The next to go together: as they came, but none whose turn has not come yet."""
+        batch: list[Member] = []
+        kept: deque[Member] = deque()
+        passed = set(self.busy)
+        too_old = perf_counter() - self.db.statement_timeout
+        while self.waiting and len(batch) < self.most:
+            member = self.waiting.popleft()
+            if member.future.done():  # it has left
+                continue
+            if member.arrived < too_old:
+                member.refuse(Unavailable("the database is behind"))
+            elif self.ordered and member.key in passed:
+                kept.append(member)
+            else:
+                batch.append(member)
+                if self.ordered:
+                    passed.add(member.key)
+        kept.extend(self.waiting)
+        self.waiting = kept
+        return batch
+
+    async def _run(self, batch: list[Member]) -> None:
+        try:
+            await self.together(batch)
+        except asyncio.CancelledError:
+            for member in batch:
+                member.refuse(Unavailable("shutting down: outcome unknown"))
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug is told to all who wait, not to nobody
+            for member in batch:
+                member.refuse(error)
+        finally:
+            self._end([member.key for member in batch])
+
+
+async def halving(
+    batch: list[Member],
+    alone: Callable[[Any], Awaitable[Any]],
+    several: Callable[[list[Member]], Awaitable[None]],
+) -> None:
+    """Run a batch; when a row of it is refused nothing was written, so each half goes by itself.
+
+    In the end only the guilty are refused, in two statements per level: 14 for one in 128.
+    """
+    try:
+        if len(batch) == 1:
+            batch[0].answer(await alone(batch[0].asked))
+        else:
+            await several(batch)
+    except Problem as problem:
+        if len(batch) == 1 or problem.status in COMMON:
+            for member in batch:
+                member.refuse(problem)
+            return
+        middle = len(batch) // 2
+        await halving(batch[:middle], alone, several)
+        await halving(batch[middle:], alone, several)

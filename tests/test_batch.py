@@ -1,0 +1,558 @@
+"""Many requests, one statement: each gets its own answer, and what was answered is true."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from conftest import Query
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.db import batch
+from service.db.lane import IN_FLIGHT
+from service.db.pool import Database
+from service.db.statement import Statement
+from service.db.writes import change_values
+from service.errors import Conflict, Problem, Unavailable
+from service.items import statements as items
+from service.items.structs import Item, ItemChange
+from service.users import statements as users
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=("on", "off"))
+def batching(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "on")
+
+
+class Watched(Database):
+    """Counts the statements that it runs, and can hold back their answers."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ran: list[tuple[str, int]] = []
+        self.hold: asyncio.Event | None = None
+
+    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        first: Any = args[0] if args else ()
+        size = len(first) if isinstance(first, list | tuple) else 1
+        self.ran.append((statement.name, size))
+        found = await super().fetch(statement, args)
+        if self.hold is not None:
+            await self.hold.wait()
+        return found
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Watched]:
+    db = Watched(url, statements=items.hot, **options)
+    await db.open()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+@pytest.fixture
+def url(sql: Query, database_url: str) -> str:
+    sql("TRUNCATE items, users RESTART IDENTITY")
+    return database_url
+
+
+async def ask(url: str, text: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(text)
+    finally:
+        await connection.close()
+
+
+def new(name: str, sku: str | None = None, owner: int | None = None) -> tuple[object, ...]:
+    return (sku, name, None, Decimal("1.5"), True, owner)
+
+
+async def change(
+    db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
+) -> Any:
+    values = change_values(ItemChange(**fields))
+    return await items.writes.change.run(db, versions, id=item_id, **values)
+
+
+async def settled(work: list[Any]) -> list[Any]:
+    return await asyncio.gather(*work, return_exceptions=True)
+
+
+# Reads.
+
+
+async def test_reads_that_meet_share_statements(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 300) n")
+    async with opened(url) as db:
+        found = await asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 311)))
+        assert [one and one.name for one in found] == [
+            *(f"Item {n}" for n in range(1, 301)),
+            *[None] * 10,
+        ]
+        assert len(db.ran) <= 6
+        assert max(size for _, size in db.ran) == batch.READS
+
+
+async def test_a_read_alone_is_a_statement_of_its_own(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) VALUES ('One')")
+    async with opened(url) as db:
+        for _ in range(3):
+            assert await items.by_id.get(db, 1)
+        assert db.ran == [("items.by_id", 1)] * 3
+
+
+async def test_a_key_asked_twice_is_one_key(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 2) n")
+    async with opened(url) as db:
+        found = await asyncio.gather(*(items.by_id.get(db, 1 + n % 2) for n in range(100)))
+        assert Counter(one.name for one in found if one) == {"Item 1": 50, "Item 2": 50}
+        assert sum(size for _, size in db.ran) <= 4
+
+
+async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
+    """It waits for those under way, but takes nothing from them."""
+    await ask(url, "INSERT INTO items (name) VALUES ('Before')")
+    async with opened(url) as db:
+        db.hold = asyncio.Event()
+        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(IN_FLIGHT)]
+        await asyncio.sleep(0.1)
+        await ask(url, "UPDATE items SET name = 'After'")
+        late = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        db.hold.set()
+        assert {one.name for one in await asyncio.gather(*early) if one} == {"Before"}
+        assert {one.name for one in await asyncio.gather(*late) if one} == {"After"}
+
+
+async def test_identical_lists_that_meet_share_a_statement(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
+    page = items.listing.page("id", (), "exact")
+    first, second = {"limit": 11, "offset": 0}, {"limit": 11, "offset": 10}
+    async with opened(url) as db:
+        work = [batch.single_flight(db, page, one) for one in (first, second) * 20]
+        found = await asyncio.gather(*work)
+        assert len(db.ran) == 4
+        assert [records[0]["id"] for records in found] == [1, 11] * 20
+        assert not db.lanes
+
+
+async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:
+    page, values = items.listing.page("id", (), "exact"), {"limit": 11, "offset": 0}
+    async with opened(url) as db:
+        db.hold = asyncio.Event()
+        early = asyncio.create_task(batch.single_flight(db, page, values))
+        await asyncio.sleep(0.1)
+        await ask(url, "INSERT INTO items (name) VALUES ('New')")
+        late = [asyncio.create_task(batch.single_flight(db, page, values)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        db.hold.set()
+        assert (await early)[0]["total"] == 0
+        assert [records[0]["total"] for records in await asyncio.gather(*late)] == [1] * 3
+
+
+# Creations.
+
+
+async def test_each_creation_gets_its_own_row(url: str, batching: bool) -> None:
+    names = [f"Widget {n}" for n in range(400)]
+    random.Random(1).shuffle(names)
+    async with opened(url, batching=batching) as db:
+        made = await asyncio.gather(*(items.add.run(db, new(name)) for name in names))
+        assert [one.name for one in made] == names
+        assert len({one.id for one in made}) == 400
+        assert (len(db.ran) < 20) == batching
+    stored = {row["id"]: row["name"] for row in await ask(url, "SELECT id, name FROM items")}
+    assert stored == {one.id: one.name for one in made}
+
+
+async def test_a_bad_row_fails_alone(url: str, batching: bool) -> None:
+    await ask(url, "INSERT INTO items (name, sku) VALUES ('Here', 'taken')")
+    wanted = [new(f"Good {n}") for n in range(100)]
+    wanted[7] = new("Bad sku", sku="taken")
+    wanted[50] = new("Bad owner", owner=99)
+    wanted[51] = new("Twin", sku="twin")
+    wanted[93] = new("Twin", sku="twin")
+    async with opened(url, batching=batching) as db:
+        found = await settled([items.add.run(db, values) for values in wanted])
+    bad = {n: one for n, one in enumerate(found) if isinstance(one, BaseException)}
+    assert {7, 50} < set(bad)
+    assert len(bad) == 3
+    assert len({51, 93} & set(bad)) == 1
+    for problem in bad.values():
+        assert isinstance(problem, Conflict)
+    assert [error.field for error in bad[7].errors] == ["sku"]  # type: ignore[attr-defined]  # a Conflict
+    assert [error.field for error in bad[50].errors] == ["owner_id"]  # type: ignore[attr-defined]  # as above
+    assert (await ask(url, "SELECT count(*) FROM items"))[0][0] == 1 + 97
+
+
+# Changes.
+
+
+async def test_changes_of_one_row_apply_in_order(url: str, batching: bool) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 5) n")
+    async with opened(url) as db:
+        found = await asyncio.gather(
+            *(change(db, 1 + n % 5, name=f"Change {n}") for n in range(200))
+        )
+    for item_id in range(1, 6):
+        mine = [row for row, _ in found if row.id == item_id]
+        assert [row.version for row in mine] == list(range(2, 42))
+        assert [row.name for row in mine] == [f"Change {n}" for n in range(item_id - 1, 200, 5)]
+    stored = await ask(url, "SELECT name, version FROM items ORDER BY id")
+    assert [tuple(row) for row in stored] == [(f"Change {n}", 41) for n in range(195, 200)]
+
+
+async def test_any_set_of_fields_shares_a_statement(url: str) -> None:
+    await ask(url, "INSERT INTO items (name, price) SELECT 'Item', 1 FROM generate_series(1, 100)")
+    async with opened(url) as db:
+        work: list[Any] = []
+        for n in range(1, 101, 4):
+            work += [
+                change(db, n, name="Named"),
+                change(db, n + 1, price=None, description="Cleared"),
+                items.writes.deactivate.run(db, None, id=n + 2),
+                items.writes.replace.run(
+                    db, None, id=n + 3, sku=None, name="Whole", description=None,
+                    price=Decimal(7), is_active=True, owner_id=None,
+                ),
+            ]  # fmt: skip
+        found = [row for row, _ in await asyncio.gather(*work)]
+        assert len(db.ran) <= 5
+    for n, row in enumerate(found):
+        assert row.id == n + 1
+        assert row.version == 2
+    kinds = [(row.name, row.price, row.description, row.is_active) for row in found[:4]]
+    assert kinds == [
+        ("Named", 1, None, True),
+        ("Item", None, "Cleared", True),
+        ("Item", 1, None, False),
+        ("Whole", 7, None, True),
+    ]
+    for n, row in enumerate(found):
+        assert (row.name, row.price, row.description, row.is_active) == kinds[n % 4]
+
+
+async def test_twice_inactive_is_once_in_company_too(url: str) -> None:
+    await ask(
+        url,
+        "INSERT INTO items (name, is_active) SELECT 'Item', n > 5 FROM generate_series(1, 10) n",
+    )
+    async with opened(url) as db:
+        found = await asyncio.gather(
+            *(items.writes.deactivate.run(db, None, id=n) for n in range(1, 11))
+        )
+    assert [row.version for row, _ in found if row] == [1] * 5 + [2] * 5
+    assert [row.updated_at is None for row, _ in found if row] == [True] * 5 + [False] * 5
+
+
+async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> None:
+    await ask(
+        url, "INSERT INTO items (name, version) SELECT 'Item', n FROM generate_series(1, 40) n"
+    )
+    async with opened(url, batching=batching) as db:
+        found = await asyncio.gather(
+            *(change(db, n, [n], name="Right") for n in range(1, 11)),
+            *(change(db, n, [1], name="Stale") for n in range(11, 21)),
+            *(change(db, n, [1, n], name="Either") for n in range(21, 31)),
+            *(change(db, n, [], name="Never") for n in range(31, 41)),
+            *(change(db, n, [1], name="Missing") for n in range(41, 46)),
+            *(change(db, n, name="Missing") for n in range(46, 51)),
+        )
+    assert [row.version for row, _ in found[:10]] == list(range(2, 12))
+    assert found[10:20] == [(None, n) for n in range(11, 21)]
+    assert [row.name for row, _ in found[20:30]] == ["Either"] * 10
+    assert found[30:40] == [(None, n) for n in range(31, 41)]
+    assert found[40:] == [(None, None)] * 10
+
+
+async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:
+    await ask(
+        url,
+        "INSERT INTO items (name, sku) SELECT 'Item', 'sku-' || n FROM generate_series(1, 60) n",
+    )
+    async with opened(url) as db:
+        found = await settled(
+            [
+                change(db, n, None, **({"sku": "sku-60"} if n == 30 else {"name": f"New {n}"}))
+                for n in range(1, 60)
+            ]
+        )
+    assert isinstance(found.pop(29), Conflict)
+    assert [row.version for row, _ in found] == [2] * 58
+    assert (await ask(url, "SELECT count(*) FROM items WHERE version = 2"))[0][0] == 58
+
+
+async def test_a_delete_takes_its_turn_among_changes(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) VALUES ('Item')")
+    async with opened(url) as db:
+        before = [change(db, 1, name=f"Change {n}") for n in range(5)]
+        gone = items.writes.remove.run(db, None, id=1)
+        after = [change(db, 1, name="Late") for _ in range(3)]
+        found = await asyncio.gather(*before, gone, *after)
+    assert [row and row.version for row, _ in found[:6]] == [2, 3, 4, 5, 6, 6]
+    assert found[6:] == [(None, None)] * 3
+
+
+# Trouble.
+
+
+async def test_who_leaves_disturbs_nobody(url: str) -> None:
+    async with opened(url) as db:
+        db.hold = asyncio.Event()
+        tasks = [asyncio.create_task(items.add.run(db, new(f"Item {n}"))) for n in range(50)]
+        await asyncio.sleep(0.1)
+        for task in tasks[10:40]:  # they wait
+            task.cancel()
+        await asyncio.sleep(0.05)
+        db.hold.set()
+        found = await settled(tasks)
+    assert all(isinstance(one, asyncio.CancelledError) for one in found[10:40])
+    names = [one.name for one in (*found[:10], *found[40:])]
+    assert names == [f"Item {n}" for n in (*range(10), *range(40, 50))]
+    assert (await ask(url, "SELECT count(*) FROM items"))[0][0] == 20, (
+        "what was not sent is not written"
+    )
+
+
+async def test_who_leaves_a_batch_that_is_sent_disturbs_nobody(url: str) -> None:
+    locker = await asyncpg.connect(url)
+    async with opened(url) as db:
+        tasks = [asyncio.create_task(items.add.run(db, new(f"Item {n}"))) for n in range(40)]
+        await asyncio.gather(*tasks)
+        await locker.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
+        tasks = [asyncio.create_task(items.add.run(db, new(f"More {n}"))) for n in range(40)]
+        await asyncio.sleep(0.1)
+        await locker.execute("ROLLBACK")
+        await asyncio.sleep(0)
+        for task in tasks[IN_FLIGHT:20]:
+            task.cancel()
+        found = await settled(tasks)
+    assert [one.name for one in found[20:]] == [f"More {n}" for n in range(20, 40)]
+    await locker.close()
+
+
+async def test_a_lost_connection_leaves_the_outcome_open(url: str) -> None:
+    locker = await asyncpg.connect(url)
+    await locker.execute("BEGIN; INSERT INTO items (name, sku) VALUES ('First', 'same')")
+    async with opened(url) as db:
+        tasks = [
+            asyncio.create_task(items.add.run(db, new(f"Item {n}", "same"))) for n in range(30)
+        ]
+        await asyncio.sleep(0.2)
+        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+        kill = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}"
+        for _ in range(3):  # the two alone, then all who waited behind them
+            await ask(url, kill)
+            await asyncio.sleep(0.2)
+        found = await settled(tasks)
+        for problem in found:
+            assert isinstance(problem, Unavailable)
+            assert "outcome unknown" in str(problem.detail)
+        assert len(db.ran) <= 4, "none is tried again"
+        await locker.execute("ROLLBACK")
+        assert (await items.add.run(db, new("Afterwards"))).name == "Afterwards"
+    await locker.close()
+
+
+async def test_a_full_queue_says_so_at_once(url: str) -> None:
+    async with opened(url, queue_limit=5) as db:
+        db.hold = asyncio.Event()
+        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(IN_FLIGHT + 5)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable, match="waiting"):
+            await asyncio.wait_for(items.by_id.get(db, 9), 0.02)
+        db.hold.set()
+        await asyncio.gather(*kept)
+
+
+async def test_who_waited_too_long_is_told(url: str) -> None:
+    async with opened(url, statement_timeout=0.2) as db:
+        db.hold = asyncio.Event()
+        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(IN_FLIGHT)]
+        late = asyncio.create_task(items.by_id.get(db, 9))
+        await asyncio.sleep(0.3)
+        db.hold.set()
+        await asyncio.gather(*first)
+        with pytest.raises(Unavailable, match="behind"):
+            await late
+
+
+async def test_a_deadlock_between_workers_is_tried_again(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 50)")
+    async with opened(url) as one, opened(url) as other:
+        work = [
+            change(db, n, name="Changed")
+            for _ in range(20)
+            for db, order in ((one, range(1, 51)), (other, range(50, 0, -1)))
+            for n in order
+        ]
+        found = await settled(work)
+    problems = [one for one in found if isinstance(one, BaseException)]
+    assert not problems
+    assert {row[0] for row in await ask(url, "SELECT version FROM items")} == {41}
+
+
+async def test_users_are_served_alike(url: str) -> None:
+    async with opened(url) as db:
+        made = await settled(
+            [
+                users.add.run(db, (f"u{n % 95}@example.com", f"user{n}", None, "user", True))
+                for n in range(100)
+            ]
+        )
+        good = [one for one in made if not isinstance(one, Problem)]
+        assert len(good) == 95
+        read = await asyncio.gather(*(users.by_id.get(db, one.id) for one in good))
+        assert read == good
+
+
+# A model: any program of requests, run all at once.
+
+Operation = tuple[str, int, int | None]
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(("read", "change", "change", "guarded", "deactivate", "remove", "add")),
+        st.integers(1, 4),
+        st.one_of(st.none(), st.integers(1, 6)),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+class History:
+    """What a program's requests were answered, and what follows from it."""
+
+    def __init__(self, db: Database, program: list[Operation], delays: random.Random) -> None:
+        self.db = db
+        self.program = program
+        self.delays = delays
+        self.answered = dict.fromkeys(range(1, 5), 1)  # the newest version told of
+        self.states = {(n, 1): "Item" for n in range(1, 5)}
+        self.gone: set[int] = set()
+        self.seen: list[Item] = []
+        self.kinds = Counter(kind for kind, *_ in program)
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._one(n, one) for n, one in enumerate(self.program)))
+
+    async def _one(self, number: int, operation: Operation) -> None:
+        kind, item_id, version = operation
+        for _ in range(self.delays.randint(0, 5)):
+            await asyncio.sleep(0)
+        if kind == "add":
+            made = await items.add.run(self.db, new(f"Made {number}"))
+            assert made.name == f"Made {number}"
+        elif kind == "read":
+            was, was_gone = self.answered[item_id], item_id in self.gone
+            row = await items.by_id.get(self.db, item_id)
+            assert row is not None or self.kinds["remove"]
+            if row is not None:
+                assert not was_gone
+                assert row.version >= was
+                self.seen.append(row)
+        elif kind == "remove":
+            await items.writes.remove.run(self.db, None, id=item_id)
+            self.gone.add(item_id)
+        else:
+            await self._write(kind, item_id, version, f"Change {number}")
+
+    async def _write(self, kind: str, item_id: int, version: int | None, name: str) -> None:
+        was, was_gone = self.answered[item_id], item_id in self.gone
+        versions = [version] if kind == "guarded" and version is not None else None
+        if kind == "deactivate":
+            row, _ = await items.writes.deactivate.run(self.db, None, id=item_id)
+        else:
+            row, found = await change(self.db, item_id, versions, name=name)
+            assert found is None or versions is None or found not in versions
+        if row is None:
+            return
+        assert not was_gone
+        assert row.version >= was
+        if kind != "deactivate":
+            assert row.name == name
+            assert versions is None or row.version == versions[0] + 1
+            assert (item_id, row.version) not in self.states, "two writes, one version"
+        self.states.setdefault((item_id, row.version), row.name)
+        self.answered[item_id] = max(self.answered[item_id], row.version)
+
+    def check(self, stored: dict[int, Any]) -> None:
+        for row in self.seen:
+            assert self.states[row.id, row.version] == row.name
+        for item_id in range(1, 5):
+            assert (item_id in stored) == (item_id not in self.gone)
+            mine = sorted(version for n, version in self.states if n == item_id)
+            assert mine == list(range(1, len(mine) + 1)), "a version is missing"
+            if item_id in stored:
+                assert stored[item_id]["version"] == mine[-1]
+                assert stored[item_id]["name"] == self.states[item_id, mine[-1]]
+        assert len(stored) == 4 - len(self.gone) + self.kinds["add"]
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(program=operations, delays=st.randoms(use_true_random=False))
+def test_a_program_run_at_once_has_a_history(
+    url: str, sql: Query, program: list[Operation], delays: random.Random
+) -> None:
+    """Each row's answered writes have the versions 2, 3, … without gap.
+
+    Reads see one of those states, never one older than what was answered before they began, and
+    what is stored in the end is the last state.
+    """
+    sql("TRUNCATE items RESTART IDENTITY")
+    sql("INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 4)")
+
+    async def run() -> History:
+        async with opened(url, size=3) as db:
+            history = History(db, program, delays)
+            await history.run()
+            return history
+
+    history = asyncio.run(run())
+    history.check({row["id"]: row for row in sql("SELECT * FROM items")})
+
+
+# Through the server.
+
+
+def test_requests_that_meet_are_answered_each_for_itself(client: httpx.Client) -> None:
+    async def run() -> None:
+        limits = httpx.Limits(max_connections=50)
+        async with httpx.AsyncClient(base_url=client.base_url, limits=limits, timeout=30) as many:
+            made = await asyncio.gather(
+                *(many.post("/items", json={"name": f"Item {n}"}) for n in range(200))
+            )
+            assert [one.json()["name"] for one in made] == [f"Item {n}" for n in range(200)]
+            places = [one.headers["location"] for one in made]
+            read = await asyncio.gather(*(many.get(place) for place in places))
+            assert [one.json() for one in read] == [one.json() for one in made]
+            tags = [one.headers["etag"] for one in made]
+            first = [many.patch(place, json={"price": 1}) for place in places[::2]]
+            stale = [
+                many.patch(place, json={"price": 2}, headers={"If-Match": '"9"'})
+                for place in places[1::2]
+            ]
+            answers = await asyncio.gather(*first, *stale)
+            assert [one.status_code for one in answers] == [200] * 100 + [412] * 100
+            assert set(tags) == {'"1"'}
+
+    asyncio.run(run())
