@@ -36,7 +36,7 @@ sql:
 explain name *options:
     uv run service explain {{ quote(name) }} {{ options }}
 
-# Measure everyone, for about 45 minutes; `just bench quick` for 7; options go on
+# Measure everyone, for about 40 minutes; `just bench quick` for 7; options go on
 bench *options:
     uv run --group bench python -m bench measure {{ replace_regex(options, '^quick\b', '--quick') }}
 

@@ -19,11 +19,15 @@ def cpu(pid: int) -> float:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all below it."""
+    """The process and all below it; whatever ends meanwhile is left out."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return found
+    for task in tasks:
         try:
-            below = task.read_text().split()
+            below = (task / "children").read_text().split()
         except OSError:
             continue
         for child in map(int, below):
