@@ -403,7 +403,7 @@ def test_a_browser_shows_it_on_a_phone_and_on_a_desk_light_and_dark(tmp_path: Pa
             for plot, drawings in frame["figures"].items():
                 assert drawings, plot
                 for width, height, told, marks in drawings:
-                    assert min(width, height) > 60, plot
+                    assert min(width, height) > 40, plot
                     assert min(told, marks) > 0, plot
     assert light["full-400"]["ground"] == "rgb(255, 255, 255)"
     assert dark["full-400"]["ground"] == "rgb(20, 23, 28)"
