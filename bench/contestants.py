@@ -18,6 +18,8 @@ PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
 POINTS = frozenset({"read", "hot"})
 PUBLIC = "reference-public"
 HTTPARENA = "httparena"
+# What `just bench quick` leaves out: they show what makes the difference, not who is faster.
+FULL_ONLY = frozenset({"engine", "engine-autocommit", "fastify-single"})
 # Who is measured beyond a workload's usual place too: at other connections, workers, sizes, rates.
 MAIN = frozenset({"swiftlet", "reference", "blacksheep", "fastify"})
 

@@ -94,6 +94,8 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
         program = one
         if options.only and program.name not in options.only:
             continue
+        if options.quick and not options.only and program.name in contestants.FULL_ONLY:
+            continue
         if options.slow and program.name == OURS:
             program = contestants.slowed(program, options.slow)
             notes.append(f"{OURS} was slowed by {options.slow:g} ms a request, on purpose")
