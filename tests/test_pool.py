@@ -330,3 +330,32 @@ async def test_who_gave_up_waiting_takes_no_place_in_the_queue(database_url: str
         next_one = asyncio.create_task(pid.one(db))
         assert isinstance(await next_one, int)
         await blocked
+
+
+async def test_no_connection_outlives_the_pool_whoever_still_asks(empty_database: str) -> None:
+    """What is given back while it closes is closed as well."""
+    other = await asyncpg.connect(empty_database)
+
+    async def asking(db: Database) -> None:
+        for _ in range(100):
+            await pid.one(db)
+
+    async def takes_its_time() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.02)
+
+    for n in range(10):
+        async with opened(empty_database, size=3) as db:
+            db.spawn(takes_its_time())
+            tasks = [asyncio.create_task(asking(db)) for _ in range(6)]
+            for _ in range(n):
+                await asyncio.sleep(0)
+        problems = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(problem, Problem) for problem in problems)
+        assert (len(db._idle), len(db._busy), len(db._waiting)) == (0, 0, 0)
+    await asyncio.sleep(0.2)
+    here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    assert await other.fetchval(here) == 1
+    await other.close()

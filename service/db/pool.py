@@ -110,8 +110,12 @@ class Database:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._waiting:
             self._refuse_next(Unavailable("shutting down"))
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*(link.close() for link in (*idle, *self._busy)), *self._leaving)
+        for link in (*self._idle, *self._busy):
+            self._spawn(link.close(), self._leaving)
+        self._idle.clear()
+        self._busy.clear()
+        while self._leaving:  # who was busy may have been given back meanwhile
+            await asyncio.gather(*self._leaving)
 
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         """Run a statement, and return its records.
@@ -205,6 +209,8 @@ class Database:
         Raises:
             Unavailable: the queue is full, the wait was too long, or the database is away.
         """
+        if self._closed:
+            raise Unavailable("shutting down")
         if self.size is None:
             return await self._connect_once()
         if self._away and not self._busy:
@@ -238,11 +244,13 @@ class Database:
 
     def _release(self, link: Link) -> None:
         link.deadline = math.inf
+        if self._closed and link not in self._busy:
+            return  # close() sees to it
         self._busy.discard(link)
         connection = link.connection
-        if self.size is None:
+        if self.size is None or self._closed:
             self._spawn(link.close(), self._leaving)
-        elif self._closed or connection.is_closed():
+        elif connection.is_closed():
             self._fill()
         elif connection.is_in_transaction():
             # Only a bug leaves one open; the rows of a stranger must not join it.
