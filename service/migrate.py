@@ -6,7 +6,7 @@ import asyncpg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.statement import DIALECT
-from service.tables import metadata
+from service.tables import KEEP_TOTALS, RECOUNT_TOTALS, TOTALS_TRIGGERS, items, metadata, users
 
 PACKAGE = Path(__file__).parent
 # In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
@@ -38,10 +38,36 @@ SELECT replace(format('index %s: %s', c.relname, pg_get_indexdef(c.oid)), $1 || 
 FROM pg_class c
 WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'i' AND c.relname <> 'alembic_version_pkc'
 """
+FUNCTIONS = """
+SELECT format('function %s: %s', p.proname, md5(replace(pg_get_functiondef(p.oid), $1 || '.', '')))
+FROM pg_proc p
+JOIN pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = $1::regnamespace AND l.lanname = 'plpgsql'
+"""
+TRIGGERS = """
+SELECT replace(
+    format('trigger %s: %s %s', t.tgname, t.tgenabled, pg_get_triggerdef(t.oid)), $1 || '.', '')
+FROM pg_trigger t
+JOIN pg_class c ON c.oid = t.tgrelid
+WHERE c.relnamespace = $1::regnamespace AND NOT t.tgisinternal
+"""
 STORAGE = """
 SELECT format('table %s: %s', relname, reloptions)
 FROM pg_class
 WHERE relnamespace = $1::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+"""
+# All in one snapshot.
+WRONG_TOTALS = """
+WITH kept AS (
+    SELECT name, sum(total) AS total, sum(active) AS active FROM totals GROUP BY name
+), counted AS (
+    SELECT 'items' AS name, count(*) AS total, count(*) FILTER (WHERE is_active) AS active
+    FROM items
+    UNION ALL SELECT 'users', count(*), count(*) FILTER (WHERE is_active) FROM users
+)
+SELECT name FROM counted LEFT JOIN kept USING (name)
+WHERE (coalesce(kept.total, 0), coalesce(kept.active, 0)) <> (counted.total, counted.active)
+ORDER BY name
 """
 
 
@@ -77,7 +103,8 @@ async def check(url: str) -> list[str]:
 
     The tables are made from the code in a schema of their own, in a transaction that is rolled
     back, and PostgreSQL's own descriptions of both are compared: types, defaults, every
-    constraint, every index with its expression and predicate.
+    constraint, every index with its expression and predicate, every trigger. Last the totals are
+    compared with the rows, which reads every one of them.
     """
     found = await status(url)
     if found != head():
@@ -89,6 +116,7 @@ async def check(url: str) -> list[str]:
         trigram = await connection.fetchval("SELECT true FROM pg_extension WHERE extname='pg_trgm'")
         schema: str = await connection.fetchval("SELECT current_schema()")
         stands = await _describe(connection, schema)
+        wrong = await connection.fetch(WRONG_TOTALS)
         await connection.execute("CREATE SCHEMA as_in_code")
         await connection.execute(f"SET LOCAL search_path TO as_in_code, {schema}")
         for table in metadata.sorted_tables:
@@ -96,6 +124,7 @@ async def check(url: str) -> list[str]:
             for index in table.indexes:
                 if trigram or not index.info.get("optional"):
                     await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
+        await _keep_totals(connection, "as_in_code")
         wanted = await _describe(connection, "as_in_code")
     finally:
         await transaction.rollback()
@@ -103,12 +132,20 @@ async def check(url: str) -> list[str]:
     return [
         *(f"only in the database: {line}" for line in sorted(stands - wanted)),
         *(f"only in tables.py: {line}" for line in sorted(wanted - stands)),
+        *(f"the totals of {name} are wrong; SELECT recount_totals()" for (name,) in wrong),
     ]
+
+
+async def _keep_totals(connection: asyncpg.Connection, schema: str) -> None:
+    for function in (KEEP_TOTALS, RECOUNT_TOTALS):
+        await connection.execute(function.format(schema=schema))
+    for table in (items, users):
+        await connection.execute(TOTALS_TRIGGERS.format(table=table.name))
 
 
 async def _describe(connection: asyncpg.Connection, schema: str) -> set[str]:
     found: set[str] = set()
-    for query in (COLUMNS, CONSTRAINTS, INDEXES, STORAGE):
+    for query in (COLUMNS, CONSTRAINTS, INDEXES, FUNCTIONS, TRIGGERS, STORAGE):
         found.update(record[0] for record in await connection.fetch(query, schema))
     return found
 

@@ -96,8 +96,9 @@ UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku
 -- items.page
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -117,8 +118,9 @@ WHERE items.id > $1::BIGINT ORDER BY items.id ASC
 -- items.page?sort=-id
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -138,8 +140,9 @@ WHERE items.id < $1::BIGINT ORDER BY items.id DESC
 -- items.page?sort=created_at
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at ASC, items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -159,8 +162,9 @@ WHERE (items.created_at, items.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) 
 -- items.page?sort=-created_at
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at DESC, items.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -180,8 +184,9 @@ WHERE (items.created_at, items.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) 
 -- items.page?sort=name
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" ASC, items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -201,8 +206,9 @@ WHERE (items.name COLLATE "C", items.id) > ($1::VARCHAR COLLATE "C", $2::BIGINT)
 -- items.page?sort=-name
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" DESC, items.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -222,8 +228,9 @@ WHERE (items.name COLLATE "C", items.id) < ($1::VARCHAR COLLATE "C", $2::BIGINT)
 -- items.page?sort=price
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -243,8 +250,9 @@ WHERE (coalesce(items.price, 10000000000), items.id) > ($1::NUMERIC, $2::BIGINT)
 -- items.page?sort=-price
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -264,9 +272,9 @@ WHERE (coalesce(items.price, 10000000000), items.id) < ($1::NUMERIC, $2::BIGINT)
 -- items.page?is_active=true
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items
-WHERE items.is_active IS true) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.is_active IS true ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -274,9 +282,9 @@ WHERE items.is_active IS true ORDER BY items.id ASC
 -- items.page?is_active=false
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM items
-WHERE NOT items.is_active) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total) - sum(totals.active), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE NOT items.is_active ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -285,8 +293,9 @@ WHERE NOT items.is_active ORDER BY items.id ASC
 -- $1 q, $2 limit, $3 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM items
-WHERE items.name ILIKE $1::VARCHAR ESCAPE '\') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+WHERE items.name ILIKE $1::VARCHAR ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
@@ -295,8 +304,9 @@ WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
 -- $1 owner_id, $2 limit, $3 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM items
-WHERE items.owner_id = $1::BIGINT) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+WHERE items.owner_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
@@ -305,8 +315,9 @@ WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
 -- $1 min_price, $2 limit, $3 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM items
-WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000 ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
@@ -315,35 +326,24 @@ WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price
 -- $1 max_price, $2 limit, $3 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM items
-WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
--- items.page?total=estimated
--- $1 limit, $2 offset
+-- items.page?q&total=estimated
+-- $1 q, $2 limit, $3 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
-        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
- FROM pg_class WHERE oid = 'items'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM items
- LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
-
--- items.page?is_active=true&total=estimated
--- $1 limit, $2 offset
-SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT (SELECT count(*) AS count_1
-FROM (SELECT 1
+WHERE items.name ILIKE $1::VARCHAR ESCAPE '\'
+ LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
-WHERE items.is_active IS true
- LIMIT 10000) AS few) AS total) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items
-WHERE items.is_active IS true ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- items.page?total=none
 -- $1 limit, $2 offset
@@ -439,8 +439,9 @@ UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE use
 -- users.page
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -460,8 +461,9 @@ WHERE users.id > $1::BIGINT ORDER BY users.id ASC
 -- users.page?sort=-id
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -481,8 +483,9 @@ WHERE users.id < $1::BIGINT ORDER BY users.id DESC
 -- users.page?sort=created_at
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at ASC, users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -502,8 +505,9 @@ WHERE (users.created_at, users.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) 
 -- users.page?sort=-created_at
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at DESC, users.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -523,8 +527,9 @@ WHERE (users.created_at, users.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) 
 -- users.page?sort=username
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" ASC, users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -544,8 +549,9 @@ WHERE (users.username COLLATE "C", users.id) > ($1::VARCHAR COLLATE "C", $2::BIG
 -- users.page?sort=-username
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" DESC, users.id DESC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
@@ -565,9 +571,9 @@ WHERE (users.username COLLATE "C", users.id) < ($1::VARCHAR COLLATE "C", $2::BIG
 -- users.page?is_active=true
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users
-WHERE users.is_active IS true) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.is_active IS true ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -575,9 +581,9 @@ WHERE users.is_active IS true ORDER BY users.id ASC
 -- users.page?is_active=false
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM users
-WHERE NOT users.is_active) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM (SELECT CAST(coalesce(sum(totals.total) - sum(totals.active), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE NOT users.is_active ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -586,8 +592,9 @@ WHERE NOT users.is_active ORDER BY users.id ASC
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM users
-WHERE users.role = 'user') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+WHERE users.role = 'user') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.role = 'user' ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -596,8 +603,9 @@ WHERE users.role = 'user' ORDER BY users.id ASC
 -- $1 limit, $2 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM users
-WHERE users.role = 'admin') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+WHERE users.role = 'admin') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.role = 'admin' ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
@@ -606,35 +614,24 @@ WHERE users.role = 'admin' ORDER BY users.id ASC
 -- $1 q, $2 limit, $3 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
+FROM (SELECT 1
 FROM users
-WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY users.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
--- users.page?total=estimated
--- $1 limit, $2 offset
+-- users.page?q&total=estimated
+-- $1 q, $2 limit, $3 offset
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT coalesce((SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
-        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
- FROM pg_class WHERE oid = 'users'::regclass), (SELECT count(*) AS count_1
+FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM users
- LIMIT 10000) AS few)) AS total) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
-FROM users ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
-
--- users.page?is_active=true&total=estimated
--- $1 limit, $2 offset
-SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT (SELECT count(*) AS count_1
-FROM (SELECT 1
+WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\'
+ LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
-WHERE users.is_active IS true
- LIMIT 10000) AS few) AS total) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
-FROM users
-WHERE users.is_active IS true ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY users.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- users.page?total=none
 -- $1 limit, $2 offset

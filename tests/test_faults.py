@@ -2,24 +2,30 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
-from conftest import SERVER, STORES, Service, check_answer, query
+from conftest import BATCHING, SERVER, STORES, Service, check_answer, query
 
 from service import migrate
+from service.db.pool import Database
+from service.db.writes import change_values
 from service.embedded.programs import find_postgres, wheel_postgres, wheel_redis
 from service.embedded.site import Stores
 from service.embedded.stores import stores
+from service.errors import Problem
+from service.items import statements as items
+from service.items.structs import ItemChange
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +229,87 @@ def test_a_crash_of_postgres_loses_nothing_that_was_acknowledged(
     assert own_stores.database_url is not None
     there = {row[0] for row in query(own_stores.database_url, "SELECT id FROM items")}
     assert set(acknowledged) <= there
+
+
+class Owner:
+    """One client that makes, changes and removes items, one after the other.
+
+    `told` is what it was answered last of each item: its name, None once removed; `asked` is the
+    write whose answer it never got.
+    """
+
+    def __init__(self, db: Database, number: int) -> None:
+        self.db = db
+        self.chance = random.Random(number)
+        self.told: dict[int, str | None] = {}
+        self.asked: tuple[int | None, str | None] | None = None
+
+    async def run(self) -> Problem:
+        """Until the first problem."""
+        number = 0
+        while True:
+            number += 1
+            name = f"Item {number}"
+            here = [item_id for item_id, name in self.told.items() if name is not None]
+            kind = self.chance.choice(("add", "change", "change", "remove")) if here else "add"
+            try:
+                if kind == "add":
+                    self.asked = None, name
+                    made = await items.add.run(self.db, (None, name, None, None, True, None))
+                    self.told[made.id] = made.name
+                    continue
+                item_id = self.chance.choice(here)
+                self.asked = item_id, name if kind == "change" else None
+                if kind == "change":
+                    active = self.chance.choice((True, False))
+                    change = change_values(ItemChange(name=name, is_active=active))
+                    row, _ = await items.writes.change.run(self.db, None, id=item_id, **change)
+                    assert row is not None
+                    self.told[item_id] = row.name
+                else:
+                    await items.writes.remove.run(self.db, None, id=item_id)
+                    self.told[item_id] = None
+            except Problem as problem:
+                return problem
+
+
+async def _write_until_killed(url: str, pids: list[int]) -> list[Owner]:
+    db = Database(url, statements=items.hot, batching=BATCHING == "on")
+    await db.open()
+    owners = [Owner(db, number) for number in range(64)]
+    work = [asyncio.create_task(owner.run()) for owner in owners]
+    await asyncio.sleep(random.uniform(0.3, 0.6))
+    for pid in pids:  # the postmaster first: the others have nobody to tell any more
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        problems = await asyncio.wait_for(asyncio.gather(*work), 10)
+    finally:
+        await db.close()
+    assert {problem.status for problem in problems} == {503}
+    return owners
+
+
+def test_a_killed_postgres_has_all_that_was_acknowledged_and_its_totals(tmp_path: Path) -> None:
+    """kill -9 of all its processes at once, under many writers, three times over."""
+    with stores(tmp_path / "data", redis=False) as running:
+        assert running.database_url is not None
+        migrate.up(running.database_url)
+    for _ in range(3):
+        with stores(tmp_path / "data", redis=False) as running:
+            assert running.database_url is not None
+            owners = asyncio.run(_write_until_killed(running.database_url, processes(running)))
+        with stores(tmp_path / "data", redis=False) as again:
+            assert again.database_url is not None
+            rows = query(again.database_url, "SELECT id, name FROM items")
+            stored = {row["id"]: row["name"] for row in rows}
+            assert sum(len(owner.told) for owner in owners) > 200
+            for owner in owners:
+                for item_id, name in owner.told.items():
+                    unknown = owner.asked is not None and owner.asked[0] == item_id
+                    open_to = {name, owner.asked[1]} if unknown and owner.asked else {name}
+                    assert stored.get(item_id) in open_to
+            assert asyncio.run(migrate.check(again.database_url)) == []
 
 
 def test_readiness_tells_within_a_second_what_is_away(

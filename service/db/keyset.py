@@ -18,6 +18,7 @@ from sqlalchemy import (
     Select,
     Table,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
@@ -50,11 +51,6 @@ Chosen = tuple[tuple[str, object], ...]
 
 # An estimate under a filter counts no further than this: 1 ms on the machine that chose it.
 ESTIMATE_LIMIT = 10_000
-# As the planner does: rows per page at the last ANALYZE, times the pages of today.
-PLANNED_ROWS = """\
-(SELECT CASE WHEN relpages > 0 THEN (reltuples / relpages
-        * (pg_relation_size(oid) / current_setting('block_size')::int))::bigint END
- FROM pg_class WHERE oid = ':table'::regclass)"""
 
 
 class Order(NamedTuple):
@@ -73,6 +69,8 @@ class Listing(Generic[Row]):
         table: has a column `id`.
         keys: the sorts by name; each key must not be null and need an index (key, id).
         filters: the conditions by name, as in the query.
+        totals: where every writer keeps the table's totals, so that neither all rows nor those of
+            `is_active` are counted.
     """
 
     def __init__(
@@ -82,11 +80,23 @@ class Listing(Generic[Row]):
         table: Table,
         keys: Mapping[str, ColumnElement[Any]],
         filters: Mapping[str, Filter],
+        totals: Table,
     ) -> None:
         self.name = name
         self.row = row
         self.table = table
         self.filters = filters
+        total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
+        self.totals: dict[Chosen, Select[Any]] = {
+            chosen: select(
+                cast(func.coalesce(kept, literal_column("0")), BigInteger).label("total")
+            ).where(totals.c.name == literal_column(f"'{table.name}'"))
+            for chosen, kept in {
+                (): total,
+                (("is_active", True),): active,
+                (("is_active", False),): total - active,
+            }.items()
+        }
         self.orders = {
             sign + sort: Order(key, sign == "-") for sort, key in keys.items() for sign in ("", "-")
         }
@@ -142,8 +152,8 @@ class Listing(Generic[Row]):
         for name, one in self.filters.items():
             for value in one.clauses if isinstance(one, Choice) else (None,):
                 yield self.page("id", ((name, value),), "exact")
-        yield self.page("id", (), "estimated")
-        yield self.page("id", ((next(iter(self.filters)), True),), "estimated")
+        searched = next(name for name, one in self.filters.items() if isinstance(one, Bound))
+        yield self.page("id", ((searched, None),), "estimated")
         yield self.page("id", (), "none")
 
     def _clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
@@ -210,23 +220,14 @@ class Listing(Generic[Row]):
         return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
 
     def _count(self, chosen: Chosen, total: Total) -> Select[Any]:
-        clauses = self._clauses(chosen)
-        if total == "exact":
-            return select(func.count().label("total")).select_from(self.table).where(*clauses)
-        few = (
-            select(literal_column("1"))
-            .select_from(self.table)
-            .where(*clauses)
-            .limit(literal_column(str(ESTIMATE_LIMIT)))
-            .subquery("few")
+        if chosen in self.totals:
+            return self.totals[chosen]
+        matching: Select[Any] = (
+            select(literal_column("1")).select_from(self.table).where(*self._clauses(chosen))
         )
-        counted = select(func.count()).select_from(few)
-        if clauses:
-            return select(counted.scalar_subquery().label("total"))
-        estimate = PLANNED_ROWS.replace(":table", self.table.name)
-        return select(
-            func.coalesce(literal_column(estimate), counted.scalar_subquery()).label("total")
-        )
+        if total == "estimated":
+            matching = matching.limit(literal_column(str(ESTIMATE_LIMIT)))
+        return select(func.count().label("total")).select_from(matching.subquery("matching"))
 
 
 def _number(name: str) -> ColumnElement[int]:

@@ -9,7 +9,7 @@ from service.db.keyset import Bound, Choice, Listing, containing
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, NewItem
-from service.tables import PRICE_LIMIT, item_name, item_price, items, users
+from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
 
 add = GroupCommit("items.add", Item, items, NewItem)
 by_id = Coalesce("items.by_id", Item, items)
@@ -35,6 +35,7 @@ listing = Listing(
         ),
         "max_price": Bound(item_price <= bindparam("max_price")),
     },
+    totals=totals,
 )
 
 owner_exists = Statement(

@@ -8,7 +8,7 @@ from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Bound, Choice, Listing, containing
 from service.db.statement import Statement
 from service.db.writes import Writes
-from service.tables import username, users
+from service.tables import totals, username, users
 from service.users.structs import NewUser, User, UserChange, UserSummary
 
 add = GroupCommit("users.add", User, users, NewUser)
@@ -36,6 +36,7 @@ listing = Listing(
             containing,
         ),
     },
+    totals=totals,
 )
 
 hot: tuple[Statement[Any], ...] = (*add.hot, *by_id.hot, *writes.hot)
