@@ -91,6 +91,10 @@ class Invalid(Problem):
     status, title = 422, "Unprocessable Content"
 
 
+class HeadersTooLarge(Problem):
+    status, title = 431, "Request Header Fields Too Large"
+
+
 class Failed(Problem):
     """A bug of ours; the traceback is in the log, never in the answer."""
 

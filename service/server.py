@@ -97,6 +97,8 @@ def _granian(settings: Settings) -> None:
 def _uvicorn(settings: Settings) -> None:
     import uvicorn
 
+    from service.http1.connection import Connection
+
     # uvicorn raises the signal that stopped it once more when it is done; by then it has been
     # obeyed, and what this process started has yet to be stopped.
     before = [
@@ -110,7 +112,7 @@ def _uvicorn(settings: Settings) -> None:
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="on",
             backlog=BACKLOG,

@@ -19,7 +19,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"items", "users"}),
     frozenset({"health", "catalogue"}),
-    frozenset({"app"}),
+    frozenset({"app", "http1"}),
     frozenset({"asgi", "server"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

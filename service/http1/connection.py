@@ -1,0 +1,263 @@
+"""HTTP/1.1 for uvicorn: httptools parses, an answer that is whole goes out in one write.
+
+uvicorn keeps the processes, the signals and the lifespan; this takes the place of its own protocol
+(`http=` of its Config), which costs twice the CPU: a timer, an event and two writes per request,
+two regular expressions per header (`python -m bench trials server` compares them). What can't be
+parsed is answered with a problem document.
+"""
+
+import asyncio
+import re
+from collections import deque
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from service.errors import HeadersTooLarge, Malformed, Problem
+from service.http1.exchange import Exchange, answer, status_line
+
+# Of a request's line and headers together; of a body that nobody has asked for yet.
+HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536
+# For the client to read why it was refused.
+LINGER_SECONDS = 1.0
+
+# A method by RFC 9110, 5.6.2; and what the parser is given instead of one that it does not know.
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?= )")
+STAND_IN = b"UNLOCK"
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+
+
+class Connection(asyncio.Protocol):
+    """One client: its requests are answered one after the other, in the order of their coming.
+
+    `exchange` is the one that is being answered, `newest` the one whose body may still come.
+    `since` is when the last answer ended: a whole request head must come within the keep-alive
+    time from then on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.app: ASGIApp = config.loaded_app
+        self.loop = _loop or asyncio.get_running_loop()
+        self.server_state = server_state
+        self.app_state = app_state
+        self.root_path = config.root_path
+        self.keep_alive = config.timeout_keep_alive
+        self.parser = httptools.HttpRequestParser(self)
+        self.transport: asyncio.Transport
+        self.exchange: Exchange | None = None
+        self.newest: Exchange | None = None
+        self.queue: deque[Exchange] = deque()
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.expects = False
+        self.method: str | None = None  # one that the parser does not know
+        self.head_size: int | None = None  # None outside of a head
+        self.deaf = False
+        self.reading = True
+        self.blocked: asyncio.Event | None = None
+        self.since = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    # The transport's calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own
+        self.local = get_local_addr(self.transport)
+        self.client = get_remote_addr(self.transport)
+        self.scheme = "https" if is_ssl(self.transport) else "http"
+        self.since = self.loop.time()
+        self.timer = self.loop.call_later(self.keep_alive, self._look)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.server_state.connections.discard(self)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.resume_writing()
+        for exchange in (self.exchange, *self.queue):
+            if exchange is not None:
+                exchange.lost = True
+                exchange.wake()
+        self.queue.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._hang_up_after()  # nothing but HTTP is spoken here: answered, and then the end
+        except httptools.HttpParserInvalidMethodError:
+            self._take_unknown_method(data)
+        except httptools.HttpParserError:
+            self._refuse(Malformed("this is not HTTP/1.1"))
+        if self.head_size is not None:
+            self.head_size += len(data)
+            if self.head_size > HEAD_LIMIT:
+                self._refuse(HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes"))
+
+    def _take_unknown_method(self, data: bytes) -> None:
+        """The parser takes only methods that it knows; which of them are allowed, the app knows."""
+        found = _METHOD.match(data)
+        if found is None or self.exchange is not None or self.method is not None:
+            self._refuse(Malformed("this is not HTTP/1.1"))
+            return
+        self.method = found[0].decode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(STAND_IN + data[found.end() :])
+
+    def pause_writing(self) -> None:
+        if self.blocked is None:
+            self.blocked = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self.blocked is not None:
+            self.blocked.set()
+            self.blocked = None
+
+    # The parser's calls.
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expects = False
+        self.head_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expects = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.head_size = None
+        parser = self.parser
+        url = httptools.parse_url(self.url)
+        raw = url.path or (b"*" if self.url == b"*" else b"/")
+        path = raw.decode("ascii")
+        version = parser.get_http_version()
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": self.method or parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": raw,
+            "query_string": url.query or b"",
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "server": self.local,
+            "client": self.client,
+            "state": self.app_state.copy(),
+        }
+        self.method = None
+        keep = version == "1.1" and parser.should_keep_alive()
+        self.newest = exchange = Exchange(self, scope, keep=keep, expects=self.expects)
+        if self.exchange is None:
+            self._start(exchange)
+        else:  # pipelined
+            self.queue.append(exchange)
+            self.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self.newest
+        if exchange is None or exchange.finished:
+            return
+        exchange.body += body
+        exchange.wake()
+        if len(exchange.body) > BODY_AHEAD:
+            self.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.newest is not None:
+            self.newest.more = False
+            self.newest.wake()
+
+    # Ours.
+
+    def finished(self, exchange: Exchange) -> None:
+        """The answer is written: the next request's turn."""
+        self.server_state.total_requests += 1
+        self.exchange = None
+        if not exchange.keep:
+            self.deaf = True
+            self.transport.close()
+        if self.transport.is_closing():
+            return
+        self.since = self.loop.time()
+        if self.queue:
+            self._start(self.queue.popleft())
+        if not self.queue:
+            self.resume_reading()
+
+    def shutdown(self) -> None:
+        """Uvicorn's call: no further request, what is under way may end."""
+        if self.exchange is None:
+            self.transport.close()
+        else:
+            self._hang_up_after()
+
+    def pause_reading(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def _start(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        task = self.loop.create_task(exchange.run(self.app))
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
+
+    def _hang_up_after(self) -> None:
+        """Close once the newest request is answered; whatever else is sent is not read."""
+        self.deaf = True
+        if self.newest is None or self.newest.finished:
+            self.transport.close()
+        else:
+            self.newest.keep = False
+
+    def _refuse(self, problem: Problem) -> None:
+        self.head_size = None
+        if self.exchange is not None:  # its answer can't be interrupted
+            self._hang_up_after()
+            return
+        self.deaf = True
+        headers, body = answer(problem)
+        lines = [status_line(problem.status), *(b": ".join(pair) for pair in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+        # Closed at once, what still comes would make a reset of it, and lose the answer.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _look(self) -> None:
+        """One timer per connection, not one per request: it looks, and comes again."""
+        idle = self.loop.time() - self.since
+        if self.exchange is not None:
+            idle = 0.0
+        if idle >= self.keep_alive:
+            self.transport.close()
+        else:
+            self.timer = self.loop.call_later(self.keep_alive - idle, self._look)

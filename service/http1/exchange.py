@@ -1,0 +1,207 @@
+"""One request and its answer, as ASGI sees them and as they stand on the wire."""
+
+import asyncio
+import secrets
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.server import ServerState
+
+from service.errors import JSON, Failed, Problem
+from service.logs import logger
+
+# An answer up to this goes out with its head; a longer one is not copied for it.
+TOGETHER = 65_536
+
+STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+# Headers of an answer that are about how it is sent: that is our part.
+FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+
+
+class Wire(Protocol):
+    """What an exchange needs of its connection."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    server_state: ServerState
+    blocked: asyncio.Event | None
+
+    def resume_reading(self) -> None: ...
+    def finished(self, exchange: "Exchange") -> None: ...
+
+
+class Exchange:
+    """One request and its answer.
+
+    `start` is the answer's first message, held back until its body comes; `left` is how much of
+    the body is still due, None when it is sent in chunks or ends with the connection.
+    """
+
+    # What most requests never change costs them nothing here.
+    body = b""
+    more = True
+    delivered = False
+    waiter: asyncio.Future[None] | None = None
+    start: Message | None = None
+    begun = False
+    bodiless = False
+    chunked = False
+    left: int | None = None
+    finished = False
+    lost = False
+
+    def __init__(self, connection: Wire, scope: Scope, *, keep: bool, expects: bool) -> None:
+        self.connection = connection
+        self.scope = scope
+        self.keep = keep
+        self.expects = expects
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:  # noqa: BLE001 - the last place that sees it
+            logger.exception("the application failed")
+        if self.finished or self.lost:
+            return
+        self.keep = False
+        if self.begun:  # the client sees by its end that the answer is not whole
+            self.finished = True
+            self.connection.finished(self)
+        else:
+            self.start, self.chunked, self.left = None, False, None
+            headers, body = answer(Failed("something went wrong on our side"))
+            await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+            await self.send({"type": "http.response.body", "body": body})
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def receive(self) -> Message:
+        connection = self.connection
+        if self.expects and not self.begun and not self.lost:
+            self.expects = False
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while True:
+            if self.lost or self.finished:
+                return {"type": "http.disconnect"}
+            if self.body or not (self.more or self.delivered):
+                break
+            connection.resume_reading()
+            self.waiter = connection.loop.create_future()
+            try:
+                await self.waiter
+            finally:
+                self.waiter = None
+        body, self.body = self.body, b""
+        self.delivered = not self.more
+        return {"type": "http.request", "body": body, "more_body": self.more}
+
+    async def send(self, message: Message) -> None:
+        connection = self.connection
+        if connection.blocked is not None:
+            await connection.blocked.wait()
+        if self.lost:
+            return
+        if self.start is None:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"an answer begins with its start, not with {message['type']}")
+            self.start = message
+            return
+        if message["type"] != "http.response.body" or self.finished:
+            raise RuntimeError(f"{message['type']} in the wrong place")
+        body: bytes = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        head = b""
+        if not self.begun:
+            head = self._head(self.start["status"], self.start.get("headers", ()), body, more=more)
+        body = self._framed(body, more=more)
+        if len(body) <= TOGETHER:
+            connection.transport.write(head + body)
+        else:
+            connection.transport.write(head)
+            connection.transport.write(body)
+        self.begun = True
+        if not more:
+            self.finished = True
+            connection.finished(self)
+
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        if self.bodiless:
+            return b""
+        if self.chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return chunk if more else chunk + b"0\r\n\r\n"
+        if self.left is not None:
+            self.left -= len(body)
+            if self.left < 0 or (self.left and not more):
+                raise RuntimeError("the body is not as long as its Content-Length")
+        return body
+
+    def _head(self, status: int, headers: Any, body: bytes, *, more: bool) -> bytes:
+        lines = [_beginning(status, self.connection.server_state.default_headers)]
+        length: bytes | None = None
+        for pair in headers:
+            if pair[0] in FRAMING:
+                if pair[0] == b"content-length":
+                    length = pair[1]
+                else:
+                    self.keep = self.keep and b"close" not in pair[1].lower()
+                    continue
+            lines.append(b": ".join(pair))
+        if status in (204, 304) or self.scope["method"] == "HEAD":
+            self.bodiless = True
+        elif length is not None:
+            # Most bodies are whole, and then their length is sooner written than read.
+            self.left = len(body) if length == b"%d" % len(body) else int(length)
+        elif not more:
+            lines.append(b"content-length: %d" % len(body))
+        elif self.scope["http_version"] == "1.1":
+            self.chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        else:
+            self.keep = False
+        if not self.keep:
+            lines.append(b"connection: close")
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
+        breaks = len(lines) + lines[0].count(b"\n")
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+            raise RuntimeError("a header holds a line break or a NUL")
+        return head
+
+
+def status_line(status: int) -> bytes:
+    """As it stands on the wire, without its end."""
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    return b"HTTP/1.1 %d %b" % (status, phrase.encode())
+
+
+def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of a problem that no endpoint has seen."""
+    request_id = secrets.token_hex(8)
+    body = problem.body(request_id)
+    return [
+        (b"x-request-id", request_id.encode()),
+        (b"x-process-time", b"0.000000"),
+        (b"server-timing", b'db;dur=0.000;desc="0 statements", total;dur=0.000'),
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(body)),
+    ], body
+
+
+# By status, for the headers that uvicorn makes anew every second (the date is one of them).
+_beginnings: dict[int, bytes] = {}
+_made_for: list[object] = [None]
+
+
+def _beginning(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+    if headers is not _made_for[0]:
+        _made_for[0] = headers
+        _beginnings.clear()
+    found = _beginnings.get(status)
+    if found is None:
+        lines = [status_line(status), *(b": ".join(pair) for pair in headers)]
+        found = _beginnings[status] = b"\r\n".join(lines)
+    return found

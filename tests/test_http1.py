@@ -1,0 +1,409 @@
+"""Our side of HTTP/1.1 under uvicorn, byte by byte: order, framing, pressure, what breaks it."""
+
+import asyncio
+import itertools
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from service.http1.connection import HEAD_LIMIT, Connection
+
+seen: list[str] = []
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - a path each
+    """What the path asks for."""
+    path = scope["path"].strip("/")
+    status, headers = 200, []
+    body = b""
+    more = path not in {"unread", "slow", "gone"}
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            seen.append("gone while sending")
+            return
+        body += message["body"]
+        more = message["more_body"]
+    if path == "slow":
+        await asyncio.sleep(0.1)
+    elif path == "fails":
+        raise ValueError("on purpose")
+    elif path == "injects":
+        headers = [(b"x-a", b"b\r\nx-c: d")]
+    elif path == "length":
+        headers = [(b"content-length", b"7")]
+    elif path.isdigit():
+        status = int(path)
+    elif path == "gone":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        seen.append("gone")
+        return
+    elif path == "closes":
+        headers = [(b"connection", b"close")]
+    elif path.startswith("stream"):
+        await stream(path, scope, send)
+        return
+    told = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "query": scope["query_string"].decode(),
+        "size": len(body),
+        "sum": sum(body),
+        "state": scope["state"],
+    }
+    answer = json.dumps(told).encode()
+    if path == "large":
+        answer = b"x" * 300_000
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def stream(path: str, scope: Scope, send: Send) -> None:
+    headers = [(b"content-length", b"9")] if "length" in path else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if "endless" in path:
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"y" * 65536, "more_body": True})
+            seen.append("sent")
+    for part in (b"one", b"", b"two"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    if "fails" in path:
+        raise ValueError("on purpose, midway")
+    await send({"type": "http.response.body", "body": b"end"})
+
+
+class Server(uvicorn.Server):
+    def __init__(self) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                loop="uvloop",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=1,
+            )
+        )
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self.run, kwargs={"sockets": [self.socket]})
+
+    @contextmanager
+    def running(self) -> Iterator["Server"]:
+        self.thread.start()
+        while not self.started:
+            time.sleep(0.01)
+        try:
+            yield self
+        finally:
+            self.should_exit = True
+            self.thread.join()
+            self.socket.close()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def talk(self, *parts: bytes, pause: float = 0.0) -> bytes:
+        """Everything that is answered until the server closes."""
+        with self.connect() as client:
+            for part in parts:
+                client.sendall(part)
+                time.sleep(pause)
+            return rest(client)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server().running() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    seen.clear()
+
+
+def rest(client: socket.socket) -> bytes:
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    return received
+
+
+def request(line: str, *headers: str, body: bytes = b"", last: bool = False) -> bytes:
+    lines = [f"{line} HTTP/1.1", "Host: a", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    if last:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Each answer's status, headers and body; of those that tell their length."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name: value for name, _, value in (line.partition(": ") for line in lines)}
+        assert len(headers) == len(lines), "a header twice"
+        length = int(headers.get("content-length", 0))
+        found.append((int(first.split()[1]), headers, data[:length]))
+        data = data[length:]
+    return found
+
+
+def told(data: bytes) -> list[dict[str, object]]:
+    return [json.loads(body) for _, _, body in answers(data)]
+
+
+def test_requests_on_one_connection_are_answered_in_their_order(server: Server) -> None:
+    sent = (
+        request("GET /slow?a=1")
+        + request("POST /b", body=b"x" * 10)
+        + request("GET /c%20d%C3%A4", last=True)
+    )
+    found = told(server.talk(sent))
+    assert [(one["method"], one["path"], one["query"], one["size"]) for one in found] == [
+        ("GET", "/slow", "a=1", 0),
+        ("POST", "/b", "", 10),
+        ("GET", "/c dä", "", 0),
+    ]
+
+
+stream_of_requests = st.lists(
+    st.sampled_from(
+        (
+            request("GET /a"),
+            request("GET /b?" + "q" * 50, "X-Long: " + "v" * 100),
+            request("POST /c", body=b"body" * 20),
+            request("POST /d", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            request("BREW /e"),
+            request("HEAD /f"),
+            request("GET http://somewhere/g"),
+        )
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests=stream_of_requests, cuts=st.lists(st.integers(1, 400), max_size=8))
+def test_wherever_the_bytes_are_cut_the_answers_are_the_same(
+    server: Server, requests: list[bytes], cuts: list[int]
+) -> None:
+    # A method that is unknown to the parser is understood only at the beginning of what comes.
+    whole = [one for one in requests if not one.startswith(b"BREW")] + [
+        request("GET /z", last=True)
+    ]
+    data = b"".join(whole)
+    places = [0, *sorted({cut for cut in cuts if cut < len(data)}), len(data)]
+    parts = [data[a:b] for a, b in itertools.pairwise(places)]
+    with server.connect() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.001)
+        received = rest(client)
+    heads = re.findall(rb"HTTP/1.1 (\d+) ", received)
+    assert heads == [b"200"] * len(whole)
+    paths = re.findall(rb'"path": "/(.)"', received)
+    assert paths == [
+        one.split(b" ")[1][-1:] if b"?" not in one else b"b"
+        for one in whole
+        if not one.startswith(b"HEAD")
+    ]
+
+
+def test_a_method_that_the_parser_does_not_know_reaches_the_application(server: Server) -> None:
+    (one,) = told(server.talk(request("BREW /pot", body=b"12", last=True)))
+    assert (one["method"], one["path"], one["size"]) == ("BREW", "/pot", 2)
+    found = server.talk(request("GET /slow") + request("BREW /pot"))
+    assert [status for status, _, _ in answers(found)] == [200], "not in the wake of another"
+
+
+def test_a_body_of_any_size_comes_whole(server: Server) -> None:
+    body = bytes(range(256)) * 20_000
+    (one,) = told(server.talk(request("POST /a", body=body, last=True)))
+    assert (one["size"], one["sum"]) == (len(body), sum(body))
+
+
+def test_who_expects_to_be_asked_is_asked(server: Server) -> None:
+    with server.connect() as client:
+        head, _, body = request("POST /a", "Expect: 100-continue", body=b"abc").partition(b"abc")
+        client.sendall(head)
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"abc" + body)
+        assert b'"size": 3' in client.recv(1000)
+        client.sendall(request("POST /unread", "Expect: 100-continue", body=b"abc")[:-3])
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n"), "nobody wanted it"
+
+
+def test_a_body_that_nobody_reads_is_in_nobodys_way(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(request("POST /unread", body=b"x" * 1_000_000))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        client.sendall(request("GET /a", last=True))
+        assert b'"path": "/a"' in rest(client)
+
+
+@pytest.mark.parametrize("path", ("204", "304"))
+def test_what_has_no_body_gets_none(server: Server, path: str) -> None:
+    ((status, headers, body),) = answers(server.talk(request(f"GET /{path}", last=True)))
+    assert (status, body) == (int(path), b"")
+    assert not headers.keys() & {"content-length", "transfer-encoding"}
+
+
+def test_head_gets_the_head_alone(server: Server) -> None:
+    found = server.talk(request("HEAD /a") + request("HEAD /stream") + request("GET /z", last=True))
+    assert found.count(b"HTTP/1.1 200") == 3
+    assert found.count(b'"path"') == 1
+    assert b"one" not in found
+
+
+def test_a_stream_is_framed_by_chunks_by_its_length_or_by_the_end(server: Server) -> None:
+    head, _, body = server.talk(request("GET /stream", last=True)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"3\r\none\r\n3\r\ntwo\r\n3\r\nend\r\n0\r\n\r\n"
+    head, _, body = server.talk(request("GET /stream/length", last=True)).partition(b"\r\n\r\n")
+    assert b"content-length: 9" in head
+    assert b"transfer-encoding" not in head
+    assert body == b"onetwoend"
+    head, _, body = server.talk(b"GET /stream HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == b"onetwoend"
+
+
+def test_a_large_answer_comes_whole(server: Server) -> None:
+    ((_, _, body),) = answers(server.talk(request("GET /large", last=True)))
+    assert body == b"x" * 300_000
+
+
+@pytest.mark.parametrize("last", ("Connection: close", "", "Connection: keep-alive"))
+def test_a_connection_stays_open_or_not_as_asked(server: Server, last: str) -> None:
+    version = "1.1" if last == "Connection: close" else "1.0"
+    started = time.monotonic()
+    found = server.talk(
+        f"GET /a HTTP/{version}\r\n{last}\r\n\r\n".replace("\r\n\r\n\r\n", "\r\n\r\n").encode()
+    )
+    assert b"connection: close" in found
+    assert time.monotonic() - started < 0.5
+    assert b"connection: close" in server.talk(request("GET /closes"))
+
+
+def test_headers_without_end_are_refused(server: Server) -> None:
+    lines = (b"X-%d: %b\r\n" % (n, b"v" * 1000) for n in range(HEAD_LIMIT // 1000 + 20))
+    ((status, headers, body),) = answers(server.talk(b"GET /a HTTP/1.1\r\n", *lines, pause=0.001))
+    assert status == 431
+    assert headers["content-type"] == "application/problem+json"
+    assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    (
+        b"\0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"hello there\r\n\r\n",
+    ),
+)
+def test_what_is_not_http_gets_a_problem_document(server: Server, data: bytes) -> None:
+    ((status, headers, body),) = answers(server.talk(data))
+    assert status == 400
+    assert headers["connection"] == "close"
+    assert json.loads(body)["status"] == 400
+
+
+def test_noise_after_a_request_does_not_cost_its_answer(server: Server) -> None:
+    found = server.talk(request("GET /slow") + b"\0\0\0\r\n\r\n")
+    assert [status for status, _, _ in answers(found)] == [200]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", ("fails", "injects", "length"))
+def test_an_application_that_fails_is_a_500(server: Server, path: str) -> None:
+    ((status, headers, body),) = answers(server.talk(request(f"GET /{path}")))
+    assert status == 500
+    assert "x-c" not in headers
+    assert json.loads(body)["detail"] == "something went wrong on our side"
+
+
+def test_an_answer_that_fails_midway_ends_without_its_end(server: Server) -> None:
+    found = server.talk(request("GET /stream/fails"))
+    assert found.endswith(b"two\r\n"), "no last chunk: the client knows"
+
+
+def test_an_upgrade_is_answered_and_then_it_ends(server: Server) -> None:
+    for what in ("websocket", "h2c"):
+        found = server.talk(
+            request("GET /a", "Connection: Upgrade", f"Upgrade: {what}") + b"frames"
+        )
+        assert [status for status, _, _ in answers(found)] == [200]
+
+
+def test_who_hangs_up_is_noticed(server: Server) -> None:
+    for path, sent in (("gone", b""), ("reads", b"half")):
+        with server.connect() as client:
+            client.sendall(request(f"POST /{path}", body=sent + b"another half")[: -len("half")])
+            time.sleep(0.05)
+    time.sleep(0.1)
+    assert seen == ["gone", "gone while sending"]
+
+
+def test_who_does_not_read_holds_up_the_sender(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(request("GET /stream/endless"))
+        time.sleep(0.3)
+        sent = len(seen)
+        time.sleep(0.2)
+        assert len(seen) == sent < 500, "64 MB would lie in memory"
+        with client.makefile("rb") as reader:
+            while len(seen) < 1000:
+                reader.read(65536)
+
+
+def test_who_says_nothing_is_closed_in_time(server: Server) -> None:
+    for said in (b"", b"GET /a HT", request("GET /a")):
+        with server.connect() as client:
+            started = time.monotonic()
+            client.sendall(said)
+            rest(client)
+            assert 0.8 < time.monotonic() - started < 2.5
+
+
+def test_a_head_that_trickles_is_closed_too(server: Server) -> None:
+    with server.connect() as client:
+        started = time.monotonic()
+        with suppress(ConnectionError):
+            for letter in request("GET /a", "X: " + "v" * 1000):
+                client.sendall(bytes([letter]))
+                time.sleep(0.05)
+        assert time.monotonic() - started < 3
+
+
+def test_a_stop_lets_the_answer_out_and_closes_the_idle() -> None:
+    server = Server()
+    with server.running(), server.connect() as busy, server.connect() as idle:
+        busy.sendall(request("GET /slow"))
+        time.sleep(0.03)
+        server.should_exit = True
+        assert rest(idle) == b""
+        ((status, headers, _),) = answers(rest(busy))
+        assert status == 200
+        assert headers["connection"] == "close"
