@@ -399,11 +399,20 @@ def test_a_head_that_trickles_is_closed_too(server: Server) -> None:
 
 def test_a_stop_lets_the_answer_out_and_closes_the_idle() -> None:
     server = Server()
-    with server.running(), server.connect() as busy, server.connect() as idle:
+    half = request("POST /reads", body=b"half and half")
+    with (
+        server.running(),
+        server.connect() as busy,
+        server.connect() as idle,
+        server.connect() as sending,
+    ):
         busy.sendall(request("GET /slow"))
+        sending.sendall(half[:-9])
         time.sleep(0.03)
         server.should_exit = True
         assert rest(idle) == b""
-        ((status, headers, _),) = answers(rest(busy))
-        assert status == 200
-        assert headers["connection"] == "close"
+        sending.sendall(half[-9:])
+        for one in (busy, sending):
+            ((status, headers, _),) = answers(rest(one))
+            assert status == 200
+            assert headers["connection"] == "close"

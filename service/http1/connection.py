@@ -210,10 +210,10 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Uvicorn's call: no further request, what is under way may end."""
-        if self.exchange is None:
+        if self.newest is None or self.newest.finished:
             self.transport.close()
-        else:
-            self._hang_up_after()
+        else:  # its body may still be on the way
+            self.newest.keep = False
 
     def pause_reading(self) -> None:
         if self.reading:
