@@ -12,13 +12,12 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
-from starlette.routing import Router
 
 from service.app import ROUTES
 from service.db.statement import Statement
 from service.settings import Settings
 from service.web.cursor import Cursors
-from service.web.endpoint import routes
+from service.web.routing import Paths
 
 settings = Settings.load()
 
@@ -52,4 +51,4 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
     await db.engine.dispose()
 
 
-app = Router(routes=routes(ROUTES), lifespan=lifespan, redirect_slashes=False)
+app = Paths(ROUTES, lifespan=lifespan)

@@ -15,7 +15,6 @@ from time import process_time
 from typing import Any
 
 import uvloop
-from starlette.routing import Router
 from starlette.types import Message, Scope
 
 from bench.result import Figure, Run, Table
@@ -27,7 +26,8 @@ from service.items.routes import new_item
 from service.items.structs import Item
 from service.settings import Settings
 from service.web.cursor import Cursors
-from service.web.endpoint import Request, routes
+from service.web.endpoint import Request
+from service.web.routing import Paths
 from service.web.wire import Reply, encode
 
 TURNS = 4_000
@@ -103,7 +103,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
 
     reply = Reply(b"{}")
     replaced = [one._replace(handler=handler) for one in ROUTES]
-    app = Router(routes=routes(replaced), redirect_slashes=False)
+    app = Paths(replaced)
     state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32)}
 
     async def receive() -> Message:

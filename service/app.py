@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.routing import Router
 from starlette.types import ASGIApp
 
 import service.items.routes as items
@@ -17,7 +16,8 @@ from service.db.pool import Database
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
-from service.web.endpoint import Endpoint, Operation, State, routes
+from service.web.endpoint import Operation, State
+from service.web.routing import Paths
 
 # Hot routes first: the router tries them in this order.
 ROUTES: list[Operation] = [*items.routes, *users.routes, *health.routes]
@@ -49,9 +49,4 @@ def create_app(settings: Settings) -> ASGIApp:
             if listener is not None:
                 listener.stop()
 
-    return Router(
-        routes=routes([*ROUTES, *docs.routes(ROUTES)]),
-        default=Endpoint(),
-        lifespan=lifespan,
-        redirect_slashes=False,
-    )
+    return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)

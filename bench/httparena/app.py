@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 from msgspec import Meta, Raw, Struct, structs
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from starlette.routing import Router
 
 from bench.httparena.cache import Local, Shared
 from service.db.pool import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
-from service.web.endpoint import Endpoint, Operation, Request, routes
+from service.web.endpoint import Operation, Request
+from service.web.routing import Paths
 from service.web.wire import Body, Query, Reply, encode
 
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -149,4 +149,4 @@ operations = [
     Operation("GET", "/crud/items", list_items, "List a category"),
     Operation("POST", "/crud/items", create_item, "Create an item"),
 ]
-app = Router(routes(operations), default=Endpoint(), lifespan=lifespan, redirect_slashes=False)
+app = Paths(operations, lifespan=lifespan)

@@ -13,13 +13,14 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, Malformed, Problem
 from service.http1.exchange import Exchange, answer, status_line
+from service.web.endpoint import WHOLE_BODY
 
 # Of a request's line and headers together; of a body that nobody has asked for yet.
 HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
         raw = url.path or (b"*" if self.url == b"*" else b"/")
         path = raw.decode("ascii")
         version = parser.get_http_version()
-        scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
@@ -171,6 +172,7 @@ class Connection(asyncio.Protocol):
         self.method = None
         keep = version == "1.1" and parser.should_keep_alive()
         self.newest = exchange = Exchange(self, scope, keep=keep, expects=self.expects)
+        scope["extensions"] = {WHOLE_BODY: exchange.whole}
         if self.exchange is None:
             self._start(exchange)
         else:  # pipelined

@@ -78,6 +78,14 @@ class Exchange:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
+    def whole(self) -> bytes | None:
+        """The body, if all of it is here and nothing of it was received before."""
+        if self.more or self.delivered or self.lost:
+            return None
+        self.delivered = True
+        body, self.body = self.body, b""
+        return body
+
     async def receive(self) -> Message:
         connection = self.connection
         if self.expects and not self.begun and not self.lost:

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from msgspec import Struct
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.db.pool import Database, Timing, timing
@@ -32,11 +31,15 @@ from service.web.wire import JSON, Body, Header, Query, Reply, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
+# An extension of ASGI that our own server offers (service/http1): a function that gives the body if
+# all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
+WHOLE_BODY = "swiftlet.whole_body"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
+_NONE: dict[str, Any] = {}
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique without a system call per request: random per process, counted within it.
 _ids = itertools.count(1)
@@ -101,12 +104,7 @@ class Request:
         return body.decode(await self._read())
 
     def _check_content_type(self) -> None:
-        media, *parameters = (
-            part.strip() for part in (self.header(b"content-type") or b"").lower().split(b";")
-        )
-        is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-        charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-        if not is_json or charsets - {b"charset=utf-8"}:
+        if not _is_json(self.header(b"content-type") or b""):
             raise Unsupported(
                 "send the body as application/json in UTF-8",
                 headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
@@ -119,7 +117,13 @@ class Request:
 
     async def _read(self) -> bytes:
         limit = self.state["settings"].body_limit
+        whole = self.scope.get("extensions", _NONE).get(WHOLE_BODY)
+        body: bytes | None = None if whole is None else whole()
+        if body is not None and len(body) <= limit:
+            return body
         too_large = TooLarge(f"the body is larger than {limit} bytes")
+        if body is not None:
+            raise too_large
         announced = self.header(b"content-length") or b""
         if announced.isdigit() and int(announced[:19]) > limit:
             # Who asks before sending (Expect: 100-continue) is told at once.
@@ -154,6 +158,15 @@ class Request:
                     left -= len(message.get("body", b""))
         except TimeoutError:
             return
+
+
+def _is_json(content_type: bytes) -> bool:
+    if content_type == JSON:
+        return True
+    media, *parameters = (part.strip() for part in content_type.lower().split(b";"))
+    is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
+    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
+    return is_json and not charsets - {b"charset=utf-8"}
 
 
 # What any request with a body may run into.
@@ -243,18 +256,6 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
-
-
-def routes(operations: list[Operation]) -> list[Route]:
-    """One route per path, in the order of their first operation; then each with a slash."""
-    paths = dict.fromkeys(operation.path for operation in operations)
-    endpoints = {
-        path: Endpoint(operation for operation in operations if operation.path == path)
-        for path in paths
-    }
-    return [
-        Route(path + slash, endpoint) for slash in ("", "/") for path, endpoint in endpoints.items()
-    ]
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:
