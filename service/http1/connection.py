@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.newest: Exchange | None = None
-        self.queue: deque[Exchange] = deque()
+        self.queue: deque[tuple[Exchange, Scope]] = deque()
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.expects = False
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         if self.timer is not None:
             self.timer.cancel()
         self.resume_writing()
-        for exchange in (self.exchange, *self.queue):
+        for exchange in (self.exchange, *(exchange for exchange, _ in self.queue)):
             if exchange is not None:
                 exchange.lost = True
                 exchange.wake()
@@ -171,12 +171,13 @@ class Connection(asyncio.Protocol):
         }
         self.method = None
         keep = version == "1.1" and parser.should_keep_alive()
-        self.newest = exchange = Exchange(self, scope, keep=keep, expects=self.expects)
+        exchange = Exchange(self, scope["method"], version, keep=keep, expects=self.expects)
+        self.newest = exchange
         scope["extensions"] = {WHOLE_BODY: exchange.whole}
         if self.exchange is None:
-            self._start(exchange)
+            self._start(exchange, scope)
         else:  # pipelined
-            self.queue.append(exchange)
+            self.queue.append((exchange, scope))
             self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
             return
         self.since = self.loop.time()
         if self.queue:
-            self._start(self.queue.popleft())
+            self._start(*self.queue.popleft())
         if not self.queue:
             self.resume_reading()
 
@@ -227,9 +228,9 @@ class Connection(asyncio.Protocol):
             self.reading = True
             self.transport.resume_reading()
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: Exchange, scope: Scope) -> None:
         self.exchange = exchange
-        task = self.loop.create_task(exchange.run(self.app))
+        task = self.loop.create_task(exchange.run(self.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 

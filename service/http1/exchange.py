@@ -51,15 +51,19 @@ class Exchange:
     finished = False
     lost = False
 
-    def __init__(self, connection: Wire, scope: Scope, *, keep: bool, expects: bool) -> None:
+    def __init__(
+        self, connection: Wire, method: str, version: str, *, keep: bool, expects: bool
+    ) -> None:
+        # Not the scope: it holds a method of ours, and would wait for the garbage collector.
         self.connection = connection
-        self.scope = scope
+        self.method = method
+        self.version = version
         self.keep = keep
         self.expects = expects
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except Exception:  # noqa: BLE001 - the last place that sees it
             logger.exception("the application failed")
         if self.finished or self.lost:
@@ -158,14 +162,14 @@ class Exchange:
                     self.keep = self.keep and b"close" not in pair[1].lower()
                     continue
             lines.append(b": ".join(pair))
-        if status in (204, 304) or self.scope["method"] == "HEAD":
+        if status in (204, 304) or self.method == "HEAD":
             self.bodiless = True
         elif length is not None:
             # Most bodies are whole, and then their length is sooner written than read.
             self.left = len(body) if length == b"%d" % len(body) else int(length)
         elif not more:
             lines.append(b"content-length: %d" % len(body))
-        elif self.scope["http_version"] == "1.1":
+        elif self.version == "1.1":
             self.chunked = True
             lines.append(b"transfer-encoding: chunked")
         else:
