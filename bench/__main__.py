@@ -128,6 +128,31 @@ def report(file: Path, html: Path) -> None:
 
 
 @main.command()
+@click.argument("names", nargs=-1)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.IntRange(1), default=1, show_default=True)
+def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
+    """Our service against itself with one thing changed; prints tables. All take half an hour.
+
+    \b
+    Examples:
+      python -m bench trials
+      python -m bench trials server batching --rounds 3
+    """
+    from bench.measure import require_wrk
+    from bench.trials import TRIALS, run, shown
+
+    require_wrk()
+    known = [one.name for one in TRIALS]
+    if wrong := [name for name in names if name not in known]:
+        raise click.UsageError(f"there is no {', '.join(wrong)}: there are {', '.join(known)}")
+    for trial in TRIALS:
+        if not names or trial.name in names:
+            rows = run(trial, rounds, seconds, lambda line: click.echo(line, err=True))
+            click.echo(shown(trial, rows))
+
+
+@main.command()
 def table() -> None:
     """The README's table, from the newest committed result."""
     from bench.readme import rows

@@ -16,15 +16,19 @@ FASTIFY = ROOT / "bench" / "opponents" / "fastify"
 ALL = frozenset(one.name for one in WORKLOADS) - {CRUD}
 PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
 POINTS = frozenset({"read", "hot"})
+OURS = "swiftlet"
 PUBLIC = "reference-public"
 HTTPARENA = "httparena"
 # What `just bench quick` leaves out: they show what makes the difference, not who is faster.
 FULL_ONLY = frozenset({"engine", "engine-autocommit", "fastify-single"})
 # Who is measured beyond a workload's usual place too: at other connections, workers, sizes, rates.
-MAIN = frozenset({"swiftlet", "reference", "blacksheep", "fastify"})
+MAIN = frozenset({OURS, "reference", "blacksheep", "fastify"})
 
 PYTHON = sys.executable
-UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log")
+_UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--no-access-log")
+UVICORN = (*_UVICORN, "--http", "httptools")
+# As `service serve` has it.
+OUR_SERVER = (*_UVICORN, "--no-server-header", "--http", "service.http1.connection:Connection")
 GRANIAN = (
     *(PYTHON, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws"),
     *("--backlog", "4096", "--backpressure", "4096", "--log-level", "warning"),
@@ -78,12 +82,12 @@ def _serve(server: str) -> tuple[str, ...]:
 SERVED = ("--port", "{port}", "--workers", "{workers}")
 
 PROGRAMS = (
-    Program("swiftlet", "Swiftlet", "ours", _serve("granian"), "This service", workloads=ALL),
+    Program(OURS, "Swiftlet", "ours", _serve("uvicorn"), "This service", workloads=ALL),
     Program(
-        "swiftlet-uvicorn",
-        "Swiftlet (uvicorn)",
+        "swiftlet-granian",
+        "Swiftlet (granian)",
         "ours",
-        _serve("uvicorn"),
+        _serve("granian"),
         "This service under the other server",
         workloads=frozenset({"read", "create", "create-1000", "patch", "mixed"}),
     ),
@@ -167,7 +171,7 @@ PROGRAMS = (
         "engine",
         "Swiftlet on AsyncEngine",
         "opponent",
-        (*GRANIAN, *SERVED, "bench.engine_app:app"),
+        (*OUR_SERVER, *SERVED, "bench.engine_app:app"),
         "This service with its statements run by SQLAlchemy's AsyncEngine",
         workloads=frozenset({"read"}),
         rules=None,
@@ -177,7 +181,7 @@ PROGRAMS = (
         "engine-autocommit",
         "Swiftlet on AsyncEngine, AUTOCOMMIT",
         "opponent",
-        (*GRANIAN, *SERVED, "bench.engine_app:app"),
+        (*OUR_SERVER, *SERVED, "bench.engine_app:app"),
         "The same, saving the engine its BEGIN and ROLLBACK",
         workloads=frozenset({"read"}),
         rules=None,
@@ -187,7 +191,7 @@ PROGRAMS = (
         HTTPARENA,
         "HttpArena's profile on our kernel",
         "ours",
-        (*GRANIAN, *SERVED, "bench.httparena.app:app"),
+        (*OUR_SERVER, *SERVED, "bench.httparena.app:app"),
         "Another API on our db and web rooms, see bench/httparena",
         workloads=frozenset({CRUD}),
         rules=None,
@@ -198,7 +202,7 @@ PROGRAMS = (
         "constant",
         "Constant answer",
         "limit",
-        (*GRANIAN, *SERVED, "bench.opponents.constant:app"),
+        (*OUR_SERVER, *SERVED, "bench.opponents.constant:app"),
         "An ASGI function that sends the same bytes: what the server allows",
         workloads=POINTS,
         rules=None,
@@ -219,7 +223,7 @@ PGBENCH_WORKLOADS = frozenset({"read", "create", "patch"})
 def slowed(program: Program, milliseconds: float) -> Program:
     """Our service, made slow on purpose."""
     return program._replace(
-        command=(*GRANIAN, *SERVED, "bench.slowed:app"),
+        command=(*OUR_SERVER, *SERVED, "bench.slowed:app"),
         environ={"SLOW_MS": str(milliseconds)},
     )
 

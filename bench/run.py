@@ -11,11 +11,29 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench import contestants, correctness, layers, limits, machine, micro
-from bench.budgets import OURS
-from bench.contestants import MAIN, PGBENCH, PGBENCH_WORKLOADS, PROGRAMS, PUBLIC, Program
+from bench.contestants import (
+    MAIN,
+    OURS,
+    PGBENCH,
+    PGBENCH_WORKLOADS,
+    PROGRAMS,
+    PUBLIC,
+    Program,
+)
 from bench.measure import measure, pgbench
 from bench.result import Agreement, Result, Run, Table
-from bench.stage import Server, Stage, fill, forget, prepare, served, settle, sql, stage
+from bench.stage import (
+    Server,
+    Stage,
+    fill,
+    forget,
+    keep_totals,
+    prepare,
+    served,
+    settle,
+    sql,
+    stage,
+)
 from bench.workloads import BY_NAME, WORKLOADS, WRITING, Cell, cells
 
 CORRECTNESS_ITEMS = 200
@@ -184,7 +202,7 @@ class _Rounds:
                 if self._takes_part(server.program, cell):
                     self._measure(server, cell, number)
             if self._limited(cell):
-                self._before(cell)
+                self._before(cell, kept=False)
                 self.found.append(pgbench(self.on, cell, self.options.seconds, number))
                 self._after(cell)
             if number == 1 and (cell.share, cell.connections, cell.workers) == (None, 64, 1):
@@ -203,7 +221,7 @@ class _Rounds:
             if own < ours * cell.share or not ours:
                 return  # beyond what it can do: there is no rest to look at
             offered = ours * cell.share
-        self._before(cell)
+        self._before(cell, kept=server.program.kind == "ours")
         found = measure(server, self.on, cell, self.options.seconds, number, offered)
         self._after(cell, server.program)
         self.found.append(found)
@@ -222,8 +240,9 @@ class _Rounds:
                     measure(server, self.on, cell._replace(share=None), 1, 0)
             self._after(cell)
 
-    def _before(self, cell: Cell) -> None:
+    def _before(self, cell: Cell, *, kept: bool) -> None:
         if cell.workload in WRITING:
+            keep_totals(self.on, kept=kept)
             sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages
 
     def _after(self, cell: Cell, program: Program | None = None) -> None:

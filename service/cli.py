@@ -72,7 +72,7 @@ def main() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--workers", help="Worker processes.  [default: 1]")
-@click.option("--server", help="granian or uvicorn.  [default: granian]")
+@click.option("--server", help="uvicorn or granian.  [default: uvicorn]")
 @click.option("--data", help="Where embedded stores keep their data.  [default: .data]")
 def serve(**options: str | None) -> None:
     """Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.

@@ -44,7 +44,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: Text = "127.0.0.1"
     port: Port = 8000
     workers: Count = 1
-    server: Literal["granian", "uvicorn"] = "granian"
+    server: Literal["uvicorn", "granian"] = "uvicorn"
     data: Text = ".data"
     auth: Literal["off"] | None = None
     pool: Count | Literal["none"] = 4

@@ -23,6 +23,18 @@ SELECT items.id, items.sku, items.name, items.description, items.price, items.is
 FROM items
 WHERE items.id = ANY ($1::BIGINT[]);
 
+-- items.owners
+-- $1 id
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active
+FROM users
+WHERE users.id = $1::BIGINT;
+
+-- items.owners_many
+-- $1 keys
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active
+FROM users
+WHERE users.id = ANY ($1::BIGINT[]);
+
 -- items.owner_exists
 -- $1 id
 SELECT users.id

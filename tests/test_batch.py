@@ -126,6 +126,23 @@ async def test_a_key_asked_twice_is_one_key(url: str) -> None:
         assert sum(size for _, size in db.ran) <= 4
 
 
+async def test_reads_of_one_and_of_several_share_statements(url: str, batching: bool) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
+    async with opened(url, batching=batching) as db:
+        work = [items.by_id.several(db, [n, n + 1, 99, n]) for n in range(1, 25)]
+        many, one = await asyncio.gather(
+            asyncio.gather(*work), asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 40)))
+        )
+        assert len(db.ran) <= 4 or not batching
+        assert [{key: row.name for key, row in found.items()} for found in many] == [
+            {n: f"Item {n}", n + 1: f"Item {n + 1}"} for n in range(1, 25)
+        ]
+        assert [row and row.id for row in one] == [*range(1, 31), *[None] * 9]
+        db.ran.clear()
+        assert await items.by_id.several(db, []) == {}
+        assert not db.ran
+
+
 async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
     """It waits for those under way, but takes nothing from them."""
     await ask(url, "INSERT INTO items (name) VALUES ('Before')")

@@ -43,7 +43,7 @@ COMMITTED = {
 # Name, title, kind, and how fast it is.
 CONTESTANTS: tuple[tuple[str, str, Kind, float], ...] = (
     ("swiftlet", "Swiftlet", "ours", 12.4),
-    ("swiftlet-uvicorn", "Swiftlet (uvicorn)", "ours", 9.8),
+    ("swiftlet-granian", "Swiftlet (granian)", "ours", 9.8),
     ("reference", "FastAPI reference", "reference", 1.0),
     ("reference-cached", "FastAPI reference, cached", "reference", 1.3),
     ("starlette", "Starlette + asyncpg", "opponent", 7.1),

@@ -185,6 +185,28 @@ def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to
     eventually(lambda: client.get(where).status_code == 200, 3)
 
 
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
+    own_stores: Stores, tmp_path: Path
+) -> None:
+    settings = {"SERVICE_POOL": "2", "SERVICE_QUEUE_LIMIT": "4"}
+    with (
+        serving(own_stores, tmp_path / "log", **settings) as running,
+        httpx.Client(base_url=running.url, timeout=10) as client,
+    ):
+        assert client.get("/items/1").status_code in (200, 404)
+        with (
+            stopped([pid for pid in processes(own_stores) if _is_backend(pid)]),
+            ThreadPoolExecutor(20) as pool,
+        ):
+            answers = list(pool.map(lambda n: client.get(f"/items/{n}"), range(1, 21)))
+        refused = [one for one in answers if "waiting" in one.text]
+        assert len(refused) == 20 - 2 - 4
+        for one in refused:
+            assert (one.status_code, one.headers["retry-after"]) == (503, "1")
+            # Of our own time, not the machine's: nothing was waited for.
+            assert float(one.headers["x-process-time"]) < 0.02
+
+
 def _is_backend(pid: int) -> bool:
     return b"swiftlet" in Path(f"/proc/{pid}/cmdline").read_bytes() or _serves_us(pid)
 

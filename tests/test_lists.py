@@ -303,3 +303,29 @@ def test_rows_that_come_and_go_neither_hide_nor_repeat_those_that_stand(
     assert len(ids) == len(set(ids)), "a row was shown twice"
     assert throughout <= set(ids), "a row that stood throughout was skipped"
     assert shown == sorted(shown, key=key(sort), reverse=sort.startswith("-"))
+
+
+def test_owners_come_along_in_one_more_statement(client: httpx.Client, sql: Query) -> None:
+    sql("INSERT INTO users (email, username) SELECT n || '@x.org', 'user' || n"
+        " FROM generate_series(1, 3) n")  # fmt: skip
+    sql("INSERT INTO items (name, owner_id) SELECT 'x', nullif(n % 4, 0)"
+        " FROM generate_series(1, 40) n")  # fmt: skip
+    plain = client.get("/items?per_page=40").json()
+    response = client.get("/items?per_page=40&include=owner")
+    assert statements_run(response) == 2
+    found = response.json()
+    assert {**found, "items": None} == {**plain, "items": None}
+    for item, bare in zip(found["items"], plain["items"], strict=True):
+        owner = item.pop("owner")
+        assert item == bare
+        if bare["owner_id"] is None:
+            assert owner is None
+        else:
+            shown = client.get("/users?per_page=3").json()["items"][bare["owner_id"] - 1]
+            assert owner == shown
+    nobody = client.get("/items?include=owner&per_page=1&sort=-id&q=nothing")
+    assert (nobody.json()["items"], statements_run(nobody)) == ([], 1)
+    cursor = client.get("/items?include=owner&cursor=&per_page=2")
+    assert [item["owner"]["id"] for item in cursor.json()["items"]] == [1, 2]
+    assert "include=owner" in cursor.links["next"]["url"]
+    assert client.get("/items?include=keys").status_code == 422

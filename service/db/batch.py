@@ -1,6 +1,6 @@
 """Many requests, one statement: coalesced reads and group commit, each in a lane."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -78,27 +78,51 @@ class Coalesce(Generic[Row]):
         if not db.batching:
             return await self.single.get(db, key)
         lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
-        found: Row | None = await lane.run(key, key)
+        found: Row | None = await lane.run(None, key)
         return found
 
+    async def several(self, db: Database, keys: Iterable[Any]) -> dict[Any, Row]:
+        """The rows that there are, by their keys; with those of others in the same statement."""
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return {}
+        if not db.batching:
+            return await self._rows(db, wanted)
+        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
+        found: dict[Any, Row] = await lane.run(None, wanted)
+        return found
+
+    async def _rows(self, db: Database, keys: list[Any]) -> dict[Any, Row]:
+        if len(keys) == 1:
+            records = await db.fetch(self.single, keys)
+        else:
+            records = await db.fetch(self.many, (keys,))
+        return {record[self.place]: self.many.row(*record) for record in records}
+
     def _lane(self, db: Database) -> Lane:
-        async def alone(key: Any) -> Row | None:
-            return await self.single.get(db, key)
+        async def alone(asked: Any) -> Any:
+            if isinstance(asked, list):
+                return await self._rows(db, asked)
+            return await self.single.get(db, asked)
 
         async def together(batch: list[Member]) -> None:
-            keys = list({member.key: None for member in batch})
+            keys: dict[Any, None] = {}
+            for member in batch:
+                keys.update(dict.fromkeys(member.asked if several(member) else (member.asked,)))
             try:
-                if len(keys) == 1:
-                    records = await db.fetch(self.single, keys)
-                else:
-                    records = await db.fetch(self.many, (keys,))
+                found = await self._rows(db, list(keys))
             except Problem as problem:
                 for member in batch:
                     member.refuse(problem)
                 return
-            found = {record[self.place]: self.many.row(*record) for record in records}
             for member in batch:
-                member.answer(found.get(member.key))
+                if several(member):
+                    member.answer({key: found[key] for key in member.asked if key in found})
+                else:
+                    member.answer(found.get(member.asked))
+
+        def several(member: Member) -> bool:
+            return isinstance(member.asked, list)
 
         return Lane(db, alone, together, ordered=False, most=READS)
 

@@ -1,6 +1,6 @@
 """The items' handlers, then their route list."""
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from service.db.writes import change_values
 from service.errors import Conflict, NotFound, Stale
@@ -10,6 +10,7 @@ from service.items.structs import (
     Item,
     ItemChange,
     ItemQuery,
+    ItemWithOwner,
     NewItem,
     OwnedItemQuery,
 )
@@ -26,7 +27,16 @@ delete_query = Query(DeleteQuery)
 
 async def list_items(request: Request) -> Reply:
     query = request.query(item_query)
-    return paging.show(request, await paging.find(request, statements.listing, query))
+    found = await paging.find(request, statements.listing, query)
+    if query.include is UNSET:
+        return paging.show(request, found)
+    wanted = [item.owner_id for item in found.items if item.owner_id is not None]
+    owners = await statements.owners.several(request.db, wanted)
+    items = [
+        ItemWithOwner(**structs.asdict(item), owner=owners.get(item.owner_id))
+        for item in found.items
+    ]
+    return paging.show(request, structs.replace(found, items=items))
 
 
 async def create_item(request: Request) -> Reply:
@@ -117,7 +127,12 @@ routes = [
         list_items,
         "List items, by page or by cursor",
         query=ItemQuery,
-        gives=(paging.Page[Item], paging.CursorPage[Item]),
+        gives=(
+            paging.Page[Item],
+            paging.CursorPage[Item],
+            paging.Page[ItemWithOwner],
+            paging.CursorPage[ItemWithOwner],
+        ),
     ),
     Operation(
         "POST",

@@ -8,7 +8,7 @@ from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Bound, Choice, Listing, containing
 from service.db.statement import Statement
 from service.db.writes import Writes
-from service.items.structs import Item, ItemChange, NewItem
+from service.items.structs import Item, ItemChange, NewItem, Owner
 from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
 
 add = GroupCommit("items.add", Item, items, NewItem)
@@ -38,6 +38,7 @@ listing = Listing(
     totals=totals,
 )
 
+owners = Coalesce("items.owners", Owner, users)
 owner_exists = Statement(
     "items.owner_exists",
     int,
@@ -45,4 +46,10 @@ owner_exists = Statement(
     order=("id",),
 )
 
-hot: tuple[Statement[Any], ...] = (*add.hot, *by_id.hot, owner_exists, *writes.hot)
+hot: tuple[Statement[Any], ...] = (
+    *add.hot,
+    *by_id.hot,
+    *owners.hot,
+    owner_exists,
+    *writes.hot,
+)

@@ -85,6 +85,23 @@ class Item(Struct, frozen=True, gc=False):
     updated_at: datetime | None
 
 
+class Owner(Struct, frozen=True, gc=False):
+    """The user behind `owner_id`."""
+
+    id: int
+    email: str
+    username: str
+    full_name: str | None
+    role: str
+    is_active: bool
+
+
+class ItemWithOwner(Item, frozen=True, gc=False):
+    """An item in a list with `include=owner`."""
+
+    owner: Owner | None
+
+
 class OwnedItemQuery(Struct, frozen=True):
     """The parameters of a user's items."""
 
@@ -103,6 +120,7 @@ class ItemQuery(OwnedItemQuery, frozen=True):
     """The parameters of the list."""
 
     owner_id: ID | UnsetType = UNSET
+    include: Literal["owner"] | UnsetType = UNSET
 
 
 class DeleteQuery(Struct, frozen=True):

@@ -1,0 +1,217 @@
+"""Trials: our service against itself with one thing changed; what the defaults rest on."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.contestants import OURS, PROGRAMS, PYTHON, Program
+from bench.measure import measure
+from bench.result import Run
+from bench.stage import Server, Stage, fill, keep_totals, served, settle, stage
+from bench.workloads import WRITING, Cell
+
+ITEMS = 100_000
+SERVICE = next(one for one in PROGRAMS if one.name == OURS)
+
+
+class Variant(NamedTuple):
+    """What is changed: variables, the server, its workers, whether writers keep the totals."""
+
+    name: str
+    environ: Mapping[str, str] = {}
+    server: str = "uvicorn"
+    workers: int = 1
+    totals: bool = True
+
+    @property
+    def program(self) -> Program:
+        module = "bench.variant" if any("VARIANT" in name for name in self.environ) else "service"
+        command = (PYTHON, "-m", module, "serve", "--server", self.server)
+        return SERVICE._replace(
+            name=self.name,
+            command=(*command, "--port", "{port}", "--workers", "{workers}"),
+            environ=self.environ,
+        )
+
+
+class Trial(NamedTuple):
+    """One question; the first variant is what stands."""
+
+    name: str
+    question: str
+    variants: tuple[Variant, ...]
+    workloads: tuple[str, ...]
+    connections: tuple[int, ...] = (64,)
+
+
+def _each(what: str, variable: str, first: int, *others: int) -> tuple[Variant, ...]:
+    return tuple(Variant(f"{what} {value}", {variable: str(value)}) for value in (first, *others))
+
+
+SERVERS = (
+    Variant("uvicorn, our HTTP"),
+    Variant("uvicorn, its HTTP", {"VARIANT_HTTP": "httptools"}),
+    Variant("granian", server="granian"),
+)
+TRIALS = (
+    Trial(
+        "server", "Which server?", SERVERS, ("read", "create", "patch", "list", "mixed"), (1, 64)
+    ),
+    Trial(
+        "workers",
+        "How many workers, and of which server?",
+        (
+            SERVERS[0],
+            Variant("uvicorn, our HTTP, 2 workers", workers=2),
+            SERVERS[2],
+            Variant("granian, 2 workers", server="granian", workers=2),
+        ),
+        ("read", "create", "mixed"),
+        (64, 256),
+    ),
+    Trial(
+        "batching",
+        "What does batching cost at rest, and bring under load?",
+        (Variant("together"), Variant("each alone", {"SERVICE_BATCHING": "off"})),
+        ("read", "create", "patch"),
+        (1, 4, 16, 64, 256),
+    ),
+    Trial(
+        "in-flight",
+        "How many statements of a kind at once?",
+        _each("in flight", "VARIANT_IN_FLIGHT", 2, 1, 3, 4),
+        ("read", "create", "patch", "mixed"),
+        (4, 64),
+    ),
+    Trial(
+        "most",
+        "How many requests to a statement?",
+        _each("most", "VARIANT_MOST", 128, 32, 512),
+        ("read", "create", "patch"),
+        (64, 256),
+    ),
+    Trial(
+        "pool",
+        "How many connections to PostgreSQL?",
+        _each("pool", "SERVICE_POOL", 4, 2, 8, 16),
+        ("read", "create", "mixed"),
+        (64,),
+    ),
+    Trial(
+        "gc",
+        "How often should garbage be looked for, and should the imports be frozen?",
+        (
+            Variant("frozen, 10,000", {"VARIANT_GC": "10000"}),
+            Variant("frozen, 700", {"VARIANT_GC": "700"}),
+            Variant("frozen, 50,000", {"VARIANT_GC": "50000"}),
+            Variant("not frozen, 700", {"VARIANT_GC": "0"}),
+        ),
+        ("read", "create", "list"),
+    ),
+    Trial(
+        "totals",
+        "What do exact totals cost those who write?",
+        (Variant("kept"), Variant("not kept", totals=False)),
+        ("create", "patch"),
+        (1, 16, 64, 256),
+    ),
+)
+
+
+class Row(NamedTuple):
+    """The medians of one variant; microseconds of CPU per request, milliseconds."""
+
+    workload: str
+    connections: int
+    variant: str
+    rate: float
+    p50: float
+    p99: float
+    server: float
+    database: float
+    total: float
+    ratio: float  # of the CPU of what stands, by rounds
+
+
+def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:
+    """Everyone up at once, measured in turn; a second of warming up each."""
+    with ExitStack() as held:
+        directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trials-")))
+        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        on = held.enter_context(stage(directory))
+        fill(on, ITEMS)
+        servers = [
+            held.enter_context(served(one.program, on, one.workers)) for one in trial.variants
+        ]
+        found: dict[tuple[str, int], list[list[Run]]] = {}
+        for number in range(rounds + 1):
+            for workload in trial.workloads:
+                for connections in trial.connections if number else trial.connections[:1]:
+                    cell = Cell(workload, connections, 1, ITEMS)
+                    runs = _turn(trial, on, servers, cell, seconds if number else 1, number)
+                    if number:
+                        found.setdefault((workload, connections), []).append(runs)
+            say(f"{trial.name}: round {number} of {rounds}")
+    return list(_rows(trial, found))
+
+
+def _turn(
+    trial: Trial, on: Stage, servers: list[Server], cell: Cell, seconds: int, number: int
+) -> list[Run]:
+    runs = {}
+    shift = number % len(servers)
+    order = [*range(len(servers))]
+    for place in (*order[shift:], *order[:shift]):
+        keep_totals(on, kept=trial.variants[place].totals)
+        runs[place] = measure(servers[place], on, cell, seconds, number)
+        if cell.workload in WRITING:
+            settle(on, ITEMS)
+    return [runs[place] for place in order]
+
+
+def _rows(trial: Trial, found: dict[tuple[str, int], list[list[Run]]]) -> Iterator[Row]:
+    for (workload, connections), turns in found.items():
+        for place, variant in enumerate(trial.variants):
+            runs = [turn[place] for turn in turns]
+
+            def middle(value: Callable[[Run], float], runs: list[Run] = runs) -> float:
+                return statistics.median(value(one) for one in runs)
+
+            yield Row(
+                workload,
+                connections,
+                variant.name,
+                middle(lambda one: one.rate),
+                middle(lambda one: one.p50),
+                middle(lambda one: one.p99),
+                middle(lambda one: one.cpu.server),
+                middle(lambda one: one.cpu.database),
+                middle(lambda one: one.cpu.total),
+                statistics.median(turn[place].cpu.total / turn[0].cpu.total for turn in turns),
+            )
+
+
+HEADER = (
+    "| workload | connections | | requests/s | p50 ms | p99 ms | CPU us: server | database | both"
+    " | of the first |"
+)
+
+
+def shown(trial: Trial, rows: list[Row]) -> str:
+    """A table in Markdown."""
+    lines = [
+        f"**{trial.question}** (`{trial.name}`)",
+        "",
+        HEADER,
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.workload} | {row.connections} | {row.variant} | {row.rate:,.0f} | {row.p50:.2f}"
+        f" | {row.p99:.2f} | {row.server:.1f} | {row.database:.1f} | {row.total:.1f}"
+        f" | {row.ratio:.2f} |"
+        for row in rows
+    ]
+    return "\n".join([*lines, ""])

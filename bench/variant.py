@@ -1,0 +1,41 @@
+"""`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
+
+What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_MOST (requests to a statement),
+VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own).
+"""
+
+import gc
+from os import environ
+from typing import Any
+
+import uvicorn
+
+import service.app
+from service.cli import main
+from service.db import batch, lane
+
+
+def change() -> None:
+    made = lane.Lane.__init__
+    in_flight, most = environ.get("VARIANT_IN_FLIGHT"), environ.get("VARIANT_MOST")
+
+    def make(self: lane.Lane, *args: Any, **options: Any) -> None:
+        if in_flight:
+            options.setdefault("in_flight", int(in_flight))
+        if most and options["most"] in (batch.READS, batch.WRITES):
+            options["most"] = int(most)
+        made(self, *args, **options)
+
+    lane.Lane.__init__ = make  # type: ignore[method-assign]  # that is the point
+    if threshold := environ.get("VARIANT_GC"):
+        service.app.GC_THRESHOLD = int(threshold) or 700
+        if threshold == "0":
+            gc.freeze = lambda: None
+    if http := environ.get("VARIANT_HTTP"):
+        run = uvicorn.run
+        uvicorn.run = lambda app, **options: run(app, **{**options, "http": http})
+
+
+if __name__ == "__main__":
+    change()
+    main()
