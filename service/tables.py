@@ -32,7 +32,12 @@ metadata = MetaData()
 
 # An index made only where the extension is to be had; the search works without it, slower.
 OPTIONAL = {"optional": True}
-TRIGRAM: dict[str, Any] = {"postgresql_using": "gin", "info": OPTIONAL}
+
+
+def _trigrams(*names: str) -> dict[str, Any]:
+    operators = dict.fromkeys(names, "gin_trgm_ops")
+    return {"postgresql_using": "gin", "postgresql_ops": operators, "info": OPTIONAL}
+
 
 # No price reaches this (the CHECK says so), so it can stand for "no price" in an order.
 PRICE_LIMIT = "10000000000"
@@ -113,14 +118,12 @@ Index("users_admin_idx", users.c.id, postgresql_where=text("role = 'admin'"))
 Index("users_email_key", func.lower(users.c.email), unique=True)
 Index("users_username_key", func.lower(users.c.username), unique=True)
 
-Index("items_search_idx", items.c.name, postgresql_ops={"name": "gin_trgm_ops"}, **TRIGRAM)
+# ILIKE lowers the pattern anew for every row; lower() LIKE finds the same in less time.
+Index("items_search_idx", func.lower(items.c.name).label("name"), **_trigrams("name"))
 Index(
     "users_search_idx",
-    users.c.username,
-    users.c.email,
-    users.c.full_name,
-    postgresql_ops=dict.fromkeys(("username", "email", "full_name"), "gin_trgm_ops"),
-    **TRIGRAM,
+    *(func.lower(users.c[name]).label(name) for name in ("username", "email", "full_name")),
+    **_trigrams("username", "email", "full_name"),
 )
 
 # How many rows a table has, and how many of them are active: the sum over its slots. A slot is

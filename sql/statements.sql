@@ -307,9 +307,9 @@ SELECT page.id, page.sku, page.name, page.description, page.price, page.is_activ
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM items
-WHERE items.name ILIKE $1::VARCHAR ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
-WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
+WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- items.page?owner_id
@@ -351,10 +351,10 @@ SELECT page.id, page.sku, page.name, page.description, page.price, page.is_activ
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM items
-WHERE items.name ILIKE $1::VARCHAR ESCAPE '\'
+WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\'
  LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
-WHERE items.name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY items.id ASC
+WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY items.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- items.page?total=none
@@ -628,9 +628,9 @@ SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_ac
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM users
-WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
-WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY users.id ASC
+WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY users.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- users.page?q&total=estimated
@@ -639,10 +639,10 @@ SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_ac
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM users
-WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\'
+WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\'
  LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
-WHERE users.username ILIKE $1::VARCHAR ESCAPE '\' OR users.email ILIKE $1::VARCHAR ESCAPE '\' OR users.full_name ILIKE $1::VARCHAR ESCAPE '\' ORDER BY users.id ASC
+WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY users.id ASC
  LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
 
 -- users.page?total=none

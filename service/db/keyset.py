@@ -17,10 +17,12 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
+    Text,
     bindparam,
     cast,
     func,
     literal_column,
+    or_,
     select,
     true,
     tuple_,
@@ -232,6 +234,16 @@ class Listing(Generic[Row]):
 
 def _number(name: str) -> ColumnElement[int]:
     return bindparam(name, type_=BigInteger)
+
+
+def search(*columns: ColumnElement[Any]) -> Bound:
+    """The filter `q`: rows of which a column holds it as a substring, in whatever case.
+
+    As ILIKE would, which lowers the pattern anew for each row and so takes 1.4 times as long.
+    """
+    pattern = select(func.lower(bindparam("q", type_=Text))).scalar_subquery()
+    found = (func.lower(column).like(pattern, escape="\\") for column in columns)
+    return Bound(or_(*found), containing)
 
 
 def containing(text: str) -> str:

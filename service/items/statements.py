@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
 from service.db.batch import Coalesce, GroupCommit
-from service.db.keyset import Bound, Choice, Listing, containing
+from service.db.keyset import Bound, Choice, Listing, search
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, NewItem, Owner
@@ -27,7 +27,7 @@ listing = Listing(
     },
     filters={
         "is_active": Choice({True: items.c.is_active.is_(True), False: not_(items.c.is_active)}),
-        "q": Bound(items.c.name.ilike(bindparam("q"), escape="\\"), containing),
+        "q": search(items.c.name),
         "owner_id": Bound(items.c.owner_id == bindparam("owner_id")),
         # On the expression of the index; "no price" stands at its upper end.
         "min_price": Bound(

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import Text, bindparam, literal_column, not_, or_
+from sqlalchemy import literal_column, not_
 
 from service.db.batch import Coalesce, GroupCommit
-from service.db.keyset import Bound, Choice, Listing, containing
+from service.db.keyset import Choice, Listing, search
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.tables import totals, username, users
@@ -15,7 +15,6 @@ add = GroupCommit("users.add", User, users, NewUser)
 by_id = Coalesce("users.by_id", User, users)
 writes = Writes("users", User, users, NewUser, UserChange)
 
-_pattern = bindparam("q", type_=Text)
 listing = Listing(
     "users",
     UserSummary,
@@ -26,15 +25,7 @@ listing = Listing(
         "role": Choice(
             {role: users.c.role == literal_column(f"'{role}'") for role in ("user", "admin")}
         ),
-        "q": Bound(
-            or_(
-                *(
-                    column.ilike(_pattern, escape="\\")
-                    for column in (users.c.username, users.c.email, users.c.full_name)
-                )
-            ),
-            containing,
-        ),
+        "q": search(users.c.username, users.c.email, users.c.full_name),
     },
     totals=totals,
 )
