@@ -48,6 +48,10 @@ bench-check *file:
 bench-report file html:
     uv run --group bench python -m bench report {{ quote(file) }} {{ quote(html) }}
 
+# Our service against itself with one thing changed, as in `just bench-trials server totals`
+bench-trials *names:
+    uv run --group bench python -m bench trials {{ names }}
+
 # The README's table, from the newest committed result
 bench-table:
     @uv run --group bench python -m bench table

@@ -3,10 +3,11 @@
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import jsonagg
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
@@ -14,6 +15,7 @@ from bench.stage import Server, Stage, fill, keep_totals, served, settle, stage
 from bench.workloads import WRITING, Cell
 
 ITEMS = 100_000
+JSON_AGG = "json-agg"
 SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
@@ -82,9 +84,19 @@ TRIALS = (
     Trial(
         "in-flight",
         "How many statements of a kind at once?",
-        _each("in flight", "VARIANT_IN_FLIGHT", 2, 1, 3, 4),
+        (
+            Variant("in flight 2 of reads, 1 of writes"),
+            *_each("in flight", "VARIANT_IN_FLIGHT", 1, 2, 3),
+        ),
         ("read", "create", "patch", "mixed"),
         (4, 64),
+    ),
+    Trial(
+        "singles",
+        "How many statements of a kind at once while nobody waits?",
+        _each("singles", "VARIANT_SINGLES", 4, 2, 8),
+        ("read", "create", "patch", "mixed"),
+        (4, 8, 16, 64),
     ),
     Trial(
         "most",
@@ -136,13 +148,16 @@ class Row(NamedTuple):
     ratio: float  # of the CPU of what stands, by rounds
 
 
+def json_agg() -> str:
+    """The one trial that needs no server."""
+    with _staged() as on:
+        return jsonagg.table(on)
+
+
 def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:
     """Everyone up at once, measured in turn; a second of warming up each."""
     with ExitStack() as held:
-        directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trials-")))
-        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
-        on = held.enter_context(stage(directory))
-        fill(on, ITEMS)
+        on = held.enter_context(_staged())
         servers = [
             held.enter_context(served(one.program, on, one.workers)) for one in trial.variants
         ]
@@ -156,6 +171,16 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
                         found.setdefault((workload, connections), []).append(runs)
             say(f"{trial.name}: round {number} of {rounds}")
     return list(_rows(trial, found))
+
+
+@contextmanager
+def _staged() -> Iterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="trials-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        with stage(directory) as on:
+            fill(on, ITEMS)
+            yield on
 
 
 def _turn(

@@ -1,6 +1,6 @@
 """`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
 
-What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_MOST (requests to a statement),
+What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_SINGLES, VARIANT_MOST (of a Lane),
 VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own).
 """
 
@@ -17,11 +17,14 @@ from service.db import batch, lane
 
 def change() -> None:
     made = lane.Lane.__init__
-    in_flight, most = environ.get("VARIANT_IN_FLIGHT"), environ.get("VARIANT_MOST")
+    in_flight, singles, most = (
+        environ.get(f"VARIANT_{name}") for name in ("IN_FLIGHT", "SINGLES", "MOST")
+    )
 
     def make(self: lane.Lane, *args: Any, **options: Any) -> None:
-        if in_flight:
-            options.setdefault("in_flight", int(in_flight))
+        if options.get("singles") != 1:  # lists: each alone in its lane
+            options |= {"in_flight": int(in_flight)} if in_flight else {}
+            options |= {"singles": int(singles)} if singles else {}
         if most and options["most"] in (batch.READS, batch.WRITES):
             options["most"] = int(most)
         made(self, *args, **options)

@@ -112,11 +112,15 @@ class TimedOut(Problem):
     status, title = 504, "Gateway Timeout"
 
 
+class Locked(TimedOut):
+    """Somebody else holds a row for so long; of several rows in one statement it may be any."""
+
+
 # By class, the first that fits; what a row in the way means is told from its constraint instead.
 MEANINGS: tuple[tuple[type[BaseException], type[Problem], str], ...] = (
     (asyncpg.DataError, Invalid, "a value can't be stored"),
     (asyncpg.QueryCanceledError, TimedOut, "the database took too long; nothing was changed"),
-    (asyncpg.LockNotAvailableError, Unavailable, "the row is busy; try again"),
+    (asyncpg.LockNotAvailableError, Locked, "somebody else holds the row; nothing was changed"),
     (asyncpg.DeadlockDetectedError, Unavailable, "the row is busy; try again"),
     (asyncpg.SerializationError, Unavailable, "the row changed meanwhile; try again"),
     (asyncpg.ReadOnlySQLTransactionError, Unavailable, "the database is read-only at the moment"),

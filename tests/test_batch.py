@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
-from service.db.lane import IN_FLIGHT
+from service.db.lane import SINGLES
 from service.db.pool import Database
 from service.db.statement import Statement
 from service.db.writes import change_values
-from service.errors import Conflict, Problem, Unavailable
+from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
 from service.items.structs import Item, ItemChange
 from service.users import statements as users
@@ -106,7 +106,7 @@ async def test_reads_that_meet_share_statements(url: str) -> None:
             *(f"Item {n}" for n in range(1, 301)),
             *[None] * 10,
         ]
-        assert len(db.ran) <= 6
+        assert len(db.ran) <= SINGLES + 3
         assert max(size for _, size in db.ran) == batch.READS
 
 
@@ -123,7 +123,7 @@ async def test_a_key_asked_twice_is_one_key(url: str) -> None:
     async with opened(url) as db:
         found = await asyncio.gather(*(items.by_id.get(db, 1 + n % 2) for n in range(100)))
         assert Counter(one.name for one in found if one) == {"Item 1": 50, "Item 2": 50}
-        assert sum(size for _, size in db.ran) <= 4
+        assert sum(size for _, size in db.ran) <= SINGLES + 2
 
 
 async def test_reads_of_one_and_of_several_share_statements(url: str, batching: bool) -> None:
@@ -133,7 +133,7 @@ async def test_reads_of_one_and_of_several_share_statements(url: str, batching: 
         many, one = await asyncio.gather(
             asyncio.gather(*work), asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 40)))
         )
-        assert len(db.ran) <= 4 or not batching
+        assert len(db.ran) <= SINGLES + 2 or not batching
         assert [{key: row.name for key, row in found.items()} for found in many] == [
             {n: f"Item {n}", n + 1: f"Item {n + 1}"} for n in range(1, 25)
         ]
@@ -148,7 +148,7 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
     await ask(url, "INSERT INTO items (name) VALUES ('Before')")
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(IN_FLIGHT)]
+        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(SINGLES)]
         await asyncio.sleep(0.1)
         await ask(url, "UPDATE items SET name = 'After'")
         late = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(5)]
@@ -358,7 +358,7 @@ async def test_who_leaves_a_batch_that_is_sent_disturbs_nobody(url: str) -> None
         await asyncio.sleep(0.1)
         await locker.execute("ROLLBACK")
         await asyncio.sleep(0)
-        for task in tasks[IN_FLIGHT:20]:
+        for task in tasks[SINGLES:20]:
             task.cancel()
         found = await settled(tasks)
     assert [one.name for one in found[20:]] == [f"More {n}" for n in range(20, 40)]
@@ -382,16 +382,37 @@ async def test_a_lost_connection_leaves_the_outcome_open(url: str) -> None:
         for problem in found:
             assert isinstance(problem, Unavailable)
             assert "outcome unknown" in str(problem.detail)
-        assert len(db.ran) <= 4, "none is tried again"
+        assert len(db.ran) <= SINGLES + 2, "none is tried again"
         await locker.execute("ROLLBACK")
         assert (await items.add.run(db, new("Afterwards"))).name == "Afterwards"
+    await locker.close()
+
+
+async def test_a_row_that_is_locked_holds_up_only_who_wants_it(url: str) -> None:
+    """Neither those in its statement, beyond its wait, nor those who come later, at all."""
+    await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 60)")
+    locker = await asyncpg.connect(url)
+    await locker.execute("BEGIN; SELECT 1 FROM items WHERE id = 9 FOR UPDATE")
+    async with opened(url, statement_timeout=1.0) as db:
+        first = [asyncio.create_task(change(db, n, name="Changed")) for n in range(1, 31)]
+        await asyncio.sleep(0.1)
+        late = [asyncio.create_task(change(db, n, name="Changed")) for n in range(31, 61)]
+        done, _ = await asyncio.wait(late, timeout=0.5)
+        assert len(done) == 30
+        found = await settled(first)
+        blocked = found.pop(8)
+        assert isinstance(blocked, TimedOut)
+        assert "somebody else" in str(blocked.detail)
+        assert {row.version for row, _ in found} == {2}
+        await locker.execute("ROLLBACK")
+        assert (await change(db, 9, name="Changed"))[0].version == 2
     await locker.close()
 
 
 async def test_a_full_queue_says_so_at_once(url: str) -> None:
     async with opened(url, queue_limit=5) as db:
         db.hold = asyncio.Event()
-        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(IN_FLIGHT + 5)]
+        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES + 5)]
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable, match="waiting"):
             await asyncio.wait_for(items.by_id.get(db, 9), 0.02)
@@ -402,7 +423,7 @@ async def test_a_full_queue_says_so_at_once(url: str) -> None:
 async def test_who_waited_too_long_is_told(url: str) -> None:
     async with opened(url, statement_timeout=0.2) as db:
         db.hold = asyncio.Event()
-        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(IN_FLIGHT)]
+        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES)]
         late = asyncio.create_task(items.by_id.get(db, 9))
         await asyncio.sleep(0.3)
         db.hold.set()

@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --gro
 from bench import contestants, correctness
 from bench.__main__ import newest
 from bench.run import agree
-from bench.stage import Stage, stage
+from bench.stage import Stage, fill, keep_totals, sql, stage
 from bench.workloads import WORKLOADS, cells
 
 ASKED = [one for one in contestants.PROGRAMS if one.rules is not None]
@@ -264,6 +264,49 @@ def test_the_budgets_name_what_is_measured() -> None:
     for one in budgets.load():
         assert {one.workload, one.against_workload or "read"} <= workloads, one.name
         assert {one.of, one.against} <= known, one.name
+
+
+# Trials.
+
+
+@needs_wrk
+def test_a_trial_compares_us_with_ourselves() -> None:
+    done = bench("trials", "gc", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| read | 64 | frozen, 10,000 |" in done.stdout
+    assert "| list | 64 | not frozen, 700 |" in done.stdout
+    assert bench("trials", "luck").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "said"),
+    (
+        ({"VARIANT_IN_FLIGHT": "7"}, "lane().in_flight", "7"),
+        ({"VARIANT_SINGLES": "6"}, "lane().singles", "6"),
+        ({"VARIANT_MOST": "9"}, "lane().most", "9"),
+        ({"VARIANT_GC": "5"}, "service.app.GC_THRESHOLD", "5"),
+        ({}, "lane().in_flight, lane().most", "2 128"),
+    ),
+)
+def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said: str) -> None:
+    text = (
+        "import bench.variant as v; v.change(); import service.app\n"
+        "from service.db import lane as l\n"
+        f"lane = lambda: l.Lane(None, None, None, ordered=False, most=128); print({code})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, env=environ, check=True, capture_output=True
+    )
+    assert found.stdout.decode().strip() == said
+
+
+def test_who_does_not_read_the_totals_does_not_pay_for_them(on: Stage) -> None:
+    fill(on, 50)
+    keep_totals(on, kept=False)
+    sql(on, "INSERT INTO items (name) VALUES ('x')")
+    assert sql(on, "SELECT sum(total) FROM totals WHERE name = 'items'")[0][0] == 50
+    keep_totals(on, kept=True)
+    assert sql(on, "SELECT sum(total) FROM totals WHERE name = 'items'")[0][0] == 51
 
 
 # What is committed.

@@ -188,7 +188,7 @@ def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
     own_stores: Stores, tmp_path: Path
 ) -> None:
-    settings = {"SERVICE_POOL": "2", "SERVICE_QUEUE_LIMIT": "4"}
+    settings = {"SERVICE_POOL": "4", "SERVICE_QUEUE_LIMIT": "4"}
     with (
         serving(own_stores, tmp_path / "log", **settings) as running,
         httpx.Client(base_url=running.url, timeout=10) as client,
@@ -200,7 +200,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
         ):
             answers = list(pool.map(lambda n: client.get(f"/items/{n}"), range(1, 21)))
         refused = [one for one in answers if "waiting" in one.text]
-        assert len(refused) == 20 - 2 - 4
+        assert len(refused) == 20 - 4 - 4
         for one in refused:
             assert (one.status_code, one.headers["retry-after"]) == (503, "1")
             # Of our own time, not the machine's: nothing was waited for.

@@ -15,6 +15,9 @@ Row = TypeVar("Row", bound=Struct)
 
 # Members of a statement at most: what one has to wait for, and what a failure throws back.
 READS, WRITES = 128, 128
+# Statements that write, at once, while requests wait: one larger commit is worth more than two that
+# overlap.
+COMMITS = 1
 
 
 async def single_flight(
@@ -51,6 +54,7 @@ async def single_flight(
             ordered=False,
             most=db.queue_limit,
             in_flight=1,
+            singles=1,
             when_idle=lambda: db.lanes.pop(key, None),
         )
     records: list[Any] = await lane.run(None, None)
@@ -176,7 +180,15 @@ class GroupCommit(Generic[Row]):
         async def together(batch: list[Member]) -> None:
             await halving(batch, alone, several)
 
-        return Lane(db, alone, together, ordered=False, most=WRITES)
+        return Lane(
+            db,
+            alone,
+            together,
+            ordered=False,
+            most=WRITES,
+            in_flight=COMMITS,
+            singles=2,
+        )
 
 
 def unnested(kinds: Mapping[str, Any]) -> Any:

@@ -1,9 +1,9 @@
 """A lane: what waits for statements of one kind, and goes together when one returns.
 
-While fewer than `IN_FLIGHT` statements of a kind run, a request runs its own at once, on its own:
-at rest nothing is added. What comes meanwhile waits, and goes in one statement when one returns.
-So batches grow with the load by themselves, and no clock is involved. (As a database groups
-commits; DataLoader does it for reads, by the turn of the loop.)
+While few statements of a kind run and nobody waits, a request runs its own at once: at rest
+nothing is added. What comes meanwhile waits, and goes in one statement as soon as fewer than
+`IN_FLIGHT` run. So batches grow with the load by themselves, and no clock is involved.
+(As a database groups commits; DataLoader does it for reads, by the turn of the loop.)
 
 What waits belongs to nobody: a batch is a task of its own, and who leaves takes only himself away.
 """
@@ -15,11 +15,17 @@ from time import perf_counter
 from typing import Any
 
 from service.db.pool import Database, timing
-from service.errors import Problem, Unavailable
+from service.errors import Locked, Problem, Unavailable
 
-# Statements of one kind at once. Two keep both us and PostgreSQL at work; more only make the
-# batches smaller.
+# Statements of one kind at once, when requests wait. Two keep both us and PostgreSQL at work; more
+# make the batches smaller (`bench trials in-flight`).
 IN_FLIGHT = 2
+# As long as nobody waits, and no more than this waited last: few requests are served sooner each by
+# itself than together, but where many come, each that goes alone makes the next batch smaller.
+SINGLES = 4
+# What waits longer than this for a statement gets another one beside it: a lock that somebody else
+# holds, or a slow disk, is no reason to hold up all others.
+PATIENCE = 0.05
 # Whose members did not fail by a fault of theirs: each gets the answer, and none is tried again.
 COMMON = frozenset({500, 503, 504})
 
@@ -53,7 +59,8 @@ class Lane:
         ordered: whether requests of one key run one after another, as they came, and so never
             share a statement; else those of one key are answered as one.
         most: requests to a statement.
-        in_flight: statements at once.
+        in_flight: statements at once, while requests wait.
+        singles: the same as long as none waits, after a batch of no more than this.
         when_idle: called when nothing runs or waits any more.
     """
 
@@ -66,6 +73,7 @@ class Lane:
         ordered: bool,
         most: int,
         in_flight: int = IN_FLIGHT,
+        singles: int = SINGLES,
         when_idle: Callable[[], object] | None = None,
     ) -> None:
         self.db = db
@@ -74,8 +82,12 @@ class Lane:
         self.ordered = ordered
         self.most = most
         self.in_flight = in_flight
+        self.singles = singles
+        self.limit = singles
         self.when_idle = when_idle
         self.running = 0
+        self.began = 0.0
+        self.watch: asyncio.TimerHandle | None = None
         self.busy: set[Any] = set()
         self.waiting: deque[Member] = deque()
 
@@ -85,7 +97,7 @@ class Lane:
         Raises:
             Problem: what the statement raised; or 503, too many wait or it took too long.
         """
-        if self.running < self.in_flight and not self.waiting and key not in self.busy:
+        if self.running < self.limit and not self.waiting and key not in self.busy:
             self._begin((key,))
             try:
                 return await self.alone(asked)
@@ -95,7 +107,9 @@ class Lane:
             raise Unavailable("too many requests are waiting")
         member = Member(key, asked)
         self.waiting.append(member)
-        self._flush()
+        self._flush(self.in_flight)
+        if self.watch is None and self.waiting:
+            self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look)
         try:
             return await member.future
         finally:
@@ -113,15 +127,25 @@ class Lane:
         self.running -= 1
         if self.ordered:
             self.busy.difference_update(keys)
-        self._flush()
+        self._flush(self.in_flight)
         if self.when_idle is not None and not self.running and not self.waiting:
             self.when_idle()
 
-    def _flush(self) -> None:
-        while self.waiting and self.running < self.in_flight:
+    def _look(self) -> None:
+        self.watch = None
+        if not self.waiting:
+            return
+        if perf_counter() - self.began >= PATIENCE:
+            self._flush(min(self.running + 1, self.singles))
+        self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look)
+
+    def _flush(self, at_once: int) -> None:
+        while self.waiting and self.running < at_once:
             batch = self._take()
             if not batch:
                 return
+            self.began = perf_counter()
+            self.limit = self.in_flight if len(batch) > self.singles else self.singles
             self._begin([member.key for member in batch])
             self.db.spawn(self._run(batch))
 
@@ -168,13 +192,19 @@ async def halving(
 ) -> None:
     """Run a batch; when a row of it is refused nothing was written, so each half goes by itself.
 
-    In the end only the guilty are refused, in two statements per level: 14 for one in 128.
+    In the end only the guilty are refused, in two statements per level: 14 for one in 128. A lock
+    held by somebody else has taken long already: then each goes by itself at once.
     """
     try:
         if len(batch) == 1:
             batch[0].answer(await alone(batch[0].asked))
         else:
             await several(batch)
+    except Locked as problem:
+        if len(batch) == 1:
+            batch[0].refuse(problem)
+        else:  # which of them it is about shows when each waits for itself
+            await asyncio.gather(*(halving([member], alone, several) for member in batch))
     except Problem as problem:
         if len(batch) == 1 or problem.status in COMMON:
             for member in batch:

@@ -42,6 +42,8 @@ class Link:
             asyncpg's errors, OSError, TimeoutError: no connection.
         """
         milliseconds = str(round(statement_timeout * 1000))
+        # Sooner, so that it is told apart: a lock is about one row, and its neighbours may go on.
+        lock_milliseconds = str(round(statement_timeout * 750))
         connection = await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
@@ -50,7 +52,7 @@ class Link:
                 "application_name": "swiftlet",
                 "idle_in_transaction_session_timeout": "5000",
                 "jit": "off",
-                "lock_timeout": milliseconds,
+                "lock_timeout": lock_milliseconds,
                 "statement_timeout": milliseconds,
                 "timezone": "UTC",
             },

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from service.db.batch import WRITES, unnested
+from service.db.batch import COMMITS, WRITES, unnested
 from service.db.lane import Lane, Member, halving
 from service.db.pool import Database
 from service.db.statement import Runner, Statement, binds, columns
@@ -170,7 +170,7 @@ class Writes(Generic[Row]):
             if merged:
                 await halving(merged, alone, several)
 
-        return Lane(db, alone, together, ordered=True, most=WRITES)
+        return Lane(db, alone, together, ordered=True, most=WRITES, in_flight=COMMITS)
 
     def _arguments(self, asked: _Asked) -> list[object]:
         """One member of the arrays of `many`, in the order of its arguments."""
