@@ -29,6 +29,7 @@ from bench.stage import (
     forget,
     keep_totals,
     prepare,
+    quiet,
     served,
     settle,
     sql,
@@ -241,6 +242,7 @@ class _Rounds:
             self._after(cell)
 
     def _before(self, cell: Cell, *, kept: bool) -> None:
+        quiet(self.on)
         if cell.workload in WRITING:
             keep_totals(self.on, kept=kept)
             sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages

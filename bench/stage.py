@@ -113,6 +113,17 @@ def settle(on: Stage, items: int, after: Program | None = None) -> None:
         sql(on, new, "VACUUM items", "CHECKPOINT")
 
 
+def quiet(on: Stage) -> None:
+    """Wait until PostgreSQL has done what those asked who are gone: a count may take a while."""
+    busy = (
+        "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+        " AND backend_type IN ('client backend', 'parallel worker')"
+    )
+    deadline = time.monotonic() + 30
+    while sql(on, busy) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def keep_totals(on: Stage, *, kept: bool) -> None:
     """Whether writers pay for the totals: ours read them, nobody else does."""
     (row,) = sql(on, "SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgname = 'items_inserted'")

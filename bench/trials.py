@@ -113,6 +113,13 @@ TRIALS = (
         (64,),
     ),
     Trial(
+        "prepared",
+        "What do statements that are held prepared save?",
+        (Variant("held"), Variant("parsed at each use", {"VARIANT_PREPARED": "0"})),
+        ("read", "create", "list"),
+        (1, 64),
+    ),
+    Trial(
         "gc",
         "How often should garbage be looked for, and should the imports be frozen?",
         (

@@ -1,18 +1,21 @@
 """`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
 
 What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_SINGLES, VARIANT_MOST (of a Lane),
-VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own).
+VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own),
+VARIANT_PREPARED (`0`: each statement is parsed and planned at each use).
 """
 
 import gc
 from os import environ
-from typing import Any
+from typing import Any, NamedTuple
 
+import asyncpg
 import uvicorn
 
 import service.app
 from service.cli import main
-from service.db import batch, lane
+from service.db import batch, lane, link
+from service.db.statement import Statement
 
 
 def change() -> None:
@@ -34,9 +37,30 @@ def change() -> None:
         service.app.GC_THRESHOLD = int(threshold) or 700
         if threshold == "0":
             gc.freeze = lambda: None
+    if environ.get("VARIANT_PREPARED") == "0":
+        link.Link._prepare_hot = _nothing  # type: ignore[assignment,method-assign]  # noqa: SLF001 - that is the point
+        link.Link.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
         run = uvicorn.run
         uvicorn.run = lambda app, **options: run(app, **{**options, "http": http})
+
+
+class Unprepared(NamedTuple):
+    """In the place of a prepared statement."""
+
+    connection: asyncpg.Connection
+    sql: str
+
+    async def fetch(self, *args: object) -> list[asyncpg.Record]:
+        return await self.connection.fetch(self.sql, *args)
+
+
+async def _nothing(*_: object) -> None:
+    return
+
+
+async def _unprepared(self: link.Link, statement: Statement[Any]) -> Unprepared:
+    return Unprepared(self.connection, statement.sql)
 
 
 if __name__ == "__main__":
