@@ -56,6 +56,9 @@ SELECT format('table %s: %s', relname, reloptions)
 FROM pg_class
 WHERE relnamespace = $1::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
 """
+TRIGRAM = """
+SELECT true FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
+"""
 # All in one snapshot.
 WRONG_TOTALS = """
 WITH kept AS (
@@ -113,7 +116,7 @@ async def check(url: str) -> list[str]:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        trigram = await connection.fetchval("SELECT true FROM pg_extension WHERE extname='pg_trgm'")
+        trigram = await connection.fetchval(TRIGRAM)
         schema: str = await connection.fetchval("SELECT current_schema()")
         stands = await _describe(connection, schema)
         wrong = await connection.fetch(WRONG_TOTALS)

@@ -144,15 +144,38 @@ totals = Table(
 # a slot of their own, named by the transaction: the seventeenth at once, and one whose snapshot is
 # older than the slots (an update of theirs would fail). Now and then such slots are folded into
 # slot 0. An advisory lock is tried instead of FOR UPDATE SKIP LOCKED: it costs a tenth.
-# The owner's rights: who may write items needs none on the totals.
+# TRUNCATE empties what an old snapshot does not see, and so would leave totals of nothing: it is
+# refused unless the snapshot is surely the newest, with no transaction before or after it.
+# The owner's rights: who may write items needs none on the totals. So the names in it are looked up
+# where nobody else can put anything, and nobody else may hang it on a table of theirs.
 KEEP_TOTALS = """
-CREATE FUNCTION keep_totals() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE OR REPLACE FUNCTION keep_totals() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     more bigint := 0;
     more_active bigint := 0;
     place bigint;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            place := pg_current_xact_id()::text::bigint;
+            IF pg_snapshot_xmin(pg_current_snapshot())::text::bigint = place
+                AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint = place
+            THEN
+                BEGIN
+                    PERFORM pg_xact_status((place + 1)::text::xid8);
+                    place := 0;
+                EXCEPTION WHEN invalid_parameter_value THEN
+                    NULL;
+                END;
+            ELSE
+                place := 0;
+            END IF;
+            IF place = 0 THEN
+                RAISE serialization_failure USING MESSAGE =
+                    'to TRUNCATE ' || TG_TABLE_NAME || ' while others write needs READ COMMITTED';
+            END IF;
+        END IF;
         DELETE FROM {schema}.totals WHERE name = TG_TABLE_NAME;
         RETURN NULL;
     END IF;

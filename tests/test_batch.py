@@ -409,6 +409,26 @@ async def test_a_row_that_is_locked_holds_up_only_who_wants_it(url: str) -> None
     await locker.close()
 
 
+async def test_rows_that_are_locked_leave_the_reads_a_connection(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 200)")
+    locker = await asyncpg.connect(url)
+    await locker.execute("BEGIN; UPDATE items SET price = 1")
+    async with opened(url, statement_timeout=1.0) as db:
+        blocked = [asyncio.create_task(change(db, n, name="Changed")) for n in range(1, 150)]
+        blocked += [
+            asyncio.create_task(items.writes.remove.run(db, None, id=n)) for n in range(150, 170)
+        ]
+        await asyncio.sleep(0.1)
+        for n in range(1, 200):
+            async with asyncio.timeout(0.5):
+                assert await items.by_id.get(db, n) is not None
+        for problem in await settled(blocked):
+            assert isinstance(problem, TimedOut | Unavailable)
+        await locker.execute("ROLLBACK")
+        assert (await change(db, 9, name="Changed"))[0].version == 2
+    await locker.close()
+
+
 async def test_a_full_queue_says_so_at_once(url: str) -> None:
     async with opened(url, queue_limit=5) as db:
         db.hold = asyncio.Event()

@@ -62,6 +62,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         "size": len(body),
         "sum": sum(body),
         "state": scope["state"],
+        "headers": [name.decode() for name, _ in scope["headers"]],
     }
     answer = json.dumps(told).encode()
     if path == "large":
@@ -356,6 +357,94 @@ def test_an_upgrade_is_answered_and_then_it_ends(server: Server) -> None:
             request("GET /a", "Connection: Upgrade", f"Upgrade: {what}") + b"frames"
         )
         assert [status for status, _, _ in answers(found)] == [200]
+
+
+def test_the_body_of_a_declined_upgrade_is_read(server: Server) -> None:
+    """Java's client asks for HTTP/2 in this way with each of its requests."""
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA")
+    chunked = request("POST /b", *upgrade, "Transfer-Encoding: chunked")
+    for sent in (
+        (request("POST /a", *upgrade, body=b"the body") + b"more",),
+        (request("POST /a", *upgrade, body=b"the body")[:-8], b"the ", b"body"),
+        (chunked + b"4\r\nthe \r\n", b"4\r\nbody\r\n0\r\n\r\n"),
+    ):
+        (one,) = told(server.talk(*sent, pause=0.02))
+        assert (one["size"], one["sum"]) == (8, sum(b"the body"))
+
+
+def test_trailers_are_no_headers_and_end(server: Server) -> None:
+    start = request("POST /a", "Transfer-Encoding: chunked", "Connection: close") + b"1\r\nx\r\n"
+    (one,) = told(server.talk(start + b'0\r\nIf-Match: "7"\r\nAuthorization: x\r\n\r\n'))
+    assert one["size"] == 1
+    assert one["headers"] == ["host", "transfer-encoding", "connection"]
+    started = time.monotonic()
+    with server.connect() as client, suppress(ConnectionError):
+        client.sendall(start + b"0\r\n")
+        while True:
+            client.sendall(b"X-Trailer: " + b"v" * 1000 + b"\r\n")
+            time.sleep(0.001)
+    assert time.monotonic() - started < 5
+
+
+def test_a_body_that_breaks_its_framing_ends_at_once(server: Server) -> None:
+    start = request("POST /reads", "Transfer-Encoding: chunked")
+    started = time.monotonic()
+    found = server.talk(start, b"1\r\nx\r\nZZ\r\n", pause=0.02)
+    assert found.count(b"HTTP/1.1 ") == 1
+    assert seen == ["gone while sending"]
+    assert time.monotonic() - started < 3
+
+
+def test_what_comes_in_the_place_of_a_body_is_never_a_request(server: Server) -> None:
+    """It was answered before its body came, as what is at no path is."""
+    inner = b"GET /smuggled HTTP/1.1\r\nX: y"
+    found = server.talk(
+        request("POST /unread", body=inner)[: -len(inner)],
+        inner + request("BREW /pot"),
+        request("GET /c"),
+        pause=0.05,
+    )
+    assert [status for status, _, _ in answers(found)] == [200, 400]
+    assert b"smuggled" not in found
+    assert b"/x" not in server.talk(b"P", request("GET /x"), pause=0.02)
+
+
+def test_an_answer_instead_of_a_go_ahead_ends_the_connection(server: Server) -> None:
+    found = server.talk(request("POST /unread", "Expect: 100-continue", body=b"abc")[:-3])
+    ((status, headers, _),) = answers(found)
+    assert (status, headers["connection"]) == (200, "close")
+
+
+def test_an_answer_that_ends_the_connection_outlives_the_body(server: Server) -> None:
+    with server.connect() as client:
+        head = request("POST /unread", "Connection: close", body=b"x" * 3_000_000)
+        client.sendall(head)
+        ((status, _, _),) = answers(rest(client))
+        assert status == 200
+
+
+def test_a_long_body_does_not_count_as_the_next_head(server: Server) -> None:
+    first = request("POST /a", body=b"x" * 100_000) + b"GET /b HT"
+    found = told(server.talk(first, b"TP/1.1\r\nConnection: close\r\n\r\n", pause=0.05))
+    assert [one["path"] for one in found] == ["/a", "/b"]
+
+
+def test_who_sends_requests_without_end_is_answered_some(server: Server) -> None:
+    found = server.talk(request("GET /a") * 10_000)
+    count = found.count(b"HTTP/1.1 200")
+    assert 100 <= count < 10_000
+    assert found.count(b"connection: close") == 1
+    assert found.rindex(b"HTTP/1.1 200") < found.index(b"connection: close")
+
+
+def test_who_never_reads_is_cut_off(server: Server) -> None:
+    with server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(request("GET /stream/endless"))
+        time.sleep(0.3)
+        assert server.server_state.connections
+        time.sleep(2.5)
+        assert not server.server_state.connections
 
 
 def test_who_hangs_up_is_noticed(server: Server) -> None:

@@ -50,6 +50,7 @@ class Link:
             statement_cache_size=0,
             server_settings={
                 "application_name": "swiftlet",
+                "default_transaction_isolation": "read committed",
                 "idle_in_transaction_session_timeout": "5000",
                 "jit": "off",
                 "lock_timeout": lock_milliseconds,

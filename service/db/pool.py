@@ -37,6 +37,8 @@ RETRYABLE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
+# Connections for writes when each statement has its own.
+WRITERS = 100
 UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
 
 
@@ -89,6 +91,8 @@ class Database:
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
         self._waiting: deque[asyncio.Future[Link]] = deque()
+        # Writes wait for locks that others hold; one connection stays free for those who read.
+        self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -128,7 +132,13 @@ class Database:
         """
         started = perf_counter()
         try:
-            return await self._fetch(statement, args)
+            if not statement.writes:
+                return await self._fetch(statement, args)
+            await self._turn()
+            try:
+                return await self._fetch(statement, args)
+            finally:
+                self._writing.release()
         finally:
             took = perf_counter() - started
             spent = timing.get()
@@ -138,6 +148,16 @@ class Database:
             if took > self.slow_query:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
+
+    async def _turn(self) -> None:
+        if not self._writing.locked():
+            await self._writing.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(self.statement_timeout):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise Unavailable("other writes take too long: too many rows are locked") from None
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         lost = again = 0

@@ -1,5 +1,6 @@
 """Writes of a row: replace, change, deactivate and remove, each also guarded by a version."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -163,12 +164,11 @@ class Writes(Generic[Row]):
                     await halving([member], alone, several)
 
         async def together(batch: list[Member]) -> None:
+            # Side by side: a row that somebody has locked is no reason for the others to wait.
             merged = [member for member in batch if member.asked.mergeable]
-            for member in batch:
-                if not member.asked.mergeable:
-                    await halving([member], alone, several)
-            if merged:
-                await halving(merged, alone, several)
+            others = [[member] for member in batch if not member.asked.mergeable]
+            groups = [merged, *others] if merged else others
+            await asyncio.gather(*(halving(group, alone, several) for group in groups))
 
         return Lane(db, alone, together, ordered=True, most=WRITES, in_flight=COMMITS)
 

@@ -24,12 +24,15 @@ from service.web.endpoint import WHOLE_BODY
 
 # Of a request's line and headers together; of a body that nobody has asked for yet.
 HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536
-# For the client to read why it was refused.
+# For the client to read its answer, while what it still sends is thrown away.
 LINGER_SECONDS = 1.0
+# Requests that wait on one connection; who sends more at once is answered these, and asks again.
+PIPELINED = 100
 
 # A method by RFC 9110, 5.6.2; and what the parser is given instead of one that it does not know.
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?= )")
 STAND_IN = b"UNLOCK"
+FRAMED = frozenset({b"content-length", b"transfer-encoding"})
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -67,9 +70,12 @@ class Connection(asyncio.Protocol):
         self.expects = False
         self.method: str | None = None  # one that the parser does not know
         self.head_size: int | None = None  # None outside of a head
+        self.unasked = 0  # bytes within a body that are not of it: the framing, the trailers
+        self.muted = False
         self.deaf = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
+        self.blocked_since = 0.0
         self.since = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -98,23 +104,50 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.deaf:
             return
+        in_head = self.head_size is not None
+        in_body = self.newest is not None and self.newest.more
+        self.unasked += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._hang_up_after()  # nothing but HTTP is spoken here: answered, and then the end
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
-            self._take_unknown_method(data)
+            self._take_unknown_method(data, first=not in_head and not in_body)
         except httptools.HttpParserError:
             self._refuse(Malformed("this is not HTTP/1.1"))
-        if self.head_size is not None:
+        if in_head and self.head_size is not None:
             self.head_size += len(data)
-            if self.head_size > HEAD_LIMIT:
-                self._refuse(HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes"))
+        if (self.head_size or 0) > HEAD_LIMIT:
+            self._refuse(HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes"))
+        elif in_body and self.unasked > HEAD_LIMIT:
+            self._refuse(HeadersTooLarge(f"the trailers are longer than {HEAD_LIMIT} bytes"))
 
-    def _take_unknown_method(self, data: bytes) -> None:
-        """The parser takes only methods that it knows; which of them are allowed, the app knows."""
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Nothing but HTTP/1.1 is spoken here: answered, its body read, and then the end.
+
+        The parser takes an upgrade's body for another protocol, so a new one is told how the body
+        is framed. (Java's client asks for HTTP/2 that way with each of its requests.)
+        """
+        framing = [pair for pair in self.headers if pair[0] in FRAMED]
+        if self.newest is None or not framing:
+            self._hang_up_after()
+            return
+        self.newest.more = True
+        self.newest.keep = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.muted = True
+        head = [b"POST / HTTP/1.1", *(b": ".join(pair) for pair in framing), b"", b""]
+        self.parser.feed_data(b"\r\n".join(head))
+        if rest:
+            self.data_received(rest)
+
+    def _take_unknown_method(self, data: bytes, *, first: bool) -> None:
+        """The parser takes only methods that it knows; which of them are allowed, the app knows.
+
+        Only where a request begins: the rest of a body is not to be taken for one.
+        """
         found = _METHOD.match(data)
-        if found is None or self.exchange is not None or self.method is not None:
+        if found is None or not first or self.exchange is not None or self.method is not None:
             self._refuse(Malformed("this is not HTTP/1.1"))
             return
         self.method = found[0].decode()
@@ -124,6 +157,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self.blocked is None:
             self.blocked = asyncio.Event()
+            self.blocked_since = self.loop.time()
 
     def resume_writing(self) -> None:
         if self.blocked is not None:
@@ -133,6 +167,8 @@ class Connection(asyncio.Protocol):
     # The parser's calls.
 
     def on_message_begin(self) -> None:
+        if self.muted:
+            return
         self.url = b""
         self.headers = []
         self.expects = False
@@ -142,13 +178,23 @@ class Connection(asyncio.Protocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head_size is None:  # a trailer, which nobody asked for; not a header of the request
+            return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expects = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self.muted:
+            self.muted = False
+            return
         self.head_size = None
+        self.unasked = 0
+        if len(self.queue) >= PIPELINED:
+            self._hang_up_after()
+        if self.deaf:
+            return
         parser = self.parser
         url = httptools.parse_url(self.url)
         raw = url.path or (b"*" if self.url == b"*" else b"/")
@@ -181,8 +227,9 @@ class Connection(asyncio.Protocol):
             self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
+        self.unasked = 0
         exchange = self.newest
-        if exchange is None or exchange.finished:
+        if exchange is None or exchange.finished or not exchange.more:
             return
         exchange.body += body
         exchange.wake()
@@ -190,7 +237,7 @@ class Connection(asyncio.Protocol):
             self.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self.newest is not None:
+        if self.newest is not None and not self.muted:
             self.newest.more = False
             self.newest.wake()
 
@@ -201,8 +248,12 @@ class Connection(asyncio.Protocol):
         self.server_state.total_requests += 1
         self.exchange = None
         if not exchange.keep:
+            if exchange.more or self.deaf:  # something is sent that nobody has read
+                self._linger()
+            else:
+                self.transport.close()
             self.deaf = True
-            self.transport.close()
+            return
         if self.transport.is_closing():
             return
         self.since = self.loop.time()
@@ -239,28 +290,43 @@ class Connection(asyncio.Protocol):
         self.deaf = True
         if self.newest is None or self.newest.finished:
             self.transport.close()
-        else:
-            self.newest.keep = False
+            return
+        self.newest.keep = False
+        if self.newest.more:  # the rest of its body can't be read
+            self.newest.broken = True
+            self.newest.wake()
 
     def _refuse(self, problem: Problem) -> None:
         self.head_size = None
-        if self.exchange is not None:  # its answer can't be interrupted
-            self._hang_up_after()
+        if self.exchange is not None or (self.newest is not None and self.newest.more):
+            self._hang_up_after()  # an answer can't be interrupted, nor a second one given
             return
         self.deaf = True
         headers, body = answer(problem)
         lines = [status_line(problem.status), *(b": ".join(pair) for pair in headers)]
         self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
-        # Closed at once, what still comes would make a reset of it, and lose the answer.
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close a little later: now, what still comes would make a reset, and lose the answer."""
+        if not self.transport.is_closing():
+            self.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _look(self) -> None:
         """One timer per connection, not one per request: it looks, and comes again."""
-        idle = self.loop.time() - self.since
-        if self.exchange is not None:
+        now = self.loop.time()
+        idle = now - self.since
+        if self.blocked is not None:  # the client does not read
+            idle = now - self.blocked_since
+        elif self.exchange is not None:
             idle = 0.0
         if idle >= self.keep_alive:
-            self.transport.close()
+            if self.blocked is not None or self.transport.is_closing():
+                self.transport.abort()
+            else:
+                self.transport.close()
+                self.timer = self.loop.call_later(self.keep_alive, self.transport.abort)
         else:
             self.timer = self.loop.call_later(self.keep_alive - idle, self._look)

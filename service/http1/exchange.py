@@ -50,6 +50,7 @@ class Exchange:
     left: int | None = None
     finished = False
     lost = False
+    broken = False  # the rest of the body can't be read, the answer can be sent
 
     def __init__(
         self, connection: Wire, method: str, version: str, *, keep: bool, expects: bool
@@ -96,7 +97,7 @@ class Exchange:
             self.expects = False
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
-            if self.lost or self.finished:
+            if self.lost or self.finished or self.broken:
                 return {"type": "http.disconnect"}
             if self.body or not (self.more or self.delivered):
                 break
@@ -173,6 +174,8 @@ class Exchange:
             self.chunked = True
             lines.append(b"transfer-encoding: chunked")
         else:
+            self.keep = False
+        if self.expects and self.more:  # it may send its body or not: what comes next is unclear
             self.keep = False
         if not self.keep:
             lines.append(b"connection: close")

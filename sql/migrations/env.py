@@ -24,8 +24,12 @@ def migrate(connection: Connection) -> None:
 
 async def main() -> None:
     url: str = context.config.attributes["url"]
+    # A count under a lock must see what was committed before it, whatever the database's default.
+    isolation = {"default_transaction_isolation": "read committed"}
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(url, server_settings=isolation),
+        poolclass=NullPool,
     )
     async with engine.connect() as connection:
         await connection.run_sync(migrate)

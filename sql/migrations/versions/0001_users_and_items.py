@@ -67,7 +67,8 @@ BEGIN
     CREATE INDEX users_search_idx
         ON users USING gin (username gin_trgm_ops, email gin_trgm_ops, full_name gin_trgm_ops);
 EXCEPTION
-    WHEN undefined_file OR feature_not_supported OR insufficient_privilege THEN
+    WHEN undefined_file OR undefined_object OR feature_not_supported
+        OR insufficient_privilege THEN
         RAISE NOTICE 'pg_trgm is not to be had: searching without an index';
 END
 $$

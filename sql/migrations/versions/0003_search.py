@@ -9,12 +9,15 @@ REBUILD = """
 DO $$
 BEGIN
     IF EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm') THEN
-        DROP INDEX items_search_idx;
-        DROP INDEX users_search_idx;
+        DROP INDEX IF EXISTS items_search_idx;
+        DROP INDEX IF EXISTS users_search_idx;
         CREATE INDEX items_search_idx ON items USING gin ({name} gin_trgm_ops);
         CREATE INDEX users_search_idx ON users
             USING gin ({username} gin_trgm_ops, {email} gin_trgm_ops, {full_name} gin_trgm_ops);
     END IF;
+EXCEPTION
+    WHEN undefined_object THEN
+        RAISE NOTICE 'pg_trgm is not on the search_path: searching without an index';
 END
 $$
 """
