@@ -26,7 +26,7 @@ from service.items.routes import new_item
 from service.items.structs import Item
 from service.settings import Settings
 from service.web.cursor import Cursors
-from service.web.endpoint import Request
+from service.web.request import Request
 from service.web.routing import Paths
 from service.web.wire import Reply, encode
 

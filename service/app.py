@@ -1,8 +1,10 @@
 """The composition root: what the lifespan opens, the route lists, the application."""
 
 import gc
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -12,11 +14,13 @@ import service.items.statements as item_statements
 import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
+from service.cache.tiers import Cache
 from service.db.pool import Database
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
-from service.web.endpoint import Operation, State
+from service.web.endpoint import Operation
+from service.web.request import State
 from service.web.routing import Paths
 
 # Objects made before the youngest are looked at; Python's own 700 costs a read 5 % of its CPU.
@@ -26,8 +30,12 @@ GC_THRESHOLD = 10_000
 ROUTES: list[Operation] = [*items.routes, *users.routes, *health.routes]
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The service as an ASGI application; see design section 8 for why it is a bare Router."""
+def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
+    """The service as an ASGI application; see design section 8 for why it is a bare Router.
+
+    `alone` says that no other worker serves the same database, as far as is known: without Redis
+    only such a one may keep answers in its process.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
@@ -42,16 +50,43 @@ def create_app(settings: Settings) -> ASGIApp:
             batching=settings.batching == "on",
         )
         await db.open()
+        cache = _cache(settings, alone=alone)
+        if cache is not None:
+            cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
         # leave no cycles behind (tests/test_http1.py), so looking for some may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
-            yield {"db": db, "settings": settings, "cursors": Cursors(settings.signing_secret)}
+            cursors = Cursors(settings.signing_secret)
+            yield {"db": db, "settings": settings, "cursors": cursors, "cache": cache}
         finally:
             await db.close()
+            if cache is not None:
+                await cache.close()
             if listener is not None:
                 listener.stop()
 
     return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)
+
+
+def _cache(settings: Settings, *, alone: bool) -> Cache | None:
+    redis_url = settings.shared_redis_url
+    if settings.cache == "off" or (redis_url is None and settings.cache == "on" and not alone):
+        return None
+    return Cache(
+        settings.required_database_url,
+        redis_url,
+        limit=settings.cache_bytes,
+        ttl=settings.cache_ttl,
+        fingerprint=_fingerprint(),
+    )
+
+
+def _fingerprint() -> str:
+    """Of the code that makes the answers: a deploy finds none that other code has made."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]

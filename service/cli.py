@@ -89,6 +89,11 @@ def serve(**options: str | None) -> None:
             f"SERVICE_HOST={settings.host!r}: others can reach it, and there are no API keys yet; "
             "SERVICE_AUTH=off says that you mean it"
         )
+    if settings.cache == "local" and settings.workers > 1:
+        raise SettingsError(
+            f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
+            " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
+        )
     if settings.port == 0:
         settings = msgspec.structs.replace(settings, port=server.free_port(settings.host))
     with _stores(settings, join=False) as (settings, running):
@@ -257,6 +262,11 @@ def _announce(settings: Settings, running: Stores | None) -> None:
         lines.append(("Data", str(running.data)))
     lines.append(("Stop", "Ctrl-C"))
     lines += [("Note", note) for note in (running.notes if running else ())]
+    if settings.cache == "on" and settings.shared_redis_url is None and settings.workers > 1:
+        lines.append(("Note", "nothing is cached: several workers need Redis (REDIS_URL) for that"))
+    elif settings.cache != "off" and running is not None and running.database_url is None:
+        alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
+        lines.append(("Note", alone))
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
     for name, text in lines:

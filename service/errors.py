@@ -108,6 +108,10 @@ class Unavailable(Problem):
         super().__init__(detail, headers=((b"retry-after", str(retry_after).encode()),))
 
 
+class OutcomeUnknown(Unavailable):
+    """A write was sent, and its answer was lost: it may have happened, or may yet happen."""
+
+
 class TimedOut(Problem):
     status, title = 504, "Gateway Timeout"
 

@@ -6,15 +6,14 @@ from typing import Literal
 
 import asyncpg
 from msgspec import UNSET, Struct, UnsetType
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from service.cache import client as redis
 from service.db.pool import Database
 from service.errors import ProblemDocument, Unavailable
 from service.migrate import head
-from service.web.endpoint import Operation, Request
+from service.web.endpoint import Operation
+from service.web.request import Request
 from service.web.wire import Reply, encode
 
 # Each dependency is given this long, so that the answer comes within a second though one hangs.
@@ -117,12 +116,7 @@ async def _database(db: Database) -> tuple[Dependency, Dependency]:
 async def _redis(url: str | None) -> Dependency:
     if url is None or url == "off":
         return Dependency("off")
-    client = Redis.from_url(
-        url,
-        socket_timeout=CHECK_SECONDS,
-        socket_connect_timeout=CHECK_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = redis.client(url, CHECK_SECONDS)
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await client.ping()

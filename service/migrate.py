@@ -6,7 +6,16 @@ import asyncpg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.statement import DIALECT
-from service.tables import KEEP_TOTALS, RECOUNT_TOTALS, TOTALS_TRIGGERS, items, metadata, users
+from service.tables import (
+    KEEP_TOTALS,
+    RECOUNT_TOTALS,
+    TELL_WRITES,
+    TOTALS_TRIGGERS,
+    WRITES_TRIGGER,
+    items,
+    metadata,
+    users,
+)
 
 PACKAGE = Path(__file__).parent
 # In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
@@ -127,7 +136,7 @@ async def check(url: str) -> list[str]:
             for index in table.indexes:
                 if trigram or not index.info.get("optional"):
                     await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
-        await _keep_totals(connection, "as_in_code")
+        await _make_triggers(connection, "as_in_code")
         wanted = await _describe(connection, "as_in_code")
     finally:
         await transaction.rollback()
@@ -139,11 +148,12 @@ async def check(url: str) -> list[str]:
     ]
 
 
-async def _keep_totals(connection: asyncpg.Connection, schema: str) -> None:
-    for function in (KEEP_TOTALS, RECOUNT_TOTALS):
+async def _make_triggers(connection: asyncpg.Connection, schema: str) -> None:
+    for function in (KEEP_TOTALS, RECOUNT_TOTALS, TELL_WRITES):
         await connection.execute(function.format(schema=schema))
     for table in (items, users):
-        await connection.execute(TOTALS_TRIGGERS.format(table=table.name))
+        for triggers in (TOTALS_TRIGGERS, WRITES_TRIGGER):
+            await connection.execute(triggers.format(table=table.name))
 
 
 async def _describe(connection: asyncpg.Connection, schema: str) -> set[str]:

@@ -32,7 +32,8 @@ def worker() -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
-    return create_app(Settings.load())
+    settings = Settings.load()
+    return create_app(settings, alone=settings.workers == 1)
 
 
 def run(settings: Settings, ready: Callable[[], None]) -> None:

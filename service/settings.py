@@ -23,11 +23,12 @@ Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters"
 DatabaseURL = Annotated[
     str, Meta(pattern=r"^postgres(ql)?://", description="postgresql://user:pass@host:port/db")
 ]
+Seconds = Annotated[int, Meta(ge=1, le=86_400, description="a whole number of seconds, 1 to 86400")]
 RedisURL = Annotated[
     str,
     Meta(
-        pattern=r"^((redis|rediss|unix)://.+|off)$",
-        description="redis://, rediss://, unix:// or off",
+        pattern=r"^((redis|rediss|unix|redis\+cluster|redis\+sentinel)://.+|off)$",
+        description="redis://, rediss://, unix://, redis+cluster://, redis+sentinel:// or off",
     ),
 ]
 
@@ -47,6 +48,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: Literal["uvicorn", "granian"] = "uvicorn"
     data: Text = ".data"
     auth: Literal["off"] | None = None
+    cache: Literal["on", "local", "off"] = "on"
+    cache_ttl: Seconds = 300
+    cache_bytes: Bytes = 67_108_864
     pool: Count | Literal["none"] = 4
     batching: Literal["on", "off"] = "on"
     statement_timeout_ms: Milliseconds = 2000
@@ -113,6 +117,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def signing_secret(self) -> str:
         """What signs cursors: SERVICE_SECRET, else the database's URL, alike on every node too."""
         return self.secret or self.required_database_url
+
+    @property
+    def shared_redis_url(self) -> str | None:
+        """Where the workers share what they cache; None for nowhere."""
+        return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
 
     @property
     def public(self) -> bool:

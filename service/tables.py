@@ -240,3 +240,20 @@ CREATE TRIGGER {table}_deleted AFTER DELETE ON {table}
 CREATE TRIGGER {table}_truncated AFTER TRUNCATE ON {table}
     FOR EACH STATEMENT EXECUTE FUNCTION keep_totals()
 """
+
+# Whoever writes beside the service, psql and migrations among them, tells its caches. Its own
+# connections, known by their name, tell each other over Redis: a NOTIFY takes a lock that all
+# committing transactions share.
+TELL_WRITES = """
+CREATE FUNCTION tell_writes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('swiftlet', TG_TABLE_NAME);
+    RETURN NULL;
+END $$
+"""
+
+WRITES_TRIGGER = """
+CREATE TRIGGER {table}_told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
+    FOR EACH STATEMENT WHEN (current_setting('application_name') <> 'swiftlet')
+    EXECUTE FUNCTION tell_writes()
+"""

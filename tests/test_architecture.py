@@ -15,6 +15,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "errors", "logs", "embedded"}),
     frozenset({"tables"}),
     frozenset({"db"}),
+    frozenset({"cache"}),
     frozenset({"migrate", "seed"}),
     frozenset({"web"}),
     frozenset({"items", "users"}),

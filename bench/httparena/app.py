@@ -19,7 +19,8 @@ from service.db.pool import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
-from service.web.endpoint import Operation, Request
+from service.web.endpoint import Operation
+from service.web.request import Request
 from service.web.routing import Paths
 from service.web.wire import Body, Query, Reply, encode
 

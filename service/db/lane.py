@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from service.db.pool import Database, timing
-from service.errors import Locked, Problem, Unavailable
+from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
 
 # Statements of one kind at once, when requests wait. Two keep both us and PostgreSQL at work; more
 # make the batches smaller (`bench trials in-flight`).
@@ -176,7 +176,7 @@ class Lane:
             await self.together(batch)
         except asyncio.CancelledError:
             for member in batch:
-                member.refuse(Unavailable("shutting down: outcome unknown"))
+                member.refuse(OutcomeUnknown("shutting down: outcome unknown"))
             raise
         except Exception as error:  # noqa: BLE001 - a bug is told to all who wait, not to nobody
             for member in batch:

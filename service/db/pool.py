@@ -20,7 +20,7 @@ import asyncpg
 
 from service.db.link import LOST, Link
 from service.db.statement import Statement
-from service.errors import Problem, TimedOut, Unavailable, from_database
+from service.errors import OutcomeUnknown, Problem, TimedOut, Unavailable, from_database
 from service.logs import logger
 
 # The longest pause between two tries to reach a database that is away: it is used again within
@@ -199,7 +199,7 @@ class Database:
         if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
             raise self._problem(error, statement) from error
         if statement.writes:
-            raise Unavailable(UNKNOWN) from error
+            raise OutcomeUnknown(UNKNOWN) from error
         if perf_counter() >= link.deadline:
             raise TimedOut("the database does not answer") from error
         if lost > (self.size or 1):

@@ -227,6 +227,11 @@ def change_values(change: Struct) -> dict[str, object]:
     return values if changes else {}
 
 
+def fields_set(change: Struct) -> list[str]:
+    """The fields of a change that are not UNSET."""
+    return [name for name in change.__struct_fields__ if getattr(change, name) is not UNSET]
+
+
 def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> Any:
     """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
 

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, Malformed, Problem
 from service.http1.exchange import Exchange, answer, status_line
-from service.web.endpoint import WHOLE_BODY
+from service.web.request import WHOLE_BODY
 
 # Of a request's line and headers together; of a body that nobody has asked for yet.
 HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536

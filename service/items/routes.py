@@ -2,9 +2,11 @@
 
 from msgspec import UNSET, structs
 
-from service.db.writes import change_values
+from service.cache.epochs import Slots
+from service.db.writes import change_values, fields_set
 from service.errors import Conflict, NotFound, Stale
 from service.items import statements
+from service.items.statements import facets, owner_facets
 from service.items.structs import (
     DeleteQuery,
     Item,
@@ -14,9 +16,10 @@ from service.items.structs import (
     NewItem,
     OwnedItemQuery,
 )
-from service.web import conditional, paging
-from service.web.endpoint import BODY_PROBLEMS, Operation, Request
-from service.web.wire import Body, Header, Query, Reply, encode
+from service.web import paging, rows
+from service.web.endpoint import Operation
+from service.web.request import BODY_PROBLEMS, Request
+from service.web.wire import Body, Query, Reply
 
 new_item = Body(NewItem)
 item_change = Body(ItemChange)
@@ -39,53 +42,61 @@ async def list_items(request: Request) -> Reply:
     return paging.show(request, structs.replace(found, items=items))
 
 
+def list_depends(request: Request) -> Slots:
+    query = request.query(item_query)
+    return facets.listed(query) + (() if query.include is UNSET else owner_facets.lists)
+
+
 async def create_item(request: Request) -> Reply:
-    return await _add(request, await request.body(new_item))
+    new = await request.body(new_item)
+    return await rows.add(request, statements.add, facets, structs.astuple(new))
 
 
 async def read_item(request: Request) -> Reply:
-    item = await statements.by_id.get(request.db, request.row_id())
-    if item is None:
-        raise NotFound("there is no such item")
-    if conditional.not_modified(request.header(b"if-none-match"), item.version):
-        return Reply(status=304, headers=_headers(item))
-    return _shown(item)
+    return await rows.read(request, statements.by_id)
+
+
+def item_depends(request: Request) -> Slots:
+    return facets.row(request.row_id())
 
 
 async def replace_item(request: Request) -> Reply:
-    item_id = request.row_id()
+    request.row_id()
     new = structs.asdict(await request.body(new_item))
-    return _shown(await conditional.write(request, statements.writes.replace, item_id, **new))
+    return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
 
 
 async def change_item(request: Request) -> Reply:
-    item_id = request.row_id()
-    values = change_values(await request.body(item_change))
-    if values:
-        return _shown(await conditional.write(request, statements.writes.change, item_id, **values))
-    match = conditional.if_match(request.header(b"if-match"))
-    item = await statements.by_id.get(request.db, item_id)
-    if item is None or (match is not None and not match.allows(item.version)):
-        raise conditional.refusal(match, item.version if item else None)
-    return _shown(item)
+    request.row_id()
+    change = await request.body(item_change)
+    values = change_values(change)
+    if not values:
+        return rows.shown(await rows.unchanged(request, statements.by_id))
+    return rows.shown(
+        await rows.write(request, statements.writes.change, facets, fields_set(change), **values)
+    )
 
 
 async def delete_item(request: Request) -> Reply:
-    item_id = request.row_id()
+    request.row_id()
     if request.query(delete_query).permanent:
-        await conditional.write(request, statements.writes.remove, item_id)
+        await rows.write(request, statements.writes.remove, facets)
         return Reply(status=204)
-    return _shown(await conditional.write(request, statements.writes.deactivate, item_id))
+    return rows.shown(
+        await rows.write(request, statements.writes.deactivate, facets, ("is_active",))
+    )
 
 
 async def list_owned_items(request: Request) -> Reply:
-    owner_id = request.row_id()
-    owned = structs.asdict(request.query(owned_item_query))
-    query = ItemQuery(**owned, owner_id=owner_id)
+    query = _owned(request)
     found = await paging.find(request, statements.listing, query)
-    if not found.items and await statements.owner_exists.get(request.db, owner_id) is None:
+    if not found.items and await statements.owner_exists.get(request.db, query.owner_id) is None:
         raise NotFound("there is no such user")
     return paging.show(request, found)
+
+
+def owned_depends(request: Request) -> Slots:
+    return facets.listed(_owned(request)) + owner_facets.row(request.row_id())
 
 
 async def create_owned_item(request: Request) -> Reply:
@@ -93,34 +104,31 @@ async def create_owned_item(request: Request) -> Reply:
     new = await request.body(new_item)
     new.owner_id = owner_id
     try:
-        return await _add(request, new)
+        return await rows.add(request, statements.add, facets, structs.astuple(new))
     except Conflict as conflict:
         if any(error.field == "owner_id" for error in conflict.errors):
             raise NotFound("there is no such user") from None
         raise
 
 
-async def _add(request: Request, new: NewItem) -> Reply:
-    item = await statements.add.run(request.db, structs.astuple(new))
-    return Reply(encode(item), 201, (*_headers(item), (b"location", b"/items/%d" % item.id)))
+def _owned(request: Request) -> ItemQuery:
+    owner_id = request.row_id()
+    return ItemQuery(**structs.asdict(request.query(owned_item_query)), owner_id=owner_id)
 
-
-def _shown(item: Item) -> Reply:
-    return Reply(encode(item), headers=_headers(item))
-
-
-def _headers(item: Item) -> tuple[Header, ...]:
-    return ((b"etag", conditional.etag(item.version)), REVALIDATE)
-
-
-# A client may keep an answer, and asks each time whether it still holds.
-REVALIDATE = (b"cache-control", b"private, no-cache")
 
 THIS = "/items/{id}"
 WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict, Stale)
 
 routes = [
-    Operation("GET", THIS, read_item, "Read an item", gives=Item, fails=(NotFound,)),
+    Operation(
+        "GET",
+        THIS,
+        read_item,
+        "Read an item",
+        gives=Item,
+        fails=(NotFound,),
+        depends=item_depends,
+    ),
     Operation(
         "GET",
         "/items",
@@ -133,6 +141,7 @@ routes = [
             paging.Page[ItemWithOwner],
             paging.CursorPage[ItemWithOwner],
         ),
+        depends=list_depends,
     ),
     Operation(
         "POST",
@@ -179,6 +188,7 @@ routes = [
         query=OwnedItemQuery,
         gives=(paging.Page[Item], paging.CursorPage[Item]),
         fails=(NotFound,),
+        depends=owned_depends,
     ),
     Operation(
         "POST",

@@ -4,12 +4,17 @@ from typing import Any
 
 from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
+from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Bound, Choice, Listing, search
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, NewItem, Owner
 from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
+
+# What cached answers depend on: the items, and the users shown beside them.
+facets = Facets("items", "owner_id", "is_active")
+owner_facets = Facets("users")
 
 add = GroupCommit("items.add", Item, items, NewItem)
 by_id = Coalesce("items.by_id", Item, items)

@@ -2,13 +2,16 @@
 
 from msgspec import structs
 
-from service.db.writes import change_values
+from service.cache.epochs import Slots
+from service.db.writes import change_values, fields_set
 from service.errors import Conflict, NotFound, Stale
 from service.users import statements
+from service.users.statements import facets
 from service.users.structs import DeleteQuery, NewUser, User, UserChange, UserQuery, UserSummary
-from service.web import conditional, paging
-from service.web.endpoint import BODY_PROBLEMS, Operation, Request
-from service.web.wire import Body, Header, Query, Reply, encode
+from service.web import paging, rows
+from service.web.endpoint import Operation
+from service.web.request import BODY_PROBLEMS, Request
+from service.web.wire import Body, Query, Reply
 
 new_user = Body(NewUser)
 user_change = Body(UserChange)
@@ -21,62 +24,63 @@ async def list_users(request: Request) -> Reply:
     return paging.show(request, await paging.find(request, statements.listing, query))
 
 
+def list_depends(request: Request) -> Slots:
+    return facets.listed(request.query(user_query))
+
+
 async def create_user(request: Request) -> Reply:
-    user = await statements.add.run(request.db, structs.astuple(await request.body(new_user)))
-    return Reply(encode(user), 201, (*_headers(user), (b"location", b"/users/%d" % user.id)))
+    new = await request.body(new_user)
+    return await rows.add(request, statements.add, facets, structs.astuple(new))
 
 
 async def read_user(request: Request) -> Reply:
-    user = await statements.by_id.get(request.db, request.row_id())
-    if user is None:
-        raise NotFound("there is no such user")
-    if conditional.not_modified(request.header(b"if-none-match"), user.version):
-        return Reply(status=304, headers=_headers(user))
-    return _shown(user)
+    return await rows.read(request, statements.by_id)
+
+
+def user_depends(request: Request) -> Slots:
+    return facets.row(request.row_id())
 
 
 async def replace_user(request: Request) -> Reply:
-    user_id = request.row_id()
+    request.row_id()
     new = structs.asdict(await request.body(new_user))
-    return _shown(await conditional.write(request, statements.writes.replace, user_id, **new))
+    return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
 
 
 async def change_user(request: Request) -> Reply:
-    user_id = request.row_id()
-    values = change_values(await request.body(user_change))
-    if values:
-        return _shown(await conditional.write(request, statements.writes.change, user_id, **values))
-    match = conditional.if_match(request.header(b"if-match"))
-    user = await statements.by_id.get(request.db, user_id)
-    if user is None or (match is not None and not match.allows(user.version)):
-        raise conditional.refusal(match, user.version if user else None)
-    return _shown(user)
+    request.row_id()
+    change = await request.body(user_change)
+    values = change_values(change)
+    if not values:
+        return rows.shown(await rows.unchanged(request, statements.by_id))
+    return rows.shown(
+        await rows.write(request, statements.writes.change, facets, fields_set(change), **values)
+    )
 
 
 async def delete_user(request: Request) -> Reply:
-    user_id = request.row_id()
+    request.row_id()
     if request.query(delete_query).permanent:
-        await conditional.write(request, statements.writes.remove, user_id)
+        await rows.write(request, statements.writes.remove, facets)
         return Reply(status=204)
-    return _shown(await conditional.write(request, statements.writes.deactivate, user_id))
+    return rows.shown(
+        await rows.write(request, statements.writes.deactivate, facets, ("is_active",))
+    )
 
-
-def _shown(user: User) -> Reply:
-    return Reply(encode(user), headers=_headers(user))
-
-
-def _headers(user: User) -> tuple[Header, ...]:
-    return ((b"etag", conditional.etag(user.version)), REVALIDATE)
-
-
-# A client may keep an answer, and asks each time whether it still holds.
-REVALIDATE = (b"cache-control", b"private, no-cache")
 
 THIS = "/users/{id}"
 WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict, Stale)
 
 routes = [
-    Operation("GET", THIS, read_user, "Read a user", gives=User, fails=(NotFound,)),
+    Operation(
+        "GET",
+        THIS,
+        read_user,
+        "Read a user",
+        gives=User,
+        fails=(NotFound,),
+        depends=user_depends,
+    ),
     Operation(
         "GET",
         "/users",
@@ -84,6 +88,7 @@ routes = [
         "List users, by page or by cursor",
         query=UserQuery,
         gives=(paging.Page[UserSummary], paging.CursorPage[UserSummary]),
+        depends=list_depends,
     ),
     Operation(
         "POST",

@@ -4,12 +4,16 @@ from typing import Any
 
 from sqlalchemy import literal_column, not_
 
+from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
 from service.db.keyset import Choice, Listing, search
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.tables import totals, username, users
 from service.users.structs import NewUser, User, UserChange, UserSummary
+
+# What cached answers depend on.
+facets = Facets("users", "role", "is_active")
 
 add = GroupCommit("users.add", User, users, NewUser)
 by_id = Coalesce("users.by_id", User, users)

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from service.db.writes import Row, Write
-from service.errors import FieldError, Malformed, NotFound, Problem, Stale
-from service.web.endpoint import Request
+from service.errors import FieldError, Malformed
 
 # Obs-text included; a comma may stand inside a tag, so the list can't be split at commas.
 _TAG = re.compile(rb'[ \t]*(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
@@ -58,33 +56,6 @@ def not_modified(header: bytes | None, version: int) -> bool:
         return True
     current = b"%d" % version
     return any(tag == current for _, tag in _tags(header) or ())
-
-
-async def write(request: Request, statement: Write[Row], row_id: int, **values: object) -> Row:
-    """Run a write of one row under the request's If-Match, and return the row after it.
-
-    A missing row is 404 whatever the tags say, since the request fails without them too (RFC
-    9110, 13.2.1); only `*` asks for a row to exist, and is answered as such.
-
-    Raises:
-        NotFound: no such row.
-        Stale: If-Match does not allow its version.
-    """
-    match = if_match(request.header(b"if-match"))
-    versions = None if match is None or match.any else match.versions
-    row, found = await statement.run(request.db, versions, id=row_id, **values)
-    if row is not None:
-        return row
-    raise refusal(match, found)
-
-
-def refusal(match: Match | None, found: int | None) -> Problem:
-    """Why a write did not happen; `found` is the version in the way, None without a row."""
-    if found is not None:
-        return Stale(f"it has changed: it was at version {found}")
-    if match is not None and match.any:
-        return Stale("there is no such row")
-    return NotFound("there is no such row")
 
 
 def _tags(header: bytes) -> list[tuple[bool, bytes]] | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from service.web.endpoint import Operation, Request
+from service.web.endpoint import Operation
 from service.web.openapi import document
+from service.web.request import Request
 from service.web.wire import Header, Reply
 
 STYLE = """

@@ -1,182 +1,40 @@
 """From a handler to an ASGI callable: one try, one reply, nothing between server and handler."""
 
-import asyncio
-import itertools
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.db.pool import Database, Timing, timing
+from service.cache.entry import Answer
+from service.cache.epochs import Slots
+from service.db.pool import Timing, timing
 from service.errors import JSON as PROBLEM
-from service.errors import (
-    Failed,
-    Invalid,
-    Malformed,
-    NotAllowed,
-    NotFound,
-    Problem,
-    TooLarge,
-    TooSlow,
-    Unsupported,
-)
+from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
-from service.settings import Settings
-from service.web.cursor import Cursors
-from service.web.wire import JSON, Body, Header, Query, Reply, row_id
+from service.web.conditional import not_modified
+from service.web.request import Request
+from service.web.wire import Header, Reply
 
-Value = TypeVar("Value", bound=Struct)
+# Of a GET that may be cached: where its answer came from.
+HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
-# An extension of ASGI that our own server offers (service/http1): a function that gives the body if
-# all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
-WHOLE_BODY = "swiftlet.whole_body"
-# A client that sends its body slower than this is not going to send it.
-BODY_SECONDS = 10.0
-# What is read of a body that is too large, so that the client sees the answer, not a reset.
-DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
-
-_NONE: dict[str, Any] = {}
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
-# Unique without a system call per request: random per process, counted within it.
-_ids = itertools.count(1)
-_process = secrets.token_hex(6)
+_FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
 access = logger.getChild("access")
 
-
-class State(TypedDict):
-    """What the lifespan opens and every request sees."""
-
-    db: Database
-    settings: Settings
-    cursors: Cursors
-
-
-class Request:
-    """One HTTP request, as handlers see it."""
-
-    __slots__ = ("_receive", "id", "scope", "state")
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = scope
-        self.state: State = scope["state"]
-        self._receive = receive
-        given = self.header(b"x-request-id")
-        if given is not None and _VISIBLE.fullmatch(given):
-            self.id = given.decode("ascii")
-        else:
-            self.id = f"{_process}-{next(_ids):x}"
-
-    @property
-    def db(self) -> Database:
-        """Where statements run."""
-        return self.state["db"]
-
-    @property
-    def path(self) -> str:
-        """As the client wrote it, percent-decoded."""
-        return str(self.scope["path"])
-
-    def header(self, name: bytes) -> bytes | None:
-        """The header's value, several lines joined as one list; `name` in lower case."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(values) if values else None
-
-    def row_id(self) -> int:
-        """The id in the path; see wire.row_id."""
-        return row_id(self.scope["path_params"]["id"])
-
-    def query(self, query: Query[Value]) -> Value:
-        """The query string as a Struct; see wire.Query."""
-        return query.decode(self.scope["query_string"])
-
-    async def body(self, body: Body[Value]) -> Value:
-        """The JSON body as a Struct; see wire.Body.
-
-        Raises:
-            Problem: 400, 408, 413, 415 or 422.
-        """
-        self._check_content_type()
-        return body.decode(await self._read())
-
-    def _check_content_type(self) -> None:
-        if not _is_json(self.header(b"content-type") or b""):
-            raise Unsupported(
-                "send the body as application/json in UTF-8",
-                headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
-            )
-        if (self.header(b"content-encoding") or b"identity").lower() != b"identity":
-            raise Unsupported(
-                "send the body without Content-Encoding",
-                headers=((b"accept-encoding", b"identity"),),
-            )
-
-    async def _read(self) -> bytes:
-        limit = self.state["settings"].body_limit
-        whole = self.scope.get("extensions", _NONE).get(WHOLE_BODY)
-        body: bytes | None = None if whole is None else whole()
-        if body is not None and len(body) <= limit:
-            return body
-        too_large = TooLarge(f"the body is larger than {limit} bytes")
-        if body is not None:
-            raise too_large
-        announced = self.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > limit:
-            # Who asks before sending (Expect: 100-continue) is told at once.
-            await self._drain(more=self.header(b"expect") is None)
-            raise too_large
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise Malformed("the body ended early")
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limit:
-                        await self._drain(more=message.get("more_body", False))
-                        raise too_large
-                    if not message.get("more_body", False):
-                        return b"".join((*chunks, chunk)) if chunks else chunk
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
-
-    async def _drain(self, *, more: bool) -> None:
-        left = DRAIN_BYTES
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while more and left > 0:
-                    message = await self._receive()
-                    more = message.get("more_body", False)
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            return
-
-
-def _is_json(content_type: bytes) -> bool:
-    if content_type == JSON:
-        return True
-    media, *parameters = (part.strip() for part in content_type.lower().split(b";"))
-    is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    return is_json and not charsets - {b"charset=utf-8"}
-
-
-# What any request with a body may run into.
-BODY_PROBLEMS = (Malformed, TooSlow, TooLarge, Unsupported, Invalid)
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
 class Operation(NamedTuple):
-    """A line of a route table: what makes the route, and what the document tells of it."""
+    """A line of a route table: what makes the route, and what the document tells of it.
+
+    A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
+    depend on nothing else, nor on who asks.
+    """
 
     method: str
     path: str
@@ -187,13 +45,16 @@ class Operation(NamedTuple):
     gives: Any = None
     status: int = 200
     fails: tuple[type[Problem], ...] = ()
+    depends: Callable[[Request], Slots] | None = None
 
 
 class Endpoint:
     """The operations of one path; an ASGI application that always answers."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
-        self.handlers = {operation.method: operation.handler for operation in operations}
+        self.handlers = {}
+        for one in operations:
+            self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
 
@@ -256,6 +117,46 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
+
+
+def cacheable(operation: Operation) -> Handler:
+    """The handler of a GET behind the cache, and behind If-None-Match."""
+    load, depends = operation.handler, operation.depends
+
+    async def handler(request: Request) -> Reply:
+        cache = request.state["cache"]
+        control = request.header(b"cache-control")
+        if cache is None or depends is None or (control is not None and _FRESH.search(control)):
+            answer, came = await read(request), BYPASS
+        else:
+            path, query = request.scope["path"], request.scope["query_string"]
+            key = (path, query) if query else path
+            entry = cache.entry(key)
+            if entry is not None:
+                answer, came = entry.answer, HIT
+            else:
+                name = f"{path}?{query.decode('latin-1')}"
+                answer, found = await cache.recall(
+                    key, name, depends(request), lambda: read(request)
+                )
+                came = HIT if found else MISS
+        if answer.missing is not None:
+            raise NotFound(answer.missing, headers=(came,))
+        headers = (*answer.headers, came)
+        if answer.version is not None:
+            known = request.header(b"if-none-match")
+            if known is not None and not_modified(known, answer.version):
+                return Reply(status=304, headers=headers)
+        return Reply(answer.body, headers=headers)
+
+    async def read(request: Request) -> Answer:
+        try:
+            reply = await load(request)
+        except NotFound as problem:
+            return Answer(b"", (), missing=problem.detail)
+        return Answer(reply.body, reply.headers, reply.version)
+
+    return handler
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from service.db.batch import single_flight
 from service.db.keyset import Listing, Total
 from service.errors import FieldError, Invalid
-from service.web.endpoint import Request
+from service.web.request import Request
 from service.web.wire import Header, Reply, encode
 
 Row = TypeVar("Row", bound=Struct)

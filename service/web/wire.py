@@ -38,12 +38,16 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Reply(Struct, frozen=True):
-    """What a handler answers: `body` as it is sent, `headers` beside those of every answer."""
+    """What a handler answers: `body` as it is sent, `headers` beside those of every answer.
+
+    With `version`, that of the row shown, a GET is answered 304 to who has it already.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
+    version: int | None = None
 
 
 class Body(Generic[Value_co]):

@@ -1,0 +1,188 @@
+"""What others have written: the lines on which a worker hears of it, and for how long it may not.
+
+Two lines. Redis carries what the service's own workers write. PostgreSQL carries (by NOTIFY, from
+the triggers of sql/migrations) what anybody else writes, psql and migrations among them; and the
+words of a worker that can't reach Redis. While a line stands each beat proves that all that was
+said before it has been heard. Without a beat the in-process tier ends by itself, even when this
+process was stopped and knows nothing of it: no flag has to be set in time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import asyncpg
+
+from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
+from service.cache.shared import AGAIN_SECONDS, TROUBLE, Shared
+from service.logs import logger
+
+# A line is asked whether it stands this often; what is in the tier holds so long after it did.
+BEAT_SECONDS, HOLDS_SECONDS = 0.5, 1.75
+ANSWER_SECONDS = 1.0
+CHANNEL = "swiftlet"
+# More of them are said as "everything": a NOTIFY takes less than 8,000 bytes.
+MANY = 1000
+
+IDENTITY = """
+SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid
+FROM pg_database WHERE datname = current_database()
+"""
+AWAY = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+
+class Coherence:
+    """The lines of one worker.
+
+    Args:
+        url: the database.
+        epochs: what is moved by what is heard.
+        clear: called when something may have been missed.
+    """
+
+    def __init__(self, url: str, epochs: Epochs, clear: Callable[[], None]) -> None:
+        self.url = url
+        self.epochs = epochs
+        self.clear = clear
+        self.shared: Shared | None = None
+        # Until when all that was said has surely been heard, by time.monotonic().
+        self.holds = 0.0
+        self._database = self._redis = 0.0
+        self._connection: Any = None
+        self._unsaid: dict[int, None] = {}
+        self._saying: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()  # the database's name
+
+    async def run(self) -> None:
+        """Keep the lines up until cancelled."""
+        async with asyncio.TaskGroup() as lines:
+            lines.create_task(self._keep(self._hear_database))
+            if self.shared is not None:
+                lines.create_task(self._keep(self._hear_redis))
+
+    def heard(self, slots: Slots, *, forget: bool) -> None:
+        """Somebody else has written; `forget` says that Redis has not been told."""
+        self.epochs.move(slots)
+        if EVERYTHING in slots:
+            self.clear()
+        if forget and self.shared is not None:
+            self.shared.spawn(self.shared.moved(slots, tell=False))
+
+    async def tell(self, slots: Slots) -> None:
+        """Tell the other workers by PostgreSQL; what can't be said either ends with their beats."""
+        self._unsaid.update(dict.fromkeys(slots))
+        if self._saying is None:
+            self._saying = asyncio.create_task(self._say())
+        await asyncio.wait([self._saying])
+
+    async def _say(self) -> None:
+        try:
+            while self._unsaid and self._connection is not None:
+                slots, self._unsaid = tuple(self._unsaid), {}
+                said = slots if len(slots) < MANY else (EVERYTHING,)
+                words = ",".join(map(str, said))
+                await self._connection.execute(f"SELECT pg_notify('{CHANNEL}', 'moved:{words}')")
+        except AWAY:
+            return
+        finally:
+            self._saying = None
+
+    def _beat(self) -> None:
+        redis = self._redis if self.shared is not None else self._database
+        self.holds = min(self._database, redis) + HOLDS_SECONDS
+
+    async def _keep(self, hear: Callable[[], Any]) -> None:
+        while True:
+            try:
+                await hear()
+            except (*AWAY, *TROUBLE) as error:
+                if self.shared is not None:
+                    self.shared.fail(error)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _hear_database(self) -> None:
+        connection = await asyncpg.connect(
+            self.url,
+            timeout=ANSWER_SECONDS,
+            command_timeout=ANSWER_SECONDS,
+            server_settings={"application_name": "swiftlet"},
+        )
+        try:
+            await connection.add_listener(CHANNEL, self._notified)
+            name = await connection.fetchval(IDENTITY)
+            if self.shared is not None:
+                if self.shared.name not in ("", name):
+                    self.shared.fail(ConnectionError("another database"))
+                self.shared.name = name
+            self._known.set()
+            self.heard((EVERYTHING,), forget=True)
+            self._connection = connection
+            while True:
+                asked = monotonic()
+                await connection.fetchval("SELECT 1")
+                self._database = asked
+                self._beat()
+                await asyncio.sleep(BEAT_SECONDS)
+        finally:
+            self._connection = None
+            connection.terminate()
+
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        words = str(payload)
+        slots = _slots(words.removeprefix("moved:")) if words.startswith("moved:") else None
+        self.heard(slots or (EVERYTHING,), forget=True)
+
+    async def _hear_redis(self) -> None:
+        await self._known.wait()
+        shared = self.shared
+        assert shared is not None  # noqa: S101 - `run` has looked
+        hearing: Any = shared.client.pubsub()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await hearing.subscribe(shared.channel)
+                message = None
+                while message is None or message["type"] != "subscribe":
+                    message = await hearing.get_message(timeout=ANSWER_SECONDS)
+            self.heard((EVERYTHING,), forget=False)
+            await shared.begin()
+            while True:
+                await self._beat_of_redis(hearing, shared)
+        finally:
+            await hearing.aclose()
+
+    async def _beat_of_redis(self, hearing: Any, shared: Shared) -> None:
+        """Ask, hear until it answers, then hear until the next beat."""
+        asked = monotonic()
+        await hearing.ping()
+        answered = False
+        while (left := asked + (BEAT_SECONDS if answered else ANSWER_SECONDS) - monotonic()) > 0:
+            message = await hearing.get_message(timeout=left)
+            if message is None:
+                continue
+            if message["type"] == "pong":
+                answered = True
+                self._redis = asked
+                self._beat()
+            elif message["type"] == "message":
+                sender, _, words = message["data"].decode().partition(":")
+                if sender != shared.sender:
+                    self.heard(_slots(words) or (EVERYTHING,), forget=False)
+        if not answered:
+            raise TimeoutError("no answer on the line")
+
+
+def _slots(words: str) -> Slots | None:
+    """None for what is none: a stranger's words."""
+    try:
+        slots = tuple(int(word) for word in words.split(","))
+    except ValueError:
+        logger.warning("strange words on the line")
+        return None
+    return slots if all(0 <= slot < SLOTS for slot in slots) else None

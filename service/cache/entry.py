@@ -1,0 +1,61 @@
+"""What is cached: a finished answer, or that there is nothing."""
+
+from time import monotonic
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from service.cache.epochs import Slots
+
+Header = tuple[bytes, bytes]
+
+# What an entry takes beside its bytes: the objects, their places in the tables. Measured by
+# `python -m bench cache-memory`, and held to by tests/test_cache.py.
+OVERHEAD = 700
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """A finished answer, as it goes into Redis.
+
+    Args:
+        body: as it is sent.
+        headers: those that do not depend on the request.
+        version: of the row, None for what has no ETag.
+        missing: what a 404 says instead; else None.
+    """
+
+    body: bytes
+    headers: tuple[Header, ...]
+    version: int | None = None
+    missing: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in this process, roughly."""
+        return len(self.body) + sum(len(a) + len(b) for a, b in self.headers) + OVERHEAD
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Answer).decode
+decode_any: Any = msgspec.msgpack.decode
+
+
+class Entry:
+    """An answer in the in-process tier, and what it depends on.
+
+    `until` is when it ends, by time.monotonic(); `renew` from when on somebody may read it anew
+    before it does; `uses` is for the eviction.
+    """
+
+    __slots__ = ("answer", "main", "renew", "size", "slots", "stamp", "until", "uses")
+
+    def __init__(self, answer: Answer, slots: Slots, stamp: int, seconds: float) -> None:
+        self.answer = answer
+        self.slots = slots
+        self.stamp = stamp
+        self.until = monotonic() + seconds
+        self.renew = self.until - seconds / 10
+        self.size = answer.size
+        self.uses = 0
+        self.main = False

@@ -1,0 +1,83 @@
+"""Epochs: counters that writes move; what was read holds as long as the counters it was read under.
+
+Whoever reads takes the stamp of what the answer depends on *before* it reads, and keeps the answer
+with it. A write moves the counters of what it may have changed after its commit and before its
+answer. So what was read too early is dead when it comes to be kept, however late that is, and no
+fence can be forgotten: evicting an answer evicts nothing that protects it.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+from zlib import crc32
+
+from msgspec import UNSET
+
+# One counter for everything; then those of lists; then those of rows. Who shares one by chance is
+# read anew without need, never too late.
+EVERYTHING = 0
+FACETS = 4096
+SLOTS = 65_536
+
+Slots = tuple[int, ...]
+
+
+class Epochs:
+    """The counters of one process."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * SLOTS
+
+    def stamp(self, slots: Iterable[int]) -> int:
+        """A number that is the same as long as none of them has moved: counters only grow."""
+        counts = self.counts
+        return counts[EVERYTHING] + sum([counts[slot] for slot in slots])
+
+    def move(self, slots: Iterable[int]) -> None:
+        """What depends on any of them holds no longer."""
+        for slot in slots:
+            self.counts[slot] += 1
+
+
+class Facets:
+    """What the rows and the lists of a table depend on, and what a write of a row moves.
+
+    A list filtered by one of `fields` is moved only by writes of rows that bear its value, before
+    or after; any other list by every write of the table.
+
+    Args:
+        table: its name.
+        fields: by which lists are told apart, the one with the most values first.
+    """
+
+    def __init__(self, table: str, *fields: str) -> None:
+        self.table = table
+        self.fields = fields
+        self.salt = crc32(table.encode())
+        self.lists: Slots = (self._facet(),)
+
+    def row(self, row_id: int) -> Slots:
+        """What the row with this id depends on."""
+        return (FACETS + (self.salt + row_id) % (SLOTS - FACETS),)
+
+    def listed(self, query: object) -> Slots:
+        """What the list that a query asks for depends on; filters it does not set are UNSET."""
+        for field in self.fields:
+            value = getattr(query, field, UNSET)
+            if value is not UNSET:
+                return self._facet(field, value), self._facet(field)
+        return self.lists
+
+    def written(self, row: Any, changed: Collection[str] = ()) -> Slots:
+        """What a write moves: `row` as it is after it, or was; `changed` names what it has set.
+
+        What a changed field was before is not known, so that every list by this field moves.
+        """
+        moved = [*self.row(row.id), *self.lists]
+        for field in self.fields:
+            moved.append(self._facet(field, getattr(row, field)))
+            if field in changed:
+                moved.append(self._facet(field))
+        return tuple(moved)
+
+    def _facet(self, *words: object) -> int:
+        return 1 + crc32(repr((self.table, *words)).encode()) % (FACETS - 1)

@@ -1,0 +1,294 @@
+"""The tier that all workers share: answers in Redis, dead as soon as an epoch of theirs is deleted.
+
+An epoch in Redis is a key with a random value that nobody has drawn before. A reader takes the
+epochs of an answer before it reads, and keeps the answer with them in front; it counts as long as
+they are those that stand. A writer deletes the epochs of what it changed, and only then tells the
+other workers. An epoch that was deleted, evicted or lost with its server comes back with another
+value, so nothing kept before it is believed: no script, no tombstone, no time to reason about.
+
+All that is asked within a turn of the loop goes in one pipeline, one at a time. Redis is never
+waited for longer than 50 ms; after a failure nobody asks it until it has answered again.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from redis.exceptions import RedisError
+
+from service.cache.client import SECONDS, Client, is_cluster
+from service.cache.entry import Answer, decode, encode
+from service.cache.epochs import EVERYTHING, FACETS, Slots
+from service.logs import logger
+
+# Between two tries of a Redis that failed: it is used again within a second of its return.
+AGAIN_SECONDS = 0.25
+# Keys of one answer share a hash tag, so that a cluster has them in one place; rows are spread.
+TAGS = 16
+LISTS = "lists"
+EVERY_TAG = (LISTS, *(f"rows{n}" for n in range(TAGS)))
+WIDTH = 16
+ABSENT = b"-" * WIDTH
+
+TROUBLE = (RedisError, OSError, TimeoutError)
+Spawn = Callable[[Coroutine[None, None, None]], object]
+
+
+class _Look:
+    """Asks for the answer under `keys[0]`; the other keys are those of its epochs."""
+
+    __slots__ = ("future", "key", "keys")
+
+    def __init__(self, key: bytes, keys: list[str]) -> None:
+        self.key = key
+        self.keys = keys
+        self.future: asyncio.Future[tuple[bytes | None, bytes | None]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def answer(self, found: bytes | None, lease: bytes | None) -> None:
+        """What was found, or else what to keep the answer with."""
+        if not self.future.done():
+            self.future.set_result((found, lease))
+
+
+class _Move:
+    """Slots that have moved, and whether the other workers are to be told."""
+
+    __slots__ = ("future", "slots", "tell")
+
+    def __init__(self, slots: Slots, *, tell: bool) -> None:
+        self.slots = slots
+        self.tell = tell
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Lease(NamedTuple):
+    """The right to keep an answer that is read from now on."""
+
+    place: str
+    prefix: bytes
+
+
+class Shared:
+    """The answers in Redis.
+
+    Args:
+        client: see client.client.
+        ttl: seconds that an answer is kept, a tenth more or less.
+        fingerprint: of the code: who makes other answers keeps them elsewhere.
+        spawn: runs a coroutine in the background.
+        unsaid: tells the other workers in another way, when Redis can't.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        ttl: int,
+        fingerprint: str,
+        spawn: Spawn,
+        unsaid: Callable[[Slots], Awaitable[None]],
+    ) -> None:
+        self.client = client
+        self.ttl = ttl
+        self.fingerprint = fingerprint
+        self.spawn = spawn
+        self.unsaid = unsaid
+        self.sender = secrets.token_hex(4)
+        self.name = ""  # of the database: known once it has answered
+        self.up = False
+        self._looks: list[_Look] = []
+        self._keeps: list[tuple[str, bytes, int]] = []
+        self._moves: list[_Move] = []
+        self._running = False
+
+    @property
+    def channel(self) -> str:
+        """Where writers tell what they have moved."""
+        return f"swiftlet:{self.name}:moved"
+
+    async def look(self, key: str, slots: Slots) -> tuple[Answer | None, Lease | None]:
+        """What is kept under the key; else a lease to keep it by, None if Redis is in trouble.
+
+        The lease must be had before the reading begins whose answer it is for.
+        """
+        if not self.up:
+            return None, None
+        tag = _tag(slots[0]) if slots else _tag(FACETS + crc32(key.encode()))
+        place = f"swiftlet:{self.name}:{{{tag}}}:"
+        epochs = [f"{place}{slot}" for slot in (EVERYTHING, *slots)]
+        asked = _Look(key.encode(), [f"{place}{self.fingerprint}:{key}", *epochs])
+        self._looks.append(asked)
+        self._start()
+        try:
+            async with asyncio.timeout(SECONDS):
+                found, prefix = await asked.future
+        except TimeoutError:
+            return None, None
+        if found is not None:
+            return decode(found), None
+        return None, None if prefix is None else Lease(asked.keys[0], prefix)
+
+    def keep(self, lease: Lease, answer: Answer, seconds: float | None = None) -> None:
+        """Keep what was read under a lease; it is there soon, or never."""
+        if not self.up:
+            return
+        seconds = self.ttl if seconds is None else min(seconds, self.ttl)
+        seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - so that not all end at once
+        value = lease.prefix + encode(answer)
+        self._keeps.append((lease.place, value, max(1, round(seconds * 1000))))
+        self._start()
+
+    async def moved(self, slots: Slots, *, tell: bool = True) -> None:
+        """Let nothing be believed that depends on them, then tell the other workers.
+
+        Returns when that is done, or after 50 ms. After a failure Redis is not asked until
+        `begin` has made an end of everything in it.
+        """
+        move = _Move(slots, tell=tell)
+        self._moves.append(move)
+        self._start()
+        try:
+            async with asyncio.timeout(SECONDS):
+                await move.future
+        except TimeoutError:
+            return
+
+    async def begin(self) -> None:
+        """Use Redis from now on: after a pause nobody knows what was missed, so nothing counts.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it is not to be had.
+        """
+        async with asyncio.timeout(4 * SECONDS):
+            await self._forget((EVERYTHING,), tell=True)
+        if not self.up:
+            self.up = True
+            logger.info("Redis is used")
+
+    def fail(self, error: BaseException) -> None:
+        """Use Redis no more until `begin`."""
+        if self.up:
+            self.up = False
+            fields = {"error": f"{type(error).__name__}: {error}"[:200]}
+            logger.warning("Redis is not used", extra={"fields": fields})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.up = False
+        await self.client.aclose()
+
+    def _start(self) -> None:
+        if not self._running:
+            self._running = True
+            self.spawn(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.sleep(0)  # what is asked within this turn goes together
+            while self._looks or self._keeps or self._moves:
+                looks, self._looks = self._looks, []
+                keeps, self._keeps = self._keeps, []
+                moves, self._moves = self._moves, []
+                try:
+                    if self.up:
+                        async with asyncio.timeout(SECONDS):
+                            await self._flush(looks, keeps, moves)
+                except TROUBLE as error:
+                    self.fail(error)
+                finally:
+                    for look in looks:
+                        look.answer(None, None)
+                unsaid = [one for one in moves if one.tell and not one.future.done()]
+                if unsaid:
+                    await self.unsaid(tuple({slot for one in unsaid for slot in one.slots}))
+                for move in moves:
+                    move.done()
+        finally:
+            self._running = False
+
+    async def _flush(
+        self, looks: list[_Look], keeps: list[tuple[str, bytes, int]], moves: list[_Move]
+    ) -> None:
+        for tell in (True, False):
+            slots = {slot: None for move in moves if move.tell is tell for slot in move.slots}
+            if slots:
+                await self._forget(tuple(slots), tell=tell)
+        for move in moves:
+            move.done()
+        if looks or keeps:
+            await self._exchange(looks, keeps)
+
+    async def _forget(self, slots: Slots, *, tell: bool) -> None:
+        """Delete the epochs, then publish; a cluster does not keep the order by itself."""
+        by_tag: dict[str, list[str]] = {}
+        for slot in slots:
+            for tag in EVERY_TAG if slot == EVERYTHING else (_tag(slot),):
+                key = f"swiftlet:{self.name}:{{{tag}}}:{slot}"
+                by_tag.setdefault(tag, []).append(key)
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for keys in by_tag.values():
+            pipeline.delete(*keys)
+        message = f"{self.sender}:{','.join(map(str, slots))}"
+        if tell and not is_cluster(self.client):
+            pipeline.publish(self.channel, message)
+        await pipeline.execute()
+        if tell and is_cluster(self.client):
+            await self.client.publish(self.channel, message)
+
+    async def _exchange(self, looks: Iterable[_Look], keeps: list[tuple[str, bytes, int]]) -> None:
+        asking = [look for look in looks if not look.future.done()]
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for key, value, milliseconds in keeps:
+            pipeline.set(key, value, px=milliseconds)
+        for look in asking:
+            pipeline.mget(look.keys)
+        results = (await pipeline.execute(raise_on_error=False))[len(keeps) :]
+        drawing = []
+        for look, result in zip(asking, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            if None in result[1:]:
+                drawing.append(look)
+            else:
+                _tell(look, result)
+        if drawing:
+            await self._draw(drawing)
+
+    async def _draw(self, looks: list[_Look]) -> None:
+        """Epochs that nobody has drawn yet; who is first wins, so they are read again after it."""
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for key in {key for look in looks for key in look.keys[1:]}:
+            pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, ex=2 * self.ttl)
+        for look in looks:
+            pipeline.mget(look.keys)
+        results = (await pipeline.execute(raise_on_error=False))[-len(looks) :]
+        for look, result in zip(looks, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            if None in result[1:]:  # no room for them, or deleted again already
+                look.answer(None, None)
+            else:
+                _tell(look, result)
+
+
+def _tell(look: _Look, result: list[bytes]) -> None:
+    """The value bears its epochs and its key: no answer is believed to be for another question."""
+    prefix = b"".join(result[1:]) + b"%d:" % len(look.key) + look.key
+    value = result[0]
+    if value and value.startswith(prefix):
+        look.answer(value[len(prefix) :], None)
+    else:
+        look.answer(None, prefix)
+
+
+def _tag(slot: int) -> str:
+    return LISTS if slot < FACETS else f"rows{slot % TAGS}"

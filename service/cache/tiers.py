@@ -1,0 +1,199 @@
+"""The cache: the in-process tier, the shared one, and whoever else reads the same meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from time import monotonic
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.cache.client import client
+from service.cache.coherence import Coherence
+from service.cache.entry import Answer, Entry
+from service.cache.epochs import EVERYTHING, Epochs, Slots
+from service.cache.local import Local
+from service.cache.shared import Shared
+
+Value = TypeVar("Value")
+
+# In this process nothing is kept longer, whatever the setting: the last net for a worker that was
+# killed after its commit and before it could tell the others.
+LOCAL_SECONDS = 60.0
+# What is not there, is not there for so long.
+MISSING_SECONDS = 5.0
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Flight:
+    """A reading under way, which others may wait for as long as nothing it depends on moves."""
+
+    __slots__ = ("future", "stamp")
+
+    def __init__(self, stamp: int) -> None:
+        self.stamp = stamp
+        self.future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+
+class Cache:
+    """Finished answers and values, in this process and in Redis.
+
+    Args:
+        url: the database, which tells of what others write.
+        redis_url: None for this process alone.
+        limit: bytes in this process; 0 for none.
+        ttl: seconds that anything is kept.
+        fingerprint: of the code that makes the answers.
+    """
+
+    def __init__(
+        self, url: str, redis_url: str | None, *, limit: int, ttl: int, fingerprint: str
+    ) -> None:
+        self.ttl = ttl
+        self.epochs = Epochs()
+        self.local = Local(limit)
+        self.coherence = Coherence(url, self.epochs, self.local.clear)
+        self.flights: dict[Hashable, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.shared: Shared | None = None
+        if redis_url is not None:
+            self.shared = self.coherence.shared = Shared(
+                client(redis_url),
+                ttl=ttl,
+                fingerprint=fingerprint,
+                spawn=self.spawn,
+                unsaid=self.coherence.tell,
+            )
+
+    def open(self) -> None:
+        """Begin to hear what others write; until then nothing is kept here."""
+        self.spawn(self.coherence.run())
+
+    async def close(self) -> None:
+        """Say what is still to be said, then close the lines."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.shared is not None:
+            await self.shared.close()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in the background, until we close."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def entry(self, key: Hashable) -> Entry | None:
+        """What stands in this process and holds; None also for whose turn it is to renew it."""
+        entry = self.local.entries.get(key)
+        if entry is None:
+            return None
+        now = monotonic()
+        if (
+            now > self.coherence.holds
+            or now > entry.until
+            or self.epochs.stamp(entry.slots) != entry.stamp
+        ):
+            return None
+        if now > entry.renew:  # one reads it anew before it ends; the others go on with it
+            entry.renew = entry.until
+            return None
+        if entry.uses < 3:
+            entry.uses += 1
+        return entry
+
+    async def recall(
+        self,
+        key: Hashable,
+        name: str,
+        slots: Slots,
+        load: Callable[[], Awaitable[Answer]],
+        seconds: float | None = None,
+    ) -> tuple[Answer, bool]:
+        """What is kept, or else what is read now; and whether it was there.
+
+        Who asks for the same meanwhile gets the same, unless a write came in between.
+
+        Args:
+            key: in this process.
+            name: in Redis.
+            slots: what it depends on.
+            load: reads it; what it raises is raised, and kept for nobody.
+            seconds: that it is kept, at most `ttl`.
+        """
+        entry = self.entry(key)
+        if entry is not None:
+            return entry.answer, True
+        stamp = self.epochs.stamp(slots)
+        holds = monotonic() < self.coherence.holds
+        flight = self.flights.get(key)
+        if holds and flight is not None and flight.stamp == stamp:
+            answer = await asyncio.shield(flight.future)
+            if answer is not None:
+                return answer, True
+        flight = self.flights[key] = Flight(stamp)
+        answer = lease = None
+        try:
+            if self.shared is not None and self.shared.up:
+                answer, lease = await self.shared.look(name, slots)
+            found = answer is not None
+            if answer is None:
+                answer = await load()
+        finally:
+            flight.future.set_result(answer)
+            if self.flights.get(key) is flight:
+                del self.flights[key]
+        seconds = self.ttl if seconds is None else seconds
+        if answer.missing is not None:
+            seconds = min(seconds, MISSING_SECONDS)
+        if holds and self.epochs.stamp(slots) == stamp:
+            self.local.put(key, Entry(answer, slots, stamp, min(seconds, LOCAL_SECONDS)))
+        if lease is not None and self.shared is not None:
+            self.shared.keep(lease, answer, seconds)
+        return answer, found
+
+    async def cached(
+        self,
+        key: str,
+        ttl: float,
+        load: Callable[[], Awaitable[Value]],
+        kind: type[Value] | Any,
+        slots: Slots = (),
+    ) -> Value:
+        """Any value: the kept one, or what `load` gives.
+
+        Args:
+            key: as it is, so it must name all that the value depends on, the caller included.
+            ttl: seconds that it is kept.
+            load: reads or makes it; one call for all who ask meanwhile.
+            kind: the type that msgspec makes of what was kept; None is a value like others.
+            slots: what moves it, see epochs.Facets; without any only time ends it.
+        """
+
+        async def answer() -> Answer:
+            return Answer(_encode(await load()), ())
+
+        kept, _ = await self.recall(("cached", key), f"cached:{key}", slots, answer, ttl)
+        value: Value = msgspec.msgpack.decode(kept.body, type=kind)
+        return value
+
+    async def moved(self, slots: Slots) -> None:
+        """A write was committed: call it before that is answered.
+
+        From here on this process shows nothing older; the other workers once they have heard of
+        it, which is on its way when this returns.
+        """
+        self.epochs.move(slots)
+        if self.shared is not None:
+            await self.shared.moved(slots)
+
+    def unsure(self, seconds: float) -> None:
+        """A write may have happened, or may yet do so within the seconds: nothing holds."""
+
+        async def again() -> None:
+            await self.moved((EVERYTHING,))
+            await asyncio.sleep(seconds)
+            await self.moved((EVERYTHING,))
+
+        self.epochs.move((EVERYTHING,))
+        self.spawn(again())

@@ -1,0 +1,108 @@
+"""What the handlers of single rows share: how a row is shown, and how it is written."""
+
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from service.cache.epochs import Facets
+from service.db.batch import Coalesce, GroupCommit
+from service.db.writes import Write
+from service.errors import NotFound, OutcomeUnknown, Problem, Stale
+from service.web.conditional import Match, etag, if_match
+from service.web.request import Request
+from service.web.wire import Header, Reply, encode
+
+# A client may keep an answer, and asks each time whether it still holds.
+REVALIDATE: Header = (b"cache-control", b"private, no-cache")
+
+
+Row = TypeVar("Row", bound=Struct)
+
+
+def shown(row: Any) -> Reply:
+    """A row that has an id and a version, with its ETag."""
+    return Reply(encode(row), headers=_headers(row), version=row.version)
+
+
+async def read(request: Request, by_id: Coalesce[Row]) -> Reply:
+    """The row whose id is in the path.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await by_id.get(request.db, request.row_id())
+    if row is None:
+        raise NotFound("there is no such row")
+    return shown(row)
+
+
+async def add(
+    request: Request, statement: GroupCommit[Row], facets: Facets, values: tuple[object, ...]
+) -> Reply:
+    """Make a row, and show it with its Location."""
+    try:
+        row: Any = await statement.run(request.db, values)
+    except OutcomeUnknown:
+        request.unsure()
+        raise
+    await request.moved(lambda: facets.written(row))
+    location = b"/%b/%d" % (facets.table.encode(), row.id)
+    return Reply(encode(row), 201, (*_headers(row), (b"location", location)))
+
+
+async def write(
+    request: Request,
+    statement: Write[Row],
+    facets: Facets,
+    changed: Collection[str] = (),
+    **values: object,
+) -> Row:
+    """Run a write of the row whose id is in the path, under the request's If-Match.
+
+    A missing row is 404 whatever the tags say, since the request fails without them too (RFC
+    9110, 13.2.1); only `*` asks for a row to exist, and is answered as such. `changed` names the
+    fields that it sets, for the caches.
+
+    Returns:
+        The row after it; what was removed, as it was.
+
+    Raises:
+        NotFound: no such row.
+        Stale: If-Match does not allow its version.
+    """
+    match = if_match(request.header(b"if-match"))
+    versions = None if match is None or match.any else match.versions
+    try:
+        row, found = await statement.run(request.db, versions, id=request.row_id(), **values)
+    except OutcomeUnknown:
+        request.unsure()
+        raise
+    if row is None:
+        raise _refusal(match, found)
+    written = row
+    await request.moved(lambda: facets.written(written, changed))
+    return row
+
+
+async def unchanged(request: Request, by_id: Coalesce[Row]) -> Row:
+    """The row whose id is in the path, if If-Match allows it; else raises as `write`."""
+    match = if_match(request.header(b"if-match"))
+    row: Any = await by_id.get(request.db, request.row_id())
+    if row is None or (match is not None and not match.allows(row.version)):
+        raise _refusal(match, row.version if row else None)
+    found: Row = row
+    return found
+
+
+def _headers(row: Any) -> tuple[Header, ...]:
+    return ((b"etag", etag(row.version)), REVALIDATE)
+
+
+def _refusal(match: Match | None, found: int | None) -> Problem:
+    """Why a write did not happen; `found` is the version in the way, None without a row."""
+    if found is not None:
+        return Stale(f"it has changed: it was at version {found}")
+    if match is not None and match.any:
+        return Stale("there is no such row")
+    return NotFound("there is no such row")
