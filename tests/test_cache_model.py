@@ -1,0 +1,476 @@
+"""The promise about staleness, held against readers, writers and faults in any order.
+
+Two workers with their real caches; the database, Redis and the lines between them are models that
+can be slow, lose things and start again. After every step each answer is compared with the oldest
+that the contract (section 7) allows. Five bugs are planted to see that it would find them.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec import UNSET, Struct, UnsetType
+
+from service.cache import shared as shared_module
+from service.cache.entry import Answer
+from service.cache.epochs import EVERYTHING, Epochs, Facets, Slots
+from service.cache.shared import Shared
+from service.cache.tiers import Cache
+
+IDS = (1, 2)
+FACETS = Facets("items", "is_active")
+
+
+class Row(Struct):
+    id: int
+    version: int
+    is_active: bool
+
+
+class ListQuery(Struct):
+    is_active: bool | UnsetType = UNSET
+
+
+class Redis:
+    """A Redis that can be held up, and forget."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.data: dict[str, bytes] = {}
+        self.free = asyncio.Event()
+        self.free.set()
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def pipeline(self, *, transaction: bool) -> "Pipeline":
+        assert not transaction
+        return Pipeline(self)
+
+    async def aclose(self) -> None:
+        return
+
+
+class Pipeline:
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.commands: list[Callable[[], object]] = []
+
+    def set(self, key: str, value: Any, *, px: int = 0, ex: int = 0, nx: bool = False) -> None:
+        assert px > 0 or ex > 0, "all in it ends by itself"
+
+        def run() -> None:
+            if not nx or key not in self.redis.data:
+                self.redis.data[key] = value if isinstance(value, bytes) else value.encode()
+
+        self.commands.append(run)
+
+    def mget(self, keys: list[str]) -> None:
+        assert len({key.split("{")[1].split("}")[0] for key in keys}) == 1, "one place in a cluster"
+        self.commands.append(lambda: [self.redis.data.get(key) for key in keys])
+
+    def delete(self, *keys: str) -> None:
+        self.commands.append(lambda: [self.redis.data.pop(key, None) for key in keys])
+
+    def publish(self, channel: str, message: str) -> None:
+        assert channel == "swiftlet::moved"
+        self.commands.append(lambda: self.redis.world.publish(message))
+
+    async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
+        del raise_on_error
+        if not self.redis.free.is_set():
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.redis.waiting.append(failed)
+            opened = asyncio.ensure_future(self.redis.free.wait())
+            try:
+                await asyncio.wait([failed, opened], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                opened.cancel()
+            if failed.done():  # given up; the server may see it long after
+                self.redis.world.ghosts.append(lambda: [one() for one in self.commands])
+                raise TimeoutError
+        await asyncio.sleep(0)
+        return [one() for one in self.commands]
+
+
+class Worker:
+    def __init__(self, world: "World", place: int) -> None:
+        self.world = world
+        self.place = place
+        self.line: list[tuple[Slots, bool, Known]] = []
+        self.up = False
+        self.known = Known()
+        self.cache = Cache("", None, limit=1_000_000, ttl=300, fingerprint="x")
+        self.shared = Shared(
+            world.store,  # type: ignore[arg-type]  # a model of one
+            ttl=300,
+            fingerprint="x",
+            spawn=self.cache.spawn,
+            unsaid=world.notify,
+        )
+        self.cache.shared = self.cache.coherence.shared = self.shared
+
+
+class Known:
+    """What a reader must not be shown anything older than."""
+
+    def __init__(self) -> None:
+        self.rows = dict.fromkeys(IDS, 0)
+        self.lists = dict.fromkeys((True, False), 0)
+
+    def learn(self, other: "Known") -> None:
+        for mine, theirs in ((self.rows, other.rows), (self.lists, other.lists)):
+            for key, value in theirs.items():  # type: ignore[attr-defined]  # of either
+                mine[key] = max(mine[key], value)  # type: ignore[index]  # as above
+
+    def copy(self) -> "Known":
+        found = Known()
+        found.learn(self)
+        return found
+
+
+class World(RuleBasedStateMachine):
+    """Bugs are planted by `bug`."""
+
+    bug: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.rows: dict[int, Row] = {}
+        self.versions = dict.fromkeys(IDS, 0)
+        self.history: dict[bool, list[list[list[int]]]] = {True: [[]], False: [[]]}
+        self.committed = Known()
+        self.answered = Known()
+        self.ghosts: list[Callable[[], object]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.gates: list[asyncio.Event] = []
+        self.failures: list[str] = []
+        self.workers: list[Worker] = []
+        self.run(self.begin())
+
+    async def begin(self) -> None:
+        self.store = Redis(self)
+        self.workers = [Worker(self, 0), Worker(self, 1)]
+        for worker in self.workers:
+            await self.stand(worker)
+
+    def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:
+        """Until nothing moves any more."""
+
+        async def settle() -> None:
+            if work is not None:
+                await work
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(settle())
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(self.loop.create_task(work))
+        self.run()
+
+    def teardown(self) -> None:
+        self.store.free.set()
+        for gate in self.gates:
+            gate.set()
+        self.run()
+        self.run(self.end())
+        self.loop.close()
+
+    async def end(self) -> None:
+        for worker in self.workers:
+            await worker.cache.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    # What stands between the workers.
+
+    async def stand(self, worker: Worker) -> None:
+        if self.bug != "fill after disconnect":
+            worker.cache.coherence.heard((EVERYTHING,), forget=False)
+        worker.up = True
+        try:
+            if self.bug != "fill after disconnect":
+                await worker.shared.begin()
+            worker.shared.up = True
+        except TimeoutError:
+            worker.up = False
+            return
+        worker.known.learn(self.answered)
+        worker.cache.coherence.holds = float("inf")
+
+    def fall(self, worker: Worker) -> None:
+        worker.up = False
+        worker.line.clear()
+        worker.cache.coherence.holds = 0.0
+        worker.shared.fail(ConnectionError("cut"))
+
+    def publish(self, message: str) -> None:
+        sender, _, words = message.partition(":")
+        slots = tuple(int(word) for word in words.split(","))
+        for worker in self.workers:
+            if worker.up and worker.shared.sender != sender:
+                worker.line.append((slots, False, self.told(slots)))
+
+    async def notify(self, slots: Slots) -> None:
+        for worker in self.workers:
+            worker.line.append((slots, True, self.told(slots)))
+
+    def told(self, slots: Slots) -> Known:
+        """What these slots say of what was committed before."""
+        found = Known()
+        for row_id in IDS:
+            if EVERYTHING in slots or FACETS.row(row_id)[0] in slots:
+                found.rows[row_id] = self.committed.rows[row_id]
+                found.lists = dict(self.committed.lists)
+        return found
+
+    # What clients do.
+
+    async def read(self, worker: Worker, row_id: int, gate: asyncio.Event | None) -> None:
+        required = self.required(worker).rows[row_id]
+
+        async def load() -> Answer:
+            seen = self.versions[row_id]
+            if gate is not None:
+                await gate.wait()
+            return Answer(str(seen).encode(), ())
+
+        answer, _ = await worker.cache.recall(
+            ("row", row_id), f"row:{row_id}", FACETS.row(row_id), load
+        )
+        if int(answer.body) < required:
+            self.failures.append(
+                f"worker {worker.place} showed version {answer.body!r} of row {row_id},"
+                f" {required} was due"
+            )
+
+    async def list(self, worker: Worker, active: bool, gate: asyncio.Event | None) -> None:
+        required = self.required(worker).lists[active]
+
+        async def load() -> Answer:
+            seen = json.dumps(self.history[active][-1]).encode()
+            if gate is not None:
+                await gate.wait()
+            return Answer(seen, ())
+
+        slots = FACETS.listed(ListQuery(is_active=active))
+        answer, _ = await worker.cache.recall(("list", active), f"list:{active}", slots, load)
+        if json.loads(answer.body) not in self.history[active][required:]:
+            self.failures.append(f"worker {worker.place} showed an old list")
+
+    def required(self, worker: Worker) -> Known:
+        return (worker.known if worker.up else self.answered).copy()
+
+    async def write(
+        self, worker: Worker, what: str, row_id: int, gate: asyncio.Event | None
+    ) -> None:
+        before = self.rows.get(row_id)
+        if what == "put":
+            row = Row(row_id, 0, is_active=True if before is None else before.is_active)
+        elif before is None:
+            return
+        else:
+            row = Row(row_id, 0, is_active=before.is_active != (what == "flip"))
+        slots = FACETS.written(row, ("is_active",) if what == "flip" else ())
+        if self.bug == "publish before commit":
+            await worker.cache.moved(slots)
+            if gate is not None:
+                await gate.wait()
+        self.versions[row_id] += 1
+        row.version = self.versions[row_id]
+        if what == "delete":
+            del self.rows[row_id]
+        else:
+            self.rows[row_id] = row
+        for active, states in self.history.items():
+            now = [[one.id, one.version] for one in self.rows.values() if one.is_active is active]
+            if now != states[-1]:
+                states.append(now)
+        done = Known()
+        done.rows[row_id] = self.versions[row_id]
+        done.lists = {active: len(states) - 1 for active, states in self.history.items()}
+        self.committed.learn(done)
+        if gate is not None:
+            await gate.wait()
+        if self.bug != "publish before commit":
+            await worker.cache.moved(slots)
+        worker.known.learn(done)
+        self.answered.learn(done)
+
+    def gate(self, *, slow: bool) -> asyncio.Event | None:
+        if not slow:
+            return None
+        self.gates.append(asyncio.Event())
+        return self.gates[-1]
+
+    who = st.sampled_from((0, 1))
+    which = st.sampled_from(IDS)
+
+    @rule(who=who, row_id=which, slow=st.booleans())
+    def reads(self, who: int, row_id: int, slow: bool) -> None:
+        self.start(self.read(self.workers[who], row_id, self.gate(slow=slow)))
+
+    @rule(who=who, active=st.booleans(), slow=st.booleans())
+    def lists(self, who: int, active: bool, slow: bool) -> None:
+        self.start(self.list(self.workers[who], active, self.gate(slow=slow)))
+
+    @rule(
+        who=who,
+        row_id=which,
+        what=st.sampled_from(("put", "flip", "delete")),
+        slow=st.sampled_from((False, False, True)),
+    )
+    def writes(self, who: int, row_id: int, what: str, slow: bool) -> None:
+        self.start(self.write(self.workers[who], what, row_id, self.gate(slow=slow)))
+
+    @precondition(lambda self: self.gates)
+    @rule(data=st.data())
+    def one_goes_on(self, data: st.DataObject) -> None:
+        gate = data.draw(st.sampled_from(self.gates))
+        self.gates.remove(gate)
+        gate.set()
+        self.run()
+
+    # What goes wrong.
+
+    @rule(who=who)
+    def a_message_comes(self, who: int) -> None:
+        worker = self.workers[who]
+        if worker.line:
+            slots, forget, known = worker.line.pop(0)
+            self.run(self.hear(worker, slots, forget=forget))
+            worker.known.learn(known)
+
+    async def hear(self, worker: Worker, slots: Slots, *, forget: bool) -> None:
+        worker.cache.coherence.heard(slots, forget=forget)
+
+    @rule(who=who)
+    def a_line_is_cut_and_two_seconds_pass(self, who: int) -> None:
+        self.fall(self.workers[who])
+        self.run()
+
+    @rule(who=who)
+    def a_line_is_back(self, who: int) -> None:
+        if not self.workers[who].up and self.store.free.is_set():
+            self.run(self.stand(self.workers[who]))
+
+    @rule(who=who)
+    def a_worker_is_killed_and_started_again(self, who: int) -> None:
+        if self.store.free.is_set():
+            self.fall(self.workers[who])
+            self.workers[who] = Worker(self, who)
+            self.run(self.stand(self.workers[who]))
+
+    @rule(who=who, what=st.sampled_from(("process", "redis")), data=st.data())
+    def something_is_evicted(self, who: int, what: str, data: st.DataObject) -> None:
+        if what == "process":
+            self.workers[who].cache.local.clear()
+        elif self.store.data:
+            del self.store.data[data.draw(st.sampled_from(sorted(self.store.data)))]
+
+    @rule(
+        what=st.sampled_from(("anew", "hangs", "goes on", "is given up", "does what was given up"))
+    )
+    def redis(self, what: str) -> None:
+        if what == "anew":
+            self.store.data.clear()
+            self.ghosts.clear()
+            for worker in self.workers:
+                self.fall(worker)
+        if what == "hangs":
+            self.store.free.clear()
+        if what in ("anew", "goes on"):
+            self.store.free.set()
+        if what == "is given up":
+            for one in self.store.waiting:
+                if not one.done():
+                    one.set_result(None)
+            self.store.waiting.clear()
+        if what == "does what was given up" and self.ghosts:
+            self.ghosts.pop(0)()
+        self.run()
+
+    @invariant()
+    def nobody_was_shown_anything_too_old(self) -> None:
+        assert not self.failures, self.failures
+
+
+SETTINGS = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes by rules alone."""
+    monkeypatch.setattr(shared_module, "SECONDS", 1000)
+
+
+def test_no_order_of_events_shows_anything_too_old() -> None:
+    run_state_machine_as_test(World, settings=SETTINGS)
+
+
+@contextmanager
+def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
+    if bug == "delete-then-fill":  # what is there is forgotten, what is on its way is not
+        monkeypatch.setattr(Epochs, "stamp", lambda *_: 0)
+        heard = shared_module.Shared.moved
+
+        def clearing(self: Cache, slots: Slots) -> Any:
+            self.local.clear()
+            return heard(self.shared, slots)  # type: ignore[arg-type]  # there is one
+
+        monkeypatch.setattr(Cache, "moved", clearing)
+    elif bug == "tombstone dropped early":  # an epoch that was lost comes back as it was
+        monkeypatch.setattr(shared_module.secrets, "token_hex", lambda n: "0" * 2 * n)
+    elif bug == "list epoch not moved":
+        written = Facets.written
+        monkeypatch.setattr(Facets, "written", lambda self, row, _=(): written(self, row))
+
+    class Buggy(World):
+        pass
+
+    Buggy.bug = bug
+    yield Buggy
+
+
+@pytest.mark.parametrize(
+    "bug",
+    (
+        "delete-then-fill",
+        "publish before commit",
+        "tombstone dropped early",
+        "fill after disconnect",
+        "list epoch not moved",
+    ),
+)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with planted(bug, monkeypatch) as world, pytest.raises(AssertionError, match="showed"):
+        run_state_machine_as_test(
+            world,
+            # The same steps each time, and no search for the shortest: it is found, or it is not.
+            settings=settings(
+                SETTINGS,
+                max_examples=5000,
+                report_multiple_bugs=False,
+                derandomize=True,
+                database=None,
+                phases=(Phase.generate,),
+            ),
+        )
