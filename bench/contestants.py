@@ -16,7 +16,7 @@ FASTIFY = ROOT / "bench" / "opponents" / "fastify"
 ALL = frozenset(one.name for one in WORKLOADS) - {CRUD}
 PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
 POINTS = frozenset({"read", "hot"})
-OURS = "swiftlet"
+OURS, CACHED = "swiftlet", "swiftlet-cached"
 PUBLIC = "reference-public"
 HTTPARENA = "httparena"
 # What `just bench quick` leaves out: they show what makes the difference, not who is faster.
@@ -82,14 +82,31 @@ def _serve(server: str) -> tuple[str, ...]:
 SERVED = ("--port", "{port}", "--workers", "{workers}")
 
 PROGRAMS = (
-    Program(OURS, "Swiftlet", "ours", _serve("uvicorn"), "This service", workloads=ALL),
+    Program(
+        OURS,
+        "Swiftlet",
+        "ours",
+        _serve("uvicorn"),
+        "This service, its cache off",
+        workloads=ALL - {"hot"},
+        environ={"SERVICE_CACHE": "off"},
+    ),
+    Program(
+        CACHED,
+        "Swiftlet, cached",
+        "ours",
+        _serve("uvicorn"),
+        "This service as it is by default, with both tiers of its cache",
+        workloads=frozenset({"read", "hot", "list", "create", "patch", "mixed"}),
+    ),
     Program(
         "swiftlet-granian",
         "Swiftlet (granian)",
         "ours",
         _serve("granian"),
-        "This service under the other server",
+        "This service under the other server, its cache off",
         workloads=frozenset({"read", "create", "create-1000", "patch", "mixed"}),
+        environ={"SERVICE_CACHE": "off"},
     ),
     Program(
         "reference",

@@ -35,7 +35,7 @@ class Variant(NamedTuple):
         return SERVICE._replace(
             name=self.name,
             command=(*command, "--port", "{port}", "--workers", "{workers}"),
-            environ=self.environ,
+            environ={**SERVICE.environ, **self.environ},
         )
 
 
@@ -58,6 +58,7 @@ SERVERS = (
     Variant("uvicorn, its HTTP", {"VARIANT_HTTP": "httptools"}),
     Variant("granian", server="granian"),
 )
+TIERS = tuple(Variant(f"cache {tier}", {"SERVICE_CACHE": tier}) for tier in ("off", "local", "on"))
 TRIALS = (
     Trial(
         "server", "Which server?", SERVERS, ("read", "create", "patch", "list", "mixed"), (1, 64)
@@ -136,6 +137,13 @@ TRIALS = (
         (Variant("kept"), Variant("not kept", totals=False)),
         ("create", "patch"),
         (1, 16, 64, 256),
+    ),
+    Trial(
+        "cache",
+        "Which tiers of the cache pay?",
+        TIERS,
+        ("read", "hot", "list", "create", "patch", "mixed"),
+        (1, 64),
     ),
 )
 

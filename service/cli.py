@@ -99,8 +99,12 @@ def serve(**options: str | None) -> None:
     with _stores(settings, join=False) as (settings, running):
         if running is not None and running.database_url is not None:
             migrate.up(settings.required_database_url)
+        alone = running is not None and running.redis_url is not None and settings.workers == 1
+        # A Redis of our own, and nobody to share it with.
+        cache = "local" if alone and settings.cache == "on" else settings.cache
+        served = msgspec.structs.replace(settings, cache=cache)
         try:
-            server.run(settings, lambda: _announce(settings, running))
+            server.run(served, lambda: _announce(settings, running))
         except server.ServerError as error:
             _stop(str(error), 1)
 

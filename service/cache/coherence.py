@@ -73,7 +73,7 @@ class Coherence:
         if EVERYTHING in slots:
             self.clear()
         if forget and self.shared is not None:
-            self.shared.spawn(self.shared.moved(slots, tell=False))
+            self.shared.heard(slots)
 
     async def tell(self, slots: Slots) -> None:
         """Tell the other workers by PostgreSQL; what can't be said either ends with their beats."""

@@ -45,13 +45,15 @@ class Entry:
     """An answer in the in-process tier, and what it depends on.
 
     `until` is when it ends, by time.monotonic(); `renew` from when on somebody may read it anew
-    before it does; `uses` is for the eviction.
+    before it does; `uses` and `main` are for the eviction; `lines` are the headers as they are
+    sent, once they have been.
     """
 
-    __slots__ = ("answer", "main", "renew", "size", "slots", "stamp", "until", "uses")
+    __slots__ = ("answer", "lines", "main", "renew", "size", "slots", "stamp", "until", "uses")
 
     def __init__(self, answer: Answer, slots: Slots, stamp: int, seconds: float) -> None:
         self.answer = answer
+        self.lines: bytes | None = None
         self.slots = slots
         self.stamp = stamp
         self.until = monotonic() + seconds

@@ -7,6 +7,7 @@ fence can be forgotten: evicting an answer evicts nothing that protects it.
 """
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -27,10 +28,13 @@ class Epochs:
     def __init__(self) -> None:
         self.counts = [0] * SLOTS
 
-    def stamp(self, slots: Iterable[int]) -> int:
+    def stamp(self, slots: Slots) -> int:
         """A number that is the same as long as none of them has moved: counters only grow."""
         counts = self.counts
-        return counts[EVERYTHING] + sum([counts[slot] for slot in slots])
+        total = counts[EVERYTHING]
+        for slot in slots:
+            total += counts[slot]
+        return total
 
     def move(self, slots: Iterable[int]) -> None:
         """What depends on any of them holds no longer."""
@@ -53,7 +57,7 @@ class Facets:
         self.table = table
         self.fields = fields
         self.salt = crc32(table.encode())
-        self.lists: Slots = (self._facet(),)
+        self.lists: Slots = (_facet(table),)
 
     def row(self, row_id: int) -> Slots:
         """What the row with this id depends on."""
@@ -64,7 +68,7 @@ class Facets:
         for field in self.fields:
             value = getattr(query, field, UNSET)
             if value is not UNSET:
-                return self._facet(field, value), self._facet(field)
+                return _facet(self.table, field, value), _facet(self.table, field)
         return self.lists
 
     def written(self, row: Any, changed: Collection[str] = ()) -> Slots:
@@ -74,10 +78,12 @@ class Facets:
         """
         moved = [*self.row(row.id), *self.lists]
         for field in self.fields:
-            moved.append(self._facet(field, getattr(row, field)))
+            moved.append(_facet(self.table, field, getattr(row, field)))
             if field in changed:
-                moved.append(self._facet(field))
+                moved.append(_facet(self.table, field))
         return tuple(moved)
 
-    def _facet(self, *words: object) -> int:
-        return 1 + crc32(repr((self.table, *words)).encode()) % (FACETS - 1)
+
+@lru_cache(maxsize=10_000)
+def _facet(*words: object) -> int:
+    return 1 + crc32(repr(words).encode()) % (FACETS - 1)

@@ -15,7 +15,6 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from redis.exceptions import RedisError
 
@@ -26,12 +25,7 @@ from service.logs import logger
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 AGAIN_SECONDS = 0.25
-# Keys of one answer share a hash tag, so that a cluster has them in one place; rows are spread.
-TAGS = 16
-LISTS = "lists"
-EVERY_TAG = (LISTS, *(f"rows{n}" for n in range(TAGS)))
-WIDTH = 16
-ABSENT = b"-" * WIDTH
+WIDTH = 16  # of an epoch
 
 TROUBLE = (RedisError, OSError, TimeoutError)
 Spawn = Callable[[Coroutine[None, None, None]], object]
@@ -55,17 +49,20 @@ class _Look:
             self.future.set_result((found, lease))
 
 
-class _Move:
-    """Slots that have moved, and whether the other workers are to be told."""
+class _Moves:
+    """Slots that have moved within a turn of the loop, and whether others are to be told."""
 
-    __slots__ = ("future", "slots", "tell")
+    __slots__ = ("future", "slots", "tell", "timer")
 
-    def __init__(self, slots: Slots, *, tell: bool) -> None:
-        self.slots = slots
+    def __init__(self, *, tell: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self.slots: dict[int, None] = {}
         self.tell = tell
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.timer = loop.call_later(SECONDS, self.done)
 
     def done(self) -> None:
+        self.timer.cancel()
         if not self.future.done():
             self.future.set_result(None)
 
@@ -107,23 +104,34 @@ class Shared:
         self.up = False
         self._looks: list[_Look] = []
         self._keeps: list[tuple[str, bytes, int]] = []
-        self._moves: list[_Move] = []
+        self._moves: _Moves | None = None
+        self._heard: _Moves | None = None
         self._running = False
+
+    @property
+    def _place(self) -> str:
+        """Before every key. All share a hash tag, since one answer depends on any of the epochs."""
+        return f"{{swiftlet:{self.name}}}:"
 
     @property
     def channel(self) -> str:
         """Where writers tell what they have moved."""
-        return f"swiftlet:{self.name}:moved"
+        return f"{self._place}moved"
+
+    def takes(self, slots: Slots) -> bool:
+        """Whether it can be used for what depends on these: a row's epochs are not in Redis.
+
+        Reading a row together with others costs less than asking for it here
+        (`python -m bench trials cache`).
+        """
+        return self.up and all(slot < FACETS for slot in slots)
 
     async def look(self, key: str, slots: Slots) -> tuple[Answer | None, Lease | None]:
         """What is kept under the key; else a lease to keep it by, None if Redis is in trouble.
 
         The lease must be had before the reading begins whose answer it is for.
         """
-        if not self.up:
-            return None, None
-        tag = _tag(slots[0]) if slots else _tag(FACETS + crc32(key.encode()))
-        place = f"swiftlet:{self.name}:{{{tag}}}:"
+        place = self._place
         epochs = [f"{place}{slot}" for slot in (EVERYTHING, *slots)]
         asked = _Look(key.encode(), [f"{place}{self.fingerprint}:{key}", *epochs])
         self._looks.append(asked)
@@ -147,20 +155,25 @@ class Shared:
         self._keeps.append((lease.place, value, max(1, round(seconds * 1000))))
         self._start()
 
-    async def moved(self, slots: Slots, *, tell: bool = True) -> None:
+    async def moved(self, slots: Slots) -> None:
         """Let nothing be believed that depends on them, then tell the other workers.
 
         Returns when that is done, or after 50 ms. After a failure Redis is not asked until
         `begin` has made an end of everything in it.
         """
-        move = _Move(slots, tell=tell)
-        self._moves.append(move)
-        self._start()
-        try:
-            async with asyncio.timeout(SECONDS):
-                await move.future
-        except TimeoutError:
-            return
+        moves = self._moves
+        if moves is None:
+            moves = self._moves = _Moves(tell=True)
+            self._start()
+        moves.slots.update(dict.fromkeys(slots))
+        await moves.future
+
+    def heard(self, slots: Slots) -> None:
+        """The same for what somebody else has told who could not tell Redis."""
+        if self._heard is None:
+            self._heard = _Moves(tell=False)
+            self._start()
+        self._heard.slots.update(dict.fromkeys(slots))
 
     async def begin(self) -> None:
         """Use Redis from now on: after a pause nobody knows what was missed, so nothing counts.
@@ -194,48 +207,38 @@ class Shared:
     async def _run(self) -> None:
         try:
             await asyncio.sleep(0)  # what is asked within this turn goes together
-            while self._looks or self._keeps or self._moves:
+            while self._looks or self._keeps or self._moves or self._heard:
                 looks, self._looks = self._looks, []
                 keeps, self._keeps = self._keeps, []
-                moves, self._moves = self._moves, []
+                moves = [one for one in (self._moves, self._heard) if one is not None]
+                self._moves = self._heard = None
+                told = False
                 try:
                     if self.up:
                         async with asyncio.timeout(SECONDS):
-                            await self._flush(looks, keeps, moves)
+                            for one in moves:
+                                await self._forget(tuple(one.slots), tell=one.tell)
+                                one.done()
+                            told = True
+                            if looks or keeps:
+                                await self._exchange(looks, keeps)
                 except TROUBLE as error:
                     self.fail(error)
                 finally:
                     for look in looks:
                         look.answer(None, None)
-                unsaid = [one for one in moves if one.tell and not one.future.done()]
-                if unsaid:
-                    await self.unsaid(tuple({slot for one in unsaid for slot in one.slots}))
-                for move in moves:
-                    move.done()
+                for one in moves:
+                    if one.tell and not told:
+                        await self.unsaid(tuple(one.slots))
+                    one.done()
         finally:
             self._running = False
 
-    async def _flush(
-        self, looks: list[_Look], keeps: list[tuple[str, bytes, int]], moves: list[_Move]
-    ) -> None:
-        for tell in (True, False):
-            slots = {slot: None for move in moves if move.tell is tell for slot in move.slots}
-            if slots:
-                await self._forget(tuple(slots), tell=tell)
-        for move in moves:
-            move.done()
-        if looks or keeps:
-            await self._exchange(looks, keeps)
-
     async def _forget(self, slots: Slots, *, tell: bool) -> None:
         """Delete the epochs, then publish; a cluster does not keep the order by itself."""
-        by_tag: dict[str, list[str]] = {}
-        for slot in slots:
-            for tag in EVERY_TAG if slot == EVERYTHING else (_tag(slot),):
-                key = f"swiftlet:{self.name}:{{{tag}}}:{slot}"
-                by_tag.setdefault(tag, []).append(key)
         pipeline: Any = self.client.pipeline(transaction=False)
-        for keys in by_tag.values():
+        keys = [f"{self._place}{slot}" for slot in slots if slot < FACETS]
+        if keys:
             pipeline.delete(*keys)
         message = f"{self.sender}:{','.join(map(str, slots))}"
         if tell and not is_cluster(self.client):
@@ -288,7 +291,3 @@ def _tell(look: _Look, result: list[bytes]) -> None:
         look.answer(value[len(prefix) :], None)
     else:
         look.answer(None, prefix)
-
-
-def _tag(slot: int) -> str:
-    return LISTS if slot < FACETS else f"rows{slot % TAGS}"

@@ -11,14 +11,11 @@ from service.cache.client import client
 from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import EVERYTHING, Epochs, Slots
-from service.cache.local import Local
+from service.cache.local import USES, Local
 from service.cache.shared import Shared
 
 Value = TypeVar("Value")
 
-# In this process nothing is kept longer, whatever the setting: the last net for a worker that was
-# killed after its commit and before it could tell the others.
-LOCAL_SECONDS = 60.0
 # What is not there, is not there for so long.
 MISSING_SECONDS = 5.0
 
@@ -89,16 +86,14 @@ class Cache:
         if entry is None:
             return None
         now = monotonic()
-        if (
-            now > self.coherence.holds
-            or now > entry.until
-            or self.epochs.stamp(entry.slots) != entry.stamp
-        ):
+        if now > entry.renew or now > self.coherence.holds:
+            if now > entry.until or now > self.coherence.holds:
+                return None
+            entry.renew = entry.until  # one reads it anew before it ends; the others go on with it
             return None
-        if now > entry.renew:  # one reads it anew before it ends; the others go on with it
-            entry.renew = entry.until
+        if self.epochs.stamp(entry.slots) != entry.stamp:
             return None
-        if entry.uses < 3:
+        if entry.uses < USES:
             entry.uses += 1
         return entry
 
@@ -109,6 +104,8 @@ class Cache:
         slots: Slots,
         load: Callable[[], Awaitable[Answer]],
         seconds: float | None = None,
+        *,
+        share: bool = True,
     ) -> tuple[Answer, bool]:
         """What is kept, or else what is read now; and whether it was there.
 
@@ -120,10 +117,8 @@ class Cache:
             slots: what it depends on.
             load: reads it; what it raises is raised, and kept for nobody.
             seconds: that it is kept, at most `ttl`.
+            share: whether it is worth a question to Redis.
         """
-        entry = self.entry(key)
-        if entry is not None:
-            return entry.answer, True
         stamp = self.epochs.stamp(slots)
         holds = monotonic() < self.coherence.holds
         flight = self.flights.get(key)
@@ -134,7 +129,7 @@ class Cache:
         flight = self.flights[key] = Flight(stamp)
         answer = lease = None
         try:
-            if self.shared is not None and self.shared.up:
+            if share and self.shared is not None and self.shared.takes(slots):
                 answer, lease = await self.shared.look(name, slots)
             found = answer is not None
             if answer is None:
@@ -147,7 +142,7 @@ class Cache:
         if answer.missing is not None:
             seconds = min(seconds, MISSING_SECONDS)
         if holds and self.epochs.stamp(slots) == stamp:
-            self.local.put(key, Entry(answer, slots, stamp, min(seconds, LOCAL_SECONDS)))
+            self.local.put(key, Entry(answer, slots, stamp, seconds))
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, answer, seconds)
         return answer, found
@@ -167,13 +162,19 @@ class Cache:
             ttl: seconds that it is kept.
             load: reads or makes it; one call for all who ask meanwhile.
             kind: the type that msgspec makes of what was kept; None is a value like others.
-            slots: what moves it, see epochs.Facets; without any only time ends it.
+            slots: what moves it, see epochs.Facets; without any only time ends it. What depends on
+                single rows is kept in this process alone.
         """
 
         async def answer() -> Answer:
             return Answer(_encode(await load()), ())
 
-        kept, _ = await self.recall(("cached", key), f"cached:{key}", slots, answer, ttl)
+        place = ("cached", key)
+        entry = self.entry(place)
+        if entry is not None:
+            kept = entry.answer
+        else:
+            kept, _ = await self.recall(place, f"cached:{key}", slots, answer, ttl)
         value: Value = msgspec.msgpack.decode(kept.body, type=kind)
         return value
 
@@ -184,8 +185,9 @@ class Cache:
         it, which is on its way when this returns.
         """
         self.epochs.move(slots)
-        if self.shared is not None:
-            await self.shared.moved(slots)
+        shared = self.shared
+        if shared is not None:
+            await shared.moved(slots)
 
     def unsure(self, seconds: float) -> None:
         """A write may have happened, or may yet do so within the seconds: nothing holds."""

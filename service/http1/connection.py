@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from service.errors import HeadersTooLarge, Malformed, Problem
 from service.http1.exchange import Exchange, answer, status_line
-from service.web.request import WHOLE_BODY
+from service.web.request import READY, WHOLE_BODY
 
 # Of a request's line and headers together; of a body that nobody has asked for yet.
 HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
         keep = version == "1.1" and parser.should_keep_alive()
         exchange = Exchange(self, scope["method"], version, keep=keep, expects=self.expects)
         self.newest = exchange
-        scope["extensions"] = {WHOLE_BODY: exchange.whole}
+        scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
         if self.exchange is None:
             self._start(exchange, scope)
         else:  # pipelined

@@ -140,6 +140,18 @@ class Exchange:
             self.finished = True
             connection.finished(self)
 
+    def ready(self, lines: bytes, body: bytes) -> bool:
+        """Send a 200 whose header lines are whole but for the last line's end; False if it can't."""
+        connection = self.connection
+        if connection.blocked is not None or self.lost or self.start is not None or self.more:
+            return False
+        start = _beginning(200, connection.server_state.default_headers)
+        end = b"\r\n\r\n" if self.keep else b"\r\nconnection: close\r\n\r\n"
+        connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
+        self.begun = self.finished = True
+        connection.finished(self)
+        return True
+
     def _framed(self, body: bytes, *, more: bool) -> bytes:
         if self.bodiless:
             return b""

@@ -47,6 +47,10 @@ def list_depends(request: Request) -> Slots:
     return facets.listed(query) + (() if query.include is UNSET else owner_facets.lists)
 
 
+def list_costly(request: Request) -> bool:
+    return paging.costly(request.query(item_query), statements.listing)
+
+
 async def create_item(request: Request) -> Reply:
     new = await request.body(new_item)
     return await rows.add(request, statements.add, facets, structs.astuple(new))
@@ -142,6 +146,7 @@ routes = [
             paging.CursorPage[ItemWithOwner],
         ),
         depends=list_depends,
+        costly=list_costly,
     ),
     Operation(
         "POST",

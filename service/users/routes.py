@@ -28,6 +28,10 @@ def list_depends(request: Request) -> Slots:
     return facets.listed(request.query(user_query))
 
 
+def list_costly(request: Request) -> bool:
+    return paging.costly(request.query(user_query), statements.listing)
+
+
 async def create_user(request: Request) -> Reply:
     new = await request.body(new_user)
     return await rows.add(request, statements.add, facets, structs.astuple(new))
@@ -89,6 +93,7 @@ routes = [
         query=UserQuery,
         gives=(paging.Page[UserSummary], paging.CursorPage[UserSummary]),
         depends=list_depends,
+        costly=list_costly,
     ),
     Operation(
         "POST",

@@ -15,12 +15,13 @@ from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
 from service.web.conditional import not_modified
-from service.web.request import Request
-from service.web.wire import Header, Reply
+from service.web.request import READY, VISIBLE, Request, new_id
+from service.web.wire import JSON, Header, Reply
 
 # Of a GET that may be cached: where its answer came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
+_CONDITIONS = frozenset({b"cache-control", b"if-none-match"})
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
 access = logger.getChild("access")
@@ -33,7 +34,8 @@ class Operation(NamedTuple):
     """A line of a route table: what makes the route, and what the document tells of it.
 
     A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
-    depend on nothing else, nor on who asks.
+    depend on nothing else, nor on who asks. `costly` tells whether it takes the database so long
+    that the workers share it.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Operation(NamedTuple):
     status: int = 200
     fails: tuple[type[Problem], ...] = ()
     depends: Callable[[Request], Slots] | None = None
+    costly: Callable[[Request], bool] | None = None
 
 
 class Endpoint:
@@ -53,8 +56,10 @@ class Endpoint:
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers = {}
+        self.cacheable = False
         for one in operations:
             self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
+            self.cacheable = self.cacheable or one.depends is not None
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
 
@@ -63,6 +68,8 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
+        if self.cacheable and _answered(scope, started):
+            return
         spent = Timing()
         timing.set(spent)
         request = Request(scope, receive)
@@ -119,9 +126,54 @@ class Endpoint:
             access.info("request", extra={"fields": fields})
 
 
+def _answered(scope: Scope, started: float) -> bool:
+    """The short way of a hit: whether it was one, and has been sent.
+
+    Only for the plain case, a GET without conditions, and only where the server offers to send
+    what is ready: a third of the CPU of the long way, which answers the same.
+    """
+    ready = scope["extensions"].get(READY) if "extensions" in scope else None
+    cache = scope["state"]["cache"]
+    if ready is None or cache is None or scope["method"] != "GET" or access.isEnabledFor(20):
+        return False
+    query = scope["query_string"]
+    entry = cache.entry((scope["path"], query) if query else scope["path"])
+    if entry is None or entry.answer.missing is not None:
+        return False
+    request_id = None
+    for name, value in scope["headers"]:
+        if name in _CONDITIONS:
+            return False
+        if name == b"x-request-id" and request_id is None:
+            request_id = value
+    if request_id is None or not VISIBLE.fullmatch(request_id):
+        request_id = new_id().encode()
+    lines = entry.lines
+    if lines is None:
+        lines = entry.lines = _lines(entry.answer)
+    took = perf_counter() - started
+    sent: bool = ready(lines % (request_id, took, took * 1000), entry.answer.body)
+    return sent
+
+
+def _lines(answer: Answer) -> bytes:
+    """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
+    pairs = [
+        *answer.headers,
+        HIT,
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    head = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
+    return (
+        b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
+        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + head
+    )
+
+
 def cacheable(operation: Operation) -> Handler:
     """The handler of a GET behind the cache, and behind If-None-Match."""
-    load, depends = operation.handler, operation.depends
+    load, depends, costly = operation.handler, operation.depends, operation.costly
 
     async def handler(request: Request) -> Reply:
         cache = request.state["cache"]
@@ -136,8 +188,9 @@ def cacheable(operation: Operation) -> Handler:
                 answer, came = entry.answer, HIT
             else:
                 name = f"{path}?{query.decode('latin-1')}"
+                share = costly is not None and costly(request)
                 answer, found = await cache.recall(
-                    key, name, depends(request), lambda: read(request)
+                    key, name, depends(request), lambda: read(request), share=share
                 )
                 came = HIT if found else MISS
         if answer.missing is not None:

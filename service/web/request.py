@@ -23,16 +23,24 @@ Value = TypeVar("Value", bound=Struct)
 # An extension of ASGI that our own server offers (service/http1): a function that gives the body if
 # all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
 WHOLE_BODY = "swiftlet.whole_body"
+# Another: a function that sends a 200 whose header lines and body are ready, in one call instead of
+# two messages; False when it can't, and the messages must be sent.
+READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
 _NONE: dict[str, Any] = {}
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique without a system call per request: random per process, counted within it.
 _ids = itertools.count(1)
 _process = secrets.token_hex(6)
+
+
+def new_id() -> str:
+    """An id for a request whose client gave none."""
+    return f"{_process}-{next(_ids):x}"
 
 
 class State(TypedDict):
@@ -55,10 +63,10 @@ class Request:
         self._receive = receive
         self._query: tuple[object, Any] = (None, None)
         given = self.header(b"x-request-id")
-        if given is not None and _VISIBLE.fullmatch(given):
+        if given is not None and VISIBLE.fullmatch(given):
             self.id = given.decode("ascii")
         else:
-            self.id = f"{_process}-{next(_ids):x}"
+            self.id = new_id()
 
     @property
     def db(self) -> Database:
