@@ -134,8 +134,13 @@ class Cache:
             found = answer is not None
             if answer is None:
                 answer = await load()
+        except Exception as error:  # whoever waits for it is told the same, and tries no more
+            flight.future.set_exception(error)
+            flight.future.exception()
+            raise
         finally:
-            flight.future.set_result(answer)
+            if not flight.future.done():  # None for who was cancelled: the others go by themselves
+                flight.future.set_result(answer)
             if self.flights.get(key) is flight:
                 del self.flights[key]
         seconds = self.ttl if seconds is None else seconds
