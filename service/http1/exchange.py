@@ -141,7 +141,7 @@ class Exchange:
             connection.finished(self)
 
     def ready(self, lines: bytes, body: bytes) -> bool:
-        """Send a 200 whose header lines, without the last one's end, are ready; False if not now."""
+        """Send a 200: its header lines, without the last end, and its body; False if not now."""
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
             return False

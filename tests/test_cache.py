@@ -1,0 +1,470 @@
+"""What is cached, seen from a client: where an answer came from, and that it is never too old."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import ROOT, SERVER, Query, Service, statements_run
+from hypothesis import given
+from hypothesis import strategies as st
+from test_faults import eventually
+
+from service.cache.entry import Answer, Entry
+from service.cache.epochs import SLOTS, Epochs, Facets
+from service.cache.local import GHOST, Local
+from service.cache.tiers import Cache
+from service.errors import Unavailable
+
+
+def came(response: httpx.Response) -> str:
+    assert response.status_code in (200, 304, 404), response.text
+    found: str = response.headers["x-cache"]
+    return found
+
+
+def lamp(client: httpx.Client, **fields: object) -> str:
+    response = client.post("/items", json={"name": "Lamp", **fields})
+    assert response.status_code == 201
+    assert "x-cache" not in response.headers
+    location: str = response.headers["location"]
+    return location
+
+
+def user(client: httpx.Client, name: str) -> int:
+    response = client.post("/users", json={"email": f"{name}@example.com", "username": name})
+    found: int = response.json()["id"]
+    return found
+
+
+def test_the_second_answer_is_the_first_one_again(client: httpx.Client) -> None:
+    where = lamp(client)
+    owner = user(client, "ada")
+    paths = (where, "/items", "/items?q=lamp&total=none", "/items?cursor=", f"/users/{owner}")
+    for path in (*paths, "/users", f"/users/{owner}/items", f"{where}/"):
+        first, second = client.get(path), client.get(path)
+        assert (came(first), came(second)) == ("MISS", "HIT"), path
+        assert first.content == second.content
+        assert statements_run(second) == 0
+        changing = {"x-cache", "x-request-id", "x-process-time", "server-timing", "date"}
+        kept = [
+            {name: value for name, value in one.headers.items() if name not in changing}
+            for one in (first, second)
+        ]
+        assert kept[0] == kept[1]
+
+
+def test_a_hit_is_an_answer_like_any_other(client: httpx.Client) -> None:
+    where = lamp(client)
+    client.get(where)
+    given_id = client.get(where, headers={"X-Request-ID": "mine"})
+    assert (came(given_id), given_id.headers["x-request-id"]) == ("HIT", "mine")
+    assert client.get(where, headers={"X-Request-ID": "not\tmine"}).headers["x-request-id"]
+    assert client.get(where).headers["x-request-id"] != client.get(where).headers["x-request-id"]
+    head = client.head(where)
+    assert (came(head), head.content) == ("HIT", b"")
+    assert head.headers["content-length"] == str(len(given_id.content))
+    # One after the other on one connection, the last of which closes it.
+    last = client.get(where, headers={"Connection": "close"})
+    assert (came(last), last.headers["connection"]) == ("HIT", "close")
+
+
+def test_who_asks_for_a_fresh_answer_gets_one(client: httpx.Client) -> None:
+    where = lamp(client)
+    for path in (where, "/items"):
+        client.get(path)
+        for control in ("no-cache", "max-age=0, No-Cache", "no-store"):
+            fresh = client.get(path, headers={"Cache-Control": control})
+            assert came(fresh) == "BYPASS"
+            assert statements_run(fresh) >= 1
+        assert came(client.get(path, headers={"Cache-Control": "max-age=9, x-no-cache"})) == "HIT"
+
+
+def test_who_has_it_is_told_so_from_the_version_alone(client: httpx.Client) -> None:
+    where = lamp(client)
+    for expected in ("MISS", "HIT", "HIT"):
+        response = client.get(where, headers={"If-None-Match": 'W/"1"'})
+        assert (response.status_code, came(response)) == (304, expected)
+        assert (response.headers["etag"], response.content) == ('"1"', b"")
+        assert response.headers["cache-control"] == "private, no-cache"
+    assert statements_run(response) == 0
+    fresh = {"If-None-Match": '"1"', "Cache-Control": "no-cache"}
+    assert client.get(where, headers=fresh).status_code == 304
+    client.patch(where, json={"name": "Torch"})
+    response = client.get(where, headers={"If-None-Match": '"1"'})
+    assert (response.status_code, response.json()["name"]) == (200, "Torch")
+
+
+def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
+    where = lamp(client)
+    writes: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("PUT", {"json": {"name": "Torch", "price": 1}}),
+        ("PATCH", {"json": {"price": 2}}),
+        ("PATCH", {"json": {"price": 3}, "headers": {"If-Match": '"3"'}}),
+        ("DELETE", {}),
+        ("PATCH", {"json": {"is_active": True}}),
+    )
+    for method, options in writes:
+        client.get(where)
+        client.get("/items")
+        written = client.request(method, where, **options)
+        assert written.status_code == 200
+        read = client.get(where)
+        assert (came(read), read.json()) == ("MISS", written.json())
+        assert client.get("/items").json()["items"] == [written.json()]
+    client.delete(where, params={"permanent": "true"})
+    assert client.get(where).status_code == 404
+    assert client.get("/items").json()["total"] == 0
+
+
+def test_what_is_not_there_is_remembered_until_it_is(client: httpx.Client) -> None:
+    first, second = client.get("/items/1"), client.get("/items/1")
+    assert (came(first), came(second)) == ("MISS", "HIT")
+    assert first.json()["request_id"] != second.json()["request_id"]
+    assert came(client.get("/users/1/items")) == "MISS"
+    assert came(client.get("/users/1/items")) == "HIT"
+    user(client, "ada")
+    assert client.get("/users/1/items").status_code == 200
+    assert client.get(lamp(client)).status_code == 200
+    refused = client.get("/items/abc")
+    assert (refused.status_code, "x-cache" in refused.headers) == (422, False)
+
+
+def test_a_write_moves_the_lists_that_it_can_touch_and_no_others(client: httpx.Client) -> None:
+    ada, bob = user(client, "ada"), user(client, "bob")
+    where = lamp(client, owner_id=ada)
+    lists = {
+        "all": "/items",
+        "search": "/items?q=lamp",
+        "active": "/items?is_active=true",
+        "inactive": "/items?is_active=false",
+        "ada": f"/items?owner_id={ada}",
+        "ada's": f"/users/{ada}/items",
+        "bob": f"/items?owner_id={bob}",
+        "with owners": "/items?include=owner",
+    }
+
+    def moved_by(method: str, path: str, **options: Any) -> set[str]:
+        for one in lists.values():
+            client.get(one)
+        assert client.request(method, path, **options).is_success
+        return {name for name, one in lists.items() if came(client.get(one)) == "MISS"}
+
+    every = set(lists)
+    changed = moved_by("PATCH", where, json={"name": "Torch"})
+    assert changed == every - {"inactive", "bob"}
+    assert moved_by("PATCH", where, json={"is_active": False}) == every - {"bob"}
+    assert moved_by("PATCH", where, json={"price": 1}) == every - {"active", "bob"}
+    assert moved_by("PATCH", where, json={"owner_id": bob}) == every - {"active"}
+    assert moved_by("POST", "/items", json={"name": "Other", "owner_id": bob}) == every - {
+        "inactive",
+        "ada",
+        "ada's",
+    }
+    assert moved_by("PATCH", f"/users/{bob}", json={"full_name": "Bob"}) == {"with owners"}
+    assert moved_by("PATCH", where, json={"sku": "x"}, headers={"If-Match": "*"}) >= {"bob", "all"}
+
+
+def test_a_write_that_failed_moves_nothing(client: httpx.Client) -> None:
+    where = lamp(client, sku="taken")
+    other = lamp(client)
+    for path in (where, "/items"):
+        client.get(path)
+    assert client.post("/items", json={"name": "Lamp", "sku": "taken"}).status_code == 409
+    assert client.patch(other, json={"sku": "taken"}).status_code == 409
+    assert client.patch(where, json={"price": 1}, headers={"If-Match": '"9"'}).status_code == 412
+    assert client.patch(where, json={}).status_code == 200
+    assert [came(client.get(path)) for path in (where, "/items")] == ["HIT", "HIT"]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    (
+        "UPDATE items SET name = 'Foreign'",
+        "INSERT INTO items (name) VALUES ('Foreign')",
+        "DELETE FROM items",
+        "TRUNCATE items",
+        "COPY items (name) FROM PROGRAM 'echo Foreign'",
+    ),
+)
+def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: str) -> None:
+    where = lamp(client)
+    before = [client.get(path).json() for path in (where, "/items")]
+    if "PROGRAM" in foreign and not sql("SELECT usesuper FROM pg_user WHERE usename = user")[0][0]:
+        pytest.skip("COPY FROM PROGRAM is for superusers")
+    sql(foreign)
+    for _ in range(100):
+        after = [client.get(path).json() for path in (where, "/items")]
+        if after[1] != before[1]:
+            break
+    assert after[1] == client.get("/items", headers={"Cache-Control": "no-cache"}).json()
+    fresh = client.get(where, headers={"Cache-Control": "no-cache"})
+    assert (after[0]["name"] if fresh.is_success else after[0]["status"]) == (
+        fresh.json()["name"] if fresh.is_success else 404
+    )
+
+
+@contextmanager
+def served(
+    log: Path, database_url: str, *options: str, **environ: str
+) -> Iterator[tuple[Service, httpx.Client]]:
+    environ = {"DATABASE_URL": database_url, "SERVICE_LOG": "json", **environ}
+    running = Service(log, "--server", SERVER, *options, **environ)
+    try:
+        running.wait_until_ready()
+        with httpx.Client(base_url=running.url, timeout=30) as one:
+            yield running, one
+        assert running.stop() == 0
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_without_a_cache_every_answer_is_fresh(database_url: str, tmp_path: Path) -> None:
+    settings = {"REDIS_URL": "off", "SERVICE_CACHE": "off"}
+    with served(tmp_path / "log", database_url, **settings) as (_, client):
+        where = lamp(client)
+        assert [came(client.get(where)) for _ in range(2)] == ["BYPASS", "BYPASS"]
+        assert client.get(where, headers={"If-None-Match": '"1"'}).status_code == 304
+
+
+def test_several_workers_without_redis_keep_nothing_and_say_so(
+    database_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with served(log, database_url, "--workers", "2", REDIS_URL="off") as (_, client):
+        where = lamp(client)
+        assert {came(client.get(where)) for _ in range(4)} == {"BYPASS"}
+    assert "nothing is cached: several workers need Redis" in log.read_text()
+
+
+def test_one_process_without_redis_keeps_what_it_has_read(
+    database_url: str, tmp_path: Path
+) -> None:
+    for settings in ({}, {"SERVICE_CACHE": "local"}):
+        environ = {"REDIS_URL": "off", **settings}
+        with served(tmp_path / "log", database_url, **environ) as (_, client):
+            where = lamp(client)
+            client.get(where)
+            assert came(client.get(where)) == "HIT"
+
+
+def test_the_process_alone_is_for_one_worker(database_url: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "service", "serve", "--workers", "2"],
+        env={"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_CACHE": "local"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert "SERVICE_CACHE=local is for one worker" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_what_ends_by_time_is_read_again(database_url: str, tmp_path: Path) -> None:
+    settings = {"REDIS_URL": "off", "SERVICE_CACHE_TTL": "1"}
+    with served(tmp_path / "log", database_url, **settings) as (_, client):
+        where = lamp(client)
+        found = "".join(came(client.get(where))[0] for _ in range(3000))
+        assert found.startswith("MH")
+        assert "M" in found[1:], "3,000 requests last longer than a second"
+
+
+# The parts.
+
+
+@pytest.mark.anyio
+class TestCache:
+    """Without servers: what it does with whoever asks at the same time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_one_reads_for_all_who_ask(self) -> None:
+        async with standing() as cache:
+            loads = 0
+
+            async def load() -> int:
+                nonlocal loads
+                loads += 1
+                await asyncio.sleep(0.05)
+                return loads
+
+            found = await asyncio.gather(*(cache.cached("k", 9, load, int) for _ in range(100)))
+            assert (set(found), loads) == ({1}, 1)
+            assert await cache.cached("other", 9, load, int) == 2
+
+    async def test_what_fails_fails_for_all_who_wait_and_is_not_kept(self) -> None:
+        async with standing() as cache:
+            loads = 0
+
+            async def load() -> int:
+                nonlocal loads
+                loads += 1
+                await asyncio.sleep(0.01)
+                if loads == 1:
+                    raise Unavailable("away")
+                return loads
+
+            asked = (cache.cached("k", 9, load, int) for _ in range(10))
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(one, Unavailable) for one in found)
+            assert await cache.cached("k", 9, load, int) == 2
+
+    async def test_who_leaves_takes_nobody_along(self) -> None:
+        async with standing() as cache:
+
+            async def load() -> str:
+                await asyncio.sleep(0.05)
+                return "value"
+
+            asked = [asyncio.create_task(cache.cached("k", 9, load, str)) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            asked[0].cancel()
+            assert await asyncio.gather(*asked[1:]) == ["value", "value"]
+
+    async def test_a_reading_that_a_write_has_overtaken_is_shared_with_nobody_later(self) -> None:
+        async with standing() as cache:
+            slots, values, gate = Facets("things").row(1), ["old"], asyncio.Event()
+
+            async def load() -> str:
+                seen = values[-1]
+                await gate.wait()
+                return seen
+
+            before = asyncio.create_task(cache.cached("k", 9, load, str, slots))
+            await asyncio.sleep(0)
+            values.append("new")
+            await cache.moved(slots)
+            after = asyncio.create_task(cache.cached("k", 9, load, str, slots))
+            await asyncio.sleep(0)
+            gate.set()
+            assert [await before, await after] == ["old", "new"]
+            assert await cache.cached("k", 9, load, str, slots) == "new"
+
+    async def test_nothing_is_a_value_too(self) -> None:
+        async with standing() as cache:
+            loads = 0
+
+            async def load() -> None:
+                nonlocal loads
+                loads += 1
+
+            found = [await cache.cached("k", 9, load, type(None)) for _ in range(3)]
+            assert (found, loads) == ([None] * 3, 1)
+
+    async def test_one_reads_it_anew_before_it_ends(self) -> None:
+        async with standing() as cache:
+            loads = 0
+
+            async def load() -> int:
+                nonlocal loads
+                loads += 1
+                await asyncio.sleep(0.02)
+                return loads
+
+            assert await cache.cached("k", 0.5, load, int) == 1
+            await asyncio.sleep(0.46)
+            renewing = asyncio.create_task(cache.cached("k", 0.5, load, int))
+            await asyncio.sleep(0)
+            assert await cache.cached("k", 0.5, load, int) == 1, "nobody waits for it"
+            assert (await renewing, loads) == (2, 2)
+
+
+@asynccontextmanager
+async def standing() -> AsyncIterator[Cache]:
+    cache = Cache("", None, limit=100_000, ttl=300, fingerprint="x")
+    cache.coherence.holds = float("inf")
+    try:
+        yield cache
+    finally:
+        await cache.close()
+
+
+def entry(size: int = 100) -> Entry:
+    return Entry(Answer(b"x" * size, ()), (1,), 0, 300)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3000), st.booleans()), max_size=200),
+    st.integers(5_000, 60_000),
+)
+def test_no_more_bytes_than_allowed_are_kept(
+    asked: list[tuple[int, int, bool]], limit: int
+) -> None:
+    tier = Local(limit)
+    for key, size, used in asked:
+        tier.put(key, entry(size))
+        if used and key in tier.entries:
+            tier.entries[key].uses += 1
+        assert tier.size + GHOST * len(tier.gone) <= limit
+        assert tier.size == sum(one.size for one in tier.entries.values())
+        small = [one for one in tier.entries.values() if not one.main]
+        assert tier.small_size == sum(one.size for one in small)
+        assert {*tier.small, *tier.main} == set(tier.entries)
+        assert len(tier.small) + len(tier.main) == len(tier.entries)
+
+
+def test_a_scan_leaves_what_is_hot() -> None:
+    tier = Local(1_000_000)
+    hot = range(500)
+    for _ in range(3):
+        for key in hot:
+            if key in tier.entries:
+                tier.entries[key].uses = 3
+            else:
+                tier.put(key, entry())
+    for key in range(10_000, 60_000):
+        tier.put(key, entry())
+    assert sum(key in tier.entries for key in hot) > 450
+    assert tier.size <= 1_000_000
+
+
+def test_counters_of_other_rows_stand_still() -> None:
+    epochs, facets = Epochs(), Facets("items", "owner_id")
+    before = [epochs.stamp(facets.row(n)) for n in range(1, 1000)]
+    epochs.move(facets.row(7))
+    after = [epochs.stamp(facets.row(n)) for n in range(1, 1000)]
+    assert [
+        n for n, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) > 1
+    ] == [7]
+    assert all(0 < slot < SLOTS for n in range(100_000) for slot in facets.row(n))
+
+
+def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
+    """In a process of its own, as the kernel counts it."""
+    program = """
+import gc
+from service.cache.entry import Answer, Entry
+from service.cache.local import Local
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+limit = 64 * 2**20
+tier = Local(limit)
+gc.collect()
+before = rss()
+for n in range(1_000_000):
+    body = b'{"id":%d,"sku":null,"name":"Item","description":"%b"}' % (n, b"x" * (n % 300))
+    headers = ((b"etag", b'"%d"' % n), (b"cache-control", b"private, no-cache"))
+    key = f"/items/{n}"
+    tier.put(key, Entry(Answer(body, headers, n), (n % 65536,), 0, 300))
+    again = tier.entries.get(f"/items/{n // 2 * 2 - 1000}")
+    if again:
+        again.uses = 1
+print(rss() - before, limit, len(tier.entries))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    grown, limit, kept = map(int, said.split())
+    assert kept > 40_000
+    assert grown <= 1.2 * limit, f"{grown / 2**20:.0f} MiB of {limit / 2**20:.0f}"
