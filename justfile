@@ -8,9 +8,9 @@ default:
 run *options:
     uv run service serve {{ options }}
 
-# The same under uvicorn
-serve-uvicorn *options:
-    uv run service serve --server uvicorn {{ options }}
+# The same under granian
+serve-granian *options:
+    uv run service serve --server granian {{ options }}
 
 # Run the tests; arguments go on to pytest
 test *arguments:
@@ -47,6 +47,10 @@ bench-check *file:
 # Draw a result as a page, as in `just bench-report bench/results/2026-11-21-full.json page.html`
 bench-report file html:
     uv run --group bench python -m bench report {{ quote(file) }} {{ quote(html) }}
+
+# What the cache promises, under load: delays between two workers, broken promises, memory
+bench-promises *options:
+    uv run --group bench python -m bench promises {{ options }}
 
 # Our service against itself with one thing changed, as in `just bench-trials server totals`
 bench-trials *names:

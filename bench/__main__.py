@@ -155,6 +155,42 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
 
 
 @main.command()
+@click.option("--seconds", type=click.IntRange(1), default=20, show_default=True, help="Of load.")
+@click.option(
+    "--no-memory", is_flag=True, help="Without reading a million ids: for 2 minutes less."
+)
+def promises(seconds: int, *, no_memory: bool) -> None:
+    """What the cache promises, under load: delays between two workers, broken promises, memory.
+
+    \b
+    Example:
+      python -m bench promises --seconds 60
+    """
+    from bench.measure import require_wrk
+    from bench.promises import ALLOWED, memory, staleness
+
+    require_wrk()
+    found = staleness(seconds, _say)
+    click.echo("| load | changes | ms to the other worker: p50 | p99 | most | broken promises |")
+    click.echo("|---|---|---|---|---|---|")
+    for one in found:
+        click.echo(
+            f"| {one.load} | {one.probes:,} | {one.p50:.2f} | {one.p99:.2f} | {one.most:.2f}"
+            f" | {one.violations} |"
+        )
+    broken = any(one.violations for one in found)
+    if not no_memory:
+        before, most, read = memory(_say)
+        click.echo(
+            f"{read:,} ids read: {before:.0f} MiB before, {most:.0f} at most,"
+            f" {(most - before) / ALLOWED:.2f} of what the cache may take"
+        )
+        broken = broken or most - before > 1.2 * ALLOWED
+    if broken:
+        sys.exit(1)
+
+
+@main.command()
 def table() -> None:
     """The README's table, from the newest committed result."""
     from bench.readme import rows

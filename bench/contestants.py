@@ -209,7 +209,7 @@ PROGRAMS = (
         "HttpArena's profile on our kernel",
         "ours",
         (*OUR_SERVER, *SERVED, "bench.httparena.app:app"),
-        "Another API on our db and web rooms, see bench/httparena",
+        "Another API on our db, cache and web rooms, see bench/httparena",
         workloads=frozenset({CRUD}),
         rules=None,
         environ={"WORKERS": "{workers}", "REDIS_URL": "off"},

@@ -36,6 +36,13 @@ local function read()
   return get("/items/" .. random(items))
 end
 
+-- Every id once, from ITEMS on.
+local swept = items - 1
+local function sweep()
+  swept = swept + 1
+  return get("/items/" .. swept)
+end
+
 -- Zipf with exponent 1: a table of ids drawn beforehand, gone through in order.
 local drawn, place = {}, 0
 local function draw()
@@ -89,7 +96,7 @@ local function always(one)
 end
 
 local workloads = {
-  read = read, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
+  read = read, sweep = sweep, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
   list = always(get(collection)),
   page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
   cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bench.result import Workload
 
-CRUD = "crud"
+CRUD, HOT = "crud", "hot"
 DEPTHS = (1, 1_000, 100_000)
 SIZES = (1_000, 1_000_000)
 SHARES = (0.25, 0.5, 0.8)
@@ -13,7 +13,9 @@ SHARES = (0.25, 0.5, 0.8)
 WORKLOADS = (
     Workload("read", "Read one item", "GET /items/{id}, ids uniform over all rows"),
     Workload(
-        "hot", "Read hot items", "GET /items/{id}, ids by Zipf's law (exponent 1): caches may help"
+        HOT,
+        "Read hot items",
+        "GET /items/{id}, ids by Zipf's law (exponent 1), after 3 s of the same: caches may help",
     ),
     Workload("list", "List, first page", "GET /items: 10 rows and the exact total"),
     *(
@@ -56,6 +58,8 @@ WORKLOADS = (
     ),
 )
 BY_NAME = {one.name: one for one in WORKLOADS}
+# Of hot reads before they are measured.
+HOT_SECONDS = 3
 # Those that leave rows behind, or changed ones.
 WRITING = {"create", "create-1000", "patch", "mixed", "mixed-bulk"}
 

@@ -52,7 +52,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         await db.open()
         cache = _cache(settings, alone=alone)
         if cache is not None:
-            cache.open()
+            await cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
         # leave no cycles behind (tests/test_http1.py), so looking for some may be rare.
         gc.collect()

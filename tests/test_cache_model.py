@@ -67,8 +67,8 @@ class Pipeline:
         self.redis = redis
         self.commands: list[Callable[[], object]] = []
 
-    def set(self, key: str, value: Any, *, px: int = 0, ex: int = 0, nx: bool = False) -> None:
-        assert px > 0 or ex > 0, "all in it ends by itself"
+    def set(self, key: str, value: Any, *, px: int, nx: bool = False) -> None:
+        assert px > 0, "all in it ends by itself"
 
         def run() -> None:
             if not nx or key not in self.redis.data:

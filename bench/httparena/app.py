@@ -8,13 +8,14 @@ DATABASE_MAX_CONN bounds the connections of all WORKERS (1) together, SERVICE_PO
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from os import environ
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Meta, Raw, Struct, structs
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from bench.httparena.cache import Local, Shared
+from service.cache.epochs import Facets, Slots
+from service.cache.tiers import Cache
 from service.db.pool import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
@@ -23,6 +24,8 @@ from service.web.endpoint import Operation
 from service.web.request import Request
 from service.web.routing import Paths
 from service.web.wire import Body, Query, Reply, encode
+
+CACHED_SECONDS, CACHED_BYTES = 0.2, 2**26
 
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
@@ -91,17 +94,22 @@ add = Statement("crud.add", item, upsert.returning(*items.c))
 new_item, item_change, list_query = Body(New), Body(Change), Query(ListQuery)
 
 
+class Key(NamedTuple):
+    id: int
+
+
+facets = Facets("crud", "id")
+
+
+def depends(request: Request) -> Slots:
+    return facets.listed(Key(request.row_id()))
+
+
 async def read_item(request: Request) -> Reply:
-    item_id, cache = request.row_id(), request.scope["state"]["cache"]
-    body, mark = await cache.look(item_id)
-    if body is not None:
-        return Reply(body, headers=((b"x-cache", b"HIT"),))
-    found = await by_id.get(request.db, item_id)
+    found = await by_id.get(request.db, request.row_id())
     if found is None:
         raise NotFound("there is no such item")
-    body = encode(found)
-    await cache.fill(item_id, body, mark)
-    return Reply(body, headers=((b"x-cache", b"MISS"),))
+    return Reply(encode(found))
 
 
 async def change_item(request: Request) -> Reply:
@@ -128,7 +136,7 @@ async def write(request: Request, statement: Statement[Any], values: dict[str, A
     try:
         return await statement.one(request.db, **values)
     finally:  # a statement that failed may have been committed: the connection was lost
-        await request.scope["state"]["cache"].remove(values["id"])
+        await request.moved(lambda: facets.listed(Key(values["id"])))
 
 
 @asynccontextmanager
@@ -138,15 +146,23 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
     size = max(1, min(most, 4 if settings.pool == "none" else settings.pool))
     db = Database(settings.required_database_url, size=size, statements=(by_id, change, page, add))
     await db.open()
-    shared = settings.redis_url not in (None, "off")
-    cache = Shared(str(settings.redis_url)) if shared else Local()
+    cache = Cache(
+        db.url,
+        settings.shared_redis_url,
+        limit=CACHED_BYTES,
+        ttl=CACHED_SECONDS,
+        fingerprint="crud",
+    )
+    await cache.open()
     yield {"db": db, "settings": settings, "cache": cache}
+    await cache.close()
     await db.close()
 
 
+THIS = "/crud/items/{id}"
 operations = [
-    Operation("GET", "/crud/items/{id}", read_item, "Read an item"),
-    Operation("PUT", "/crud/items/{id}", change_item, "Change an item"),
+    Operation("GET", THIS, read_item, "Read an item", depends=depends, costly=lambda _: True),
+    Operation("PUT", THIS, change_item, "Change an item"),
     Operation("GET", "/crud/items", list_items, "List a category"),
     Operation("POST", "/crud/items", create_item, "Create an item"),
 ]

@@ -59,6 +59,7 @@ class Coherence:
         self._unsaid: dict[int, None] = {}
         self._saying: asyncio.Task[None] | None = None
         self._known = asyncio.Event()  # the database's name
+        self.stands = asyncio.Event()  # both lines, for the first time
 
     async def run(self) -> None:
         """Keep the lines up until cancelled."""
@@ -97,6 +98,8 @@ class Coherence:
     def _beat(self) -> None:
         redis = self._redis if self.shared is not None else self._database
         self.holds = min(self._database, redis) + HOLDS_SECONDS
+        if self._database and redis:
+            self.stands.set()
 
     async def _keep(self, hear: Callable[[], Any]) -> None:
         while True:

@@ -12,7 +12,7 @@ Header = tuple[bytes, bytes]
 
 # What an entry takes beside its bytes: the objects, their places in the tables. With it a million
 # answers take 64 MiB of memory where 64 MiB are allowed (tests/test_cache.py holds it to that).
-OVERHEAD = 850
+OVERHEAD = 950
 
 
 class Answer(Struct, frozen=True, gc=False):

@@ -89,7 +89,7 @@ class Shared:
         self,
         client: Client,
         *,
-        ttl: int,
+        ttl: float,
         fingerprint: str,
         spawn: Spawn,
         unsaid: Callable[[Slots], Awaitable[None]],
@@ -268,9 +268,10 @@ class Shared:
 
     async def _draw(self, looks: list[_Look]) -> None:
         """Epochs that nobody has drawn yet; who is first wins, so they are read again after it."""
+        milliseconds = round(max(2 * self.ttl, 1) * 1000)
         pipeline: Any = self.client.pipeline(transaction=False)
         for key in {key for look in looks for key in look.keys[1:]}:
-            pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, ex=2 * self.ttl)
+            pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, px=milliseconds)
         for look in looks:
             pipeline.mget(look.keys)
         results = (await pipeline.execute(raise_on_error=False))[-len(looks) :]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ Value = TypeVar("Value")
 
 # What is not there, is not there for so long.
 MISSING_SECONDS = 5.0
+
+# For the lines to stand at the start; without them nothing is kept here, and that is all.
+OPENING_SECONDS = 0.5
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -44,7 +48,7 @@ class Cache:
     """
 
     def __init__(
-        self, url: str, redis_url: str | None, *, limit: int, ttl: int, fingerprint: str
+        self, url: str, redis_url: str | None, *, limit: int, ttl: float, fingerprint: str
     ) -> None:
         self.ttl = ttl
         self.epochs = Epochs()
@@ -62,9 +66,12 @@ class Cache:
                 unsaid=self.coherence.tell,
             )
 
-    def open(self) -> None:
-        """Begin to hear what others write; until then nothing is kept here."""
+    async def open(self) -> None:
+        """Begin to hear what others write; what is away is waited for in the background."""
         self.spawn(self.coherence.run())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING_SECONDS):
+                await self.coherence.stands.wait()
 
     async def close(self) -> None:
         """Say what is still to be said, then close the lines."""
