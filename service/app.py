@@ -80,13 +80,16 @@ def _cache(settings: Settings, *, alone: bool) -> Cache | None:
         redis_url,
         limit=settings.cache_bytes,
         ttl=settings.cache_ttl,
-        fingerprint=_fingerprint(),
+        fingerprint=_fingerprint(settings.signing_secret),
     )
 
 
-def _fingerprint() -> str:
-    """Of the code that makes the answers: a deploy finds none that other code has made."""
-    found = hashlib.sha256()
+def _fingerprint(secret: str) -> str:
+    """Of what makes the answers, the code and the secret that signs the cursors in them.
+
+    So a deploy finds no answers that it would have made otherwise.
+    """
+    found = hashlib.sha256(secret.encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]

@@ -213,10 +213,10 @@ BEGIN
 END $$
 """
 
-# For who has written with the triggers off; writers wait meanwhile. An empty table keeps nothing,
-# so that a dump of rows and totals alike goes into a new database.
+# For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
+# empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
 RECOUNT_TOTALS = """
-CREATE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     LOCK TABLE {schema}.items, {schema}.users IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM {schema}.totals;
@@ -226,6 +226,7 @@ BEGIN
     UNION ALL
     SELECT 'users', 0, count(*), count(*) FILTER (WHERE is_active)
     FROM {schema}.users HAVING count(*) > 0;
+    PERFORM pg_notify('swiftlet', 'totals');
 END $$
 """
 

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -120,6 +121,17 @@ def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
     client.delete(where, params={"permanent": "true"})
     assert client.get(where).status_code == 404
     assert client.get("/items").json()["total"] == 0
+
+
+def test_what_a_row_does_not_ask_for_makes_no_other_answer(client: httpx.Client) -> None:
+    where = lamp(client)
+    client.get(where)
+    assert came(client.get(where, params={"x": "1" * 5000})) == "HIT"
+    longest = {"q": "lamp", "sort": "name", "cursor": "x" * 3000}
+    assert client.get("/items", params=longest).status_code == 422
+    long = {"q": "ü" * 255}
+    assert {came(client.get("/items", params=long)) for _ in range(2)} <= {"MISS", "HIT"}
+    assert {came(client.get("/items", params=long)) for _ in range(2)} == {"HIT"}
 
 
 def test_what_is_not_there_is_remembered_until_it_is(client: httpx.Client) -> None:
@@ -378,6 +390,57 @@ class TestCache:
             await asyncio.sleep(0)
             assert await cache.cached("k", 0.5, load, int) == 1, "nobody waits for it"
             assert (await renewing, loads) == (2, 2)
+
+    async def test_the_turn_to_renew_is_left_to_who_would(self) -> None:
+        async with standing() as cache:
+
+            async def load() -> int:
+                return 1
+
+            await cache.cached("k", 300, load, int)
+            (found,) = cache.local.entries.values()
+            found.renew = 0.0
+            for _ in range(2):
+                assert cache.entry(("cached", "k"), renews=False) is None
+            assert cache.entry(("cached", "k")) is None, "its turn"
+            assert cache.entry(("cached", "k"), renews=False) is found, "somebody is at it"
+
+    async def test_nothing_is_kept_longer_than_the_setting(self) -> None:
+        async with standing() as cache:
+
+            async def load() -> int:
+                return 1
+
+            await cache.cached("k", 100_000, load, int)
+            (found,) = cache.local.entries.values()
+            assert found.until <= time.monotonic() + cache.ttl
+
+    async def test_what_redis_can_not_say_postgresql_does_though_its_line_was_cut(
+        self, database_url: str
+    ) -> None:
+        one, other = (Cache(database_url, None, limit=1, ttl=300, fingerprint="x") for _ in "12")
+        try:
+            await one.open()
+            await other.open()
+
+            async def moved(slot: int) -> None:
+                async with asyncio.timeout(10):
+                    while not other.epochs.counts[slot]:  # noqa: ASYNC110 - it has none
+                        await asyncio.sleep(0.01)
+
+            await asyncio.gather(*(one.coherence.tell((slot,)) for slot in range(5, 25)))
+            for slot in range(5, 25):
+                await moved(slot)
+            connection: Any = one.coherence._connection
+            connection.terminate()
+            await one.coherence.tell((30,))
+            await moved(30)
+            since = await one.coherence.clock()
+            assert since is not None
+            assert await one.coherence.ended(since)
+        finally:
+            await one.close()
+            await other.close()
 
 
 @asynccontextmanager

@@ -43,12 +43,21 @@ def client(url: str, seconds: float = SECONDS) -> Client:
     if scheme == "redis+sentinel":
         places, login, path = _parts(url, SENTINEL_PORT)
         name, _, number = path.partition("/")
-        sentinel = Sentinel(places, **options)  # type: ignore[no-untyped-call]  # theirs has none
+        asking = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        asking["retry"] = Retry(NoBackoff(), 0)
+        sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # theirs has none
         master = sentinel.master_for(
             name or "mymaster", db=int(number or 0), **login, **quiet, **options
         )
         return cast("Redis", master)
     return Redis.from_url(url, **quiet, **options)
+
+
+async def listener(one: Client) -> Any:
+    """What hears of messages; a cluster's client knows where only once it has looked around."""
+    if isinstance(one, RedisCluster):
+        await one.initialize()
+    return one.pubsub()
 
 
 def is_cluster(one: Client) -> bool:

@@ -9,11 +9,13 @@ process was stopped and knows nothing of it: no flag has to be set in time.
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
 import asyncpg
 
+from service.cache.client import listener
 from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
 from service.cache.shared import AGAIN_SECONDS, TROUBLE, Shared
 from service.logs import logger
@@ -28,6 +30,12 @@ MANY = 1000
 IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid
 FROM pg_database WHERE datname = current_database()
+"""
+UNDER_WAY = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE application_name = 'swiftlet' AND state = 'active' AND query_start < $1
+)
 """
 AWAY = (
     asyncpg.PostgresError,
@@ -58,6 +66,7 @@ class Coherence:
         self._connection: Any = None
         self._unsaid: dict[int, None] = {}
         self._saying: asyncio.Task[None] | None = None
+        self._speaking = asyncio.Lock()
         self._known = asyncio.Event()  # the database's name
         self.stands = asyncio.Event()  # both lines, for the first time
 
@@ -77,21 +86,42 @@ class Coherence:
             self.shared.heard(slots)
 
     async def tell(self, slots: Slots) -> None:
-        """Tell the other workers by PostgreSQL; what can't be said either ends with their beats."""
+        """Tell the other workers by PostgreSQL; what can't be said now is said when it is back."""
         self._unsaid.update(dict.fromkeys(slots))
-        if self._saying is None:
+        self._begin_to_say()
+        if self._saying is not None:
+            await asyncio.wait([self._saying])
+
+    async def clock(self) -> datetime | None:
+        """PostgreSQL's; None while it is away."""
+        found: datetime | None = await self._ask("SELECT now()")
+        return found
+
+    async def ended(self, since: datetime) -> bool:
+        """Whether every statement of the service has ended that began before."""
+        return await self._ask(UNDER_WAY, since) is False
+
+    async def _ask(self, sql: str, *args: object) -> Any:
+        """The answer, one question at a time; None while the line is down."""
+        try:
+            async with self._speaking:
+                return self._connection and await self._connection.fetchval(sql, *args)
+        except AWAY:
+            return None
+
+    def _begin_to_say(self) -> None:
+        if self._saying is None and self._unsaid and self._connection is not None:
             self._saying = asyncio.create_task(self._say())
-        await asyncio.wait([self._saying])
 
     async def _say(self) -> None:
         try:
-            while self._unsaid and self._connection is not None:
-                slots, self._unsaid = tuple(self._unsaid), {}
-                said = slots if len(slots) < MANY else (EVERYTHING,)
-                words = ",".join(map(str, said))
-                await self._connection.execute(f"SELECT pg_notify('{CHANNEL}', 'moved:{words}')")
-        except AWAY:
-            return
+            while self._unsaid:
+                slots, self._unsaid = self._unsaid, {}
+                said = tuple(slots) if len(slots) < MANY else (EVERYTHING,)
+                words = f"moved:{','.join(map(str, said))}"
+                if await self._ask("SELECT true FROM pg_notify($1, $2)", CHANNEL, words) is None:
+                    self._unsaid = slots | self._unsaid
+                    return
         finally:
             self._saying = None
 
@@ -105,9 +135,10 @@ class Coherence:
         while True:
             try:
                 await hear()
-            except (*AWAY, *TROUBLE) as error:
-                if self.shared is not None:
-                    self.shared.fail(error)
+            except (*AWAY, *TROUBLE):
+                pass
+            except Exception:  # noqa: BLE001 - a line that nobody keeps up would be down for ever
+                logger.exception("a line of the cache failed")
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _hear_database(self) -> None:
@@ -127,9 +158,11 @@ class Coherence:
             self._known.set()
             self.heard((EVERYTHING,), forget=True)
             self._connection = connection
+            self._begin_to_say()
             while True:
                 asked = monotonic()
-                await connection.fetchval("SELECT 1")
+                async with self._speaking:
+                    await connection.fetchval("SELECT 1")
                 self._database = asked
                 self._beat()
                 await asyncio.sleep(BEAT_SECONDS)
@@ -146,17 +179,28 @@ class Coherence:
         await self._known.wait()
         shared = self.shared
         assert shared is not None  # noqa: S101 - `run` has looked
-        hearing: Any = shared.client.pubsub()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await hearing.subscribe(shared.channel)
+                hearing = await listener(shared.client)
+        except Exception as error:
+            shared.fail(error)
+            raise
+        channel = shared.channel
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await hearing.subscribe(channel)
                 message = None
                 while message is None or message["type"] != "subscribe":
                     message = await hearing.get_message(timeout=ANSWER_SECONDS)
             self.heard((EVERYTHING,), forget=False)
-            await shared.begin()
-            while True:
-                await self._beat_of_redis(hearing, shared)
+            while shared.channel == channel:
+                if not shared.up:  # at the beginning, and after it was too slow once
+                    await shared.begin()
+                async with asyncio.timeout(2 * ANSWER_SECONDS):
+                    await self._beat_of_redis(hearing, shared)
+        except Exception as error:
+            shared.fail(error)
+            raise
         finally:
             await hearing.aclose()
 
@@ -174,7 +218,7 @@ class Coherence:
                 self._redis = asked
                 self._beat()
             elif message["type"] == "message":
-                sender, _, words = message["data"].decode().partition(":")
+                sender, _, words = message["data"].decode(errors="replace").partition(":")
                 if sender != shared.sender:
                     self.heard(_slots(words) or (EVERYTHING,), forget=False)
         if not answered:

@@ -32,8 +32,8 @@ class Answer(Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes it takes in this process, roughly."""
-        return len(self.body) + sum(len(a) + len(b) for a, b in self.headers) + OVERHEAD
+        """Bytes it takes in this process, roughly; the headers twice, see Entry.lines."""
+        return len(self.body) + 2 * sum(len(a) + len(b) for a, b in self.headers) + OVERHEAD
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -51,13 +51,15 @@ class Entry:
 
     __slots__ = ("answer", "lines", "main", "renew", "size", "slots", "stamp", "until", "uses")
 
-    def __init__(self, answer: Answer, slots: Slots, stamp: int, seconds: float) -> None:
+    def __init__(
+        self, answer: Answer, slots: Slots, stamp: int, seconds: float, key_size: int = 0
+    ) -> None:
         self.answer = answer
         self.lines: bytes | None = None
         self.slots = slots
         self.stamp = stamp
         self.until = monotonic() + seconds
         self.renew = self.until - seconds / 10
-        self.size = answer.size
+        self.size = answer.size + key_size
         self.uses = 0
         self.main = False

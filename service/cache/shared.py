@@ -79,7 +79,7 @@ class Shared:
 
     Args:
         client: see client.client.
-        ttl: seconds that an answer is kept, a tenth more or less.
+        ttl: seconds that an answer is kept, up to a tenth less.
         fingerprint: of the code: who makes other answers keeps them elsewhere.
         spawn: runs a coroutine in the background.
         unsaid: tells the other workers in another way, when Redis can't.
@@ -150,7 +150,7 @@ class Shared:
         if not self.up:
             return
         seconds = self.ttl if seconds is None else min(seconds, self.ttl)
-        seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - so that not all end at once
+        seconds *= random.uniform(0.9, 1)  # noqa: S311 - so that not all end at once
         value = lease.prefix + encode(answer)
         self._keeps.append((lease.place, value, max(1, round(seconds * 1000))))
         self._start()
@@ -166,7 +166,7 @@ class Shared:
             moves = self._moves = _Moves(tell=True)
             self._start()
         moves.slots.update(dict.fromkeys(slots))
-        await moves.future
+        await asyncio.shield(moves.future)  # shared: who is cancelled leaves the others to it
 
     def heard(self, slots: Slots) -> None:
         """The same for what somebody else has told who could not tell Redis."""
@@ -222,7 +222,7 @@ class Shared:
                             told = True
                             if looks or keeps:
                                 await self._exchange(looks, keeps)
-                except TROUBLE as error:
+                except Exception as error:  # noqa: BLE001 - a cluster's are of any kind
                     self.fail(error)
                 finally:
                     for look in looks:

@@ -13,13 +13,15 @@ from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import EVERYTHING, Epochs, Slots
 from service.cache.local import USES, Local
-from service.cache.shared import Shared
+from service.cache.shared import TROUBLE, Shared
 
 Value = TypeVar("Value")
 
 # What is not there, is not there for so long.
 MISSING_SECONDS = 5.0
 
+# Between two looks whether a write whose answer was lost has ended.
+UNSURE_SECONDS = 0.5
 # For the lines to stand at the start; without them nothing is kept here, and that is all.
 OPENING_SECONDS = 0.5
 
@@ -74,7 +76,10 @@ class Cache:
                 await self.coherence.stands.wait()
 
     async def close(self) -> None:
-        """Say what is still to be said, then close the lines."""
+        """Let all begin anew, since something may still be unsaid; then close the lines."""
+        if self.shared is not None and self.shared.up:
+            with suppress(*TROUBLE):
+                await self.shared.begin()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,8 +92,11 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def entry(self, key: Hashable) -> Entry | None:
-        """What stands in this process and holds; None also for whose turn it is to renew it."""
+    def entry(self, key: Hashable, *, renews: bool = True) -> Entry | None:
+        """What stands in this process and holds; None also for whose turn it is to renew it.
+
+        `renews` tells whether the caller would do so: else the turn is left to somebody else.
+        """
         entry = self.local.entries.get(key)
         if entry is None:
             return None
@@ -96,7 +104,8 @@ class Cache:
         if now > entry.renew or now > self.coherence.holds:
             if now > entry.until or now > self.coherence.holds:
                 return None
-            entry.renew = entry.until  # one reads it anew before it ends; the others go on with it
+            if renews:  # one reads it anew before it ends; the others go on with it
+                entry.renew = entry.until
             return None
         if self.epochs.stamp(entry.slots) != entry.stamp:
             return None
@@ -150,11 +159,13 @@ class Cache:
                 flight.future.set_result(answer)
             if self.flights.get(key) is flight:
                 del self.flights[key]
-        seconds = self.ttl if seconds is None else seconds
+        seconds = self.ttl if seconds is None else min(seconds, self.ttl)
         if answer.missing is not None:
             seconds = min(seconds, MISSING_SECONDS)
+        if found:  # nobody knows for how long it was there
+            seconds /= 10
         if holds and self.epochs.stamp(slots) == stamp:
-            self.local.put(key, Entry(answer, slots, stamp, seconds))
+            self.local.put(key, Entry(answer, slots, stamp, seconds, 3 * len(name)))
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, answer, seconds)
         return answer, found
@@ -201,12 +212,20 @@ class Cache:
         if shared is not None:
             await shared.moved(slots)
 
-    def unsure(self, seconds: float) -> None:
-        """A write may have happened, or may yet do so within the seconds: nothing holds."""
+    def unsure(self) -> None:
+        """A write may have happened, or may yet happen: nothing holds until it has ended.
+
+        PostgreSQL goes on with it when its client is gone, and a commit may wait for a disk or a
+        standby for any time.
+        """
 
         async def again() -> None:
-            await self.moved((EVERYTHING,))
-            await asyncio.sleep(seconds)
+            since, ended = None, False
+            while not ended:
+                await self.moved((EVERYTHING,))
+                since = since or await self.coherence.clock()
+                ended = since is not None and await self.coherence.ended(since)
+                await asyncio.sleep(UNSURE_SECONDS)
             await self.moved((EVERYTHING,))
 
         self.epochs.move((EVERYTHING,))

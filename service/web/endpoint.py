@@ -21,6 +21,8 @@ from service.web.wire import JSON, Header, Reply
 # Of a GET that may be cached: where its answer came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
+# Of a path and its query: what is longer asks for nothing that others ask for too.
+LONGEST = 2000
 _CONDITIONS = frozenset({b"cache-control", b"if-none-match"})
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
@@ -56,10 +58,11 @@ class Endpoint:
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers = {}
-        self.cacheable = False
+        self.cached: Operation | None = None
         for one in operations:
             self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
-            self.cacheable = self.cacheable or one.depends is not None
+            if one.depends is not None:
+                self.cached = one
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
 
@@ -68,7 +71,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cacheable and _answered(scope, started):
+        if self.cached is not None and _answered(self.cached, scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -126,7 +129,14 @@ class Endpoint:
             access.info("request", extra={"fields": fields})
 
 
-def _answered(scope: Scope, started: float) -> bool:
+def _key(operation: Operation, scope: Scope) -> str | tuple[str, bytes]:
+    """What an answer is kept by: the path, and the query where there is one that matters."""
+    query: bytes = scope["query_string"]
+    path: str = scope["path"]
+    return (path, query) if query and operation.query is not None else path
+
+
+def _answered(operation: Operation, scope: Scope, started: float) -> bool:
     """The short way of a hit: whether it was one, and has been sent.
 
     Only for the plain case, a GET without conditions, and only where the server offers to send
@@ -136,8 +146,7 @@ def _answered(scope: Scope, started: float) -> bool:
     cache = scope["state"]["cache"]
     if ready is None or cache is None or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    query = scope["query_string"]
-    entry = cache.entry((scope["path"], query) if query else scope["path"])
+    entry = cache.entry(_key(operation, scope), renews=False)
     if entry is None or entry.answer.missing is not None:
         return False
     request_id = None
@@ -178,16 +187,16 @@ def cacheable(operation: Operation) -> Handler:
     async def handler(request: Request) -> Reply:
         cache = request.state["cache"]
         control = request.header(b"cache-control")
-        if cache is None or depends is None or (control is not None and _FRESH.search(control)):
+        fresh = control is not None and _FRESH.search(control)
+        key = _key(operation, request.scope)
+        name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
+        if cache is None or depends is None or fresh or len(name) > LONGEST:
             answer, came = await read(request), BYPASS
         else:
-            path, query = request.scope["path"], request.scope["query_string"]
-            key = (path, query) if query else path
             entry = cache.entry(key)
             if entry is not None:
                 answer, came = entry.answer, HIT
             else:
-                name = f"{path}?{query.decode('latin-1')}"
                 share = costly is not None and costly(request)
                 answer, found = await cache.recall(
                     key, name, depends(request), lambda: read(request), share=share

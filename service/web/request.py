@@ -104,7 +104,7 @@ class Request:
         """Tell the caches of a write that may yet be committed."""
         cache = self.state["cache"]
         if cache is not None:
-            cache.unsure(self.db.statement_timeout)
+            cache.unsure()
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.

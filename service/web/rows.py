@@ -1,5 +1,6 @@
 """What the handlers of single rows share: how a row is shown, and how it is written."""
 
+import asyncio
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ async def add(
     """Make a row, and show it with its Location."""
     try:
         row: Any = await statement.run(request.db, values)
-    except OutcomeUnknown:
+    except (OutcomeUnknown, asyncio.CancelledError):
         request.unsure()
         raise
     await request.moved(lambda: facets.written(row))
@@ -75,7 +76,7 @@ async def write(
     versions = None if match is None or match.any else match.versions
     try:
         row, found = await statement.run(request.db, versions, id=request.row_id(), **values)
-    except OutcomeUnknown:
+    except (OutcomeUnknown, asyncio.CancelledError):
         request.unsure()
         raise
     if row is None:
