@@ -6,7 +6,6 @@ from typing import Literal
 
 import asyncpg
 from msgspec import UNSET, Struct, UnsetType
-from redis.exceptions import RedisError
 
 from service.cache import client as redis
 from service.db.pool import Database
@@ -120,7 +119,7 @@ async def _redis(url: str | None) -> Dependency:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await client.ping()
-    except (RedisError, OSError, TimeoutError):
+    except redis.TROUBLE:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s")
     finally:
         await client.aclose()

@@ -76,7 +76,8 @@ class Pipeline:
 
         self.commands.append(run)
 
-    def mget(self, keys: list[str]) -> None:
+    def execute_command(self, command: str, *keys: str) -> None:
+        assert command == "MGET"
         assert len({key.split("{")[1].split("}")[0] for key in keys}) == 1, "one place in a cluster"
         self.commands.append(lambda: [self.redis.data.get(key) for key in keys])
 

@@ -7,9 +7,13 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 Client = Redis | RedisCluster
+
+# What tells that it is not to be had; a cluster's own errors are none of redis-py's RedisError.
+TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 SECONDS = 0.05
 CONNECTIONS = 8
@@ -43,8 +47,7 @@ def client(url: str, seconds: float = SECONDS) -> Client:
     if scheme == "redis+sentinel":
         places, login, path = _parts(url, SENTINEL_PORT)
         name, _, number = path.partition("/")
-        asking = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-        asking["retry"] = Retry(NoBackoff(), 0)
+        asking = {**quiet, **options}
         sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # theirs has none
         master = sentinel.master_for(
             name or "mymaster", db=int(number or 0), **login, **quiet, **options
@@ -54,8 +57,9 @@ def client(url: str, seconds: float = SECONDS) -> Client:
 
 
 async def listener(one: Client) -> Any:
-    """What hears of messages; a cluster's client knows where only once it has looked around."""
+    """What hears of messages; a cluster's client knows where once it has looked around, anew."""
     if isinstance(one, RedisCluster):
+        await one.aclose()
         await one.initialize()
     return one.pubsub()
 
@@ -77,4 +81,4 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], 
             host, given = place, str(port)
         places.append((host.strip("[]"), int(given)))
     known = {"username": unquote(user), "password": unquote(password)}
-    return places, {name: value for name, value in known.items() if value}, parts.path.strip("/")
+    return places, {name: value for name, value in known.items() if value}, parts.path.removeprefix("/")

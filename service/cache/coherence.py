@@ -15,9 +15,9 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import listener
+from service.cache.client import TROUBLE, listener
 from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
-from service.cache.shared import AGAIN_SECONDS, TROUBLE, Shared
+from service.cache.shared import AGAIN_SECONDS, Shared
 from service.logs import logger
 
 # A line is asked whether it stands this often; what is in the tier holds so long after it did.

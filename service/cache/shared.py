@@ -16,8 +16,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
-
 from service.cache.client import SECONDS, Client, is_cluster
 from service.cache.entry import Answer, decode, encode
 from service.cache.epochs import EVERYTHING, FACETS, Slots
@@ -27,7 +25,6 @@ from service.logs import logger
 AGAIN_SECONDS = 0.25
 WIDTH = 16  # of an epoch
 
-TROUBLE = (RedisError, OSError, TimeoutError)
 Spawn = Callable[[Coroutine[None, None, None]], object]
 
 
@@ -253,7 +250,7 @@ class Shared:
         for key, value, milliseconds in keeps:
             pipeline.set(key, value, px=milliseconds)
         for look in asking:
-            pipeline.mget(look.keys)
+            pipeline.execute_command("MGET", *look.keys)  # a cluster's has no mget
         results = (await pipeline.execute(raise_on_error=False))[len(keeps) :]
         drawing = []
         for look, result in zip(asking, results, strict=True):
@@ -273,7 +270,7 @@ class Shared:
         for key in {key for look in looks for key in look.keys[1:]}:
             pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, px=milliseconds)
         for look in looks:
-            pipeline.mget(look.keys)
+            pipeline.execute_command("MGET", *look.keys)  # a cluster's has no mget
         results = (await pipeline.execute(raise_on_error=False))[-len(looks) :]
         for look, result in zip(looks, results, strict=True):
             if isinstance(result, BaseException):

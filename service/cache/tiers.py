@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.cache.client import client
+from service.cache.client import TROUBLE, client
 from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import EVERYTHING, Epochs, Slots
 from service.cache.local import USES, Local
-from service.cache.shared import TROUBLE, Shared
+from service.cache.shared import Shared
 
 Value = TypeVar("Value")
 

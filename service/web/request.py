@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -35,12 +36,14 @@ _NONE: dict[str, Any] = {}
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique without a system call per request: random per process, counted within it.
 _ids = itertools.count(1)
-_process = secrets.token_hex(6)
+_process = [secrets.token_hex(6)]
+# granian's workers are forks of one process.
+os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
 
 
 def new_id() -> str:
     """An id for a request whose client gave none."""
-    return f"{_process}-{next(_ids):x}"
+    return f"{_process[0]}-{next(_ids):x}"
 
 
 class State(TypedDict):
