@@ -81,4 +81,5 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], 
             host, given = place, str(port)
         places.append((host.strip("[]"), int(given)))
     known = {"username": unquote(user), "password": unquote(password)}
-    return places, {name: value for name, value in known.items() if value}, parts.path.removeprefix("/")
+    given = {name: value for name, value in known.items() if value}
+    return places, given, parts.path.removeprefix("/")
