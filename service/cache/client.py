@@ -81,5 +81,5 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], 
             host, given = place, str(port)
         places.append((host.strip("[]"), int(given)))
     known = {"username": unquote(user), "password": unquote(password)}
-    given = {name: value for name, value in known.items() if value}
-    return places, given, parts.path.removeprefix("/")
+    named = {name: value for name, value in known.items() if value}
+    return places, named, parts.path.removeprefix("/")
