@@ -104,7 +104,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     reply = Reply(b"{}")
     replaced = [one._replace(handler=handler) for one in ROUTES]
     app = Paths(replaced)
-    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32)}
+    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": None}
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

@@ -175,7 +175,7 @@ class World(RuleBasedStateMachine):
         async def settle() -> None:
             if work is not None:
                 await work
-            for _ in range(30):
+            for _ in range(15):
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(settle())

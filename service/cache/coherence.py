@@ -146,7 +146,7 @@ class Coherence:
             self.url,
             timeout=ANSWER_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings={"application_name": "swiftlet"},
+            server_settings={"application_name": "swiftlet-cache"},
         )
         try:
             await connection.add_listener(CHANNEL, self._notified)
