@@ -83,20 +83,24 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     default=0.0,
     help="Milliseconds of CPU to waste in each request of ours: proves that the check fails.",
 )
+@click.option("--workloads", default="", callback=_comma, help="Only the budgets of these.")
 @click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
-def check(file: Path | None, rounds: int, items: int, slow: float, out: Path) -> None:
+def check(  # noqa: PLR0913 - click gives each option as an argument
+    file: Path | None, rounds: int, items: int, slow: float, workloads: list[str], out: Path
+) -> None:
     """Hold FILE to bench/budgets.toml; without FILE measure what must hold. Exit 1 if one is short.
 
     \b
     Examples:
-      python -m bench check
+      python -m bench check --workloads read,create
       python -m bench check bench/results/2026-11-21-full.json
     """
     if file is not None:
         verdicts = budgets.judge(result.read(file), budgets.load())
         _show(verdicts)
     else:
-        wanted = [one for one in budgets.load() if one.met]
+        due = [one for one in budgets.load() if one.met]
+        wanted = [one for one in due if not workloads or one.workload in workloads]
         only = {who for one in wanted for who in (one.of, one.against)}
         if budgets.BEST in only:  # one of these, in every full result so far
             only = only - {budgets.BEST} | {"blacksheep", "fastify"}
