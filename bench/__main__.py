@@ -85,7 +85,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
 )
 @click.option("--workloads", default="", callback=_comma, help="Only the budgets of these.")
 @click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
-def check(  # noqa: PLR0913 - click gives each option as an argument
+def check(
     file: Path | None, rounds: int, items: int, slow: float, workloads: list[str], out: Path
 ) -> None:
     """Hold FILE to bench/budgets.toml; without FILE measure what must hold. Exit 1 if one is short.
