@@ -104,7 +104,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     reply = Reply(b"{}")
     replaced = [one._replace(handler=handler) for one in ROUTES]
     app = Paths(replaced)
-    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": None}
+    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32)}
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

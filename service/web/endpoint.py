@@ -143,7 +143,7 @@ def _answered(operation: Operation, scope: Scope, started: float) -> bool:
     what is ready: a third of the CPU of the long way, which answers the same.
     """
     ready = scope["extensions"].get(READY) if "extensions" in scope else None
-    cache = scope["state"]["cache"]
+    cache = scope["state"].get("cache")
     if ready is None or cache is None or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
     entry = cache.entry(_key(operation, scope), renews=False)
@@ -185,7 +185,7 @@ def cacheable(operation: Operation) -> Handler:
     load, depends, costly = operation.handler, operation.depends, operation.costly
 
     async def handler(request: Request) -> Reply:
-        cache = request.state["cache"]
+        cache = request.state.get("cache")
         control = request.header(b"cache-control")
         fresh = control is not None and _FRESH.search(control)
         key = _key(operation, request.scope)

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from msgspec import Struct
 from starlette.types import Receive, Scope
@@ -52,7 +52,7 @@ class State(TypedDict):
     db: Database
     settings: Settings
     cursors: Cursors
-    cache: Cache | None
+    cache: NotRequired[Cache | None]
 
 
 class Request:
@@ -99,13 +99,13 @@ class Request:
 
     async def moved(self, slots: Callable[[], Slots]) -> None:
         """Tell the caches of a write that was committed; see tiers.Cache.moved."""
-        cache = self.state["cache"]
+        cache = self.state.get("cache")
         if cache is not None:
             await cache.moved(slots())
 
     def unsure(self) -> None:
         """Tell the caches of a write that may yet be committed."""
-        cache = self.state["cache"]
+        cache = self.state.get("cache")
         if cache is not None:
             cache.unsure()
 
