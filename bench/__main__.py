@@ -146,18 +146,19 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
       python -m bench trials server batching --rounds 3
     """
     from bench.measure import require_wrk
-    from bench.trials import JSON_AGG, TRIALS, json_agg, run, shown
+    from bench.trials import TABLES, TRIALS, run, shown, tabled
 
     require_wrk()
-    known = [*(one.name for one in TRIALS), JSON_AGG]
+    known = [*(one.name for one in TRIALS), *TABLES]
     if wrong := [name for name in names if name not in known]:
         raise click.UsageError(f"there is no {', '.join(wrong)}: there are {', '.join(known)}")
     for trial in TRIALS:
         if not names or trial.name in names:
             rows = run(trial, rounds, seconds, lambda line: click.echo(line, err=True))
             click.echo(shown(trial, rows))
-    if not names or JSON_AGG in names:
-        click.echo(json_agg())
+    for name in TABLES:
+        if not names or name in names:
+            click.echo(tabled(name))
 
 
 @main.command()

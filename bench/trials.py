@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import jsonagg
+from bench import jsonagg, listcost
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
@@ -15,7 +15,6 @@ from bench.stage import Server, Stage, fill, keep_totals, served, settle, stage
 from bench.workloads import WRITING, Cell
 
 ITEMS = 100_000
-JSON_AGG = "json-agg"
 SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
@@ -163,10 +162,17 @@ class Row(NamedTuple):
     ratio: float  # of the CPU of what stands, by rounds
 
 
-def json_agg() -> str:
-    """The one trial that needs no server."""
+# Those that need no server.
+TABLES: dict[str, Callable[[Stage], str]] = {
+    "json-agg": jsonagg.table,
+    "list-cost": listcost.table,
+}
+
+
+def tabled(name: str) -> str:
+    """The table of a trial that needs no server."""
     with _staged() as on:
-        return jsonagg.table(on)
+        return TABLES[name](on)
 
 
 def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:

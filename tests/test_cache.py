@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_faults import eventually
 
+from service.cache import tiers
+from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import SLOTS, Epochs, Facets
 from service.cache.local import GHOST, Local
 from service.cache.tiers import Cache
 from service.errors import Unavailable
+from service.items.structs import ItemQuery
+from service.web import paging
 
 
 def came(response: httpx.Response) -> str:
@@ -292,39 +297,43 @@ def test_what_ends_by_time_is_read_again(database_url: str, tmp_path: Path) -> N
 # The parts.
 
 
+class Source:
+    """Something to load: it counts how often it is, and takes its time."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        self.seconds = seconds
+        self.loads = 0
+
+    async def __call__(self) -> int:
+        self.loads += 1
+        await asyncio.sleep(self.seconds)
+        return self.loads
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 @pytest.mark.anyio
 class TestCache:
     """Without servers: what it does with whoever asks at the same time."""
 
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
-
     async def test_one_reads_for_all_who_ask(self) -> None:
         async with standing() as cache:
-            loads = 0
-
-            async def load() -> int:
-                nonlocal loads
-                loads += 1
-                await asyncio.sleep(0.05)
-                return loads
-
+            load = Source()
             found = await asyncio.gather(*(cache.cached("k", 9, load, int) for _ in range(100)))
-            assert (set(found), loads) == ({1}, 1)
+            assert (set(found), load.loads) == ({1}, 1)
             assert await cache.cached("other", 9, load, int) == 2
 
     async def test_what_fails_fails_for_all_who_wait_and_is_not_kept(self) -> None:
         async with standing() as cache:
-            loads = 0
+            source = Source()
 
             async def load() -> int:
-                nonlocal loads
-                loads += 1
-                await asyncio.sleep(0.01)
-                if loads == 1:
+                if await source() == 1:
                     raise Unavailable("away")
-                return loads
+                return source.loads
 
             asked = (cache.cached("k", 9, load, int) for _ in range(10))
             found = await asyncio.gather(*asked, return_exceptions=True)
@@ -376,28 +385,17 @@ class TestCache:
 
     async def test_one_reads_it_anew_before_it_ends(self) -> None:
         async with standing() as cache:
-            loads = 0
-
-            async def load() -> int:
-                nonlocal loads
-                loads += 1
-                await asyncio.sleep(0.02)
-                return loads
-
+            load = Source()
             assert await cache.cached("k", 0.5, load, int) == 1
             await asyncio.sleep(0.46)
             renewing = asyncio.create_task(cache.cached("k", 0.5, load, int))
             await asyncio.sleep(0)
             assert await cache.cached("k", 0.5, load, int) == 1, "nobody waits for it"
-            assert (await renewing, loads) == (2, 2)
+            assert (await renewing, load.loads) == (2, 2)
 
     async def test_the_turn_to_renew_is_left_to_who_would(self) -> None:
         async with standing() as cache:
-
-            async def load() -> int:
-                return 1
-
-            await cache.cached("k", 300, load, int)
+            await cache.cached("k", 300, Source(), int)
             (found,) = cache.local.entries.values()
             found.renew = 0.0
             for _ in range(2):
@@ -407,11 +405,7 @@ class TestCache:
 
     async def test_nothing_is_kept_longer_than_the_setting(self) -> None:
         async with standing() as cache:
-
-            async def load() -> int:
-                return 1
-
-            await cache.cached("k", 100_000, load, int)
+            await cache.cached("k", 100_000, Source(), int)
             (found,) = cache.local.entries.values()
             assert found.until <= time.monotonic() + cache.ttl
 
@@ -492,6 +486,44 @@ def test_a_scan_leaves_what_is_hot() -> None:
     assert tier.size <= 1_000_000
 
 
+def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there() -> None:
+    def costly(**fields: Any) -> bool:
+        return paging.costly(ItemQuery(**fields), ("q", "min_price", "max_price"))
+
+    assert all(
+        costly(**fields)
+        for fields in ({"q": "a"}, {"max_price": 1}, {"page": 100, "per_page": 100})
+    )
+    assert not any(
+        costly(**fields) for fields in ({}, {"is_active": True}, {"owner_id": 7}, {"page": 999})
+    )
+
+
+@pytest.mark.anyio
+async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 128 may lose its answers at once."""
+    asked: list[datetime] = []
+    monkeypatch.setattr(tiers, "UNSURE_SECONDS", 0.01)
+
+    class Line(Coherence):
+        async def clock(self) -> datetime:
+            return datetime(2026, 1, 1 + len(asked), tzinfo=UTC)
+
+        async def ended(self, since: datetime) -> bool:
+            asked.append(since)
+            return len(asked) % 2 == 0
+
+    async with standing() as cache:
+        cache.coherence = Line("", cache.epochs, cache.local.clear)
+        for _ in range(128):
+            cache.unsure()
+        await asyncio.sleep(0.1)
+        assert [one.day for one in asked] == [1, 1], "looked at until it had ended"
+        cache.unsure()
+        await asyncio.sleep(0.1)
+        assert [one.day for one in asked] == [1, 1, 3, 3]
+
+
 def test_counters_of_other_rows_stand_still() -> None:
     epochs, facets = Epochs(), Facets("items", "owner_id")
     before = [epochs.stamp(facets.row(n)) for n in range(1, 1000)]
@@ -507,6 +539,8 @@ def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
     """In a process of its own, as the kernel counts it."""
     program = """
 import gc
+from service.cache import tiers
+from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.local import Local
 def rss():

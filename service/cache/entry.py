@@ -1,7 +1,6 @@
 """What is cached: a finished answer, or that there is nothing."""
 
 from time import monotonic
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -38,7 +37,6 @@ class Answer(Struct, frozen=True, gc=False):
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Answer).decode
-decode_any: Any = msgspec.msgpack.decode
 
 
 class Entry:

@@ -58,6 +58,8 @@ class Cache:
         self.coherence = Coherence(url, self.epochs, self.local.clear)
         self.flights: dict[Hashable, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._doubt = False
+        self._doubting: asyncio.Task[None] | None = None
         self.shared: Shared | None = None
         if redis_url is not None:
             self.shared = self.coherence.shared = Shared(
@@ -86,11 +88,12 @@ class Cache:
         if self.shared is not None:
             await self.shared.close()
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run it in the background, until we close."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def entry(self, key: Hashable, *, renews: bool = True) -> Entry | None:
         """What stands in this process and holds; None also for whose turn it is to renew it.
@@ -218,8 +221,15 @@ class Cache:
         PostgreSQL goes on with it when its client is gone, and a commit may wait for a disk or a
         standby for any time.
         """
+        self.epochs.move((EVERYTHING,))
+        self._doubt = True
+        if self._doubting is None or self._doubting.done():
+            self._doubting = self.spawn(self._move_until_ended())
 
-        async def again() -> None:
+    async def _move_until_ended(self) -> None:
+        """One for all who are unsure; who comes to be so meanwhile is waited for too."""
+        while self._doubt:
+            self._doubt = False
             since, ended = None, False
             while not ended:
                 await self.moved((EVERYTHING,))
@@ -227,6 +237,3 @@ class Cache:
                 ended = since is not None and await self.coherence.ended(since)
                 await asyncio.sleep(UNSURE_SECONDS)
             await self.moved((EVERYTHING,))
-
-        self.epochs.move((EVERYTHING,))
-        self.spawn(again())

@@ -48,7 +48,7 @@ def list_depends(request: Request) -> Slots:
 
 
 def list_costly(request: Request) -> bool:
-    return paging.costly(request.query(item_query), statements.listing)
+    return paging.costly(request.query(item_query), ("q", "min_price", "max_price"))
 
 
 async def create_item(request: Request) -> Reply:

@@ -29,7 +29,7 @@ def list_depends(request: Request) -> Slots:
 
 
 def list_costly(request: Request) -> bool:
-    return paging.costly(request.query(user_query), statements.listing)
+    return paging.costly(request.query(user_query), ("q", "role"))
 
 
 async def create_user(request: Request) -> Reply:
