@@ -20,7 +20,7 @@ from starlette.types import Message, Scope
 from bench.result import Figure, Run, Table
 from bench.stage import Stage
 from service.app import ROUTES
-from service.db.pool import Database
+from service.db.database import Database
 from service.items import statements
 from service.items.routes import new_item
 from service.items.structs import Item

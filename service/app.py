@@ -15,7 +15,7 @@ import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
 from service.cache.tiers import Cache
-from service.db.pool import Database
+from service.db.database import Database
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors

@@ -8,7 +8,7 @@ import asyncpg
 from msgspec import UNSET, Struct, UnsetType
 
 from service.cache import client as redis
-from service.db.pool import Database
+from service.db.database import Database
 from service.errors import ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.endpoint import Operation
@@ -96,7 +96,7 @@ async def _database(db: Database) -> tuple[Dependency, Dependency]:
     unknown = Dependency("away", "not known while the database is away")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            connection = await asyncpg.connect(db.url, timeout=CHECK_SECONDS)
+            connection = await asyncpg.connect(db.pool.url, timeout=CHECK_SECONDS)
             try:
                 found = await connection.fetchval("SELECT version_num FROM alembic_version")
             finally:

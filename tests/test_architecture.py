@@ -96,7 +96,6 @@ def test_nothing_wraps_a_request_in_a_base_class() -> None:
 def test_files_are_read_without_scrolling_for_long() -> None:
     """A file grows past 300 lines only for a reason that is written down here."""
     reasons = {
-        "db/pool.py": "one class: taking, giving back and replacing share its state",
         "http1/connection.py": "one class: the calls of the parser and of the transport share it",
     }
     for path in PACKAGE.rglob("*.py"):

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
+from service.db.database import Database
 from service.db.lane import SINGLES
-from service.db.pool import Database
 from service.db.statement import Statement
 from service.db.writes import change_values
 from service.errors import Conflict, Problem, TimedOut, Unavailable

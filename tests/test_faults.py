@@ -18,7 +18,7 @@ import pytest
 from conftest import BATCHING, SERVER, STORES, Service, check_answer, query
 
 from service import migrate
-from service.db.pool import Database
+from service.db.database import Database
 from service.db.writes import change_values
 from service.embedded.programs import find_postgres, wheel_postgres, wheel_redis
 from service.embedded.site import Stores

@@ -288,7 +288,7 @@ def test_the_pool_keeps_within_its_bound(
 
     async def run() -> None:
         async with lifespan(None) as state:
-            assert state["db"].size == size
+            assert state["db"].pool.size == size
 
     asyncio.run(run())
 

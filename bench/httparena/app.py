@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from service.cache.epochs import Facets, Slots
 from service.cache.tiers import Cache
-from service.db.pool import Database
+from service.db.database import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
@@ -147,7 +147,7 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
     db = Database(settings.required_database_url, size=size, statements=(by_id, change, page, add))
     await db.open()
     cache = Cache(
-        db.url,
+        db.pool.url,
         settings.shared_redis_url,
         limit=CACHED_BYTES,
         ttl=CACHED_SECONDS,

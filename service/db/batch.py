@@ -6,8 +6,8 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 from sqlalchemy import ARRAY, Table, any_, bindparam, column, func, insert, select
 
+from service.db.database import Database
 from service.db.lane import Lane, Member, halving
-from service.db.pool import Database
 from service.db.statement import Statement, binds, columns
 from service.errors import Problem
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from service.db.pool import Database, timing
+from service.db.database import Database, timing
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
 
 # Statements of one kind at once, when requests wait. Two keep both us and PostgreSQL at work; more

@@ -12,15 +12,13 @@ import math
 import random
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from contextvars import Context, ContextVar
+from contextvars import Context
 from time import perf_counter
 from typing import Any
 
-import asyncpg
-
-from service.db.link import LOST, Link
+from service.db.link import Link
 from service.db.statement import Statement
-from service.errors import OutcomeUnknown, Problem, TimedOut, Unavailable, from_database
+from service.errors import Problem, Unavailable, from_database
 from service.logs import logger
 
 # The longest pause between two tries to reach a database that is away: it is used again within
@@ -30,69 +28,35 @@ BACKOFF_SECONDS = 0.5
 # (stopped, unplugged) is given this much longer before its connection is cut.
 GRACE_SECONDS = 0.5
 
-# Raised before the statement ran, or after it was undone: once more is safe even for a write.
-RETRYABLE = (
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
-# Connections for writes when each statement has its own.
-WRITERS = 100
-UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
 
-
-class Timing:
-    """What one request spent in the database: `statements` run, `seconds` waiting and running."""
-
-    __slots__ = ("seconds", "statements")
-
-    def __init__(self) -> None:
-        self.statements = 0
-        self.seconds = 0.0
-
-
-# Set by the endpoint for the request it serves; statements outside a request are not counted.
-timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
-
-
-class Database:
-    """Runs statements on few connections; hands out Problems, never asyncpg's errors.
+class Pool:
+    """Few connections, opened in the background, cut when their server does not answer.
 
     Args:
         url: as `DATABASE_URL`.
         size: connections held, or None to connect for each use.
-        statements: those to prepare when a connection opens.
+        hot: the statements to prepare when a connection opens.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
-        slow_query: seconds above which a statement is logged.
-        batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        size: int | None = 4,
-        statements: Sequence[Statement[Any]] = (),
-        statement_timeout: float = 2.0,
-        queue_limit: int = 10_000,
-        slow_query: float = 0.2,
-        batching: bool = True,
+        size: int | None,
+        hot: Sequence[Statement[Any]],
+        statement_timeout: float,
+        queue_limit: int,
     ) -> None:
         self.url = url
         self.size = size
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
-        self.slow_query = slow_query
-        self.batching = batching
-        self.lanes: dict[object, Any] = {}
-        self._hot = [statement for statement in statements if statement.prepare]
+        self._hot = hot
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
         self._waiting: deque[asyncio.Future[Link]] = deque()
-        # Writes wait for locks that others hold; one connection stays free for those who read.
-        self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -121,109 +85,16 @@ class Database:
         while self._leaving:  # who was busy may have been given back meanwhile
             await asyncio.gather(*self._leaving)
 
-    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
-        """Run a statement, and return its records.
-
-        Once more is tried where that is safe: on a plan that a migration made stale, after a
-        deadlock, and for a read whose connection was lost.
-
-        Raises:
-            Problem: 409, 422, 503 or 504, see errors.from_database.
-        """
-        started = perf_counter()
-        try:
-            if not statement.writes:
-                return await self._fetch(statement, args)
-            await self._turn()
-            try:
-                return await self._fetch(statement, args)
-            finally:
-                self._writing.release()
-        finally:
-            took = perf_counter() - started
-            spent = timing.get()
-            if spent is not None:
-                spent.statements += 1
-                spent.seconds += took
-            if took > self.slow_query:
-                fields = {"statement": statement.name, "seconds": round(took, 4)}
-                logger.warning("slow query", extra={"fields": fields})
-
-    async def _turn(self) -> None:
-        if not self._writing.locked():
-            await self._writing.acquire()  # at once
-            return
-        try:
-            async with asyncio.timeout(self.statement_timeout):
-                await self._writing.acquire()
-        except TimeoutError:
-            raise Unavailable("other writes take too long: too many rows are locked") from None
-
-    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
-        lost = again = 0
-        while True:
-            link = self._take() or await self._acquire()
-            self._busy.add(link)
-            link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
-            try:
-                prepared = link.prepared.get(statement.sql) or await link.statement(statement)
-                return await prepared.fetch(*args)
-            except RETRYABLE as error:
-                again += 1
-                if again > 1:
-                    raise self._problem(error, statement) from error
-                await link.forget(statement, error)
-            except asyncpg.InternalClientError as error:
-                # The server has said goodbye and asyncpg refuses to speak: nothing was sent.
-                link.connection.terminate()
-                lost += 1
-                if lost > (self.size or 1):
-                    raise Unavailable("the database is away") from error
-            except LOST as error:
-                lost += 1
-                self._give_up(error, statement, link, lost)
-            except asyncio.CancelledError:
-                # Never hand a connection on whose answer is still to come.
-                link.connection.terminate()
-                raise
-            except Exception as error:
-                raise self._problem(error, statement) from error
-            finally:
-                self._release(link)
-
-    def _give_up(self, error: Exception, statement: Statement[Any], link: Link, lost: int) -> None:
-        """Raise, unless the statement is a read that another connection can still answer.
-
-        When the server was restarted every connection held is lost: a read outlives them all.
-        """
-        if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
-            raise self._problem(error, statement) from error
-        if statement.writes:
-            raise OutcomeUnknown(UNKNOWN) from error
-        if perf_counter() >= link.deadline:
-            raise TimedOut("the database does not answer") from error
-        if lost > (self.size or 1):
-            raise Unavailable("the database is away") from error
-
-    def _problem(self, error: BaseException, statement: Statement[Any]) -> Problem:
-        problem = from_database(error)
-        if problem.status == 500 or isinstance(error, asyncpg.DataError):
-            # Bad input must be refused before it comes here, so this is a bug of ours.
-            fields = {"statement": statement.name}
-            logger.error("statement failed", exc_info=error, extra={"fields": fields})
-        return problem
-
-    # Connections: taken, given back, replaced.
-
-    def _take(self) -> Link | None:
+    def take(self) -> Link | None:
+        """A connection, if one is idle."""
         while self._idle:
             link = self._idle.pop()
             if not link.connection.is_closed():
-                return link
+                return self._lend(link)
             self._fill()
         return None
 
-    async def _acquire(self) -> Link:
+    async def acquire(self) -> Link:
         """A connection, waited for as long as a statement may take.
 
         Raises:
@@ -232,7 +103,7 @@ class Database:
         if self._closed:
             raise Unavailable("shutting down")
         if self.size is None:
-            return await self._connect_once()
+            return self._lend(await self._connect_once())
         if self._away and not self._busy:
             raise Unavailable("the database is away")
         if len(self._waiting) >= self.queue_limit:
@@ -246,10 +117,10 @@ class Database:
             Unavailable("no database connection came free in time"),
         )
         try:
-            return await future
+            return self._lend(await future)
         except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._release(future.result())  # cancelled with a connection in hand
+                self.release(future.result())  # cancelled with a connection in hand
             elif future in self._waiting:  # it takes no place in the queue any more
                 self._waiting.remove(future)
             raise
@@ -262,7 +133,13 @@ class Database:
         except Exception as error:
             raise from_database(error) from error
 
-    def _release(self, link: Link) -> None:
+    def _lend(self, link: Link) -> Link:
+        self._busy.add(link)
+        link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+        return link
+
+    def release(self, link: Link) -> None:
+        """Give it back; one that is closed is replaced."""
         link.deadline = math.inf
         if self._closed and link not in self._busy:
             return  # close() sees to it

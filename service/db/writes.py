@@ -31,8 +31,8 @@ from sqlalchemy import (
 )
 
 from service.db.batch import COMMITS, WRITES, unnested
+from service.db.database import Database
 from service.db.lane import Lane, Member, halving
-from service.db.pool import Database
 from service.db.statement import Runner, Statement, binds, columns
 
 Row = TypeVar("Row", bound=Struct)

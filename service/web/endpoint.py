@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.cache.entry import Answer
 from service.cache.epochs import Slots
-from service.db.pool import Timing, timing
+from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope
 
 from service.cache.epochs import Slots
 from service.cache.tiers import Cache
-from service.db.pool import Database
+from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.cursor import Cursors

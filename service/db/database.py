@@ -1,0 +1,183 @@
+"""The database: runs statements, counts and times them, and makes Problems of what goes wrong."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+
+from service.db.link import LOST, Link
+from service.db.pool import Pool
+from service.db.statement import Statement
+from service.errors import OutcomeUnknown, Problem, TimedOut, Unavailable, from_database
+from service.logs import logger
+
+# Raised before the statement ran, or after it was undone: once more is safe even for a write.
+RETRYABLE = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+# Connections for writes when each statement has its own.
+WRITERS = 100
+UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
+
+
+class Timing:
+    """What one request spent in the database: `statements` run, `seconds` waiting and running."""
+
+    __slots__ = ("seconds", "statements")
+
+    def __init__(self) -> None:
+        self.statements = 0
+        self.seconds = 0.0
+
+
+# Set by the endpoint for the request it serves; statements outside a request are not counted.
+timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
+
+
+class Database:
+    """Runs statements on few connections; hands out Problems, never asyncpg's errors.
+
+    Args:
+        url: as `DATABASE_URL`.
+        size: connections held, or None to connect for each use.
+        statements: those to prepare when a connection opens.
+        statement_timeout: seconds a statement may take, and a request may wait for a connection.
+        queue_limit: requests that may wait for a connection; one more is refused at once.
+        slow_query: seconds above which a statement is logged.
+        batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int | None = 4,
+        statements: Sequence[Statement[Any]] = (),
+        statement_timeout: float = 2.0,
+        queue_limit: int = 10_000,
+        slow_query: float = 0.2,
+        batching: bool = True,
+    ) -> None:
+        self.statement_timeout = statement_timeout
+        self.queue_limit = queue_limit
+        self.slow_query = slow_query
+        self.batching = batching
+        self.lanes: dict[object, Any] = {}
+        self.pool = Pool(
+            url,
+            size=size,
+            hot=[statement for statement in statements if statement.prepare],
+            statement_timeout=statement_timeout,
+            queue_limit=queue_limit,
+        )
+        # Writes wait for locks that others hold; one connection stays free for those who read.
+        self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
+
+    async def open(self) -> None:
+        """Start connecting. A database that is away is waited for in the background."""
+        await self.pool.open()
+
+    async def close(self) -> None:
+        """Close every connection: gently, and after 5 s by force."""
+        await self.pool.close()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in the background, for nobody's account, until we close."""
+        self.pool.spawn(work)
+
+    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        """Run a statement, and return its records.
+
+        Once more is tried where that is safe: on a plan that a migration made stale, after a
+        deadlock, and for a read whose connection was lost.
+
+        Raises:
+            Problem: 409, 422, 503 or 504, see errors.from_database.
+        """
+        started = perf_counter()
+        try:
+            if not statement.writes:
+                return await self._fetch(statement, args)
+            await self._turn()
+            try:
+                return await self._fetch(statement, args)
+            finally:
+                self._writing.release()
+        finally:
+            took = perf_counter() - started
+            spent = timing.get()
+            if spent is not None:
+                spent.statements += 1
+                spent.seconds += took
+            if took > self.slow_query:
+                fields = {"statement": statement.name, "seconds": round(took, 4)}
+                logger.warning("slow query", extra={"fields": fields})
+
+    async def _turn(self) -> None:
+        if not self._writing.locked():
+            await self._writing.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(self.statement_timeout):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise Unavailable("other writes take too long: too many rows are locked") from None
+
+    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        pool = self.pool
+        lost = again = 0
+        while True:
+            link = pool.take() or await pool.acquire()
+            try:
+                prepared = link.prepared.get(statement.sql) or await link.statement(statement)
+                return await prepared.fetch(*args)
+            except RETRYABLE as error:
+                again += 1
+                if again > 1:
+                    raise self._problem(error, statement) from error
+                await link.forget(statement, error)
+            except asyncpg.InternalClientError as error:
+                # The server has said goodbye and asyncpg refuses to speak: nothing was sent.
+                link.connection.terminate()
+                lost += 1
+                if lost > (self.pool.size or 1):
+                    raise Unavailable("the database is away") from error
+            except LOST as error:
+                lost += 1
+                self._give_up(error, statement, link, lost)
+            except asyncio.CancelledError:
+                # Never hand a connection on whose answer is still to come.
+                link.connection.terminate()
+                raise
+            except Exception as error:
+                raise self._problem(error, statement) from error
+            finally:
+                pool.release(link)
+
+    def _give_up(self, error: Exception, statement: Statement[Any], link: Link, lost: int) -> None:
+        """Raise, unless the statement is a read that another connection can still answer.
+
+        When the server was restarted every connection held is lost: a read outlives them all.
+        """
+        if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
+            raise self._problem(error, statement) from error
+        if statement.writes:
+            raise OutcomeUnknown(UNKNOWN) from error
+        if perf_counter() >= link.deadline:
+            raise TimedOut("the database does not answer") from error
+        if lost > (self.pool.size or 1):
+            raise Unavailable("the database is away") from error
+
+    def _problem(self, error: BaseException, statement: Statement[Any]) -> Problem:
+        problem = from_database(error)
+        if problem.status == 500 or isinstance(error, asyncpg.DataError):
+            # Bad input must be refused before it comes here, so this is a bug of ours.
+            fields = {"statement": statement.name}
+            logger.error("statement failed", exc_info=error, extra={"fields": fields})
+        return problem
