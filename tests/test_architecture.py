@@ -94,14 +94,11 @@ def test_nothing_wraps_a_request_in_a_base_class() -> None:
 
 
 def test_files_are_read_without_scrolling_for_long() -> None:
-    """A file grows past 300 lines only for a reason that is written down here."""
-    reasons = {
-        "http1/connection.py": "one class: the calls of the parser and of the transport share it",
-    }
+    """What needs more than 300 lines is two rooms."""
     for path in PACKAGE.rglob("*.py"):
         lines = len(path.read_text().splitlines())
         name = str(path.relative_to(PACKAGE))
-        assert lines <= 300 or name in reasons, f"{name} has {lines} lines: is it one room?"
+        assert lines <= 300, f"{name} has {lines} lines: is it one room?"
 
 
 def test_the_same_name_is_not_two_rooms() -> None:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from service.http1.connection import HEAD_LIMIT, Connection
+from service.http1.connection import Connection
+from service.http1.parser import HEAD_LIMIT
 
 seen: list[str] = []
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 for uvicorn: httptools parses, an answer that is whole goes out in one write.
+"""HTTP/1.1 for uvicorn: what is whole goes out in one write.
 
 uvicorn keeps the processes, the signals and the lifespan; this takes the place of its own protocol
 (`http=` of its Config), which costs twice the CPU: a timer, an event and two writes per request,
@@ -7,32 +7,26 @@ parsed is answered with a problem document.
 """
 
 import asyncio
-import re
 from collections import deque
 from typing import Any, cast
 from urllib.parse import unquote
 
-import httptools
 from starlette.types import ASGIApp, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from service.errors import HeadersTooLarge, Malformed, Problem
+from service.errors import Problem
 from service.http1.exchange import Exchange, answer, status_line
+from service.http1.parser import Head, Parser
 from service.web.request import READY, WHOLE_BODY
 
-# Of a request's line and headers together; of a body that nobody has asked for yet.
-HEAD_LIMIT, BODY_AHEAD = 65_536, 65_536
+# Bytes of a body that nobody has asked for yet.
+BODY_AHEAD = 65_536
 # For the client to read its answer, while what it still sends is thrown away.
 LINGER_SECONDS = 1.0
 # Requests that wait on one connection; who sends more at once is answered these, and asks again.
 PIPELINED = 100
-
-# A method by RFC 9110, 5.6.2; and what the parser is given instead of one that it does not know.
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?= )")
-STAND_IN = b"UNLOCK"
-FRAMED = frozenset({b"content-length", b"transfer-encoding"})
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -60,18 +54,11 @@ class Connection(asyncio.Protocol):
         self.app_state = app_state
         self.root_path = config.root_path
         self.keep_alive = config.timeout_keep_alive
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser = Parser(self)
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.newest: Exchange | None = None
         self.queue: deque[tuple[Exchange, Scope]] = deque()
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.expects = False
-        self.method: str | None = None  # one that the parser does not know
-        self.head_size: int | None = None  # None outside of a head
-        self.unasked = 0  # bytes within a body that are not of it: the framing, the trailers
-        self.muted = False
         self.deaf = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
@@ -102,57 +89,8 @@ class Connection(asyncio.Protocol):
         self.queue.clear()
 
     def data_received(self, data: bytes) -> None:
-        if self.deaf:
-            return
-        in_head = self.head_size is not None
-        in_body = self.newest is not None and self.newest.more
-        self.unasked += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserInvalidMethodError:
-            self._take_unknown_method(data, first=not in_head and not in_body)
-        except httptools.HttpParserError:
-            self._refuse(Malformed("this is not HTTP/1.1"))
-        if in_head and self.head_size is not None:
-            self.head_size += len(data)
-        if (self.head_size or 0) > HEAD_LIMIT:
-            self._refuse(HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes"))
-        elif in_body and self.unasked > HEAD_LIMIT:
-            self._refuse(HeadersTooLarge(f"the trailers are longer than {HEAD_LIMIT} bytes"))
-
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Nothing but HTTP/1.1 is spoken here: answered, its body read, and then the end.
-
-        The parser takes an upgrade's body for another protocol, so a new one is told how the body
-        is framed. (Java's client asks for HTTP/2 that way with each of its requests.)
-        """
-        framing = [pair for pair in self.headers if pair[0] in FRAMED]
-        if self.newest is None or not framing:
-            self._hang_up_after()
-            return
-        self.newest.more = True
-        self.newest.keep = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.muted = True
-        head = [b"POST / HTTP/1.1", *(b": ".join(pair) for pair in framing), b"", b""]
-        self.parser.feed_data(b"\r\n".join(head))
-        if rest:
-            self.data_received(rest)
-
-    def _take_unknown_method(self, data: bytes, *, first: bool) -> None:
-        """The parser takes only methods that it knows; which of them are allowed, the app knows.
-
-        Only where a request begins: the rest of a body is not to be taken for one.
-        """
-        found = _METHOD.match(data)
-        if found is None or not first or self.exchange is not None or self.method is not None:
-            self._refuse(Malformed("this is not HTTP/1.1"))
-            return
-        self.method = found[0].decode()
-        self.parser = httptools.HttpRequestParser(self)
-        self.data_received(STAND_IN + data[found.end() :])
+        if not self.deaf:
+            self.parser.feed(data)
 
     def pause_writing(self) -> None:
         if self.blocked is None:
@@ -166,58 +104,28 @@ class Connection(asyncio.Protocol):
 
     # The parser's calls.
 
-    def on_message_begin(self) -> None:
-        if self.muted:
-            return
-        self.url = b""
-        self.headers = []
-        self.expects = False
-        self.head_size = 0
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_size is None:  # a trailer, which nobody asked for; not a header of the request
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expects = True
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if self.muted:
-            self.muted = False
-            return
-        self.head_size = None
-        self.unasked = 0
+    def request(self, head: Head) -> None:
         if len(self.queue) >= PIPELINED:
-            self._hang_up_after()
+            self.hang_up()
         if self.deaf:
             return
-        parser = self.parser
-        url = httptools.parse_url(self.url)
-        raw = url.path or (b"*" if self.url == b"*" else b"/")
-        path = raw.decode("ascii")
-        version = parser.get_http_version()
+        path = head.path.decode("ascii")
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": version,
-            "method": self.method or parser.get_method().decode("ascii"),
+            "http_version": head.version,
+            "method": head.method,
             "scheme": self.scheme,
             "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": raw,
-            "query_string": url.query or b"",
+            "raw_path": head.path,
+            "query_string": head.query,
             "root_path": self.root_path,
-            "headers": self.headers,
+            "headers": head.headers,
             "server": self.local,
             "client": self.client,
             "state": self.app_state.copy(),
         }
-        self.method = None
-        keep = version == "1.1" and parser.should_keep_alive()
-        exchange = Exchange(self, scope["method"], version, keep=keep, expects=self.expects)
+        exchange = Exchange(self, head.method, head.version, keep=head.keep, expects=head.expects)
         self.newest = exchange
         scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
         if self.exchange is None:
@@ -226,20 +134,41 @@ class Connection(asyncio.Protocol):
             self.queue.append((exchange, scope))
             self.pause_reading()
 
-    def on_body(self, body: bytes) -> None:
-        self.unasked = 0
+    def body(self, part: bytes) -> None:
         exchange = self.newest
         if exchange is None or exchange.finished or not exchange.more:
             return
-        exchange.body += body
+        exchange.body += part
         exchange.wake()
         if len(exchange.body) > BODY_AHEAD:
             self.pause_reading()
 
-    def on_message_complete(self) -> None:
-        if self.newest is not None and not self.muted:
+    def end(self) -> None:
+        if self.newest is not None:
             self.newest.more = False
             self.newest.wake()
+
+    def hang_up(self) -> None:
+        """Close once the newest request is answered; whatever else is sent is not read."""
+        self.deaf = True
+        if self.newest is None or self.newest.finished:
+            self.transport.close()
+            return
+        self.newest.keep = False
+        if self.newest.more:  # the rest of its body can't be read
+            self.newest.broken = True
+            self.newest.wake()
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer what can't be parsed, unless an answer is under way; and then the end."""
+        if self.exchange is not None or (self.newest is not None and self.newest.more):
+            self.hang_up()  # an answer can't be interrupted, nor a second one given
+            return
+        self.deaf = True
+        headers, body = answer(problem)
+        lines = [status_line(problem.status), *(b": ".join(pair) for pair in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+        self._linger()
 
     # Ours.
 
@@ -284,28 +213,6 @@ class Connection(asyncio.Protocol):
         task = self.loop.create_task(exchange.run(self.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
-
-    def _hang_up_after(self) -> None:
-        """Close once the newest request is answered; whatever else is sent is not read."""
-        self.deaf = True
-        if self.newest is None or self.newest.finished:
-            self.transport.close()
-            return
-        self.newest.keep = False
-        if self.newest.more:  # the rest of its body can't be read
-            self.newest.broken = True
-            self.newest.wake()
-
-    def _refuse(self, problem: Problem) -> None:
-        self.head_size = None
-        if self.exchange is not None or (self.newest is not None and self.newest.more):
-            self._hang_up_after()  # an answer can't be interrupted, nor a second one given
-            return
-        self.deaf = True
-        headers, body = answer(problem)
-        lines = [status_line(problem.status), *(b": ".join(pair) for pair in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
-        self._linger()
 
     def _linger(self) -> None:
         """Close a little later: now, what still comes would make a reset, and lose the answer."""
