@@ -1,5 +1,7 @@
 """Problems: what may go wrong as exception classes, and SQLSTATE to Problem (RFC 9457)."""
 
+from collections.abc import Sequence
+
 import asyncpg
 import msgspec
 from msgspec import Struct
@@ -11,6 +13,13 @@ class FieldError(Struct, frozen=True):
     """One field that is in the way; `field` is its path in the body or its name in the query."""
 
     field: str
+    message: str
+
+
+class LineError(Struct, frozen=True):
+    """One line of a file that is wrong; lines are counted from 1."""
+
+    line: int
     message: str
 
 
@@ -89,6 +98,19 @@ class Unsupported(Problem):
 
 class Invalid(Problem):
     status, title = 422, "Unprocessable Content"
+
+
+class InvalidLines(Invalid):
+    """A file of which nothing was taken: `lines` are wrong, or the first of those that are."""
+
+    def __init__(self, detail: str, lines: Sequence[LineError]) -> None:
+        super().__init__(detail)
+        self.lines = lines
+
+    def body(self, request_id: str) -> bytes:
+        """The problem document; its errors name lines in the place of fields."""
+        document = msgspec.json.decode(super().body(request_id))
+        return msgspec.json.encode({**document, "errors": self.lines})
 
 
 class HeadersTooLarge(Problem):

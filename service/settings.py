@@ -56,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     statement_timeout_ms: Milliseconds = 2000
     queue_limit: Queue = 10_000
     body_limit: Bytes = 1_048_576
+    import_limit: Bytes = 1_073_741_824
     slow_request_ms: Milliseconds = 1000
     slow_query_ms: Milliseconds = 200
     log: Literal["json", "text", "off"] | None = None

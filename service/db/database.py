@@ -51,6 +51,8 @@ class Database:
         queue_limit: requests that may wait for a connection; one more is refused at once.
         slow_query: seconds above which a statement is logged.
         batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
+
+    `apart` counts the connections beside the pool, see copy.py.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Database:
         self.slow_query = slow_query
         self.batching = batching
         self.lanes: dict[object, Any] = {}
+        self.apart = 0
         self.pool = Pool(
             url,
             size=size,

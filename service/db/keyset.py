@@ -158,7 +158,8 @@ class Listing(Generic[Row]):
         yield self.page("id", ((searched, None),), "estimated")
         yield self.page("id", (), "none")
 
-    def _clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
+    def clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
+        """The conditions of what was chosen."""
         found = ((self.filters[name], value) for name, value in chosen)
         return [
             one.clauses[value] if isinstance(one, Choice) else one.clause for one, value in found
@@ -190,7 +191,7 @@ class Listing(Generic[Row]):
         by = [key] if key is self.table.c.id else [key, self.table.c.id]
         return (
             select(*columns(self.row, self.table), key.label("sort_key"))
-            .where(*self._clauses(chosen))
+            .where(*self.clauses(chosen))
             .order_by(*(column.desc() if descending else column.asc() for column in by))
             .limit(_number("limit"))
         )
@@ -225,7 +226,7 @@ class Listing(Generic[Row]):
         if chosen in self.totals:
             return self.totals[chosen]
         matching: Select[Any] = (
-            select(literal_column("1")).select_from(self.table).where(*self._clauses(chosen))
+            select(literal_column("1")).select_from(self.table).where(*self.clauses(chosen))
         )
         if total == "estimated":
             matching = matching.limit(literal_column(str(ESTIMATE_LIMIT)))

@@ -20,6 +20,30 @@ PREPARED_LIMIT = 200
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
 
 
+async def connect(
+    url: str, *, statement_timeout: float, lock_timeout: float, name: str = "swiftlet"
+) -> asyncpg.Connection:
+    """A connection as all of ours are; timeouts in seconds, 0 for none.
+
+    `name` tells those who look, and the trigger that tells the caches of what others write.
+    """
+    return await asyncpg.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        statement_cache_size=0,
+        server_settings={
+            "application_name": name,
+            "datestyle": "ISO",
+            "default_transaction_isolation": "read committed",
+            "idle_in_transaction_session_timeout": "5000",
+            "jit": "off",
+            "lock_timeout": str(round(lock_timeout * 1000)),
+            "statement_timeout": str(round(statement_timeout * 1000)),
+            "timezone": "UTC",
+        },
+    )
+
+
 class Link:
     """One connection and what is prepared on it; `deadline` is infinite unless a statement runs."""
 
@@ -41,22 +65,11 @@ class Link:
         Raises:
             asyncpg's errors, OSError, TimeoutError: no connection.
         """
-        milliseconds = str(round(statement_timeout * 1000))
-        # Sooner, so that it is told apart: a lock is about one row, and its neighbours may go on.
-        lock_milliseconds = str(round(statement_timeout * 750))
-        connection = await asyncpg.connect(
+        connection = await connect(
             url,
-            timeout=CONNECT_SECONDS,
-            statement_cache_size=0,
-            server_settings={
-                "application_name": "swiftlet",
-                "default_transaction_isolation": "read committed",
-                "idle_in_transaction_session_timeout": "5000",
-                "jit": "off",
-                "lock_timeout": lock_milliseconds,
-                "statement_timeout": milliseconds,
-                "timezone": "UTC",
-            },
+            statement_timeout=statement_timeout,
+            # Sooner, so that it is told apart: a lock is about one row, its neighbours may go on.
+            lock_timeout=statement_timeout * 0.75,
         )
         link = cls(connection)
         try:

@@ -1,14 +1,19 @@
 """The items' handlers, then their route list."""
 
+import asyncio
+from contextlib import aclosing
+
 from msgspec import UNSET, structs
 
-from service.cache.epochs import Slots
+from service.cache.epochs import EVERYTHING, Slots
 from service.db.writes import change_values, fields_set
-from service.errors import Conflict, NotFound, Stale
-from service.items import statements
+from service.errors import Conflict, FieldError, Invalid, NotFound, OutcomeUnknown, Stale
+from service.items import statements, transfer
 from service.items.statements import facets, owner_facets
 from service.items.structs import (
     DeleteQuery,
+    ExportQuery,
+    ImportQuery,
     Item,
     ItemChange,
     ItemQuery,
@@ -18,14 +23,21 @@ from service.items.structs import (
 )
 from service.web import paging, rows
 from service.web.endpoint import Operation
+from service.web.inflate import decoded
+from service.web.lines import reader
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Query, Reply
+from service.web.stream import Chunks
+from service.web.wire import Body, Query, Reply, encode
 
 new_item = Body(NewItem)
 item_change = Body(ItemChange)
 item_query = Query(ItemQuery)
 owned_item_query = Query(OwnedItemQuery)
 delete_query = Query(DeleteQuery)
+export_query = Query(ExportQuery)
+import_query = Query(ImportQuery)
+
+FILES = {"ndjson": b"application/x-ndjson", "csv": b"text/csv; charset=utf-8"}
 
 
 async def list_items(request: Request) -> Reply:
@@ -54,6 +66,34 @@ def list_costly(request: Request) -> bool:
 async def create_item(request: Request) -> Reply:
     new = await request.body(new_item)
     return await rows.add(request, statements.add, facets, structs.astuple(new))
+
+
+async def import_items(request: Request) -> Reply:
+    settings = request.state["settings"]
+    skip = request.query(import_query).on_error == "skip"
+    rows_of = reader(NewItem, request.header(b"content-type"), settings.body_limit)
+    async with aclosing(request.chunks(settings.import_limit)) as body:
+        file = decoded(body, request.header(b"content-encoding"), settings.import_limit)
+        try:
+            done = await transfer.import_(request.db, file, rows_of, skip=skip)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            request.unsure()
+            raise
+    if done.created or done.updated:
+        await request.moved(lambda: (EVERYTHING,))
+    return Reply(encode(done))
+
+
+async def export_items(request: Request) -> Reply:
+    query = request.query(export_query)
+    if query.trailer and query.format == "csv":
+        raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
+    file = b'attachment; filename="items.%b"' % query.format.encode()
+    return Reply(
+        chunks=Chunks(transfer.export(request.db, query)),
+        content_type=FILES[query.format],
+        headers=((b"content-disposition", file), (b"cache-control", b"no-store")),
+    )
 
 
 async def read_item(request: Request) -> Reply:
@@ -157,6 +197,24 @@ routes = [
         gives=Item,
         status=201,
         fails=(*BODY_PROBLEMS, Conflict),
+    ),
+    Operation(
+        "POST",
+        "/items/import",
+        import_items,
+        "Bring in a file of items: whose sku stands is changed, any other is new",
+        query=ImportQuery,
+        files=("application/x-ndjson", "text/csv"),
+        gives=transfer.Imported,
+        fails=BODY_PROBLEMS,
+    ),
+    Operation(
+        "GET",
+        "/items/export",
+        export_items,
+        "Write the items into a file, in one snapshot",
+        query=ExportQuery,
+        files=("application/x-ndjson", "text/csv"),
     ),
     Operation(
         "PUT",

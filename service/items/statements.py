@@ -6,7 +6,9 @@ from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
 from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
+from service.db.copy import Export
 from service.db.keyset import Bound, Choice, Listing, search
+from service.db.stage import Stage
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, NewItem, Owner
@@ -42,6 +44,9 @@ listing = Listing(
     },
     totals=totals,
 )
+
+exported = Export("items.export", listing, Item)
+stage = Stage("items.import", items, NewItem, key="sku")
 
 owners = Coalesce("items.owners", Owner, users)
 owner_exists = Statement(

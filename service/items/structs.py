@@ -123,6 +123,24 @@ class ItemQuery(OwnedItemQuery, frozen=True):
     include: Literal["owner"] | UnsetType = UNSET
 
 
+class ExportQuery(Struct, frozen=True):
+    """The parameters of an export: the filters of the list, and what the file is to be."""
+
+    format: Literal["ndjson", "csv"] = "ndjson"
+    trailer: bool = False
+    is_active: bool | UnsetType = UNSET
+    q: Search | UnsetType = UNSET
+    owner_id: ID | UnsetType = UNSET
+    min_price: Price | UnsetType = UNSET
+    max_price: Price | UnsetType = UNSET
+
+
+class ImportQuery(Struct, frozen=True):
+    """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
+
+    on_error: Literal["abort", "skip"] = "abort"
+
+
 class DeleteQuery(Struct, frozen=True):
     """`permanent=true` removes the row; else it is only set inactive."""
 

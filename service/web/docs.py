@@ -87,9 +87,13 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
     body = operation.get("requestBody")
     example = f"curl -X {method.upper()} http://127.0.0.1:8000{path.replace('{id}', '1')}"
     if body:
-        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        sample = json.dumps(_example(schemas[name]))
-        example += f" \\\n  -H 'Content-Type: application/json' -d '{sample}'"
+        media, content = next(iter(body["content"].items()))
+        example += f" \\\n  -H 'Content-Type: {media}' "
+        if "$ref" in content["schema"]:
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            example += f"-d '{json.dumps(_example(schemas[name]))}'"
+        else:
+            example += "--data-binary @file"
     return (
         f'<details id="{operation["operationId"]}"><summary><b>{method.upper()}</b> '
         f"<code>{escape(path)}</code> {escape(operation['summary'])}</summary><div>"
@@ -102,8 +106,11 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
 
 def _shape(answer: dict[str, Any]) -> str:
     links = []
-    for content in answer.get("content", {}).values():
+    for media, content in answer.get("content", {}).items():
         schema = content["schema"]
+        if schema == {"type": "string"}:
+            links.append(escape(media))
+            continue
         for one in schema.get("anyOf", [schema]):
             name = one["$ref"].rpartition("/")[2]
             links.append(f'<a href="#{escape(name)}">{escape(name)}</a>')

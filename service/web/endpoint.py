@@ -36,7 +36,8 @@ class Operation(NamedTuple):
     """A line of a route table: what makes the route, and what the document tells of it.
 
     A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
-    depend on nothing else, nor on who asks. `costly` tells whether it takes the database so long
+    depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
+    POST takes and a GET gives. `costly` tells whether it takes the database so long
     that the workers share it.
     """
 
@@ -47,6 +48,7 @@ class Operation(NamedTuple):
     query: type[Struct] | None = None
     takes: type[Struct] | None = None
     gives: Any = None
+    files: tuple[str, ...] = ()
     status: int = 200
     fails: tuple[type[Problem], ...] = ()
     depends: Callable[[Request], Slots] | None = None
@@ -82,6 +84,8 @@ class Endpoint:
             if handler is None:
                 raise self._no_handler()
             reply = await handler(request)
+            if reply.chunks is not None and method != "HEAD":
+                await reply.chunks.begin()
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
@@ -103,9 +107,13 @@ class Endpoint:
         ]
         if reply.status not in (204, 304):
             headers.append((b"content-type", reply.content_type))
-            headers.append((b"content-length", b"%d" % len(body)))
+            if reply.chunks is None:
+                headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+        if reply.chunks is not None and method != "HEAD":
+            await reply.chunks.send(send, request.gone())
+        else:
+            await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
         self._log(request, reply, took)
 
     def _no_handler(self) -> Problem:

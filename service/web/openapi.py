@@ -57,11 +57,7 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, 
     in_path = re.findall(r"\{(\w+)\}", operation.path)
     if in_path or operation.query:
         answers["422"] = _problem("Unprocessable Content")
-    success: dict[str, Any] = {"description": operation.summary}
-    if operation.gives is not None:
-        shapes = [schema_of[id(kind)] for kind in _shapes(operation)]
-        success["content"] = _content(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
-    answers[str(operation.status)] = success
+    answers[str(operation.status)] = _success(operation, schema_of)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "integer"}}
         for name in in_path
@@ -83,12 +79,28 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, 
         told["responses"]["204"] = {"description": "Removed"}
     if parameters:
         told["parameters"] = parameters
+    if operation.files and operation.method == "POST":
+        told["requestBody"] = {"required": True, "content": _files(operation)}
     if operation.takes is not None:
         told["requestBody"] = {
             "required": True,
             "content": _content(schema_of[id(operation.takes)]),
         }
     return told
+
+
+def _success(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": operation.summary}
+    if operation.gives is not None:
+        shapes = [schema_of[id(kind)] for kind in _shapes(operation)]
+        success["content"] = _content(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
+    elif operation.files:
+        success["content"] = _files(operation)
+    return success
+
+
+def _files(operation: Operation) -> dict[str, Any]:
+    return {media: {"schema": {"type": "string"}} for media in operation.files}
 
 
 def _kinds(operation: Operation) -> list[Any]:

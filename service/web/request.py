@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 from msgspec import Struct
@@ -29,6 +29,8 @@ WHOLE_BODY = "swiftlet.whole_body"
 READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
+# Where it comes in parts: nor one of which so long nothing comes.
+CHUNK_SECONDS = 30.0
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
@@ -117,6 +119,44 @@ class Request:
         """
         self._check_content_type()
         return body.decode(await self._read())
+
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes]:
+        """The body as it comes, of any length up to `limit` bytes; for what is read in parts.
+
+        Close it (`aclose`) when not all of it is wanted.
+
+        Raises:
+            Problem: 400 it ended early, 408 nothing came for too long, 413.
+        """
+        too_large = TooLarge(f"the body is larger than {limit} bytes")
+        announced = self.header(b"content-length") or b""
+        if announced.isdigit() and int(announced[:19]) > limit:
+            await self._drain(more=self.header(b"expect") is None)
+            raise too_large
+        more = True
+        try:
+            while more:
+                async with asyncio.timeout(CHUNK_SECONDS):
+                    message = await self._receive()
+                more = message.get("more_body", False)
+                if message["type"] == "http.disconnect":
+                    raise Malformed("the body ended early")
+                chunk = message.get("body", b"")
+                limit -= len(chunk)
+                if limit < 0:
+                    raise too_large
+                if chunk:
+                    yield chunk
+        except TimeoutError:
+            more = False
+            raise TooSlow(f"nothing of the body came for {CHUNK_SECONDS:.0f} s") from None
+        finally:
+            await self._drain(more=more)
+
+    async def gone(self) -> None:
+        """Return when the client has left; for an answer that takes a while."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def _check_content_type(self) -> None:
         if not _is_json(self.header(b"content-type") or b""):

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import FieldError, Invalid, Malformed, NotFound
+from service.web.stream import Chunks
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
@@ -40,7 +41,8 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 class Reply(Struct, frozen=True):
     """What a handler answers: `body` as it is sent, `headers` beside those of every answer.
 
-    With `version`, that of the row shown, a GET is answered 304 to who has it already.
+    With `version`, that of the row shown, a GET is answered 304 to who has it already. `chunks`
+    stand in the place of a body that is made while it is sent.
     """
 
     body: bytes = b""
@@ -48,6 +50,7 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
+    chunks: Chunks | None = None
 
 
 class Body(Generic[Value_co]):
@@ -139,23 +142,30 @@ class Query(Generic[Value_co]):
             except ValueError:
                 raise Invalid("the query has too many parameters") from None
             for name, value in pairs:
-                self._check(name, value, values)
+                self._check(name, values)
                 values[name] = value
+        return self.convert(values)
+
+    def convert(self, values: dict[str, str]) -> Value_co:
+        """The Struct, from fields that are text; raises as `decode`."""
+        for name, value in values.items():
+            if "\0" in value:
+                raise Invalid(f"{name} holds a NUL character", FieldError(name, "holds a NUL"))
+            if name in self._whole and not _WHOLE.fullmatch(value):
+                raise Invalid(
+                    f"{name} must be a whole number", FieldError(name, "not a whole number")
+                )
         try:
             return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
         except msgspec.ValidationError as error:
             _refuse(error, self._allowed)
 
-    def _check(self, name: str, value: str, known: dict[str, str]) -> None:
+    def _check(self, name: str, known: dict[str, str]) -> None:
         if name not in self._names:
             allowed = f"is not a parameter; allowed: {', '.join(self._names)}"
             raise Invalid(f"{name[:64]!r} {allowed}", FieldError(name[:64], allowed))
         if name in known:
             raise Invalid(f"{name} is given twice", FieldError(name, "given twice"))
-        if "\0" in value:
-            raise Invalid(f"{name} holds a NUL character", FieldError(name, "holds a NUL"))
-        if name in self._whole and not _WHOLE.fullmatch(value):
-            raise Invalid(f"{name} must be a whole number", FieldError(name, "not a whole number"))
 
 
 def row_id(text: str) -> int:

@@ -1,0 +1,196 @@
+"""COPY, and whatever else takes longer than a request may: on connections beside the pool."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from typing import Any, Literal
+
+import asyncpg
+from msgspec import Struct
+from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
+
+from service.db.database import Database
+from service.db.keyset import Chosen, Listing
+from service.db.link import LOST, connect
+from service.db.statement import Statement, columns
+from service.errors import Unavailable, from_database
+
+# Connections beside the pool, per worker; who wants one more is told to come back.
+APART = 2
+AGAIN_SECONDS = 10
+# For a lock that somebody else holds: there is more to lose than one row's change.
+LOCK_SECONDS = 60
+# A server that gives no sign of life for so long gives none at all.
+PATIENCE_SECONDS = 120
+# Handed on at once.
+CHUNK = 65_536
+
+Format = Literal["ndjson", "csv"]
+# Lines as they are: JSON never holds these characters, so nothing is quoted.
+OPTIONS: dict[Format, dict[str, Any]] = {
+    "ndjson": {"format": "csv", "delimiter": "\x02", "quote": "\x01"},
+    "csv": {"format": "csv", "header": True},
+}
+
+
+class Apart:
+    """A connection beside the pool; statements run on it as on a Database, for as long as it takes.
+
+    What it was doing ends with it: nothing of a transaction that was not committed remains.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+
+    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        """Run a statement, and return its records.
+
+        Raises:
+            Problem: see errors.from_database.
+        """
+        with self.watched():
+            records: list[Any] = await self.connection.fetch(statement.sql, *args)
+        return records
+
+    async def execute(self, sql: str) -> None:
+        """Run what gives no records; raises as `fetch`."""
+        with self.watched():
+            await self.connection.execute(sql)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around each wait for the server: bounded, and what goes wrong is a Problem."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(PATIENCE_SECONDS, self.connection.terminate)
+        try:
+            yield
+        except LOST as error:
+            raise Unavailable("the database is away") from error
+        except asyncpg.PostgresError as error:
+            raise from_database(error) from error
+        finally:
+            timer.cancel()
+
+
+class Export:
+    """The rows of a listing as COPY writes them into files, in the order of their ids.
+
+    Times are RFC 3339 in UTC, as everywhere on our wire.
+
+    Args:
+        name: of its statements.
+        listing: has the filters.
+        row: the Struct that names the columns.
+    """
+
+    def __init__(self, name: str, listing: Listing[Any], row: type[Struct]) -> None:
+        self.name = name
+        self.listing = listing
+        self.row = row
+        self.statement = cache(self._statement)
+
+    def _statement(self, format_: Format, chosen: Chosen) -> Statement[str]:
+        """Arguments: the filters' own."""
+        table = self.listing.table
+        shown = [_shown(column, format_) for column in columns(self.row, table)]
+        rows: Any = select(*shown).where(*self.listing.clauses(chosen)).order_by(table.c.id)
+        if format_ == "ndjson":
+            row = rows.subquery("line")
+            rows = select(func.row_to_json(row.table_valued()).label("line"))
+        parts = [f"format={format_}"]
+        parts += [name if value is None else f"{name}={value}".lower() for name, value in chosen]
+        return Statement(f"{self.name}?{'&'.join(parts)}", str, rows, prepare=False)
+
+
+def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
+    if isinstance(column.type, DateTime):
+        utc = cast(func.timezone(literal_column("'UTC'"), column), Text)
+        text = func.replace(utc, literal_column("' '"), literal_column("'T'"))
+        return text.concat(literal_column("'Z'")).label(column.key)
+    if isinstance(column.type, Boolean) and format_ == "csv":
+        return cast(column, Text).label(column.key)
+    return column
+
+
+@asynccontextmanager
+async def apart(db: Database, name: str = "swiftlet") -> AsyncIterator[Apart]:
+    """A connection beside the pool; see link.connect for its name.
+
+    Raises:
+        Problem: 503, there are too many already, or the database is away.
+    """
+    if db.apart >= APART:
+        raise Unavailable("too many imports and exports are running", retry_after=AGAIN_SECONDS)
+    db.apart += 1
+    try:
+        try:
+            connection = await connect(
+                db.pool.url, statement_timeout=0, lock_timeout=LOCK_SECONDS, name=name
+            )
+        except Exception as error:
+            raise from_database(error) from error
+        try:
+            yield Apart(connection)
+        finally:
+            connection.terminate()
+    finally:
+        db.apart -= 1
+
+
+async def copied(
+    db: Database,
+    statement: Statement[Any],
+    values: Mapping[str, object],
+    name: str,
+    format_: Format,
+) -> AsyncGenerator[bytes]:
+    """The rows of a statement as COPY writes them, in one snapshot, as fast as they are taken.
+
+    Nothing is read ahead of the taker: asyncpg stops reading while a chunk waits, and so does
+    PostgreSQL. Close the generator (`aclose`) to end it early.
+
+    Args:
+        db: where.
+        statement: a SELECT.
+        values: its arguments.
+        name: of the connection, see link.connect.
+        format_: of the file.
+    """
+    args = [values[name] for name in statement.names]
+    async with apart(db, name) as one:
+        chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        taken = asyncio.Event()
+        parts: list[bytes] = []
+
+        async def take(data: bytes) -> None:
+            parts.append(data)
+            if sum(map(len, parts)) >= CHUNK:
+                chunks.put_nowait(b"".join(parts))
+                parts.clear()
+                await taken.wait()
+                taken.clear()
+
+        async def run() -> None:
+            try:
+                query = one.connection.copy_from_query
+                await query(statement.sql, *args, output=take, **OPTIONS[format_])
+                chunks.put_nowait(b"".join(parts))
+            finally:
+                chunks.put_nowait(None)
+
+        copying = asyncio.create_task(run())
+        try:
+            while True:
+                with one.watched():
+                    chunk = await chunks.get()
+                    if chunk is None:
+                        await copying
+                        return
+                taken.set()
+                if chunk:
+                    yield chunk
+        finally:
+            copying.cancel()
+            one.connection.terminate()
+            await asyncio.gather(copying, return_exceptions=True)

@@ -1,0 +1,38 @@
+"""A body that is made while it is sent."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+
+from starlette.types import Send
+
+
+class Chunks:
+    """What a generator makes, as fast as the client takes it; ended when the client leaves.
+
+    Once it has begun, what goes wrong can no longer be told: the connection is cut, and the client
+    sees that the end is missing.
+    """
+
+    def __init__(self, made: AsyncGenerator[bytes]) -> None:
+        self._made = made
+        self._first = b""
+
+    async def begin(self) -> None:
+        """Make the first chunk: what fails up to here is answered like any other problem."""
+        self._first = await anext(self._made, b"")
+
+    async def send(self, send: Send, left: Coroutine[Any, Any, None]) -> None:
+        """Send all of it, as the messages after the start; `left` returns when the client has."""
+        gone = asyncio.create_task(left)
+        try:
+            chunk = self._first
+            async for following in self._made:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = following
+            await send({"type": "http.response.body", "body": chunk})
+        finally:
+            gone.cancel()
+            await self._made.aclose()
