@@ -45,6 +45,7 @@ listing = Listing(
     totals=totals,
 )
 
+count = Statement("items.count", int, listing.totals[()], prepare=False)
 exported = Export("items.export", listing, Item)
 stage = Stage("items.import", items, NewItem, key="sku")
 

@@ -63,7 +63,7 @@ class Lines:
         if newline:
             yield from self._rows(block + newline)
         if len(self._rest) > self.limit:
-            raise TooLarge(f"line {self.line + 1} is longer than {self.limit} bytes")
+            raise _too_long(self.line + 1, self.limit)
 
     def end(self) -> Iterator[Row | LineError]:
         """The row of the last line, where nothing ends it."""
@@ -81,6 +81,8 @@ class Lines:
             self.line += 1
             if self.line == 1:
                 line = line.removeprefix(BOM)  # noqa: PLW2901 - no other line has one
+            if len(line) > self.limit:
+                raise _too_long(self.line, self.limit)
             if not line or line.isspace():
                 continue
             found = self._row(line)
@@ -88,8 +90,6 @@ class Lines:
                 yield found
 
     def _row(self, line: bytes) -> Row | LineError | None:
-        if len(line) > self.limit:
-            raise TooLarge(f"line {self.line} is longer than {self.limit} bytes")
         if self._ended is not None:
             return LineError(self.line, f"line {self._ended} was to be the last")
         try:
@@ -147,7 +147,7 @@ class Table:
         for line in lines:
             yield from self._line(line)
         if self._size + len(self._rest) > self.limit:
-            raise self._too_long()
+            raise _too_long(self.line + 1 - len(self._open), self.limit)
 
     def end(self) -> Iterator[Row | LineError]:
         """The row of the last record, where nothing ends it.
@@ -165,7 +165,7 @@ class Table:
         self.line += 1
         self._size += len(line) + 1
         if self._size > self.limit + 1:
-            raise self._too_long()
+            raise _too_long(self.line - len(self._open), self.limit)
         odd = line.count(b'"') % 2 == 1
         if odd != bool(self._open) and not last:  # opens a quote, or is within one
             self._open.append(line)
@@ -217,10 +217,6 @@ class Table:
                     values[name] = ""
         return self._query.convert(values)
 
-    def _too_long(self) -> TooLarge:
-        first = self.line - len(self._open)
-        return TooLarge(f"the record at line {max(1, first)} is longer than {self.limit} bytes")
-
 
 # The second and third are what others call the first.
 MEDIA: dict[bytes, type[Lines] | type[Table]] = {
@@ -270,6 +266,10 @@ def _trailer(line: bytes) -> Trailer | None:
         return msgspec.json.decode(line, type=Trailer)
     except msgspec.DecodeError:
         return None
+
+
+def _too_long(line: int, limit: int) -> TooLarge:
+    return TooLarge(f"line {line} is longer than {limit} bytes")
 
 
 def _told(problem: Problem) -> str:

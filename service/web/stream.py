@@ -6,12 +6,15 @@ from typing import Any
 
 from starlette.types import Send
 
+from service.errors import Problem
+from service.logs import logger
+
 
 class Chunks:
     """What a generator makes, as fast as the client takes it; ended when the client leaves.
 
-    Once it has begun, what goes wrong can no longer be told: the connection is cut, and the client
-    sees that the end is missing.
+    Once it has begun, what goes wrong can no longer be told: it ends without its last message, so
+    that the server cuts the connection, and the client sees that the end is missing.
     """
 
     def __init__(self, made: AsyncGenerator[bytes]) -> None:
@@ -33,6 +36,8 @@ class Chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = following
             await send({"type": "http.response.body", "body": chunk})
+        except Problem as problem:
+            logger.error("an answer broke off", extra={"fields": {"problem": problem.detail}})
         finally:
             gone.cancel()
             await self._made.aclose()

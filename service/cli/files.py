@@ -1,0 +1,247 @@
+"""Commands that fill and empty the database: samples, and files of items."""
+
+import asyncio
+import gzip
+import os
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from service.cli.group import main, run, settings_of, with_stores
+from service.settings import Settings
+
+# Of a file at once.
+CHUNK = 65_536
+GZIP = b"\x1f\x8b"
+# Lines that are wrong and told of on a terminal.
+SHOWN = 20
+# Not ours: so the trigger tells a service that runs of what is written.
+NAME = "swiftlet-files"
+
+Format = Literal["ndjson", "csv"]
+format_option = click.option(
+    "--format", "format_", type=click.Choice(["ndjson", "csv"]), help="Else as the file is named."
+)
+
+
+@main.command()
+@click.option("--users", type=click.IntRange(0), default=1000, show_default=True)
+@click.option("--items", type=click.IntRange(0), default=10_000, show_default=True)
+def seed(users: int, items: int) -> None:
+    """Fill the database with sample rows; those that are there already stay as they are.
+
+    \b
+    Example:
+      service seed --users 1000 --items 100000
+    """
+    from service import seed as samples
+
+    with _database() as settings, _bars() as bars:
+        tasks = {
+            name: bars.add_task(name, total=total, rate="")
+            for name, total in (("users", users), ("items", items))
+        }
+
+        def progress(table: str, done: int) -> None:
+            _move(bars, tasks[table], done)
+
+        new = run(samples.seed(settings.required_database_url, users, items, progress))
+    click.echo(f"{new.users} users and {new.items} items are new")
+
+
+@main.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@format_option
+@click.option(
+    "--on-error",
+    type=click.Choice(["abort", "skip"]),
+    default="abort",
+    show_default=True,
+    help="With lines that are wrong: write nothing, or leave them out.",
+)
+def import_(file: str, format_: Format | None, on_error: str) -> None:
+    """Bring in a file of items, or standard input (-): NDJSON or CSV, also with gzip.
+
+    An item whose sku stands is changed, any other is new.
+
+    \b
+    Examples:
+      service import items.csv --on-error skip
+      curl https://example.com/items.ndjson | service import -
+    """
+    from service.db.database import Database
+    from service.items.structs import NewItem
+    from service.items.transfer import import_
+    from service.web.lines import Lines, Table
+
+    with click.open_file(file, "rb") as source, _database() as settings, _bars() as bars:
+        size = os.fstat(source.fileno()).st_size or None
+        reading = bars.add_task("reading", total=size, rate="")
+        writing = bars.add_task("writing", total=None, rate="", visible=False)
+        kind = Table if (format_ or _named(file)) == "csv" else Lines
+        reader = kind(NewItem, settings.body_limit)
+
+        def progress(read: int, done: int, total: int) -> None:
+            if total:
+                bars.update(writing, total=total, visible=True)
+                _move(bars, writing, done)
+            else:
+                place = source.tell() if size and source.seekable() else 0
+                bars.update(reading, completed=place, rate=f"{read:,} rows")
+
+        done = run(
+            import_(
+                Database(settings.required_database_url, size=None),
+                _unpacked(source, settings.import_limit),
+                reader,
+                skip=on_error == "skip",
+                progress=progress,
+                name=NAME,
+            )
+        )
+    for error in done.errors[:SHOWN]:
+        click.echo(f"line {error.line}: {error.message}", err=True)
+    click.echo(
+        f"{done.read:,} rows read: {done.created:,} created, {done.updated:,} updated,"
+        f" {done.unchanged:,} unchanged, {done.failed:,} failed"
+    )
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@format_option
+@click.option("--trailer", is_flag=True, help="End NDJSON with a line that proves it is whole.")
+def export(file: str, format_: Format | None, *, trailer: bool) -> None:
+    """Write all items into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
+
+    \b
+    Examples:
+      service export items.csv.gz
+      service export - | head
+    """
+    from service.db.database import Database
+    from service.items import statements
+    from service.items.structs import ExportQuery
+    from service.items.transfer import export
+
+    format_ = format_ or _named(file)
+    if trailer and format_ == "csv":
+        raise click.UsageError("a CSV has no trailer")
+    query = ExportQuery(format=format_, trailer=trailer)
+
+    async def write(url: str, bars: Progress) -> int:
+        db = Database(url, size=None)
+        task = bars.add_task("items", total=await statements.count.only(db), rate="")
+        rows = -1 if format_ == "csv" else -trailer
+        async for chunk in export(db, query, name=NAME):
+            to.write(chunk)
+            rows += chunk.count(b"\n")
+            _move(bars, task, rows)
+        return rows
+
+    with _database() as settings, _bars() as bars, _written(file) as to:
+        rows = run(write(settings.required_database_url, bars))
+    click.echo(f"{rows:,} items written", err=True)
+
+
+@contextmanager
+def _database() -> Iterator[Settings]:
+    """Settings with the address of a database that is migrated, where that is ours to do."""
+    from service import migrate
+
+    with with_stores(settings_of()) as (settings, running):
+        if running is not None and not running.joined:
+            migrate.up(settings.required_database_url)
+        yield settings
+
+
+def _bars() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _move(bars: Progress, task: TaskID, rows: int) -> None:
+    speed = bars.tasks[task].speed
+    rate = f"{rows:,} rows, {speed:,.0f}/s" if speed else f"{rows:,} rows"
+    bars.update(task, completed=rows, rate=rate)
+
+
+def _named(file: str) -> Format:
+    return "csv" if file.removesuffix(".gz").endswith(".csv") else "ndjson"
+
+
+async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
+    """The bytes of a file; a pipe is waited for in a way that Ctrl-C ends."""
+    loop, fd = asyncio.get_running_loop(), source.fileno()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(fd, ready.set)
+    except PermissionError:  # a file on disk: always ready
+        while chunk := source.read(CHUNK):
+            yield chunk
+            await asyncio.sleep(0)
+        return
+    try:
+        while True:
+            await ready.wait()
+            ready.clear()
+            chunk = os.read(fd, CHUNK)
+            if not chunk:
+                return
+            yield chunk
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
+    """As `_chunks`, without gzip where there is one: its first two bytes tell."""
+    from service.web.inflate import inflated
+
+    chunks = _chunks(source)
+    first = await anext(chunks, b"")
+
+    async def all_of_it() -> AsyncGenerator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    async for chunk in inflated(all_of_it(), limit) if first[:2] == GZIP else all_of_it():
+        yield chunk
+
+
+@contextmanager
+def _written(file: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Where to write: the file stands once all of it does, and an older one until then."""
+    if file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = Path(f"{file}.part")
+    try:
+        with ExitStack() as opened:
+            try:
+                to = opened.enter_context(part.open("wb"))
+            except OSError as error:
+                raise click.FileError(file, error.strerror) from None
+            if file.endswith(".gz"):
+                yield opened.enter_context(gzip.open(to, "wb", compresslevel=6))
+            else:
+                yield to
+        part.replace(file)
+    finally:
+        with suppress(OSError):
+            part.unlink()

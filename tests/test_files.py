@@ -1,0 +1,695 @@
+"""Files of items: what goes in and out by the million, and what must not go wrong with it."""
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+import pytest
+from conftest import Query, Service
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+CSV = {"Content-Type": "text/csv"}
+GZIP = {"Content-Encoding": "gzip"}
+COUNTS = ("read", "created", "updated", "unchanged", "failed")
+BOM = b"\xef\xbb\xbf"
+AWAY = "application_name = 'swiftlet' AND query ~ 'COPY|stage|items'"
+
+
+def lines(rows: Iterable[Mapping[str, object]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def give(
+    client: httpx.Client, body: Any, headers: Mapping[str, str] = NDJSON, **query: str
+) -> httpx.Response:
+    return client.post("/items/import", content=body, headers=headers, params=query)
+
+
+def counts(response: httpx.Response) -> tuple[int, ...]:
+    assert response.status_code == 200, response.text
+    told = response.json()
+    return tuple(told[name] for name in COUNTS)
+
+
+def errors(response: httpx.Response) -> list[tuple[int, str]]:
+    return [(one["line"], one["message"]) for one in response.json()["errors"]]
+
+
+def rows(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
+    response = client.get("/items/export", params=query)
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def chunked(body: bytes, size: int, pause: float = 0.0) -> Iterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+        time.sleep(pause)
+
+
+def eventually(test: Callable[[], object], seconds: float = 5) -> None:
+    started = time.monotonic()
+    while not test():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+
+
+# What goes in.
+
+
+def test_a_file_makes_changes_and_leaves_alone(client: httpx.Client) -> None:
+    first: list[dict[str, object]] = [
+        {"sku": f"A{n}", "name": f"Item {n}", "price": n} for n in range(10)
+    ]
+    assert counts(give(client, lines(first))) == (10, 10, 0, 0, 0)
+    second = [*first[:4], {**first[4], "name": "Other"}, {"name": "No sku"}, {"name": "No sku"}]
+    assert counts(give(client, lines(second))) == (7, 2, 1, 4, 0)
+    found = rows(client)
+    assert [row["version"] for row in found] == [1] * 4 + [2] + [1] * 7
+    assert found[4]["name"] == "Other"
+    assert found[4]["updated_at"] is not None
+    assert client.get("/items").json()["total"] == 12
+
+
+def test_each_way_to_send_the_same_file_is_the_same(client: httpx.Client) -> None:
+    body = lines({"sku": f"B{n}", "name": f"Item {n} \u00e9\u20ac"} for n in range(3000))
+    assert counts(give(client, body)) == (3000, 3000, 0, 0, 0)
+    two = gzip.compress(body[:1000]) + gzip.compress(body[1000:])
+    crlf = body.replace(b"\n", b"\r\n")
+    for sent, headers in (
+        (chunked(body, 997), NDJSON),
+        (gzip.compress(body), {**NDJSON, **GZIP}),
+        (chunked(gzip.compress(body), 100), {**NDJSON, **GZIP}),
+        (two, {**NDJSON, **GZIP}),
+        (BOM + body, NDJSON),
+        (crlf, NDJSON),
+        (body.replace(b"\n", b"\n\n \n"), NDJSON),
+        (body.rstrip(), NDJSON),
+        (body, {"Content-Type": "application/jsonl; charset=UTF-8"}),
+    ):
+        assert counts(give(client, sent, headers)) == (3000, 0, 0, 3000, 0)
+
+
+def test_a_line_is_held_to_the_rules_of_a_body(client: httpx.Client) -> None:
+    body = lines([{"name": "  Good  ", "price": 29.99, "unknown": 1}])
+    assert counts(give(client, body)) == (1, 1, 0, 0, 0)
+    assert rows(client)[0]["name"] == "Good"
+    assert rows(client)[0]["price"] == 29.99
+    bad = [
+        (b"{", "not JSON"),
+        (b'{"name": "a\xff"}', "not UTF-8 at byte 11"),
+        (b'{"name": ""}', "name: "),
+        (b'{"price": 1}', "name: required, but missing"),
+        (b'{"name": "a", "price": -1}', "price: "),
+        (b'{"name": "a", "price": 0.00001}', "price: "),
+        (b'{"name": "a", "price": NaN}', "NaN is not a number"),
+        (b'{"name": "a\\u0000"}', "name holds a NUL"),
+        (b'{"name": "a\\ud800"}', "name holds a lone surrogate"),
+        (b"[]", "xpected `object`"),
+        (b"[" * 100_000, "nested too deep"),
+    ]
+    response = give(client, b"\n".join(line for line, _ in bad), on_error="skip")
+    assert counts(response) == (len(bad), 0, 0, 0, len(bad))
+    for number, ((line, said), (_, found)) in enumerate(zip(errors(response), bad, strict=True)):
+        assert line == number + 1
+        assert found in said
+
+
+def test_lines_that_are_wrong_abort_or_are_skipped(client: httpx.Client, sql: Query) -> None:
+    (owner,) = sql("INSERT INTO users (email, username) VALUES ('a@b.c', 'ada') RETURNING id")
+    body = lines(
+        [
+            {"sku": "1", "name": "good", "owner_id": owner[0]},
+            {"sku": "2"},
+            {"sku": "3", "name": "no such owner", "owner_id": 10**9},
+            {"sku": "4", "name": "first"},
+            {"sku": "4", "name": "second"},
+            {"sku": "5", "name": "good"},
+        ]
+    )
+    told = [
+        (2, "name: required, but missing"),
+        (3, "owner_id: 1000000000 names no existing row"),
+        (5, "sku: the same as in line 4"),
+    ]
+    response = give(client, body)
+    assert response.status_code == 422
+    assert errors(response) == told[:1], "what the lines themselves say comes first"
+    response = give(client, body.replace(b'{"sku": "2"}', b'{"name": "now good"}'))
+    assert response.status_code == 422
+    assert errors(response) == told[1:]
+    assert "nothing was written" in response.json()["detail"]
+    assert rows(client) == []
+    response = give(client, body, on_error="skip")
+    assert counts(response) == (6, 3, 0, 0, 3)
+    assert errors(response) == told
+    assert [row["name"] for row in rows(client)] == ["good", "first", "good"]
+    assert client.get("/items").json()["total"] == 3
+
+
+def test_of_many_errors_the_first_hundred_are_told(client: httpx.Client) -> None:
+    body = lines([{"name": "good"}, *({"price": n} for n in range(5000))])
+    response = give(client, body, on_error="skip")
+    assert counts(response) == (5001, 1, 0, 0, 5000)
+    assert [line for line, _ in errors(response)] == list(range(2, 102))
+    response = give(client, body)
+    assert response.status_code == 422
+    assert len(errors(response)) == 100
+    twice = lines([{"sku": "same", "name": "x"}] * 300)
+    assert counts(give(client, twice, on_error="skip")) == (300, 1, 0, 0, 299)
+
+
+# CSV.
+
+
+def test_a_csv_has_its_header_and_its_nulls(client: httpx.Client) -> None:
+    body = (
+        "description,NOTHING,name ,price,is_active,sku\r\n"
+        '"with ""quotes"", a comma\nand a line",x,First,1.50,false,S1\r\n'
+        ',,"Second",,,\r\n'
+        '"",,Third,,t,S3\r\n'
+        '"","","Fourth","","",""\r\n'
+        "\r\n"
+        "a \U0001f426,,Fifth,2,FALSE,S5"
+    ).encode()
+    for sent in (body, BOM + body):
+        client.request("GET", "/items")
+        response = give(client, chunked(sent, 7), CSV, on_error="skip")
+        assert errors(response) == []
+    found = [
+        (row["name"], row["description"], row["price"], row["is_active"], row["sku"])
+        for row in rows(client)
+    ]
+    assert found[:5] == [
+        ("First", 'with "quotes", a comma\nand a line', 1.5, False, "S1"),
+        ("Second", None, None, True, None),
+        ("Third", "", None, True, "S3"),
+        ("Fourth", "", None, True, None),
+        ("Fifth", "a \U0001f426", 2, False, "S5"),
+    ]
+    assert len(found) == 7, "those without sku came twice"
+
+
+def test_what_is_wrong_with_a_csv_is_said_of_its_line(client: httpx.Client) -> None:
+    body = (
+        b"name,price,owner_id\n"
+        b"good,1,\n"
+        b"too,many,fields,here\n"
+        b"few\n"
+        b"a,one,\n"
+        b"\xff,1,\n"
+        b'"a\nb",-1,\n'
+        b'"a"b,1,\n'
+        b"a,1,1.5\n"
+        b",1,\n"
+        b'"open,1,\n'
+        b"a,1,"
+    )
+    response = give(client, body, CSV, on_error="skip")
+    assert counts(response) == (10, 1, 0, 0, 9)
+    told = dict(errors(response))
+    assert told[3] == "has 4 fields, the header names 3"
+    assert told[4] == "has 1 fields, the header names 3"
+    assert told[5].startswith("price: ")
+    assert told[6] == "not UTF-8 at byte 0"
+    assert told[7].startswith("price: "), "the line on which the record begins"
+    assert told[9].startswith("not CSV: ")
+    assert "whole number" in told[10]
+    assert told[11] == "name: required, but missing"
+    assert told[12].startswith("not CSV: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    (
+        (b"", "empty"),
+        (b"\n\n", "empty"),
+        (BOM, "empty"),
+        (b"price,sku\n1,a\n", "no column name"),
+        (b"name,sku,name\n", "twice: name"),
+        (b"name," + b",".join(b"c%d" % n for n in range(100)), "more than 100 columns"),
+        (b'name,"sku\n', "not CSV"),
+        (b"name,\xff\n", "not UTF-8"),
+    ),
+)
+def test_a_header_that_is_wrong_is_422(client: httpx.Client, body: bytes, said: str) -> None:
+    response = give(client, body, CSV, on_error="skip")
+    assert response.status_code == 422
+    assert said in response.json()["detail"]
+
+
+def test_a_file_without_rows_does_nothing(client: httpx.Client) -> None:
+    for body, headers in ((b"", NDJSON), (b"\n \n", NDJSON), (b"name,price\n", CSV)):
+        assert counts(give(client, body, headers)) == (0, 0, 0, 0, 0)
+
+
+# Limits, and bodies that mean no good.
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "said"),
+    (
+        ({}, b"{}", 415, "application/x-ndjson"),
+        ({"Content-Type": "application/json"}, b"{}", 415, "application/x-ndjson"),
+        ({"Content-Type": "text/csv; charset=latin-1"}, b"name\n", 415, "UTF-8"),
+        ({**NDJSON, "Content-Encoding": "br"}, b"{}", 415, "gzip"),
+        ({**NDJSON, **GZIP}, b"{}", 400, "not gzip"),
+        ({**NDJSON, **GZIP}, b"", 400, "ended early"),
+        ({**NDJSON, **GZIP}, gzip.compress(b'{"name": "a"}')[:-3], 400, "ended early"),
+        ({**NDJSON, **GZIP}, gzip.compress(b'{"name": "a"}') + b"x", 400, "ended early"),
+        ({**NDJSON, **GZIP}, gzip.compress(b"\0" * 50_000_000), 413, "line 1 is longer"),
+        ({**NDJSON, **GZIP}, gzip.compress(b"\n" * 50_000_000), 413, "200 times"),
+        (NDJSON, b'{"name": "a"}\n' + b" " * 1_100_000, 413, "line 2 is longer than 1048576"),
+        (NDJSON, b" " * 1_100_000 + b"\n", 413, "line 1 is longer"),
+        (CSV, b"name\n" + b"x" * 1_100_000, 413, "line 2 is longer than 1048576"),
+        (CSV, b'name\na\n"' + b"x\n" * 600_000, 413, "line 3 is longer than 1048576"),
+    ),
+    ids=lambda value: str(value)[:30],
+)
+def test_what_no_file_may_be_is_refused(
+    client: httpx.Client, headers: dict[str, str], body: bytes, status: int, said: str
+) -> None:
+    response = give(client, body, headers, on_error="skip")
+    assert response.status_code == status
+    assert said in response.json()["detail"]
+    assert rows(client) == []
+
+
+def test_a_query_that_is_wrong_is_422(client: httpx.Client) -> None:
+    assert give(client, b"", on_error="ignore").status_code == 422
+    assert give(client, b"", mode="skip").status_code == 422
+    for query in ({"format": "xml"}, {"page": "1"}, {"format": "csv", "trailer": "true"}):
+        assert client.get("/items/export", params=query).status_code == 422
+    assert client.get("/items/import").status_code == 405
+    assert client.post("/items/export").headers["allow"] == "GET, HEAD"
+
+
+@pytest.fixture
+def small(
+    database_url: str, tmp_path: Path, client: httpx.Client
+) -> Iterator[tuple[Service, httpx.Client]]:
+    """A service of its own with little room; the tables are empty."""
+    service = Service(
+        tmp_path / "log",
+        DATABASE_URL=database_url,
+        REDIS_URL="off",
+        SERVICE_IMPORT_LIMIT="100000",
+        SERVICE_CACHE="local",
+    )
+    try:
+        service.wait_until_ready()
+        with httpx.Client(base_url=service.url, timeout=30) as one:
+            yield service, one
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def test_a_file_is_no_longer_than_allowed(small: tuple[Service, httpx.Client]) -> None:
+    _, client = small
+    body = lines({"name": "x" * 30} for _ in range(4000))
+    for sent, headers in (
+        (body, NDJSON),
+        (chunked(body, 10_000), NDJSON),
+        (gzip.compress(body), {**NDJSON, **GZIP}),
+    ):
+        response = give(client, sent, headers)
+        assert response.status_code == 413
+        assert "larger than 100000 bytes" in response.json()["detail"]
+    assert counts(give(client, body[:99_000].rpartition(b"\n")[0]))[1] > 2000
+
+
+# What comes out.
+
+
+def fill(client: httpx.Client, sql: Query) -> list[dict[str, Any]]:
+    (owner,) = sql("INSERT INTO users (email, username) VALUES ('a@b.c', 'ada') RETURNING id")
+    made = [
+        {"sku": "E1", "name": "plain", "price": 29.99, "owner_id": owner[0]},
+        {"sku": "E2", "name": 'quo"te, comma', "description": "lines\nand\r\n\ttabs \\ \\N"},
+        {"sku": "E3", "name": "\u00e9\u20ac\U0001f426", "description": "", "is_active": False},
+        {"sku": "E4", "name": "edge", "price": 9999999999.9999},
+        {"sku": "E5", "name": "small", "price": 0.0001},
+    ]
+    assert counts(give(client, lines(made)))[1] == 5
+    client.patch("/items/1", json={"description": "changed"})
+    sql("UPDATE items SET created_at = '2026-01-02 03:04:05' WHERE sku = 'E2'")
+    return made
+
+
+def test_an_export_shows_what_the_list_shows(client: httpx.Client, sql: Query) -> None:
+    fill(client, sql)
+    for query in (
+        {},
+        {"is_active": "false"},
+        {"q": "QUO"},
+        {"q": "%_$1'\\"},
+        {"owner_id": "1"},
+        {"min_price": "1", "max_price": "30.5"},
+    ):
+        listed = client.get("/items", params={"per_page": 100, **query}).json()["items"]
+        response = client.get("/items/export", params=query)
+        assert response.headers["content-type"] == "application/x-ndjson"
+        assert response.headers["content-disposition"] == 'attachment; filename="items.ndjson"'
+        found = [json.loads(line) for line in response.text.splitlines()]
+        for row in (*found, *listed):
+            for name in ("created_at", "updated_at"):
+                if row[name] is not None:
+                    assert row[name].endswith("Z")
+                    row[name] = row[name].rstrip("Z0").rstrip(".")
+        assert found == listed
+        assert all(list(row) == list(listed[0]) for row in found)
+
+
+def test_a_csv_is_read_by_others(client: httpx.Client, sql: Query) -> None:
+    made = fill(client, sql)
+    response = client.get("/items/export", params={"format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"] == 'attachment; filename="items.csv"'
+    found = list(csv.DictReader(io.StringIO(response.text, newline="")))
+    assert list(found[0]) == list(client.get("/items/1").json())
+    assert [row["name"] for row in found] == [row["name"] for row in made]
+    assert [row["price"] for row in found] == ["29.99", "", "", "9999999999.9999", "0.0001"]
+    assert [row["is_active"] for row in found] == ["true", "true", "false", "true", "true"]
+    assert found[1]["created_at"] == "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.parametrize("form", ("ndjson", "csv"))
+def test_an_export_that_comes_back_gives_the_same_rows(
+    client: httpx.Client, sql: Query, form: str
+) -> None:
+    fill(client, sql)
+    file = client.get("/items/export", params={"format": form}).content
+    headers = CSV if form == "csv" else NDJSON
+    assert counts(give(client, file, headers)) == (5, 0, 0, 5, 0)
+    before = rows(client)
+    sql("TRUNCATE items RESTART IDENTITY")
+    assert counts(give(client, file, headers)) == (5, 5, 0, 0, 0)
+    for old, new in zip(before, rows(client), strict=True):
+        for name in ("version", "created_at", "updated_at"):
+            del old[name], new[name]
+        assert old == new
+
+
+def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Query) -> None:
+    fill(client, sql)
+    file = client.get("/items/export", params={"trailer": "true"}).content
+    *body, last = file.splitlines(keepends=True)
+    told = json.loads(last)
+    assert told == {"count": 5, "checksum": hashlib.sha256(b"".join(body)).hexdigest()}
+    assert counts(give(client, chunked(file, 100))) == (5, 0, 0, 5, 0)
+    for broken in (
+        file.replace(b"small", b"other"),
+        b"".join((*body[1:], last)),
+        file + b'{"name": "more"}\n',
+    ):
+        response = give(client, broken)
+        assert response.status_code == 422
+        assert errors(response)[0][0] in (5, 6, 7)
+    assert client.get("/items/export?trailer=true&owner_id=99").json()["count"] == 0
+
+
+def test_an_empty_export_and_a_head_are_answered(client: httpx.Client) -> None:
+    assert client.get("/items/export").content == b""
+    assert client.get("/items/export?format=csv").text.startswith("id,sku,name,")
+    response = client.head("/items/export?format=csv")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+
+
+# Under fire.
+
+
+def busy(sql: Query) -> int:
+    """Connections beside the pool."""
+    found = sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'swiftlet'"
+        " AND datname = current_database() AND query ~ 'items_stage|COPY'"
+    )
+    return int(found[0][0])
+
+
+class ByHand:
+    """A connection that a test speaks on by itself."""
+
+    socket: socket.socket
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+class Upload(ByHand):
+    """An import whose body is sent by hand."""
+
+    def __init__(self, service: Service, body: bytes = b"", query: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", service.port), timeout=30)
+        self.socket.sendall(
+            b"POST /items/import%b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/x-ndjson\r\nConnection: close\r\n\r\n" % query.encode()
+        )
+        if body:
+            self.send(body)
+
+    def send(self, part: bytes) -> None:
+        self.socket.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+
+    def end(self) -> tuple[int, bytes]:
+        self.socket.sendall(b"0\r\n\r\n")
+        return self.answer()
+
+    def answer(self) -> tuple[int, bytes]:
+        received = b""
+        while part := self.socket.recv(65536):
+            received += part
+        head, _, body = received.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body
+
+
+def test_who_sends_slowly_holds_no_transaction(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
+    body = lines({"sku": f"C{n}", "name": "slow"} for n in range(5000))
+    with Upload(service, body) as upload:
+        eventually(lambda: busy(sql) == 1)
+        time.sleep(0.3)
+        found = sql(
+            "SELECT state, xact_start FROM pg_stat_activity WHERE query ~ 'items_stage'"
+            " AND application_name = 'swiftlet' AND datname = current_database()"
+        )
+        assert [tuple(row) for row in found] == [("idle", None)]
+        assert client.post("/items", json={"sku": "C1", "name": "meanwhile"}).status_code == 201
+        assert [row["name"] for row in rows(client)] == ["meanwhile"]
+        status, answer = upload.end()
+    assert status == 200, answer
+    assert b'"created":4999,"updated":1' in answer
+    eventually(lambda: busy(sql) == 0)
+
+
+@pytest.mark.parametrize("query", ("", "?on_error=skip"))
+def test_who_leaves_midway_leaves_nothing(
+    client: httpx.Client, service: Service, sql: Query, query: str
+) -> None:
+    with Upload(service, lines({"name": "left"} for _ in range(5000)), query):
+        eventually(lambda: busy(sql) == 1)
+    eventually(lambda: busy(sql) == 0)
+    assert rows(client) == []
+    assert client.get("/items").json()["total"] == 0
+
+
+def test_only_so_many_run_at_once(client: httpx.Client, service: Service, sql: Query) -> None:
+    body = b'{"name": "waits"}\n'
+    with Upload(service, body) as one, Upload(service, body) as other:
+        eventually(lambda: busy(sql) == 2)
+        for response in (give(client, b""), client.get("/items/export")):
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "10"
+        assert client.get("/items").status_code == 200
+        assert [one.end()[0], other.end()[0]] == [200, 200]
+    eventually(lambda: busy(sql) == 0)
+    assert counts(give(client, b"")) == (0, 0, 0, 0, 0)
+
+
+def test_what_the_caches_hold_is_old_after_an_import(
+    small: tuple[Service, httpx.Client], sql: Query
+) -> None:
+    _, client = small
+    assert counts(give(client, lines([{"sku": "D", "name": "old"}])))[1] == 1
+    for _ in range(2):
+        assert client.get("/items/1").json()["name"] == "old"
+        assert client.get("/items").json()["items"][0]["name"] == "old"
+    assert client.get("/items/1").headers["x-cache"] == "HIT"
+    assert counts(give(client, lines([{"sku": "D", "name": "new"}])))[2] == 1
+    assert client.get("/items/1").json()["name"] == "new"
+    assert client.get("/items").json()["items"][0]["name"] == "new"
+
+
+def test_imports_of_the_same_rows_take_turns(client: httpx.Client, service: Service) -> None:
+    made = [{"sku": f"F{n}", "name": "first"} for n in range(20_000)]
+    give(client, lines(made[:10_000]))
+    found: list[tuple[int, ...]] = []
+
+    def run(seed: int) -> None:
+        mine = [{**row, "name": f"by {seed}"} for row in made]
+        random.Random(seed).shuffle(mine)
+        with httpx.Client(base_url=service.url, timeout=60) as one:
+            found.append(counts(give(one, lines(mine))))
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        assert client.patch("/items/1", json={"price": 1}).status_code in (200, 504)
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [(20_000, 0, 20_000, 0, 0), (20_000, 10_000, 10_000, 0, 0)]
+    assert len({row["name"] for row in rows(client)}) == 1
+
+
+def test_a_killed_backend_is_told_and_leaves_nothing(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
+    with Upload(service, lines({"name": "lost"} for _ in range(5000))) as upload:
+        eventually(lambda: busy(sql) == 1)
+        sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'items_stage'"
+            " AND application_name = 'swiftlet' AND datname = current_database()"
+        )
+        status, answer = upload.end()
+    assert status == 503, answer
+    assert b"the database is away" in answer
+    assert rows(client) == []
+
+
+def many(sql: Query, count: int) -> None:
+    sql(
+        "INSERT INTO items (name, description)"
+        " SELECT 'many', repeat(md5(n::text), 10) FROM generate_series(1, $1) AS n",
+        count,
+    )
+
+
+class Download(ByHand):
+    """An export that is read by hand, with little room in between."""
+
+    def __init__(self, service: Service, query: str = "") -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.settimeout(30)
+        self.socket.connect(("127.0.0.1", service.port))
+        self.socket.sendall(b"GET /items/export%b HTTP/1.1\r\nHost: a\r\n\r\n" % query.encode())
+
+    def read(self, size: int) -> bytes:
+        return self.socket.recv(size)
+
+
+def rss(service: Service) -> int:
+    main = psutil.Process(service.process.pid)
+    return sum(one.memory_info().rss for one in (main, *main.children()))
+
+
+def test_who_reads_slowly_fills_no_memory_and_sees_one_snapshot(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
+    many(sql, 100_000)  # 45 MB
+    client.get("/items/export")
+    before = rss(service)
+    with Download(service) as download:
+        got = bytearray(download.read(1))
+        eventually(lambda: busy(sql) == 1)
+        sql("UPDATE items SET name = 'changed' WHERE id % 2 = 0")
+        sql("DELETE FROM items WHERE id % 3 = 0")
+        for _ in range(20):
+            got += download.read(1)
+            time.sleep(0.1)
+        assert rss(service) - before < 8_000_000
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            got += download.read(1_000_000)
+    assert got.count(b'"name":"many"') == 100_000
+    eventually(lambda: busy(sql) == 0)
+
+
+def test_who_leaves_an_export_frees_its_connection(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
+    many(sql, 100_000)
+    for _ in range(3):
+        with Download(service) as one, Download(service) as other:
+            assert one.read(100)
+            assert other.read(100)
+        eventually(lambda: busy(sql) == 0)
+    assert len(client.get("/items/export").content) > 40_000_000
+
+
+def test_an_export_that_breaks_off_does_not_look_whole(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
+    many(sql, 100_000)
+    with Download(service) as download:
+        got = bytearray(download.read(100))
+        eventually(lambda: busy(sql) == 1)
+        sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'COPY'"
+            " AND application_name = 'swiftlet' AND datname = current_database()"
+        )
+        with contextlib.suppress(ConnectionError):
+            while part := download.read(1_000_000):
+                got += part
+    assert not got.endswith(b"\r\n0\r\n\r\n")
+    assert got.count(b"\n") < 100_000
+
+
+def test_an_import_needs_no_more_memory_for_more_rows(
+    client: httpx.Client, service: Service
+) -> None:
+    body = lines({"name": "x" * 100} for _ in range(2000))
+    give(client, body)
+    before = rss(service)
+    top = before
+
+    def parts() -> Iterator[bytes]:
+        nonlocal top
+        for _ in range(50):
+            yield body
+            top = max(top, rss(service))
+
+    assert counts(give(client, parts()))[0] == 100_000
+    assert max(top, rss(service)) - before < 16_000_000
+
+
+def test_others_are_served_meanwhile(client: httpx.Client, service: Service) -> None:
+    client.post("/items", json={"name": "read"})
+    stop = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=service.url, timeout=60) as one:
+            while not stop.is_set():
+                give(one, lines({"name": "x"} for _ in range(20_000)))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        took = []
+        for _ in range(100):
+            started = time.monotonic()
+            assert client.get("/items/1").status_code == 200
+            took.append(time.monotonic() - started)
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        thread.join()
+    assert sorted(took)[50] < 0.25, "nobody waits for a file to end"
