@@ -9,6 +9,7 @@ from typing import (
     Generic,
     Literal,
     NoReturn,
+    Protocol,
     TypeVar,
     get_args,
     get_origin,
@@ -37,10 +38,18 @@ _UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class Reply(Struct, frozen=True):
-    """What a handler answers: `body` as it is sent, `headers` beside those of every answer.
+class Kept(Protocol):
+    """Where the compressed bodies of an answer are kept, by their encoding; a dict will do."""
 
-    With `version`, that of the row shown, a GET is answered 304 to who has it already.
+    def get(self, encoding: bytes, /) -> bytes | None: ...
+    def __setitem__(self, encoding: bytes, body: bytes, /) -> None: ...
+
+
+class Reply(Struct, frozen=True):
+    """What a handler answers: `body` as it is, `headers` beside those of every answer.
+
+    With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
+    a 304 is what is not sent. An answer that is given more than once has a place in `kept`.
     """
 
     body: bytes = b""
@@ -48,6 +57,7 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
+    kept: Kept | None = None
 
 
 class Body(Generic[Value_co]):
