@@ -246,7 +246,7 @@ def test_who_has_a_form_of_it_is_told_so(client: httpx.Client, ask: Plainly, fre
     assert (small.status, small.headers["etag"], "vary" in small.headers) == (304, '"1"', False)
 
 
-def test_a_megabyte_holds_nobody_up(client: httpx.Client, ask: Plainly) -> None:
+def test_a_megabyte_comes_in_each_encoding(client: httpx.Client, ask: Plainly) -> None:
     where = lamp(client, TEXT * 55_000)
     for accepts in ("gzip", "zstd"):
         for control in ({"Cache_Control": "no-cache"}, {}, {}):
@@ -420,6 +420,27 @@ def test_a_problem_of_1000_bytes_is_compressed(monkeypatch: pytest.MonkeyPatch) 
     problem = Reply(b"x" * 1000, 422, content_type=b"application/problem+json")
     headers, sent = Served(monkeypatch, replying(problem)).ask(b"zstd")
     assert (headers[b"content-encoding"], zstd.decompress(sent)) == (b"zstd", problem.body)
+
+
+def test_a_long_body_holds_nobody_up() -> None:
+    body = "".join(f"{number * number % 9973:x}" for number in range(4_000_000)).encode()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    async def run() -> bytes:
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        found, _ = await compress.sent(Reply(body), [(b"accept-encoding", b"gzip")])
+        ticking.cancel()
+        return found
+
+    assert gzip.decompress(asyncio.run(run())) == body
+    assert ticks >= 5
 
 
 def test_what_is_always_the_same_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
