@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import jsonagg, listcost
+from bench import compresscost, jsonagg, listcost
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
@@ -166,6 +166,7 @@ class Row(NamedTuple):
 TABLES: dict[str, Callable[[Stage], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
+    "compress": compresscost.table,
 }
 
 

@@ -28,7 +28,8 @@ RANKS: tuple[frozenset[str], ...] = (
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
-SQLALCHEMY = {"tables", "db.statement", "db.batch", "db.keyset", "db.writes", "migrate"}
+SQLALCHEMY = {"tables", "db.statement", "migrate"}
+SQLALCHEMY |= {f"db.{room}" for room in ("batch", "copy", "keyset", "stage", "writes")}
 SLICES = {"items", "users"}
 
 

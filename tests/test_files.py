@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from conftest import Query, Service
 
@@ -74,7 +74,12 @@ def test_a_file_makes_changes_and_leaves_alone(client: httpx.Client) -> None:
         {"sku": f"A{n}", "name": f"Item {n}", "price": n} for n in range(10)
     ]
     assert counts(give(client, lines(first))) == (10, 10, 0, 0, 0)
-    second = [*first[:4], {**first[4], "name": "Other"}, {"name": "No sku"}, {"name": "No sku"}]
+    second: list[dict[str, object]] = [
+        *first[:4],
+        {**first[4], "name": "Other"},
+        {"name": "No sku"},
+        {"name": "No sku"},
+    ]
     assert counts(give(client, lines(second))) == (7, 2, 1, 4, 0)
     found = rows(client)
     assert [row["version"] for row in found] == [1] * 4 + [2] + [1] * 7
@@ -419,6 +424,26 @@ def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Qu
         assert response.status_code == 422
         assert errors(response)[0][0] in (5, 6, 7)
     assert client.get("/items/export?trailer=true&owner_id=99").json()["count"] == 0
+
+
+@pytest.mark.parametrize(("encoding", "magic"), (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5")))
+def test_an_export_goes_in_the_encoding_that_is_asked_for(
+    client: httpx.Client, service: Service, sql: Query, encoding: str, magic: bytes
+) -> None:
+    sql("INSERT INTO items (name) SELECT 'item ' || n FROM generate_series(1, 20000) AS n")
+    plain = client.get("/items/export", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["vary"] == "accept-encoding"
+    url = f"{service.url}/items/export"
+    with httpx.stream("GET", url, headers={"Accept-Encoding": encoding}) as response:
+        assert response.headers["content-encoding"] == encoding
+        assert response.headers["vary"] == "accept-encoding"
+        raw = b"".join(response.iter_raw())
+    assert raw.startswith(magic)
+    assert len(raw) * 5 < len(plain.content)
+    if encoding == "gzip":
+        assert gzip.decompress(raw) == plain.content
+        assert counts(give(client, raw, {**NDJSON, **GZIP}))[1] == 20_000
 
 
 def test_an_empty_export_and_a_head_are_answered(client: httpx.Client) -> None:

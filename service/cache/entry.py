@@ -39,21 +39,35 @@ encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Answer).decode
 
 
+class Variant:
+    """An answer's body in an encoding; `lines` as those of an entry."""
+
+    __slots__ = ("body", "lines")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.lines: bytes | None = None
+
+
 class Entry:
     """An answer in the in-process tier, and what it depends on.
 
     `until` is when it ends, by time.monotonic(); `renew` from when on somebody may read it anew
     before it does; `uses` and `main` are for the eviction; `lines` are the headers as they are
-    sent, once they have been.
+    sent, once they have been; `variants` the compressed bodies by encoding, where there are some.
     """
 
-    __slots__ = ("answer", "lines", "main", "renew", "size", "slots", "stamp", "until", "uses")
+    __slots__ = (
+        *("answer", "lines", "main", "renew", "size", "slots", "stamp", "until", "uses"),
+        "variants",
+    )
 
     def __init__(
         self, answer: Answer, slots: Slots, stamp: int, seconds: float, key_size: int = 0
     ) -> None:
         self.answer = answer
         self.lines: bytes | None = None
+        self.variants: dict[bytes, Variant] | None = None
         self.slots = slots
         self.stamp = stamp
         self.until = monotonic() + seconds

@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
-from service.cache.entry import Entry
+from service.cache.entry import Answer, Entry, Variant
 
 # Of the bytes, for what has been asked for once; of an entry that is gone, so that it is known.
 SMALL, GHOST = 0.1, 120
@@ -42,8 +42,16 @@ class Local:
             (self.main if entry.main else self.small).append(key)
         self.entries[key] = entry
         self._count(entry, entry.size)
-        while self.size + GHOST * len(self.gone) > self.limit:
-            self._evict()
+        self._shrink()
+
+    def grow(self, key: Hashable, entry: Entry, size: int) -> bool:
+        """Make room for more bytes of an entry; False if it is gone, or would be too large."""
+        if self.entries.get(key) is not entry or entry.size + size > self.limit * SMALL:
+            return False
+        entry.size += size
+        self._count(entry, size)
+        self._shrink()
+        return True
 
     def clear(self) -> None:
         """Forget everything."""
@@ -57,6 +65,10 @@ class Local:
         self.size += size
         if not entry.main:
             self.small_size += size
+
+    def _shrink(self) -> None:
+        while self.size + GHOST * len(self.gone) > self.limit:
+            self._evict()
 
     def _evict(self) -> None:
         if self.small_size > self.limit * SMALL or not self.main:
@@ -83,3 +95,35 @@ class Local:
                 return
             self._count(entry, -entry.size)
         del self.entries[key]
+
+
+class Variants:
+    """The compressed bodies of an answer, by encoding: beside it for as long as it stands here."""
+
+    __slots__ = ("answer", "key", "tier")
+
+    def __init__(self, tier: Local, key: Hashable, answer: Answer) -> None:
+        self.tier = tier
+        self.key = key
+        self.answer = answer
+
+    def get(self, encoding: bytes, /) -> bytes | None:
+        """None also where the answer has never been kept, or is no longer."""
+        entry = self._entry()
+        if entry is None or entry.variants is None:
+            return None
+        variant = entry.variants.get(encoding)
+        return None if variant is None else variant.body
+
+    def __setitem__(self, encoding: bytes, body: bytes, /) -> None:
+        """Keep it, if there is room: it counts as a second answer with the same headers."""
+        entry = self._entry()
+        if entry is None or encoding in (entry.variants or ()):
+            return
+        size = self.answer.size - len(self.answer.body) + len(body)
+        if self.tier.grow(self.key, entry, size):
+            entry.variants = {**(entry.variants or {}), encoding: Variant(body)}
+
+    def _entry(self) -> Entry | None:
+        entry = self.tier.entries.get(self.key)
+        return entry if entry is not None and entry.answer is self.answer else None

@@ -65,7 +65,7 @@ class Apart:
         timer = loop.call_later(PATIENCE_SECONDS, self.connection.terminate)
         try:
             yield
-        except LOST as error:
+        except (*LOST, asyncpg.InternalClientError) as error:  # the latter after a goodbye
             raise Unavailable("the database is away") from error
         except asyncpg.PostgresError as error:
             raise from_database(error) from error

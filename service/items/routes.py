@@ -88,9 +88,12 @@ async def export_items(request: Request) -> Reply:
     query = request.query(export_query)
     if query.trailer and query.format == "csv":
         raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
+    chunks = Chunks(transfer.export(request.db, query))
+    if request.scope["method"] != "HEAD":
+        await chunks.begin()
     file = b'attachment; filename="items.%b"' % query.format.encode()
     return Reply(
-        chunks=Chunks(transfer.export(request.db, query)),
+        chunks=chunks,
         content_type=FILES[query.format],
         headers=((b"content-disposition", file), (b"cache-control", b"no-store")),
     )

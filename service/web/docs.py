@@ -34,8 +34,8 @@ POLICY: tuple[Header, ...] = (
 def routes(operations: list[Operation]) -> list[Operation]:
     """The two operations, told of all `operations`; both answers are made once."""
     told = document(operations)
-    as_json = Reply(msgspec.json.encode(told))
-    page = Reply(_page(told).encode(), 200, POLICY, b"text/html; charset=utf-8")
+    as_json = Reply(msgspec.json.encode(told), kept={})
+    page = Reply(_page(told).encode(), 200, POLICY, b"text/html; charset=utf-8", kept={})
 
     async def openapi(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
         return as_json

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.cache.entry import Answer
+from service.cache.entry import Answer, Entry, Variant
 from service.cache.epochs import Slots
+from service.cache.local import Variants
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
+from service.web import compress
 from service.web.conditional import not_modified
 from service.web.request import READY, VISIBLE, Request, new_id
 from service.web.wire import JSON, Header, Reply
@@ -84,8 +86,6 @@ class Endpoint:
             if handler is None:
                 raise self._no_handler()
             reply = await handler(request)
-            if reply.chunks is not None and method != "HEAD":
-                await reply.chunks.begin()
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
@@ -93,8 +93,10 @@ class Endpoint:
             fields = {"request_id": request.id, "method": method, "path": request.path}
             logger.exception("request failed", extra={"fields": fields})
             reply = _problem_reply(Failed("something went wrong on our side"), request)
+        body, more = reply.body, reply.headers
+        if len(body) >= compress.LEAST or reply.chunks is not None:
+            body, more = await compress.sent(reply, scope["headers"])
         took = perf_counter() - started
-        body = reply.body
         headers: list[Header] = [
             (b"x-request-id", request.id.encode()),
             (b"x-process-time", b"%.6f" % took),
@@ -103,9 +105,11 @@ class Endpoint:
                 b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
                 % (spent.seconds * 1000, spent.statements, took * 1000),
             ),
-            *reply.headers,
+            *more,
         ]
-        if reply.status not in (204, 304):
+        if reply.status in (204, 304):
+            body = b""
+        else:
             headers.append((b"content-type", reply.content_type))
             if reply.chunks is None:
                 headers.append((b"content-length", b"%d" % len(body)))
@@ -163,24 +167,38 @@ def _answered(operation: Operation, scope: Scope, started: float) -> bool:
             return False
         if name == b"x-request-id" and request_id is None:
             request_id = value
+    form: Entry | Variant = entry
+    body, encoding = entry.answer.body, None
+    if len(body) >= compress.LEAST:
+        encoding = compress.best(scope["headers"])
+        if encoding is not None:
+            if entry.variants is None or encoding not in entry.variants:
+                return False  # the long way makes it, and keeps it
+            variant = entry.variants[encoding]
+            form, body = variant, variant.body
     if request_id is None or not VISIBLE.fullmatch(request_id):
         request_id = new_id().encode()
-    lines = entry.lines
+    lines = form.lines
     if lines is None:
-        lines = entry.lines = _lines(entry.answer)
+        lines = form.lines = _lines(entry.answer, body, encoding)
     took = perf_counter() - started
-    sent: bool = ready(lines % (request_id, took, took * 1000), entry.answer.body)
+    sent: bool = ready(lines % (request_id, took, took * 1000), body)
     return sent
 
 
-def _lines(answer: Answer) -> bytes:
+def _lines(answer: Answer, body: bytes, encoding: bytes | None) -> bytes:
     """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
+    headers = answer.headers
+    if len(answer.body) >= compress.LEAST and compress.worth(JSON, headers):
+        headers = compress.varied(headers, encoding)
     pairs = [
-        *answer.headers,
+        *headers,
         HIT,
         (b"content-type", JSON),
-        (b"content-length", b"%d" % len(answer.body)),
+        (b"content-length", b"%d" % len(body)),
     ]
+    if encoding is not None:
+        pairs.append((b"content-encoding", encoding))
     head = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
     return (
         b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
@@ -213,11 +231,14 @@ def cacheable(operation: Operation) -> Handler:
         if answer.missing is not None:
             raise NotFound(answer.missing, headers=(came,))
         headers = (*answer.headers, came)
+        kept = None
+        if cache is not None and len(answer.body) >= compress.LEAST:
+            kept = Variants(cache.local, key, answer)
         if answer.version is not None:
             known = request.header(b"if-none-match")
             if known is not None and not_modified(known, answer.version):
-                return Reply(status=304, headers=headers)
-        return Reply(answer.body, headers=headers)
+                return Reply(answer.body, 304, headers)
+        return Reply(answer.body, headers=headers, kept=kept)
 
     async def read(request: Request) -> Answer:
         try:

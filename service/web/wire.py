@@ -9,6 +9,7 @@ from typing import (
     Generic,
     Literal,
     NoReturn,
+    Protocol,
     TypeVar,
     get_args,
     get_origin,
@@ -38,11 +39,19 @@ _UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class Reply(Struct, frozen=True):
-    """What a handler answers: `body` as it is sent, `headers` beside those of every answer.
+class Kept(Protocol):
+    """Where the compressed bodies of an answer are kept, by their encoding; a dict will do."""
 
-    With `version`, that of the row shown, a GET is answered 304 to who has it already. `chunks`
-    stand in the place of a body that is made while it is sent.
+    def get(self, encoding: bytes, /) -> bytes | None: ...
+    def __setitem__(self, encoding: bytes, body: bytes, /) -> None: ...
+
+
+class Reply(Struct, frozen=True):
+    """What a handler answers: `body` as it is, `headers` beside those of every answer.
+
+    With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
+    a 304 is what is not sent. An answer that is given more than once has a place in `kept`. In the
+    place of a body that is made while it is sent stand its `chunks`.
     """
 
     body: bytes = b""
@@ -50,6 +59,7 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
+    kept: Kept | None = None
     chunks: Chunks | None = None
 
 
