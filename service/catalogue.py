@@ -25,6 +25,7 @@ HEADER = """\
 
 # What an argument is when `explain` is not told: typical, not special.
 SAMPLES: dict[str, object] = {
+    "after": 0,
     "id": 1,
     "last_id": 1,
     "limit": 11,
@@ -34,6 +35,7 @@ SAMPLES: dict[str, object] = {
     "owner_id": 1,
     "q": "%widget%",
     "role": "user",
+    "upto": 20_000,
     "versions": [1],
 }
 
@@ -43,6 +45,9 @@ def statements() -> Iterator[Statement[Any]]:
     for module in (items, users):
         yield from module.hot
         yield from module.listing.samples()
+    yield items.count
+    yield from items.stage.statements
+    yield from items.exported.samples()
 
 
 def listing() -> str:
@@ -64,6 +69,8 @@ def named(name: str) -> Statement[Any]:
     for statement in statements():
         if statement.name == name:
             return statement
+    if name.startswith(f"{items.exported.name}?"):
+        return items.exported.named(name)
     for one in LISTINGS:
         if name.startswith(f"{one.name}."):
             return one.named(name)
@@ -86,6 +93,8 @@ async def explain(
     await transaction.start()
     try:
         await connection.execute("SET LOCAL statement_timeout = '60s'")
+        if statement in items.stage.statements:
+            await connection.execute(items.stage.create)
         # The driver knows the types of the arguments once the statement is prepared.
         prepared = await connection.prepare(statement.sql)
         types = (parameter.name for parameter in prepared.get_parameters())

@@ -650,3 +650,60 @@ WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '
 SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- items.count
+-- no arguments
+SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items';
+
+-- items.import.repeated
+-- no arguments
+WITH firsts AS
+(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
+FROM items_stage
+WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
+HAVING count(*) > 1),
+gone AS
+(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.held_owner_id
+-- no arguments
+SELECT count(*) AS held
+FROM (SELECT users.id AS id
+FROM users
+WHERE users.id IN (SELECT items_stage.owner_id
+FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
+
+-- items.import.orphans_owner_id
+-- no arguments
+WITH gone AS
+(DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
+FROM users
+WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.owner_id AS value, null AS first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.merged
+-- $1 after, $2 upto
+WITH written AS
+(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id
+FROM items_stage
+WHERE items_stage.n > $1::BIGINT AND items_stage.n <= $2::BIGINT ORDER BY items_stage.n ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written
+FROM written;
+
+-- items.export?format=ndjson
+-- no arguments
+SELECT row_to_json(line) AS line
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+FROM items ORDER BY items.id) AS line;
+
+-- items.export?format=csv
+-- no arguments
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+FROM items ORDER BY items.id;

@@ -71,7 +71,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
     An item whose sku stands is changed, any other is new.
 
     \b
-    Examples:
+    Example:
       service import items.csv --on-error skip
       curl https://example.com/items.ndjson | service import -
     """
@@ -121,7 +121,7 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
     """Write all items into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
 
     \b
-    Examples:
+    Example:
       service export items.csv.gz
       service export - | head
     """

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 import asyncpg
 from msgspec import Struct
@@ -89,6 +90,22 @@ class Export:
         self.listing = listing
         self.row = row
         self.statement = cache(self._statement)
+
+    def named(self, name: str) -> Statement[str]:
+        """The statement of a name: `<name>?format=csv&is_active=true`.
+
+        Raises:
+            KeyError: no such statement.
+        """
+        given = dict(parse_qsl(name.partition("?")[2], keep_blank_values=True))
+        format_ = given.pop("format", "")
+        if format_ not in OPTIONS:
+            raise KeyError(name)
+        return self.statement(format_, self.listing.chosen(given))
+
+    def samples(self) -> Iterator[Statement[str]]:
+        """One for each kind of file."""
+        yield from (self.statement(format_, ()) for format_ in OPTIONS)
 
     def _statement(self, format_: Format, chosen: Chosen) -> Statement[str]:
         """Arguments: the filters' own."""

@@ -130,20 +130,25 @@ class Listing(Generic[Row]):
         given = dict(parse_qsl(query, keep_blank_values=True))
         sort = given.pop("sort", "id")
         total: Any = given.pop("total", "exact" if what == "page" else "none")
+        chosen = self.chosen(given)
+        if sort not in self.orders or total not in get_args(Total):
+            raise KeyError(name)
+        if what == "page":
+            return self.page(sort, chosen, total)
+        return self.after(sort, chosen, total, start={"start": True, "after": False}[what])
+
+    def chosen(self, given: Mapping[str, str]) -> Chosen:
+        """The filters as a name writes them; raises as `named`."""
         chosen: list[tuple[str, object]] = []
-        for filter_name, value in given.items():
-            one = self.filters[filter_name]
+        for name, value in given.items():
+            one = self.filters[name]
             values = (
                 {str(known).lower(): known for known in one.clauses}
                 if isinstance(one, Choice)
                 else {"": None}
             )
-            chosen.append((filter_name, values[value]))
-        if sort not in self.orders or total not in get_args(Total):
-            raise KeyError(name)
-        if what == "page":
-            return self.page(sort, tuple(chosen), total)
-        return self.after(sort, tuple(chosen), total, start={"start": True, "after": False}[what])
+            chosen.append((name, values[value]))
+        return tuple(chosen)
 
     def samples(self) -> Iterator[Statement[Row]]:
         """Enough to read: every sort each way, then every filter and total in the default sort."""
