@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,21 +17,23 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def session() -> list[tuple[str, str]]:
-    """Each command of the session with what it prints."""
-    block = README.split("```console\n")[1].split("```")[0]
-    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    """Each command of the sessions with what it prints."""
+    blocks = "".join(part.split("```")[0] for part in README.split("```console\n")[1:])
+    parts = re.split(r"^\$ ", blocks, flags=re.MULTILINE)[1:]
     return [(command, printed) for command, _, printed in (part.partition("\n") for part in parts)]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_session_with_curl_prints_what_the_readme_shows(
-    client: httpx.Client, service: Service
+    client: httpx.Client, service: Service, tmp_path: Path
 ) -> None:
     commands = session()
     assert len(commands) >= 8
     for command, expected in commands:
         here = command.replace("http://127.0.0.1:8000", service.url)
-        found = subprocess.run(here, shell=True, check=True, capture_output=True, text=True)
+        found = subprocess.run(
+            here, shell=True, check=True, capture_output=True, text=True, cwd=tmp_path
+        )
         printed = TIME.sub("TIME", found.stdout.rstrip("\n"))
         assert printed == TIME.sub("TIME", expected.rstrip("\n")), command
 
