@@ -198,6 +198,22 @@ def promises(seconds: int, *, no_memory: bool) -> None:
 
 
 @main.command()
+@click.option("--items", type=click.IntRange(1000), default=1_000_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+def files(items: int, rounds: int) -> None:
+    """Files of items in and out, against psql, with what other requests notice: 5 minutes.
+
+    \b
+    Example:
+      python -m bench files --items 100000
+    """
+    from bench.files import run, shown
+
+    for line in shown(list(run(items, rounds, _say))):
+        click.echo(line)
+
+
+@main.command()
 def table() -> None:
     """The README's table, from the newest committed result."""
     from bench.readme import rows

@@ -17,15 +17,15 @@ def copy(on: Stage, items: int) -> Table:
     """`psql` writing all rows as lines of JSON, and reading the same as CSV into the table."""
     file = on.directory / "items.csv"
     rows = f"COPY (SELECT {COLUMNS} FROM items ORDER BY id) TO STDOUT (FORMAT csv)"
-    file.write_bytes(_psql(on, rows))
+    file.write_bytes(psql(on, rows))
     out: list[float] = []
     into: list[float] = []
     for _ in range(REPEATS):
         start = perf_counter()
-        _psql(on, LINES)
+        psql(on, LINES)
         out.append(items / (perf_counter() - start) / 1000)
         start = perf_counter()
-        _psql(on, f"COPY items ({COLUMNS}) FROM STDIN (FORMAT csv)", file)
+        psql(on, f"COPY items ({COLUMNS}) FROM STDIN (FORMAT csv)", file)
         into.append(items / (perf_counter() - start) / 1000)
         sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
     return Table(
@@ -40,7 +40,8 @@ def copy(on: Stage, items: int) -> Table:
     )
 
 
-def _psql(on: Stage, text: str, stdin: Path | None = None) -> bytes:
+def psql(on: Stage, text: str, stdin: Path | None = None) -> bytes:
+    """What psql prints; `stdin` is a file for it."""
     with (stdin or Path("/dev/null")).open("rb") as source:
         done = subprocess.run(
             [str(on.programs / "psql"), "-X", "-q", "-c", text, on.database_url],

@@ -6,18 +6,22 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # it has no stubs
 import pytest
-from conftest import Query, Service
+from conftest import ROOT, Query, Service
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -718,3 +722,109 @@ def test_others_are_served_meanwhile(client: httpx.Client, service: Service) -> 
         stop.set()
         thread.join()
     assert sorted(took)[50] < 0.25, "nobody waits for a file to end"
+
+
+# The commands.
+
+
+class Ran(NamedTuple):
+    code: int
+    out: bytes
+    err: str
+
+
+@pytest.fixture
+def command(database_url: str, client: httpx.Client, tmp_path: Path) -> Callable[..., Ran]:
+    """Runs `service` on the server's database, in a directory of the test's own."""
+    environ = {**os.environ, "DATABASE_URL": database_url, "SERVICE_LOG": "off"}
+
+    def run(*words: str, stdin: bytes = b"") -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "service", *words],
+            env={**environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return Ran(done.returncode, done.stdout, done.stderr.decode())
+
+    return run
+
+
+def test_the_commands_do_what_the_endpoints_do(
+    client: httpx.Client, sql: Query, command: Callable[..., Ran], tmp_path: Path
+) -> None:
+    fill(client, sql)
+    for name, option in (("a.ndjson", ()), ("b.csv", ()), ("c", ("--format", "csv"))):
+        done = command("export", name, *option)
+        assert (done.code, done.out, done.err) == (0, b"", "5 items written\n")
+        form = "ndjson" if name == "a.ndjson" else "csv"
+        served = client.get("/items/export", params={"format": form}).content
+        assert (tmp_path / name).read_bytes() == served
+        done = command("import", name, *option)
+        assert done.out == b"5 rows read: 0 created, 0 updated, 5 unchanged, 0 failed\n"
+    assert command("export", "d.csv.gz").code == 0
+    assert gzip.decompress((tmp_path / "d.csv.gz").read_bytes()) == served
+    assert b"5 unchanged" in command("import", "d.csv.gz").out
+    piped = command("export", "-", "--trailer")
+    assert piped.out.count(b"\n") == 6
+    sql("TRUNCATE items")
+    assert b"5 created" in command("import", "-", stdin=gzip.compress(piped.out)).out
+    assert sorted(one.name for one in tmp_path.iterdir() if one.name[0] in "abcd") == [
+        *("a.ndjson", "b.csv", "c", "d.csv.gz")
+    ]
+
+
+def test_the_commands_say_what_is_wrong(command: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("name,price\ngood,1\n,2\nbad,-1\n")
+    done = command("import", "bad.csv")
+    assert (done.code, done.out) == (1, b"")
+    assert done.err.splitlines()[0] == "line 3: name: required, but missing"
+    assert done.err.splitlines()[-1] == "service: 2 lines are wrong; nothing was written"
+    done = command("import", "bad.csv", "--on-error", "skip")
+    assert done.code == 0
+    assert done.out == b"3 rows read: 1 created, 0 updated, 0 unchanged, 2 failed\n"
+    assert command("import", "nothing.csv").code == 2
+    assert command("import", "bad.csv", "--on-error", "ignore").code == 2
+    assert command("export", "a.csv", "--trailer").code == 2
+    done = command("export", "no/such/place.csv")
+    assert done.code == 1
+    assert "no/such/place.csv" in done.err
+    assert command("import", "-", stdin=b"{").err.startswith("line 1: not JSON")
+
+
+def test_a_service_that_runs_hears_of_a_file_that_a_command_brings(
+    small: tuple[Service, httpx.Client], command: Callable[..., Ran]
+) -> None:
+    _, client = small
+    assert counts(give(client, lines([{"sku": "H", "name": "old"}])))[1] == 1
+    for _ in range(2):
+        assert client.get("/items/1").json()["name"] == "old"
+    assert b"1 updated" in command("import", "-", stdin=b'{"sku": "H", "name": "new"}').out
+    eventually(lambda: client.get("/items/1").json()["name"] == "new", 2)
+
+
+def test_ctrl_c_ends_an_import_cleanly(
+    database_url: str, client: httpx.Client, sql: Query, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "import", "-"],
+        env={**os.environ, "DATABASE_URL": database_url, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stderr is not None
+        running.stdin.write(lines({"name": "left"} for _ in range(5000)))
+        running.stdin.flush()
+        here = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'swiftlet-files'"
+        eventually(lambda: sql(here), 20)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) == 130
+        assert running.stderr.read().strip() == b"service: interrupted"
+    eventually(lambda: not sql(here))
+    assert rows(client) == []

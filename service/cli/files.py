@@ -139,9 +139,12 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
         db = Database(url, size=None)
         task = bars.add_task("items", total=await statements.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
+        quoted = False  # a text in a CSV may have line breaks, one in JSON has none
         async for chunk in export(db, query, name=NAME):
             to.write(chunk)
-            rows += chunk.count(b"\n")
+            parts = chunk.split(b'"') if format_ == "csv" else [chunk]
+            rows += sum(part.count(b"\n") for part in parts[quoted::2])
+            quoted ^= len(parts) % 2 == 0
             _move(bars, task, rows)
         return rows
 

@@ -1,0 +1,194 @@
+"""Files by the million rows, against psql; and what becomes of other requests meanwhile.
+
+In each round psql and the service write the same rows to nowhere, then read the same new rows into
+the same table, one after the other, from the same state of it. Beside the service's turns a probe
+reads single rows at a fixed pace, as it did at rest.
+"""
+
+import random
+import socket
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+from bench.contestants import CACHED, PROGRAMS
+from bench.limits import LINES, psql
+from bench.processes import forget_peak, peak
+from bench.stage import Server, Stage, fill, served, sql, stage
+
+SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
+FIELDS = "sku, name, description, price, is_active, owner_id"
+# The probe: single rows, one request at a time.
+PAUSE = 0.01
+AT_REST = 10.0
+# Of a reader who takes one byte a second.
+SLOW_SECONDS = 10
+Say = Callable[[str], None]
+
+
+class Turn(NamedTuple):
+    """One way to do it, in one round: rows a second, MiB more than before, p99 of reads in ms."""
+
+    what: str
+    who: str
+    rate: float
+    more: float
+    p99: float
+
+
+class Probe:
+    """Reads single rows in a thread; `p99` is of the time within `during`, in ms."""
+
+    def __init__(self, server: Server, items: int) -> None:
+        self.server = server
+        self.items = items
+        self.took: list[float] = []
+
+    @contextmanager
+    def during(self) -> Iterator["Probe"]:
+        self.took.clear()
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(stop,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join()
+
+    @property
+    def p99(self) -> float:
+        took = sorted(self.took)
+        return took[int(len(took) * 0.99)] * 1000
+
+    def _run(self, stop: threading.Event) -> None:
+        chance = random.Random(1)
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=60) as one:
+            while not stop.wait(PAUSE):
+                path = f"/items/{chance.randint(1, self.items)}"
+                began = perf_counter()
+                one.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+                if not one.recv(65536).startswith(b"HTTP/1.1 200"):
+                    raise RuntimeError(f"{path} is not answered")
+                self.took.append(perf_counter() - began)
+
+
+def run(items: int, rounds: int, say: Say) -> Iterator[Turn]:
+    """Each turn of each round; the first of all is the probe at rest."""
+    with tempfile.TemporaryDirectory(prefix="files-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        with stage(directory) as on:
+            say(f"{items:,} items")
+            fill(on, items)
+            new = _new_rows(on, directory)
+            with served(SERVICE, on, 1) as server:
+                probe = Probe(server, items)
+                say("at rest")
+                with probe.during():
+                    time.sleep(AT_REST)
+                yield Turn("reads", "at rest", 0, 0, probe.p99)
+                for number in range(rounds):
+                    say(f"round {number + 1} of {rounds}: out")
+                    yield _psql_out(on, items)
+                    yield _export(server, probe, items)
+                    say(f"round {number + 1} of {rounds}: in")
+                    yield _psql_in(on, items, new[0])
+                    _settle(on, items)
+                    yield _import(server, probe, items, new[1])
+                    _settle(on, items)
+                say("a reader of one byte a second")
+                yield _slow(server)
+
+
+def _new_rows(on: Stage, directory: Path) -> tuple[Path, Path]:
+    """The rows once more under other skus, as CSV and as NDJSON."""
+    rows = f"SELECT 'NEW' || sku AS sku, {FIELDS.removeprefix('sku, ')} FROM items ORDER BY id"
+    as_csv, as_lines = directory / "new.csv", directory / "new.ndjson"
+    as_csv.write_bytes(psql(on, f"COPY ({rows}) TO STDOUT (FORMAT csv)"))
+    raw = "(FORMAT csv, DELIMITER e'\\x02', QUOTE e'\\x01')"
+    as_lines.write_bytes(psql(on, f"COPY (SELECT row_to_json(t) FROM ({rows}) t) TO STDOUT {raw}"))
+    return as_csv, as_lines
+
+
+def _settle(on: Stage, items: int) -> None:
+    sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
+
+
+def _psql_out(on: Stage, items: int) -> Turn:
+    began = perf_counter()
+    _run([str(on.programs / "psql"), "-X", "-q", "-c", LINES, on.database_url])
+    return Turn("out", "psql", items / (perf_counter() - began), 0, 0)
+
+
+def _psql_in(on: Stage, items: int, file: Path) -> Turn:
+    began = perf_counter()
+    psql(on, f"COPY items ({FIELDS}) FROM STDIN (FORMAT csv)", file)
+    return Turn("in", "psql", items / (perf_counter() - began), 0, 0)
+
+
+def _export(server: Server, probe: Probe, items: int) -> Turn:
+    url = f"{server.url}/items/export"
+    return _ours("out", server, probe, items, ["curl", "-sSf", "-o", "/dev/null", url])
+
+
+def _import(server: Server, probe: Probe, items: int, file: Path) -> Turn:
+    words = ["curl", "-sSf", "-X", "POST", "-H", "Content-Type: application/x-ndjson"]
+    words += ["-H", "Expect:", "-T", str(file), f"{server.url}/items/import"]
+    return _ours("in", server, probe, items, words)
+
+
+def _ours(what: str, server: Server, probe: Probe, items: int, words: list[str]) -> Turn:
+    forget_peak(server.pid)
+    before = peak(server.pid)
+    with probe.during():
+        began = perf_counter()
+        _run(words)
+        took = perf_counter() - began
+    return Turn(what, "swiftlet", items / took, peak(server.pid) - before, probe.p99)
+
+
+def _slow(server: Server) -> Turn:
+    forget_peak(server.pid)
+    before = peak(server.pid)
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", server.port))
+        one.sendall(b"GET /items/export HTTP/1.1\r\nHost: bench\r\n\r\n")
+        for _ in range(SLOW_SECONDS):
+            one.recv(1)
+            time.sleep(1)
+        return Turn("out, 1 B/s", "swiftlet", 0, peak(server.pid) - before, 0)
+
+
+def _run(words: list[str]) -> None:
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def shown(turns: list[Turn]) -> list[str]:
+    """Lines of a table: medians of the rounds, ratios of medians."""
+    rest = next(turn.p99 for turn in turns if turn.who == "at rest")
+    lines = [
+        "| | psql, rows/s | swiftlet, rows/s | ratio | MiB more | p99 of reads, of that at rest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what in ("out", "in"):
+        theirs, ours = (
+            [turn for turn in turns if (turn.what, turn.who) == (what, who)]
+            for who in ("psql", "swiftlet")
+        )
+        slow, fast = (statistics.median(turn.rate for turn in some) for some in (theirs, ours))
+        more = max(turn.more for turn in ours)
+        p99 = statistics.median(turn.p99 for turn in ours)
+        ratios = f"{fast / slow:.2f} | {more:.0f} | {p99 / rest:.1f} ({p99:.1f} ms)"
+        lines.append(f"| {what} | {slow:,.0f} | {fast:,.0f} | {ratios} |")
+    (slow_reader,) = (turn for turn in turns if turn.what == "out, 1 B/s")
+    lines.append(f"| out, one byte a second | - | - | - | {slow_reader.more:.0f} | - |")
+    return lines
