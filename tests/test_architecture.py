@@ -28,7 +28,7 @@ RANKS: tuple[frozenset[str], ...] = (
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
-SQLALCHEMY = {"tables", "db.statement", "db.batch", "db.keyset", "db.writes", "migrate"}
+SQLALCHEMY = {"tables", "db.statement", "db.batch", "db.bulk", "db.keyset", "db.writes", "migrate"}
 SLICES = {"items", "users"}
 
 

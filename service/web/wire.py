@@ -32,6 +32,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 # msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
 _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
+_PLACES = re.compile(r"\[\d+\]")
 _UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -62,8 +63,7 @@ class Body(Generic[Value_co]):
         self._decode = msgspec.json.Decoder(
             struct, dec_hook=_parse_number, float_hook=_decimal
         ).decode
-        hints = get_type_hints(struct)
-        self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
+        self._texts = _Texts(struct)
         self._allowed = _allowed(struct)
 
     def decode(self, data: bytes) -> Value_co:
@@ -77,11 +77,7 @@ class Body(Generic[Value_co]):
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._carefully(data)
-        for name in self._texts:
-            text = getattr(value, name)
-            if isinstance(text, str) and (text.strip() != text or "\0" in text):
-                return self._carefully(data)
-        return value
+        return value if self._texts.plain(value) else self._carefully(data)
 
     def _carefully(self, data: bytes) -> Value_co:
         # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
@@ -99,14 +95,54 @@ class Body(Generic[Value_co]):
             raise Malformed("the body is nested too deep") from None
         except ValueError as error:
             raise Malformed(f"the body is not JSON: {error}") from None
-        if isinstance(parsed, dict):
-            for name in self._texts:
-                if isinstance(text := parsed.get(name), str):
-                    parsed[name] = _text(name, text)
+        self._texts.strip(parsed)
         try:
             return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
         except msgspec.ValidationError as error:
             _refuse(error, self._allowed)
+
+
+class _Texts:
+    """Where the strings of a Struct are: in its own fields, and in the Structs within it."""
+
+    def __init__(self, struct: type[Struct]) -> None:
+        hints = get_type_hints(struct)
+        self._names = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
+        self._within = tuple(
+            (name, _Texts(part)) for name, kind in hints.items() for part in _structs(kind)
+        )
+
+    def plain(self, value: Struct) -> bool:
+        """Whether they can stay as they are."""
+        for name in self._names:
+            text = getattr(value, name)
+            if isinstance(text, str) and (text.strip() != text or "\0" in text):
+                return False
+        for name, texts in self._within:
+            part = getattr(value, name)
+            for one in part if isinstance(part, list) else (part,):
+                if not texts.plain(one):
+                    return False
+        return True
+
+    def strip(self, parsed: object, path: str = "") -> None:
+        """Strip them in what is parsed, of whatever shape it is.
+
+        Raises:
+            Invalid: one holds what can't be stored; names its place.
+        """
+        if not isinstance(parsed, dict):
+            return
+        for name in self._names:
+            if isinstance(text := parsed.get(name), str):
+                parsed[name] = _text(f"{path}{name}", text)
+        for name, texts in self._within:
+            part = parsed.get(name)
+            if isinstance(part, list):
+                for n, one in enumerate(part):
+                    texts.strip(one, f"{path}{name}[{n}].")
+            else:
+                texts.strip(part, f"{path}{name}.")
 
 
 class Query(Generic[Value_co]):
@@ -206,11 +242,20 @@ def _text(field: str, text: str) -> str:
 
 def _allowed(struct: type[Struct]) -> dict[str, str]:
     """What a field may be, in words, where msgspec's own would be a regex or nothing."""
-    return {
-        name: words
-        for name, kind in get_type_hints(struct, include_extras=True).items()
-        if (words := _words(kind))
-    }
+    allowed = {}
+    for name, kind in get_type_hints(struct, include_extras=True).items():
+        if words := _words(kind):
+            allowed[name] = words
+        for part in _structs(kind):
+            allowed |= {f"{name}.{field}": words for field, words in _allowed(part).items()}
+    return allowed
+
+
+def _structs(kind: Any) -> list[type[Struct]]:
+    """The Struct that a field is, or that its list is of; none where it is neither."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return [kind]
+    return [struct for part in get_args(kind) for struct in _structs(part)]
 
 
 def _words(kind: Any) -> str:
@@ -230,8 +275,10 @@ def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn
     if missing := _MISSING.fullmatch(what):
         field = f"{field}.{missing['field']}" if field else missing["field"]
         what = "required, but missing"
-    if field in allowed and ("invalid enum value" in what.lower() or "matching regex" in what):
-        what = f"must be {allowed[field]}"
+    if (rule := _PLACES.sub("", field)) in allowed and (
+        "invalid enum value" in what.lower() or "matching regex" in what
+    ):
+        what = f"must be {allowed[rule]}"
     what = what[:1].lower() + what[1:]
     detail = f"{field}: {what}" if field else what
     raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
