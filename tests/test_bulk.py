@@ -227,6 +227,32 @@ def test_a_row_that_somebody_makes_meanwhile_is_seen(
         assert statements_run(response) == (1 if end == "ROLLBACK" else 2)
 
 
+def test_a_user_whom_somebody_makes_meanwhile_is_seen(
+    client: httpx.Client, sql: Query, database_url: str
+) -> None:
+    given = [{"email": f"u{n}@b.co", "username": f"user{n}"} for n in range(5)]
+    for text, status in (
+        ("('U2@b.co', 'user2')", 200),  # both unique fields are in the way
+        ("('u2@b.co', 'other')", 200),
+        ("('other@b.co', 'USER2')", 409),
+    ):
+        sql("DELETE FROM users")
+        made = f"INSERT INTO users (email, username) VALUES {text}"
+        with holding(database_url, made) as finish, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(users, client, given)
+            eventually(lambda: waiting(sql) == 1, 5)
+            finish("COMMIT")
+            response = running.result()
+        assert response.status_code == status
+        if status == 200:
+            assert [item["status"] == "updated" for item in response.json()["items"]] == [
+                number == 2 for number in range(5)
+            ]
+        else:
+            assert blamed(response) == [("items[2].username", "already taken")]
+            assert sql("SELECT count(*) FROM users")[0][0] == 1
+
+
 @contextmanager
 def holding(url: str, text: str) -> Iterator[Callable[[str], None]]:
     """A transaction that has run `text`; call what is given with its end."""
@@ -661,6 +687,25 @@ def test_versions_grow_by_the_number_of_changes_and_a_request_is_one_change(
         f"S-{n}": 1 + count for n, count in enumerate(updated)
     }
     assert len({row["description"] for row in rows}) == 1
+
+
+def test_writers_of_the_same_users_make_each_once(client: httpx.Client, service: Service) -> None:
+    given = [{"email": f"u{n}@b.co", "username": f"user{n}"} for n in range(200)]
+
+    def write(number: int) -> dict[str, Any]:
+        mine = [*given]
+        random.Random(number).shuffle(mine)
+        with httpx.Client(base_url=service.url, timeout=30) as one:
+            response = users(one, mine)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(write, range(8)))
+    assert sum(one["created"] for one in answers) == 200
+    assert sum(one["unchanged"] for one in answers) == 7 * 200
+    assert client.get("/users").json()["total"] == 200
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from service.db.batch import unnested
 from service.db.database import Database
 from service.db.statement import Statement
 from service.db.writes import changing, deactivating, removing, touched
-from service.errors import Conflict, Unavailable
+from service.errors import Taken, Unavailable
 
 # A row of ours that somebody else has just made costs one more run; more only if it goes and comes.
 RUNS = 5
@@ -117,11 +117,12 @@ class Upsert:
         if not rows:
             return []
         args = arrays(self.statement, rows)
-        for _ in range(RUNS):
+        for run in range(RUNS):
             try:
                 records = await db.fetch(self.statement, args)
-            except Conflict as conflict:
-                if all(error.field != self.key for error in conflict.errors):
+            except Taken as taken_:
+                # Such a row may be in the way by another unique field first, but not twice.
+                if run and all(error.field != self.key for error in taken_.errors):
                     raise
             else:
                 done = {key: (id_, version, differs) for id_, key, version, differs in records}
