@@ -19,13 +19,16 @@ import asyncpg
 import httpx
 import pytest
 from conftest import STORES, Query, Service, check_answer, query, statements_run
+from starlette.routing import Route
 from test_faults import eventually, processes, serving
 
 from service import migrate
+from service.app import ROUTES
 from service.embedded.programs import wheel_postgres, wheel_redis
 from service.embedded.site import Stores
 from service.embedded.stores import stores as embedded_stores
 from service.users.routes import folded
+from service.web.routing import Paths
 
 JSON = {"content-type": "application/json"}
 BULK = "/items/bulk"
@@ -760,3 +763,10 @@ def test_a_connection_lost_under_a_bulk_leaves_its_outcome_open_and_nothing_by_h
         again = upsert(client, named(1000, price=3))
         assert again.status_code == 200
         assert client.get("/items/1").json()["price"] == 3
+
+
+def test_constant_paths_come_first_where_the_router_goes_in_order() -> None:
+    """Behind a prefix (root_path) the dictionary of paths is not asked."""
+    paths = [route.path for route in Paths(ROUTES).routes if isinstance(route, Route)]
+    assert paths.index("/items/bulk") < paths.index("/items/{id}")
+    assert sorted(paths, key=lambda path: "{" in path) == paths
