@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, jsonagg, listcost
+from bench import compresscost, jsonagg, listcost, upsert
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
@@ -162,16 +162,17 @@ class Row(NamedTuple):
     ratio: float  # of the CPU of what stands, by rounds
 
 
-# Those that need no server.
+# Those that no wrk loads: each makes its table by itself.
 TABLES: dict[str, Callable[[Stage], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "upsert": upsert.table,
 }
 
 
 def tabled(name: str) -> str:
-    """The table of a trial that needs no server."""
+    """The table of a trial that makes its own."""
     with _staged() as on:
         return TABLES[name](on)
 

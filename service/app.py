@@ -9,6 +9,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+import service.items.bulk_routes as item_bulk
 import service.items.routes as items
 import service.items.statements as item_statements
 import service.users.routes as users
@@ -27,7 +28,7 @@ from service.web.routing import Paths
 GC_THRESHOLD = 10_000
 
 # Hot routes first: the router tries them in this order.
-ROUTES: list[Operation] = [*items.routes, *users.routes, *health.routes]
+ROUTES: list[Operation] = [*items.routes, *users.routes, *item_bulk.routes, *health.routes]
 
 
 def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:

@@ -84,6 +84,10 @@ class Conflict(Problem):
     status, title = 409, "Conflict"
 
 
+class Taken(Conflict):
+    """Another row has the unique value."""
+
+
 class Stale(Problem):
     status, title = 412, "Precondition Failed"
 
@@ -177,7 +181,7 @@ def _in_the_way(error: asyncpg.IntegrityConstraintViolationError) -> Problem:
     field = error.column_name or constraint.removeprefix(f"{table}_").rpartition("_")[0]
     match error:
         case asyncpg.UniqueViolationError():
-            return Conflict(f"{field} is already taken", FieldError(field, "already taken"))
+            return Taken(f"{field} is already taken", FieldError(field, "already taken"))
         case asyncpg.ForeignKeyViolationError() if "still referenced" in (error.detail or ""):
             return Conflict(
                 f"{table} still refer to it: delete or reassign them first",

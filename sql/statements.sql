@@ -105,6 +105,87 @@ FROM found LEFT OUTER JOIN changed ON true;
 -- $1 ids, $2 versions, $3 softs, $4 set_skus, $5 new_skus, $6 set_names, $7 new_names, $8 set_descriptions, $9 new_descriptions, $10 set_prices, $11 new_prices, $12 set_is_actives, $13 new_is_actives, $14 set_owner_ids, $15 new_owner_ids
 UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku END, name=CASE WHEN anon_1.set_name THEN anon_1.new_name ELSE items.name END, description=CASE WHEN anon_1.set_description THEN anon_1.new_description ELSE items.description END, price=CASE WHEN anon_1.set_price THEN anon_1.new_price ELSE items.price END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE items.is_active END, owner_id=CASE WHEN anon_1.set_owner_id THEN anon_1.new_owner_id ELSE items.owner_id END, version=(items.version + CAST(NOT anon_1.soft OR items.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR items.is_active) THEN now() ELSE items.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::NUMERIC[], $12::BOOLEAN[], $13::BOOLEAN[], $14::BOOLEAN[], $15::BIGINT[]) WITH ORDINALITY AS anon_1(id, version, soft, set_sku, new_sku, set_name, new_name, set_description, new_description, set_price, new_price, set_is_active, new_is_active, set_owner_id, new_owner_id, n) WHERE items.id = anon_1.id AND coalesce(items.version = anon_1.version, true) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
+-- items.upsert
+-- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+stood AS
+(SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
+FROM rows, items
+WHERE items.sku = rows.sku ORDER BY items.id FOR NO KEY UPDATE OF items),
+updated AS
+(UPDATE items SET sku=stood.sku, name=stood.name, description=stood.description, price=stood.price, is_active=stood.is_active, owner_id=stood.owner_id, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id AND stood.differs),
+inserted AS
+(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
+FROM rows
+WHERE (rows.n NOT IN (SELECT stood.n
+FROM stood)) ORDER BY rows.sku COLLATE "C" RETURNING items.id, items.sku)
+ SELECT stood.id, stood.sku, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
+FROM stood UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
+FROM inserted;
+
+-- items.there
+-- $1 ids
+SELECT items.id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id;
+
+-- items.change_all
+-- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 ids
+WITH stood AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($13::BIGINT[]) ORDER BY items.id FOR NO KEY UPDATE),
+written AS
+(UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id)
+ SELECT stood.id
+FROM stood;
+
+-- items.deactivate_all
+-- $1 ids
+WITH stood AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id FOR NO KEY UPDATE),
+written AS
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END FROM stood WHERE items.id = stood.id AND items.is_active)
+ SELECT stood.id
+FROM stood;
+
+-- items.remove_all
+-- $1 ids
+WITH stood AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id FOR UPDATE),
+written AS
+(DELETE FROM items USING stood WHERE items.id = stood.id)
+ SELECT stood.id
+FROM stood;
+
+-- items.sku_taken
+-- $1 skus
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.n AS n
+FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE EXISTS (SELECT *
+FROM items
+WHERE items.sku = rows.sku) ORDER BY rows.n;
+
+-- items.owner_absent
+-- $1 owner_ids
+WITH rows AS
+(SELECT anon_1.owner_id AS owner_id, anon_1.n AS n
+FROM unnest($1::BIGINT[]) WITH ORDINALITY AS anon_1(owner_id, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE rows.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
+FROM users
+WHERE users.id = rows.owner_id)) ORDER BY rows.n;
+
 -- items.page
 -- $1 limit, $2 offset
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
@@ -447,6 +528,37 @@ FROM found LEFT OUTER JOIN changed ON true;
 -- users.change_many
 -- $1 ids, $2 versions, $3 softs, $4 set_emails, $5 new_emails, $6 set_usernames, $7 new_usernames, $8 set_full_names, $9 new_full_names, $10 set_roles, $11 new_roles, $12 set_is_actives, $13 new_is_actives
 UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE users.email END, username=CASE WHEN anon_1.set_username THEN anon_1.new_username ELSE users.username END, full_name=CASE WHEN anon_1.set_full_name THEN anon_1.new_full_name ELSE users.full_name END, role=CASE WHEN anon_1.set_role THEN anon_1.new_role ELSE users.role END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE users.is_active END, version=(users.version + CAST(NOT anon_1.soft OR users.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR users.is_active) THEN now() ELSE users.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::TEXT[], $12::BOOLEAN[], $13::BOOLEAN[]) WITH ORDINALITY AS anon_1(id, version, soft, set_email, new_email, set_username, new_username, set_full_name, new_full_name, set_role, new_role, set_is_active, new_is_active, n) WHERE users.id = anon_1.id AND coalesce(users.version = anon_1.version, true) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.upsert
+-- $1 emails, $2 usernames, $3 full_names, $4 roles, $5 is_actives
+WITH rows AS
+(SELECT anon_1.email AS email, anon_1.username AS username, anon_1.full_name AS full_name, anon_1.role AS role, anon_1.is_active AS is_active, anon_1.n AS n
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n)),
+stood AS
+(SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active, rows.n AS n, users.id AS id, users.version AS version, (users.email, users.username, users.full_name, users.role, users.is_active) IS DISTINCT FROM (rows.email, rows.username, rows.full_name, rows.role, rows.is_active) AS differs
+FROM rows, users
+WHERE lower(users.email) = lower(rows.email) ORDER BY users.id FOR NO KEY UPDATE OF users),
+updated AS
+(UPDATE users SET email=stood.email, username=stood.username, full_name=stood.full_name, role=stood.role, is_active=stood.is_active, version=(users.version + 1), updated_at=now() FROM stood WHERE users.id = stood.id AND stood.differs),
+inserted AS
+(INSERT INTO users (email, username, full_name, role, is_active) SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
+FROM rows
+WHERE (rows.n NOT IN (SELECT stood.n
+FROM stood)) ORDER BY lower(rows.email) COLLATE "C" RETURNING users.id, users.email)
+ SELECT stood.id, stood.email, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
+FROM stood UNION ALL SELECT inserted.id, inserted.email, 1, CAST(NULL AS BOOLEAN) AS anon_2
+FROM inserted;
+
+-- users.username_taken
+-- $1 usernames, $2 emails
+WITH rows AS
+(SELECT anon_1.username AS username, anon_1.email AS email, anon_1.n AS n
+FROM unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS anon_1(username, email, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE EXISTS (SELECT *
+FROM users
+WHERE lower(users.username) = lower(rows.username) AND lower(users.email) != lower(rows.email)) ORDER BY rows.n;
 
 -- users.page
 -- $1 limit, $2 offset

@@ -277,6 +277,18 @@ def test_explain_of_a_write_leaves_nothing_behind(place: Path, migrated: Callabl
     assert query(url, "SELECT FROM users") == []
 
 
+def test_explain_of_many_rows_leaves_nothing_behind(
+    place: Path, migrated: Callable[[], str]
+) -> None:
+    url = migrated()
+    query(url, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")  # the sample owner
+    for name, given in (("items.upsert", 'skus=["A"]'), ("items.remove_all", "ids=[1, 2]")):
+        ran = Ran(place, "explain", name, "--param", given, "--analyze", DATABASE_URL=url)
+        assert ran.code == 0, ran.err
+        assert "LockRows" in ran.out
+    assert query(url, "SELECT count(*) FROM items")[0][0] == 0
+
+
 def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
     place: Path, migrated: Callable[[], str]
 ) -> None:

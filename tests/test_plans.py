@@ -148,6 +148,65 @@ def test_a_hot_statement_takes_its_index_and_sorts_nothing(
     assert not kinds & {"Sort", "Incremental Sort", "Seq Scan", "Hash Join", "Materialize"}, kinds
 
 
+@pytest.mark.parametrize(
+    ("table", "key"), (("items", "items_sku_key"), ("users", "users_email_key"))
+)
+def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
+    seeded: Seeded, table: str, key: str
+) -> None:
+    plan = seeded.plan(f"{table}.upsert")[0]
+    parts = {node.get("Subplan Name"): node for node in plan["Plans"]}
+    locking = parts["CTE stood"]
+    assert locking["Node Type"] == "LockRows"
+    (sort,) = locking["Plans"]
+    assert (sort["Node Type"], sort["Sort Key"]) == ("Sort", [f"{table}.id"])
+    found = {node.get("Index Name") for node in below(sort)} - {None}
+    assert found == {key}
+    assert {node.get("Index Name") for node in below(parts["CTE updated"])} - {None} == {
+        f"{table}_pkey"
+    }
+    # All is locked before the first row of the sort comes out; who is there is looked up in a hash.
+    inserting = below(parts["CTE inserted"])
+    (sort,) = (node for node in inserting if node["Node Type"] == "Sort")
+    assert "stood" in {node.get("CTE Name") for node in below(sort)}
+    assert any("hashed" in node.get("Filter", "") for node in below(sort))
+    # Nothing compares each row with each.
+    kinds = [node["Node Type"] for node in below(plan)]
+    assert "Seq Scan" not in kinds
+    assert kinds.count("Nested Loop") == 2
+
+
+@pytest.mark.parametrize("what", ("change", "deactivate", "remove"))
+def test_writes_of_many_lock_in_the_order_of_their_ids(seeded: Seeded, what: str) -> None:
+    plan = seeded.plan(f"items.{what}_all")[0]
+    (locking,) = (node for node in below(plan) if node["Node Type"] == "LockRows")
+    (first,) = locking["Plans"]
+    assert first["Node Type"] in {"Sort", "Index Scan", "Index Only Scan"}
+    assert {node.get("Index Name") for node in below(plan)} - {None} == {"items_pkey"}
+    assert "Seq Scan" not in {node["Node Type"] for node in below(plan)}
+
+
+@pytest.mark.parametrize(
+    ("name", "indexes"),
+    (
+        ("items.sku_taken", {"items_sku_key"}),
+        ("items.owner_absent", {"users_pkey"}),
+        ("users.username_taken", {"users_username_key"}),
+    ),
+)
+def test_what_is_in_the_way_is_found_in_an_index(
+    seeded: Seeded, name: str, indexes: set[str]
+) -> None:
+    nodes = seeded.plan(name)
+    assert {node.get("Index Name") for node in nodes} - {None} == indexes
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+
+
+def below(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The node and all that it takes its rows from."""
+    return [node, *(one for part in node.get("Plans", []) for one in below(part))]
+
+
 @pytest.mark.parametrize("query", ("", "?is_active=true", "?is_active=false", "?total=estimated"))
 @pytest.mark.parametrize("table", ("items", "users"))
 def test_a_page_with_its_total_counts_no_row(seeded: Seeded, table: str, query: str) -> None:

@@ -71,6 +71,11 @@ class Facets:
                 return _facet(self.table, field, value), _facet(self.table, field)
         return self.lists
 
+    def many(self, row_ids: Iterable[int]) -> Slots:
+        """What a write of many rows moves: these rows, and every list of the table."""
+        rows = (slot for row_id in row_ids for slot in self.row(row_id))
+        return (*rows, *self.lists, *(_facet(self.table, field) for field in self.fields))
+
     def written(self, row: Any, changed: Collection[str] = ()) -> Slots:
         """What a write moves: `row` as it is after it, or was; `changed` names what it has set.
 

@@ -1,6 +1,6 @@
 """Many requests, one statement: coalesced reads and group commit, each in a lane."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -132,9 +132,21 @@ class Coalesce(Generic[Row]):
 
 
 class GroupCommit(Generic[Row]):
-    """New rows: concurrent creations share a statement, and so a commit."""
+    """New rows: concurrent creations share a statement, and so a commit.
 
-    def __init__(self, name: str, row: type[Row], table: Table, new: type[Struct]) -> None:
+    Args:
+        by: the order in which the rows of a statement are inserted, from the values of one: that of
+            a unique key, so that two statements of the same keys do not wait in a circle.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        row: type[Row],
+        table: Table,
+        new: type[Struct],
+        by: Callable[[tuple[Any, ...]], str],
+    ) -> None:
         fields = new.__struct_fields__
         shown = columns(row, table)
         self.single = Statement(
@@ -151,8 +163,21 @@ class GroupCommit(Generic[Row]):
             insert(table).from_select(fields, rows).returning(*shown),
             order=tuple(f"{field}s" for field in fields),
         )
+        self.by = by
         self.place = row.__struct_fields__.index("id")
         self.hot = (self.single, self.many)
+
+    async def all(self, db: Database, values: Sequence[tuple[object, ...]]) -> list[Row]:
+        """The rows as they were made by one statement, in the order given: all of them, or none.
+
+        Raises:
+            Problem: 409 or 422 for any of them.
+        """
+        order = sorted(range(len(values)), key=lambda n: self.by(values[n]))
+        arrays = list(zip(*(values[n] for n in order), strict=True))
+        records = sorted(await db.fetch(self.many, arrays), key=lambda one: one[self.place])
+        made = dict(zip(order, records, strict=True))
+        return [self.many.row(*made[n]) for n in range(len(values))]
 
     async def run(self, db: Database, values: tuple[object, ...]) -> Row:
         """The row as it was made; `values` are those of the Struct, in its order.
@@ -171,11 +196,9 @@ class GroupCommit(Generic[Row]):
             return await self.single.only(db, *values)
 
         async def several(batch: list[Member]) -> None:
-            columns_ = list(zip(*(member.asked for member in batch), strict=True))
-            records = await db.fetch(self.many, columns_)
-            ordered = sorted(records, key=lambda record: record[self.place])
-            for member, record in zip(batch, ordered, strict=True):
-                member.answer(self.many.row(*record))
+            made = await self.all(db, [member.asked for member in batch])
+            for member, row in zip(batch, made, strict=True):
+                member.answer(row)
 
         async def together(batch: list[Member]) -> None:
             await halving(batch, alone, several)

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import asyncpg
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Table, bindparam
+from sqlalchemy import ColumnElement, CompoundSelect, Select, Table, bindparam
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -56,7 +56,7 @@ class Statement(Generic[Row]):
         self,
         name: str,
         row: Callable[..., Row],
-        core: Select[Any] | UpdateBase,
+        core: Select[Any] | CompoundSelect[Any] | UpdateBase,
         *,
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),

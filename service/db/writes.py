@@ -54,7 +54,8 @@ class Write(Generic[Row]):
         among: "Writes[Row]",
         merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
     ) -> None:
-        returning: Any = core.returning(*columns(row, table))
+        this = table.c.id == bindparam("id")
+        returning: Any = core.where(this).returning(*columns(row, table))
         self.plain = Statement(name, row, returning)
         self.guarded = Statement(f"{name}_if", row, _guarded(returning, table), extra=("found",))
         self.among = among
@@ -193,7 +194,7 @@ class Writes(Generic[Row]):
 
 def replacing(table: Table, new: type[Struct]) -> Update:
     """Every field of `new` is set."""
-    return _this(table).values(**binds(new, table), **_touched(table))
+    return update(table).values(**binds(new, table), **touched(table))
 
 
 def changing(table: Table, change: type[Struct]) -> Update:
@@ -211,7 +212,7 @@ def changing(table: Table, change: type[Struct]) -> Update:
         )
         for name in change.__struct_fields__
     }
-    return _this(table).values(**fields, **_touched(table))
+    return update(table).values(**fields, **touched(table))
 
 
 def change_values(change: Struct) -> dict[str, object]:
@@ -265,7 +266,7 @@ def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> Any:
 def deactivating(table: Table) -> Update:
     """The soft delete. Twice is once: a row that is inactive already keeps its version."""
     active = table.c.is_active
-    return _this(table).values(
+    return update(table).values(
         is_active=false(),
         version=table.c.version + cast(active, Integer),
         updated_at=case((active, func.now()), else_=table.c.updated_at),
@@ -274,14 +275,11 @@ def deactivating(table: Table) -> Update:
 
 def removing(table: Table) -> Delete:
     """The permanent delete."""
-    return delete(table).where(table.c.id == bindparam("id"))
+    return delete(table)
 
 
-def _this(table: Table) -> Update:
-    return update(table).where(table.c.id == bindparam("id"))
-
-
-def _touched(table: Table) -> dict[str, ColumnElement[Any]]:
+def touched(table: Table) -> dict[str, ColumnElement[Any]]:
+    """What changes with every change."""
     return {"version": table.c.version + literal_column("1"), "updated_at": func.now()}
 
 

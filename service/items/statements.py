@@ -6,21 +6,29 @@ from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
 from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
+from service.db.bulk import Bulk, Upsert, absent, taken
 from service.db.copy import Export
 from service.db.keyset import Bound, Choice, Listing, search
 from service.db.stage import Stage
 from service.db.statement import Statement
 from service.db.writes import Writes
-from service.items.structs import Item, ItemChange, NewItem, Owner
+from service.items.structs import Item, ItemChange, KeyedItem, NewItem, Owner
 from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
 
 # What cached answers depend on: the items, and the users shown beside them.
 facets = Facets("items", "owner_id", "is_active")
 owner_facets = Facets("users")
 
-add = GroupCommit("items.add", Item, items, NewItem)
+add = GroupCommit("items.add", Item, items, NewItem, by=lambda values: values[0] or "")
 by_id = Coalesce("items.by_id", Item, items)
 writes = Writes("items", Item, items, NewItem, ItemChange)
+upsert = Upsert("items.upsert", items, KeyedItem, "sku")
+bulk = Bulk("items", items, ItemChange)
+# Where among many rows the one is that PostgreSQL has refused, by its field.
+in_the_way = {
+    "sku": taken("items.sku_taken", items, "sku"),
+    "owner_id": absent("items.owner_absent", items, "owner_id", users),
+}
 
 listing = Listing(
     "items",
@@ -63,4 +71,7 @@ hot: tuple[Statement[Any], ...] = (
     *owners.hot,
     owner_exists,
     *writes.hot,
+    *upsert.hot,
+    *bulk.hot,
+    *in_the_way.values(),
 )

@@ -85,6 +85,76 @@ class Item(Struct, frozen=True, gc=False):
     updated_at: datetime | None
 
 
+class KeyedItem(NewItem, kw_only=True):
+    """An item to upsert: by its sku."""
+
+    sku: SKU
+
+
+class NewItems(Struct):
+    """What POST /items/bulk takes."""
+
+    items: Annotated[list[NewItem], Meta(max_length=1000)]
+
+
+class KeyedItems(Struct):
+    """What PUT /items/bulk takes."""
+
+    items: Annotated[list[KeyedItem], Meta(max_length=1000)]
+
+
+class ItemsChange(Struct):
+    """What PATCH /items/bulk takes: one change for all; ids that no row can have are missing."""
+
+    ids: Annotated[list[int], Meta(max_length=1000)]
+    set: ItemChange
+
+
+class ItemsDelete(Struct):
+    """What POST /items/bulk/delete takes."""
+
+    ids: Annotated[list[int], Meta(max_length=1000)]
+    permanent: bool = False
+
+
+class Items(Struct, frozen=True):
+    """The items that were made, in the order in which they were given."""
+
+    items: list[Item]
+
+
+class UpsertedItem(Struct, frozen=True, gc=False):
+    """What became of an item that was given."""
+
+    id: int
+    sku: str
+    version: int
+    status: Literal["created", "updated", "unchanged"]
+
+
+class UpsertedItems(Struct, frozen=True):
+    """How many became what, and each in the order in which it was given."""
+
+    created: int
+    updated: int
+    unchanged: int
+    items: list[UpsertedItem]
+
+
+class ItemsChanged(Struct, frozen=True):
+    """How many were changed, and the ids of which there is no item."""
+
+    updated: int
+    missing: list[int]
+
+
+class ItemsDeleted(Struct, frozen=True):
+    """How many were deleted, and the ids of which there is no item."""
+
+    deleted: int
+    missing: list[int]
+
+
 class Owner(Struct, frozen=True, gc=False):
     """The user behind `owner_id`."""
 

@@ -7,13 +7,24 @@ from service.db.writes import change_values, fields_set
 from service.errors import Conflict, NotFound, Stale
 from service.users import statements
 from service.users.statements import facets
-from service.users.structs import DeleteQuery, NewUser, User, UserChange, UserQuery, UserSummary
-from service.web import paging, rows
+from service.users.structs import (
+    DeleteQuery,
+    NewUser,
+    NewUsers,
+    UpsertedUser,
+    UpsertedUsers,
+    User,
+    UserChange,
+    UserQuery,
+    UserSummary,
+)
+from service.web import many, paging, rows
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Query, Reply
+from service.web.wire import Body, Query, Reply, encode
 
 new_user = Body(NewUser)
+new_users = Body(NewUsers)
 user_change = Body(UserChange)
 user_query = Query(UserQuery)
 delete_query = Query(DeleteQuery)
@@ -70,6 +81,22 @@ async def delete_user(request: Request) -> Reply:
     return rows.shown(
         await rows.write(request, statements.writes.deactivate, facets, ("is_active",))
     )
+
+
+async def upsert_users(request: Request) -> Reply:
+    given = (await request.body(new_users)).items
+    many.distinct(given, "email", "username", alike=folded)
+    done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
+    items = [
+        UpsertedUser(one.id, user.email, one.version, one.status)
+        for user, one in zip(given, done, strict=True)
+    ]
+    return Reply(encode(UpsertedUsers(**many.counted(done), items=items)))
+
+
+def folded(text: str) -> str:
+    """Alike for all that is alike to some lower() of PostgreSQL's, and so never two of one row."""
+    return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # of the Turkish I
 
 
 THIS = "/users/{id}"
@@ -131,5 +158,14 @@ routes = [
         query=DeleteQuery,
         gives=User,
         fails=(NotFound, Conflict, Stale),
+    ),
+    Operation(
+        "PUT",
+        "/users/bulk",
+        upsert_users,
+        "Create or replace up to 1000 users by their email, all or none",
+        takes=NewUsers,
+        gives=UpsertedUsers,
+        fails=(*BODY_PROBLEMS, Conflict),
     ),
 ]

@@ -6,6 +6,7 @@ from sqlalchemy import literal_column, not_
 
 from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
+from service.db.bulk import Upsert, taken
 from service.db.keyset import Choice, Listing, search
 from service.db.statement import Statement
 from service.db.writes import Writes
@@ -15,9 +16,14 @@ from service.users.structs import NewUser, User, UserChange, UserSummary
 # What cached answers depend on.
 facets = Facets("users", "role", "is_active")
 
-add = GroupCommit("users.add", User, users, NewUser)
+add = GroupCommit("users.add", User, users, NewUser, by=lambda values: values[0].lower())
 by_id = Coalesce("users.by_id", User, users)
 writes = Writes("users", User, users, NewUser, UserChange)
+upsert = Upsert("users.upsert", users, NewUser, "email", folded=True)
+# Where among many rows the one is that PostgreSQL has refused, by its field.
+in_the_way = {
+    "username": taken("users.username_taken", users, "username", folded=True, key="email")
+}
 
 listing = Listing(
     "users",
@@ -34,4 +40,10 @@ listing = Listing(
     totals=totals,
 )
 
-hot: tuple[Statement[Any], ...] = (*add.hot, *by_id.hot, *writes.hot)
+hot: tuple[Statement[Any], ...] = (
+    *add.hot,
+    *by_id.hot,
+    *writes.hot,
+    *upsert.hot,
+    *in_the_way.values(),
+)

@@ -67,6 +67,30 @@ class User(Struct, frozen=True, gc=False):
     updated_at: datetime | None
 
 
+class NewUsers(Struct):
+    """What PUT /users/bulk takes."""
+
+    items: Annotated[list[NewUser], Meta(max_length=1000)]
+
+
+class UpsertedUser(Struct, frozen=True, gc=False):
+    """What became of a user who was given."""
+
+    id: int
+    email: str
+    version: int
+    status: Literal["created", "updated", "unchanged"]
+
+
+class UpsertedUsers(Struct, frozen=True):
+    """How many became what, and each in the order in which they were given."""
+
+    created: int
+    updated: int
+    unchanged: int
+    items: list[UpsertedUser]
+
+
 class UserSummary(Struct, frozen=True, gc=False):
     """A user in a list."""
 

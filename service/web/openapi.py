@@ -64,7 +64,7 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, 
     ]
     if operation.query is not None:
         parameters += _parameters(operation.query)
-    if operation.method in {"PUT", "PATCH", "DELETE"}:
+    if operation.method in {"PUT", "PATCH", "DELETE"} and in_path:
         parameters.append(_header("If-Match", "Only if the version is one of these ETags"))
     elif operation.method == "GET" and in_path and 404 in {one.status for one in fails}:
         parameters.append(_header("If-None-Match", "304 if the version is one of these ETags"))

@@ -28,12 +28,13 @@ class Paths(Router):
             for path in paths
         }
         super().__init__(
-            routes=[Route(path, endpoint) for path, endpoint in endpoints.items()],
+            # Constant paths first: /items/bulk is no item.
+            routes=[Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)],
             default=Endpoint(),
             redirect_slashes=False,
             **options,
         )
-        self.constant = {path: one for path, one in endpoints.items() if "{" not in path}
+        self.constant = {path: one for path, one in endpoints.items() if not _open(path)}
         self.by_id = {
             path.removesuffix("/{id}"): one
             for path, one in endpoints.items()
@@ -52,3 +53,7 @@ class Paths(Router):
                 await endpoint(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+
+def _open(path: str) -> bool:
+    return "{" in path

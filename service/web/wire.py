@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from service.errors import FieldError, Invalid, Malformed, NotFound
 from service.web.stream import Chunks
+from service.web.texts import Texts, structs_of
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
@@ -34,7 +35,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 # msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
 _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
-_UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
+_PLACES = re.compile(r"\[\d+\]")
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -75,8 +76,7 @@ class Body(Generic[Value_co]):
         self._decode = msgspec.json.Decoder(
             struct, dec_hook=_parse_number, float_hook=_decimal
         ).decode
-        hints = get_type_hints(struct)
-        self._texts = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
+        self._texts = Texts(struct)
         self._allowed = _allowed(struct)
 
     def decode(self, data: bytes) -> Value_co:
@@ -90,11 +90,7 @@ class Body(Generic[Value_co]):
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._carefully(data)
-        for name in self._texts:
-            text = getattr(value, name)
-            if isinstance(text, str) and (text.strip() != text or "\0" in text):
-                return self._carefully(data)
-        return value
+        return value if self._texts.plain(value) else self._carefully(data)
 
     def _carefully(self, data: bytes) -> Value_co:
         # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
@@ -112,10 +108,7 @@ class Body(Generic[Value_co]):
             raise Malformed("the body is nested too deep") from None
         except ValueError as error:
             raise Malformed(f"the body is not JSON: {error}") from None
-        if isinstance(parsed, dict):
-            for name in self._texts:
-                if isinstance(text := parsed.get(name), str):
-                    parsed[name] = _text(name, text)
+        self._texts.strip(parsed)
         try:
             return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
         except msgspec.ValidationError as error:
@@ -217,20 +210,15 @@ def _whole(text: str) -> int:
     return int(text[:100])
 
 
-def _text(field: str, text: str) -> str:
-    if unwanted := _UNWANTED.search(text):
-        what = "a NUL character" if unwanted[0] == "\0" else "a lone surrogate"
-        raise Invalid(f"{field} holds {what}", FieldError(field, f"holds {what}"))
-    return text.strip()
-
-
 def _allowed(struct: type[Struct]) -> dict[str, str]:
     """What a field may be, in words, where msgspec's own would be a regex or nothing."""
-    return {
-        name: words
-        for name, kind in get_type_hints(struct, include_extras=True).items()
-        if (words := _words(kind))
-    }
+    allowed = {}
+    for name, kind in get_type_hints(struct, include_extras=True).items():
+        if words := _words(kind):
+            allowed[name] = words
+        for part in structs_of(kind):
+            allowed |= {f"{name}.{field}": words for field, words in _allowed(part).items()}
+    return allowed
 
 
 def _words(kind: Any) -> str:
@@ -250,8 +238,10 @@ def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn
     if missing := _MISSING.fullmatch(what):
         field = f"{field}.{missing['field']}" if field else missing["field"]
         what = "required, but missing"
-    if field in allowed and ("invalid enum value" in what.lower() or "matching regex" in what):
-        what = f"must be {allowed[field]}"
+    if (rule := _PLACES.sub("", field)) in allowed and (
+        "invalid enum value" in what.lower() or "matching regex" in what
+    ):
+        what = f"must be {allowed[rule]}"
     what = what[:1].lower() + what[1:]
     detail = f"{field}: {what}" if field else what
     raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None

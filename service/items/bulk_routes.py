@@ -1,0 +1,109 @@
+"""The handlers of many items at once, then their route list."""
+
+from service.db.writes import change_values
+from service.errors import Conflict, FieldError
+from service.items import statements
+from service.items.statements import bulk, facets
+from service.items.structs import (
+    Items,
+    ItemsChange,
+    ItemsChanged,
+    ItemsDelete,
+    ItemsDeleted,
+    KeyedItems,
+    NewItems,
+    UpsertedItem,
+    UpsertedItems,
+)
+from service.web import many
+from service.web.endpoint import Operation
+from service.web.request import BODY_PROBLEMS, Request
+from service.web.wire import Body, Reply, encode
+
+new_items = Body(NewItems)
+keyed_items = Body(KeyedItems)
+items_change = Body(ItemsChange)
+items_delete = Body(ItemsDelete)
+
+
+async def create_items(request: Request) -> Reply:
+    new = (await request.body(new_items)).items
+    many.distinct(new, "sku")
+    made = await many.add(request, statements.add, facets, new, statements.in_the_way)
+    return Reply(encode(Items(made)), 201)
+
+
+async def upsert_items(request: Request) -> Reply:
+    given = (await request.body(keyed_items)).items
+    many.distinct(given, "sku")
+    done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
+    items = [
+        UpsertedItem(one.id, item.sku, one.version, one.status)
+        for item, one in zip(given, done, strict=True)
+    ]
+    return Reply(encode(UpsertedItems(**many.counted(done), items=items)))
+
+
+async def change_items(request: Request) -> Reply:
+    asked = await request.body(items_change)
+    values = change_values(asked.set)
+    if not values:
+        _, missing = await many.by_ids(request, bulk.there, facets, asked.ids)
+        return Reply(encode(ItemsChanged(0, missing)))
+    try:
+        updated, missing = await many.by_ids(request, bulk.change, facets, asked.ids, **values)
+    except Conflict as conflict:
+        errors = [FieldError(f"set.{one.field}", one.message) for one in conflict.errors]
+        raise Conflict(conflict.detail, *errors) from None
+    return Reply(encode(ItemsChanged(updated, missing)))
+
+
+async def delete_items(request: Request) -> Reply:
+    asked = await request.body(items_delete)
+    statement = bulk.remove if asked.permanent else bulk.deactivate
+    deleted, missing = await many.by_ids(request, statement, facets, asked.ids)
+    return Reply(encode(ItemsDeleted(deleted, missing)))
+
+
+ALL = "/items/bulk"
+FAILS = (*BODY_PROBLEMS, Conflict)
+
+routes = [
+    Operation(
+        "POST",
+        ALL,
+        create_items,
+        "Create up to 1000 items, all or none",
+        takes=NewItems,
+        gives=Items,
+        status=201,
+        fails=FAILS,
+    ),
+    Operation(
+        "PUT",
+        ALL,
+        upsert_items,
+        "Create or replace up to 1000 items by their sku, all or none",
+        takes=KeyedItems,
+        gives=UpsertedItems,
+        fails=FAILS,
+    ),
+    Operation(
+        "PATCH",
+        ALL,
+        change_items,
+        "Change up to 1000 items alike; absent keeps, null clears",
+        takes=ItemsChange,
+        gives=ItemsChanged,
+        fails=FAILS,
+    ),
+    Operation(
+        "POST",
+        f"{ALL}/delete",
+        delete_items,
+        "Set up to 1000 items inactive, or with permanent=true remove them",
+        takes=ItemsDelete,
+        gives=ItemsDeleted,
+        fails=BODY_PROBLEMS,
+    ),
+]

@@ -1,0 +1,137 @@
+"""What the handlers of many rows share: how they are written, and how the one in the way is named.
+
+If-Match is not looked at: a tag is of one row.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msgspec import Struct, structs
+
+from service.cache.epochs import Facets
+from service.db.batch import GroupCommit
+from service.db.bulk import Upsert, Upserted, places
+from service.db.statement import Statement
+from service.errors import Conflict, FieldError, Invalid, OutcomeUnknown, Problem
+from service.web.request import Request
+from service.web.wire import ID_MAX
+
+Row = TypeVar("Row", bound=Struct)
+Done = TypeVar("Done")
+
+# Places that an answer names at most.
+NAMED = 100
+
+
+def distinct(
+    rows: Sequence[Struct], *fields: str, alike: Callable[[str], str] = lambda text: text
+) -> None:
+    """See that no two rows have the same value in a field that is unique, `alike` or equal.
+
+    Raises:
+        Invalid: two have; names their places.
+    """
+    errors = []
+    for field in fields:
+        seen: dict[str, list[str]] = {}
+        for n, row in enumerate(rows):
+            value = getattr(row, field)
+            if value is not None:
+                seen.setdefault(alike(value), []).append(f"items[{n}].{field}")
+        for first, *others in seen.values():
+            if others:
+                errors.append(FieldError(first, f"the same as {others[0]}"))
+                errors += [FieldError(other, f"the same as {first}") for other in others]
+    if errors:
+        detail = f"{errors[0].field}: {errors[0].message}"
+        raise Invalid(detail, *errors[:NAMED])
+
+
+async def add(
+    request: Request,
+    statement: GroupCommit[Row],
+    facets: Facets,
+    rows: Sequence[Struct],
+    in_the_way: Mapping[str, Statement[int]],
+) -> list[Row]:
+    """Make rows, all or none; `in_the_way` finds a field's places when PostgreSQL refuses it."""
+    if not rows:
+        return []
+    work = statement.all(request.db, [structs.astuple(row) for row in rows])
+    made: list[Any] = await _placed(request, work, rows, in_the_way)
+    await request.moved(lambda: facets.many([row.id for row in made]))
+    return made
+
+
+async def upsert(
+    request: Request,
+    statement: Upsert,
+    facets: Facets,
+    rows: Sequence[Struct],
+    in_the_way: Mapping[str, Statement[int]],
+) -> list[Upserted]:
+    """Upsert rows, all or none; as `add`."""
+    done = await _placed(request, statement.run(request.db, rows), rows, in_the_way)
+    moved = [one.id for one in done if one.status != "unchanged"]
+    if moved:
+        await request.moved(lambda: facets.many(moved))
+    return done
+
+
+def counted(done: Sequence[Upserted]) -> dict[str, int]:
+    """How many became what."""
+    counts = Counter(one.status for one in done)
+    return {status: counts[status] for status in ("created", "updated", "unchanged")}
+
+
+async def by_ids(
+    request: Request,
+    statement: Statement[int],
+    facets: Facets,
+    ids: Sequence[int],
+    **values: object,
+) -> tuple[int, list[int]]:
+    """Run a statement of db.bulk.Bulk: how many rows were there, and the ids that were not."""
+    asked = dict.fromkeys(ids)
+    possible = [row_id for row_id in asked if 0 < row_id <= ID_MAX]
+    if not possible:
+        return 0, list(asked)
+    records = await _known(request, statement.records(request.db, ids=possible, **values))
+    found = {record[0] for record in records}
+    if found and statement.writes:
+        await request.moved(lambda: facets.many(found))
+    return len(found), [row_id for row_id in asked if row_id not in found]
+
+
+async def _known(request: Request, work: Awaitable[Done]) -> Done:
+    try:
+        return await work
+    except (OutcomeUnknown, asyncio.CancelledError):
+        request.unsure()
+        raise
+
+
+async def _placed(
+    request: Request,
+    work: Awaitable[Done],
+    rows: Sequence[Struct],
+    in_the_way: Mapping[str, Statement[int]],
+) -> Done:
+    try:
+        return await _known(request, work)
+    except Conflict as conflict:
+        refused = conflict
+    (error,) = refused.errors
+    statement = in_the_way.get(error.field)
+    if statement is None:
+        raise refused
+    try:
+        found = await places(request.db, statement, rows)
+    except Problem:
+        raise refused from None
+    if not found:  # what was in the way is gone again
+        raise refused
+    errors = [FieldError(f"items[{n}].{error.field}", error.message) for n in found[:NAMED]]
+    raise Conflict(f"{errors[0].field}: {error.message}", *errors)
