@@ -201,7 +201,7 @@ def promises(seconds: int, *, no_memory: bool) -> None:
 @click.option("--items", type=click.IntRange(1000), default=1_000_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def files(items: int, rounds: int) -> None:
-    """Files of items in and out, against psql, with what other requests notice: 5 minutes.
+    """Files of items in and out, against psql, with what other requests notice; upserts.
 
     \b
     Example:
@@ -209,8 +209,10 @@ def files(items: int, rounds: int) -> None:
     """
     from bench.files import run, shown
 
-    for line in shown(list(run(items, rounds, _say))):
+    told: list[str] = []
+    for line in shown(list(run(items, rounds, _say, told))):
         click.echo(line)
+    click.echo("\n" + "\n".join(told))
 
 
 @main.command()

@@ -5,19 +5,23 @@ the same table, one after the other, from the same state of it. Beside the servi
 reads single rows at a fixed pace, as it did at rest.
 """
 
+import multiprocessing
 import random
 import socket
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
+import uvloop
+
+from bench import upsert
 from bench.contestants import CACHED, PROGRAMS
 from bench.limits import LINES, psql
 from bench.processes import forget_peak, peak
@@ -44,44 +48,50 @@ class Turn(NamedTuple):
 
 
 class Probe:
-    """Reads single rows in a thread; `p99` is of the time within `during`, in ms."""
+    """Reads single rows, in a process of its own; `p99` is of the time within `during`, in ms."""
 
     def __init__(self, server: Server, items: int) -> None:
         self.server = server
         self.items = items
-        self.took: list[float] = []
+        self.p99 = 0.0
 
     @contextmanager
     def during(self) -> Iterator["Probe"]:
-        self.took.clear()
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
+        spawn = multiprocessing.get_context("spawn")
+        here, there = spawn.Pipe()
+        process = spawn.Process(target=_read, args=(self.server.port, self.items, there))
+        process.start()
+        here.recv()  # it is about to begin
         try:
             yield self
         finally:
-            stop.set()
-            thread.join()
-
-    @property
-    def p99(self) -> float:
-        took = sorted(self.took)
-        return took[int(len(took) * 0.99)] * 1000
-
-    def _run(self, stop: threading.Event) -> None:
-        chance = random.Random(1)
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=60) as one:
-            while not stop.wait(PAUSE):
-                path = f"/items/{chance.randint(1, self.items)}"
-                began = perf_counter()
-                one.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-                if not one.recv(65536).startswith(b"HTTP/1.1 200"):
-                    raise RuntimeError(f"{path} is not answered")
-                self.took.append(perf_counter() - began)
+            here.send(None)
+            took: list[float] = sorted(here.recv())
+            process.join()
+            self.p99 = took[int(len(took) * 0.99)] * 1000
 
 
-def run(items: int, rounds: int, say: Say) -> Iterator[Turn]:
-    """Each turn of each round; the first of all is the probe at rest."""
+def _read(port: int, items: int, to: Connection) -> None:
+    """Until something comes, one row after the other; then send the seconds of each."""
+    chance = random.Random(1)
+    took = []
+    to.send(None)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+        while not to.poll(PAUSE):
+            path = f"/items/{chance.randint(1, items)}"
+            began = perf_counter()
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            if not one.recv(65536).startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"{path} is not answered")
+            took.append(perf_counter() - began)
+    to.send(took)
+
+
+def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
+    """Each turn of each round; the first of all is the probe at rest.
+
+    What the trial of upserts tells is put into `told`.
+    """
     with tempfile.TemporaryDirectory(prefix="files-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
@@ -106,6 +116,11 @@ def run(items: int, rounds: int, say: Say) -> Iterator[Turn]:
                     _settle(on, items)
                 say("a reader of one byte a second")
                 yield _slow(server)
+                say("upserts")
+                yield _upserts(on, server, probe)
+            say("upserts of a thousand rows, against one by one")
+            fill(on, upsert.ITEMS)
+            told.append(upsert.table(on))
 
 
 def _new_rows(on: Stage, directory: Path) -> tuple[Path, Path]:
@@ -168,6 +183,18 @@ def _slow(server: Server) -> Turn:
         return Turn("out, 1 B/s", "swiftlet", 0, peak(server.pid) - before, 0)
 
 
+def _upserts(on: Stage, server: Server, probe: Probe) -> Turn:
+    """One after the other, each of a thousand rows, half of them there."""
+    upsert.named(on)
+    count, took = 0, 0.0
+    with probe.during():
+        while took < AT_REST:
+            batch = list(upsert.together(upsert.rows(str(count))))
+            took += uvloop.run(upsert.sent(server.port, [batch], 1))
+            count += upsert.ROWS
+    return Turn("upsert", "swiftlet", count / took, 0, probe.p99)
+
+
 def _run(words: list[str]) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
@@ -189,6 +216,8 @@ def shown(turns: list[Turn]) -> list[str]:
         p99 = statistics.median(turn.p99 for turn in ours)
         ratios = f"{fast / slow:.2f} | {more:.0f} | {p99 / rest:.1f} ({p99:.1f} ms)"
         lines.append(f"| {what} | {slow:,.0f} | {fast:,.0f} | {ratios} |")
-    (slow_reader,) = (turn for turn in turns if turn.what == "out, 1 B/s")
+    slow_reader, upserts = turns[-2:]
     lines.append(f"| out, one byte a second | - | - | - | {slow_reader.more:.0f} | - |")
+    noticed = f"{upserts.p99 / rest:.1f} ({upserts.p99:.1f} ms)"
+    lines.append(f"| upserts of 1,000 rows | - | {upserts.rate:,.0f} | - | - | {noticed} |")
     return lines

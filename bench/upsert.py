@@ -44,7 +44,7 @@ class Took(NamedTuple):
 
 def table(on: Stage) -> str:
     """A table in Markdown: medians of rounds, and the ratio within each."""
-    sql(on, "UPDATE items SET sku = 'U-' || id")
+    named(on)
     sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")
     found: dict[str, list[Took]] = {way.title: [] for way in WAYS}
     with ExitStack() as held:
@@ -83,9 +83,9 @@ def table(on: Stage) -> str:
 def _round(on: Stage, of: Server, way: Way, number: int) -> Took:
     keep_totals(on, kept=way.contestant == OURS)
     sql(on, "CHECKPOINT")
-    batches = [list(way.requests(_rows(f"{way.title} {number} {n}"))) for n in range(way.batches)]
+    batches = [list(way.requests(rows(f"{way.title} {number} {n}"))) for n in range(way.batches)]
     used = [cpu(pid) for pid in (of.pid, on.postmaster)]
-    took = uvloop.run(_sent(of.port, batches, way.connections))
+    took = uvloop.run(sent(of.port, batches, way.connections))
     time.sleep(0.02)  # the last tick is counted
     server, database = (
         cpu(pid) - before for pid, before in zip((of.pid, on.postmaster), used, strict=True)
@@ -95,7 +95,12 @@ def _round(on: Stage, of: Server, way: Way, number: int) -> Took:
     return Took(count / took, server / count * 1e6, database / count * 1e6)
 
 
-def _rows(seed: str) -> list[dict[str, Any]]:
+def named(on: Stage) -> None:
+    """Give the rows that are there the skus they are upserted by."""
+    sql(on, f"UPDATE items SET sku = 'U-' || id WHERE id <= {ITEMS}")
+
+
+def rows(seed: str) -> list[dict[str, Any]]:
     """Half with the `id` and sku of a row that is there, half new; in no order."""
     chance = random.Random(seed)
     rows: list[dict[str, Any]] = [
@@ -109,8 +114,8 @@ def _rows(seed: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _together(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    items = [{name: value for name, value in row.items() if name != "id"} for row in rows]
+def together(given: list[dict[str, Any]]) -> Iterator[bytes]:
+    items = [{name: value for name, value in row.items() if name != "id"} for row in given]
     yield _request("PUT", "/items/bulk", {"items": items})
 
 
@@ -133,7 +138,7 @@ def _request(method: str, path: str, body: object) -> bytes:
     return head.encode() + text
 
 
-async def _sent(port: int, batches: list[list[bytes]], connections: int) -> float:
+async def sent(port: int, batches: list[list[bytes]], connections: int) -> float:
     """The seconds until all are answered, a batch after the other."""
     held = [
         await asyncio.open_connection("127.0.0.1", port, limit=2**20) for _ in range(connections)
@@ -166,7 +171,7 @@ async def _ask(
 
 
 WAYS = (
-    Way("Swiftlet, one request", OURS, _together, 1, BATCHES),
+    Way("Swiftlet, one request", OURS, together, 1, BATCHES),
     Way("Swiftlet, one by one, 64 connections", OURS, _singly, 64, BATCHES),
     Way("FastAPI reference, one by one, 64 connections", "reference", _singly, 64, 2),
     Way("FastAPI reference, one by one, 1 connection", "reference", _singly, 1, 1),
