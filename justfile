@@ -52,6 +52,10 @@ bench-report file html:
 bench-promises *options:
     uv run --group bench python -m bench promises {{ options }}
 
+# Files of a million items in and out, against psql; upserts; memory, and what others notice
+bench-files *options:
+    uv run --group bench python -m bench files {{ options }}
+
 # Our service against itself with one thing changed, as in `just bench-trials server totals`
 bench-trials *names:
     uv run --group bench python -m bench trials {{ names }}
