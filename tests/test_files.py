@@ -427,6 +427,10 @@ def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Qu
         response = give(client, broken)
         assert response.status_code == 422
         assert errors(response)[0][0] in (5, 6, 7)
+        told = give(client, broken, on_error="skip").json()
+        assert told["failed"] == 1
+        assert told["read"] == sum(told[name] for name in COUNTS[1:])
+        client.put("/items/5", json=client.get("/items/5").json() | {"name": "small"})
     assert client.get("/items/export?trailer=true&owner_id=99").json()["count"] == 0
 
 

@@ -93,7 +93,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
                 _move(bars, writing, done)
             else:
                 place = source.tell() if size and source.seekable() else 0
-                bars.update(reading, completed=place, rate=f"{read:,} rows")
+                _move(bars, reading, read, place)
 
         done = run(
             import_(
@@ -177,10 +177,11 @@ def _bars() -> Progress:
     )
 
 
-def _move(bars: Progress, task: TaskID, rows: int) -> None:
-    speed = bars.tasks[task].speed
-    rate = f"{rows:,} rows, {speed:,.0f}/s" if speed else f"{rows:,} rows"
-    bars.update(task, completed=rows, rate=rate)
+def _move(bars: Progress, task: TaskID, rows: int, place: int | None = None) -> None:
+    """Tell of so many rows; the bar itself may go by the place in a file."""
+    speed = rows / (bars.tasks[task].elapsed or 1)
+    rate = f"{rows:,} rows, {speed:,.0f}/s"
+    bars.update(task, completed=rows if place is None else place, rate=rate)
 
 
 def _named(file: str) -> Format:

@@ -91,6 +91,7 @@ class Lines:
 
     def _row(self, line: bytes) -> Row | LineError | None:
         if self._ended is not None:
+            self.read += 1
             return LineError(self.line, f"line {self._ended} was to be the last")
         try:
             value = self._decode(line)
@@ -106,6 +107,7 @@ class Lines:
         self._ended = self.line
         if (trailer.count, trailer.checksum) == (self.read, self._digest):
             return None
+        self.read += 1
         return LineError(self.line, "the lines before it are not those that were written")
 
 
