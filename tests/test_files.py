@@ -827,6 +827,7 @@ def test_ctrl_c_ends_an_import_cleanly(
         running.stdin.flush()
         here = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'swiftlet-files'"
         eventually(lambda: sql(here), 20)
+        time.sleep(0.2)  # it has read all there is, and waits for more
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 130
         assert running.stderr.read().strip() == b"service: interrupted"

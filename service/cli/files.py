@@ -191,24 +191,24 @@ def _named(file: str) -> Format:
 async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
     """The bytes of a file; a pipe is waited for in a way that Ctrl-C ends."""
     loop, fd = asyncio.get_running_loop(), source.fileno()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(fd, ready.set)
-    except PermissionError:  # a file on disk: always ready
-        while chunk := source.read(CHUNK):
-            yield chunk
-            await asyncio.sleep(0)
-        return
-    try:
-        while True:
-            await ready.wait()
-            ready.clear()
-            chunk = os.read(fd, CHUNK)
-            if not chunk:
-                return
-            yield chunk
-    finally:
+
+    def read() -> None:
         loop.remove_reader(fd)
+        if not arrived.done():
+            arrived.set_result(os.read(fd, CHUNK))  # at once: later it might wait for more
+
+    chunk = b"more"
+    while chunk:
+        arrived: asyncio.Future[bytes] = loop.create_future()
+        try:
+            loop.add_reader(fd, read)
+            chunk = await arrived
+        except PermissionError:  # a file on disk: always ready
+            chunk = source.read(CHUNK)
+        finally:
+            loop.remove_reader(fd)
+        if chunk:
+            yield chunk
 
 
 async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
