@@ -1,6 +1,6 @@
 """Problems: what may go wrong as exception classes, and SQLSTATE to Problem (RFC 9457)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import asyncpg
 import msgspec
@@ -104,17 +104,30 @@ class Invalid(Problem):
     status, title = 422, "Unprocessable Content"
 
 
+class LinesDocument(ProblemDocument, frozen=True, kw_only=True):
+    """The shape of a problem with a file: its errors name lines in the place of fields."""
+
+    errors: tuple[LineError, ...]  # type: ignore[assignment]  # only ever made and sent, as this
+
+
 class InvalidLines(Invalid):
     """A file of which nothing was taken: `lines` are wrong, or the first of those that are."""
 
-    def __init__(self, detail: str, lines: Sequence[LineError]) -> None:
+    def __init__(self, detail: str, lines: Iterable[LineError]) -> None:
         super().__init__(detail)
-        self.lines = lines
+        self.lines = tuple(lines)
 
     def body(self, request_id: str) -> bytes:
-        """The problem document; its errors name lines in the place of fields."""
-        document = msgspec.json.decode(super().body(request_id))
-        return msgspec.json.encode({**document, "errors": self.lines})
+        """The problem document."""
+        return msgspec.json.encode(
+            LinesDocument(
+                title=self.title,
+                status=self.status,
+                detail=self.detail,
+                request_id=request_id,
+                errors=self.lines,
+            )
+        )
 
 
 class HeadersTooLarge(Problem):

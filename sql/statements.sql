@@ -769,19 +769,6 @@ SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items';
 
--- items.import.repeated
--- no arguments
-WITH firsts AS
-(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
-FROM items_stage
-WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
-HAVING count(*) > 1),
-gone AS
-(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
- SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
-FROM gone ORDER BY gone.n
- LIMIT 100;
-
 -- items.import.held_owner_id
 -- no arguments
 SELECT count(*) AS held
@@ -800,13 +787,54 @@ WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.own
 FROM gone ORDER BY gone.n
  LIMIT 100;
 
--- items.import.merged
--- $1 after, $2 upto
-WITH written AS
-(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id
+-- items.import.repeated
+-- no arguments
+WITH firsts AS
+(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
 FROM items_stage
-WHERE items_stage.n > $1::BIGINT AND items_stage.n <= $2::BIGINT ORDER BY items_stage.n ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
- SELECT count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written
+WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
+HAVING count(*) > 1),
+gone AS
+(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.locked
+-- no arguments
+SELECT count(*) AS locked
+FROM (SELECT items.id AS id
+FROM items, items_stage
+WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
+
+-- items.import.keyed
+-- $1 after
+WITH batch AS
+(SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
+FROM items_stage
+WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
+ LIMIT 20000),
+written AS
+(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
+-- items.import.keyless
+-- $1 after
+WITH batch AS
+(SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
+FROM items_stage
+WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
+ LIMIT 20000),
+written AS
+(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
 FROM written;
 
 -- items.export?format=ndjson

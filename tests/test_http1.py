@@ -448,6 +448,19 @@ def test_who_never_reads_is_cut_off(server: Server) -> None:
         assert not server.server_state.connections
 
 
+def test_who_reads_slowly_is_waited_for(server: Server) -> None:
+    """Some bytes a second, where the kernel holds megabytes: it is not told of each of them."""
+    with server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(request("GET /stream/endless"))
+        for _ in range(30):
+            assert client.recv(20_000)
+            time.sleep(0.1)
+        assert server.server_state.connections
+    while len(seen) < 1000:  # it sends to nobody, and ends
+        time.sleep(0.01)
+
+
 def test_who_hangs_up_is_noticed(server: Server) -> None:
     for path, sent in (("gone", b""), ("reads", b"half")):
         with server.connect() as client:

@@ -3,9 +3,10 @@
 import asyncio
 import gzip
 import os
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
@@ -213,6 +214,7 @@ async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
 
 async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
     """As `_chunks`, without gzip where there is one: its first two bytes tell."""
+    from service.errors import TooLarge
     from service.web.inflate import inflated
 
     chunks = _chunks(source)
@@ -220,7 +222,11 @@ async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
 
     async def all_of_it() -> AsyncGenerator[bytes]:
         yield first
+        size = len(first)
         async for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the file is larger than {limit} bytes (SERVICE_IMPORT_LIMIT)")
             yield chunk
 
     async for chunk in inflated(all_of_it(), limit) if first[:2] == GZIP else all_of_it():
@@ -229,23 +235,29 @@ async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
 
 @contextmanager
 def _written(file: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Where to write: the file stands once all of it does, and an older one until then."""
-    if file == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    part = Path(f"{file}.part")
+    """Where to write: a file stands once all of it does, and an older one until then.
+
+    What is no file, a pipe or a device, is written into as it is.
+    """
+    place = Path(os.path.realpath(file))
+    plain = file != "-" and (place.is_file() or not place.exists())
+    part = place.with_name(f"{place.name}.{os.getpid()}.part") if plain else place
     try:
         with ExitStack() as opened:
-            try:
-                to = opened.enter_context(part.open("wb"))
-            except OSError as error:
-                raise click.FileError(file, error.strerror) from None
+            to = sys.stdout.buffer if file == "-" else opened.enter_context(part.open("wb"))
             if file.endswith(".gz"):
                 yield opened.enter_context(gzip.open(to, "wb", compresslevel=6))
             else:
                 yield to
-        part.replace(file)
+            to.flush()
+        if plain:
+            if place.exists():
+                shutil.copymode(place, part)
+            part.replace(place)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise click.FileError(file, error.strerror) from None
     finally:
-        with suppress(OSError):
-            part.unlink()
+        if plain:
+            part.unlink(missing_ok=True)

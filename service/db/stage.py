@@ -1,7 +1,7 @@
 """A stage: rows come in by COPY as they arrive, and go over into their table all at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -9,11 +9,13 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Index,
     MetaData,
     Table,
     Text,
     bindparam,
     cast,
+    collate,
     delete,
     exists,
     func,
@@ -23,10 +25,11 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.copy import Apart
 from service.db.statement import DIALECT, Statement
+from service.db.writes import touched
 
 # Problems that are told one by one.
 TOLD = 100
@@ -51,17 +54,21 @@ class Spoiled(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What became of the rows of a batch."""
+    """What became of the rows of a batch, and where the next one begins: after `last`."""
 
+    given: int
     created: int
     written: int
+    last: Any
 
 
 class Stage:
     """Rows that wait, numbered by their line, in a temporary table of one connection.
 
     Nobody else sees them, and whatever ends the connection ends them. No transaction is open while
-    they come; `settle` and `merge` belong into one.
+    they come; `settle` and `merge` belong into one. As the other writes of many rows do, it locks
+    rows that stand in the order of their ids, and then makes new ones in the order of their keys,
+    so that writers of the same rows never wait in a circle.
 
     Args:
         name: of its statements.
@@ -96,12 +103,18 @@ class Stage:
             field: _orphans(f"{name}.orphans_{field}", stage, field, parent)
             for field, parent in parents.items()
         }
-        self.merged = _merged(f"{name}.merged", stage, table, fields, key)
+        order = collate(stage.c[key], "C")
+        self.index = str(CreateIndex(Index(f"{stage.name}_key", order)).compile(dialect=DIALECT))
+        self.locked = _locked(f"{name}.locked", stage, table, key)
+        self.keyed = _merged(f"{name}.keyed", stage, table, fields, key, order)
+        self.keyless = _merged(f"{name}.keyless", stage, table, fields, key, stage.c.n)
         self.statements: tuple[Statement[Any], ...] = (
-            self.repeated,
             *self.held,
             *self.orphans.values(),
-            self.merged,
+            self.repeated,
+            self.locked,
+            self.keyed,
+            self.keyless,
         )
 
     async def open(self, one: Apart) -> None:
@@ -117,18 +130,25 @@ class Stage:
 
     async def settle(self, one: Apart) -> list[tuple[Spoiled, str]]:
         """Take out what can't go over, and hold what the rest refers to; the field beside each."""
-        found = [(Spoiled(*record), self.key) for record in await self.repeated.records(one)]
+        await one.execute(self.index)
+        await one.execute(f"ANALYZE {self.stage.name}")
         for held in self.held:
             await held.records(one)
-        for field, orphans in self.orphans.items():
-            found += [(Spoiled(*record), field) for record in await orphans.records(one)]
+        found: list[tuple[Spoiled, str]] = []
+        for field, spoiled in (*self.orphans.items(), (self.key, self.repeated)):
+            found += [(Spoiled(*record), field) for record in await spoiled.records(one)]
+        await self.locked.records(one)
         return found
 
-    async def merge(self, one: Apart, after: int, upto: int) -> Merged:
-        """Bring over the lines in `(after, upto]`; rows that stand and are the same stay so."""
-        done = await self.merged.one(one, after=after, upto=upto)
-        assert done is not None  # noqa: S101 - it counts, so there is a row
-        return done
+    async def merge(self, one: Apart) -> AsyncGenerator[Merged]:
+        """Bring the rows over, batch by batch; those that stand and are the same stay so."""
+        for statement, first in ((self.keyed, ""), (self.keyless, 0)):
+            after: object = first
+            while after is not None:
+                done = await statement.one(one, after=after)
+                assert done is not None  # noqa: S101 - it counts, so there is a row
+                yield done
+                after = done.last
 
 
 async def _paced(rows: Sequence[Sequence[object]]) -> AsyncIterator[Sequence[object]]:
@@ -197,28 +217,47 @@ def _told(name: str, gone: Any) -> Statement[Spoiled]:
     return Statement(name, Spoiled, told, prepare=False)
 
 
-def _merged(
-    name: str, stage: Table, table: Table, fields: Sequence[str], key: str
-) -> Statement[Merged]:
+def _locked(name: str, stage: Table, table: Table, key: str) -> Statement[int]:
+    """The rows that stand, in the order of their ids."""
     rows = (
-        select(*(stage.c[field] for field in fields))
-        .where(
-            stage.c.n > bindparam("after", type_=BigInteger),
-            stage.c.n <= bindparam("upto", type_=BigInteger),
-        )
-        .order_by(stage.c.n)
+        select(table.c.id)
+        .where(table.c[key] == stage.c[key])
+        .order_by(table.c.id)
+        .with_for_update(of=table, key_share=True)
+        .subquery("locked")
     )
-    adding = insert(table).from_select(fields, rows)
+    counted = select(func.count().label("locked")).select_from(rows)
+    return Statement(name, int, counted, prepare=False)
+
+
+def _merged(
+    name: str,
+    stage: Table,
+    table: Table,
+    fields: Sequence[str],
+    key: str,
+    order: ColumnElement[Any],
+) -> Statement[Merged]:
+    """A batch of the rows behind `after` in this order: that of the key, or of those without."""
+    keyless = order is stage.c.n
+    rows = (
+        select(*(stage.c[field] for field in fields), order.label("place"))
+        .where(order > bindparam("after", type_=BigInteger if keyless else Text))
+        .order_by(order)
+        .limit(literal_column(str(BATCH)))
+    )
+    if keyless:
+        rows = rows.where(stage.c[key].is_(null()))
+    batch = rows.cte("batch")
+    adding = insert(table).from_select(
+        fields, select(*(batch.c[field] for field in fields)).order_by(batch.c.place)
+    )
     others = [field for field in fields if field != key]
     came = adding.excluded
     written = (
         adding.on_conflict_do_update(
             index_elements=[table.c[key]],
-            set_={
-                **{field: came[field] for field in others},
-                "version": table.c.version + literal_column("1"),
-                "updated_at": func.now(),
-            },
+            set_={**{field: came[field] for field in others}, **touched(table)},
             where=tuple_(*(table.c[field] for field in others)).is_distinct_from(
                 tuple_(*(came[field] for field in others))
             ),
@@ -228,6 +267,9 @@ def _merged(
     )
     new = written.c.version == literal_column("1")
     counted: Any = select(
-        func.count().filter(new).label("created"), func.count().label("written")
+        select(func.count()).select_from(batch).scalar_subquery().label("given"),
+        func.count().filter(new).label("created"),
+        func.count().label("written"),
+        select(func.max(batch.c.place)).scalar_subquery().label("last"),
     ).select_from(written)
     return Statement(name, Merged, counted, prepare=False)

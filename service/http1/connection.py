@@ -7,7 +7,14 @@ parsed is answered with a problem document.
 """
 
 import asyncio
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
 from collections import deque
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -19,6 +26,7 @@ from uvicorn.server import ServerState
 from service.errors import Problem
 from service.http1.exchange import Exchange, answer, status_line
 from service.http1.parser import Head, Parser
+from service.logs import logger
 from service.web.request import READY, WHOLE_BODY
 
 # Bytes of a body that nobody has asked for yet.
@@ -63,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.reading = True
         self.blocked: asyncio.Event | None = None
         self.blocked_since = 0.0
+        self.unread = 0  # bytes, when it was looked at last
         self.since = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -96,6 +105,7 @@ class Connection(asyncio.Protocol):
         if self.blocked is None:
             self.blocked = asyncio.Event()
             self.blocked_since = self.loop.time()
+            self.unread = sys.maxsize
 
     def resume_writing(self) -> None:
         if self.blocked is not None:
@@ -225,15 +235,39 @@ class Connection(asyncio.Protocol):
         """One timer per connection, not one per request: it looks, and comes again."""
         now = self.loop.time()
         idle = now - self.since
-        if self.blocked is not None:  # the client does not read
+        if self.blocked is not None:
+            unread = self._unread()
+            if unread < self.unread:  # the client reads, however slowly
+                self.unread, self.blocked_since = unread, now
             idle = now - self.blocked_since
         elif self.exchange is not None:
             idle = 0.0
         if idle >= self.keep_alive:
-            if self.blocked is not None or self.transport.is_closing():
+            if self.blocked is not None:
+                logger.warning("a client that does not read its answer is cut off")
+                self.transport.abort()
+            elif self.transport.is_closing():
                 self.transport.abort()
             else:
                 self.transport.close()
                 self.timer = self.loop.call_later(self.keep_alive, self.transport.abort)
         else:
             self.timer = self.loop.call_later(self.keep_alive - idle, self._look)
+
+    def reset(self) -> None:
+        """End by RST in the place of FIN: an answer that ends with the connection is not whole."""
+        with suppress(OSError), self._socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _socket(self) -> socket.socket:
+        """A handle of its own on the connection: that of uvloop has no options."""
+        return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+
+    def _unread(self) -> int:
+        """Bytes of the answer that the client has yet to take, those in the kernel included."""
+        size = self.transport.get_write_buffer_size()
+        with suppress(OSError), self._socket() as one:
+            waiting = fcntl.ioctl(one, termios.TIOCOUTQ, bytes(4))
+            size += int.from_bytes(waiting, sys.byteorder)
+        return size

@@ -28,6 +28,7 @@ class Wire(Protocol):
     blocked: asyncio.Event | None
 
     def resume_reading(self) -> None: ...
+    def reset(self) -> None: ...
     def finished(self, exchange: "Exchange") -> None: ...
 
 
@@ -72,6 +73,8 @@ class Exchange:
         self.keep = False
         if self.begun:  # the client sees by its end that the answer is not whole
             self.finished = True
+            if not self.chunked and self.left is None:  # nothing else would tell
+                self.connection.reset()
             self.connection.finished(self)
         else:
             self.start, self.chunked, self.left = None, False, None

@@ -7,7 +7,15 @@ from msgspec import UNSET, structs
 
 from service.cache.epochs import EVERYTHING, Slots
 from service.db.writes import change_values, fields_set
-from service.errors import Conflict, FieldError, Invalid, NotFound, OutcomeUnknown, Stale
+from service.errors import (
+    Conflict,
+    FieldError,
+    Invalid,
+    InvalidLines,
+    NotFound,
+    OutcomeUnknown,
+    Stale,
+)
 from service.items import statements, transfer
 from service.items.statements import facets, owner_facets
 from service.items.structs import (
@@ -90,7 +98,7 @@ async def export_items(request: Request) -> Reply:
         raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
     chunks = Chunks(transfer.export(request.db, query))
     if request.scope["method"] != "HEAD":
-        await chunks.begin()
+        await chunks.begin(request.gone())
     file = b'attachment; filename="items.%b"' % query.format.encode()
     return Reply(
         chunks=chunks,
@@ -209,7 +217,7 @@ routes = [
         query=ImportQuery,
         files=("application/x-ndjson", "text/csv"),
         gives=transfer.Imported,
-        fails=BODY_PROBLEMS,
+        fails=(*BODY_PROBLEMS, InvalidLines),
     ),
     Operation(
         "GET",

@@ -3,20 +3,23 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 
 import msgspec
 from msgspec import Struct, structs
 
 from service.db.copy import Apart, apart, copied
 from service.db.database import UNKNOWN, Database
-from service.db.stage import BATCH, TOLD, Merged, Spoiled
+from service.db.stage import TOLD, Spoiled
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
 from service.items.structs import ExportQuery
 from service.web.lines import Lines, Row, Table, Trailer
 
-# Rows that are read before others have their turn, and bytes of a COPY into the stage.
-TURN, STAGED = 50, 262_144
+# Others have their turn after so many rows and after so many bytes, whatever these hold.
+TURN, SLICE = 50, 16_384
+# Bytes of a COPY into the stage.
+STAGED = 262_144
 # When the database has undone all of it for the sake of somebody else.
 TRIES = 3
 
@@ -83,27 +86,37 @@ async def import_(
             outcome is unknown.
     """
     failures = _Failures()
-    async with apart(db, name) as one:
-        await stage.open(one)
-        rows: list[tuple[object, ...]] = []
-        size = 0
-        async for chunk in chunks:
-            await _take(reader.feed(chunk), rows, failures)
-            size += len(chunk)
-            if not skip and failures.count >= TOLD:
-                break
-            if size >= STAGED:
-                if skip or not failures.count:
-                    await stage.add(one, rows)
+    rows: list[tuple[object, ...]] = []
+    size = 0
+    async with AsyncExitStack() as opened:
+        one: Apart | None = None  # from the first rows on: who sends none takes no connection
+
+        async def add() -> Apart:
+            held = one
+            if held is None:
+                held = await opened.enter_async_context(apart(db, name))
+                await stage.open(held)
+            await stage.add(held, rows)
+            rows.clear()
+            return held
+
+        async for part in _slices(chunks):
+            await _take(reader.feed(part), rows, failures)
+            size += len(part)
+            if not skip and failures.count:
+                if failures.count >= TOLD:
+                    break
                 rows.clear()
+            elif size >= STAGED:
+                one = await add()
                 size = 0
                 progress(reader.read, 0, 0)
         else:
             await _take(reader.end(), rows, failures)
         if failures.count and not skip:
             raise _nothing(failures.count, failures.told)
-        await stage.add(one, rows)
-        progress(reader.read, 0, reader.line)
+        one = await add()
+        progress(reader.read, 0, reader.read - failures.count)
         return await _over(one, reader, failures, skip=skip, progress=progress)
 
 
@@ -113,6 +126,13 @@ def export(db: Database, query: ExportQuery, *, name: str = "swiftlet") -> Async
     statement = exported.statement(query.format, chosen)
     rows = copied(db, statement, values, name, query.format)
     return _with_trailer(rows) if query.trailer else rows
+
+
+async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    async for chunk in chunks:
+        for start in range(0, len(chunk), SLICE):
+            await asyncio.sleep(0)
+            yield chunk[start : start + SLICE]
 
 
 async def _take(
@@ -146,17 +166,15 @@ async def _try_over(
     one: Apart, reader: Lines | Table, failures: _Failures, *, skip: bool, progress: Progress
 ) -> Imported:
     await one.execute("BEGIN")
-    # Two files with the same rows in another order would wait for each other.
-    await one.execute("SELECT pg_advisory_xact_lock('items'::regclass::oid::int, -1)")
     failed, told = failures.with_spoiled(await stage.settle(one))
     if failed and not skip:
         raise _nothing(failed, told)
-    created = written = 0
-    for after in range(0, reader.line, BATCH):
-        done: Merged = await stage.merge(one, after, after + BATCH)
+    given = created = written = 0
+    async for done in stage.merge(one):
+        given += done.given
         created += done.created
         written += done.written
-        progress(reader.read, min(after + BATCH, reader.line), reader.line)
+        progress(reader.read, given, reader.read - failed)
     if written:
         try:
             await one.execute("COMMIT")
@@ -168,7 +186,7 @@ async def _try_over(
         read=reader.read,
         created=created,
         updated=written - created,
-        unchanged=reader.read - failed - written,
+        unchanged=given - written,
         failed=failed,
         errors=told,
     )

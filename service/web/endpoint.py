@@ -115,7 +115,7 @@ class Endpoint:
                 headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         if reply.chunks is not None and method != "HEAD":
-            await reply.chunks.send(send, request.gone())
+            await reply.chunks.send(send)
         else:
             await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
         self._log(request, reply, took)

@@ -29,12 +29,12 @@ async def inflated(chunks: AsyncIterable[bytes], limit: int) -> AsyncGenerator[b
             try:
                 data = stream.decompress(rest, CHUNK)
             except zlib.error:
-                raise Malformed("the body is not gzip") from None
+                raise Malformed("the file is not gzip") from None
             went += len(data)
             if went > limit:
-                raise TooLarge(f"the body is larger than {limit} bytes without its gzip")
+                raise TooLarge(f"the file is larger than {limit} bytes without its gzip")
             if went > RATIO_FROM and went > came * RATIO:
-                raise TooLarge(f"the body grows to more than {RATIO} times its size")
+                raise TooLarge(f"the file grows to more than {RATIO} times its size")
             if data:
                 yield data
             rest = stream.unconsumed_tail

@@ -9,13 +9,13 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from service.errors import Invalid, LineError, Problem, TooLarge, Unsupported
+from service.errors import Invalid, InvalidLines, LineError, Problem, TooLarge, Unsupported
 from service.web.wire import Body, Query
 
 COLUMNS = 100
 BOM = b"\xef\xbb\xbf"
 # Of a CSV: a field and whether it is quoted; for records that csv.reader has accepted.
-_FIELD = re.compile(r'(?:^|,)(?:(?P<quoted>"(?:[^"]|"")*")|[^,]*)', re.DOTALL)
+_FIELD = re.compile(r'(?:^|,)(?:(?P<quoted>"(?:[^"]++|"")*+")|[^,]*)', re.DOTALL)
 # As PostgreSQL's COPY writes them.
 _BOOLEANS = {"t": "true", "f": "false"}
 
@@ -57,6 +57,7 @@ class Lines:
 
         Raises:
             TooLarge: a line is too long.
+            InvalidLines: the file has a trailer, and is not what it says.
         """
         block, newline, rest = (self._rest + data).rpartition(b"\n")
         self._rest = rest
@@ -91,24 +92,22 @@ class Lines:
 
     def _row(self, line: bytes) -> Row | LineError | None:
         if self._ended is not None:
-            self.read += 1
-            return LineError(self.line, f"line {self._ended} was to be the last")
+            raise _not_whole(self.line, f"line {self._ended} was to be the last")
         try:
             value = self._decode(line)
         except Problem as problem:
             if line.startswith(b'{"count":') and (trailer := _trailer(line)):
-                return self._check(trailer)
+                self._check(trailer)
+                return None
             self.read += 1
             return LineError(self.line, _told(problem))
         self.read += 1
         return self.line, value
 
-    def _check(self, trailer: Trailer) -> LineError | None:
+    def _check(self, trailer: Trailer) -> None:
         self._ended = self.line
-        if (trailer.count, trailer.checksum) == (self.read, self._digest):
-            return None
-        self.read += 1
-        return LineError(self.line, "the lines before it are not those that were written")
+        if (trailer.count, trailer.checksum) != (self.read, self._digest):
+            raise _not_whole(self.line, "the lines before it are not those that were written")
 
 
 class Table:
@@ -147,7 +146,10 @@ class Table:
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            yield from self._line(line)
+            if line or self._open:
+                yield from self._line(line)
+            else:
+                self.line += 1
         if self._size + len(self._rest) > self.limit:
             raise _too_long(self.line + 1 - len(self._open), self.limit)
 
@@ -268,6 +270,10 @@ def _trailer(line: bytes) -> Trailer | None:
         return msgspec.json.decode(line, type=Trailer)
     except msgspec.DecodeError:
         return None
+
+
+def _not_whole(line: int, message: str) -> InvalidLines:
+    return InvalidLines("the file is not whole; nothing was written", [LineError(line, message)])
 
 
 def _too_long(line: int, limit: int) -> TooLarge:

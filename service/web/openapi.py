@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from service.errors import Problem, ProblemDocument
+from service.errors import InvalidLines, LinesDocument, Problem, ProblemDocument
 from service.web.endpoint import Operation
 
 INFO = {
@@ -29,7 +29,9 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
     operations = list(operations)
     kinds = [kind for operation in operations for kind in _kinds(operation)]
     schemas, components = msgspec.json.schema_components(
-        [*kinds, ProblemDocument], ref_template="#/components/schemas/{name}", schema_hook=_schema
+        [*kinds, ProblemDocument, LinesDocument],
+        ref_template="#/components/schemas/{name}",
+        schema_hook=_schema,
     )
     schema_of = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=False)}
     paths: dict[str, dict[str, Any]] = {}
@@ -53,10 +55,12 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, 
         answers[str(status)] = _problem(title)
     fails: list[type[Problem]] = list(operation.fails)
     for problem in fails:
-        answers[str(problem.status)] = _problem(problem.title)
+        answers[str(problem.status)] = _problem(
+            problem.title, *(("LinesDocument",) if problem is InvalidLines else ())
+        )
     in_path = re.findall(r"\{(\w+)\}", operation.path)
     if in_path or operation.query:
-        answers["422"] = _problem("Unprocessable Content")
+        answers.setdefault("422", _problem("Unprocessable Content"))
     answers[str(operation.status)] = _success(operation, schema_of)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "integer"}}
@@ -134,8 +138,9 @@ def _content(schema: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def _problem(title: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+def _problem(title: str, *others: str) -> dict[str, Any]:
+    refs = [{"$ref": f"#/components/schemas/{name}"} for name in ("ProblemDocument", *others)]
+    schema: dict[str, Any] = {"anyOf": refs} if others else refs[0]
     return {"description": title, "content": {"application/problem+json": {"schema": schema}}}
 
 

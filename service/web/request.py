@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
+from time import monotonic
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 from msgspec import Struct
@@ -29,8 +30,9 @@ WHOLE_BODY = "swiftlet.whole_body"
 READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
-# Where it comes in parts: nor one of which so long nothing comes.
-CHUNK_SECONDS = 30.0
+# Where it comes in parts: nor one of which nothing comes for so long, or for which we have waited
+# as long and longer than so many bytes a second need.
+CHUNK_SECONDS, LEAST_RATE = 30.0, 1000
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
@@ -126,21 +128,23 @@ class Request:
         Close it (`aclose`) when not all of it is wanted.
 
         Raises:
-            Problem: 400 it ended early, 408 nothing came for too long, 413.
+            Problem: 400 it ended early, 408 it came too slowly, 413.
         """
-        too_large = TooLarge(f"the body is larger than {limit} bytes")
+        too_large = TooLarge(f"the file is larger than {limit} bytes")
         announced = self.header(b"content-length") or b""
         if announced.isdigit() and int(announced[:19]) > limit:
             await self._drain(more=self.header(b"expect") is None)
             raise too_large
-        more = True
+        more, patience = True, CHUNK_SECONDS
         try:
             while more:
-                async with asyncio.timeout(CHUNK_SECONDS):
+                began = monotonic()
+                async with asyncio.timeout(min(patience, CHUNK_SECONDS)):
                     message = await self._receive()
+                patience -= monotonic() - began - len(message.get("body", b"")) / LEAST_RATE
                 more = message.get("more_body", False)
                 if message["type"] == "http.disconnect":
-                    raise Malformed("the body ended early")
+                    raise Malformed("the file ended early")
                 chunk = message.get("body", b"")
                 limit -= len(chunk)
                 if limit < 0:
@@ -149,7 +153,7 @@ class Request:
                     yield chunk
         except TimeoutError:
             more = False
-            raise TooSlow(f"nothing of the body came for {CHUNK_SECONDS:.0f} s") from None
+            raise TooSlow(f"send a file at {LEAST_RATE} bytes a second, or faster") from None
         finally:
             await self._drain(more=more)
 

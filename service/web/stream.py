@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from starlette.types import Send
 
-from service.errors import Problem
+from service.errors import Malformed, Problem
 from service.logs import logger
 
 
@@ -27,15 +27,34 @@ class Chunks:
     def __init__(self, made: AsyncGenerator[bytes]) -> None:
         self._made = made
         self._first = b""
+        self._gone: asyncio.Task[None]
         self.packer: Packer | None = None
 
-    async def begin(self) -> None:
-        """Make the first chunk: what fails up to here is answered like any other problem."""
-        self._first = await anext(self._made, b"")
+    async def begin(self, left: Coroutine[Any, Any, None]) -> None:
+        """Make the first chunk: what fails up to here is answered like any other problem.
 
-    async def send(self, send: Send, left: Coroutine[Any, Any, None]) -> None:
-        """Send all of it, as the messages after the start; `left` returns when the client has."""
-        gone = asyncio.create_task(left)
+        `left` returns when the client has left.
+        """
+        self._gone = asyncio.create_task(left)
+        first = asyncio.create_task(self._next())
+        try:
+            await asyncio.wait({self._gone, first}, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                raise Malformed("the client has left")
+            self._first = await first
+        except BaseException:
+            self._gone.cancel()
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            await self._made.aclose()
+            raise
+
+    async def _next(self) -> bytes:
+        return await anext(self._made, b"")
+
+    async def send(self, send: Send) -> None:
+        """Send all of it, as the messages after the start."""
+        gone = self._gone
         try:
             chunk = self._first
             while chunk:
