@@ -180,7 +180,8 @@ def _slow(server: Server) -> Turn:
         for _ in range(SLOW_SECONDS):
             one.recv(1)
             time.sleep(1)
-        return Turn("out, 1 B/s", "swiftlet", 0, peak(server.pid) - before, 0)
+        more = max(0.0, peak(server.pid) - before)
+        return Turn("out, 1 B/s", "swiftlet", 0, more, 0)
 
 
 def _upserts(on: Stage, server: Server, probe: Probe) -> Turn:

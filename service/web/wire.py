@@ -193,8 +193,9 @@ def _parse_number(kind: Any, value: object) -> Any:
 
 
 def _parse_text(kind: Any, value: object) -> Any:
-    number = isinstance(value, str) and len(value) <= 64 and _NUMBER.fullmatch(value)
-    return kind.parse(Decimal(str(value)) if number else value)
+    if not (isinstance(value, str) and len(value) <= 64 and _NUMBER.fullmatch(value)):
+        raise ValueError("must be a number in digits, as 29.99")
+    return kind.parse(Decimal(value))
 
 
 def _decimal(text: str) -> Decimal:
