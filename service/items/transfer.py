@@ -90,16 +90,6 @@ async def import_(
     size = 0
     async with AsyncExitStack() as opened:
         one: Apart | None = None  # from the first rows on: who sends none takes no connection
-
-        async def add() -> Apart:
-            held = one
-            if held is None:
-                held = await opened.enter_async_context(apart(db, name))
-                await stage.open(held)
-            await stage.add(held, rows)
-            rows.clear()
-            return held
-
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows, failures)
             size += len(part)
@@ -108,14 +98,17 @@ async def import_(
                     break
                 rows.clear()
             elif size >= STAGED:
-                one = await add()
+                one = one or await _opened(opened, db, name)
+                await stage.add(one, rows)
+                rows.clear()
                 size = 0
                 progress(reader.read, 0, 0)
         else:
             await _take(reader.end(), rows, failures)
         if failures.count and not skip:
             raise _nothing(failures.count, failures.told)
-        one = await add()
+        one = one or await _opened(opened, db, name)
+        await stage.add(one, rows)
         progress(reader.read, 0, reader.read - failures.count)
         return await _over(one, reader, failures, skip=skip, progress=progress)
 
@@ -126,6 +119,12 @@ def export(db: Database, query: ExportQuery, *, name: str = "swiftlet") -> Async
     statement = exported.statement(query.format, chosen)
     rows = copied(db, statement, values, name, query.format)
     return _with_trailer(rows) if query.trailer else rows
+
+
+async def _opened(on: AsyncExitStack, db: Database, name: str) -> Apart:
+    one = await on.enter_async_context(apart(db, name))
+    await stage.open(one)
+    return one
 
 
 async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
