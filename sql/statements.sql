@@ -105,6 +105,18 @@ FROM found LEFT OUTER JOIN changed ON true;
 -- $1 ids, $2 versions, $3 softs, $4 set_skus, $5 new_skus, $6 set_names, $7 new_names, $8 set_descriptions, $9 new_descriptions, $10 set_prices, $11 new_prices, $12 set_is_actives, $13 new_is_actives, $14 set_owner_ids, $15 new_owner_ids
 UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku END, name=CASE WHEN anon_1.set_name THEN anon_1.new_name ELSE items.name END, description=CASE WHEN anon_1.set_description THEN anon_1.new_description ELSE items.description END, price=CASE WHEN anon_1.set_price THEN anon_1.new_price ELSE items.price END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE items.is_active END, owner_id=CASE WHEN anon_1.set_owner_id THEN anon_1.new_owner_id ELSE items.owner_id END, version=(items.version + CAST(NOT anon_1.soft OR items.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR items.is_active) THEN now() ELSE items.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::NUMERIC[], $12::BOOLEAN[], $13::BOOLEAN[], $14::BOOLEAN[], $15::BIGINT[]) WITH ORDINALITY AS anon_1(id, version, soft, set_sku, new_sku, set_name, new_name, set_description, new_description, set_price, new_price, set_is_active, new_is_active, set_owner_id, new_owner_id, n) WHERE items.id = anon_1.id AND coalesce(items.version = anon_1.version, true) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
+-- items.add_all
+-- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+numbered AS
+(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
+FROM rows ORDER BY rows.n) AS "new")
+ INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id, numbered.sku, numbered.name, numbered.description, numbered.price, numbered.is_active, numbered.owner_id
+FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
 -- items.upsert
 -- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
 WITH rows AS
@@ -116,11 +128,15 @@ FROM rows, items
 WHERE items.sku = rows.sku ORDER BY items.id FOR NO KEY UPDATE OF items),
 updated AS
 (UPDATE items SET sku=stood.sku, name=stood.name, description=stood.description, price=stood.price, is_active=stood.is_active, owner_id=stood.owner_id, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id AND stood.differs),
-inserted AS
-(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
+numbered AS
+(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n
-FROM stood)) ORDER BY rows.sku COLLATE "C" RETURNING items.id, items.sku)
+FROM stood)) ORDER BY rows.n) AS "new"),
+inserted AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id AS id, numbered.sku AS sku, numbered.name AS name, numbered.description AS description, numbered.price AS price, numbered.is_active AS is_active, numbered.owner_id AS owner_id
+FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku)
  SELECT stood.id, stood.sku, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
 FROM stood UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
 FROM inserted;
@@ -540,11 +556,15 @@ FROM rows, users
 WHERE lower(users.email) = lower(rows.email) ORDER BY users.id FOR NO KEY UPDATE OF users),
 updated AS
 (UPDATE users SET email=stood.email, username=stood.username, full_name=stood.full_name, role=stood.role, is_active=stood.is_active, version=(users.version + 1), updated_at=now() FROM stood WHERE users.id = stood.id AND stood.differs),
-inserted AS
-(INSERT INTO users (email, username, full_name, role, is_active) SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
+numbered AS
+(SELECT nextval('users_id_seq') AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
+FROM (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n
-FROM stood)) ORDER BY lower(rows.email) COLLATE "C" RETURNING users.id, users.email)
+FROM stood)) ORDER BY rows.n) AS "new"),
+inserted AS
+(INSERT INTO users (id, email, username, full_name, role, is_active) OVERRIDING SYSTEM VALUE SELECT numbered.id AS id, numbered.email AS email, numbered.username AS username, numbered.full_name AS full_name, numbered.role AS role, numbered.is_active AS is_active
+FROM numbered ORDER BY lower(numbered.email) COLLATE "C" RETURNING users.id, users.email)
  SELECT stood.id, stood.email, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
 FROM stood UNION ALL SELECT inserted.id, inserted.email, 1, CAST(NULL AS BOOLEAN) AS anon_2
 FROM inserted;
@@ -810,12 +830,12 @@ WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) 
 -- items.import.keyed
 -- $1 after
 WITH batch AS
-(SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
 FROM items_stage
 WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
  LIMIT 20000),
 written AS
-(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
 FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
  SELECT (SELECT count(*) AS count_1
 FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
@@ -825,12 +845,12 @@ FROM written;
 -- items.import.keyless
 -- $1 after
 WITH batch AS
-(SELECT items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
 FROM items_stage
 WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
  LIMIT 20000),
 written AS
-(INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
 FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
  SELECT (SELECT count(*) AS count_1
 FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1

@@ -166,10 +166,13 @@ def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
         f"{table}_pkey"
     }
     # All is locked before the first row of the sort comes out; who is there is looked up in a hash.
-    inserting = below(parts["CTE inserted"])
-    (sort,) = (node for node in inserting if node["Node Type"] == "Sort")
-    assert "stood" in {node.get("CTE Name") for node in below(sort)}
-    assert any("hashed" in node.get("Filter", "") for node in below(sort))
+    # The ids are drawn before that, in the order given.
+    (sort,) = (node for node in below(parts["CTE inserted"]) if node["Node Type"] == "Sort")
+    assert {node.get("CTE Name") for node in below(sort)} == {None, "numbered"}
+    numbered = below(parts["CTE numbered"])
+    assert "stood" in {node.get("CTE Name") for node in numbered}
+    assert any("hashed" in node.get("Filter", "") for node in numbered)
+    assert [node["Sort Key"] for node in numbered if node["Node Type"] == "Sort"] == [["rows_1.n"]]
     # Nothing compares each row with each.
     kinds = [node["Node Type"] for node in below(plan)]
     assert "Seq Scan" not in kinds

@@ -1,6 +1,6 @@
 """Many requests, one statement: coalesced reads and group commit, each in a lane."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -167,18 +167,6 @@ class GroupCommit(Generic[Row]):
         self.place = row.__struct_fields__.index("id")
         self.hot = (self.single, self.many)
 
-    async def all(self, db: Database, values: Sequence[tuple[object, ...]]) -> list[Row]:
-        """The rows as they were made by one statement, in the order given: all of them, or none.
-
-        Raises:
-            Problem: 409 or 422 for any of them.
-        """
-        order = sorted(range(len(values)), key=lambda n: self.by(values[n]))
-        arrays = list(zip(*(values[n] for n in order), strict=True))
-        records = sorted(await db.fetch(self.many, arrays), key=lambda one: one[self.place])
-        made = dict(zip(order, records, strict=True))
-        return [self.many.row(*made[n]) for n in range(len(values))]
-
     async def run(self, db: Database, values: tuple[object, ...]) -> Row:
         """The row as it was made; `values` are those of the Struct, in its order.
 
@@ -196,9 +184,12 @@ class GroupCommit(Generic[Row]):
             return await self.single.only(db, *values)
 
         async def several(batch: list[Member]) -> None:
-            made = await self.all(db, [member.asked for member in batch])
-            for member, row in zip(batch, made, strict=True):
-                member.answer(row)
+            batch = sorted(batch, key=lambda member: self.by(member.asked))
+            arrays = list(zip(*(member.asked for member in batch), strict=True))
+            records = await db.fetch(self.many, arrays)
+            ordered = sorted(records, key=lambda record: record[self.place])
+            for member, record in zip(batch, ordered, strict=True):
+                member.answer(self.many.row(*record))
 
         async def together(batch: list[Member]) -> None:
             await halving(batch, alone, several)

@@ -2,11 +2,11 @@
 
 Every one of these locks the rows that it finds in the order of their ids, as `Writes` does, before
 it writes any; new rows come after that, in the order of their keys. So writers of the same rows
-wait for each other, but never in a circle.
+wait for each other, but never in a circle. Ids follow the order in which new rows are given.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import (
@@ -33,9 +33,11 @@ from sqlalchemy import (
 
 from service.db.batch import unnested
 from service.db.database import Database
-from service.db.statement import Statement
+from service.db.statement import Statement, columns, drawn
 from service.db.writes import changing, deactivating, removing, touched
 from service.errors import Taken, Unavailable
+
+Row = TypeVar("Row", bound=Struct)
 
 # A row of ours that somebody else has just made costs one more run; more only if it goes and comes.
 RUNS = 5
@@ -83,14 +85,9 @@ class Upsert:
             .where(table.c.id == stood.c.id, stood.c.differs)
             .cte("updated")
         )
+        new_ = given.c.n.not_in(select(stood.c.n))
         inserted = (
-            insert(table)
-            .from_select(
-                fields,
-                select(*(given.c[field] for field in fields))
-                .where(given.c.n.not_in(select(stood.c.n)))
-                .order_by(collate(_folded(given.c[key], folded), "C")),
-            )
+            _inserting(table, given, fields, _key(key, folded=folded), new_)
             .returning(table.c.id, table.c[key])
             .cte("inserted")
         )
@@ -105,6 +102,7 @@ class Upsert:
                 select(inserted.c.id, inserted.c[key], literal_column("1"), cast(null(), Boolean)),
             ).add_cte(updated),
             prepare=False,
+            numbered=True,
         )
         self.hot = (self.statement,)
 
@@ -128,6 +126,36 @@ class Upsert:
                 done = {key: (id_, version, differs) for id_, key, version, differs in records}
                 return [_told(*done[getattr(row, self.key)]) for row in rows]
         raise Unavailable("others make and remove the same rows; try again")
+
+
+class Adds(Generic[Row]):
+    """New rows of one request.
+
+    Args:
+        new: the Struct of a row.
+        key: its unique field, which may be null.
+    """
+
+    def __init__(
+        self, name: str, row: type[Row], table: Table, new: type[Struct], key: str
+    ) -> None:
+        fields = new.__struct_fields__
+        adding = _inserting(table, _given(table, fields), fields, _key(key, folded=False))
+        self.place = row.__struct_fields__.index("id")
+        self.statement = Statement(
+            name, row, adding.returning(*columns(row, table)), prepare=False, numbered=True
+        )
+        self.hot = (self.statement,)
+
+    async def run(self, db: Database, rows: Sequence[Struct]) -> list[Row]:
+        """The rows as they were made, in their order.
+
+        Raises:
+            Problem: 409 and others; nothing was written.
+        """
+        records = await db.fetch(self.statement, arrays(self.statement, rows))
+        made = sorted(records, key=lambda record: record[self.place])
+        return [self.statement.row(*record) for record in made]
 
 
 class Bulk:
@@ -189,6 +217,25 @@ def _given(table: Table, fields: Sequence[str]) -> Any:
     kinds: Mapping[str, Any] = {field: table.c[field].type for field in fields}
     given = unnested(kinds)
     return select(*given.c).cte("rows")
+
+
+def _key(key: str, *, folded: bool) -> Callable[[Any], ColumnElement[Any]]:
+    return lambda rows: collate(_folded(rows.c[key], folded), "C")
+
+
+def _inserting(
+    table: Table,
+    given: Any,
+    fields: Sequence[str],
+    key: Callable[[Any], ColumnElement[Any]],
+    *where: ColumnElement[bool],
+) -> Any:
+    """Rows go in by their key, and have their ids by the order in which they were given."""
+    some = select(*(given.c[field] for field in fields)).where(*where).order_by(given.c.n)
+    rows = some.subquery("new")
+    numbered = select(drawn(table).label("id"), *rows.c).cte("numbered")
+    ordered = select(*numbered.c).order_by(key(numbered))
+    return insert(table).from_select(["id", *fields], ordered)
 
 
 def _places(given: Any, *where: ColumnElement[bool]) -> Any:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.copy import Apart
-from service.db.statement import DIALECT, Statement
+from service.db.statement import DIALECT, Statement, drawn
 from service.db.writes import touched
 
 # Problems that are told one by one.
@@ -68,7 +68,8 @@ class Stage:
     Nobody else sees them, and whatever ends the connection ends them. No transaction is open while
     they come; `settle` and `merge` belong into one. As the other writes of many rows do, it locks
     rows that stand in the order of their ids, and then makes new ones in the order of their keys,
-    so that writers of the same rows never wait in a circle.
+    so that writers of the same rows never wait in a circle. The new ones have their ids by the
+    order of the file: each line draws one.
 
     Args:
         name: of its statements.
@@ -85,6 +86,7 @@ class Stage:
             f"{table.name}_stage",
             MetaData(),
             Column("n", BigInteger, primary_key=True, autoincrement=False),
+            Column("id", BigInteger, server_default=drawn(table)),
             *(Column(field, table.c[field].type) for field in fields),
             prefixes=["TEMPORARY"],
         )
@@ -241,7 +243,7 @@ def _merged(
     """A batch of the rows behind `after` in this order: that of the key, or of those without."""
     keyless = order is stage.c.n
     rows = (
-        select(*(stage.c[field] for field in fields), order.label("place"))
+        select(stage.c.id, *(stage.c[field] for field in fields), order.label("place"))
         .where(order > bindparam("after", type_=BigInteger if keyless else Text))
         .order_by(order)
         .limit(literal_column(str(BATCH)))
@@ -249,8 +251,9 @@ def _merged(
     if keyless:
         rows = rows.where(stage.c[key].is_(null()))
     batch = rows.cte("batch")
+    given = ["id", *fields]
     adding = insert(table).from_select(
-        fields, select(*(batch.c[field] for field in fields)).order_by(batch.c.place)
+        given, select(*(batch.c[field] for field in given)).order_by(batch.c.place)
     )
     others = [field for field in fields if field != key]
     came = adding.excluded
@@ -272,4 +275,4 @@ def _merged(
         func.count().label("written"),
         select(func.max(batch.c.place)).scalar_subquery().label("last"),
     ).select_from(written)
-    return Statement(name, Merged, counted, prepare=False)
+    return Statement(name, Merged, counted, prepare=False, numbered=True)

@@ -5,18 +5,30 @@ compiled text skips SQLAlchemy's own execution: no defaults are filled in, no pa
 expanded, no value is converted.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import asyncpg
 from msgspec import Struct
-from sqlalchemy import ColumnElement, CompoundSelect, Select, Table, bindparam
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Table,
+    bindparam,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 Row = TypeVar("Row")
+
+_INSERT = re.compile(r"INSERT INTO \w+ \(id, [^)]*\)")
 
 DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
 DIALECT.server_version_info = (15, 0)  # the oldest we support; a connection would have told it
@@ -45,6 +57,7 @@ class Statement(Generic[Row]):
         order: the arguments `get` takes by position, for the hot statements.
         extra: selected columns beside the row's own, after them; `records` gives them too.
         prepare: whether every connection prepares it when it opens.
+        numbered: whether its INSERT gives the ids itself, as `drawn` makes them.
 
     Raises:
         RefusedError: at import, see the module's docstring.
@@ -61,6 +74,7 @@ class Statement(Generic[Row]):
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),
         prepare: bool = True,
+        numbered: bool = False,
     ) -> None:
         compiled = core.compile(dialect=DIALECT)
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
@@ -68,6 +82,8 @@ class Statement(Generic[Row]):
         self.name = name
         self.core = core
         self.sql = str(compiled)
+        if numbered:  # SQLAlchemy has no word for it
+            self.sql = _INSERT.sub(r"\g<0> OVERRIDING SYSTEM VALUE", self.sql, count=1)
         self.names = tuple(compiled.positiontup or ())
         self.row = row
         self.prepare = prepare
@@ -111,6 +127,11 @@ def columns(row: type[Struct], table: Table) -> list[ColumnElement[Any]]:
 def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
     """Values for INSERT: each field of the Struct as a bind of the same name."""
     return {name: bindparam(name, type_=table.c[name].type) for name in row.__struct_fields__}
+
+
+def drawn(table: Table) -> ColumnElement[int]:
+    """The next id of a table, for rows that get theirs in another order than they are inserted."""
+    return func.nextval(literal_column(f"'{table.name}_id_seq'"), type_=BigInteger)
 
 
 def _refuse(name: str, compiled: SQLCompiler) -> None:

@@ -29,7 +29,7 @@ items_delete = Body(ItemsDelete)
 async def create_items(request: Request) -> Reply:
     new = (await request.body(new_items)).items
     many.distinct(new, "sku")
-    made = await many.add(request, statements.add, facets, new, statements.in_the_way)
+    made = await many.add(request, statements.adds, facets, new, statements.in_the_way)
     return Reply(encode(Items(made)), 201)
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
 from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
-from service.db.bulk import Bulk, Upsert, absent, taken
+from service.db.bulk import Adds, Bulk, Upsert, absent, taken
 from service.db.copy import Export
 from service.db.keyset import Bound, Choice, Listing, search
 from service.db.stage import Stage
@@ -22,6 +22,7 @@ owner_facets = Facets("users")
 add = GroupCommit("items.add", Item, items, NewItem, by=lambda values: values[0] or "")
 by_id = Coalesce("items.by_id", Item, items)
 writes = Writes("items", Item, items, NewItem, ItemChange)
+adds = Adds("items.add_all", Item, items, NewItem, "sku")
 upsert = Upsert("items.upsert", items, KeyedItem, "sku")
 bulk = Bulk("items", items, ItemChange)
 # Where among many rows the one is that PostgreSQL has refused, by its field.
@@ -71,6 +72,7 @@ hot: tuple[Statement[Any], ...] = (
     *owners.hot,
     owner_exists,
     *writes.hot,
+    *adds.hot,
     *upsert.hot,
     *bulk.hot,
     *in_the_way.values(),

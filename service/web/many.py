@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from service.cache.epochs import Facets
-from service.db.batch import GroupCommit
-from service.db.bulk import Upsert, Upserted, places
+from service.db.bulk import Adds, Upsert, Upserted, places
 from service.db.statement import Statement
 from service.errors import Conflict, FieldError, Invalid, OutcomeUnknown, Problem
 from service.web.request import Request
@@ -51,7 +50,7 @@ def distinct(
 
 async def add(
     request: Request,
-    statement: GroupCommit[Row],
+    statement: Adds[Row],
     facets: Facets,
     rows: Sequence[Struct],
     in_the_way: Mapping[str, Statement[int]],
@@ -59,8 +58,7 @@ async def add(
     """Make rows, all or none; `in_the_way` finds a field's places when PostgreSQL refuses it."""
     if not rows:
         return []
-    work = statement.all(request.db, [structs.astuple(row) for row in rows])
-    made: list[Any] = await _placed(request, work, rows, in_the_way)
+    made: list[Any] = await _placed(request, statement.run(request.db, rows), rows, in_the_way)
     await request.moved(lambda: facets.many([row.id for row in made]))
     return made
 
