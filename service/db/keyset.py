@@ -222,7 +222,7 @@ class Listing(Generic[Row]):
     def _name(self, what: str, sort: str, chosen: Chosen, total: Total) -> str:
         """As a query would say it, without its defaults: `items.page?sort=-price&q`."""
         parts = [] if sort == "id" else [f"sort={sort}"]
-        parts += [name if value is None else f"{name}={value}".lower() for name, value in chosen]
+        parts += worded(chosen)
         if total != ("exact" if what == "page" else "none"):
             parts.append(f"total={total}")
         return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
@@ -240,6 +240,11 @@ class Listing(Generic[Row]):
 
 def _number(name: str) -> ColumnElement[int]:
     return bindparam(name, type_=BigInteger)
+
+
+def worded(chosen: Chosen) -> list[str]:
+    """The filters as the name of a statement has them; `Listing.chosen` reads them back."""
+    return [name if value is None else f"{name}={value}".lower() for name, value in chosen]
 
 
 def search(*columns: ColumnElement[Any]) -> Bound:

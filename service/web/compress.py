@@ -17,7 +17,7 @@ else:
 # What is shorter is one packet anyway, and is never looked at here.
 LEAST = 1000
 # What is longer is compressed in a thread: prose of this length takes gzip half a millisecond and
-# a megabyte of it 16, in which the loop serves others. The way there and back costs 30 us.
+# a megabyte of it 16, in which the loop serves others; there and back costs 30 us (by hand).
 AT_ONCE = 32_768
 # The levels beyond which bytes get dearer: figures by `python -m bench trials compress`.
 GZIP_LEVEL, ZSTD_LEVEL = 4, 3

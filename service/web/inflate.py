@@ -34,14 +34,16 @@ async def inflated(chunks: AsyncIterable[bytes], limit: int) -> AsyncGenerator[b
             if went > limit:
                 raise TooLarge(f"the file is larger than {limit} bytes without its gzip")
             if went > RATIO_FROM and went > came * RATIO:
-                raise TooLarge(f"the file grows to more than {RATIO} times its size")
+                raise TooLarge(
+                    f"the file grows to more than {RATIO} times its size: send it as it is"
+                )
             if data:
                 yield data
             rest = stream.unconsumed_tail
             if stream.eof:
                 rest, stream, begun = stream.unused_data, _gzip(), False
     if begun or not came:
-        raise Malformed("the gzip ended early")
+        raise Malformed("the gzip ended early: send all of it")
 
 
 def decoded(
