@@ -35,7 +35,7 @@ async def inflated(chunks: AsyncIterable[bytes], limit: int) -> AsyncGenerator[b
                 raise TooLarge(f"the file is larger than {limit} bytes without its gzip")
             if went > RATIO_FROM and went > came * RATIO:
                 raise TooLarge(
-                    f"the file grows to more than {RATIO} times its size: send it as it is"
+                    f"the file grows to more than {RATIO} times its size: send it without gzip"
                 )
             if data:
                 yield data
