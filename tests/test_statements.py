@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from service import catalogue
-from service.db.keyset import containing
+from service.db.filters import containing
 from service.db.statement import RefusedError, Statement
 from service.tables import items
 
