@@ -131,6 +131,8 @@ class Listing(Generic[Row]):
                 yield self.page("id", ((name, value),), "exact")
         searched = next(name for name, one in self.filters.items() if isinstance(one, Bound))
         yield self.page("id", ((searched, None),), "estimated")
+        yield self.page("id", ((searched, None),), "none")
+        yield self.after("-created_at", ((searched, None),), "none", start=False)
         yield self.page("id", (), "none")
 
     def clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
