@@ -19,32 +19,32 @@ what is counted. A step costs about as much as the best plan at most, so that th
 a small multiple of it; `python -m bench lists` measures that.
 
 The steps that walk read `hit` from the output of a subquery with a LIMIT, so that the planner
-can't move it into the scan. Those that gather have no order, so that it can't walk.
+can't move it into the scan. Those that gather have no order, so that it can't walk. It is written
+as text: SQLAlchemy takes 20 ms of CPU for as much in Core, 3 for this.
 """
 
-from collections.abc import Sequence
+# ruff: noqa: S608 - the text is made of expressions and names of ours; every value is bound
+
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
+    BindParameter,
+    BooleanClauseList,
+    ClauseElement,
     ColumnElement,
-    Float,
     Select,
     Table,
-    TableClause,
+    TextualSelect,
     and_,
     bindparam,
-    case,
-    cast,
     column,
-    func,
     literal_column,
-    select,
-    table,
-    true,
-    union_all,
+    text,
 )
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 Total = Literal["exact", "estimated", "none"]
 
@@ -58,10 +58,15 @@ ESTIMATE_LIMIT = 10_000
 GATHERED = 2
 # A row walked in another order than that of the ids, which is about that of the pages.
 SCATTERED = 10
-# The part of the table that `onward` may walk, in sequential order.
-ONWARD = 16
-# How often the expected number of rows `far` may walk where all matches have to be found anyhow.
+# The part of the table that `onward` may walk, in the order of the ids and in another. It takes
+# about as long as `few`.
+ONWARD, SCATTERED_ONWARD = 16, 64
+# How often the number of rows that `far` needs if matches are spread evenly it may walk.
 MARGIN = 4
+
+
+# Of the parts that are given as expressions; each value keeps its name until all is compiled.
+NAMED = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
 class Order(NamedTuple):
@@ -83,15 +88,8 @@ class Driver(NamedTuple):
     usable: ColumnElement[bool]
 
 
-class Found(NamedTuple):
-    """The `steps` are for `add_cte`; of them `page` has the columns `id` and `sort_key`.
-
-    `total` selects the column `total`.
-    """
-
-    steps: list[CTE]
-    page: TableClause
-    total: Select[Any]
+# Whether a row, given as its key and id, comes after the cursor.
+After = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 
 
 class Adaptive:
@@ -103,8 +101,8 @@ class Adaptive:
         walked: conditions that the index of the order fulfils by itself.
         filters: all other conditions.
         drivers: which of them have an index.
-        after: whether a row, given as its key and id, comes after the cursor.
-        offset: of the page, None with a cursor; the limit is bound as `limit`.
+        after: whether a row, given as its key and id, comes after the cursor, if there is one.
+        numbered: whether `offset` is bound beside `limit`.
         total: how matches are counted.
     """
 
@@ -116,168 +114,171 @@ class Adaptive:
         walked: Sequence[ColumnElement[bool]],
         filters: Sequence[ColumnElement[bool]],
         drivers: Sequence[Driver],
-        after: Any,
-        offset: ColumnElement[int] | None,
+        after: After | None,
+        numbered: bool,
         total: Total,
     ) -> None:
-        self.table = of
-        self.order = order
-        self.walked = [*walked, *([after(order.key, of.c.id)] if after else [])]
-        self.filters = filters
-        self.matching = [*walked, *filters]
-        self.drivers = drivers
-        self.after = after
-        self.limit = bindparam("limit", type_=BigInteger)
-        self.offset = offset
-        self.need = self.limit if offset is None else self.limit + offset
-        self.total = total
-        self.steps: list[CTE] = []
+        numbers = ("limit", "offset") if numbered else ("limit",)
+        self.binds: dict[str, BindParameter[Any]] = {
+            name: bindparam(name, type_=BigInteger) for name in numbers
+        }
+        self.need = " + ".join(f":{name}" for name in numbers)
+        self.limit = " ".join(f"{name.upper()} :{name}" for name in numbers)
+        self.table = of.name
+        self.sort_key = order.key.label("sort_key")
+        self.key = self._sql(order.key)
         by_id = order.key is of.c.id
-        self.cost = 1 if by_id else SCATTERED
-        self.sample = _number(SAMPLE if by_id else SCATTERED_SAMPLE)
-
-    def found(self) -> Found:
-        """The page and its total."""
-        near = self._walk("near", self.sample)
-        sample = self._sample(near)
-        short, budget, rows = sample.c.short, sample.c.budget, sample.c.rows
-        far = self._walk(
-            "far",
-            _of(case((budget < rows, cast(budget, BigInteger)))),  # NULL: to the end
-            _of(and_(short, budget >= self.sample)),
-        )
-        gather = self._step(
-            "gather",
-            select(and_(short, budget < rows, _count(far) < self.need).label("needed")),
-        )
-        needed = _of(gather.c.needed)
-        walked = (select(near).where(_of(~short)), select(far).where(~needed))
-        if self.total == "exact":
-            every = self._gather("every", None, needed)
-            page = self._page(*walked, select(every))
-            rest = select(func.count()).select_from(self.table).where(*self.matching)
-            total = case((needed, _count(every)), else_=rest.scalar_subquery())
-            return Found(self.steps, page, select(total.label("total")))
-        when = true() if self.total == "estimated" else needed
-        few = self._gather("few", ESTIMATE_LIMIT + 1, when)
-        many = and_(needed, _count(few) > _number(ESTIMATE_LIMIT))
-        part = _divide(rows, _number(ONWARD * self.cost))
-        onward = self._walk("onward", _of(cast(part, BigInteger)), many)
-        enough = _count(onward) >= self.need
-        every = self._gather("every", None, and_(many, ~enough))
-        page = self._page(
-            *walked,
-            select(few).where(needed, ~many),
-            select(onward).where(enough),
-            select(every),
-        )
-        least = func.least(_count(few), _number(ESTIMATE_LIMIT))
-        return Found(self.steps, page, select(least.label("total")))
-
-    def _step(self, name: str, rows: Select[Any]) -> TableClause:
-        """Append a step, which others refer to by its name alone.
-
-        By the CTE itself SQLAlchemy would visit all that is below it once for each reference.
-        """
-        # Without the word, the planner would merge what is read once into its reader.
-        step = rows.cte(name).prefix_with("MATERIALIZED")
-        self.steps.append(step)
-        return table(name, *(column(one.key, one.type) for one in step.c))
-
-    def _walk(self, name: str, rows: Any, when: ColumnElement[bool] | None = None) -> TableClause:
-        """The first matches among so many rows in the order, and no more than the page needs."""
-        of, order = self.table, self.order
-        walk: Select[Any] = (
-            select(of.c.id, order.key.label("sort_key"), and_(*self.filters).label("hit"))
-            .where(*self.walked, *([] if when is None else [when]))
-            .order_by(*order.by(order.key, of.c.id))
-            .limit(rows)
-        )
-        walked = walk.subquery("walked")
-        hits = select(walked.c.id, walked.c.sort_key).where(walked.c.hit).limit(self.need)
-        return self._step(name, hits)
-
-    def _gather(self, name: str, most: int | None, when: ColumnElement[bool]) -> TableClause:
-        """The matches, in no order; those of the whole list where they are counted."""
-        of, order = self.table, self.order
-        after = [self.after(order.key, of.c.id)] if self.after and self.total == "none" else []
-        rows: Select[Any] = select(of.c.id, order.key.label("sort_key")).where(
-            *self.matching, *after, when
-        )
-        return self._step(name, rows if most is None else rows.limit(_number(most)))
-
-    def _sample(self, near: TableClause) -> TableClause:
-        """One row: whether `near` falls short, what `far` may walk, the size of the table."""
-        of, order = self.table, self.order
-        missing = _count(near) < self.need
-        # What the index of all filters would gather is what `near` has found.
-        others = [one for one in self.drivers if len(one.clauses) < len(self.filters)]
-        alike = [case((one.usable, _count(near))) for one in self.drivers if one not in others]
-        served = [and_(*one.clauses).label(f"d{n}") for n, one in enumerate(others)]
-        walk: Select[Any] = (
-            select(of.c.id, *served)
-            .where(*self.walked, missing)
-            .order_by(*order.by(order.key, of.c.id))
-            .limit(self.sample)
-        )
-        seen = walk.subquery("seen")
-        gathered = [
-            case((one.usable, func.count().filter(seen.c[f"d{n}"]))) for n, one in enumerate(others)
+        self.by = ", ".join(self._sql(one) for one in order.by(order.key, of.c.id))
+        way = "DESC" if order.descending else "ASC"
+        self.page_by = f"sort_key {way}, id {way}"
+        self.after: list[str] = []
+        self.page_after: list[str] = []
+        if after is not None:
+            found = column("sort_key", order.key.type), column("id", BigInteger)
+            self.after = [self._sql(after(order.key, of.c.id))]
+            self.page_after = [self._sql(after(*found))]
+        self.walked = [*map(self._sql, walked), *self.after]
+        self.filters = [self._sql(one) for one in filters]
+        self.matching = [*map(self._sql, walked), *self.filters]
+        self.drivers = [
+            (self._sql(and_(*one.clauses)), len(one.clauses) == len(filters), self._sql(one.usable))
+            for one in drivers
         ]
-        gathered += alike
-        fewest = func.least(*gathered) if gathered else literal_column("NULL::bigint")
-        counts = (
-            select(func.count().label("walked"), fewest.label("fewest"))
-            .select_from(seen)
-            .subquery("counts")
-        )
-        pg_class = table("pg_class", column("reltuples", Float), column("oid"))
-        size = (
-            select(func.greatest(pg_class.c.reltuples, self.sample, type_=Float).label("rows"))
-            .where(pg_class.c.oid == literal_column(f"'{of.name}'::regclass"))
-            .subquery("size")
-        )
-        rows, few = size.c.rows, counts.c.fewest
-        # A sequential scan at most; least() passes over NULL, which says that no index is usable.
-        gathering = func.least(
-            _divide(rows * few * _number(GATHERED), self.sample), rows, type_=Float
-        )
-        budget = _divide(gathering, _number(self.cost))
-        if self.total == "exact":
-            expected = _divide(self.need * self.sample, func.nullif(_count(near), _number(0)))
-            budget = func.least(
-                budget, func.coalesce(expected * _number(MARGIN), _number(0)), type_=Float
-            )
-        short = and_(missing, counts.c.walked == self.sample)
-        return self._step(
-            "sample",
-            select(short.label("short"), budget.label("budget"), rows).select_from(
-                counts.join(size, true())
+        self.total = total
+        self.cost = 1 if by_id else SCATTERED
+        self.sample = SAMPLE if by_id else SCATTERED_SAMPLE
+        self.onward = ONWARD if by_id else SCATTERED_ONWARD
+
+    def select(
+        self, shown: Sequence[ColumnElement[Any]], kept: Select[Any] | None
+    ) -> TextualSelect:
+        """The rows of the page with these columns, `sort_key` and unless it is "none" `total`.
+
+        `kept` is the total of a list that need not be counted; the argument `total` is "none" then.
+        """
+        steps = {
+            "near": self._walk(str(self.sample)),
+            "sample": self._sample(),
+            "far": self._walk(
+                # NULL: to the end
+                "(SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)",
+                f"(SELECT short AND budget >= {self.sample} FROM sample)",
             ),
+            "gather": (
+                f"SELECT short AND budget < rows AND (SELECT count(*) FROM far) < {self.need}"
+                " AS needed FROM sample"
+            ),
+        }
+        needed = "(SELECT needed FROM gather)"
+        found = {"near": "NOT (SELECT short FROM sample)", "far": f"NOT {needed}"}
+        if self.total == "exact":
+            steps["every"] = self._gather(needed)
+            found["every"] = "true"
+            counted = (
+                f"CASE WHEN {needed} THEN (SELECT count(*) FROM every)"
+                f" ELSE (SELECT count(*) FROM {self.table}{_where(*self.matching)}) END"
+            )
+        else:
+            limit = f" LIMIT {ESTIMATE_LIMIT + 1}"
+            steps["few"] = self._gather("true" if self.total == "estimated" else needed) + limit
+            many = f"{needed} AND (SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
+            part = f"(SELECT (rows / {self.onward})::bigint FROM sample)"
+            steps["onward"] = self._walk(part, many)
+            enough = f"(SELECT count(*) FROM onward) >= {self.need}"
+            steps["every"] = self._gather(f"{many} AND NOT {enough}")
+            found |= {"few": f"{needed} AND NOT ({many})", "onward": enough, "every": "true"}
+            counted = f"least((SELECT count(*) FROM few), {ESTIMATE_LIMIT})"
+        steps["page"] = self._page(found)
+        if kept is not None:
+            counted = f"({self._sql(kept)})"
+        return self._rows(steps, shown, None if self.total == "none" and kept is None else counted)
+
+    def _rows(
+        self, steps: dict[str, str], shown: Sequence[ColumnElement[Any]], counted: str | None
+    ) -> TextualSelect:
+        # Without MATERIALIZED the planner would merge a step that is read once into its reader.
+        with_ = ",\n".join(f"{name} AS MATERIALIZED ({rows})" for name, rows in steps.items())
+        names = [f"shown.{one.name}" for one in shown]
+        # By OFFSET 0 each row is looked up by its id, whatever the planner takes for their number.
+        rows = (
+            f"page CROSS JOIN LATERAL (SELECT {', '.join(map(self._sql, shown))}"
+            f" FROM {self.table} WHERE {self.table}.id = page.id OFFSET 0) AS shown"
+        )
+        columns = [*shown, self.sort_key]
+        listed = ", ".join([*names, "page.sort_key"])
+        if counted is not None:  # one row of total, joined to the page whatever the page holds
+            rows = f"(SELECT {counted} AS total) AS counted LEFT JOIN ({rows}) ON true"
+            listed += ", counted.total"
+            columns.append(literal_column("total", BigInteger).label("total"))
+        by = self.page_by.replace("sort_key", "page.sort_key").replace(" id ", " page.id ")
+        whole = f"WITH {with_}\nSELECT {listed}\nFROM {rows}\nORDER BY {by}"
+        return text(whole).bindparams(*self.binds.values()).columns(*columns)
+
+    def _walk(self, rows: str, *when: str) -> str:
+        """The first matches among so many rows in the order, and no more than the page needs."""
+        hit = " AND ".join(self.filters)
+        return (
+            f"\n  SELECT id, sort_key FROM (SELECT {self.table}.id, {self.key} AS sort_key,"
+            f" {hit} AS hit\n  FROM {self.table}{_where(*self.walked, *when)}"
+            f" ORDER BY {self.by} LIMIT {rows}) AS walked\n  WHERE hit LIMIT {self.need}"
         )
 
-    def _page(self, *steps: Select[Any]) -> TableClause:
+    def _gather(self, when: str) -> str:
+        """The matches, in no order; those of the whole list where they are counted."""
+        after = self.after if self.total == "none" else []
+        return (
+            f"\n  SELECT {self.table}.id, {self.key} AS sort_key"
+            f" FROM {self.table}{_where(*self.matching, *after, when)}"
+        )
+
+    def _sample(self) -> str:
+        """One row: whether `near` falls short, what `far` may walk, the size of the table."""
+        near = "(SELECT count(*) FROM near)"
+        short = f"{near} < {self.need}"
+        # What the index of all filters would gather is what `near` has found.
+        seen = [
+            f"{clauses} AS d{n}" for n, (clauses, all_, _) in enumerate(self.drivers) if not all_
+        ]
+        gathered = [
+            f"CASE WHEN {usable} THEN {near if all_ else f'count(*) FILTER (WHERE d{n})'} END"
+            for n, (_, all_, usable) in enumerate(self.drivers)
+        ]
+        # NULL says that no index is usable; least() passes over it.
+        fewest = f"least({', '.join(gathered)})" if gathered else "NULL::bigint"
+        # A sequential scan at most.
+        gathering = f"least(rows * fewest * {GATHERED} / {self.sample}, rows) / {self.cost}"
+        expected = f"({self.need}) * {self.sample * MARGIN} / nullif({near}, 0)"
+        if self.total == "exact":  # what is not found by then is found by counting
+            most = f"coalesce({expected}, 0)"
+        else:
+            most = f"CASE WHEN fewest IS NOT NULL THEN {expected} END"
+        return (
+            f"\n  SELECT {short} AND walked = {self.sample} AS short,"
+            f" least({gathering}, {most}) AS budget, rows\n"
+            f"  FROM (SELECT count(*) AS walked, {fewest} AS fewest\n"
+            f"    FROM (SELECT {', '.join([f'{self.table}.id', *seen])} FROM {self.table}"
+            f"{_where(*self.walked, short)} ORDER BY {self.by} LIMIT {self.sample}) AS seen"
+            f") AS counts,\n    (SELECT greatest(reltuples, {self.sample}) AS rows"
+            f" FROM pg_class WHERE oid = '{self.table}'::regclass) AS size"
+        )
+
+    def _page(self, found: dict[str, str]) -> str:
         """The page among the rows of the steps; only one of them has any."""
-        rows = union_all(*steps).subquery("found")
-        key, id_ = rows.c.sort_key, rows.c.id
-        page: Select[Any] = select(id_, key)
-        if self.after and self.total != "none":
-            page = page.where(self.after(key, id_))
-        page = page.order_by(*self.order.by(key, id_)).limit(self.limit)
-        return self._step("page", page if self.offset is None else page.offset(self.offset))
+        rows = " UNION ALL\n  ".join(
+            f"SELECT * FROM {step} WHERE {when}" for step, when in found.items()
+        )
+        after = [] if self.total == "none" else self.page_after
+        return (
+            f"\n  SELECT * FROM ({rows}) AS found{_where(*after)}"
+            f"\n  ORDER BY {self.page_by} {self.limit}"
+        )
+
+    def _sql(self, part: ClauseElement) -> str:
+        compiled = part.compile(dialect=NAMED)
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
+        self.binds |= compiled.binds
+        return f"({compiled})" if isinstance(part, BooleanClauseList) else str(compiled)
 
 
-def _number(value: int) -> ColumnElement[Any]:
-    return literal_column(str(value), BigInteger)
-
-
-def _divide(value: ColumnElement[Any], by: ColumnElement[Any]) -> ColumnElement[float]:
-    return value.op("/", return_type=Float())(by)
-
-
-def _of(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    return select(value).scalar_subquery()
-
-
-def _count(step: TableClause) -> ColumnElement[int]:
-    return select(func.count()).select_from(step).scalar_subquery()
+def _where(*conditions: str) -> str:
+    return "\n  WHERE " + " AND ".join(conditions) if conditions else ""

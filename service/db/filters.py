@@ -27,11 +27,15 @@ class Choice(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A filter that binds its value by its own name, after `encode`."""
+    """A filter that binds its value by its own name, after `encode`.
+
+    `one_plan` says that by itself, in the order of its index, it has one good plan for all values.
+    """
 
     clause: ColumnElement[bool]
     encode: Callable[[Any], object] = lambda value: value
     served_by: FilterIndex | None = None
+    one_plan: bool = False
 
 
 Filter = Choice | Bound

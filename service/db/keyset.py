@@ -8,7 +8,7 @@ statement reads them from it; else adaptive.py finds them. Statements are compil
 the combinations are a closed set.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Generic, TypeVar, get_args
 from urllib.parse import parse_qsl
@@ -19,6 +19,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
+    TextualSelect,
     bindparam,
     cast,
     func,
@@ -28,15 +29,11 @@ from sqlalchemy import (
     tuple_,
 )
 
-from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, Driver, Order, Total
+from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, FilterIndex, worded
 from service.db.statement import RefusedError, Statement, columns
 
 Row = TypeVar("Row", bound=Struct)
-
-
-# Whether a row, given as its key and id, comes after the cursor.
-After = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 
 
 class Listing(Generic[Row]):
@@ -172,6 +169,7 @@ class Listing(Generic[Row]):
         offset: ColumnElement[int] | None,
     ) -> Statement[Row]:
         walked, others = self._walked(sort, chosen)
+        core: Select[Any] | TextualSelect
         if others:
             core = self._found(sort, walked, others, total, after, offset)
         else:
@@ -182,7 +180,10 @@ class Listing(Generic[Row]):
             core,
             extra=("sort_key",) if total == "none" else ("sort_key", "total"),
             prepare=False,
-            by_values=any(isinstance(self.filters[name], Bound) for name, _ in chosen),
+            by_values=any(
+                isinstance(one := self.filters[name], Bound) and not (one.one_plan and not others)
+                for name, _ in chosen
+            ),
         )
 
     def _walked(self, sort: str, chosen: Chosen) -> tuple[Chosen, Chosen]:
@@ -227,7 +228,7 @@ class Listing(Generic[Row]):
         # One row of total, joined to the page whatever the page holds: the total is there on an
         # empty page too. A join on nothing can only be a nested loop, which keeps the page's order.
         page = rows.subquery("page")
-        counted = self._count(chosen, total).subquery("counted")
+        counted = self.count(chosen, total).subquery("counted")
         return select(*page.c, counted.c.total).select_from(counted.outerjoin(page, true()))
 
     def _found(
@@ -238,41 +239,25 @@ class Listing(Generic[Row]):
         total: Total,
         after: After | None,
         offset: ColumnElement[int] | None,
-    ) -> Select[Any]:
+    ) -> TextualSelect:
         """The rows that match, however they are found."""
-        order, id_ = self.orders[sort], self.table.c.id
         kept = self.totals.get((*walked, *others)) if total != "none" else None
         drivers: dict[str, Driver] = {}
         for one in others:
             if index := self._index(*one):
                 driver = drivers.setdefault(index.name, Driver([], index.usable))
                 driver.clauses.extend(self.clauses((one,)))
-        found = Adaptive(
+        adaptive = Adaptive(
             self.table,
-            order,
+            self.orders[sort],
             walked=self.clauses(walked),
             filters=self.clauses(others),
             drivers=list(drivers.values()),
             after=after,
-            offset=offset,
+            numbered=offset is not None,
             total=total if kept is None else "none",
-        ).found()
-        page = found.page
-        # By OFFSET 0 each row is looked up by its id, whatever the planner takes for their number.
-        shown = (
-            select(*columns(self.row, self.table))
-            .where(id_ == page.c.id)
-            .offset(literal_column("0", BigInteger))
-            .lateral("shown")
         )
-        rows = page.join(shown, true())
-        listed: Select[Any] = select(*shown.c, page.c.sort_key).select_from(rows)
-        if total != "none":
-            counted = (found.total if kept is None else kept).subquery("counted")
-            listed = select(*shown.c, page.c.sort_key, counted.c.total).select_from(
-                counted.outerjoin(rows, true())
-            )
-        return listed.order_by(*order.by(page.c.sort_key, page.c.id)).add_cte(*found.steps)
+        return adaptive.select(columns(self.row, self.table), kept)
 
     def _name(self, what: str, sort: str, chosen: Chosen, total: Total) -> str:
         """As a query would say it, without its defaults: `items.page?sort=-price&q`."""
@@ -282,7 +267,8 @@ class Listing(Generic[Row]):
             parts.append(f"total={total}")
         return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
 
-    def _count(self, chosen: Chosen, total: Total) -> Select[Any]:
+    def count(self, chosen: Chosen, total: Total) -> Select[Any]:
+        """The `total` of a list by itself."""
         if chosen in self.totals:
             return self.totals[chosen]
         matching: Select[Any] = (

@@ -52,6 +52,7 @@ listing = Listing(
         "owner_id": Bound(
             items.c.owner_id == bindparam("owner_id"),
             served_by=FilterIndex("items_owner_id_idx", "id"),
+            one_plan=True,
         ),
         # On the expression of the index; "no price" stands at its upper end.
         "min_price": Bound(
