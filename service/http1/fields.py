@@ -1,6 +1,5 @@
 """The headers of a request (RFC 9112, sections 5 and 6), and what they say of its framing."""
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -8,6 +7,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from service.errors import HeadersTooLarge, Malformed, NotImplementedHere, TooLarge
+from service.web.authority import check_authority
 
 # The number of headers of one request.
 FIELD_LIMIT = 256
@@ -20,9 +20,6 @@ TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # The value may hold tabs, but no other control character. White space behind it is stripped later:
 # an expression for both ends would try every place in a long row of spaces.
 _FIELD = re.compile(b"(" + TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_AUTHORITY = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::([0-9]{0,5}))?"
-)
 
 
 class Fields(Struct, frozen=True, gc=False):
@@ -97,23 +94,6 @@ def _check_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name in (b"host", b"content-length"):
         if names.count(name) > 1:
             raise Malformed(f"there is more than one {name.decode().title()} header")
-
-
-@lru_cache(256)
-def check_authority(authority: bytes) -> None:
-    """Refuse what is no host with or without a port (RFC 3986, 3.2; RFC 9110, 4.2.4: no user).
-
-    Raises:
-        Malformed: why.
-    """
-    found = _AUTHORITY.fullmatch(authority) if len(authority) <= 1_024 else None
-    if found is None or int(found[2] or 0) > 65_535:
-        raise Malformed("the host is not `name` or `name:port`")
-    if found[1] is not None:
-        try:
-            ipaddress.IPv6Address(found[1].decode("ascii"))
-        except ValueError:
-            raise Malformed("the host in brackets is no IPv6 address") from None
 
 
 def _length(value: bytes) -> int:

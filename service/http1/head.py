@@ -16,7 +16,8 @@ from service.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from service.http1.fields import TOKEN, check_authority, fields_of
+from service.http1.fields import TOKEN, fields_of
+from service.web.authority import check_authority
 
 # The request line and the headers together, in bytes.
 HEAD_LIMIT = 65_536
