@@ -19,7 +19,7 @@ from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
 CHUNK_LINE_LIMIT, TRAILER_LINE_LIMIT = 1_024, 8_192
 # Framing that a chunked body may have beyond one byte per byte: a chunk costs what 1,000 bytes of
 # an unchunked body do. Clients that send each word of a JSON document as a chunk stay below it.
-CHUNK_OVERHEAD_LIMIT = 65_536
+CHUNK_OVERHEAD_LIMIT = 131_072
 # Chunks between two turns of the event loop: 3 ms.
 CHUNKS_A_TURN = 4_096
 
