@@ -427,7 +427,9 @@ CHUNKS = [
     chunks("chunks of all sizes", "5\nhello\n00F\n123456789012345\n1\nx\n0\n\n", 204, 200),
     chunks("a last chunk of several digits", "5\nhello\n0000\n\n", 204, 200),
     chunks("an extension", '5;a;b=c;d="e"\nhello\n0;x\n\n', 204, 200),
-    chunks("trailers", "5\nhello\n0\nX: a\nContent-Length: 7\nHost: y\n\n", 204, 200),
+    chunks("Content-Length as a trailer", "5\nhello\n0\nContent-Length: 5\n\n"),
+    chunks("Transfer-Encoding as a trailer", "5\nhello\n0\nTransfer-Encoding: chunked\n\n"),
+    chunks("trailers", "5\nhello\n0\nX: a\nHost: y\nAuthorization: z\n\n", 204, 200),
     chunks("2,000 chunks of one byte", "1\nx\n" * 2000 + "0\n\n", 204, 200),
     Vector(
         "a broken chunk for a POST",

@@ -23,6 +23,9 @@ CHUNK_OVERHEAD_LIMIT = 131_072
 # Chunks between two turns of the event loop: 3 ms.
 CHUNKS_A_TURN = 4_096
 
+# RFC 9110, 6.5.1: what tells where a body ends can't come behind it.
+NEVER_TRAILERS = frozenset({b"transfer-encoding", b"content-length"})
+
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
 _EXTENSION = rb"(?:;[\t\x20-\x7e\x80-\xff]*)?"
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})" + _EXTENSION + rb"\r\n")
@@ -177,9 +180,10 @@ class Parser:
                     break
                 self.state, self.left = CHUNK, size
             part = data[at : at + self.left]
-            self.left -= len(part)
-            parts.append(part)
-            at += len(part)
+            if part:
+                self.left -= len(part)
+                parts.append(part)
+                at += len(part)
             if self.left:
                 break
             ending = data[at : at + 2]
@@ -212,7 +216,9 @@ class Parser:
         if end < 0:
             return at
         self.trailers += size
-        parse_field(data[at:end])
+        name, _ = parse_field(data[at:end])
+        if name in NEVER_TRAILERS:
+            raise Malformed(f"{name.decode()} comes before a body, not behind it")
         return end + 2
 
 
