@@ -182,7 +182,9 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
         case 3:  # a line end
             ends = [one.start() for one in re.finditer(b"\r\n", data)]
             at = chance.choice(ends or [0])
-            return data[:at] + chance.choice((b"\n", b"\r", b"", b"\r\r\n", b" \r\n")) + data[at + 2 :]
+            return (
+                data[:at] + chance.choice((b"\n", b"\r", b"", b"\r\r\n", b" \r\n")) + data[at + 2 :]
+            )
         case 4:  # behind a line end
             ends = [one.end() for one in re.finditer(b"\r\n", data)]
             at = chance.choice(ends or [0])
@@ -230,10 +232,19 @@ def check(seed: int) -> tuple[int, int]:
 
 
 def agree(mine: Request, its: Request) -> bool:
-    target = its.target.removesuffix(b"?")
+    mine, target = in_small_letters(mine), its.target.removesuffix(b"?")
     if its.target.lower().startswith(b"http"):  # we tell the path, and take the host of the URL
         return unhosted(mine) == unhosted(its) and target.endswith(mine.target[1:])
     return mine == its._replace(target=target)
+
+
+def in_small_letters(request: Request) -> Request:
+    """With the transfer coding as h11 tells it."""
+    headers = tuple(
+        (name, value.lower() if name == b"transfer-encoding" else value)
+        for name, value in request.headers
+    )
+    return request._replace(headers=headers)
 
 
 def unhosted(request: Request) -> Request:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from service.errors import HeadersTooLarge, Malformed, Problem
-from service.http1.fields import parse_field
+from service.http1.fields import TOKEN, parse_field
 from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
 
 # One chunk's size with its extension, and one line of trailers, in bytes.
@@ -27,9 +27,10 @@ CHUNKS_A_TURN = 4_096
 NEVER_TRAILERS = frozenset({b"transfer-encoding", b"content-length"})
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
-_EXTENSION = rb"(?:;[\t\x20-\x7e\x80-\xff]*)?"
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})" + _EXTENSION + rb"\r\n")
-_CHUNK_LINE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,16}" + _EXTENSION + rb"\r?)?")
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = b";" + TOKEN + b"(?:=(?:" + TOKEN + b"|" + _QUOTED + b"))?"
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\r\n")
+_CHUNK_LINE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?")
 
 
 class State(Enum):
@@ -225,4 +226,4 @@ class Parser:
 def _check_chunk_line(data: bytes) -> None:
     """Whether more can make it the line of a chunk; else it is refused at once."""
     if len(data) > CHUNK_LINE_LIMIT or not _CHUNK_LINE_BEGINS.fullmatch(data):
-        raise Malformed("a chunk does not begin with its size in hexadecimal digits")
+        raise Malformed("a chunk does not begin with a line of its size in hexadecimal digits")
