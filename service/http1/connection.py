@@ -22,6 +22,7 @@ from service.http1.head import Head
 from service.http1.parser import Parser
 from service.http1.transports import unsent_bytes
 from service.logs import logger
+from service.web.framing import READS_BODY, UNUSED_BODY
 from service.web.request import BODY_SECONDS, READY, WHOLE_BODY
 
 # Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
@@ -31,9 +32,6 @@ BODY_AHEAD = REQUESTS_AHEAD = 65_536
 LINGER_SECONDS = 1.0
 # How often a client that will send nothing more is asked whether it is still there.
 PROBE_SECONDS = 0.4
-# Other methods give a body no meaning. Such a request is not executed before its body has come and
-# is known to be well framed; of these the application reads the body, and sees its end.
-READS_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -154,9 +152,9 @@ class Connection(asyncio.Protocol):
             return  # it was answered without its body
         exchange.add(part)
         if exchange.size > BODY_AHEAD:
-            if self.scope is not None and exchange.method not in READS_BODY:
-                raise TooLarge(f"the body of a {exchange.method} is no longer than {BODY_AHEAD}")
             self.pause_reading()
+        if exchange.size > UNUSED_BODY and self.scope and exchange.method not in READS_BODY:
+            raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
 
     def end(self) -> None:
         if self.exchange is not None:
