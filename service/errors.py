@@ -96,8 +96,16 @@ class TooLarge(Problem):
     status, title = 413, "Content Too Large"
 
 
+class TargetTooLong(Problem):
+    status, title = 414, "URI Too Long"
+
+
 class Unsupported(Problem):
     status, title = 415, "Unsupported Media Type"
+
+
+class BadExpectation(Problem):
+    status, title = 417, "Expectation Failed"
 
 
 class Invalid(Problem):
@@ -136,6 +144,16 @@ class HeadersTooLarge(Problem):
 
 class Failed(Problem):
     """A bug of ours; the traceback is in the log, never in the answer."""
+
+
+class NotImplementedHere(Problem):
+    """The request needs something of HTTP that this server does not have."""
+
+    status, title = 501, "Not Implemented"
+
+
+class VersionNotSupported(Problem):
+    status, title = 505, "HTTP Version Not Supported"
 
 
 class Unavailable(Problem):
