@@ -13,8 +13,10 @@ class Watched(Protocol):
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
-    exchange: object | None
     blocked: asyncio.Event | None
+
+    @property
+    def exchange(self) -> object | None: ...
 
 
 class IdleTimer:
