@@ -31,6 +31,9 @@ def migrate_(action: str) -> None:
         else:
             revision = run(migrate.status(url))
             click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")
+        if action != "status" and (advice := run(migrate.advice(url))):
+            click.echo("Searches have no index here, and read every row. To make it:")
+            click.echo("".join(f"  {statement};\n" for statement in advice), nl=False)
 
 
 @main.command()
