@@ -16,6 +16,7 @@ import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
 from service.cache.tiers import Cache
+from service.db import rights
 from service.db.database import Database
 from service.settings import Settings
 from service.web import docs
@@ -51,6 +52,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
             batching=settings.batching == "on",
         )
         await db.open()
+        db.spawn(rights.log_lacking(db))
         cache = _cache(settings, alone=alone)
         if cache is not None:
             await cache.open()

@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service.db.access import connect
 from service.tables import metadata
 
 # Any number, the same for every start: several at once migrate one after the other.
@@ -29,7 +29,7 @@ async def main() -> None:
     settings = {"default_transaction_isolation": "read committed", "statement_timeout": "0"}
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(url, server_settings=settings),
+        async_creator=lambda: connect(url, **settings),
         poolclass=NullPool,
     )
     async with engine.connect() as connection:
