@@ -33,6 +33,7 @@ def up() -> None:
     with with_stores(settings_of()) as (settings, _):
         migrate.up(settings.required_database_url)
         _tell(settings.required_database_url)
+        _advise(settings.required_database_url)
 
 
 @migrate_.command()
@@ -59,11 +60,21 @@ def check() -> None:
 
     with with_stores(settings_of(), read=True) as (settings, _):
         differences = run(migrate.check(settings.required_database_url))
-    for line in differences:
-        click.echo(line, err=True)
-    if differences:
-        stop("the database, the migrations and tables.py do not agree", 1)
-    click.echo("the database, the migrations and tables.py agree")
+        for line in differences:
+            click.echo(line, err=True)
+        if differences:
+            stop("the database, the migrations and tables.py do not agree", 1)
+        click.echo("the database, the migrations and tables.py agree")
+        _advise(settings.required_database_url)
+
+
+def _advise(url: str) -> None:
+    """Say how to make what is optional and missing."""
+    from service import migrate
+
+    if statements := run(migrate.advice(url)):
+        click.echo("searches read every row here; to make an index for them, also while it serves:")
+        click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
 
 
 def _tell(url: str) -> None:
