@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
+from sqlalchemy import Index
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -48,9 +49,12 @@ FROM pg_constraint
 WHERE connamespace = $1::regnamespace AND contype IN ('c', 'f', 'p', 'u')
   AND conname <> 'alembic_version_pkc'
 """
+# An index is invalid when CREATE INDEX CONCURRENTLY failed: it costs writes and serves no read.
 INDEXES = """
 SELECT replace(format('index %s: %s', c.relname, pg_get_indexdef(c.oid)), $1 || '.', '')
+       || CASE WHEN i.indisvalid THEN '' ELSE ' (invalid)' END
 FROM pg_class c
+JOIN pg_index i ON i.indexrelid = c.oid
 WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'i' AND c.relname <> 'alembic_version_pkc'
 """
 FUNCTIONS = """
@@ -71,8 +75,12 @@ SELECT format('table %s: %s', relname, reloptions)
 FROM pg_class
 WHERE relnamespace = $1::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
 """
-TRIGRAM = """
-SELECT true FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
+# Which of the optional indexes the database has, if it has what they are made with.
+OPTIONAL = """
+SELECT relname FROM pg_class
+WHERE relnamespace = $1::regnamespace AND relname = ANY ($2::text[]) AND EXISTS (
+    SELECT FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
+)
 """
 # All in one snapshot.
 WRONG_TOTALS = """
@@ -148,8 +156,9 @@ async def check(url: str) -> list[str]:
 
     The tables are made from the code in a schema of their own, in a transaction that is rolled
     back, and PostgreSQL's own descriptions of both are compared: types, defaults, every
-    constraint, every index with its expression and predicate, every trigger. Last the totals are
-    compared with the rows, which reads every one of them.
+    constraint, every index with its expression and predicate, every trigger. An optional index may
+    be missing: see `advice`. Last the totals are compared with the rows, which reads every one of
+    them.
     """
     found = await status(url)
     if found != head():
@@ -158,16 +167,18 @@ async def check(url: str) -> list[str]:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        trigram = await connection.fetchval(TRIGRAM)
         schema: str = await connection.fetchval("SELECT current_schema()")
+        left_out = await _missing(connection)
         stands = await _describe(connection, schema)
         wrong = await connection.fetch(WRONG_TOTALS)
         await connection.execute("CREATE SCHEMA as_in_code")
-        await connection.execute(f"SET LOCAL search_path TO as_in_code, {schema}")
+        # The rest of the path stays: pg_trgm may be in a schema of its own.
+        path = await connection.fetchval("SHOW search_path")
+        await connection.execute(f"SET LOCAL search_path TO as_in_code, {path}")
         for table in metadata.sorted_tables:
             await connection.execute(str(CreateTable(table).compile(dialect=DIALECT)))
             for index in table.indexes:
-                if trigram or not index.info.get("optional"):
+                if index not in left_out:
                     await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
         await _make_triggers(connection, "as_in_code")
         wanted = await _describe(connection, "as_in_code")
@@ -179,6 +190,37 @@ async def check(url: str) -> list[str]:
         *(f"only in tables.py: {line}" for line in sorted(wanted - stands)),
         *(f"the totals of {name} are wrong; SELECT recount_totals()" for (name,) in wrong),
     ]
+
+
+async def advice(url: str) -> list[str]:
+    """SQL for the optional indexes that the database lacks; CONCURRENTLY, so that writes go on."""
+    connection = await connect(url)
+    try:
+        missing = await _missing(connection)
+    finally:
+        await connection.close()
+    if not missing:
+        return []
+    statements = ["CREATE EXTENSION IF NOT EXISTS pg_trgm"]
+    for index in missing:
+        made = str(CreateIndex(index).compile(dialect=DIALECT))
+        statements.append(made.replace("INDEX", "INDEX CONCURRENTLY", 1))
+    # The planner knows nothing of an index's expressions before.
+    tables = {index.table.name: None for index in missing if index.table is not None}
+    return [*statements, *(f"ANALYZE {name}" for name in tables)]
+
+
+async def _missing(connection: asyncpg.Connection) -> list[Index]:
+    optional = {
+        str(index.name): index
+        for table in metadata.sorted_tables
+        for index in table.indexes
+        if index.info.get("optional")
+    }
+    schema = await connection.fetchval("SELECT current_schema()")
+    for (name,) in await connection.fetch(OPTIONAL, schema, list(optional)):
+        del optional[name]
+    return [optional[name] for name in sorted(optional)]
 
 
 async def _make_triggers(connection: asyncpg.Connection, schema: str) -> None:

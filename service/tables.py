@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# An index made only where the extension is to be had; the search works without it, slower.
+# An index that a database may lack: it needs an extension. `service migrate` says how to add it.
 OPTIONAL = {"optional": True}
 
 

@@ -33,6 +33,7 @@ def up() -> None:
     with with_stores(settings_of()) as (settings, _):
         migrate.up(settings.required_database_url)
         _tell(settings.required_database_url)
+        _advise(settings.required_database_url)
 
 
 @migrate_.command()
@@ -59,11 +60,12 @@ def check() -> None:
 
     with with_stores(settings_of(), read=True) as (settings, _):
         differences = run(migrate.check(settings.required_database_url))
-    for line in differences:
-        click.echo(line, err=True)
-    if differences:
-        stop("the database, the migrations and tables.py do not agree", 1)
-    click.echo("the database, the migrations and tables.py agree")
+        for line in differences:
+            click.echo(line, err=True)
+        if differences:
+            stop("the database, the migrations and tables.py do not agree", 1)
+        click.echo("the database, the migrations and tables.py agree")
+        _advise(settings.required_database_url)
 
 
 def _tell(url: str) -> None:
@@ -71,3 +73,11 @@ def _tell(url: str) -> None:
 
     revision = run(migrate.status(url))
     click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")
+
+
+def _advise(url: str) -> None:
+    from service import migrate
+
+    if advice := run(migrate.advice(url)):
+        click.echo("Searches have no index here, and read every row. To make it:")
+        click.echo("".join(f"  {statement};\n" for statement in advice), nl=False)
