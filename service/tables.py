@@ -218,17 +218,16 @@ END $$
 RECOUNT_TOTALS = """
 CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    LOCK TABLE {schema}.items, {schema}.users IN SHARE ROW EXCLUSIVE MODE;
-    DELETE FROM {schema}.totals;
-    INSERT INTO {schema}.totals
-    SELECT 'items', 0, count(*), count(*) FILTER (WHERE is_active)
-    FROM {schema}.items HAVING count(*) > 0
-    UNION ALL
-    SELECT 'users', 0, count(*), count(*) FILTER (WHERE is_active)
-    FROM {schema}.users HAVING count(*) > 0;
+    LOCK TABLE {locked} IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM {{schema}}.totals;
+    INSERT INTO {{schema}}.totals
+{counted};
     PERFORM pg_notify('swiftlet', 'totals');
 END $$
 """
+RECOUNT_ONE = """\
+    SELECT '{table}', 0, count(*), count(*) FILTER (WHERE is_active)
+    FROM {{schema}}.{table} HAVING count(*) > 0"""
 
 TOTALS_TRIGGERS = """
 CREATE TRIGGER {table}_inserted AFTER INSERT ON {table}
@@ -258,3 +257,28 @@ CREATE TRIGGER {table}_told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {tab
     FOR EACH STATEMENT WHEN (current_setting('application_name') <> 'swiftlet')
     EXECUTE FUNCTION tell_writes()
 """
+
+
+def counted(tables: MetaData) -> list[str]:
+    """The tables whose rows are counted in the totals: those with `is_active`."""
+    return sorted(table.name for table in tables.tables.values() if "is_active" in table.columns)
+
+
+def functions(tables: MetaData) -> list[str]:
+    """What makes the functions; `{schema}` in it stands for the schema of the tables."""
+    names = counted(tables)
+    recount = RECOUNT_TOTALS.format(
+        locked=", ".join(f"{{schema}}.{name}" for name in names),
+        counted="\n    UNION ALL\n".join(RECOUNT_ONE.format(table=name) for name in names),
+    )
+    return [KEEP_TOTALS, recount, TELL_WRITES]
+
+
+def triggers(tables: MetaData) -> list[str]:
+    """What makes the triggers: every table but the totals tells of writes by others."""
+    names = counted(tables)
+    told = (table.name for table in tables.sorted_tables if table.name != totals.name)
+    return [
+        *(TOTALS_TRIGGERS.format(table=name) for name in names),
+        *(WRITES_TRIGGER.format(table=name) for name in told),
+    ]
