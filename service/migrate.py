@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateIndex
 from service.db.access import DatabaseError, connect
 from service.db.statement import DIALECT
 from service.snapshot import Snapshot, describe, describe_code, differences
-from service.tables import counted, metadata
+from service.tables import counted, metadata, quoted
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -46,7 +46,7 @@ ORDER BY name
 """
 COUNTED = """\
     SELECT '{table}' AS name, count(*) AS total, count(*) FILTER (WHERE is_active) AS active
-    FROM {table}"""
+    FROM {on}"""
 
 
 class MigrationError(DatabaseError):
@@ -119,7 +119,7 @@ async def check(
         return [f"the database is at revision {found}, the newest is {newest}"]
     async with compared(url, tables) as (connection, database, code):
         told = differences(database, code)
-        names = [name for name in counted(tables) if name in database.tables]
+        names = [name for name in counted(tables) if quoted(name) in database.tables]
         wrong = WRONG_TOTALS.format(counted="\nUNION ALL\n".join(map(_counts, names)))
         await connection.execute("RESET search_path")
         records = await connection.fetch(wrong) if names else []
@@ -145,7 +145,7 @@ async def compared(
 
 
 def _counts(table: str) -> str:
-    return COUNTED.format(table=table)
+    return COUNTED.format(table=table, on=quoted(table))
 
 
 async def advice(url: str) -> list[str]:
