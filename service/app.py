@@ -1,5 +1,6 @@
 """The composition root: what the lifespan opens, the route lists, the application."""
 
+import asyncio
 import gc
 import hashlib
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from service import health, logs
 from service.cache.tiers import Cache
 from service.db import rights
 from service.db.database import Database
+from service.db.link import unhandled
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
@@ -42,6 +44,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         listener = logs.setup(settings.log, access=settings.access_log == "on")
+        asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,

@@ -13,6 +13,7 @@ import pytest
 from service import migrate
 from service.db.copy import apart
 from service.db.database import Database
+from service.db.link import unhandled
 from service.db.writes import change_values
 from service.errors import (
     Conflict,
@@ -425,7 +426,9 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
 async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connection(
     url: str,
 ) -> None:
-    """uvloop raises RuntimeError then, before asyncpg knows that the connection is lost."""
+    """uvloop raises RuntimeError then, which asyncpg lets through in the midst of a COPY."""
+    # asyncpg forgets a future that holds the error; a service ignores it in the same way.
+    asyncio.get_running_loop().set_exception_handler(unhandled)
     async with opened(url, size=1) as db, apart(db) as one:
         await items.stage.open(one)
 
@@ -433,6 +436,8 @@ async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connec
             for n in range(20_000):
                 if n == 1000:
                     _transport(one.connection).close()
+                if n % 100 == 0:
+                    await asyncio.sleep(0)
                 yield (n, None, "Lamp", "x" * 100, None, True, None)
 
         with pytest.raises(Unavailable), one.watched():
@@ -447,5 +452,5 @@ async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connec
         assert await outcome(items.by_id.get(db, 1)) is None  # a read is tried once more
 
 
-def _transport(connection: asyncpg.Connection) -> Any:
+def _transport(connection: Any) -> Any:
     return connection._transport
