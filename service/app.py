@@ -3,10 +3,13 @@
 import asyncio
 import gc
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
+import msgspec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -56,7 +59,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         )
         await db.open()
         db.spawn(rights.log_lacking(db))
-        cache = _cache(settings, alone=alone)
+        cache = _cache(settings, db, alone=alone)
         if cache is not None:
             await cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
@@ -77,7 +80,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
     return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)
 
 
-def _cache(settings: Settings, *, alone: bool) -> Cache | None:
+def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | None:
     redis_url = settings.shared_redis_url
     if settings.cache == "off" or (redis_url is None and settings.cache == "on" and not alone):
         return None
@@ -87,15 +90,17 @@ def _cache(settings: Settings, *, alone: bool) -> Cache | None:
         limit=settings.cache_bytes,
         ttl=settings.cache_ttl,
         fingerprint=_fingerprint(settings.signing_secret),
+        own=db.pool.pids,
     )
 
 
 def _fingerprint(secret: str) -> str:
-    """Of what makes the answers, the code and the secret that signs the cursors in them.
+    """Of what makes the answers: the code, the libraries, the secret that signs their cursors.
 
     So a deploy finds no answers that it would have made otherwise.
     """
-    found = hashlib.sha256(secret.encode())
+    versions = (sys.version, msgspec.__version__, asyncpg.__version__)
+    found = hashlib.sha256("\0".join((secret, *versions)).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
