@@ -17,6 +17,8 @@ from service.web.wire import Reply, encode
 
 # Each dependency is given this long, so that the answer comes within a second though one hangs.
 CHECK_SECONDS = 0.8
+# The Cache-Control of what is true at the moment alone.
+NOW_ONLY = b"no-store"
 
 
 class Health(Struct, frozen=True):
@@ -74,11 +76,13 @@ class NotReady(Unavailable):
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(encode(Health(datetime.now(UTC), "api reporting for duty!")))
+    return Reply(
+        encode(Health(datetime.now(UTC), "api reporting for duty!")), cache_control=NOW_ONLY
+    )
 
 
 async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(b'{"status":"ok"}')
+    return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
 async def ready(request: Request) -> Reply:
@@ -88,7 +92,7 @@ async def ready(request: Request) -> Reply:
     if database.state != "ok" or migrations.state != "ok":
         raise NotReady(database, migrations, redis)
     status: Literal["ok", "degraded"] = "degraded" if redis.state == "away" else "ok"
-    return Reply(encode(Readiness(status, database, migrations, redis)))
+    return Reply(encode(Readiness(status, database, migrations, redis)), cache_control=NOW_ONLY)
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:

@@ -103,7 +103,7 @@ async def export_items(request: Request) -> Reply:
     return Reply(
         chunks=chunks,
         content_type=FILES[query.format],
-        headers=((b"content-disposition", file), (b"cache-control", b"no-store")),
+        headers=((b"content-disposition", file),),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import Invalid, InvalidLines, LineError, Problem, TooLarge, Unsupported
+from service.web.media import utf_8_media_type
 from service.web.wire import Body, Query
 
 COLUMNS = 100
@@ -237,9 +238,8 @@ def reader(struct: type[Struct], content_type: bytes | None, limit: int) -> Line
     Raises:
         Unsupported: it is neither NDJSON nor CSV, or not in UTF-8.
     """
-    media, *parameters = (part.strip() for part in (content_type or b"").lower().split(b";"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    if media in MEDIA and not charsets - {b"charset=utf-8"}:
+    media = utf_8_media_type(content_type or b"")
+    if media in MEDIA:
         return MEDIA[media](struct, limit)
     raise Unsupported(
         "send the file as application/x-ndjson or text/csv, in UTF-8",

@@ -7,18 +7,21 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from time import monotonic
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
+from urllib.parse import quote
 
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
 from service.cache.epochs import Slots
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.cursor import Cursors
-from service.web.wire import JSON, Body, Query, row_id
+from service.web.media import is_json
+from service.web.wire import JSON, Body, Header, Query, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
@@ -56,19 +59,20 @@ class State(TypedDict):
     db: Database
     settings: Settings
     cursors: Cursors
-    cache: NotRequired[Cache | None]
+    cache: Cache | NoCache
 
 
 class Request:
     """One HTTP request, as handlers see it."""
 
-    __slots__ = ("_query", "_receive", "id", "scope", "state")
+    __slots__ = ("_headers", "_query", "_receive", "id", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
         self._receive = receive
         self._query: tuple[object, Any] = (None, None)
+        self._headers = _by_name(scope["headers"])
         given = self.header(b"x-request-id")
         if given is not None and VISIBLE.fullmatch(given):
             self.id = given.decode("ascii")
@@ -81,14 +85,23 @@ class Request:
         return self.state["db"]
 
     @property
+    def root(self) -> str:
+        """What stands before every path of ours in a URL, as `/api`; empty without a prefix."""
+        root: str = self.scope.get("root_path", "")
+        return quote(root.rstrip("/")) if root else ""
+
+    @property
     def path(self) -> str:
         """As the client wrote it, percent-decoded."""
         return str(self.scope["path"])
 
     def header(self, name: bytes) -> bytes | None:
-        """The header's value, several lines joined as one list; `name` in lower case."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(values) if values else None
+        """The header's value, several lines joined as one list; `name` in lower case.
+
+        White space around a value is no part of it (RFC 9110, 5.5); not every server strips it.
+        """
+        value = self._headers.get(name)
+        return None if value is None else value.strip(b" \t")
 
     def row_id(self) -> int:
         """The id in the path; see wire.row_id."""
@@ -103,15 +116,13 @@ class Request:
 
     async def moved(self, slots: Callable[[], Slots]) -> None:
         """Tell the caches of a write that was committed; see tiers.Cache.moved."""
-        cache = self.state.get("cache")
-        if cache is not None:
+        cache = self.state["cache"]
+        if cache.on:
             await cache.moved(slots())
 
     def unsure(self) -> None:
         """Tell the caches of a write that may yet be committed."""
-        cache = self.state.get("cache")
-        if cache is not None:
-            cache.unsure()
+        self.state["cache"].unsure()
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.
@@ -163,7 +174,8 @@ class Request:
             pass
 
     def _check_content_type(self) -> None:
-        if not _is_json(self.header(b"content-type") or b""):
+        content_type = self.header(b"content-type") or b""
+        if content_type != JSON and not is_json(content_type):
             raise Unsupported(
                 "send the body as application/json in UTF-8",
                 headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
@@ -219,13 +231,14 @@ class Request:
             return
 
 
-def _is_json(content_type: bytes) -> bool:
-    if content_type == JSON:
-        return True
-    media, *parameters = (part.strip() for part in content_type.lower().split(b";"))
-    is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    return is_json and not charsets - {b"charset=utf-8"}
+def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
+    found = dict(headers)
+    if len(found) != len(headers):  # a header of several lines is one list (RFC 9110, 5.3)
+        several: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            several.setdefault(name, []).append(value.strip(b" \t"))
+        found = {name: b", ".join(values) for name, values in several.items()}
+    return found
 
 
 # What any request with a body may run into.

@@ -27,6 +27,8 @@ from service.web.texts import Texts, structs_of
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
 JSON = b"application/json"
+# A client may keep an answer, and asks each time whether it still holds; a shared cache may not.
+PRIVATE = b"private, no-cache"
 Header = tuple[bytes, bytes]
 ID_MAX = 2**63 - 1
 
@@ -50,6 +52,8 @@ class Kept(Protocol):
 class Reply(Struct, frozen=True):
     """What a handler answers: `body` as it is, `headers` beside those of every answer.
 
+    Every answer has a Cache-Control: one with data, or that tells of data, keeps the default.
+
     With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
     a 304 is what is not sent. An answer that is given more than once has a place in `kept`. In the
     place of a body that is made while it is sent stand its `chunks`.
@@ -62,6 +66,7 @@ class Reply(Struct, frozen=True):
     version: int | None = None
     kept: Kept | None = None
     chunks: Chunks | None = None
+    cache_control: bytes = PRIVATE
 
 
 class Body(Generic[Value_co]):
