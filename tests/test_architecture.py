@@ -60,7 +60,12 @@ def test_every_room_has_a_rank() -> None:
     assert found == set(RANK), "a new room: give it its rank here, and its line in design section 2"
 
 
-@pytest.mark.parametrize(("name", "tree"), tuple(modules()), ids=lambda value: str(value)[:40])
+each_module = pytest.mark.parametrize(
+    ("name", "tree"), [pytest.param(*module, id=module[0]) for module in modules()]
+)
+
+
+@each_module
 def test_imports_only_point_down(name: str, tree: ast.Module) -> None:
     here = name.partition(".")[0]
     if here == "__init__":
@@ -74,7 +79,7 @@ def test_imports_only_point_down(name: str, tree: ast.Module) -> None:
         )
 
 
-@pytest.mark.parametrize(("name", "tree"), tuple(modules()), ids=lambda value: str(value)[:40])
+@each_module
 def test_only_statements_know_sqlalchemy(name: str, tree: ast.Module) -> None:
     allowed = name in SQLALCHEMY or name.endswith(".statements")
     uses = any(one.split(".")[0] == "sqlalchemy" for one in imports(tree))
