@@ -2,10 +2,10 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import asyncpg
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
 from service.db.database import Database
@@ -24,21 +24,27 @@ NOW_ONLY = b"no-store"
 class Health(Struct, frozen=True):
     """The reference program's answer."""
 
-    timestamp: datetime
+    timestamp: Annotated[datetime, Meta(tz=True)]
     message: str
+
+
+class Liveness(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["ok"]
 
 
 class Dependency(Struct, frozen=True):
     """One thing the service needs; `detail` says what is wrong."""
 
-    state: Literal["ok", "away", "off"]
+    state: Annotated[Literal["ok", "away", "off"], Meta(title="DependencyState")]
     detail: str | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):
     """Degraded while Redis is away; without the database it is a NotReady instead."""
 
-    status: Literal["ok", "degraded"]
+    status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
     database: Dependency
     migrations: Dependency
     redis: Dependency
@@ -54,6 +60,8 @@ class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
 
 class NotReady(Unavailable):
     """Something without which nothing works is away."""
+
+    document = NotReadyDocument
 
     def __init__(self, database: Dependency, migrations: Dependency, redis: Dependency) -> None:
         self.database, self.migrations, self.redis = database, migrations, redis
@@ -131,8 +139,12 @@ async def _redis(url: str | None) -> Dependency:
 
 
 routes = [
-    Operation("GET", "/health", health, "Tell that the service is up", gives=Health),
-    Operation("GET", "/health/live", live, "Liveness: touches nothing"),
+    Operation(
+        "GET", "/health", health, "Tell that the service is up", gives=Health, stored=False
+    ),
+    Operation(
+        "GET", "/health/live", live, "Liveness: touches nothing", gives=Liveness, stored=False
+    ),
     Operation(
         "GET",
         "/health/ready",
@@ -140,5 +152,6 @@ routes = [
         "Readiness: the state of each dependency (503 when one is away)",
         gives=Readiness,
         fails=(NotReady,),
+        stored=False,
     ),
 ]

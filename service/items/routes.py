@@ -25,7 +25,7 @@ from service.items.structs import (
     Item,
     ItemChange,
     ItemQuery,
-    ItemWithOwner,
+    ListedItem,
     NewItem,
     OwnedItemQuery,
 )
@@ -45,6 +45,15 @@ delete_query = Query(DeleteQuery)
 export_query = Query(ExportQuery)
 import_query = Query(ImportQuery)
 
+
+class ItemPage(paging.Page[ListedItem], frozen=True):
+    """A page of items by number; `total` and `pages` are null with `total=none`."""
+
+
+class ItemCursorPage(paging.CursorPage[ListedItem], frozen=True):
+    """A page of items by cursor; `total` only when asked for, `next_cursor` null at the end."""
+
+
 FILES = {"ndjson": b"application/x-ndjson", "csv": b"text/csv; charset=utf-8"}
 
 
@@ -56,7 +65,7 @@ async def list_items(request: Request) -> Reply:
     wanted = [item.owner_id for item in found.items if item.owner_id is not None]
     owners = await statements.owners.several(request.db, wanted)
     items = [
-        ItemWithOwner(**structs.asdict(item), owner=owners.get(item.owner_id))
+        ListedItem(**structs.asdict(item), owner=owners.get(item.owner_id))
         for item in found.items
     ]
     return paging.show(request, structs.replace(found, items=items))
@@ -190,12 +199,7 @@ routes = [
         list_items,
         "List items, by page or by cursor",
         query=ItemQuery,
-        gives=(
-            paging.Page[Item],
-            paging.CursorPage[Item],
-            paging.Page[ItemWithOwner],
-            paging.CursorPage[ItemWithOwner],
-        ),
+        gives=(ItemPage, ItemCursorPage),
         depends=list_depends,
         costly=list_costly,
     ),
@@ -260,7 +264,7 @@ routes = [
         list_owned_items,
         "List a user's items, by page or by cursor",
         query=OwnedItemQuery,
-        gives=(paging.Page[Item], paging.CursorPage[Item]),
+        gives=(ItemPage, ItemCursorPage),
         fails=(NotFound,),
         depends=owned_depends,
     ),

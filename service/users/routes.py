@@ -30,6 +30,14 @@ user_query = Query(UserQuery)
 delete_query = Query(DeleteQuery)
 
 
+class UserPage(paging.Page[UserSummary], frozen=True):
+    """A page of users by number; `total` and `pages` are null with `total=none`."""
+
+
+class UserCursorPage(paging.CursorPage[UserSummary], frozen=True):
+    """A page of users by cursor; `total` only when asked for, `next_cursor` null at the end."""
+
+
 async def list_users(request: Request) -> Reply:
     query = request.query(user_query)
     return paging.show(request, await paging.find(request, statements.listing, query))
@@ -118,7 +126,7 @@ routes = [
         list_users,
         "List users, by page or by cursor",
         query=UserQuery,
-        gives=(paging.Page[UserSummary], paging.CursorPage[UserSummary]),
+        gives=(UserPage, UserCursorPage),
         depends=list_depends,
         costly=list_costly,
     ),

@@ -42,7 +42,7 @@ class Operation(NamedTuple):
     A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
     depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
     POST takes and a GET gives. `costly` tells whether it takes the database so long
-    that the workers share it.
+    that the workers share it. `stored` tells whether it needs the database.
     """
 
     method: str
@@ -57,6 +57,7 @@ class Operation(NamedTuple):
     fails: tuple[type[Problem], ...] = ()
     depends: Callable[[Request], Slots] | None = None
     costly: Callable[[Request], bool] | None = None
+    stored: bool = True
 
     @property
     def has_etag(self) -> bool:

@@ -231,8 +231,9 @@ def _words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is Annotated:
-        metas = (part for part in get_args(kind) if isinstance(part, msgspec.Meta))
-        return next((meta.description for meta in metas if meta.description), "")
+        inner, *metas = get_args(kind)
+        words = next((meta.description for meta in metas if meta.description), "")
+        return words or _words(inner)
     return next((words for part in get_args(kind) if (words := _words(part))), "")
 
 
