@@ -84,16 +84,22 @@ class NotReady(Unavailable):
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
+    """The time, and a message; nothing is asked."""
     return Reply(
         encode(Health(datetime.now(UTC), "api reporting for duty!")), cache_control=NOW_ONLY
     )
 
 
 async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
+    """Answers as long as the process does."""
     return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
 async def ready(request: Request) -> Reply:
+    """Asks the database and Redis. Without Redis the service is `degraded`, and can serve.
+
+    It answers within a second, also when one of them hangs.
+    """
     (database, migrations), redis = await asyncio.gather(
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
@@ -139,9 +145,7 @@ async def _redis(url: str | None) -> Dependency:
 
 
 routes = [
-    Operation(
-        "GET", "/health", health, "Tell that the service is up", gives=Health, stored=False
-    ),
+    Operation("GET", "/health", health, "Tell that the service is up", gives=Health, stored=False),
     Operation(
         "GET", "/health/live", live, "Liveness: touches nothing", gives=Liveness, stored=False
     ),

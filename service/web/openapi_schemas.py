@@ -83,9 +83,7 @@ def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
         return schema["examples"][0]
     if "properties" in schema:
         required = schema.get("required", ())
-        shown = {
-            name: example(part, components) for name, part in schema["properties"].items()
-        }
+        shown = {name: example(part, components) for name, part in schema["properties"].items()}
         return {name: one for name, one in shown.items() if one is not None or name in required}
     if schema.get("type") == "array":
         return [example(schema["items"], components)]
