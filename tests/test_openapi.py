@@ -13,9 +13,9 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from service.app import ROUTES
+from service.app import ROUTES, create_app
+from service.settings import Settings
 from service.web.openapi import document
-from service.web.request import Request
 from service.web.routing import Paths
 
 Document = dict[str, Any]
@@ -223,3 +223,97 @@ def test_every_answer_is_documented_and_every_documented_answer_is_given(
         if status not in NOT_SHOWN
     }
     assert documented - checker.shown == set()
+
+
+def parts(one: Any, place: str = "") -> Iterator[tuple[str, Document]]:
+    """Every object of a document, with its place."""
+    if isinstance(one, dict):
+        yield place, one
+        for name, part in one.items():
+            yield from parts(part, f"{place}/{name}")
+    elif isinstance(one, list):
+        for n, part in enumerate(one):
+            yield from parts(part, f"{place}/{n}")
+
+
+def test_every_example_and_default_fits_its_schema(told: Document) -> None:
+    checker = Checker(told)
+    seen = 0
+    for place, one in parts(told):
+        if place.endswith("/properties"):
+            continue
+        examples = one.get("examples", []) if "/examples" not in place else []
+        examples += [one["default"]] if "default" in one else []
+        for shown in examples:
+            checker.fits(shown, one)
+        if "example" in one:
+            checker.fits(one["example"], one["schema"])
+            assert one["example"], place
+        seen += len(examples) + ("example" in one)
+    assert seen > 40
+
+
+def test_the_document_is_valid_and_tells_what_a_client_needs(told: Document) -> None:
+    validate(told)
+    schemas = told["components"]["schemas"]
+    checker = Checker(told)
+    price = schemas["NewItem"]["properties"]["price"]
+    for number in (29.99, 0.1, 0.0001, 9999999999.9999, None):
+        checker.fits(number, price)
+    for kind in ("Item", "User"):
+        assert schemas[kind]["properties"]["created_at"] == {
+            "type": "string",
+            "format": "date-time",
+        }
+    assert "owner" not in schemas["ListedItem"]["required"]
+    assert {"ItemPage", "ItemCursorPage", "UserPage", "ItemSort", "Role"} <= schemas.keys()
+    assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
+    sort = schemas["ItemSort"]
+    assert dict(zip(sort["enum"], sort["x-enum-varnames"], strict=True))["-price"] == "PRICE_DESC"
+    ids = [
+        operation["operationId"]
+        for methods in told["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(set(ids)) == len(ids)
+    assert [one for one in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)*", one)] == []
+    assert told["paths"]["/users/{id}/items"]["get"]["responses"].keys().isdisjoint({"304"})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("root", "shown"), (("", ""), ("/api", "/api"), ("/v1/a b", "/v1/a%20b")))
+async def test_links_have_the_prefix_of_the_request(
+    database_url: str, client: httpx.Client, root: str, shown: str
+) -> None:
+    """A prefix is the root_path of ASGI: `uvicorn --root-path`, `granian --url-path-prefix`."""
+    app = create_app(
+        Settings.load(
+            {"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_SECRET": "x" * 32}
+        )
+    )
+    assert isinstance(app, Paths)
+    async with app.lifespan_context(None) as state:
+
+        async def stateful(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": state}, receive, send)
+
+        transport = httpx.ASGITransport(stateful, root_path=root)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as one:
+            for path, new in (("/users", NEW_USER), ("/items", NEW_ITEM)):
+                made = await one.post(shown + path, json=new)
+                assert made.headers["location"] == f"{shown}{path}/1"
+                assert (await one.get(made.headers["location"])).status_code == 200
+            owned = await one.post(f"{shown}/users/1/items", json=NEW_ITEM)
+            assert owned.headers["location"] == f"{shown}/items/2"
+            page = await one.get(f"{shown}/items?per_page=1")
+            assert f'<{shown}/items?per_page=1&page=2>; rel="next"' in page.headers["link"]
+            told = (await one.get(f"{shown}/openapi.json")).json()
+            assert told["servers"] == [{"url": shown or "/"}]
+            docs = (await one.get(f"{shown}/docs")).text
+            assert f'href="{shown}/openapi.json"' in docs
+            assert f'data-root="{shown}"' in docs

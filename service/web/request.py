@@ -95,6 +95,14 @@ class Request:
         """As the client wrote it, percent-decoded."""
         return str(self.scope["path"])
 
+    @property
+    def url_path(self) -> str:
+        """The path of a URL that comes back here: with the prefix, percent-encoded."""
+        root: str = self.scope.get("root_path", "")
+        # ASGI has the prefix in the path, but not every server does.
+        path = self.path if self.path.startswith(root) else root + self.path
+        return quote(path)
+
     def header(self, name: bytes) -> bytes | None:
         """The header's value, several lines joined as one list; `name` in lower case.
 

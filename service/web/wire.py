@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import (
     Annotated,
     Any,
@@ -18,7 +20,7 @@ from typing import (
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from service.errors import FieldError, Invalid, Malformed, NotFound
 from service.web.stream import Chunks
@@ -31,6 +33,8 @@ JSON = b"application/json"
 PRIVATE = b"private, no-cache"
 Header = tuple[bytes, bytes]
 ID_MAX = 2**63 - 1
+# Fields that a problem names at most.
+MAX_ERRORS = 100
 
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
@@ -125,18 +129,19 @@ class Query(Generic[Value_co]):
 
     def __init__(self, struct: type[Value_co]) -> None:
         self.struct = struct
-        hints = get_type_hints(struct)
-        self._names = tuple(hints)
-        self._allowed = _allowed(struct)
-        self._whole = {name for name, kind in hints.items() if int in (kind, *get_args(kind))}
+        hints = get_type_hints(struct, include_extras=True)
+        plain = get_type_hints(struct)
+        self._kinds = {one.name: (hints[one.name], one.required) for one in structs.fields(struct)}
+        self._whole = {name for name, kind in plain.items() if int in (kind, *get_args(kind))}
 
     def decode(self, query: bytes) -> Value_co:
         """The Struct.
 
         Raises:
-            Invalid: a parameter unknown, twice, or of the wrong kind; names it.
+            Invalid: a parameter is unknown, given twice, or of the wrong kind; names all of them.
         """
         values: dict[str, str] = {}
+        errors: dict[str, str] = {}
         if query:
             try:
                 pairs = parse_qsl(
@@ -150,30 +155,52 @@ class Query(Generic[Value_co]):
             except ValueError:
                 raise Invalid("the query has too many parameters") from None
             for name, value in pairs:
-                self._check(name, values)
+                if name not in self._kinds:
+                    errors[name[:64]] = self._unknown()
+                elif name in values:
+                    errors[name] = "given twice"
                 values[name] = value
-        return self.convert(values)
+        return self.convert(values, errors)
 
-    def convert(self, values: dict[str, str]) -> Value_co:
-        """The Struct, from fields that are text; raises as `decode`."""
+    def convert(
+        self, values: dict[str, str], errors: Mapping[str, str] = MappingProxyType({})
+    ) -> Value_co:
+        """The Struct, from fields that are text; raises as `decode`.
+
+        `errors` are what is wrong already, by field.
+        """
+        wrong = dict(errors)
         for name, value in values.items():
             if "\0" in value:
-                raise Invalid(f"{name} holds a NUL character", FieldError(name, "holds a NUL"))
-            if name in self._whole and not _WHOLE.fullmatch(value):
-                raise Invalid(
-                    f"{name} must be a whole number", FieldError(name, "not a whole number")
-                )
-        try:
-            return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
-        except msgspec.ValidationError as error:
-            _refuse(error, self._allowed)
+                wrong.setdefault(name[:64], "holds a NUL character")
+            elif name in self._whole and not _WHOLE.fullmatch(value):
+                wrong.setdefault(name, "must be a whole number")
+        if not wrong:
+            try:
+                return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
+            except msgspec.ValidationError:
+                pass  # it names the first field alone
+        for name, (kind, required) in self._kinds.items():
+            if name in values and name not in wrong:
+                try:
+                    msgspec.convert(values[name], kind, strict=False, dec_hook=_parse_text)
+                except msgspec.ValidationError as error:
+                    wrong[name] = _reworded(str(error), _words(kind))
+            elif name not in values and required:
+                wrong[name] = "required, but missing"
+        raise invalid([FieldError(*one) for one in wrong.items()])
 
-    def _check(self, name: str, known: dict[str, str]) -> None:
-        if name not in self._names:
-            allowed = f"is not a parameter; allowed: {', '.join(self._names)}"
-            raise Invalid(f"{name[:64]!r} {allowed}", FieldError(name[:64], allowed))
-        if name in known:
-            raise Invalid(f"{name} is given twice", FieldError(name, "given twice"))
+    def _unknown(self) -> str:
+        if not self._kinds:
+            return "is not a parameter; this operation has none"
+        return f"is not a parameter; allowed: {', '.join(self._kinds)}"
+
+
+def invalid(errors: Sequence[FieldError]) -> Invalid:
+    """422 that names every field that is wrong, MAX_ERRORS at most; the detail tells the first."""
+    first, others = errors[0], len(errors) - 1
+    more = f" (and {others} more)" if others else ""
+    return Invalid(f"{first.field}: {first.message}{more}", *errors[:MAX_ERRORS])
 
 
 def row_id(text: str) -> int:
@@ -245,13 +272,16 @@ def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn
     if missing := _MISSING.fullmatch(what):
         field = f"{field}.{missing['field']}" if field else missing["field"]
         what = "required, but missing"
-    if (rule := _PLACES.sub("", field)) in allowed and (
-        "invalid enum value" in what.lower() or "matching regex" in what
-    ):
-        what = f"must be {allowed[rule]}"
-    what = what[:1].lower() + what[1:]
+    what = _reworded(what, allowed.get(_PLACES.sub("", field), ""))
     detail = f"{field}: {what}" if field else what
     raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
+
+
+def _reworded(what: str, words: str) -> str:
+    """The message of msgspec, or what the value may be where that says more."""
+    if words and ("invalid enum value" in what.lower() or "matching regex" in what):
+        what = f"must be {words}"
+    return what[:1].lower() + what[1:]
 
 
 def _no_constant(name: str) -> NoReturn:
