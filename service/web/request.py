@@ -100,7 +100,7 @@ class Request:
         """The path of a URL that comes back here: with the prefix, percent-encoded."""
         root: str = self.scope.get("root_path", "")
         # ASGI has the prefix in the path, but not every server does.
-        path = self.path if self.path.startswith(root) else root + self.path
+        path = self.path if self.path.startswith(f"{root}/") else root + self.path
         return quote(path)
 
     def header(self, name: bytes) -> bytes | None:
