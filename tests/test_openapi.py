@@ -55,7 +55,6 @@ def requests() -> Iterator[Asked]:
     for path in ("/health", "/health/live", "/health/ready"):
         yield Asked("get", path, 200, path)
         yield Asked("get", path, 422, path + "?x=1")
-        yield from refused("get", path, path)
     yield Asked("delete", "/users/{id}", 409, "/users/1?permanent=true")
     for path in ("/items", "/users"):
         yield Asked("delete", path + "/{id}", 200, path + "/2")
@@ -67,7 +66,6 @@ def single_rows(path: str, this: str, new: Document, taken: Document) -> Iterato
     for query in ("", "?cursor=&total=exact", "?page=9&per_page=2", "?total=none"):
         yield Asked("get", path, 200, path + query)
     yield Asked("get", path, 422, path + "?x=1&page=0")
-    yield from refused("get", path, path)
     yield Asked("get", this, 200, one)
     yield Asked("get", this, 304, one, headers={"if-none-match": '"1"'})
     for method in ("get", "put", "patch", "delete"):
@@ -81,7 +79,6 @@ def single_rows(path: str, this: str, new: Document, taken: Document) -> Iterato
         yield from bodies(method, where, actual)
         new = {**new, **{name: f"other-{text}" for name, text in new.items()}}
     yield Asked("post", path, 422, path, {"name": "", "email": 5})
-    yield from refused("post", path, path, new)
 
 
 def owned_items() -> Iterator[Asked]:
@@ -91,12 +88,10 @@ def owned_items() -> Iterator[Asked]:
     yield Asked("get", path, 200, actual)
     yield Asked("get", path, 404, "/users/99/items")
     yield Asked("get", path, 422, actual + "?x=1")
-    yield from refused("get", path, actual)
     yield Asked("post", path, 201, actual, NEW_ITEM)
     yield Asked("post", path, 404, "/users/99/items", NEW_ITEM)
     yield Asked("post", path, 409, actual, TAKEN_ITEM)
     yield Asked("post", path, 422, actual, {})
-    yield from refused("post", path, actual, NEW_ITEM)
     yield from bodies("post", path, actual)
 
 
@@ -115,7 +110,6 @@ def bulk() -> Iterator[Asked]:
         yield Asked(method, path, 422, path, {"items": 5, "ids": "x"})
         if wrong is not None:
             yield Asked(method, path, 409, path, wrong)
-        yield from refused(method, path, path, body)
         yield from bodies(method, path, path)
 
 
@@ -128,15 +122,14 @@ def files() -> Iterator[Asked]:
     yield Asked("post", path, 422, f"{path}?x=1", None, lines, b"{}\n")
     yield Asked("post", path, 413, path, None, lines, LARGE)
     yield Asked("post", path, 415, path, None, {"content-type": "text/plain"}, b"{}")
-    yield Asked("post", path, 412, path, None, {**lines, "if-none-match": "*"}, b"{}\n")
-    yield Asked("post", path, 400, path, None, {**lines, "if-none-match": "x"}, b"{}\n")
+    yield Asked("post", path, 400, path, None, {**lines, "content-encoding": "gzip"}, b"{}\n")
     for format_ in ("ndjson", "csv"):
         yield Asked("get", "/items/export", 200, f"/items/export?format={format_}")
     yield Asked("get", "/items/export", 422, "/items/export?format=xlsx")
-    yield from refused("get", "/items/export", "/items/export")
 
 
 def refused(method: str, path: str, actual: str, body: Any = None) -> Iterator[Asked]:
+    """Preconditions of a row."""
     yield Asked(method, path, 412, actual, body, {"if-match": '"7"'})
     yield Asked(method, path, 400, actual, body, {"if-match": "7"})
 

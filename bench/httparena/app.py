@@ -20,10 +20,11 @@ from service.db.database import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import Request
 from service.web.routing import Paths
-from service.web.wire import Body, Query, Reply, encode
+from service.web.wire import Query, Reply, encode
 
 CACHED_SECONDS, CACHED_BYTES = 0.2, 2**26
 

@@ -79,7 +79,8 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
     from service.db.database import Database
     from service.items.structs import NewItem
     from service.items.transfer import import_
-    from service.web.lines import Lines, Table
+    from service.web.lines import Lines
+    from service.web.table import Table
 
     with click.open_file(file, "rb") as source, _database() as settings, _bars() as bars:
         size = os.fstat(source.fileno()).st_size or None

@@ -16,9 +16,10 @@ from service.items.structs import (
     UpsertedItems,
 )
 from service.web import many
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Reply, encode
+from service.web.wire import Reply, encode
 
 new_items = Body(NewItems)
 keyed_items = Body(KeyedItems)

@@ -1,7 +1,6 @@
 """The items' handlers, then their route list."""
 
 import asyncio
-from contextlib import aclosing
 
 from msgspec import UNSET, structs
 
@@ -29,12 +28,14 @@ from service.items.structs import (
     OwnedItemQuery,
 )
 from service.web import paging, rows
+from service.web.body import Body
 from service.web.endpoint import Operation
+from service.web.formats import reader
 from service.web.inflate import decoded
-from service.web.lines import reader
 from service.web.request import BODY_PROBLEMS, Request
 from service.web.stream import Chunks
-from service.web.wire import Body, Query, Reply, encode
+from service.web.upload import Upload
+from service.web.wire import Query, Reply, encode
 
 new_item = Body(NewItem)
 item_change = Body(ItemChange)
@@ -96,10 +97,10 @@ async def import_items(request: Request) -> Reply:
     settings = request.state["settings"]
     skip = request.query(import_query).on_error == "skip"
     rows_of = reader(NewItem, request.header(b"content-type"), settings.body_limit)
-    async with aclosing(request.chunks(settings.import_limit)) as body:
-        file = decoded(body, request.header(b"content-encoding"), settings.import_limit)
+    async with Upload(request, settings.import_limit) as body:
+        file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
         try:
-            done = await transfer.import_(request.db, file, rows_of, skip=skip)
+            done = await body.run(transfer.import_(request.db, file, rows_of, skip=skip))
         except (OutcomeUnknown, asyncio.CancelledError):
             request.unsure()
             raise

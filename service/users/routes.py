@@ -19,9 +19,10 @@ from service.users.structs import (
     UserSummary,
 )
 from service.web import many, paging, rows
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Query, Reply, encode
+from service.web.wire import Query, Reply, encode
 
 new_user = Body(NewUser)
 new_users = Body(NewUsers)

@@ -1,4 +1,8 @@
-"""Conditional requests (RFC 9110, 13): the row's version is its strong ETag."""
+"""Conditional requests (RFC 9110, 13): the row's version is its strong ETag.
+
+Lists and bulk operations have no ETag: there the headers are not looked at, since a tag is of one
+row. There is no Last-Modified either, so If-Modified-Since and If-Unmodified-Since are ignored.
+"""
 
 import re
 
@@ -81,26 +85,6 @@ def preconditions(request: Request) -> Preconditions | None:
         None if match is None else _parsed("If-Match", match),
         None if none_match is None else _parsed("If-None-Match", none_match, _reads(request)),
     )
-
-
-def check_without_etag(request: Request) -> None:
-    """The preconditions of an operation whose target has no ETag, as a list or a bulk operation.
-
-    The target exists, and no tag is its own (RFC 9110, 13.1). A read looks at If-Match alone:
-    whoever has no ETag has nothing that could be unmodified.
-
-    Raises:
-        Stale: If-Match names tags, or If-None-Match of a write is `*`.
-        Malformed: see `preconditions`.
-    """
-    conditions = preconditions(request)
-    if conditions is None:
-        return
-    match, none_match = conditions.match, conditions.none_match
-    if match is not None and not match.any:
-        raise Stale("this resource has no ETag: send no If-Match, or *")
-    if none_match is not None and none_match.any and not _reads(request):
-        raise Stale("this resource exists: send no If-None-Match")
 
 
 def not_modified(request: Request, version: int) -> bool:

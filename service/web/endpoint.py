@@ -18,7 +18,7 @@ from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
 from service.web import compress
-from service.web.conditional import check_without_etag, not_modified
+from service.web.conditional import not_modified
 from service.web.request import READY, VISIBLE, Request, new_id
 from service.web.wire import JSON, PRIVATE, Header, Query, Reply
 
@@ -65,14 +65,6 @@ class Operation(NamedTuple):
         return self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
 
 
-class _Served(NamedTuple):
-    """What a request needs to know of its operation."""
-
-    handler: Handler
-    has_query: bool
-    has_etag: bool
-
-
 class NoQuery(Struct):
     """The parameters of an operation that has none."""
 
@@ -84,15 +76,17 @@ class Endpoint:
     """The operations of one path; an ASGI application that always answers."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
-        self.served: dict[str, _Served] = {}
+        self.handlers: dict[str, Handler] = {}
+        self.without_query: set[str] = set()
         self.cached: Operation | None = None
         for one in operations:
-            handler = one.handler if one.depends is None else cacheable(one)
-            self.served[one.method] = _Served(handler, one.query is not None, one.has_etag)
+            self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
+            if one.query is None:
+                self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.depends is not None:
                 self.cached = one
-        if "GET" in self.served:
-            self.served["HEAD"] = self.served["GET"]
+        if "GET" in self.handlers:
+            self.handlers["HEAD"] = self.handlers["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,20 +137,19 @@ class Endpoint:
         self._log(request, reply, took)
 
     def _handler(self, request: Request) -> Handler:
-        """The handler of the request's method, after the checks that all operations share."""
-        served = self.served.get(request.scope["method"])
-        if served is None:
+        """The handler of the request's method; where it has no parameters, none may be given."""
+        method = request.scope["method"]
+        handler = self.handlers.get(method)
+        if handler is None:
             raise self._no_handler()
-        if request.scope["query_string"] and not served.has_query:
+        if request.scope["query_string"] and method in self.without_query:
             request.query(_no_query)
-        if not served.has_etag:
-            check_without_etag(request)
-        return served.handler
+        return handler
 
     def _no_handler(self) -> Problem:
-        if not self.served:
+        if not self.handlers:
             return NotFound("there is nothing at this path; /docs lists what there is")
-        allowed = ", ".join(sorted(self.served))
+        allowed = ", ".join(sorted(self.handlers))
         return NotAllowed(f"allowed here: {allowed}", headers=((b"allow", allowed.encode()),))
 
     def _log(self, request: Request, reply: Reply, took: float) -> None:

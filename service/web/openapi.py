@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from service.errors import Problem, ProblemDocument
+from service.errors import ProblemDocument
 from service.web.endpoint import Operation
 from service.web.openapi_schemas import Schemas, example
 from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, INFO, PROBLEMS, TAGS
@@ -92,7 +92,11 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
     """The problems by status; what several operations answer alike is put into `shared`."""
     titles: dict[int, str] = {}
     shapes: dict[int, list[type[Struct]]] = {}
-    always: list[type[Problem]] = [*PROBLEMS.by_all, *(PROBLEMS.stored if operation.stored else ())]
+    always = [
+        *PROBLEMS.by_all,
+        *(PROBLEMS.with_etag if operation.has_etag else ()),
+        *(PROBLEMS.stored if operation.stored else ()),
+    ]
     for problem in (*always, *operation.fails):
         titles.setdefault(problem.status, problem.title)
         found = shapes.setdefault(problem.status, [ProblemDocument])

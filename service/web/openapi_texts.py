@@ -9,9 +9,9 @@ INFO: dict[str, Any] = {
     "version": "0.1.0",
     "description": (
         "Items and Users over HTTP. Every error is a problem document (RFC 9457).\n\n"
-        "A row's version is its strong ETag. Lists and bulk operations have none: there no entity"
-        " tag matches, and `*` does. There is no Last-Modified, so If-Modified-Since and"
-        " If-Unmodified-Since are ignored. A number such as 1.0 is an integer."
+        "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
+        " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
+        " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
     ),
     "contact": {"name": "Swiftlet"},
     "license": {"name": "MIT", "identifier": "MIT"},
@@ -47,6 +47,7 @@ class Problems(NamedTuple):
     """Which problems an operation may answer, beside those in its line of the route table."""
 
     by_all: tuple[type[Problem], ...]
+    with_etag: tuple[type[Problem], ...]  # by those whose preconditions count
     stored: tuple[type[Problem], ...]  # by those that ask the database
     meanings: dict[int, str]
     headers: dict[int, tuple[str, ...]]
@@ -54,7 +55,8 @@ class Problems(NamedTuple):
 
 
 PROBLEMS = Problems(
-    by_all=(Malformed, Stale, Invalid),
+    by_all=(Invalid,),
+    with_etag=(Malformed, Stale),
     stored=(Unavailable, TimedOut),
     meanings={
         400: "The body, If-Match or If-None-Match is malformed",

@@ -5,8 +5,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from time import monotonic
+from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -19,9 +18,10 @@ from service.cache.tiers import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
+from service.web.body import AT_ONCE, Body
 from service.web.cursor import Cursors
 from service.web.media import is_json
-from service.web.wire import JSON, Body, Header, Query, row_id
+from service.web.wire import JSON, Header, Query, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
@@ -33,9 +33,9 @@ WHOLE_BODY = "swiftlet.whole_body"
 READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
-# Where it comes in parts: nor one of which nothing comes for so long, or for which we have waited
-# as long and longer than so many bytes a second need.
-CHUNK_SECONDS, LEAST_RATE = 30.0, 1000
+# Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
+# costs up to 110 us (granian), whatever its size.
+PIECES, LEAST_PIECE = 1000, 16
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
@@ -62,15 +62,32 @@ class State(TypedDict):
     cache: Cache | NoCache
 
 
+class Pieces:
+    """Counts the pieces in which a body comes: one that comes byte by byte is refused."""
+
+    def __init__(self) -> None:
+        self.left = PIECES * LEAST_PIECE
+
+    def add(self, size: int) -> None:
+        """One more, of so many bytes.
+
+        Raises:
+            Malformed: they are too many for what is in them.
+        """
+        self.left += size - LEAST_PIECE
+        if self.left < 0:
+            raise Malformed("the body comes in pieces of a few bytes: send larger ones")
+
+
 class Request:
     """One HTTP request, as handlers see it."""
 
-    __slots__ = ("_headers", "_query", "_receive", "id", "scope", "state")
+    __slots__ = ("_headers", "_query", "id", "receive", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
-        self._receive = receive
+        self.receive = receive
         self._query: tuple[object, Any] = (None, None)
         self._headers = _by_name(scope["headers"])
         given = self.header(b"x-request-id")
@@ -139,46 +156,12 @@ class Request:
             Problem: 400, 408, 413, 415 or 422.
         """
         self._check_content_type()
-        return body.decode(await self._read())
-
-    async def chunks(self, limit: int) -> AsyncGenerator[bytes]:
-        """The body as it comes, of any length up to `limit` bytes; for what is read in parts.
-
-        Close it (`aclose`) when not all of it is wanted.
-
-        Raises:
-            Problem: 400 it ended early, 408 it came too slowly, 413.
-        """
-        too_large = TooLarge(f"the file is larger than {limit} bytes")
-        announced = self.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > limit:
-            await self._drain(more=self.header(b"expect") is None)
-            raise too_large
-        more, patience = True, CHUNK_SECONDS
-        try:
-            while more:
-                began = monotonic()
-                async with asyncio.timeout(min(patience, CHUNK_SECONDS)):
-                    message = await self._receive()
-                patience -= monotonic() - began - len(message.get("body", b"")) / LEAST_RATE
-                more = message.get("more_body", False)
-                if message["type"] == "http.disconnect":
-                    raise Malformed("the file ended early")
-                chunk = message.get("body", b"")
-                limit -= len(chunk)
-                if limit < 0:
-                    raise too_large
-                if chunk:
-                    yield chunk
-        except TimeoutError:
-            more = False
-            raise TooSlow(f"send a file at {LEAST_RATE} bytes a second, or faster") from None
-        finally:
-            await self._drain(more=more)
+        data = await self._read()
+        return body.decode(data) if len(data) <= AT_ONCE else await body.decode_long(data)
 
     async def gone(self) -> None:
         """Return when the client has left; for an answer that takes a while."""
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self.receive())["type"] != "http.disconnect":
             pass
 
     def _check_content_type(self) -> None:
@@ -206,20 +189,22 @@ class Request:
         announced = self.header(b"content-length") or b""
         if announced.isdigit() and int(announced[:19]) > limit:
             # Who asks before sending (Expect: 100-continue) is told at once.
-            await self._drain(more=self.header(b"expect") is None)
+            await self.drain(more=self.header(b"expect") is None)
             raise too_large
         chunks: list[bytes] = []
         size = 0
+        pieces = Pieces()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 while True:
-                    message = await self._receive()
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise Malformed("the body ended early")
                     chunk = message.get("body", b"")
                     size += len(chunk)
+                    pieces.add(len(chunk))
                     if size > limit:
-                        await self._drain(more=message.get("more_body", False))
+                        await self.drain(more=message.get("more_body", False))
                         raise too_large
                     if not message.get("more_body", False):
                         return b"".join((*chunks, chunk)) if chunks else chunk
@@ -227,12 +212,13 @@ class Request:
         except TimeoutError:
             raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
 
-    async def _drain(self, *, more: bool) -> None:
+    async def drain(self, *, more: bool) -> None:
+        """Read what is left of a body, and throw it away; only so much, and only for so long."""
         left = DRAIN_BYTES
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while more and left > 0:
-                    message = await self._receive()
+                    message = await self.receive()
                     more = message.get("more_body", False)
                     left -= len(message.get("body", b""))
         except TimeoutError:

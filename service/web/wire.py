@@ -1,6 +1,5 @@
 """The wire: bytes of a body, a query and a path into Structs, and a Reply back into bytes."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -10,7 +9,6 @@ from typing import (
     Any,
     Generic,
     Literal,
-    NoReturn,
     Protocol,
     TypeVar,
     get_args,
@@ -22,9 +20,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct, structs
 
-from service.errors import FieldError, Invalid, Malformed, NotFound
+from service.errors import FieldError, Invalid, NotFound
 from service.web.stream import Chunks
-from service.web.texts import Texts, structs_of
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
@@ -40,8 +37,7 @@ _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 # msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
 _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
-_PLACES = re.compile(r"\[\d+\]")
+_NOT_WHOLE = re.compile(r"Expected `int( \| null)?`, got `number`")
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -71,57 +67,6 @@ class Reply(Struct, frozen=True):
     kept: Kept | None = None
     chunks: Chunks | None = None
     cache_control: bytes = PRIVATE
-
-
-class Body(Generic[Value_co]):
-    """Decodes a request's body into a Struct; strings are stripped before they are checked.
-
-    The bytes go straight into the Struct. Only when that fails, or when a string has white space
-    around it, is the body read a second time by the careful way: parsed, stripped, checked.
-    """
-
-    def __init__(self, struct: type[Value_co]) -> None:
-        self.struct = struct
-        self._decode = msgspec.json.Decoder(
-            struct, dec_hook=_parse_number, float_hook=_decimal
-        ).decode
-        self._texts = Texts(struct)
-        self._allowed = _allowed(struct)
-
-    def decode(self, data: bytes) -> Value_co:
-        """The Struct.
-
-        Raises:
-            Malformed: not JSON.
-            Invalid: JSON that breaks a rule; names the field.
-        """
-        try:
-            value = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._carefully(data)
-        return value if self._texts.plain(value) else self._carefully(data)
-
-    def _carefully(self, data: bytes) -> Value_co:
-        # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
-        # the field can be named; and it says where a body stops being JSON.
-        try:
-            parsed = json.loads(
-                data.decode(),
-                parse_int=_whole,
-                parse_float=_decimal,
-                parse_constant=_no_constant,
-            )
-        except UnicodeDecodeError as error:
-            raise Malformed(f"the body is not UTF-8 at byte {error.start}") from None
-        except RecursionError:
-            raise Malformed("the body is nested too deep") from None
-        except ValueError as error:
-            raise Malformed(f"the body is not JSON: {error}") from None
-        self._texts.strip(parsed)
-        try:
-            return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
-        except msgspec.ValidationError as error:
-            _refuse(error, self._allowed)
 
 
 class Query(Generic[Value_co]):
@@ -185,7 +130,7 @@ class Query(Generic[Value_co]):
                 try:
                     msgspec.convert(values[name], kind, strict=False, dec_hook=_parse_text)
                 except msgspec.ValidationError as error:
-                    wrong[name] = _reworded(str(error), _words(kind))
+                    wrong[name] = blamed(error, words_of(kind))
             elif name not in values and required:
                 wrong[name] = "required, but missing"
         raise invalid([FieldError(*one) for one in wrong.items()])
@@ -219,7 +164,7 @@ def row_id(text: str) -> int:
     return value
 
 
-def _parse_number(kind: Any, value: object) -> Any:
+def parse_number(kind: Any, value: object) -> Any:
     """Types that know how to read themselves (`parse`) do so; a body's numbers are exact."""
     return kind.parse(value)
 
@@ -230,7 +175,7 @@ def _parse_text(kind: Any, value: object) -> Any:
     return kind.parse(Decimal(value))
 
 
-def _decimal(text: str) -> Decimal:
+def decimal(text: str) -> Decimal:
     """Exact; beyond what a Decimal can hold it is infinite, and out of any range."""
     try:
         return Decimal(text)
@@ -238,51 +183,22 @@ def _decimal(text: str) -> Decimal:
         return Decimal("Infinity")
 
 
-def _whole(text: str) -> int:
-    """Exact up to 100 digits, beyond every range with more: int() is slow, then refuses."""
-    return int(text[:100])
-
-
-def _allowed(struct: type[Struct]) -> dict[str, str]:
-    """What a field may be, in words, where msgspec's own would be a regex or nothing."""
-    allowed = {}
-    for name, kind in get_type_hints(struct, include_extras=True).items():
-        if words := _words(kind):
-            allowed[name] = words
-        for part in structs_of(kind):
-            allowed |= {f"{name}.{field}": words for field, words in _allowed(part).items()}
-    return allowed
-
-
-def _words(kind: Any) -> str:
+def words_of(kind: Any) -> str:
+    """What a value of this kind may be; empty where msgspec's own words are good."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is Annotated:
         inner, *metas = get_args(kind)
         words = next((meta.description for meta in metas if meta.description), "")
-        return words or _words(inner)
-    return next((words for part in get_args(kind) if (words := _words(part))), "")
+        return words or words_of(inner)
+    return next((words for part in get_args(kind) if (words := words_of(part))), "")
 
 
-def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn:
-    """422 with the field that msgspec names in its message."""
-    message = str(error)
-    place = _PLACE.fullmatch(message)
-    what, field = (place["what"], place["field"]) if place else (message, "")
-    if missing := _MISSING.fullmatch(what):
-        field = f"{field}.{missing['field']}" if field else missing["field"]
-        what = "required, but missing"
-    what = _reworded(what, allowed.get(_PLACES.sub("", field), ""))
-    detail = f"{field}: {what}" if field else what
-    raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
-
-
-def _reworded(what: str, words: str) -> str:
-    """The message of msgspec, or what the value may be where that says more."""
+def blamed(error: msgspec.ValidationError, words: str = "") -> str:
+    """What is wrong with the one value that was checked; `words` are what it may be."""
+    what = _PLACE.sub(r"\g<what>", str(error)).replace("`decimal`", "`number`")
+    if found := _NOT_WHOLE.fullmatch(what):
+        return f"must be a whole number{' or null' if found[1] else ''}"
     if words and ("invalid enum value" in what.lower() or "matching regex" in what):
-        what = f"must be {words}"
+        return f"must be {words}"
     return what[:1].lower() + what[1:]
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
