@@ -17,6 +17,7 @@ import service.users.statements as user_statements
 from service import health, logs
 from service.cache.off import NoCache
 from service.cache.tiers import Cache
+from service.db import rights
 from service.db.database import Database
 from service.settings import Settings
 from service.web import docs
@@ -52,6 +53,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
             batching=settings.batching == "on",
         )
         await db.open()
+        db.spawn(rights.log_lacking(db))
         cache = _cache(settings, alone=alone)
         if isinstance(cache, Cache):
             await cache.open()

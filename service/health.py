@@ -8,8 +8,10 @@ import asyncpg
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
+from service.db import rights
 from service.db.database import Database
-from service.errors import ProblemDocument, Unavailable
+from service.db.link import LOST
+from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.endpoint import Operation
 from service.web.request import Request
@@ -37,12 +39,15 @@ class Liveness(Struct, frozen=True):
 class Dependency(Struct, frozen=True):
     """One thing the service needs; `detail` says what is wrong."""
 
-    state: Annotated[Literal["ok", "away", "off"], Meta(title="DependencyState")]
+    state: Annotated[Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState")]
     detail: str | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):
-    """Degraded while Redis is away; without the database it is a NotReady instead."""
+    """Degraded while a part of the requests fails, or the service is slower than it could be.
+
+    Without the database it is a NotReady instead.
+    """
 
     status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
     database: Dependency
@@ -65,7 +70,7 @@ class NotReady(Unavailable):
 
     def __init__(self, database: Dependency, migrations: Dependency, redis: Dependency) -> None:
         self.database, self.migrations, self.redis = database, migrations, redis
-        why = database.detail or migrations.detail
+        why = database.detail if database.state == "away" else migrations.detail
         super().__init__(f"not ready: {why}")
 
     def body(self, request_id: str) -> bytes:
@@ -103,31 +108,53 @@ async def ready(request: Request) -> Reply:
     (database, migrations), redis = await asyncio.gather(
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
-    if database.state != "ok" or migrations.state != "ok":
+    if "away" in (database.state, migrations.state):
         raise NotReady(database, migrations, redis)
-    status: Literal["ok", "degraded"] = "degraded" if redis.state == "away" else "ok"
+    well = all(one.state in ("ok", "off") for one in (database, migrations, redis))
+    status: Literal["ok", "degraded"] = "ok" if well else "degraded"
     return Reply(encode(Readiness(status, database, migrations, redis)), cache_control=NOW_ONLY)
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:
-    """On a connection of its own: the pool may be busy, and that is not being away."""
+    """On a connection as requests have it; not in their queue, which is long when many come."""
     unknown = Dependency("away", "not known while the database is away")
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            connection = await asyncpg.connect(db.pool.url, timeout=CHECK_SECONDS)
-            try:
-                found = await connection.fetchval("SELECT version_num FROM alembic_version")
-            finally:
-                connection.terminate()
-    except asyncpg.UndefinedTableError:
-        found = None
+        async with asyncio.timeout(CHECK_SECONDS), rights.spare(db.pool) as connection:
+            found = await rights.find(connection)
     except TimeoutError:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        return Dependency("away", "no connection"), unknown
-    if found == head():
-        return Dependency("ok"), Dependency("ok")
-    return Dependency("ok"), Dependency("away", "run `service migrate up`")
+    except Unavailable as problem:
+        if db.pool.serving:  # all connections are in use, and the server gives us no other
+            busy = Dependency("ok", f"busy, and no other connection: {problem.detail}")
+            return busy, Dependency("ok", "not asked while the database is busy")
+        return Dependency("away", problem.detail), unknown
+    except (asyncpg.PostgresError, *LOST):
+        return Dependency("away", "the connection was lost"), unknown
+    return _state(db, found), _migrations(db, found)
+
+
+def _state(db: Database, found: rights.Found) -> Dependency:
+    lacking = [one for one in found.lacking if one != rights.UNREADABLE]
+    if lacking:
+        detail = f"the role lacks rights: {', '.join(lacking)}"
+        return Dependency("away" if found.unreadable else "degraded", detail)
+    if db.pool.fitness.read_only.active:
+        return Dependency("degraded", READ_ONLY)
+    return Dependency("ok")
+
+
+def _migrations(db: Database, found: rights.Found) -> Dependency:
+    outdated = db.pool.fitness.outdated.active
+    if rights.UNREADABLE in found.lacking:
+        detail = f"the role lacks a right, so the revision is not known: {rights.UNREADABLE}"
+        return Dependency("away" if outdated else "degraded", detail)
+    if found.revision is not None and found.revision > head():
+        return Dependency("ok", f"at {found.revision}, newer than this version's {head()}")
+    if found.revision != head():
+        return Dependency("away", NOT_MIGRATED)
+    if outdated:
+        return Dependency("away", "the tables are not those of the migrations; the log has more")
+    return Dependency("ok")
 
 
 async def _redis(url: str | None) -> Dependency:
