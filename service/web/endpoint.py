@@ -167,11 +167,11 @@ class Endpoint:
             access.info("request", extra={"fields": fields})
 
 
-def _key(operation: Operation, scope: Scope) -> str | tuple[str, bytes]:
-    """What an answer is kept by: the path, and the query where there is one that matters."""
+def _key(scope: Scope) -> str | tuple[str, bytes]:
+    """What an answer is kept by: the path, and the query where there is one."""
     query: bytes = scope["query_string"]
     path: str = scope["path"]
-    return (path, query) if query and operation.query is not None else path
+    return (path, query) if query else path
 
 
 def _answered(operation: Operation, scope: Scope, started: float) -> bool:
@@ -184,9 +184,9 @@ def _answered(operation: Operation, scope: Scope, started: float) -> bool:
     cache = scope["state"]["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    if scope["query_string"] and operation.query is None:
+    if operation.query is None and scope["query_string"]:
         return False  # a parameter that the operation does not have
-    entry = cache.entry(_key(operation, scope), renews=False)
+    entry = cache.entry(_key(scope), renews=False)
     if entry is None or entry.answer.missing is not None:
         return False
     request_id = None
@@ -243,7 +243,7 @@ def cacheable(operation: Operation) -> Handler:
         cache = request.state["cache"]
         control = request.header(b"cache-control")
         fresh = control is not None and _FRESH.search(control)
-        key = _key(operation, request.scope)
+        key = _key(request.scope)
         name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
         if isinstance(cache, NoCache) or depends is None or fresh or len(name) > LONGEST:
             answer, came = await read(request), BYPASS
