@@ -22,7 +22,7 @@ from service.db.statement import Statement
 from service.db.writes import Guard, change_values
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
-from service.items.structs import Item, ItemChange
+from service.items.structs import Item, ItemChange, Price
 from service.users import statements as users
 
 pytestmark = pytest.mark.anyio
@@ -298,6 +298,25 @@ async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> No
     assert [row.name for row, _ in found[20:30]] == ["Either"] * 10
     assert found[30:40] == [(None, n) for n in range(31, 41)]
     assert found[40:] == [(None, None)] * 10
+
+
+async def test_versions_that_are_excluded_are_looked_at_by_the_write(
+    url: str, batching: bool
+) -> None:
+    """If-None-Match of a write: plain changes share a statement, these run beside them."""
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
+    guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
+    async with opened(url, batching=batching) as db:
+        values = change_values(ItemChange(price=Price(5)))
+        work = [
+            items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
+            for n in range(1, 43)
+        ]
+        found = await settled(work)
+    for n, (row, version) in enumerate(found, 1):
+        done = n % len(guards) in (0, 2, 4) and n <= 40
+        assert (row is not None and row.version) == (2 if done else False), n
+        assert version == (None if done or n > 40 else 1), n
 
 
 async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:
