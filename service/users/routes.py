@@ -33,7 +33,7 @@ delete_query = Query(DeleteQuery)
 
 async def list_users(request: Request) -> Reply:
     query = request.query(user_query)
-    return paging.show(request, await paging.find(request, statements.listing, query))
+    return await paging.show(request, await paging.find(request, statements.listing, query))
 
 
 def list_depends(request: Request) -> Slots:
