@@ -1,10 +1,13 @@
 """Migrations: Alembic on a database, and whether tables.py, migrations and database agree."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from service.db.access import DatabaseError, connect
 from service.db.statement import DIALECT
 from service.tables import (
     KEEP_TOTALS,
@@ -16,6 +19,9 @@ from service.tables import (
     metadata,
     users,
 )
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 PACKAGE = Path(__file__).parent
 # In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
@@ -83,6 +89,14 @@ ORDER BY name
 """
 
 
+class MigrationError(DatabaseError):
+    """Why the migrations can't go on, in one line."""
+
+
+class NotMigratedError(MigrationError):
+    """The database has no tables, or older ones than this code reads."""
+
+
 def head() -> str:
     """The newest revision: migrations are numbered, `0001_….py`."""
     return max(path.stem[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
@@ -100,7 +114,7 @@ def down(url: str, revision: str) -> None:
 
 async def status(url: str) -> str | None:
     """The revision that the database is at; None before the first."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await connect(url)
     try:
         found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
@@ -108,6 +122,25 @@ async def status(url: str) -> str | None:
     finally:
         await connection.close()
     return found
+
+
+async def require(url: str) -> None:
+    """Make sure that the tables are there; newer ones than this code's may serve it too.
+
+    Raises:
+        NotMigratedError: they are not.
+    """
+    try:
+        found = await status(url)
+    except asyncpg.InsufficientPrivilegeError:
+        return  # who may not read the revision may still read the tables
+    if found is None:
+        raise NotMigratedError("the database is not migrated: run `swiftlet migrate`")
+    if found < head():
+        raise NotMigratedError(
+            f"the database is at revision {found}, and this code needs {head()}:"
+            " run `swiftlet migrate`"
+        )
 
 
 async def check(url: str) -> list[str]:
@@ -121,7 +154,7 @@ async def check(url: str) -> list[str]:
     found = await status(url)
     if found != head():
         return [f"the database is at revision {found}, the newest is {head()}"]
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await connect(url)
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -166,8 +199,23 @@ async def _describe(connection: asyncpg.Connection, schema: str) -> set[str]:
 def _alembic(command: str, url: str, revision: str) -> None:
     # Only those who migrate pay for this import: 0.2 s.
     from alembic import command as commands
+    from alembic.util.exc import CommandError
+
+    try:
+        getattr(commands, command)(config(url), revision)
+    except CommandError as error:
+        raise MigrationError(f"{error} (was the database migrated by other code?)") from None
+    except DBAPIError as error:
+        # SQLAlchemy wraps the driver's error twice, and adds the whole statement to the message.
+        cause = error.orig.__cause__ if error.orig is not None else None
+        raise (cause or error) from None
+
+
+def config(url: str) -> "Config":
+    """Alembic's settings, which are in no file."""
     from alembic.config import Config
 
-    config = Config(attributes={"url": url})
-    config.set_main_option("script_location", str(MIGRATIONS))
-    getattr(commands, command)(config, revision)
+    made = Config(attributes={"url": url})
+    # ConfigParser reads this value, and takes a % in a path for its own.
+    made.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return made

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "service"
 
 # From the ground up: a module imports only from rooms below its own (design section 2).
 RANKS: tuple[frozenset[str], ...] = (
+    frozenset({"urls", "dotenv"}),
     frozenset({"settings", "errors", "logs", "embedded"}),
     frozenset({"tables"}),
     frozenset({"db"}),

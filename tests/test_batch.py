@@ -19,7 +19,7 @@ from service.db import batch
 from service.db.database import Database
 from service.db.lane import SINGLES
 from service.db.statement import Statement
-from service.db.writes import change_values
+from service.db.writes import Guard, change_values
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
 from service.items.structs import Item, ItemChange
@@ -88,7 +88,8 @@ async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
     values = change_values(ItemChange(**fields))
-    return await items.writes.change.run(db, versions, id=item_id, **values)
+    guard = None if versions is None else Guard(versions)
+    return await items.writes.change.run(db, guard, id=item_id, **values)
 
 
 async def settled(work: list[Any]) -> list[Any]:

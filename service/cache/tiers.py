@@ -49,6 +49,8 @@ class Cache:
         fingerprint: of the code that makes the answers.
     """
 
+    on = True  # see off.NoCache
+
     def __init__(
         self, url: str, redis_url: str | None, *, limit: int, ttl: float, fingerprint: str
     ) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 
 from service.db.copy import Apart, apart, copied
 from service.db.database import UNKNOWN, Database
+from service.db.link import AUDIBLE
 from service.db.stage import Spoiled
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
@@ -45,7 +46,7 @@ async def import_(
     *,
     skip: bool,
     progress: Progress = lambda *_: None,
-    name: str = "swiftlet",
+    name: str = AUDIBLE,
 ) -> Imported:
     """Bring the rows of a file in: an item whose sku stands is changed, any other is new.
 
@@ -92,7 +93,7 @@ async def import_(
         return await _over(one, reader, skip=skip, progress=progress)
 
 
-def export(db: Database, query: ExportQuery, *, name: str = "swiftlet") -> AsyncGenerator[bytes]:
+def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
     """The items that a query asks for as a file, in the order of their ids, in one snapshot."""
     chosen, values = listing.choose(query)
     statement = exported.statement(query.format, chosen)

@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Raw, Struct, structs
 
 from service.errors import FieldError, Invalid, Malformed
 from service.web.texts import Texts, structs_of
-from service.web.wire import blamed, decimal, parse_number, words_of
+from service.web.wire import MAX_ERRORS, blamed, decimal, invalid, parse_number, words_of
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
@@ -25,10 +25,10 @@ Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 AT_ONCE = 16_384
 # Bytes and values that are read before others have their turn.
 STEP_BYTES, STEP_VALUES = 16_384, 50
-# Fields that an answer names at most.
-NAMED = 100
 # Digits of a number: a million of them take 14 ms, and no field takes so many.
 DIGITS = 10_000
+# The power of ten beyond which a number is no integer that we build.
+LARGEST = 400
 
 ABSENT = Raw(b"")
 # Each `yield` is a place to let others have their turn.
@@ -141,9 +141,7 @@ class Body(Generic[Value_co]):
                 raise _malformed(data, error) from None
             return (yield from self.slow(self._without_surrogates(data, error)))
         if errors:
-            field, message = errors[0].field, errors[0].message
-            colon = "" if message.startswith("holds ") else ":"
-            raise Invalid(f"{field}{colon} {message}", *errors)
+            raise invalid(errors)
         return value
 
     def _without_surrogates(self, data: bytes, error: msgspec.DecodeError) -> bytes:
@@ -200,7 +198,7 @@ class Fields:
             return None
 
     def read(self, data: bytes, path: str, errors: list[FieldError]) -> Steps:
-        """The Struct; what is wrong is added to the errors, up to NAMED of them."""
+        """The Struct; what is wrong is added to the errors, up to MAX_ERRORS of them."""
         raws = self._raws(data)
         if len(data) > STEP_BYTES:
             yield
@@ -226,14 +224,14 @@ class Scalar:
     def __init__(self, kind: Any) -> None:
         self.kind = kind
         self.words = words_of(kind)
-        self.whole = int in (base := _without_metas(kind), *get_args(base))
+        self.whole = int in _plain(kind)
 
     def value(self, raw: bytes, path: str, errors: list[FieldError]) -> Any:
         """The value; what is wrong with it is added to the errors."""
         try:
             value = _value(raw)
-            if self.whole and isinstance(value, Decimal) and value.adjusted() < 20:
-                value = int(value) if value == value.to_integral_value() else value
+            if self.whole and isinstance(value, Decimal):
+                value = _integer(value)
             return msgspec.convert(value, self.kind, dec_hook=parse_number)
         except msgspec.ValidationError as error:
             errors.append(FieldError(path, blamed(error, self.words)))
@@ -298,7 +296,7 @@ class Array:
             if size >= STEP_BYTES or n % STEP_VALUES == 0:
                 size = 0
                 yield
-            if len(errors) >= NAMED:
+            if len(errors) >= MAX_ERRORS:
                 return None
         return values
 
@@ -314,6 +312,13 @@ def _reader(kind: Any) -> Scalar | Object | Array:
             msgspec.convert(nothing, kind, dec_hook=parse_number)
             raise TypeError(f"a body can't be read into this in bounded time: {kind}")
     return Scalar(kind)
+
+
+def _plain(kind: Any) -> list[Any]:
+    """The types that a kind is, or that it is one of."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    return [plain for part in get_args(kind) for plain in _plain(part)] or [kind]
 
 
 def _without_metas(kind: Any) -> Any:
@@ -339,6 +344,18 @@ def _value(raw: bytes) -> object:
     if len(raw) > DIGITS:
         raise ValueError(f"a number of more than {DIGITS} digits")
     return decimal(raw.decode())
+
+
+def _integer(value: Decimal) -> int | Decimal:
+    """The integer that a number such as 1.0 or 1e2 is (as in JSON Schema), else the number.
+
+    Raises:
+        ValueError: it is beyond every range, and would be slow as an int.
+    """
+    if not value.is_finite() or value.adjusted() > LARGEST:
+        raise ValueError("the number is out of range")
+    whole = int(value)
+    return whole if whole == value else value
 
 
 def _check_json(data: bytes) -> None:

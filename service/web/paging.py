@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from operator import attrgetter
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_type_hints
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
@@ -187,7 +187,7 @@ def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header
     given = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
     kept = [pair for pair in given if pair[0] not in {"page", "cursor"}]
     value = ", ".join(
-        f'<{quote(request.path)}?{urlencode([*kept, *place.items()])}>; rel="{rel}"'
+        f'<{request.url_path}?{urlencode([*kept, *place.items()])}>; rel="{rel}"'
         for rel, place in links.items()
     )
     return ((b"link", value.encode("ascii")),)

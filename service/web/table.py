@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import Invalid, Problem
-from service.web.lines import BOM, Reader, Row, too_long
+from service.web.lines import BOM, TOLD, Reader, Row, too_long
 from service.web.wire import Query
 
 COLUMNS = 100
@@ -165,7 +165,10 @@ class Table(Reader):
         if self.known_wrong(record):
             return None
         try:
-            return line, self._row(record)
+            row = self._row(record)
+            if row is None:
+                self.fail(line, "", record)
+            return None if row is None else (line, row)
         except Problem as problem:
             self.fail(line, problem.detail, record)
             return None
@@ -185,7 +188,8 @@ class Table(Reader):
             names.pop()
         return names
 
-    def _row(self, record: bytes) -> Struct:
+    def _row(self, record: bytes) -> Struct | None:
+        """The row; None if it is wrong, and enough lines were told of."""
         assert self._names is not None  # noqa: S101 - the header came first
         fields = _fields(record)
         names = self._names
@@ -200,7 +204,7 @@ class Table(Reader):
                     values[name] = value
         for name in self._booleans & values.keys():
             values[name] = _BOOLEANS.get(values[name].lower(), values[name])
-        return self._query.convert(values)
+        return (self._query.quick if len(self.errors) >= TOLD else self._query.convert)(values)
 
 
 def _fields(record: bytes) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service.db.access import connect
 from service.tables import metadata
 
 # Any number, the same for every start: several at once migrate one after the other.
@@ -25,10 +25,10 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     url: str = context.config.attributes["url"]
     # A count under a lock must see what was committed before it, whatever the database's default.
-    isolation = {"default_transaction_isolation": "read committed"}
+    isolation = "read committed"
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(url, server_settings=isolation),
+        async_creator=lambda: connect(url, default_transaction_isolation=isolation),
         poolclass=NullPool,
     )
     async with engine.connect() as connection:
