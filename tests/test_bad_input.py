@@ -815,7 +815,8 @@ def test_a_broken_request_is_refused_and_the_next_one_served(
     service: Service, unharmed: None, data: bytes
 ) -> None:
     answer = talk(service, data, end=True)
-    assert status(answer) == 0 or 400 <= status(answer) < 500, answer
+    # 501 and 505 are about the request too: a transfer coding or a version that is not spoken.
+    assert status(answer) in {0, *range(400, 500), 501, 505}, answer
 
 
 @pytest.mark.parametrize("sent", (b"", b"{", b'{"name":"a"'))
