@@ -1,4 +1,4 @@
-"""`service serve`."""
+"""`swiftlet serve`."""
 
 import signal
 import sys
@@ -7,7 +7,9 @@ import click
 import msgspec
 from rich.console import Console
 
-from service.cli.group import main, settings_of, stop, with_stores
+from service.cli.group import main, run, settings_of, stop, with_stores
+from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
+from service.db.link import connect
 from service.embedded.site import Stores
 from service.settings import Settings, SettingsError
 
@@ -23,7 +25,7 @@ def serve(**options: str | None) -> None:
 
     \b
     Example:
-      service serve --port 9000 --workers 2
+      swiftlet serve --port 9000 --workers 2
     """
     from service import migrate, server
 
@@ -42,6 +44,8 @@ def serve(**options: str | None) -> None:
         )
     if settings.port == 0:
         settings = msgspec.structs.replace(settings, port=server.free_port(settings.host))
+    if settings.database_url is not None:
+        run(_knock(settings))
     with with_stores(settings, join=False) as (settings, running):
         if running is not None and running.database_url is not None:
             migrate.up(settings.required_database_url)
@@ -53,6 +57,28 @@ def serve(**options: str | None) -> None:
             server.run(served, lambda: _announce(settings, running))
         except server.ServerError as error:
             stop(str(error), 1)
+
+
+async def _knock(settings: Settings) -> None:
+    """Connect once, as the workers will: they would ask for ever where asking can't help.
+
+    A database that is away is left to them: they wait for it.
+
+    Raises:
+        DatabaseRefusedError: it does not let us in.
+    """
+    try:
+        connection = await connect(
+            settings.required_database_url,
+            statement_timeout=settings.statement_timeout_ms / 1000,
+            lock_timeout=settings.statement_timeout_ms / 1000,
+        )
+    except CONNECTING as error:
+        told = no_connection(error)
+        if isinstance(told, DatabaseRefusedError):
+            raise told from None
+    else:
+        connection.terminate()
 
 
 def _announce(settings: Settings, running: Stores | None) -> None:
