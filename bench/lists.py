@@ -126,7 +126,7 @@ def _cases() -> Iterator[Case]:
 
 
 CASES = tuple(_cases())
-SORTS = {"items": ("id", "-created_at", "name", "-price"), "users": ("id", "-username")}
+SORTS = {"items": ("id", "name", "-price"), "users": ("id", "-username")}
 
 
 class View(NamedTuple):
@@ -145,7 +145,6 @@ VIEWS = (
     View("page", "estimated"),
     View("page", "none"),
     View("page", "none", 2000),
-    View("start", "none"),
 )
 
 
@@ -176,6 +175,7 @@ def question(case: Case, sort: str, view: View) -> Question:
     page = select(step).order_by(*order.by(step.c.sort_key, step.c.id)).limit(limit).offset(offset)
     sorted_ = page.subquery("page")
     gather = select(table).join(sorted_, sorted_.c.id == table.c.id)
+    gather = gather.order_by(*order.by(sorted_.c.sort_key, sorted_.c.id))
     walk = select(table).where(*listing.clauses(chosen)).limit(limit).offset(offset)
     walk = walk.order_by(*order.by(order.key, table.c.id))
     count = None if total == "none" else Statement("count", int, listing.count(chosen, total))
