@@ -149,7 +149,7 @@ async def check_rows(url: str, case: Case) -> None:
     listing = case.listing
     connection = await asyncpg.connect(url, server_settings=SETTINGS)
     try:
-        for sort in SORTS[listing.name]:
+        for sort in SORTS[listing.name][-2:]:
             asked = question(case, sort, VIEWS[0])
             values = asked.values
             expected = await fetch(connection, asked.gather, {**values, "limit": ROWS})
