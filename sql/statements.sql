@@ -534,7 +534,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -566,15 +566,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
   FROM items
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -607,15 +607,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
   FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
@@ -986,7 +986,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -1018,15 +1018,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
   FROM users
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -1059,15 +1059,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
   FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)

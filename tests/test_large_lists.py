@@ -82,9 +82,8 @@ def test_a_list_reads_little_more_than_the_better_plan(large: Large, case: Case)
 
 
 async def compare(url: str, case: Case) -> None:
-    serial = {**SETTINGS, "max_parallel_workers_per_gather": "0"}
-    connection = await asyncpg.connect(url, server_settings=serial)
-    walking = await asyncpg.connect(url, server_settings={**serial, **WALKING})
+    connection = await asyncpg.connect(url, server_settings=SETTINGS)
+    walking = await asyncpg.connect(url, server_settings={**SETTINGS, **WALKING})
     try:
         for sort in SORTS[case.listing.name]:
             for view in VIEWS:
@@ -142,14 +141,15 @@ async def read_once(url: str, statement: Statement[Any], values: dict[str, Any])
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_list_finds_what_a_plain_query_finds(large: Large, case: Case) -> None:
-    asyncio.run(check_rows(large.url, case))
+    sorts = SORTS[case.listing.name]
+    asyncio.run(check_rows(large.url, case, sorts[-2:] if large.trigrams else sorts[:1]))
 
 
-async def check_rows(url: str, case: Case) -> None:
+async def check_rows(url: str, case: Case, sorts: tuple[str, ...]) -> None:
     listing = case.listing
     connection = await asyncpg.connect(url, server_settings=SETTINGS)
     try:
-        for sort in SORTS[listing.name][-2:]:
+        for sort in sorts:
             asked = question(case, sort, VIEWS[0])
             values = asked.values
             expected = await fetch(connection, asked.gather, {**values, "limit": ROWS})
