@@ -6,6 +6,7 @@ import sys
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from service.cli.group import main, run, settings_of, stop, with_stores
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
@@ -98,5 +99,6 @@ def _announce(settings: Settings, running: Stores | None) -> None:
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
     for name, text in lines:
-        console.print(f"[bold]{name:>5}[/bold]  {text}", highlight=False, soft_wrap=True)
+        shown = f"[bold]{name:>5}[/bold]  {escape(text)}"
+        console.print(shown, highlight=False, soft_wrap=True)
     sys.stdout.flush()
