@@ -91,16 +91,17 @@ def new(message: str) -> None:
     click.echo(f"{written.path}: read it, then `swiftlet migrate`")
 
 
+def _advise(url: str) -> None:
+    """Say how to make what is optional and missing."""
+    from service import migrate
+
+    if statements := run(migrate.advice(url)):
+        click.echo("searches read every row here; to make an index for them, also while it serves:")
+        click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
+
+
 def _tell(url: str) -> None:
     from service import migrate
 
     revision = run(migrate.status(url))
     click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")
-
-
-def _advise(url: str) -> None:
-    from service import migrate
-
-    if advice := run(migrate.advice(url)):
-        click.echo("Searches have no index here, and read every row. To make it:")
-        click.echo("".join(f"  {statement};\n" for statement in advice), nl=False)
