@@ -26,6 +26,7 @@ HEADER = """\
 # What an argument is when `explain` is not told: typical, not special.
 SAMPLES: dict[str, object] = {
     "after": 0,
+    "excluded": [],
     "id": 1,
     "last_id": 1,
     "limit": 11,

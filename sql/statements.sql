@@ -46,13 +46,13 @@ WHERE users.id = $1::BIGINT;
 UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.replace_if
--- $1 id, $2 sku, $3 name, $4 description, $5 price, $6 is_active, $7 owner_id, $8 versions
+-- $1 id, $2 sku, $3 name, $4 description, $5 price, $6 is_active, $7 owner_id, $8 versions, $9 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET sku=$2::VARCHAR, name=$3::VARCHAR, description=$4::VARCHAR, price=$5::NUMERIC, is_active=$6::BOOLEAN, owner_id=$7::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($8::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=$2::VARCHAR, name=$3::VARCHAR, description=$4::VARCHAR, price=$5::NUMERIC, is_active=$6::BOOLEAN, owner_id=$7::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($8::BIGINT[]), true) AND items.version != ALL ($9::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -61,13 +61,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.change_if
--- $1 id, $2 set_sku, $3 new_sku, $4 set_name, $5 new_name, $6 set_description, $7 new_description, $8 set_price, $9 new_price, $10 set_is_active, $11 new_is_active, $12 set_owner_id, $13 new_owner_id, $14 versions
+-- $1 id, $2 set_sku, $3 new_sku, $4 set_name, $5 new_name, $6 set_description, $7 new_description, $8 set_price, $9 new_price, $10 set_is_active, $11 new_is_active, $12 set_owner_id, $13 new_owner_id, $14 versions, $15 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($14::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($14::BIGINT[]), true) AND items.version != ALL ($15::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -76,13 +76,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.deactivate_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($2::BIGINT[]), true) AND items.version != ALL ($3::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -91,13 +91,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 DELETE FROM items WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.remove_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(DELETE FROM items WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(DELETE FROM items WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($2::BIGINT[]), true) AND items.version != ALL ($3::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -486,13 +486,13 @@ WHERE users.id = ANY ($1::BIGINT[]);
 UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, role=$4::VARCHAR, is_active=$5::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $6::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.replace_if
--- $1 id, $2 email, $3 username, $4 full_name, $5 role, $6 is_active, $7 versions
+-- $1 id, $2 email, $3 username, $4 full_name, $5 role, $6 is_active, $7 versions, $8 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET email=$2::VARCHAR, username=$3::VARCHAR, full_name=$4::VARCHAR, role=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($7::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=$2::VARCHAR, username=$3::VARCHAR, full_name=$4::VARCHAR, role=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($7::BIGINT[]), true) AND users.version != ALL ($8::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -501,13 +501,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, role=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.role END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $11::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.change_if
--- $1 id, $2 set_email, $3 new_email, $4 set_username, $5 new_username, $6 set_full_name, $7 new_full_name, $8 set_role, $9 new_role, $10 set_is_active, $11 new_is_active, $12 versions
+-- $1 id, $2 set_email, $3 new_email, $4 set_username, $5 new_username, $6 set_full_name, $7 new_full_name, $8 set_role, $9 new_role, $10 set_is_active, $11 new_is_active, $12 versions, $13 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($12::BIGINT[]), true) AND users.version != ALL ($13::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -516,13 +516,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.deactivate_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($2::BIGINT[]), true) AND users.version != ALL ($3::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -531,13 +531,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 DELETE FROM users WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.remove_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(DELETE FROM users WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(DELETE FROM users WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($2::BIGINT[]), true) AND users.version != ALL ($3::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 

@@ -164,7 +164,7 @@ THIS = "/crud/items/{id}"
 operations = [
     Operation("GET", THIS, read_item, "Read an item", depends=depends, costly=lambda _: True),
     Operation("PUT", THIS, change_item, "Change an item"),
-    Operation("GET", "/crud/items", list_items, "List a category"),
+    Operation("GET", "/crud/items", list_items, "List a category", query=ListQuery),
     Operation("POST", "/crud/items", create_item, "Create an item"),
 ]
 app = Paths(operations, lifespan=lifespan)

@@ -68,6 +68,29 @@ def check() -> None:
         _advise(settings.required_database_url)
 
 
+@migrate_.command()
+@click.argument("message")
+def new(message: str) -> None:
+    """Write a migration that makes the database's tables those in code.
+
+    The database must be at the newest revision. Nothing is changed there.
+
+    \b
+    Example:
+      swiftlet migrate new "items have a colour"
+    """
+    from service import revision
+
+    with with_stores(settings_of(), read=True) as (settings, _):
+        try:
+            written = run(revision.new(settings.required_database_url, message))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    for note in written.notes:
+        click.echo(note, err=True)
+    click.echo(f"{written.path}: read it, then `swiftlet migrate`")
+
+
 def _advise(url: str) -> None:
     """Say how to make what is optional and missing."""
     from service import migrate

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from service.errors import Unsupported
 from service.web.lines import Lines, Reader
+from service.web.media import utf_8_media_type
 from service.web.table import Table
 
 # The second and third are other names of the first.
@@ -21,9 +22,8 @@ def reader(struct: type[Struct], content_type: bytes | None, limit: int) -> Read
     Raises:
         Unsupported: it is neither NDJSON nor CSV, or not in UTF-8.
     """
-    media, *parameters = (part.strip() for part in (content_type or b"").lower().split(b";"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    if media in MEDIA and not charsets - {b"charset=utf-8"}:
+    media = utf_8_media_type(content_type or b"")
+    if media in MEDIA:
         return MEDIA[media](struct, limit)
     raise Unsupported(
         "send the file as application/x-ndjson or text/csv, in UTF-8",

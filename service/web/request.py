@@ -6,19 +6,22 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
+from urllib.parse import quote
 
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
 from service.cache.epochs import Slots
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import AT_ONCE, Body
 from service.web.cursor import Cursors
-from service.web.wire import JSON, Query, row_id
+from service.web.media import is_json
+from service.web.wire import JSON, Header, Query, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
@@ -56,7 +59,7 @@ class State(TypedDict):
     db: Database
     settings: Settings
     cursors: Cursors
-    cache: NotRequired[Cache | None]
+    cache: Cache | NoCache
 
 
 class Pieces:
@@ -79,13 +82,14 @@ class Pieces:
 class Request:
     """One HTTP request, as handlers see it."""
 
-    __slots__ = ("_query", "id", "receive", "scope", "state")
+    __slots__ = ("_headers", "_query", "id", "receive", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
+        self._headers = _by_name(scope["headers"])
         given = self.header(b"x-request-id")
         if given is not None and VISIBLE.fullmatch(given):
             self.id = given.decode("ascii")
@@ -98,14 +102,31 @@ class Request:
         return self.state["db"]
 
     @property
+    def root(self) -> str:
+        """What stands before every path of ours in a URL, as `/api`; empty without a prefix."""
+        root: str = self.scope.get("root_path", "")
+        return quote(root.rstrip("/")) if root else ""
+
+    @property
     def path(self) -> str:
         """As the client wrote it, percent-decoded."""
         return str(self.scope["path"])
 
+    @property
+    def url_path(self) -> str:
+        """The path of a URL that comes back here: with the prefix, percent-encoded."""
+        root: str = self.scope.get("root_path", "")
+        # ASGI has the prefix in the path, but not every server does.
+        path = self.path if self.path.startswith(f"{root}/") else root + self.path
+        return quote(path)
+
     def header(self, name: bytes) -> bytes | None:
-        """The header's value, several lines joined as one list; `name` in lower case."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(values) if values else None
+        """The header's value, several lines joined as one list; `name` in lower case.
+
+        White space around a value is no part of it (RFC 9110, 5.5); not every server strips it.
+        """
+        value = self._headers.get(name)
+        return None if value is None else value.strip(b" \t")
 
     def row_id(self) -> int:
         """The id in the path; see wire.row_id."""
@@ -120,15 +141,13 @@ class Request:
 
     async def moved(self, slots: Callable[[], Slots]) -> None:
         """Tell the caches of a write that was committed; see tiers.Cache.moved."""
-        cache = self.state.get("cache")
-        if cache is not None:
+        cache = self.state["cache"]
+        if cache.on:
             await cache.moved(slots())
 
     def unsure(self) -> None:
         """Tell the caches of a write that may yet be committed."""
-        cache = self.state.get("cache")
-        if cache is not None:
-            cache.unsure()
+        self.state["cache"].unsure()
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.
@@ -146,7 +165,8 @@ class Request:
             pass
 
     def _check_content_type(self) -> None:
-        if not _is_json(self.header(b"content-type") or b""):
+        content_type = self.header(b"content-type") or b""
+        if content_type != JSON and not is_json(content_type):
             raise Unsupported(
                 "send the body as application/json in UTF-8",
                 headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
@@ -205,13 +225,14 @@ class Request:
             return
 
 
-def _is_json(content_type: bytes) -> bool:
-    if content_type == JSON:
-        return True
-    media, *parameters = (part.strip() for part in content_type.lower().split(b";"))
-    is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    return is_json and not charsets - {b"charset=utf-8"}
+def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
+    found = dict(headers)
+    if len(found) != len(headers):  # a header of several lines is one list (RFC 9110, 5.3)
+        several: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            several.setdefault(name, []).append(value.strip(b" \t"))
+        found = {name: b", ".join(values) for name, values in several.items()}
+    return found
 
 
 # What any request with a body may run into.
