@@ -223,7 +223,7 @@ async def test_a_bad_row_fails_alone(url: str, batching: bool) -> None:
 # Changes.
 
 
-async def test_changes_of_one_row_apply_in_order(url: str, batching: bool) -> None:
+async def test_changes_of_one_row_apply_in_order(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 5) n")
     async with opened(url) as db:
         found = await asyncio.gather(
@@ -235,6 +235,15 @@ async def test_changes_of_one_row_apply_in_order(url: str, batching: bool) -> No
         assert [row.name for row in mine] == [f"Change {n}" for n in range(item_id - 1, 200, 5)]
     stored = await ask(url, "SELECT name, version FROM items ORDER BY id")
     assert [tuple(row) for row in stored] == [(f"Change {n}", 41) for n in range(195, 200)]
+
+
+async def test_without_batching_no_change_of_a_row_is_lost(url: str) -> None:
+    """Each runs on a connection of its own, so their order is PostgreSQL's."""
+    await ask(url, "INSERT INTO items (name) VALUES ('Item')")
+    async with opened(url, batching=False) as db:
+        found = await asyncio.gather(*(change(db, 1, name=f"Change {n}") for n in range(40)))
+        assert len(db.ran) == 40
+    assert sorted(row.version for row, _ in found) == list(range(2, 42))
 
 
 async def test_any_set_of_fields_shares_a_statement(url: str) -> None:

@@ -26,6 +26,7 @@ from service.cache.epochs import SLOTS, Epochs, Facets
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
 from service.cache.tiers import Cache
+from service.cache.writers import Writers
 from service.errors import Unavailable
 from service.items.structs import ItemQuery
 from service.settings import Settings
@@ -548,7 +549,7 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
             return len(asked) % 2 == 0
 
     async with standing() as cache:
-        cache.coherence = Line("", cache.epochs, cache.local.clear)
+        cache.coherence = Line("", cache.epochs, cache.local.clear, Writers(None))
         for _ in range(128):
             cache.unsure()
         await asyncio.sleep(0.1)

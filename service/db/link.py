@@ -1,5 +1,6 @@
 """One connection to PostgreSQL, and the statements that are prepared on it."""
 
+import asyncio
 import contextlib
 import itertools
 import math
@@ -13,6 +14,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from service.db.fitness import Fitness
 from service.db.statement import Statement
 from service.errors import OUTDATED, Unavailable
+from service.logs import logger
 
 CONNECT_SECONDS = 5.0
 # Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
@@ -76,6 +78,17 @@ def refusal(error: BaseException) -> Unavailable:
     """The Problem behind what `connect` raised; nothing of the error's own text goes out."""
     details = (detail for kind, detail in REFUSALS if isinstance(error, kind))
     return Unavailable(next(details, "the database is away"))
+
+
+def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's handler of exceptions that nobody awaits: logs them as other lines are.
+
+    A lost connection is not logged: asyncpg leaves a future behind that nobody can await, and who
+    used the connection has been told.
+    """
+    error = context.get("exception")
+    if not isinstance(error, LOST):
+        logger.error(context["message"], exc_info=error)
 
 
 class Link:

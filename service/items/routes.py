@@ -65,13 +65,13 @@ async def list_items(request: Request) -> Reply:
     query = request.query(item_query)
     found = await paging.find(request, statements.listing, query)
     if query.include is UNSET:
-        return paging.show(request, found)
+        return await paging.show(request, found)
     wanted = [item.owner_id for item in found.items if item.owner_id is not None]
     owners = await statements.owners.several(request.db, wanted)
     items = [
         ListedItem(**structs.asdict(item), owner=owners.get(item.owner_id)) for item in found.items
     ]
-    return paging.show(request, structs.replace(found, items=items))
+    return await paging.show(request, structs.replace(found, items=items))
 
 
 def list_depends(request: Request) -> Slots:
@@ -170,7 +170,7 @@ async def list_owned_items(request: Request) -> Reply:
     found = await paging.find(request, statements.listing, query)
     if not found.items and await statements.owner_exists.get(request.db, query.owner_id) is None:
         raise NotFound("there is no such user")
-    return paging.show(request, found)
+    return await paging.show(request, found)
 
 
 def owned_depends(request: Request) -> Slots:

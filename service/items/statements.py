@@ -19,7 +19,7 @@ from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, us
 facets = Facets("items", "owner_id", "is_active")
 owner_facets = Facets("users")
 
-add = GroupCommit("items.add", Item, items, NewItem, by=lambda values: values[0] or "")
+add = GroupCommit("items.add", Item, items, NewItem, key="sku")
 by_id = Coalesce("items.by_id", Item, items)
 writes = Writes("items", Item, items, NewItem, ItemChange)
 adds = Adds("items.add_all", Item, items, NewItem, "sku")

@@ -42,7 +42,7 @@ class UserCursorPage(paging.CursorPage[UserSummary], frozen=True):
 async def list_users(request: Request) -> Reply:
     """By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes on."""
     query = request.query(user_query)
-    return paging.show(request, await paging.find(request, statements.listing, query))
+    return await paging.show(request, await paging.find(request, statements.listing, query))
 
 
 def list_depends(request: Request) -> Slots:

@@ -16,7 +16,7 @@ from service.users.structs import NewUser, User, UserChange, UserSummary
 # What cached answers depend on.
 facets = Facets("users", "role", "is_active")
 
-add = GroupCommit("users.add", User, users, NewUser, by=lambda values: values[0].lower())
+add = GroupCommit("users.add", User, users, NewUser, key="email", folded=True)
 by_id = Coalesce("users.by_id", User, users)
 writes = Writes("users", User, users, NewUser, UserChange)
 upsert = Upsert("users.upsert", users, NewUser, "email", folded=True)

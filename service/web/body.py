@@ -8,11 +8,12 @@ import asyncio
 import json
 import re
 from collections.abc import Generator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta, Raw, Struct, structs
+from msgspec import UNSET, Meta, Raw, Struct, structs
 
 from service.errors import FieldError, Invalid, Malformed
 from service.web.texts import Texts, structs_of
@@ -34,7 +35,7 @@ ABSENT = Raw(b"")
 Steps = Generator[None, None, Any]
 
 _text = msgspec.json.Decoder(str).decode
-_INTEGER = re.compile(rb"-?[0-9]+")
+_OTHERS: dict[bytes, object] = {b"[": [], b"{": {}, b"t": True, b"f": False, b"n": None}
 _BYTE = re.compile(r"\(byte ([0-9]+)\)")
 _CONSTANT = re.compile(rb"NaN|Infinity")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -94,7 +95,34 @@ class Body(Generic[Value_co]):
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return value if self._texts.plain(value) else None
+        return value if self._texts.plain(value) else self._stripped(value)
+
+    def _stripped(self, value: Any) -> Value_co | None:
+        """The same without white space around its strings, None if something is wrong then."""
+        values = {}
+        for name in self.struct.__struct_fields__:
+            one = getattr(value, name)
+            if isinstance(one, str):
+                if "\0" in one:
+                    return None
+                values[name] = one.strip()
+            elif one is not UNSET:
+                if isinstance(one, list | Struct):
+                    return None
+                values[name] = one
+        try:
+            return msgspec.convert(values, self.struct, dec_hook=parse_number)
+        except msgspec.ValidationError:
+            return None
+
+    def is_wrong(self, data: bytes) -> bool:
+        """Whether this is known at once, without saying what is wrong: a fifth of the time."""
+        try:
+            return self._fields.is_wrong(data)
+        except (UnicodeDecodeError, RecursionError, msgspec.ValidationError):
+            return True
+        except msgspec.DecodeError:
+            return not _SURROGATE.search(data)
 
     def slow(self, data: bytes) -> Steps:
         """The Struct, field by field; raises as `decode`, and names all fields that are wrong."""
@@ -148,22 +176,34 @@ class Fields:
         split = msgspec.defstruct(struct.__name__, [(name, Raw, ABSENT) for name in hints])
         self._split = msgspec.json.Decoder(split).decode
 
-    def read(self, data: bytes, path: str, errors: list[FieldError]) -> Steps:
-        """The Struct; what is wrong is added to the errors, up to MAX_ERRORS of them."""
+    def is_wrong(self, data: bytes) -> bool:
+        """Whether a field is; see Body.is_wrong."""
+        raws = self._raws(data)
+        return not self._required <= raws.keys() or (self._flat and self._together(raws) is None)
+
+    def _raws(self, data: bytes) -> dict[str, bytes]:
         parts = self._split(data)
-        if len(data) > STEP_BYTES:
-            yield
-        raws = {
+        return {
             name: bytes(raw)
             for name in self._readers
             if (raw := getattr(parts, name)) is not ABSENT
         }
-        if self._flat:  # at once, which is faster, and where that fails one by one
-            try:
-                values = {name: _value(raw) for name, raw in raws.items()}
-                return msgspec.convert(values, self.struct, dec_hook=parse_number)
-            except (msgspec.ValidationError, ValueError):
-                pass
+
+    def _together(self, raws: dict[str, bytes]) -> Struct | None:
+        """The Struct if nothing is wrong; faster than one field after the other."""
+        try:
+            values = {name: _value(raw) for name, raw in raws.items()}
+            return msgspec.convert(values, self.struct, dec_hook=parse_number)
+        except (msgspec.ValidationError, ValueError):
+            return None
+
+    def read(self, data: bytes, path: str, errors: list[FieldError]) -> Steps:
+        """The Struct; what is wrong is added to the errors, up to MAX_ERRORS of them."""
+        raws = self._raws(data)
+        if len(data) > STEP_BYTES:
+            yield
+        if self._flat and (value := self._together(raws)) is not None:
+            return value
         before = len(errors)
         values = {}
         for name, reader in self._readers.items():
@@ -264,8 +304,14 @@ class Array:
 def _reader(kind: Any) -> Scalar | Object | Array:
     if get_origin(_without_metas(kind)) is list:
         return Array(kind)
-    within = structs_of(kind)
-    return Object(kind, within[0]) if within else Scalar(kind)
+    if within := structs_of(kind):
+        return Object(kind, within[0])
+    empty: tuple[object, ...] = ([], {})
+    for nothing in empty:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert(nothing, kind, dec_hook=parse_number)
+            raise TypeError(f"a body can't be read into this in bounded time: {kind}")
+    return Scalar(kind)
 
 
 def _plain(kind: Any) -> list[Any]:
@@ -285,19 +331,15 @@ def _value(raw: bytes) -> object:
     Raises:
         ValueError: one that no field can hold.
     """
-    match raw[:1]:
-        case b'"':
-            text: str = _text(raw)
-            if "\0" in text:
-                raise ValueError("holds a NUL character")
-            return text.strip()
-        case b"[":
-            return []
-        case b"{":
-            return {}
-        case b"t" | b"f" | b"n":
-            return msgspec.json.decode(raw)
-    if _INTEGER.fullmatch(raw):
+    first = raw[:1]
+    if first == b'"':
+        text = _text(raw)
+        if "\0" in text:
+            raise ValueError("holds a NUL character")
+        return text.strip()
+    if first in _OTHERS:
+        return _OTHERS[first]
+    if raw.lstrip(b"-").isdigit():
         return int(raw[:100])  # beyond every range with more: int() is slow, then refuses
     if len(raw) > DIGITS:
         raise ValueError(f"a number of more than {DIGITS} digits")

@@ -114,7 +114,7 @@ class Lines(Reader):
         self._sum.update(block[:start])
         self._digest = self._sum.hexdigest() if block.startswith(b'{"count":', start) else ""
         self._sum.update(block[start:])
-        quick = self._body.quick
+        quick, wrong = self._body.quick, self._wrong
         for line in block.removesuffix(b"\n").split(b"\n"):
             self.line += 1
             if self.line == 1:
@@ -129,18 +129,21 @@ class Lines(Reader):
                 self._check(trailer)
                 continue
             self.read += 1
-            if self.known_wrong(line):
+            if wrong and self.known_wrong(line):
                 yield None
                 continue
-            value = quick(line)
-            if value is None:
-                try:
-                    value = self._body.decode(line)
-                except Problem as problem:
-                    self.fail(self.line, _told(problem), line)
-                    yield None
-                    continue
-            yield self.line, value
+            value = quick(line) or self._slowly(line)
+            yield None if value is None else (self.line, value)
+
+    def _slowly(self, line: bytes) -> Struct | None:
+        try:
+            if len(self.errors) >= TOLD and self._body.is_wrong(line):
+                self.fail(self.line, "", line)  # what is wrong with it is not told any more
+                return None
+            return self._body.decode(line)
+        except Problem as problem:
+            self.fail(self.line, _told(problem), line)
+            return None
 
     def _check(self, trailer: Trailer) -> None:
         self._ended = self.line

@@ -114,17 +114,14 @@ class Query(Generic[Value_co]):
 
         `errors` are what is wrong already, by field.
         """
+        if not errors and (found := self.quick(values)) is not None:
+            return found
         wrong = dict(errors)
         for name, value in values.items():
             if "\0" in value:
                 wrong.setdefault(name[:64], "holds a NUL character")
             elif name in self._whole and not _WHOLE.fullmatch(value):
                 wrong.setdefault(name, "must be a whole number")
-        if not wrong:
-            try:
-                return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
-            except msgspec.ValidationError:
-                pass  # it names the first field alone
         for name, (kind, required) in self._kinds.items():
             if name in values and name not in wrong:
                 try:
@@ -134,6 +131,16 @@ class Query(Generic[Value_co]):
             elif name not in values and required:
                 wrong[name] = "required, but missing"
         raise invalid([FieldError(*one) for one in wrong.items()])
+
+    def quick(self, values: dict[str, str]) -> Value_co | None:
+        """As `convert`, but None if something is wrong, whatever it is."""
+        for name, value in values.items():
+            if "\0" in value or (name in self._whole and not _WHOLE.fullmatch(value)):
+                return None
+        try:
+            return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
+        except msgspec.ValidationError:
+            return None
 
     def _unknown(self) -> str:
         if not self._kinds:
