@@ -253,10 +253,10 @@ def files(items: int, rounds: int) -> None:
 
 @main.command()
 def table() -> None:
-    """The README's table, from the newest committed result."""
+    """The README's table, from the newest full result and those committed since."""
     from bench.readme import rows
 
-    click.echo(rows(result.read(newest())))
+    click.echo(rows(result.read(newest()), since()))
 
 
 def newest() -> Path:
@@ -265,6 +265,13 @@ def newest() -> Path:
     if not found:
         raise click.ClickException("there is no result in bench/results: `just bench` makes one")
     return found[-1]
+
+
+def since() -> list[result.Result]:
+    """The committed results of a part that are newer than the newest full one, oldest first."""
+    full = result.read(newest())
+    others = (result.read(path) for path in RESULTS.glob("*.json"))
+    return sorted((one for one in others if one.taken > full.taken), key=lambda one: one.taken)
 
 
 def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:

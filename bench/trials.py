@@ -153,7 +153,7 @@ TRIALS = (
         "What does the index of searches cost those who write?",
         (Variant("with the index"), Variant("without", search=None)),
         ("create", "patch"),
-        (1, 16, 64, 256),
+        (1, 64),
     ),
     Trial(
         "cache",

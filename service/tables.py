@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
 metadata = MetaData()
 
-# An index that a database may lack: it needs an extension. `service migrate` says how to add it.
+# An index that a database may lack: it needs an extension. `swiftlet migrate` says how to add it.
 OPTIONAL = {"optional": True}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
@@ -46,6 +47,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.TooManyConnectionsError, "the database has no free connection"),
     (asyncpg.OperatorInterventionError, "the database is going down or coming up"),
     (asyncpg.ProtocolViolationError, POOLER),
+    (ssl.SSLError, "no TLS connection to the database: see its certificate, and sslmode"),
     (ValueError, "DATABASE_URL can't be used"),
 )
 
