@@ -12,7 +12,7 @@ PACKAGE = ROOT / "service"
 
 # From the ground up: a module imports only from rooms below its own (design section 2).
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded"}),
+    frozenset({"settings", "errors", "logs", "embedded", "listener", "processes"}),
     frozenset({"tables"}),
     frozenset({"db"}),
     frozenset({"cache"}),
@@ -20,7 +20,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"items", "users"}),
     frozenset({"health", "catalogue"}),
-    frozenset({"app", "http1"}),
+    frozenset({"app", "http1", "granian_server"}),
     frozenset({"asgi", "server"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

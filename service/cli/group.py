@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
+from service.processes import ServerError
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")
@@ -27,6 +29,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and exit."""
+        open_standard_streams()
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -38,7 +41,7 @@ class Commands(click.Group):
             stop("interrupted", 130)
         except SettingsError as error:
             stop(str(error), 2)
-        except EmbeddedError as error:
+        except (EmbeddedError, ServerError) as error:
             stop(str(error), 1)
         except InvalidLines as problem:
             for line in problem.lines:
@@ -64,6 +67,17 @@ def main() -> None:
       service serve
     """
     signal.signal(signal.SIGTERM, _terminate)
+
+
+def open_standard_streams() -> None:
+    """Open what was closed (`>&-`) on /dev/null, or a socket or file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(null, True)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
 
 def settings_of(options: dict[str, str | None] | None = None) -> Settings:

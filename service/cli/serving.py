@@ -1,14 +1,16 @@
 """`service serve`."""
 
-import signal
-import sys
+import os
+from typing import NoReturn
 
 import click
 import msgspec
-from rich.console import Console
 
-from service.cli.group import main, settings_of, stop, with_stores
+from service import logs
+from service.cli.group import main, run, settings_of, with_stores
+from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
+from service.processes import StopSignals
 from service.settings import Settings, SettingsError
 
 
@@ -25,10 +27,9 @@ def serve(**options: str | None) -> None:
     Example:
       service serve --port 9000 --workers 2
     """
-    from service import migrate, server
-
     # Being told to stop is how a service ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stop = StopSignals(_exit)
+    stop.install()
     settings = settings_of(options)
     if settings.public and settings.auth != "off":
         raise SettingsError(
@@ -40,29 +41,59 @@ def serve(**options: str | None) -> None:
             f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
             " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
         )
-    if settings.port == 0:
-        settings = msgspec.structs.replace(settings, port=server.free_port(settings.host))
+    logs.plain(settings.log)
+    from service import server
+
+    listener = server.bind(settings)
+    settings = msgspec.structs.replace(settings, port=listener.port)
     with with_stores(settings, join=False) as (settings, running):
-        if running is not None and running.database_url is not None:
-            migrate.up(settings.required_database_url)
+        stores = _stores(settings, running)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
         cache = "local" if alone and settings.cache == "on" else settings.cache
         served = msgspec.structs.replace(settings, cache=cache)
-        try:
-            server.run(served, lambda: _announce(settings, running))
-        except server.ServerError as error:
-            stop(str(error), 1)
+        if served.workers > 1:
+            logs.logger.info("starting %d workers", served.workers)
+        server.run(served, listener, lambda: _show(_banner(served, running, stores)), stop)
 
 
-def _announce(settings: Settings, running: Stores | None) -> None:
+def _exit() -> NoReturn:
+    # Unwinds: whatever was started is stopped on the way out.
+    raise SystemExit(0)
+
+
+def _stores(settings: Settings, running: Stores | None) -> list[tuple[str, str]]:
+    """What the banner says of the stores; an embedded database is migrated first."""
+    from service import migrate
+    from service.cli import banner
+
+    url, redis_url = settings.required_database_url, settings.redis_url
+    database, redis = run(banner.look(url, redis_url))
+    own_database = running is not None and running.database_url is not None
+    own_redis = running is not None and running.redis_url is not None
+    if running is not None and own_database:
+        head = migrate.head()
+        if database.revision is not None and database.revision > head:
+            raise EmbeddedError(
+                f"{running.data} is at revision {database.revision}, this version of the service"
+                f" knows revisions up to {head}: start a newer one, or give another --data"
+            )
+        if database.revision != head:
+            logs.logger.info("migrating the database to revision %s", head)
+            migrate.up(url)
+            database = database._replace(revision=head)
+    places = banner.place(url, embedded=own_database), banner.place(redis_url, embedded=own_redis)
+    return banner.lines(database, redis, places)
+
+
+def _banner(
+    settings: Settings, running: Stores | None, stores: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
-    console = Console()
-    lines = [("API", address), ("Docs", f"{address}/docs")]
+    lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
-    lines.append(("Stop", "Ctrl-C"))
     lines += [("Note", note) for note in (running.notes if running else ())]
     if settings.cache == "on" and settings.shared_redis_url is None and settings.workers > 1:
         lines.append(("Note", "nothing is cached: several workers need Redis (REDIS_URL) for that"))
@@ -71,6 +102,13 @@ def _announce(settings: Settings, running: Stores | None) -> None:
         lines.append(("Note", alone))
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
-    for name, text in lines:
-        console.print(f"[bold]{name:>5}[/bold]  {text}", highlight=False, soft_wrap=True)
-    sys.stdout.flush()
+    return [*lines, ("Stop", "Ctrl-C")]
+
+
+def _show(lines: list[tuple[str, str]]) -> None:
+    try:
+        for name, text in lines:
+            click.echo(f"{click.style(f'{name:>8}', bold=True)}  {text}")
+    except OSError:
+        # Nobody reads it any more, or the disk is full: no reason not to serve.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -33,6 +33,9 @@ from service.web.request import READY, WHOLE_BODY
 BODY_AHEAD = 65_536
 # For the client to read its answer, while what it still sends is thrown away.
 LINGER_SECONDS = 1.0
+# At the stop an idle connection may bring one more request: a client that is about to send it, or
+# has sent it, can't know. It is answered, and the answer says that it is the last.
+LAST_REQUEST_SECONDS = 0.3
 # Requests that wait on one connection; who sends more at once is answered these, and asks again.
 PIPELINED = 100
 
@@ -68,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.newest: Exchange | None = None
         self.queue: deque[tuple[Exchange, Scope]] = deque()
         self.deaf = False
+        self.stopping = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
         self.blocked_since = 0.0
@@ -135,7 +139,8 @@ class Connection(asyncio.Protocol):
             "client": self.client,
             "state": self.app_state.copy(),
         }
-        exchange = Exchange(self, head.method, head.version, keep=head.keep, expects=head.expects)
+        keep = head.keep and not self.stopping
+        exchange = Exchange(self, head.method, head.version, keep=keep, expects=head.expects)
         self.newest = exchange
         scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
         if self.exchange is None:
@@ -202,11 +207,16 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
 
     def shutdown(self) -> None:
-        """Uvicorn's call: no further request, what is under way may end."""
+        """Uvicorn's call: what is under way may end, and an idle client may ask once more."""
+        self.stopping = True
         if self.newest is None or self.newest.finished:
-            self.transport.close()
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
         else:  # its body may still be on the way
             self.newest.keep = False
+
+    def _close_idle(self) -> None:
+        if self.newest is None or self.newest.finished:
+            self.transport.close()
 
     def pause_reading(self) -> None:
         if self.reading:
