@@ -41,8 +41,8 @@ def change() -> None:
         link.Link._prepare_hot = _nothing  # type: ignore[assignment,method-assign]  # noqa: SLF001 - that is the point
         link.Link.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
-        run = uvicorn.run
-        uvicorn.run = lambda app, **options: run(app, **{**options, "http": http})
+        config = uvicorn.Config
+        uvicorn.Config = lambda app, **options: config(app, **{**options, "http": http})  # type: ignore[assignment,misc]  # that is the point
 
 
 class Unprepared(NamedTuple):

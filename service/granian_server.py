@@ -78,4 +78,6 @@ class Granian(MPServer):
         self.listener.turn_away()
         for pause in self.listener.until_empty():
             time.sleep(pause)
+        if self.stop.received:  # a worker that was told by others to stop has not failed
+            self.interrupt_children.clear()
         super().shutdown(exit_code)  # type: ignore[no-untyped-call]  # granian leaves it so

@@ -62,7 +62,11 @@ class StopSignals:
 
 
 def follow_parent() -> None:
-    """End this process when the one that started it is gone."""
+    """End when the process that started this one is gone; leave the terminal's signals to it.
+
+    It asks its workers to stop by SIGTERM, once new connections are turned away.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
@@ -107,9 +111,6 @@ class Worker:
 
 
 def _work(serve: Callable[[Callable[[], None]], None], told: Connection) -> None:
-    # The terminal's are for the parent, which asks its workers to stop by SIGTERM.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     follow_parent()
     try:
         serve(lambda: told.send(""))

@@ -103,7 +103,7 @@ def lines(database: Database, redis: str | None, places: tuple[str, str]) -> lis
         why = "this role may not read alembic_version: GRANT SELECT ON alembic_version"
         told.append(("Note", f"it is not known whether the database is migrated, {why}"))
     elif database.version and database.revision != head:
-        found = f"revision {database.revision or 'none'}, the newest is {head}"
+        found = f"revision {database.revision or 'none'}, newest {head}"
         told.append(("Note", f"the database is not migrated ({found}): run: swiftlet migrate"))
     return told
 

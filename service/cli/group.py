@@ -67,6 +67,8 @@ def main() -> None:
       service serve
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here, see __main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_standard_streams() -> None:
