@@ -401,7 +401,7 @@ class Serving:
 
     def banner(self) -> dict[str, str]:
         """What it prints once the address answers."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not re.search(
             r"^ *Stop .*\n", text := (self.place / "stdout").read_text(), re.MULTILINE
         ):
