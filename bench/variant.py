@@ -15,6 +15,7 @@ import uvicorn
 import service.app
 from service.cli import main
 from service.db import batch, lane, link
+from service.db.fitness import Fitness
 from service.db.statement import Statement
 
 
@@ -38,7 +39,7 @@ def change() -> None:
         if threshold == "0":
             gc.freeze = lambda: None
     if environ.get("VARIANT_PREPARED") == "0":
-        link.Link._prepare_hot = _nothing  # type: ignore[assignment,method-assign]  # noqa: SLF001 - that is the point
+        link.Link.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
         link.Link.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
         config = uvicorn.Config
@@ -55,8 +56,8 @@ class Unprepared(NamedTuple):
         return await self.connection.fetch(self.sql, *args)
 
 
-async def _nothing(*_: object) -> None:
-    return
+async def _nothing(*_: object) -> Fitness:
+    return Fitness(read_only=False, outdated=None)
 
 
 async def _unprepared(self: link.Link, statement: Statement[Any]) -> Unprepared:

@@ -1,12 +1,14 @@
 """Problems: what may go wrong as exception classes, and SQLSTATE to Problem (RFC 9457)."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import asyncpg
 import msgspec
 from msgspec import Struct
 
 JSON = b"application/problem+json"
+WRONG = "something went wrong on our side"
 
 
 class FieldError(Struct, frozen=True):
@@ -23,11 +25,23 @@ class LineError(Struct, frozen=True):
     message: str
 
 
+class ProblemDocument(Struct, frozen=True, kw_only=True):
+    """The one shape of every error (RFC 9457); `errors` only where fields are to blame."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: tuple[FieldError, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Problem(Exception):  # noqa: N818 - the RFC's own word
     """An answer that is not a success. Subclasses fix the status; `detail` says what to do."""
 
     status = 500
     title = "Internal Server Error"
+    document: ClassVar[type[Struct]] = ProblemDocument  # what `body` makes
 
     def __init__(
         self,
@@ -51,17 +65,6 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
                 errors=self.errors or msgspec.UNSET,
             )
         )
-
-
-class ProblemDocument(Struct, frozen=True, kw_only=True):
-    """The one shape of every error (RFC 9457); `errors` only where fields are to blame."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: tuple[FieldError, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Malformed(Problem):
@@ -96,8 +99,16 @@ class TooLarge(Problem):
     status, title = 413, "Content Too Large"
 
 
+class TargetTooLong(Problem):
+    status, title = 414, "URI Too Long"
+
+
 class Unsupported(Problem):
     status, title = 415, "Unsupported Media Type"
+
+
+class BadExpectation(Problem):
+    status, title = 417, "Expectation Failed"
 
 
 class Invalid(Problem):
@@ -112,6 +123,8 @@ class LinesDocument(ProblemDocument, frozen=True, kw_only=True):
 
 class InvalidLines(Invalid):
     """A file of which nothing was taken: `lines` are wrong, or the first of those that are."""
+
+    document = LinesDocument
 
     def __init__(self, detail: str, lines: Iterable[LineError]) -> None:
         super().__init__(detail)
@@ -138,6 +151,16 @@ class Failed(Problem):
     """A bug of ours; the traceback is in the log, never in the answer."""
 
 
+class NotImplementedHere(Problem):
+    """The request needs something of HTTP that this server does not have."""
+
+    status, title = 501, "Not Implemented"
+
+
+class VersionNotSupported(Problem):
+    status, title = 505, "HTTP Version Not Supported"
+
+
 class Unavailable(Problem):
     """Overloaded, or the database is away: come back in `retry_after` seconds."""
 
@@ -159,43 +182,77 @@ class Locked(TimedOut):
     """Somebody else holds a row for so long; of several rows in one statement it may be any."""
 
 
-# By class, the first that fits; what a row in the way means is told from its constraint instead.
-MEANINGS: tuple[tuple[type[BaseException], type[Problem], str], ...] = (
+READ_ONLY = "the database is read-only"
+NOT_MIGRATED = "the database is not migrated: run `swiftlet migrate`"
+NO_RIGHT = "the database role lacks a right that this needs; the log says which"
+# The schema is not the one that the statements were written for.
+OUTDATED = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.DatatypeMismatchError,
+    asyncpg.InvalidSchemaNameError,
+)
+# Raised by a rule that somebody has added to the database, about the row at hand.
+REFUSED = (
+    asyncpg.WithCheckOptionViolationError,
+    asyncpg.RaiseError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+# By class, the first that fits. Only what no state of a database explains is a bug of ours (500).
+# Never by the text of an error: PostgreSQL writes it in the language of `lc_messages`.
+MEANINGS: tuple[
+    tuple[type[BaseException] | tuple[type[BaseException], ...], type[Problem], str], ...
+] = (
+    (asyncpg.SequenceGeneratorLimitExceededError, Unavailable, "the database has no ids left"),
     (asyncpg.DataError, Invalid, "a value can't be stored"),
+    (REFUSED, Invalid, "the database refuses these values"),
     (asyncpg.QueryCanceledError, TimedOut, "the database took too long; nothing was changed"),
+    (asyncpg.TransactionTimeoutError, TimedOut, "the database took too long; nothing was changed"),
     (asyncpg.LockNotAvailableError, Locked, "somebody else holds the row; nothing was changed"),
     (asyncpg.DeadlockDetectedError, Unavailable, "the row is busy; try again"),
-    (asyncpg.SerializationError, Unavailable, "the row changed meanwhile; try again"),
-    (asyncpg.ReadOnlySQLTransactionError, Unavailable, "the database is read-only at the moment"),
+    (asyncpg.TransactionRollbackError, Unavailable, "the row changed meanwhile; try again"),
+    (asyncpg.ReadOnlySQLTransactionError, Unavailable, READ_ONLY),
     (asyncpg.InsufficientResourcesError, Unavailable, "the database is short of resources"),
     (asyncpg.OperatorInterventionError, Unavailable, "the database is going down or coming up"),
-    (asyncpg.UndefinedTableError, Unavailable, "the database is not migrated: `service migrate`"),
-    (asyncpg.UndefinedColumnError, Unavailable, "the database is not migrated: `service migrate`"),
+    (OUTDATED, Unavailable, NOT_MIGRATED),
+    (asyncpg.InsufficientPrivilegeError, Unavailable, NO_RIGHT),
     (asyncpg.PostgresConnectionError, Unavailable, "the database is away"),
     (asyncpg.InvalidAuthorizationSpecificationError, Unavailable, "the database is away"),
+    (asyncpg.InvalidCatalogNameError, Unavailable, "the database does not exist"),
+    (asyncpg.SyntaxOrAccessError, Failed, WRONG),
+    (asyncpg.CardinalityViolationError, Failed, WRONG),
+    (asyncpg.PostgresError, Unavailable, "the database can't do this now; the log says why"),
     (OSError, Unavailable, "the database is away"),
     (TimeoutError, Unavailable, "the database is away"),
 )
 
 
-def from_database(error: BaseException) -> Problem:
-    """The Problem behind what asyncpg raised; nothing of the error's own text goes out."""
+def from_database(error: BaseException, *, removes: bool = False) -> Problem:
+    """The Problem behind what asyncpg raised; nothing of the error's own text goes out.
+
+    `removes` tells that the statement deletes rows: a foreign key is then violated by rows that
+    refer to them, else by a value that refers to nothing. PostgreSQL names the same table and
+    constraint for both.
+    """
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        return _in_the_way(error)
+        return _violated(error, removes=removes)
     for kind, problem, detail in MEANINGS:
         if isinstance(error, kind):
             return problem(detail)
-    return Failed("something went wrong on our side")
+    return Failed(WRONG)
 
 
-def _in_the_way(error: asyncpg.IntegrityConstraintViolationError) -> Problem:
+def _violated(error: asyncpg.IntegrityConstraintViolationError, *, removes: bool) -> Problem:
     """409 or 422; constraints are named `<table>_<field>_<key|fkey|check>`, see tables.py."""
     table, constraint = error.table_name or "", error.constraint_name or ""
     field = error.column_name or constraint.removeprefix(f"{table}_").rpartition("_")[0]
     match error:
-        case asyncpg.UniqueViolationError():
+        case asyncpg.UniqueViolationError() | asyncpg.ExclusionViolationError():
             return Taken(f"{field} is already taken", FieldError(field, "already taken"))
-        case asyncpg.ForeignKeyViolationError() if "still referenced" in (error.detail or ""):
+        case asyncpg.ForeignKeyViolationError() | asyncpg.RestrictViolationError() if removes:
             return Conflict(
                 f"{table} still refer to it: delete or reassign them first",
                 FieldError(table, "still refer to it"),

@@ -2,14 +2,16 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import asyncpg
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
+from service.db import rights
 from service.db.database import Database
-from service.errors import ProblemDocument, Unavailable
+from service.db.link import LOST
+from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.endpoint import Operation
 from service.web.request import Request
@@ -17,26 +19,37 @@ from service.web.wire import Reply, encode
 
 # Each dependency is given this long, so that the answer comes within a second though one hangs.
 CHECK_SECONDS = 0.8
+# The Cache-Control of what is true at the moment alone.
+NOW_ONLY = b"no-store"
 
 
 class Health(Struct, frozen=True):
     """The reference program's answer."""
 
-    timestamp: datetime
+    timestamp: Annotated[datetime, Meta(tz=True)]
     message: str
+
+
+class Liveness(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["ok"]
 
 
 class Dependency(Struct, frozen=True):
     """One thing the service needs; `detail` says what is wrong."""
 
-    state: Literal["ok", "away", "off"]
+    state: Annotated[Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState")]
     detail: str | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):
-    """Degraded while Redis is away; without the database it is a NotReady instead."""
+    """Degraded while a part of the requests fails, or the service is slower than it could be.
 
-    status: Literal["ok", "degraded"]
+    Without the database it is a NotReady instead.
+    """
+
+    status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
     database: Dependency
     migrations: Dependency
     redis: Dependency
@@ -53,9 +66,11 @@ class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
 class NotReady(Unavailable):
     """Something without which nothing works is away."""
 
+    document = NotReadyDocument
+
     def __init__(self, database: Dependency, migrations: Dependency, redis: Dependency) -> None:
         self.database, self.migrations, self.redis = database, migrations, redis
-        why = database.detail or migrations.detail
+        why = database.detail if database.state == "away" else migrations.detail
         super().__init__(f"not ready: {why}")
 
     def body(self, request_id: str) -> bytes:
@@ -74,42 +89,72 @@ class NotReady(Unavailable):
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(encode(Health(datetime.now(UTC), "api reporting for duty!")))
+    """The time, and a message; nothing is asked."""
+    return Reply(
+        encode(Health(datetime.now(UTC), "api reporting for duty!")), cache_control=NOW_ONLY
+    )
 
 
 async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(b'{"status":"ok"}')
+    """Answers as long as the process does."""
+    return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
 async def ready(request: Request) -> Reply:
+    """Asks the database and Redis. Without Redis the service is `degraded`, and can serve.
+
+    It answers within a second, also when one of them hangs.
+    """
     (database, migrations), redis = await asyncio.gather(
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
-    if database.state != "ok" or migrations.state != "ok":
+    if "away" in (database.state, migrations.state):
         raise NotReady(database, migrations, redis)
-    status: Literal["ok", "degraded"] = "degraded" if redis.state == "away" else "ok"
-    return Reply(encode(Readiness(status, database, migrations, redis)))
+    well = all(one.state in ("ok", "off") for one in (database, migrations, redis))
+    status: Literal["ok", "degraded"] = "ok" if well else "degraded"
+    return Reply(encode(Readiness(status, database, migrations, redis)), cache_control=NOW_ONLY)
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:
-    """On a connection of its own: the pool may be busy, and that is not being away."""
+    """On a connection as requests have it; not in their queue, which is long when many come."""
     unknown = Dependency("away", "not known while the database is away")
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            connection = await asyncpg.connect(db.pool.url, timeout=CHECK_SECONDS)
-            try:
-                found = await connection.fetchval("SELECT version_num FROM alembic_version")
-            finally:
-                connection.terminate()
-    except asyncpg.UndefinedTableError:
-        found = None
+        async with asyncio.timeout(CHECK_SECONDS), rights.spare(db.pool) as connection:
+            found = await rights.find(connection)
     except TimeoutError:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        return Dependency("away", "no connection"), unknown
-    if found == head():
-        return Dependency("ok"), Dependency("ok")
-    return Dependency("ok"), Dependency("away", "run `service migrate up`")
+    except Unavailable as problem:
+        if db.pool.serving:  # all connections are in use, and the server gives us no other
+            busy = Dependency("ok", f"busy, and no other connection: {problem.detail}")
+            return busy, Dependency("ok", "not asked while the database is busy")
+        return Dependency("away", problem.detail), unknown
+    except (asyncpg.PostgresError, *LOST):
+        return Dependency("away", "the connection was lost"), unknown
+    return _state(db, found), _migrations(db, found)
+
+
+def _state(db: Database, found: rights.Found) -> Dependency:
+    lacking = [one for one in found.lacking if one != rights.UNREADABLE]
+    if lacking:
+        detail = f"the role lacks rights: {', '.join(lacking)}"
+        return Dependency("away" if found.unreadable else "degraded", detail)
+    if db.pool.fitness.read_only.active:
+        return Dependency("degraded", READ_ONLY)
+    return Dependency("ok")
+
+
+def _migrations(db: Database, found: rights.Found) -> Dependency:
+    outdated = db.pool.fitness.outdated.active
+    if rights.UNREADABLE in found.lacking:
+        detail = f"the role lacks a right, so the revision is not known: {rights.UNREADABLE}"
+        return Dependency("away" if outdated else "degraded", detail)
+    if found.revision is not None and found.revision > head():
+        return Dependency("ok", f"at {found.revision}, newer than this version's {head()}")
+    if found.revision != head():
+        return Dependency("away", NOT_MIGRATED)
+    if outdated:
+        return Dependency("away", "the tables are not those of the migrations; the log has more")
+    return Dependency("ok")
 
 
 async def _redis(url: str | None) -> Dependency:
@@ -127,8 +172,10 @@ async def _redis(url: str | None) -> Dependency:
 
 
 routes = [
-    Operation("GET", "/health", health, "Tell that the service is up", gives=Health),
-    Operation("GET", "/health/live", live, "Liveness: touches nothing"),
+    Operation("GET", "/health", health, "Tell that the service is up", gives=Health, stored=False),
+    Operation(
+        "GET", "/health/live", live, "Liveness: touches nothing", gives=Liveness, stored=False
+    ),
     Operation(
         "GET",
         "/health/ready",
@@ -136,5 +183,6 @@ routes = [
         "Readiness: the state of each dependency (503 when one is away)",
         gives=Readiness,
         fails=(NotReady,),
+        stored=False,
     ),
 ]

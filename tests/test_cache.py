@@ -15,17 +15,23 @@ import pytest
 from conftest import ROOT, SERVER, Query, Service, statements_run
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 from test_faults import eventually
 
+from service.app import create_app
 from service.cache import tiers
 from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import SLOTS, Epochs, Facets
 from service.cache.local import GHOST, Local
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
+from service.cache.writers import Writers
 from service.errors import Unavailable
 from service.items.structs import ItemQuery
+from service.settings import Settings
 from service.web import paging
+from service.web.routing import Paths
 
 
 def came(response: httpx.Response) -> str:
@@ -128,10 +134,10 @@ def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
     assert client.get("/items").json()["total"] == 0
 
 
-def test_what_a_row_does_not_ask_for_makes_no_other_answer(client: httpx.Client) -> None:
+def test_a_query_that_is_too_long_is_not_kept(client: httpx.Client) -> None:
     where = lamp(client)
     client.get(where)
-    assert came(client.get(where, params={"x": "1" * 5000})) == "HIT"
+    assert client.get(where, params={"x": "1" * 5000}).status_code == 422
     longest = {"q": "lamp", "sort": "name", "cursor": "x" * 3000}
     assert client.get("/items", params=longest).status_code == 422
     long = {"q": "ü" * 255}
@@ -313,6 +319,35 @@ class Source:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
+    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+    calls = []
+
+    async def load() -> dict[str, Any]:
+        calls.append(1)
+        return {"at": datetime(2026, 1, 1, tzinfo=UTC), "total": len(calls)}
+
+    cache = NoCache()
+    for n in (1, 2):
+        found = await cache.cached("k", 60, load=load, kind=dict[str, Any])
+        assert found == {"at": datetime(2026, 1, 1, tzinfo=UTC), "total": n}
+    await cache.moved((1,))
+    cache.unsure()
+
+
+@pytest.mark.anyio
+async def test_every_request_has_a_cache_to_ask(database_url: str) -> None:
+    for off in ({"SERVICE_CACHE": "off"}, {"SERVICE_CACHE": "on"}):
+        app = create_app(
+            Settings.load({"DATABASE_URL": database_url, "REDIS_URL": "off", **off}), alone=False
+        )
+        assert isinstance(app, Paths)
+        async with app.lifespan_context(Starlette()) as state:
+            assert state is not None
+            assert isinstance(state["cache"], NoCache)
 
 
 @pytest.mark.anyio
@@ -514,7 +549,7 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
             return len(asked) % 2 == 0
 
     async with standing() as cache:
-        cache.coherence = Line("", cache.epochs, cache.local.clear)
+        cache.coherence = Line("", cache.epochs, cache.local.clear, Writers(None))
         for _ in range(128):
             cache.unsure()
         await asyncio.sleep(0.1)

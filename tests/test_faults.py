@@ -378,7 +378,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
         assert "not migrated (revision none, newest" in running.log.read_text()
         answer = httpx.get(f"{running.url}/items")
         assert answer.status_code == 503
-        assert "service migrate" in answer.json()["detail"]
+        assert "swiftlet migrate" in answer.json()["detail"]
         ready = httpx.get(f"{running.url}/health/ready")
         assert (ready.status_code, ready.json()["migrations"]["state"]) == (503, "away")
         migrate.up(url)

@@ -11,20 +11,11 @@ from redis.exceptions import ResponseError
 from service import migrate
 from service.cache import client as redis
 from service.db import link
+from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
 
 # A store that does not answer holds up the start for so long.
 SECONDS = 2.0
 OFF, EMBEDDED = "off", "embedded"
-# What passes without anybody's doing; every other error of a connection is a setting to mend.
-PASSING = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    OSError,
-    TimeoutError,
-)
 
 
 class Database(NamedTuple):
@@ -38,37 +29,37 @@ class Database(NamedTuple):
     readable: bool
 
 
-async def look(database_url: str, redis_url: str | None) -> tuple[Database, str | None]:
-    """The database, and the name and version of Redis; None when that does not answer.
+async def look_at_database(url: str) -> Database:
+    """Connect once, as the workers will: they would ask for ever where asking can't help.
+
+    A database that is away is left to them: they wait for it.
 
     Raises:
-        asyncpg.PostgresError: the database refuses us, and waiting would not help.
+        DatabaseRefusedError: it does not let us in.
     """
-    return await asyncio.gather(_database(database_url), _redis(redis_url))
-
-
-async def _database(url: str) -> Database:
     try:
         async with asyncio.timeout(SECONDS):
-            connection = await link.connect(
-                url, statement_timeout=SECONDS, lock_timeout=SECONDS, name="swiftlet-start"
-            )
-    except PASSING:
+            connection = await link.connect(url, statement_timeout=SECONDS, lock_timeout=SECONDS)
+    except CONNECTING as error:
+        told = no_connection(error)
+        if isinstance(told, DatabaseRefusedError):
+            raise told from None
         return Database(None, None, readable=False)
+    version = str(connection.get_settings().server_version).partition(" ")[0]
     revision, readable = None, True
     try:
-        version = str(connection.get_settings().server_version).partition(" ")[0]
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         pass
-    except asyncpg.InsufficientPrivilegeError:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         readable = False
     finally:
         connection.terminate()
     return Database(f"PostgreSQL {version}", revision, readable)
 
 
-async def _redis(url: str | None) -> str | None:
+async def look_at_redis(url: str | None) -> str | None:
+    """Its name and version; None when it does not answer."""
     if url is None or url == "off":
         return None
     client = redis.client(url, SECONDS)
@@ -86,37 +77,33 @@ async def _redis(url: str | None) -> str | None:
     return f"Redis {told.get('redis_version', '')}".rstrip()
 
 
-def lines(database: Database, redis: str | None, places: tuple[str, str]) -> list[tuple[str, str]]:
+def lines(
+    found: Database, database: str, redis_name: str | None, redis: str
+) -> list[tuple[str, str]]:
     """A line for each store, and a note where something is to be done.
 
     Args:
-        database: as it was found, and `redis` too.
-        redis: its name and version.
-        places: where they are, as `place` says it.
+        found: the database.
+        database: where it is.
+        redis_name: its name and version, None when it does not answer.
+        redis: where it is, or `OFF`.
     """
     told = [
-        ("Database", _line(database.version, places[0])),
-        ("Redis", "off" if places[1] == OFF else _line(redis, places[1])),
+        ("Database", _line(found.version, database)),
+        ("Redis", OFF if redis == OFF else _line(redis_name, redis)),
     ]
     head = migrate.head()
-    if database.version and not database.readable:
-        why = "this role may not read alembic_version: GRANT SELECT ON alembic_version"
+    if found.version and not found.readable:
+        why = "this role can't read alembic_version: GRANT SELECT ON alembic_version"
         told.append(("Note", f"it is not known whether the database is migrated, {why}"))
-    elif database.version and database.revision != head:
-        found = f"revision {database.revision or 'none'}, newest {head}"
-        told.append(("Note", f"the database is not migrated ({found}): run: swiftlet migrate"))
+    elif found.version and found.revision != head:
+        at = f"revision {found.revision or 'none'}, newest {head}"
+        told.append(("Note", f"the database is not migrated ({at}): run: swiftlet migrate"))
     return told
 
 
 def _line(name: str | None, place: str) -> str:
     return f"{name}, {place}" if name else f"no answer, {place}: it is used as soon as it answers"
-
-
-def place(url: str | None, *, embedded: bool) -> str:
-    """Where a store is, without user and password."""
-    if url is None or url == "off":
-        return OFF
-    return EMBEDDED if embedded else f"at {address(url)}"
 
 
 def address(url: str) -> str:

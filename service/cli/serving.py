@@ -1,7 +1,7 @@
-"""`service serve`."""
+"""`swiftlet serve`."""
 
 import os
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import msgspec
@@ -12,6 +12,9 @@ from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
 from service.processes import StopSignals
 from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.cli.banner import Database
 
 
 @main.command()
@@ -25,7 +28,7 @@ def serve(**options: str | None) -> None:
 
     \b
     Example:
-      service serve --port 9000 --workers 2
+      swiftlet serve --port 9000 --workers 2
     """
     # Being told to stop is how a service ends.
     stop = StopSignals(_exit)
@@ -46,8 +49,13 @@ def serve(**options: str | None) -> None:
 
     listener = server.bind(settings)
     settings = msgspec.structs.replace(settings, port=listener.port)
+    from service.cli import banner
+
+    found = None
+    if settings.database_url is not None:  # before anything is started
+        found = run(banner.look_at_database(settings.database_url))
     with with_stores(settings, join=False) as (settings, running):
-        stores = _stores(settings, running)
+        stores = _stores(settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
         cache = "local" if alone and settings.cache == "on" else settings.cache
@@ -62,28 +70,34 @@ def _exit() -> NoReturn:
     raise SystemExit(0)
 
 
-def _stores(settings: Settings, running: Stores | None) -> list[tuple[str, str]]:
+def _stores(
+    settings: Settings, running: Stores | None, found: "Database | None"
+) -> list[tuple[str, str]]:
     """What the banner says of the stores; an embedded database is migrated first."""
     from service import migrate
     from service.cli import banner
 
-    url, redis_url = settings.required_database_url, settings.redis_url
-    database, redis = run(banner.look(url, redis_url))
-    own_database = running is not None and running.database_url is not None
-    own_redis = running is not None and running.redis_url is not None
-    if running is not None and own_database:
-        head = migrate.head()
-        if database.revision is not None and database.revision > head:
+    url = settings.required_database_url
+    if found is None:
+        found, head = run(banner.look_at_database(url)), migrate.head()
+        if found.revision is not None and found.revision > head:
             raise EmbeddedError(
-                f"{running.data} is at revision {database.revision}, this version of the service"
+                f"the database in {settings.data} is at revision {found.revision}, this version of the service"
                 f" knows revisions up to {head}: start a newer one, or give another --data"
             )
-        if database.revision != head:
+        if found.revision != head:  # else Alembic, half a second of CPU, is not even imported
             logs.logger.info("migrating the database to revision %s", head)
             migrate.up(url)
-            database = database._replace(revision=head)
-    places = banner.place(url, embedded=own_database), banner.place(redis_url, embedded=own_redis)
-    return banner.lines(database, redis, places)
+            found = found._replace(revision=head)
+        database = banner.EMBEDDED
+    else:
+        database = f"at {banner.address(url)}"
+    redis = banner.OFF
+    if settings.redis_url not in (None, "off"):
+        own = running is not None and running.redis_url is not None
+        redis = banner.EMBEDDED if own else f"at {banner.address(settings.redis_url)}"
+    name = run(banner.look_at_redis(settings.redis_url))
+    return banner.lines(found, database, name, redis)
 
 
 def _banner(

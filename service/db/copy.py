@@ -12,10 +12,11 @@ from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
 
 from service.db.database import Database
-from service.db.keyset import Chosen, Listing, worded
-from service.db.link import LOST, connect
+from service.db.filters import Chosen, worded
+from service.db.keyset import Listing
+from service.db.link import AUDIBLE, LOST, connect
 from service.db.statement import Statement, columns
-from service.errors import Unavailable, from_database
+from service.errors import Unavailable
 
 # Connections beside the pool, per worker; who wants one more is told to come back.
 APART = 2
@@ -41,7 +42,8 @@ class Apart:
     What it was doing ends with it: nothing of a transaction that was not committed remains.
     """
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, db: Database, connection: asyncpg.Connection) -> None:
+        self.db = db
         self.connection = connection
 
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
@@ -50,7 +52,7 @@ class Apart:
         Raises:
             Problem: see errors.from_database.
         """
-        with self.watched():
+        with self.watched(statement):
             records: list[Any] = await self.connection.fetch(statement.sql, *args)
         return records
 
@@ -60,16 +62,17 @@ class Apart:
             await self.connection.execute(sql)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self, statement: Statement[Any] | None = None) -> Iterator[None]:
         """Around each wait for the server: bounded, and what goes wrong is a Problem."""
         loop = asyncio.get_running_loop()
         timer = loop.call_later(PATIENCE_SECONDS, self.connection.terminate)
         try:
             yield
         except (*LOST, asyncpg.InternalClientError) as error:  # the latter after a goodbye
+            self.connection.terminate()
             raise Unavailable("the database is away") from error
         except asyncpg.PostgresError as error:
-            raise from_database(error) from error
+            raise self.db.problem(error, statement) from error
         finally:
             timer.cancel()
 
@@ -130,7 +133,7 @@ def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
 
 
 @asynccontextmanager
-async def apart(db: Database, name: str = "swiftlet") -> AsyncIterator[Apart]:
+async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
     """A connection beside the pool; see link.connect for its name.
 
     Raises:
@@ -146,9 +149,9 @@ async def apart(db: Database, name: str = "swiftlet") -> AsyncIterator[Apart]:
                 db.pool.url, statement_timeout=0, lock_timeout=LOCK_SECONDS, name=name
             )
         except Exception as error:
-            raise from_database(error) from error
+            raise db.refused(error) from error
         try:
-            yield Apart(connection)
+            yield Apart(db, connection)
         finally:
             connection.terminate()
     finally:

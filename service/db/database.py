@@ -8,10 +8,19 @@ from typing import Any
 
 import asyncpg
 
-from service.db.link import LOST, Link
+from service.db.condition import Seldom
+from service.db.link import LOST, Link, refusal
 from service.db.pool import Pool
 from service.db.statement import Statement
-from service.errors import OutcomeUnknown, Problem, TimedOut, Unavailable, from_database
+from service.errors import (
+    OUTDATED,
+    READ_ONLY,
+    OutcomeUnknown,
+    Problem,
+    TimedOut,
+    Unavailable,
+    from_database,
+)
 from service.logs import logger
 
 # Raised before the statement ran, or after it was undone: once more is safe even for a write.
@@ -20,6 +29,14 @@ RETRYABLE = (
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+)
+# What the work of others explains: no operator need know of each.
+EXPECTED = (
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionTimeoutError,
 )
 # Connections for writes when each statement has its own.
 WRITERS = 100
@@ -79,6 +96,7 @@ class Database:
             statement_timeout=statement_timeout,
             queue_limit=queue_limit,
         )
+        self._seldom = Seldom()
         # Writes wait for locks that others hold; one connection stays free for those who read.
         self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
 
@@ -107,6 +125,8 @@ class Database:
         try:
             if not statement.writes:
                 return await self._fetch(statement, args)
+            if self.pool.fitness.read_only.active:
+                raise Unavailable(READ_ONLY)
             await self._turn()
             try:
                 return await self._fetch(statement, args)
@@ -143,7 +163,7 @@ class Database:
             except RETRYABLE as error:
                 again += 1
                 if again > 1:
-                    raise self._problem(error, statement) from error
+                    raise self.problem(error, statement) from error
                 await link.forget(statement, error)
             except asyncpg.InternalClientError as error:
                 # The server has said goodbye and asyncpg refuses to speak: nothing was sent.
@@ -152,6 +172,8 @@ class Database:
                 if lost > (self.pool.size or 1):
                     raise Unavailable("the database is away") from error
             except LOST as error:
+                if isinstance(error, RuntimeError):  # asyncpg does not know yet that it is closed
+                    link.connection.terminate()
                 lost += 1
                 self._give_up(error, statement, link, lost)
             except asyncio.CancelledError:
@@ -159,7 +181,7 @@ class Database:
                 link.connection.terminate()
                 raise
             except Exception as error:
-                raise self._problem(error, statement) from error
+                raise self.problem(error, statement) from error
             finally:
                 pool.release(link)
 
@@ -169,7 +191,7 @@ class Database:
         When the server was restarted every connection held is lost: a read outlives them all.
         """
         if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
-            raise self._problem(error, statement) from error
+            raise self.problem(error, statement) from error
         if statement.writes:
             raise OutcomeUnknown(UNKNOWN) from error
         if perf_counter() >= link.deadline:
@@ -177,10 +199,23 @@ class Database:
         if lost > (self.pool.size or 1):
             raise Unavailable("the database is away") from error
 
-    def _problem(self, error: BaseException, statement: Statement[Any]) -> Problem:
-        problem = from_database(error)
-        if problem.status == 500 or isinstance(error, asyncpg.DataError):
+    def refused(self, error: BaseException) -> Unavailable:
+        """The Problem behind what a connection beside the pool has met."""
+        self._seldom.log("no connection beside the pool", error)
+        return refusal(error)
+
+    def problem(self, error: BaseException, statement: Statement[Any] | None = None) -> Problem:
+        """The Problem behind what asyncpg raised; what an operator must know of it is logged."""
+        problem = from_database(error, removes=statement is not None and statement.removes)
+        name = "" if statement is None else statement.name
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            self.pool.fitness.found_read_only(error)
+        elif isinstance(error, OUTDATED):
+            self.pool.fitness.found_outdated(error, statement)
+        elif problem.status == 500 or isinstance(error, asyncpg.DataError):
             # Bad input must be refused before it comes here, so this is a bug of ours.
-            fields = {"statement": statement.name}
+            fields = {"statement": name}
             logger.error("statement failed", exc_info=error, extra={"fields": fields})
+        elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):
+            self._seldom.log(problem.detail, error, statement=name)
         return problem

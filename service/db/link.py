@@ -1,8 +1,10 @@
 """One connection to PostgreSQL, and the statements that are prepared on it."""
 
+import asyncio
 import contextlib
 import itertools
 import math
+import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
@@ -10,22 +12,52 @@ from typing import Any, Self
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from service.db.fitness import Fitness
 from service.db.statement import Statement
+from service.errors import OUTDATED, Unavailable
 from service.logs import logger
 
 CONNECT_SECONDS = 5.0
 # Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
 PREPARED_LIMIT = 200
-# What asyncpg raises when a connection is gone; an InterfaceError may also be a misuse of ours.
-LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
+# What is raised when a connection is gone. An InterfaceError may also be a misuse of ours;
+# RuntimeError is uvloop's, for a write to a transport that has just been closed.
+LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, RuntimeError)
+# The application_name of connections whose writes the trigger does not tell (migration 0005): their
+# process tells its caches and, over Redis, those of the others. Only held connections may have it:
+# cache/coherence.py must be able to see them. Writes under any other name are told.
+SILENT, AUDIBLE = "swiftlet", "swiftlet-audible"
+# Parameters that PgBouncer refuses unless it is told to ignore them.
+POOLED = (
+    "default_transaction_isolation",
+    "idle_in_transaction_session_timeout",
+    "jit",
+    "lock_timeout",
+    "statement_timeout",
+)
+POOLER = (
+    "a pooler refuses the connection (the log has its words); with PgBouncer, in session mode, set"
+    f" ignore_startup_parameters = {', '.join(POOLED)}"
+)
+# Why no connection can be had, by class; the first that fits.
+REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
+    (asyncpg.InvalidCatalogNameError, "the database does not exist"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "the database refuses the login"),
+    (asyncpg.InsufficientPrivilegeError, "the role may not connect to the database"),
+    (asyncpg.TooManyConnectionsError, "the database has no free connection"),
+    (asyncpg.OperatorInterventionError, "the database is going down or coming up"),
+    (asyncpg.ProtocolViolationError, POOLER),
+    (ssl.SSLError, "no TLS connection to the database: see its certificate, and sslmode"),
+    (ValueError, "DATABASE_URL can't be used"),
+)
 
 
 async def connect(
-    url: str, *, statement_timeout: float, lock_timeout: float, name: str = "swiftlet"
+    url: str, *, statement_timeout: float, lock_timeout: float, name: str = AUDIBLE
 ) -> asyncpg.Connection:
     """A connection as all of ours are; timeouts in seconds, 0 for none.
 
-    `name` tells those who look, and the trigger that tells the caches of what others write.
+    `name` is its application_name. Only the pool may use SILENT.
     """
     return await asyncpg.connect(
         url,
@@ -44,10 +76,31 @@ async def connect(
     )
 
 
-class Link:
-    """One connection and what is prepared on it; `deadline` is infinite unless a statement runs."""
+def refusal(error: BaseException) -> Unavailable:
+    """The Problem behind what `connect` raised; nothing of the error's own text goes out."""
+    details = (detail for kind, detail in REFUSALS if isinstance(error, kind))
+    return Unavailable(next(details, "the database is away"))
 
-    __slots__ = ("connection", "deadline", "numbers", "others", "prepared")
+
+def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's handler of exceptions that nobody awaits: logs them as other lines are.
+
+    A lost connection is not logged: asyncpg leaves a future behind that nobody can await, and who
+    used the connection has been told.
+    """
+    error = context.get("exception")
+    if not isinstance(error, LOST):
+        logger.error(context["message"], exc_info=error)
+
+
+class Link:
+    """One connection and what is prepared on it.
+
+    `deadline` is infinite unless a statement runs. `retired` says that it is closed instead of
+    being used again.
+    """
+
+    __slots__ = ("connection", "deadline", "numbers", "others", "prepared", "retired")
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
@@ -55,29 +108,45 @@ class Link:
         self.others: OrderedDict[str, PreparedStatement] = OrderedDict()
         self.numbers = itertools.count()
         self.deadline = math.inf
+        self.retired = False
 
     @classmethod
-    async def open(
-        cls, url: str, *, statement_timeout: float, hot: Sequence[Statement[Any]] = ()
-    ) -> Self:
-        """Connect, and prepare the hot statements; `statement_timeout` in seconds.
+    async def open(cls, url: str, *, statement_timeout: float, name: str = AUDIBLE) -> Self:
+        """Connect; `statement_timeout` in seconds.
 
         Raises:
-            asyncpg's errors, OSError, TimeoutError: no connection.
+            asyncpg's errors, OSError, TimeoutError, ValueError: no connection.
         """
         connection = await connect(
             url,
             statement_timeout=statement_timeout,
             # Sooner, so that it is told apart: a lock is about one row, its neighbours may go on.
             lock_timeout=statement_timeout * 0.75,
+            name=name,
         )
-        link = cls(connection)
+        return cls(connection)
+
+    async def prepare(self, hot: Sequence[Statement[Any]]) -> Fitness:
+        """Prepare the hot statements, and see what can be done here.
+
+        Raises:
+            asyncpg's errors, OSError, TimeoutError: the connection is lost, and closed.
+        """
+        outdated = None
         try:
-            await link._prepare_hot(hot)
+            try:
+                for statement in hot:
+                    self.prepared[statement.sql] = await self._prepare(statement)
+            except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError) as error:
+                # It and the others are prepared at their first use, and tell then what is wrong.
+                outdated = error if isinstance(error, OUTDATED) else None
+            # asyncpg flushes after a Parse and does not sync: the transaction that it began stays
+            # open, with its locks and its now(), until the next statement ends it.
+            read_only = await self.connection.fetchval("SHOW transaction_read_only") == "on"
         except BaseException:
-            connection.terminate()
+            self.connection.terminate()
             raise
-        return link
+        return Fitness(read_only, outdated)
 
     async def close(self) -> None:
         """Hang up: gently, and after 5 s by force."""
@@ -96,6 +165,9 @@ class Link:
             self.others.move_to_end(statement.sql)
             return found
         found = await self._prepare(statement)
+        if statement.prepare:  # a hot one that could not be prepared before, or was forgotten
+            self.prepared[statement.sql] = found
+            return found
         self.others[statement.sql] = found
         if len(self.others) > PREPARED_LIMIT:
             self.others.popitem(last=False)
@@ -109,20 +181,8 @@ class Link:
             with contextlib.suppress(*LOST):
                 await self.connection.reload_schema_state()
 
-    async def _prepare_hot(self, hot: Sequence[Statement[Any]]) -> None:
-        if not hot:
-            return
-        try:
-            for statement in hot:
-                self.prepared[statement.sql] = await self._prepare(statement)
-            # asyncpg flushes after a Parse and does not sync: the transaction that it began stays
-            # open, with its locks and its now(), until the next statement ends it.
-            await self.connection.execute("SELECT 1")
-        except asyncpg.UndefinedTableError:
-            # Not migrated yet: serve, and prepare at first use.
-            logger.warning("the database is not migrated; run `service migrate up`")
-
     async def _prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        # Under a name: without one asyncpg would parse it again at every use.
-        name = f"s{next(self.numbers)}"
+        # Without a name asyncpg sends the text with each use, in the same round trip, and so
+        # PostgreSQL never comes to a plan for all values, as it may after five uses of a name.
+        name = "" if statement.by_values else f"s{next(self.numbers)}"
         return await self.connection.prepare(statement.sql, name=name)

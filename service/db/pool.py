@@ -16,9 +16,11 @@ from contextvars import Context
 from time import perf_counter
 from typing import Any
 
-from service.db.link import Link
+from service.db.condition import Condition
+from service.db.fitness import Fitness, FitnessWatch
+from service.db.link import AUDIBLE, SILENT, Link, refusal
 from service.db.statement import Statement
-from service.errors import Problem, Unavailable, from_database
+from service.errors import Problem, Unavailable
 from service.logs import logger
 
 # The longest pause between two tries to reach a database that is away: it is used again within
@@ -53,26 +55,32 @@ class Pool:
         self.size = size
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
-        self._hot = hot
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
+        self._preparing: set[Link] = set()
         self._waiting: deque[asyncio.Future[Link]] = deque()
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._away = False
         self._closed = False
+        self.away = Condition("the database is away", "the database is back")
+        # What those are told who need a connection while none can be had.
+        self._reason = "the database is away"
+        self.fitness = FitnessWatch(hot, look=self._look, retire=self._retire, spawn=self.spawn)
 
     async def open(self) -> None:
         """Start connecting. A database that is away is waited for in the background."""
         if self.size is not None:
+            self._opening = self.size
             await asyncio.gather(*(self._try_open() for _ in range(self.size)))
+            self._opening = 0
             self._fill()
         self._spawn(self._watchdog(), self._tasks)
 
     async def close(self) -> None:
         """Close every connection: gently, and after 5 s by force."""
         self._closed = True
+        self.fitness.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -104,8 +112,8 @@ class Pool:
             raise Unavailable("shutting down")
         if self.size is None:
             return self._lend(await self._connect_once())
-        if self._away and not self._busy:
-            raise Unavailable("the database is away")
+        if self.away.active and not self._busy:
+            raise Unavailable(self._reason)
         if len(self._waiting) >= self.queue_limit:
             raise Unavailable("too many requests are waiting")
         future: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
@@ -127,11 +135,35 @@ class Pool:
         finally:
             timer.cancel()
 
+    @property
+    def serving(self) -> bool:
+        """Whether a connection is in use, and its server not overdue."""
+        now = perf_counter()
+        return any(now < link.deadline for link in self._busy)
+
     async def _connect_once(self) -> Link:
         try:
-            return await Link.open(self.url, statement_timeout=self.statement_timeout)
+            link = await self.connect(AUDIBLE)
         except Exception as error:
-            raise from_database(error) from error
+            raise self._refused(error) from error
+        self.away.end()
+        return link
+
+    async def connect(self, name: str) -> Link:
+        """A new connection as all of ours are; raises as `Link.open`."""
+        return await Link.open(self.url, statement_timeout=self.statement_timeout, name=name)
+
+    def _refused(self, error: BaseException) -> Unavailable:
+        """No connection can be had: said once, then told to all who ask."""
+        self.away.begin(error)
+        problem = refusal(error)
+        self._reason = problem.detail
+        return problem
+
+    def pids(self) -> set[int]:
+        """The server's processes behind the connections held."""
+        links = (*self._idle, *self._busy, *self._preparing)
+        return {link.connection.get_server_pid() for link in links}
 
     def _lend(self, link: Link) -> Link:
         self._busy.add(link)
@@ -147,6 +179,9 @@ class Pool:
         connection = link.connection
         if self.size is None or self._closed:
             self._spawn(link.close(), self._leaving)
+        elif link.retired:
+            self._spawn(link.close(), self._leaving)
+            self._fill()
         elif connection.is_closed():
             self._fill()
         elif connection.is_in_transaction():
@@ -198,24 +233,40 @@ class Pool:
 
     async def _try_open(self) -> bool:
         try:
-            link = await Link.open(
-                self.url, statement_timeout=self.statement_timeout, hot=self._hot
-            )
+            link = await self.connect(SILENT)
+            self._preparing.add(link)
+            try:
+                fitness = await link.prepare(self.fitness.statements)
+            finally:
+                self._preparing.discard(link)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
-            if not self._away:
-                self._away = True
-                logger.error("the database is away", extra={"fields": {"error": str(error)}})
+            problem = self._refused(error)
             if not self._busy:
                 while self._waiting:
-                    self._refuse_next(Unavailable("the database is away"))
+                    self._refuse_next(problem)
             return False
-        if self._away:
-            self._away = False
-            logger.info("the database is back")
+        self.away.end()
+        self.fitness.note(fitness)
         # Told of a server's goodbye: the place is free at once, not at the next use.
         link.connection.add_termination_listener(self._lost)
         self._give(link)
         return True
+
+    async def _look(self) -> Fitness:
+        link = await self.connect(AUDIBLE)
+        try:
+            return await link.prepare(self.fitness.statements)
+        finally:
+            link.connection.terminate()
+
+    def _retire(self) -> None:
+        """Replace every connection; those in use when they are given back."""
+        for link in self._idle:
+            self._spawn(link.close(), self._leaving)
+        self._idle.clear()
+        for link in self._busy:
+            link.retired = True
+        self._fill()
 
     def _lost(self, connection: object) -> None:
         self._idle = [link for link in self._idle if link.connection is not connection]

@@ -17,6 +17,7 @@ from sqlalchemy import (
     CompoundSelect,
     Select,
     Table,
+    TextualSelect,
     bindparam,
     func,
     literal_column,
@@ -58,23 +59,37 @@ class Statement(Generic[Row]):
         extra: selected columns beside the row's own, after them; `records` gives them too.
         prepare: whether every connection prepares it when it opens.
         numbered: whether its INSERT gives the ids itself, as `drawn` makes them.
+        by_values: whether PostgreSQL plans it at each use for the values at hand; else it may
+            settle on one plan for all values.
 
     Raises:
         RefusedError: at import, see the module's docstring.
     """
 
-    __slots__ = ("core", "name", "names", "prepare", "row", "sql", "width", "writes")
+    __slots__ = (
+        "by_values",
+        "core",
+        "name",
+        "names",
+        "prepare",
+        "removes",
+        "row",
+        "sql",
+        "width",
+        "writes",
+    )
 
     def __init__(
         self,
         name: str,
         row: Callable[..., Row],
-        core: Select[Any] | CompoundSelect[Any] | UpdateBase,
+        core: Select[Any] | CompoundSelect[Any] | TextualSelect | UpdateBase,
         *,
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),
         prepare: bool = True,
         numbered: bool = False,
+        by_values: bool = False,
     ) -> None:
         compiled = core.compile(dialect=DIALECT)
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
@@ -82,12 +97,15 @@ class Statement(Generic[Row]):
         self.name = name
         self.core = core
         self.sql = str(compiled)
-        if numbered:  # SQLAlchemy has no word for it
-            self.sql = _INSERT.sub(r"\g<0> OVERRIDING SYSTEM VALUE", self.sql, count=1)
+        if numbered:
+            self.sql = _overriding(name, self.sql)
         self.names = tuple(compiled.positiontup or ())
         self.row = row
         self.prepare = prepare
-        self.writes = any(isinstance(part, UpdateBase) for part in visitors.iterate(core))
+        self.by_values = by_values
+        parts = [part for part in visitors.iterate(core) if isinstance(part, UpdateBase)]
+        self.writes = bool(parts)
+        self.removes = any(part.is_delete for part in parts)
         selected = tuple(core.exported_columns.keys())
         self.width = len(selected) - len(extra)
         if isinstance(row, type) and issubclass(row, Struct):
@@ -132,6 +150,17 @@ def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
 def drawn(table: Table) -> ColumnElement[int]:
     """The next id of a table, for rows that get theirs in another order than they are inserted."""
     return func.nextval(literal_column(f"'{table.name}_id_seq'"), type_=BigInteger)
+
+
+def _overriding(name: str, sql: str) -> str:
+    """The INSERT with OVERRIDING SYSTEM VALUE, for which SQLAlchemy has no construct."""
+    changed, count = _INSERT.subn(r"\g<0> OVERRIDING SYSTEM VALUE", sql)
+    if count != 1:
+        raise RefusedError(
+            f"{name}: numbered, so exactly one INSERT must give the id as its first column;"
+            f" {count} do"
+        )
+    return changed
 
 
 def _refuse(name: str, compiled: SQLCompiler) -> None:

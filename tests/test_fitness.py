@@ -1,0 +1,491 @@
+"""The database is not as expected: what requests are told, what is logged, and how it ends."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from service import health, migrate
+from service.db.copy import apart
+from service.db.database import Database
+from service.db.link import unhandled
+from service.db.writes import Guard, change_values
+from service.errors import (
+    Conflict,
+    Failed,
+    Invalid,
+    Locked,
+    OutcomeUnknown,
+    Problem,
+    Taken,
+    TimedOut,
+    Unavailable,
+    from_database,
+)
+from service.items import statements as items
+from service.items import transfer
+from service.items.structs import ItemChange, KeyedItem, NewItem
+from service.logs import logger
+from service.users import statements as users
+from service.web.lines import Lines
+
+pytestmark = pytest.mark.anyio
+
+NEW = (None, "Widget", None, None, True, None)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that serves: what it raises when a connection is lost is its own."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
+    found = new_database()
+    migrate.up(found)
+    return found
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The messages of what is logged."""
+    found: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler, level = Kept(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield found
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
+    db = Database(url, statements=(*items.hot, *users.hot), **options)
+    await db.open()
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def outcome(work: Any) -> Any:
+    """What it gives, or the Problem."""
+    try:
+        return await work
+    except Problem as problem:
+        return problem
+
+
+async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
+    """Repeat it until its outcome is fine; the bound is for what never comes."""
+    async with asyncio.timeout(10):
+        while not fine(found := await outcome(work())):  # noqa: ASYNC110 - nobody would set an event
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def run(url: str, *statements: str) -> None:
+    """On a connection of its own, to the database `postgres` beside it."""
+    connection = await asyncpg.connect(url.replace(f"///{name_of(url)}?", "///postgres?"))
+    for sql in statements:
+        await connection.execute(sql)
+    await connection.close()
+
+
+def name_of(url: str) -> str:
+    return url.partition("///")[2].partition("?")[0]
+
+
+def hang_up(url: str) -> str:
+    return (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{name_of(url)}' AND pid <> pg_backend_pid()"
+    )
+
+
+async def file(*rows: bytes) -> AsyncIterator[bytes]:
+    yield b"\n".join(rows)
+
+
+def importing(db: Database, *rows: bytes) -> Any:
+    return transfer.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
+
+
+def changing(db: Database, row_id: int) -> Any:
+    values = change_values(ItemChange(name="Changed"))
+    return items.writes.change.run(db, None, id=row_id, **values)
+
+
+# Read-only: a database, a role or a whole server that takes no writes.
+
+
+@pytest.mark.parametrize("size", (2, None))
+async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
+    url: str, size: int | None, lines: list[str]
+) -> None:
+    async with opened(url, size=size) as db:
+        made = await items.add.run(db, NEW)
+        opened_ = _count_connections(db)
+        off = f"ALTER DATABASE {name_of(url)} SET default_transaction_read_only = on"
+        await run(url, off, hang_up(url))
+        refused = await until(lambda: items.add.run(db, NEW), lambda one: one.status == 503)
+        refused = await until(lambda: items.add.run(db, NEW), lambda one: "read-only" in one.detail)
+        assert isinstance(refused, Unavailable)
+        key = (msgspec.convert({"sku": "A", "name": "B"}, KeyedItem),)
+        for work in (
+            changing(db, made.id),
+            items.writes.remove.run(db, None, id=made.id),
+            items.adds.run(db, key),
+            items.upsert.run(db, key),
+            importing(db, b'{"name": "Lamp"}'),
+        ):
+            problem = await outcome(work)
+            assert (problem.status, problem.detail) == (503, "the database is read-only")
+        # Reads go on, and writes neither wait nor cost a connection each.
+        before = len(opened_)
+        for _ in range(300):
+            assert isinstance(await outcome(items.add.run(db, NEW)), Unavailable)
+        assert len(opened_) - before <= 10
+        assert (await items.by_id.get(db, made.id)) == made
+        assert lines.count("the database is read-only") == 1
+        assert "the database takes writes again" not in lines
+
+        # Connections that were opened meanwhile can't write, whatever is set now.
+        await run(url, f"ALTER DATABASE {name_of(url)} RESET default_transaction_read_only")
+        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+        done = await asyncio.gather(*(outcome(changing(db, made.id)) for _ in range(20)))
+        assert not [one for one in done if isinstance(one, Problem)]
+        assert lines.count("the database is read-only") == 1
+        assert lines.count("the database takes writes again") == 1
+
+
+def _count_connections(db: Database) -> list[str]:
+    found: list[str] = []
+    connect = db.pool.connect
+
+    async def counted(name: str) -> Any:
+        found.append(name)
+        return await connect(name)
+
+    db.pool.connect = counted  # type: ignore[method-assign]  # to count
+    return found
+
+
+async def test_a_server_that_becomes_read_only_under_its_connections_is_left_behind(
+    url: str, lines: list[str]
+) -> None:
+    """As a failover does: the connections stand, and their server takes no writes any more."""
+    async with opened(url, size=2) as db:
+        made = await items.add.run(db, NEW)
+        # In every session that is there, and in none that comes after.
+        for link in (*db.pool._idle,):
+            await link.connection.execute("SET default_transaction_read_only = on")
+        assert (await outcome(items.add.run(db, NEW))).detail == "the database is read-only"
+        assert await items.by_id.get(db, made.id) == made
+        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+        done = await asyncio.gather(*(outcome(changing(db, made.id)) for _ in range(20)))
+        assert not [one for one in done if isinstance(one, Problem)]
+    assert lines.count("the database is read-only") == 1
+    assert lines.count("the database takes writes again") == 1
+
+
+async def test_a_service_that_starts_on_a_read_only_database_says_so_at_once(
+    url: str, lines: list[str]
+) -> None:
+    await run(url, f"ALTER DATABASE {name_of(url)} SET default_transaction_read_only = on")
+    async with opened(url, size=2) as db:
+        assert lines.count("the database is read-only") == 1
+        assert await items.by_id.get(db, 1) is None
+        await run(url, f"ALTER DATABASE {name_of(url)} RESET default_transaction_read_only")
+        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+
+
+# No connection can be had.
+
+
+@pytest.mark.parametrize("size", (2, None))
+async def test_a_dropped_database_is_503_and_said_once(
+    url: str, size: int | None, lines: list[str]
+) -> None:
+    async with opened(url, size=size) as db:
+        assert await items.by_id.get(db, 1) is None
+        moved = f"{name_of(url)}_moved"
+        await run(url, hang_up(url), f"ALTER DATABASE {name_of(url)} RENAME TO {moved}")
+        await until(
+            lambda: items.by_id.get(db, 1),
+            lambda one: one is not None and one.detail == "the database does not exist",
+        )
+        for work in (items.add.run(db, NEW), changing(db, 1)):
+            assert (await outcome(work)).status == 503
+        assert (await outcome(importing(db, b'{"name": "Lamp"}'))).status == 503
+        assert lines.count("the database is away") == 1
+        await run(url, f"ALTER DATABASE {moved} RENAME TO {name_of(url)}")
+        await until(lambda: items.by_id.get(db, 1), lambda one: one is None)
+        assert lines.count("the database is away") == lines.count("the database is back") == 1
+
+
+def _errors() -> list[type[asyncpg.PostgresError]]:
+    names = (getattr(asyncpg.exceptions, name) for name in asyncpg.exceptions.__all__)
+    return [
+        one
+        for one in names
+        if isinstance(one, type)
+        and issubclass(one, asyncpg.PostgresError)
+        and getattr(one, "sqlstate", None)
+    ]
+
+
+def test_no_state_of_a_database_is_a_500() -> None:
+    """Only what a statement has wrong in itself is: syntax, ambiguity, the wrong kind of thing."""
+    conditions = {"42501", "42P01", "42703", "42883", "42704", "42804"}
+    found: dict[str, set[type[Problem]]] = {}
+    for error in _errors():
+        problem = from_database(error("in any language"))
+        assert "language" not in problem.detail
+        state = str(error.sqlstate)
+        kind = state if state[:2] not in {"21", "42"} or state in conditions else "bug"
+        found.setdefault(kind, set()).add(type(problem))
+    assert found.pop("bug") == {Failed}
+    for state, kinds in found.items():
+        if state[:2] == "23":
+            assert kinds <= {Conflict, Taken, Invalid}, state
+        elif state[:2] in {"22", "44", "54"} or state == "P0001":
+            assert kinds == {Unavailable if state == "2200H" else Invalid}, state
+        elif state in {"57014", "25P04", "55P03"}:
+            assert kinds == {Locked if state == "55P03" else TimedOut}, state
+        else:
+            assert kinds == {Unavailable}, state
+
+
+async def test_whatever_prevents_a_connection_is_a_503(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = (
+        OSError,
+        TimeoutError,
+        ValueError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        asyncpg.ClientConfigurationError,
+    )
+    for error in (*_errors(), *others):
+
+        async def connect(*_: object, error: type[Exception] = error, **__: object) -> None:
+            raise error("se/cret")
+
+        monkeypatch.setattr(asyncpg, "connect", connect)
+        db = Database("postgresql://nowhere", size=None)
+        lines.clear()
+        for _ in range(2):
+            problem = await outcome(items.by_id.get(db, 1))
+            assert isinstance(problem, Unavailable), error
+            assert "cret" not in problem.detail
+        assert lines == ["the database is away"]
+
+
+async def test_readiness_does_not_end_a_service_that_only_has_no_connection_more(url: str) -> None:
+    """With the limit of connections reached, those that are held go on serving."""
+
+    async def connect(_: str) -> None:
+        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+
+    async with opened(url, size=1) as db:
+        db.pool.connect = connect  # type: ignore[method-assign,assignment]  # as a server that is full
+        link = db.pool.take()
+        assert link is not None
+        database, migrations = await health._database(db)
+        assert (database.state, migrations.state) == ("ok", "ok")
+        assert "no free connection" in str(database.detail)
+        link.deadline = 0.0  # its server does not answer
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "the database has no free connection")
+        db.pool.release(link)
+
+
+async def test_readiness_answers_in_time_on_a_connection_that_hangs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.2)
+    async with opened(url, size=1) as db:
+        other = await asyncpg.connect(url)
+        await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
+        await other.close()
+        # The answer that came too late is nobody's: the connection is another one.
+        assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
+        database, _ = await health._database(db)
+        assert database.state == "ok"
+
+
+# The schema is not the one that the statements were written for.
+
+
+async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: list[str]) -> None:
+    await run_in(url, "ALTER TABLE items RENAME COLUMN description TO descr")
+    async with opened(url, size=2) as db:
+        for _ in range(5):
+            for work in (items.by_id.get(db, 1), items.add.run(db, NEW)):
+                problem = await outcome(work)
+                assert isinstance(problem, Unavailable)
+                assert "run `swiftlet migrate`" in problem.detail
+        assert await users.by_id.get(db, 1) is None  # what needs no such column is served
+        assert [line for line in lines if "migrate" in line] == [
+            "the database is not migrated: run `swiftlet migrate`"
+        ]
+        await run_in(url, "ALTER TABLE items RENAME COLUMN descr TO description")
+        await until(lambda: items.by_id.get(db, 1), lambda one: one is None)
+        await until(_is_over(db), bool)
+        assert lines.count("the database is migrated") == 1
+        # As after any start: every connection has the hot statements prepared.
+        await until(_idle(db, 2), bool)
+        hot = len(db.pool.fitness.statements)
+        assert [len(link.prepared) for link in db.pool._idle] == [hot, hot]
+
+
+def _is_over(db: Database) -> Callable[[], Any]:
+    async def look() -> bool:
+        return not db.pool.fitness.outdated.active
+
+    return look
+
+
+def _idle(db: Database, size: int) -> Callable[[], Any]:
+    async def look() -> bool:
+        return len(db.pool._idle) == size
+
+    return look
+
+
+async def run_in(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()
+
+
+@pytest.mark.parametrize("name", ("totals", "items"))
+async def test_a_missing_table_ends_when_the_statement_that_needs_it_can_run(
+    url: str, lines: list[str], name: str
+) -> None:
+    """Also where no hot statement needs it: else each look would say that all is well."""
+    async with opened(url, size=1) as db:
+        query_ = items.count
+        await run_in(url, f"ALTER TABLE {name} RENAME TO gone")
+        assert (await outcome(query_.only(db))).status == 503 if name == "totals" else True
+        assert name == "totals" or (await outcome(items.by_id.get(db, 1))).status == 503
+        await asyncio.sleep(1.2)  # two looks
+        assert lines == ["the database is not migrated: run `swiftlet migrate`"]
+        await run_in(url, f"ALTER TABLE gone RENAME TO {name}")
+        await until(_is_over(db), bool)
+        assert await query_.only(db) == 0
+
+
+# Errors are told by SQLSTATE, table and constraint.
+
+
+@pytest.mark.parametrize("message", ("is still referenced", "wird noch verwendet", "", None))
+def test_a_foreign_key_is_told_without_the_words_of_the_database(message: str | None) -> None:
+    error = asyncpg.ForeignKeyViolationError("verletzt Fremdschlüssel-Constraint")
+    error.detail = message
+    error.table_name, error.constraint_name = "items", "items_owner_id_fkey"
+    removed, added = from_database(error, removes=True), from_database(error)
+    assert (removed.status, removed.errors[0].field) == (409, "items")
+    assert (added.status, added.errors[0].field) == (409, "owner_id")
+
+
+async def test_statements_know_whether_they_remove() -> None:
+    removing = {statement.name for statement in (*items.hot, *users.hot) if statement.removes}
+    assert removing == {
+        f"{one}.remove{how}" for one in ("items", "users") for how in ("", "_if")
+    } | {"items.remove_all"}
+
+
+async def test_a_user_with_items_is_kept_in_any_language(url: str) -> None:
+    async with opened(url, size=1) as db:
+        user = await users.add.run(db, ("a@example.com", "ada", None, "user", True))
+        await items.add.run(db, (None, "Lamp", None, None, True, user.id))
+        for guard in (None, Guard([1])):
+            problem = await outcome(users.writes.remove.run(db, guard, id=user.id))
+            assert [error.field for error in problem.errors] == ["items"]
+        problem = await outcome(items.add.run(db, (None, "Lamp", None, None, True, 99)))
+        assert [error.field for error in problem.errors] == ["owner_id"]
+
+
+# A connection that is lost beside the pool.
+
+
+@pytest.mark.parametrize("when", ("staging", "merging"))
+async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> None:
+    async with opened(url, size=1) as db:
+        row = b'{"name": "Lamp", "description": "%b"}' % (b"x" * 1000)
+        rest = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            for n in range(3000):
+                if n == 1500 and when == "staging":
+                    await run(url, f"{hang_up(url)} AND application_name = 'swiftlet-audible'")
+                yield row + b"\n"
+            rest.set()
+
+        work = asyncio.create_task(
+            outcome(transfer.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
+        )
+        if when == "merging":
+            other = await asyncpg.connect(url)
+            await other.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+            await rest.wait()
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await until(lambda: other.fetchval(waits), bool)
+            await run(url, f"{hang_up(url)} AND application_name = 'swiftlet-audible'")
+            await other.execute("ROLLBACK")
+            await other.close()
+        problem = await work
+        assert isinstance(problem, Unavailable), problem
+        assert not isinstance(problem, OutcomeUnknown)
+        assert await items.count.only(db) == 0
+        done = await importing(db, b'{"name": "Lamp"}')
+        assert done.created == 1
+
+
+async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connection(
+    url: str,
+) -> None:
+    """uvloop raises RuntimeError then, which asyncpg lets through in the midst of a COPY."""
+    # asyncpg forgets a future that holds the error; a service ignores it in the same way.
+    asyncio.get_running_loop().set_exception_handler(unhandled)
+    async with opened(url, size=1) as db, apart(db) as one:
+        await items.stage.open(one)
+
+        async def rows() -> AsyncIterator[tuple[object, ...]]:
+            for n in range(20_000):
+                if n == 1000:
+                    _transport(one.connection).close()
+                if n % 100 == 0:
+                    await asyncio.sleep(0)
+                yield (n, None, "Lamp", "x" * 100, None, True, None)
+
+        with pytest.raises(Unavailable), one.watched():
+            await one.connection.copy_records_to_table(
+                "items_stage", records=rows(), columns=items.stage.columns
+            )
+        _transport(db.pool._idle[0].connection).close()
+        assert isinstance(await outcome(items.add.run(db, NEW)), OutcomeUnknown)
+        assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
+        link = db.pool._idle[0]
+        _transport(link.connection).close()
+        assert await outcome(items.by_id.get(db, 1)) is None  # a read is tried once more
+
+
+def _transport(connection: Any) -> Any:
+    return connection._transport
