@@ -18,7 +18,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"db"}),
     frozenset({"cache"}),
     frozenset({"snapshot"}),
-    frozenset({"migrate", "seed"}),
+    frozenset({"migrate", "seed", "steps"}),
     frozenset({"revision"}),
     frozenset({"web"}),
     frozenset({"items", "users"}),

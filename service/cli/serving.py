@@ -82,8 +82,8 @@ def _stores(
         found, head = run(banner.look_at_database(url)), migrate.head()
         if found.revision is not None and found.revision > head:
             raise EmbeddedError(
-                f"the database in {settings.data} is at revision {found.revision}, this version of the service"
-                f" knows revisions up to {head}: start a newer one, or give another --data"
+                f"the database in {settings.data} is at revision {found.revision}, this version of"
+                f" the service knows up to {head}: start a newer one, or give another --data"
             )
         if found.revision != head:  # else Alembic, half a second of CPU, is not even imported
             logs.logger.info("migrating the database to revision %s", head)
