@@ -65,7 +65,7 @@ def search(index: str, *columns: ColumnElement[Any]) -> Bound:
     """
     pattern = bindparam("q", type_=Text)
     found = (func.lower(column).like(func.lower(pattern), escape="\\") for column in columns)
-    trigram = literal_column(f"'{TRIGRAM}'")
+    trigram: ColumnElement[str] = literal_column(f"'{TRIGRAM}'")
     usable = and_(
         func.to_regclass(literal_column(f"'{index}'")).is_not(None),
         case(
