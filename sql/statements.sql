@@ -406,7 +406,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -510,7 +511,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -550,7 +552,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -591,7 +594,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -931,7 +935,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -962,7 +967,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -1002,7 +1008,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -1043,7 +1050,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
