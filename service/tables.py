@@ -139,6 +139,8 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     Column("active", BigInteger, nullable=False),
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
+    # Those whose triggers keep them.
+    info={"tables": ("items", "users")},
 )
 
 # Who writes keeps the totals, whoever it is; one call per statement, however many rows it has.

@@ -94,7 +94,7 @@ def _announce(settings: Settings, running: Stores | None) -> None:
     if settings.cache == "on" and settings.shared_redis_url is None and settings.workers > 1:
         lines.append(("Note", "nothing is cached: several workers need Redis (REDIS_URL) for that"))
     elif settings.cache != "off" and running is not None and running.database_url is None:
-        alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
+        alone = "other nodes on this database need the same REDIS_URL, or nothing is cached"
         lines.append(("Note", alone))
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
