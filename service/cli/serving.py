@@ -1,6 +1,7 @@
 """`swiftlet serve`."""
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -15,6 +16,7 @@ from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from service.cli.banner import Database
+    from service.listener import Listener
 
 
 @main.command()
@@ -46,15 +48,22 @@ def serve(**options: str | None) -> None:
         )
     logs.plain(settings.log)
     from service import server
-
-    listener = server.bind(settings)
-    settings = msgspec.structs.replace(settings, port=listener.port)
     from service.cli import banner
 
-    found = None
-    if settings.database_url is not None:  # before anything is started
-        found = run(banner.look_at_database(settings.database_url))
-    with with_stores(settings, join=False) as (settings, running):
+    with closing(server.bind(settings)) as listener:
+        settings = msgspec.structs.replace(settings, port=listener.port)
+        found = None
+        if settings.database_url is not None:  # before anything is started
+            found = run(banner.look_at_database(settings.database_url))
+        _serve(settings, listener, found, stop)
+
+
+def _serve(
+    asked: Settings, listener: "Listener", found: "Database | None", stop: StopSignals
+) -> None:
+    from service import server
+
+    with with_stores(asked, join=False) as (settings, running):
         stores = _stores(settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
