@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
 metadata = MetaData()
 
-# An index that a database may lack: it needs an extension. `service migrate` says how to add it.
+# An index that a database may lack: it needs an extension. `swiftlet migrate` says how to add it.
 OPTIONAL = {"optional": True}
 
 
@@ -139,6 +139,8 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     Column("active", BigInteger, nullable=False),
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
+    # Those whose triggers keep them.
+    info={"tables": ("items", "users")},
 )
 
 # Who writes keeps the totals, whoever it is; one call per statement, however many rows it has.

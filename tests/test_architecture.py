@@ -32,7 +32,10 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
 SQLALCHEMY = {"tables", "db.statement", "migrate", "revision", "snapshot"}
-SQLALCHEMY |= {f"db.{room}" for room in ("batch", "bulk", "copy", "keyset", "stage", "writes")}
+SQLALCHEMY |= {
+    f"db.{room}"
+    for room in ("adaptive", "batch", "bulk", "copy", "filters", "keyset", "stage", "writes")
+}
 SLICES = {"items", "users"}
 
 

@@ -18,7 +18,7 @@ from bench.result import CPU, Contestant, Result, Run, Workload
 pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --group bench pytest`")
 
 from bench import contestants, correctness
-from bench.__main__ import newest
+from bench.__main__ import newest, since
 from bench.run import agree, search_of
 from bench.stage import (
     OUR_SEARCH,
@@ -354,7 +354,18 @@ def test_the_committed_result_holds_its_budgets(committed: Result) -> None:
 
 
 def test_the_readme_shows_the_newest_result(committed: Result) -> None:
-    assert rows(committed) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+    assert rows(committed, since()) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+
+
+def test_a_row_of_the_readme_is_from_the_last_result_that_has_it() -> None:
+    before = made(
+        {("read", "swiftlet"): 100, ("create", "swiftlet"): 10, ("read", "reference"): 100}
+    )
+    later = made({("read", "swiftlet"): 300, ("read", "reference"): 100, ("list", "swiftlet"): 7})
+    assert "| read (64) | 300 (150-450) | 3.0 |" in rows(before, [later])
+    assert "| create (64) | 10 (5-15) | - |" in rows(before, [later])
+    assert "list" not in rows(before, [later])
+    assert "| read (64) | 100 (50-150) | 1.0 |" in rows(before)
 
 
 def test_a_result_names_no_path_and_no_machine(committed: Result) -> None:

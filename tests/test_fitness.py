@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from service import migrate
+from service import health, migrate
 from service.db.copy import apart
 from service.db.database import Database
 from service.db.link import unhandled
@@ -292,6 +292,41 @@ async def test_whatever_prevents_a_connection_is_a_503(
             assert isinstance(problem, Unavailable), error
             assert "cret" not in problem.detail
         assert lines == ["the database is away"]
+
+
+async def test_readiness_does_not_end_a_service_that_only_has_no_connection_more(url: str) -> None:
+    """With the limit of connections reached, those that are held go on serving."""
+
+    async def connect(_: str) -> None:
+        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+
+    async with opened(url, size=1) as db:
+        db.pool.connect = connect  # type: ignore[method-assign,assignment]  # as a server that is full
+        link = db.pool.take()
+        assert link is not None
+        database, migrations = await health._database(db)
+        assert (database.state, migrations.state) == ("ok", "ok")
+        assert "no free connection" in str(database.detail)
+        link.deadline = 0.0  # its server does not answer
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "the database has no free connection")
+        db.pool.release(link)
+
+
+async def test_readiness_answers_in_time_on_a_connection_that_hangs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.2)
+    async with opened(url, size=1) as db:
+        other = await asyncpg.connect(url)
+        await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
+        await other.close()
+        # The answer that came too late is nobody's: the connection is another one.
+        assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
+        database, _ = await health._database(db)
+        assert database.state == "ok"
 
 
 # The schema is not the one that the statements were written for.

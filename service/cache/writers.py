@@ -1,9 +1,9 @@
 """Who writes to the database without being heard.
 
 The service's own connections do not fire the triggers that tell of writes (link.SILENT): a NOTIFY
-costs a write up to a third of its CPU (docs/decisions/writers.md). What they write is told over
-Redis, so it is not heard by a node with another Redis, or with none. Such connections are seen in
-PostgreSQL instead; while there are any, nothing may be kept.
+costs a write up to a third of its CPU. What they write is told over Redis, so it is not heard by a
+node with another Redis, or with none. Such connections are seen in PostgreSQL instead; while there
+are any, nothing may be kept. Figures: docs/decisions/unheard-writers.md.
 """
 
 from collections.abc import Callable

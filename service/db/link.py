@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
@@ -46,6 +47,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.TooManyConnectionsError, "the database has no free connection"),
     (asyncpg.OperatorInterventionError, "the database is going down or coming up"),
     (asyncpg.ProtocolViolationError, POOLER),
+    (ssl.SSLError, "no TLS connection to the database: see its certificate, and sslmode"),
     (ValueError, "DATABASE_URL can't be used"),
 )
 
@@ -180,6 +182,7 @@ class Link:
                 await self.connection.reload_schema_state()
 
     async def _prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        # Under a name: without one asyncpg would parse it again at every use.
-        name = f"s{next(self.numbers)}"
+        # Without a name asyncpg sends the text with each use, in the same round trip, and so
+        # PostgreSQL never comes to a plan for all values, as it may after five uses of a name.
+        name = "" if statement.by_values else f"s{next(self.numbers)}"
         return await self.connection.prepare(statement.sql, name=name)
