@@ -138,8 +138,8 @@ def test_a_line_is_held_to_the_rules_of_a_body(client: httpx.Client) -> None:
         (b'{"name": "a", "price": -1}', "price: "),
         (b'{"name": "a", "price": 0.00001}', "price: "),
         (b'{"name": "a", "price": NaN}', "NaN is not a number"),
-        (b'{"name": "a\\u0000"}', "name holds a NUL"),
-        (b'{"name": "a\\ud800"}', "name holds a lone surrogate"),
+        (b'{"name": "a\\u0000"}', "name: holds a NUL"),
+        (b'{"name": "a\\ud800"}', "holds a lone surrogate"),
         (b"[]", "xpected `object`"),
         (b"[" * 100_000, "nested too deep"),
     ]

@@ -35,6 +35,10 @@ OPTIONS: dict[Format, dict[str, Any]] = {
 }
 
 
+# Times in UTC, as everywhere on our wire: with six decimals, even where all are zero.
+RFC_3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+
+
 class Apart:
     """A connection beside the pool; statements run on it as on a Database, for as long as it takes.
 
@@ -123,9 +127,8 @@ class Export:
 
 def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
     if isinstance(column.type, DateTime):
-        utc = cast(func.timezone(literal_column("'UTC'"), column), Text)
-        text = func.replace(utc, literal_column("' '"), literal_column("'T'"))
-        return text.concat(literal_column("'Z'")).label(column.key)
+        utc = func.timezone(literal_column("'UTC'"), column)
+        return func.to_char(utc, literal_column(RFC_3339)).label(column.key)
     if isinstance(column.type, Boolean) and format_ == "csv":
         return cast(column, Text).label(column.key)
     return column
