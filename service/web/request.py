@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -215,15 +216,15 @@ class Request:
 
     async def drain(self, *, more: bool) -> None:
         """Read what is left of a body, and throw it away; only so much, and only for so long."""
-        left = DRAIN_BYTES
-        try:
+        left, pieces = DRAIN_BYTES, Pieces()
+        with suppress(TimeoutError, Malformed):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while more and left > 0:
                     message = await self.receive()
                     more = message.get("more_body", False)
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            return
+                    size = len(message.get("body", b""))
+                    left -= size
+                    pieces.add(size)
 
 
 def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
