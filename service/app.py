@@ -1,11 +1,15 @@
 """The composition root: what the lifespan opens, the route lists, the application."""
 
+import asyncio
 import gc
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
+import msgspec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -19,6 +23,7 @@ from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.db import rights
 from service.db.database import Database
+from service.db.link import unhandled
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
@@ -43,6 +48,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         listener = logs.setup(settings.log, access=settings.access_log == "on")
+        asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
@@ -54,7 +60,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         )
         await db.open()
         db.spawn(rights.log_lacking(db))
-        cache = _cache(settings, alone=alone)
+        cache = _cache(settings, db, alone=alone)
         if isinstance(cache, Cache):
             await cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
@@ -75,7 +81,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
     return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)
 
 
-def _cache(settings: Settings, *, alone: bool) -> Cache | NoCache:
+def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | NoCache:
     redis_url = settings.shared_redis_url
     if settings.cache == "off" or (redis_url is None and settings.cache == "on" and not alone):
         return NoCache()
@@ -85,15 +91,17 @@ def _cache(settings: Settings, *, alone: bool) -> Cache | NoCache:
         limit=settings.cache_bytes,
         ttl=settings.cache_ttl,
         fingerprint=_fingerprint(settings.signing_secret),
+        own=db.pool.pids,
     )
 
 
 def _fingerprint(secret: str) -> str:
-    """Of what makes the answers, the code and the secret that signs the cursors in them.
+    """Of what makes the answers: the code, the libraries, the secret that signs their cursors.
 
     So a deploy finds no answers that it would have made otherwise.
     """
-    found = hashlib.sha256(secret.encode())
+    versions = (sys.version, msgspec.__version__, asyncpg.__version__)
+    found = hashlib.sha256("\0".join((secret, *versions)).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]

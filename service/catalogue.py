@@ -144,7 +144,10 @@ EXAMPLES: dict[str, object] = {
 
 def _value(kind: str, name: str, text: str | None) -> object:
     if text is None:
-        return SAMPLES.get(name, EXAMPLES.get(kind, "sample"))
+        try:
+            return msgspec.convert(SAMPLES.get(name), KINDS.get(kind, str))
+        except ValueError:  # none, or for another statement's argument of this name
+            return EXAMPLES.get(kind, "sample")
     try:
         value = json.loads(text) if kind.endswith("[]") else text
         return msgspec.convert(value, KINDS.get(kind, str), strict=False)

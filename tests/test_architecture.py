@@ -17,7 +17,9 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"tables"}),
     frozenset({"db"}),
     frozenset({"cache"}),
+    frozenset({"snapshot"}),
     frozenset({"migrate", "seed"}),
+    frozenset({"revision"}),
     frozenset({"web"}),
     frozenset({"items", "users"}),
     frozenset({"health", "catalogue"}),
@@ -29,8 +31,11 @@ RANKS: tuple[frozenset[str], ...] = (
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
-SQLALCHEMY = {"tables", "db.statement", "migrate"}
-SQLALCHEMY |= {f"db.{room}" for room in ("batch", "bulk", "copy", "keyset", "stage", "writes")}
+SQLALCHEMY = {"tables", "db.statement", "migrate", "revision", "snapshot"}
+SQLALCHEMY |= {
+    f"db.{room}"
+    for room in ("adaptive", "batch", "bulk", "copy", "filters", "keyset", "stage", "writes")
+}
 SLICES = {"items", "users"}
 
 

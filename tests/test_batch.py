@@ -22,7 +22,7 @@ from service.db.statement import Statement
 from service.db.writes import Guard, change_values
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
-from service.items.structs import Item, ItemChange
+from service.items.structs import Item, ItemChange, Price
 from service.users import statements as users
 
 pytestmark = pytest.mark.anyio
@@ -223,7 +223,7 @@ async def test_a_bad_row_fails_alone(url: str, batching: bool) -> None:
 # Changes.
 
 
-async def test_changes_of_one_row_apply_in_order(url: str, batching: bool) -> None:
+async def test_changes_of_one_row_apply_in_order(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 5) n")
     async with opened(url) as db:
         found = await asyncio.gather(
@@ -235,6 +235,15 @@ async def test_changes_of_one_row_apply_in_order(url: str, batching: bool) -> No
         assert [row.name for row in mine] == [f"Change {n}" for n in range(item_id - 1, 200, 5)]
     stored = await ask(url, "SELECT name, version FROM items ORDER BY id")
     assert [tuple(row) for row in stored] == [(f"Change {n}", 41) for n in range(195, 200)]
+
+
+async def test_without_batching_no_change_of_a_row_is_lost(url: str) -> None:
+    """Each runs on a connection of its own, so their order is PostgreSQL's."""
+    await ask(url, "INSERT INTO items (name) VALUES ('Item')")
+    async with opened(url, batching=False) as db:
+        found = await asyncio.gather(*(change(db, 1, name=f"Change {n}") for n in range(40)))
+        assert len(db.ran) == 40
+    assert sorted(row.version for row, _ in found) == list(range(2, 42))
 
 
 async def test_any_set_of_fields_shares_a_statement(url: str) -> None:
@@ -298,6 +307,25 @@ async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> No
     assert [row.name for row, _ in found[20:30]] == ["Either"] * 10
     assert found[30:40] == [(None, n) for n in range(31, 41)]
     assert found[40:] == [(None, None)] * 10
+
+
+async def test_versions_that_are_excluded_are_looked_at_by_the_write(
+    url: str, batching: bool
+) -> None:
+    """If-None-Match of a write: plain changes share a statement, these run beside them."""
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
+    guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
+    async with opened(url, batching=batching) as db:
+        values = change_values(ItemChange(price=Price(5)))
+        work = [
+            items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
+            for n in range(1, 43)
+        ]
+        found = await settled(work)
+    for n, (row, version) in enumerate(found, 1):
+        done = n % len(guards) in (0, 2, 4) and n <= 40
+        assert (row is not None and row.version) == (2 if done else False), n
+        assert version == (None if done or n > 40 else 1), n
 
 
 async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:

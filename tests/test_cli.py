@@ -376,7 +376,7 @@ def _lives(pid: int) -> bool:
 
 
 class Serving:
-    """`service serve` in a directory; every process of it bears `mark` in its environment."""
+    """`swiftlet serve` in a directory; every process of it bears `mark` in its environment."""
 
     def __init__(self, place: Path, *options: str) -> None:
         self.place = place

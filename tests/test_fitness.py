@@ -10,8 +10,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from service import migrate
+from service import health, migrate
+from service.db.copy import apart
 from service.db.database import Database
+from service.db.link import unhandled
 from service.db.writes import Guard, change_values
 from service.errors import (
     Conflict,
@@ -38,8 +40,9 @@ NEW = (None, "Widget", None, None, True, None)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that serves: what it raises when a connection is lost is its own."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture
@@ -291,6 +294,41 @@ async def test_whatever_prevents_a_connection_is_a_503(
         assert lines == ["the database is away"]
 
 
+async def test_readiness_does_not_end_a_service_that_only_has_no_connection_more(url: str) -> None:
+    """With the limit of connections reached, those that are held go on serving."""
+
+    async def connect(_: str) -> None:
+        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+
+    async with opened(url, size=1) as db:
+        db.pool.connect = connect  # type: ignore[method-assign,assignment]  # as a server that is full
+        link = db.pool.take()
+        assert link is not None
+        database, migrations = await health._database(db)
+        assert (database.state, migrations.state) == ("ok", "ok")
+        assert "no free connection" in str(database.detail)
+        link.deadline = 0.0  # its server does not answer
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "the database has no free connection")
+        db.pool.release(link)
+
+
+async def test_readiness_answers_in_time_on_a_connection_that_hangs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.2)
+    async with opened(url, size=1) as db:
+        other = await asyncpg.connect(url)
+        await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        database, _ = await health._database(db)
+        assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
+        await other.close()
+        # The answer that came too late is nobody's: the connection is another one.
+        assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
+        database, _ = await health._database(db)
+        assert database.state == "ok"
+
+
 # The schema is not the one that the statements were written for.
 
 
@@ -418,3 +456,36 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
         assert await items.count.only(db) == 0
         done = await importing(db, b'{"name": "Lamp"}')
         assert done.created == 1
+
+
+async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connection(
+    url: str,
+) -> None:
+    """uvloop raises RuntimeError then, which asyncpg lets through in the midst of a COPY."""
+    # asyncpg forgets a future that holds the error; a service ignores it in the same way.
+    asyncio.get_running_loop().set_exception_handler(unhandled)
+    async with opened(url, size=1) as db, apart(db) as one:
+        await items.stage.open(one)
+
+        async def rows() -> AsyncIterator[tuple[object, ...]]:
+            for n in range(20_000):
+                if n == 1000:
+                    _transport(one.connection).close()
+                if n % 100 == 0:
+                    await asyncio.sleep(0)
+                yield (n, None, "Lamp", "x" * 100, None, True, None)
+
+        with pytest.raises(Unavailable), one.watched():
+            await one.connection.copy_records_to_table(
+                "items_stage", records=rows(), columns=items.stage.columns
+            )
+        _transport(db.pool._idle[0].connection).close()
+        assert isinstance(await outcome(items.add.run(db, NEW)), OutcomeUnknown)
+        assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
+        link = db.pool._idle[0]
+        _transport(link.connection).close()
+        assert await outcome(items.by_id.get(db, 1)) is None  # a read is tried once more
+
+
+def _transport(connection: Any) -> Any:
+    return connection._transport

@@ -680,6 +680,20 @@ def test_a_stop_lets_the_answer_out_and_closes_the_idle() -> None:
             assert headers["connection"] == "close"
 
 
+def test_a_stop_answers_what_has_come_and_one_more_of_the_idle() -> None:
+    server = Server()
+    with server.running(), server.connect() as busy, server.connect() as idle:
+        busy.sendall(request("GET /slow") + request("GET /a") + request("GET /b"))
+        time.sleep(0.03)
+        server.should_exit = True
+        time.sleep(0.15)
+        idle.sendall(request("GET /c"))
+        for one, paths in ((busy, ["/slow", "/a", "/b"]), (idle, ["/c"])):
+            found = rest(one)
+            assert [answer["path"] for answer in told(found)] == paths
+            assert found.count(b"connection: close") == 1
+
+
 def test_requests_leave_nothing_to_the_garbage_collector() -> None:
     """A cycle per request costs a tenth of a read, and longer pauses."""
     with (

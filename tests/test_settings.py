@@ -357,7 +357,7 @@ def test_only_a_loopback_address_is_not_public(host: str, public: bool) -> None:
 
 
 def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """`service serve` in an empty directory, with these variables and no others of ours."""
+    """`swiftlet serve` in an empty directory, with these variables and no others of ours."""
     return subprocess.run(
         [sys.executable, "-m", "service", "serve", *options],
         cwd=tmp_path,

@@ -1,6 +1,7 @@
 """The statements: the listing is current, and what would run wrongly is refused at import."""
 
 import re
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -20,9 +21,12 @@ from sqlalchemy import (
 )
 
 from service import catalogue
-from service.db.keyset import containing
+from service.db.batch import GroupCommit
+from service.db.filters import containing
 from service.db.statement import RefusedError, Statement
-from service.tables import items
+from service.items.structs import Item, NewItem
+from service.tables import items, users
+from service.users.structs import NewUser, User
 
 things = Table(
     "things",
@@ -31,6 +35,9 @@ things = Table(
     Column("word", Text, default="guess"),
     Column("count", Integer, onupdate=1),
 )
+
+
+SHOWN: dict[Any, Any] = {NewItem: Item, NewUser: User}
 
 
 class Thing(Struct):
@@ -106,6 +113,45 @@ def test_a_write_in_a_cte_is_a_write() -> None:
     changed = update(items).values(name=bindparam("new")).returning(items.c.id).cte("changed")
     assert Statement("test", int, select(changed.c.id)).writes
     assert not Statement("test", int, select(func.now())).writes
+
+
+def test_ids_given_by_an_insert_override_those_of_the_system_or_nothing_starts() -> None:
+    rows = select(items.c.id, items.c.name)
+    one = insert(items).from_select(["id", "name"], rows)
+    sql = Statement("test", tuple, one.returning(items.c.id), numbered=True).sql
+    assert sql.startswith("INSERT INTO items (id, name) OVERRIDING SYSTEM VALUE SELECT")
+    last = insert(items).from_select(["name", "id"], select(items.c.name, items.c.id))
+    for core in (last.returning(items.c.id), select(items.c.id)):
+        with pytest.raises(RefusedError, match="exactly one INSERT"):
+            Statement("test", tuple, core, numbered=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "new", "key", "folded", "given", "expected"),
+    (
+        (items, NewItem, "sku", False, ("b", None, "a", "B"), [None, "B", "a", "b"]),
+        (users, NewUser, "email", True, ("b@x", "A@x", "C@x"), ["A@x", "b@x", "C@x"]),
+        (users, NewUser, "username", False, ("b", "A"), ["A", "b"]),
+    ),
+    ids=("sku", "email", "second field"),
+)
+def test_rows_of_one_statement_are_inserted_in_the_order_of_the_named_key(
+    table: Any, new: Any, key: str, *, folded: bool, given: tuple[Any, ...], expected: list[Any]
+) -> None:
+    """Wherever the key stands among the fields."""
+    add: Any = GroupCommit("test", SHOWN[new], table, new, key=key, folded=folded)
+    place = new.__struct_fields__.index(key)
+
+    class Asks:
+        def __init__(self, value: object) -> None:
+            values: list[object] = [None] * len(new.__struct_fields__)
+            values[place] = value
+            self.asked = tuple(values)
+
+    ordered = sorted((Asks(value) for value in given), key=add._order)
+    assert [one.asked[place] for one in ordered] == expected
+    with pytest.raises(RefusedError, match="no field 'nothing'"):
+        GroupCommit("test", SHOWN[new], table, new, key="nothing")
 
 
 def test_a_substring_is_searched_literally() -> None:

@@ -5,10 +5,13 @@ the triggers of sql/migrations) what anybody else writes, psql and migrations am
 words of a worker that can't reach Redis. While a line stands each beat proves that all that was
 said before it has been heard. Without a beat the in-process tier ends by itself, even when this
 process was stopped and knows nothing of it: no flag has to be set in time.
+
+Each beat also looks for writers that are heard on neither line, see writers.py.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -18,12 +21,17 @@ import asyncpg
 from service.cache.client import TROUBLE, listener
 from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
 from service.cache.shared import AGAIN_SECONDS, Shared
+from service.cache.writers import Writers
 from service.logs import logger
 
 # A line is asked whether it stands this often; what is in the tier holds so long after it did.
 BEAT_SECONDS, HOLDS_SECONDS = 0.5, 1.75
 ANSWER_SECONDS = 1.0
 CHANNEL = "swiftlet"
+# Said by who begins to listen: look for unheard writers at once, it may have brought some.
+JOINED = "joined"
+# Before such a look: until then it has been heard on Redis, if that is the same.
+JOINING_SECONDS = 0.05
 # More of them are said as "everything": a NOTIFY takes less than 8,000 bytes.
 MANY = 1000
 
@@ -34,7 +42,8 @@ FROM pg_database WHERE datname = current_database()
 UNDER_WAY = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE application_name = 'swiftlet' AND state = 'active' AND query_start < $1
+    WHERE application_name LIKE 'swiftlet%' AND application_name <> 'swiftlet-cache'
+        AND state = 'active' AND query_start < $1
 )
 """
 AWAY = (
@@ -53,12 +62,20 @@ class Coherence:
         url: the database.
         epochs: what is moved by what is heard.
         clear: called when something may have been missed.
+        writers: those of the database, see writers.py.
     """
 
-    def __init__(self, url: str, epochs: Epochs, clear: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        epochs: Epochs,
+        clear: Callable[[], None],
+        writers: Writers,
+    ) -> None:
         self.url = url
         self.epochs = epochs
         self.clear = clear
+        self.writers = writers
         self.shared: Shared | None = None
         # Until when all that was said has surely been heard, by time.monotonic().
         self.holds = 0.0
@@ -69,6 +86,7 @@ class Coherence:
         self._speaking = asyncio.Lock()
         self._known = asyncio.Event()  # the database's name
         self.stands = asyncio.Event()  # both lines, for the first time
+        self._joined = asyncio.Event()
 
     async def run(self) -> None:
         """Keep the lines up until cancelled."""
@@ -159,19 +177,50 @@ class Coherence:
             self.heard((EVERYTHING,), forget=True)
             self._connection = connection
             self._begin_to_say()
-            while True:
-                asked = monotonic()
-                async with self._speaking:
-                    await connection.fetchval("SELECT 1")
-                self._database = asked
-                self._beat()
-                await asyncio.sleep(BEAT_SECONDS)
+            async with self._speaking:
+                await connection.fetchval("SELECT pg_notify($1, $2)", CHANNEL, JOINED)
+            await self._beat_of_database(connection)
         finally:
             self._connection = None
             connection.terminate()
 
-    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    async def _beat_of_database(self, connection: asyncpg.Connection) -> None:
+        """Ask again and again; whatever was notified before an answer has been heard by then."""
+        at_once = True
+        while True:
+            asked, unheard = monotonic(), self.writers.unheard
+            redis_stands = self.shared is None or asked - self._redis < HOLDS_SECONDS
+            async with self._speaking:
+                if redis_stands:
+                    all_heard = await self.writers.look(connection, at_once=at_once)
+                else:  # nothing holds, so who writes is no matter
+                    await connection.fetchval("SELECT 1")
+            if not redis_stands:
+                self._database = 0.0  # not before a look
+            elif not all_heard:
+                self._database = self.holds = 0.0
+                if self.shared is not None:
+                    self.shared.pause()
+            else:
+                if unheard:  # what they wrote last was not heard
+                    self.heard((EVERYTHING,), forget=True)
+                self._database = asked
+                self._beat()
+            at_once = not redis_stands
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._joined.wait()
+                self._joined.clear()
+                at_once = True
+                await asyncio.sleep(JOINING_SECONDS)
+
+    def _notified(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
         words = str(payload)
+        if words == JOINED:
+            if self._connection is None or pid != self._connection.get_server_pid():
+                self._database = self.holds = 0.0
+                self._joined.set()
+            return
         slots = _slots(words.removeprefix("moved:")) if words.startswith("moved:") else None
         self.heard(slots or (EVERYTHING,), forget=True)
 
@@ -188,13 +237,14 @@ class Coherence:
         channel = shared.channel
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await hearing.subscribe(channel)
+                await hearing.subscribe(channel, shared.presence)
                 message = None
                 while message is None or message["type"] != "subscribe":
                     message = await hearing.get_message(timeout=ANSWER_SECONDS)
             self.heard((EVERYTHING,), forget=False)
             while shared.channel == channel:
-                if not shared.up:  # at the beginning, and after it was too slow once
+                # At the beginning, after it was too slow once, and after a pause.
+                if not shared.up and not self.writers.unheard:
                     await shared.begin()
                 async with asyncio.timeout(2 * ANSWER_SECONDS):
                     await self._beat_of_redis(hearing, shared)
@@ -207,6 +257,7 @@ class Coherence:
     async def _beat_of_redis(self, hearing: Any, shared: Shared) -> None:
         """Ask, hear until it answers, then hear until the next beat."""
         asked = monotonic()
+        await self._tell_presence(shared)
         await hearing.ping()
         answered = False
         while (left := asked + (BEAT_SECONDS if answered else ANSWER_SECONDS) - monotonic()) > 0:
@@ -216,13 +267,26 @@ class Coherence:
             if message["type"] == "pong":
                 answered = True
                 self._redis = asked
-                self._beat()
+                if self._database:
+                    self._beat()
+                else:
+                    self._joined.set()  # look now
             elif message["type"] == "message":
                 sender, _, words = message["data"].decode(errors="replace").partition(":")
-                if sender != shared.sender:
+                if sender == shared.sender:
+                    continue
+                if message["channel"].decode() == shared.presence:
+                    if self.writers.told(sender, words):
+                        await self._tell_presence(shared)
+                else:
                     self.heard(_slots(words) or (EVERYTHING,), forget=False)
         if not answered:
             raise TimeoutError("no answer on the line")
+
+    async def _tell_presence(self, shared: Shared) -> None:
+        with suppress(*TROUBLE):  # too slow once: the next beat says it again
+            presence = f"{shared.sender}:{self.writers.presence()}"
+            await shared.client.publish(shared.presence, presence)
 
 
 def _slots(words: str) -> Slots | None:

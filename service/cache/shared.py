@@ -98,7 +98,7 @@ class Shared:
         self.unsaid = unsaid
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database: known once it has answered
-        self.up = False
+        self.up = self._failed = False
         self._looks: list[_Look] = []
         self._keeps: list[tuple[str, bytes, int]] = []
         self._moves: _Moves | None = None
@@ -114,6 +114,11 @@ class Shared:
     def channel(self) -> str:
         """Where writers tell what they have moved."""
         return f"{self._place}moved"
+
+    @property
+    def presence(self) -> str:
+        """Where workers tell which of PostgreSQL's processes write for them."""
+        return f"{self._place}presence"
 
     def takes(self, slots: Slots) -> bool:
         """Whether it can be used for what depends on these: a row's epochs are not in Redis.
@@ -180,16 +185,22 @@ class Shared:
         """
         async with asyncio.timeout(4 * SECONDS):
             await self._forget((EVERYTHING,), tell=True)
+        self._failed = False
         if not self.up:
             self.up = True
             logger.info("Redis is used")
 
     def fail(self, error: BaseException) -> None:
-        """Use Redis no more until `begin`."""
-        if self.up:
-            self.up = False
+        """Use Redis no more until `begin`; said once, at the start too."""
+        self.up = False
+        if not self._failed:
+            self._failed = True
             fields = {"error": f"{type(error).__name__}: {error}"[:200]}
             logger.warning("Redis is not used", extra={"fields": fields})
+
+    def pause(self) -> None:
+        """As `fail`, though nothing is wrong with it."""
+        self.up = False
 
     async def close(self) -> None:
         """Close the connections."""

@@ -14,6 +14,7 @@ from service.cache.entry import Answer, Entry
 from service.cache.epochs import EVERYTHING, Epochs, Slots
 from service.cache.local import USES, Local
 from service.cache.shared import Shared
+from service.cache.writers import Writers
 
 Value = TypeVar("Value")
 
@@ -47,17 +48,25 @@ class Cache:
         limit: bytes in this process; 0 for none.
         ttl: seconds that anything is kept.
         fingerprint: of the code that makes the answers.
+        own: gives PostgreSQL's processes that write for this worker; None where no other writes.
     """
 
     on = True  # see off.NoCache
 
     def __init__(
-        self, url: str, redis_url: str | None, *, limit: int, ttl: float, fingerprint: str
+        self,
+        url: str,
+        redis_url: str | None,
+        *,
+        limit: int,
+        ttl: float,
+        fingerprint: str,
+        own: Callable[[], set[int]] | None = None,
     ) -> None:
         self.ttl = ttl
         self.epochs = Epochs()
         self.local = Local(limit)
-        self.coherence = Coherence(url, self.epochs, self.local.clear)
+        self.coherence = Coherence(url, self.epochs, self.local.clear, Writers(own))
         self.flights: dict[Hashable, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._doubt = False

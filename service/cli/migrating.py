@@ -33,6 +33,7 @@ def up() -> None:
     with with_stores(settings_of()) as (settings, _):
         migrate.up(settings.required_database_url)
         _tell(settings.required_database_url)
+        _advise(settings.required_database_url)
 
 
 @migrate_.command()
@@ -59,11 +60,44 @@ def check() -> None:
 
     with with_stores(settings_of(), read=True) as (settings, _):
         differences = run(migrate.check(settings.required_database_url))
-    for line in differences:
-        click.echo(line, err=True)
-    if differences:
-        stop("the database, the migrations and tables.py do not agree", 1)
-    click.echo("the database, the migrations and tables.py agree")
+        for line in differences:
+            click.echo(line, err=True)
+        if differences:
+            stop("the database, the migrations and tables.py do not agree", 1)
+        click.echo("the database, the migrations and tables.py agree")
+        _advise(settings.required_database_url)
+
+
+@migrate_.command()
+@click.argument("message")
+def new(message: str) -> None:
+    """Write a migration that makes the database's tables those in code.
+
+    The database must be at the newest revision. Nothing is changed there.
+
+    \b
+    Example:
+      swiftlet migrate new "items have a colour"
+    """
+    from service import revision
+
+    with with_stores(settings_of(), read=True) as (settings, _):
+        try:
+            written = run(revision.new(settings.required_database_url, message))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    for note in written.notes:
+        click.echo(note, err=True)
+    click.echo(f"{written.path}: read it, then `swiftlet migrate`")
+
+
+def _advise(url: str) -> None:
+    """Say how to make what is optional and missing."""
+    from service import migrate
+
+    if statements := run(migrate.advice(url)):
+        click.echo("searches read every row here; to make an index for them, also while it serves:")
+        click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
 
 
 def _tell(url: str) -> None:

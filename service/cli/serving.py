@@ -6,6 +6,7 @@ import sys
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from service.cli.group import main, run, settings_of, stop, with_stores
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
@@ -93,10 +94,11 @@ def _announce(settings: Settings, running: Stores | None) -> None:
     if settings.cache == "on" and settings.shared_redis_url is None and settings.workers > 1:
         lines.append(("Note", "nothing is cached: several workers need Redis (REDIS_URL) for that"))
     elif settings.cache != "off" and running is not None and running.database_url is None:
-        alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
+        alone = "other nodes on this database need the same REDIS_URL, or nothing is cached"
         lines.append(("Note", alone))
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
     for name, text in lines:
-        console.print(f"[bold]{name:>5}[/bold]  {text}", highlight=False, soft_wrap=True)
+        shown = f"[bold]{name:>5}[/bold]  {escape(text)}"
+        console.print(shown, highlight=False, soft_wrap=True)
     sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Many requests, one statement: coalesced reads and group commit, each in a lane."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, Table, any_, bindparam, column, func, insert, sele
 
 from service.db.database import Database
 from service.db.lane import Lane, Member, halving
-from service.db.statement import Statement, binds, columns
+from service.db.statement import RefusedError, Statement, binds, columns
 from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
@@ -134,9 +134,12 @@ class Coalesce(Generic[Row]):
 class GroupCommit(Generic[Row]):
     """New rows: concurrent creations share a statement, and so a commit.
 
+    The rows of a statement are inserted in the order of their keys, so that two statements with the
+    same keys never wait for each other in a circle.
+
     Args:
-        by: the order in which the rows of a statement are inserted, from the values of one: that of
-            a unique key, so that two statements of the same keys do not wait in a circle.
+        key: the unique field of `new`; null sorts first.
+        folded: whether the key is unique without regard to case.
     """
 
     def __init__(
@@ -145,7 +148,9 @@ class GroupCommit(Generic[Row]):
         row: type[Row],
         table: Table,
         new: type[Struct],
-        by: Callable[[tuple[Any, ...]], str],
+        key: str,
+        *,
+        folded: bool = False,
     ) -> None:
         fields = new.__struct_fields__
         shown = columns(row, table)
@@ -163,7 +168,10 @@ class GroupCommit(Generic[Row]):
             insert(table).from_select(fields, rows).returning(*shown),
             order=tuple(f"{field}s" for field in fields),
         )
-        self.by = by
+        if key not in fields:
+            raise RefusedError(f"{name}: {new.__name__} has no field {key!r}")
+        self.key = fields.index(key)
+        self.folded = folded
         self.place = row.__struct_fields__.index("id")
         self.hot = (self.single, self.many)
 
@@ -179,12 +187,16 @@ class GroupCommit(Generic[Row]):
         made: Row = await lane.run(None, values)
         return made
 
+    def _order(self, member: Member) -> str:
+        value: str = member.asked[self.key] or ""
+        return value.lower() if self.folded else value
+
     def _lane(self, db: Database) -> Lane:
         async def alone(values: tuple[object, ...]) -> Row:
             return await self.single.only(db, *values)
 
         async def several(batch: list[Member]) -> None:
-            batch = sorted(batch, key=lambda member: self.by(member.asked))
+            batch = sorted(batch, key=self._order)
             arrays = list(zip(*(member.asked for member in batch), strict=True))
             records = await db.fetch(self.many, arrays)
             ordered = sorted(records, key=lambda record: record[self.place])

@@ -12,7 +12,8 @@ from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
 
 from service.db.database import Database
-from service.db.keyset import Chosen, Listing, worded
+from service.db.filters import Chosen, worded
+from service.db.keyset import Listing
 from service.db.link import AUDIBLE, LOST, connect
 from service.db.statement import Statement, columns
 from service.errors import Unavailable

@@ -1,8 +1,10 @@
 """One connection to PostgreSQL, and the statements that are prepared on it."""
 
+import asyncio
 import contextlib
 import itertools
 import math
+import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,6 +15,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from service.db.fitness import Fitness
 from service.db.statement import Statement
 from service.errors import OUTDATED, Unavailable
+from service.logs import logger
 
 CONNECT_SECONDS = 5.0
 # Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
@@ -44,6 +47,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.TooManyConnectionsError, "the database has no free connection"),
     (asyncpg.OperatorInterventionError, "the database is going down or coming up"),
     (asyncpg.ProtocolViolationError, POOLER),
+    (ssl.SSLError, "no TLS connection to the database: see its certificate, and sslmode"),
     (ValueError, "DATABASE_URL can't be used"),
 )
 
@@ -76,6 +80,17 @@ def refusal(error: BaseException) -> Unavailable:
     """The Problem behind what `connect` raised; nothing of the error's own text goes out."""
     details = (detail for kind, detail in REFUSALS if isinstance(error, kind))
     return Unavailable(next(details, "the database is away"))
+
+
+def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's handler of exceptions that nobody awaits: logs them as other lines are.
+
+    A lost connection is not logged: asyncpg leaves a future behind that nobody can await, and who
+    used the connection has been told.
+    """
+    error = context.get("exception")
+    if not isinstance(error, LOST):
+        logger.error(context["message"], exc_info=error)
 
 
 class Link:
@@ -167,6 +182,7 @@ class Link:
                 await self.connection.reload_schema_state()
 
     async def _prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        # Under a name: without one asyncpg would parse it again at every use.
-        name = f"s{next(self.numbers)}"
+        # Without a name asyncpg sends the text with each use, in the same round trip, and so
+        # PostgreSQL never comes to a plan for all values, as it may after five uses of a name.
+        name = "" if statement.by_values else f"s{next(self.numbers)}"
         return await self.connection.prepare(statement.sql, name=name)

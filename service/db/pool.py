@@ -57,6 +57,7 @@ class Pool:
         self.queue_limit = queue_limit
         self._idle: list[Link] = []
         self._busy: set[Link] = set()
+        self._preparing: set[Link] = set()
         self._waiting: deque[asyncio.Future[Link]] = deque()
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +162,8 @@ class Pool:
 
     def pids(self) -> set[int]:
         """The server's processes behind the connections held."""
-        return {link.connection.get_server_pid() for link in (*self._idle, *self._busy)}
+        links = (*self._idle, *self._busy, *self._preparing)
+        return {link.connection.get_server_pid() for link in links}
 
     def _lend(self, link: Link) -> Link:
         self._busy.add(link)
@@ -232,7 +234,11 @@ class Pool:
     async def _try_open(self) -> bool:
         try:
             link = await self.connect(SILENT)
-            fitness = await link.prepare(self.fitness.statements)
+            self._preparing.add(link)
+            try:
+                fitness = await link.prepare(self.fitness.statements)
+            finally:
+                self._preparing.discard(link)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
             problem = self._refused(error)
             if not self._busy:

@@ -129,12 +129,13 @@ def _make_cluster(site: Site, programs: Path) -> None:
     """Make the cluster aside, so that after a kill -9 midway the next start begins anew."""
     new = site.data / "postgres.new"
     # Text sorts by code point on every machine, and lower() knows more than ASCII.
-    builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    choices = (
-        [builtin]
-        if (major_version(programs) or 0) >= 17
-        else [["--locale=C.UTF-8"], ["--locale=C"]]
-    )
+    if (major_version(programs) or 0) >= 17:
+        builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        # pg_trgm asks the system what a letter is: in C only those of ASCII are, and a search
+        # for others would read the whole index.
+        choices = [[*builtin, "--lc-ctype=C.UTF-8"], builtin]
+    else:
+        choices = [["--locale=C.UTF-8"], ["--locale=C"]]
     for last, locale in enumerate(choices, 1 - len(choices)):
         _clear(new)
         new.mkdir(mode=0o700)

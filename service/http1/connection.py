@@ -7,7 +7,6 @@ parsed is answered with a problem document; docs/http.md tells what is refused.
 """
 
 import asyncio
-import sys
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -19,9 +18,9 @@ from uvicorn.server import ServerState
 from service.errors import Malformed, Problem, TooLarge, TooSlow
 from service.http1.exchange import CONTINUE, Exchange, refusal
 from service.http1.head import Head
+from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
-from service.http1.transports import unsent_bytes
-from service.logs import logger
+from service.web.framing import READS_BODY, UNUSED_BODY
 from service.web.request import BODY_SECONDS, READY, WHOLE_BODY
 
 # Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
@@ -29,11 +28,11 @@ from service.web.request import BODY_SECONDS, READY, WHOLE_BODY
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
 # For the client to read its answer, while what it still sends is thrown away.
 LINGER_SECONDS = 1.0
+# At the stop an idle connection may bring one more request: a client that is about to send it, or
+# has sent it, can't know. It is answered, and the answer says that it is the last.
+LAST_REQUEST_SECONDS = 0.3
 # How often a client that will send nothing more is asked whether it is still there.
 PROBE_SECONDS = 0.4
-# Other methods give a body no meaning. Such a request is not executed before its body has come and
-# is known to be well framed; of these the application reads the body, and sees its end.
-READS_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -42,8 +41,7 @@ class Connection(asyncio.Protocol):
     """One client: its requests are answered one after the other, in the order of their coming.
 
     `exchange` is the request that is being answered, `scope` its scope until the application has
-    it. `since` is when the last answer ended: a whole request head must come within the keep-alive
-    time from then on. `discarding` says that nothing more is read, `ended` that nothing more comes.
+    it. `discarding` says that nothing more is read, `ended` that nothing more comes.
     """
 
     def __init__(
@@ -66,14 +64,12 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.scope: Scope | None = None
         self.discarding = False
+        self.stopping = False
         self.ended = False
         self.again = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
-        self.blocked_since = 0.0
-        self.unread = 0  # bytes, when it was looked at last
-        self.since = 0.0
-        self.timer: asyncio.TimerHandle | None = None
+        self.idle: IdleTimer
 
     # The transport's calls.
 
@@ -83,13 +79,11 @@ class Connection(asyncio.Protocol):
         self.local = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
-        self.since = self.loop.time()
-        self.timer = self.loop.call_later(self.keep_alive, self._look)
+        self.idle = IdleTimer(self, self.keep_alive)
 
     def connection_lost(self, _: Exception | None) -> None:
         self.server_state.connections.discard(self)
-        if self.timer is not None:
-            self.timer.cancel()
+        self.idle.cancel()
         self.resume_writing()
         self.discarding = True
         self.scope = None
@@ -113,8 +107,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self.blocked is None:
             self.blocked = asyncio.Event()
-            self.blocked_since = self.loop.time()
-            self.unread = sys.maxsize
+            self.idle.begin_blocked()
 
     def resume_writing(self) -> None:
         if self.blocked is not None:
@@ -154,9 +147,9 @@ class Connection(asyncio.Protocol):
             return  # it was answered without its body
         exchange.add(part)
         if exchange.size > BODY_AHEAD:
-            if self.scope is not None and exchange.method not in READS_BODY:
-                raise TooLarge(f"the body of a {exchange.method} is no longer than {BODY_AHEAD}")
             self.pause_reading()
+        if exchange.size > UNUSED_BODY and self.scope and exchange.method not in READS_BODY:
+            raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
 
     def end(self) -> None:
         if self.exchange is not None:
@@ -197,17 +190,24 @@ class Connection(asyncio.Protocol):
             return
         if self.transport.is_closing():
             return
-        self.since = self.loop.time()
+        self.idle.since = self.loop.time()
         self._parsed(again=self.parser.resume())
         if self.ended:
             self._check_end()
+        if self.stopping:
+            self._close_idle()
 
     def shutdown(self) -> None:
-        """Uvicorn's call: no further request, what is under way may end."""
+        """Uvicorn's call: what has come is answered, and an idle client may ask once more."""
+        self.stopping = True
+        if self.exchange is None:
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
+        elif not self.parser.data:  # its body may still be on the way
+            self.exchange.keep = False
+
+    def _close_idle(self) -> None:
         if self.exchange is None:
             self.transport.close()
-        else:  # its body may still be on the way
-            self.exchange.keep = False
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -240,6 +240,8 @@ class Connection(asyncio.Protocol):
             self._check_end()
 
     def _start(self, exchange: Exchange, scope: Scope) -> None:
+        if self.stopping and not self.parser.data:
+            exchange.keep = False
         task = self.loop.create_task(exchange.run(self.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
@@ -278,25 +280,3 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
             self.transport.write_eof()
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
-
-    def _look(self) -> None:
-        """One timer per connection, not one per request: it looks, and comes again."""
-        now = self.loop.time()
-        idle = now - self.since
-        if self.blocked is not None:
-            unread = unsent_bytes(self.transport)
-            if unread < self.unread:  # the client reads, however slowly
-                self.unread, self.blocked_since = unread, now
-            idle = now - self.blocked_since
-        elif self.exchange is not None:
-            idle = 0.0
-        if idle >= self.keep_alive:
-            if self.blocked is not None:
-                logger.warning("a client that does not read its answer is cut off")
-            if self.blocked is not None or self.transport.is_closing():
-                self.transport.abort()
-            else:
-                self.transport.close()
-                self.timer = self.loop.call_later(self.keep_alive, self.transport.abort)
-        else:
-            self.timer = self.loop.call_later(self.keep_alive - idle, self._look)

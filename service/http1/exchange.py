@@ -12,6 +12,7 @@ from service.errors import JSON, Failed, Problem
 from service.http1.head import Head
 from service.http1.transports import reset
 from service.logs import logger
+from service.web.wire import PRIVATE
 
 # An answer up to this goes out with its head; a longer one is not copied for it.
 TOGETHER = 65_536
@@ -227,6 +228,7 @@ def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
         (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"0.000000"),
         (b"server-timing", b'db;dur=0.000;desc="0 statements", total;dur=0.000'),
+        (b"cache-control", PRIVATE),
         (b"content-type", JSON),
         (b"content-length", b"%d" % len(body)),
     ], body

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from service.errors import HeadersTooLarge, Malformed, NotImplementedHere, TooLarge
-from service.web.authority import check_authority
+from service.errors import HeadersTooLarge, Malformed, TooLarge
+from service.web.framing import check_authority, check_codings
 
 # The number of headers of one request.
 FIELD_LIMIT = 256
@@ -80,7 +80,7 @@ def _fields_of(block: bytes) -> Fields:
     if coded:
         if b"content-length" in named:
             raise Malformed("a request has Content-Length or Transfer-Encoding, not both")
-        _check_coding(headers)
+        check_codings([value for name, value in headers if name == b"transfer-encoding"])
         length = None
     keep = b"connection" not in named or _keeps(headers)
     return Fields(headers, host is not None, coded, length, keep, named.get(b"expect"))
@@ -102,20 +102,6 @@ def _length(value: bytes) -> int:
     if len(value) > 18:
         raise TooLarge("the body is larger than any that is taken here")
     return int(value)
-
-
-def _check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Only `chunked`, once, tells where the body ends (RFC 9112, 6.1 and 6.3)."""
-    values = [value for name, value in headers if name == b"transfer-encoding"]
-    if len(values) == 1 and values[0].lower() == b"chunked":
-        return
-    codings = [coding.strip(b" \t").lower() for value in values for coding in value.split(b",")]
-    *others, last = codings
-    if last != b"chunked" or b"chunked" in others or b"" in others:
-        raise Malformed(
-            "the last transfer coding of a request must be `chunked`, and only the last"
-        )
-    raise NotImplementedHere("of the transfer codings only `chunked` is known here")
 
 
 def _keeps(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -17,7 +17,7 @@ from service.errors import (
     VersionNotSupported,
 )
 from service.http1.fields import TOKEN, fields_of
-from service.web.authority import check_authority
+from service.web.framing import check_authority
 
 # The request line and the headers together, in bytes.
 HEAD_LIMIT = 65_536

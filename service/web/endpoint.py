@@ -78,13 +78,13 @@ class Endpoint:
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers: dict[str, Handler] = {}
         self.without_query: set[str] = set()
-        self.cached: Operation | None = None
+        self.cached = False
         for one in operations:
             self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.depends is not None:
-                self.cached = one
+                self.cached = True
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
 
@@ -93,7 +93,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached is not None and _answered(self.cached, scope, started):
+        if self.cached and _answered(scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -168,13 +168,16 @@ class Endpoint:
 
 
 def _key(scope: Scope) -> str | tuple[str, bytes]:
-    """What an answer is kept by: the path, and the query where there is one."""
+    """What an answer is kept by: the path, and the query where there is one.
+
+    So a query that is refused never hits, whatever the operation takes.
+    """
     query: bytes = scope["query_string"]
     path: str = scope["path"]
     return (path, query) if query else path
 
 
-def _answered(operation: Operation, scope: Scope, started: float) -> bool:
+def _answered(scope: Scope, started: float) -> bool:
     """The short way of a hit: whether it was one, and has been sent.
 
     Only for the plain case, a GET without conditions, and only where the server offers to send
@@ -184,8 +187,6 @@ def _answered(operation: Operation, scope: Scope, started: float) -> bool:
     cache = scope["state"]["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    if operation.query is None and scope["query_string"]:
-        return False  # a parameter that the operation does not have
     entry = cache.entry(_key(scope), renews=False)
     if entry is None or entry.answer.missing is not None:
         return False

@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
+from service.db.adaptive import Total
 from service.db.batch import single_flight
-from service.db.keyset import Listing, Total
+from service.db.keyset import Listing
 from service.errors import FieldError, Invalid
 from service.web.request import Request
 from service.web.times import encode_rows

@@ -6,9 +6,9 @@ from typing import Any
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Malformed, Problem
-from service.web.authority import check_host
+from service.errors import Problem
 from service.web.endpoint import Endpoint, Operation
+from service.web.framing import framing_problem
 from service.web.request import READY, Request
 from service.web.wire import Reply
 
@@ -51,7 +51,7 @@ class Paths(Router):
         if scope["type"] == "http":
             raw = scope.get("raw_path") or b""
             if b"%" in raw or raw == b"*" or READY not in scope.get("extensions", ()):
-                special = self._special(scope, raw)
+                special = await self._special(scope, receive, raw)
                 if special is not None:
                     await special(scope, receive, send)
                     return
@@ -67,12 +67,11 @@ class Paths(Router):
                 return
         await super().__call__(scope, receive, send)
 
-    def _special(self, scope: Scope, raw: bytes) -> Endpoint | None:
+    async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """What answers a request that no route may see, or None."""
         if READY not in scope.get("extensions", ()):  # another server than ours
-            try:
-                check_host(scope["headers"], scope["http_version"])
-            except Malformed as problem:
+            problem = await framing_problem(scope, receive)
+            if problem is not None:
                 return _Refused(problem)
         if raw == b"*":
             return self.server
