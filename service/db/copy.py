@@ -149,9 +149,11 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
             )
         except Exception as error:
             raise db.refused(error) from error
+        db.beside.add(connection)
         try:
             yield Apart(db, connection)
         finally:
+            db.beside.discard(connection)
             connection.terminate()
     finally:
         db.apart -= 1
