@@ -16,7 +16,7 @@ from service.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from service.http1.fields import TOKEN, fields_of
+from service.http1.headers import TOKEN, fields_of
 from service.web.framing import check_authority
 
 # The request line and the headers together, in bytes.

@@ -10,8 +10,8 @@ from enum import Enum, auto
 from typing import Protocol
 
 from service.errors import HeadersTooLarge, Malformed, Problem
-from service.http1.fields import TOKEN, parse_field
 from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
+from service.http1.headers import TOKEN, parse_field
 
 # One chunk's size with its extension, and one line of trailers, in bytes.
 CHUNK_LINE_LIMIT, TRAILER_LINE_LIMIT = 1_024, 8_192
