@@ -227,7 +227,7 @@ class Clients:
             closing = False
             while not closing:
                 try:
-                    client.sendall(b"GET /items/1 HTTP/1.1\r\nHost: x\r\n%b\r\n" % header)
+                    client.sendall(b"GET /items/987654321 HTTP/1.1\r\nHost: x\r\n%b\r\n" % header)
                     answer = client.recv(65_536)
                 except OSError as error:
                     answer = type(error).__name__.encode()
