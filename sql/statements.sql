@@ -1166,10 +1166,10 @@ FROM written;
 -- items.export?format=ndjson
 -- no arguments
 SELECT row_to_json(line) AS line
-FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id) AS line;
 
 -- items.export?format=csv
 -- no arguments
-SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id;

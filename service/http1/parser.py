@@ -1,8 +1,8 @@
 """A client's bytes as requests and bodies (RFC 9112), told to the connection one request at a time.
 
 A parser that is fed until the bytes end can't stop between two requests, and does not say how a
-head was framed. This one stops behind each request until `resume`, so that nothing is looked at,
-let alone executed, before all earlier answers are out. docs/decisions/http1-parser.md tells more.
+head was framed. This one stops behind each request until `resume`: so nothing is looked at, let
+alone executed, before all earlier answers are out. docs/decisions/http1-parser.md tells more.
 """
 
 import re
