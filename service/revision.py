@@ -76,9 +76,7 @@ async def new(
         MigrationError: it is not, nothing differs, or the change must be written by hand.
         ValueError: the message can't name a migration.
     """
-    message = " ".join(message.split()).rstrip(".")
-    if not message or len(message) > LONGEST:
-        raise ValueError(f"a message has 1 to {LONGEST} characters")
+    message = checked(message)
     if migrations == PACKAGE / "migrations":
         raise MigrationError("these are the migrations of an installed package: use a checkout")
     newest = migrate.head(migrations)
@@ -120,6 +118,18 @@ async def new(
         if step.note
     ]
     return Written(path, notes)
+
+
+def checked(message: str) -> str:
+    """The message without needless spaces and its full stop.
+
+    Raises:
+        ValueError: it can't name a migration.
+    """
+    message = " ".join(message.split()).rstrip(".")
+    if not message or len(message) > LONGEST:
+        raise ValueError(f"a message has 1 to {LONGEST} characters")
+    return message
 
 
 async def _rehearse(

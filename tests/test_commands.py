@@ -5,6 +5,7 @@ tests/test_cli.py starts real ones.
 """
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import re
@@ -390,6 +391,8 @@ def test_what_only_reads_makes_no_database(
         (("import", "none.csv"), "none.csv"),
         (("openapi", "."), "'.'"),
         (("explain", "items.by_id", "--param", "x=1"), "no parameter x"),
+        (("migrate", "new", " "), "a message has 1 to 80 characters"),
+        (("migrate", "new"), "MESSAGE"),
     ),
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -435,6 +438,16 @@ def test_the_ending_of_a_file_says_its_format_in_any_case(
         assert (command.place / name).read_bytes().startswith(begin)
     ran = command("import", "OUT.CSV.GZ", DATABASE_URL=database_url)
     assert "2 rows read: 0 created, 0 updated, 2 unchanged" in ran.out
+
+
+def test_the_command_has_two_names() -> None:
+    scripts = {
+        one.name: one.value
+        for one in importlib.metadata.distribution("swiftlet").entry_points
+        if one.group == "console_scripts"
+    }
+    assert scripts.keys() == {"service", "swiftlet"}
+    assert len(set(scripts.values())) == 1
 
 
 @pytest.mark.parametrize("name", ("service", "swiftlet"))

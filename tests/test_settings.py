@@ -399,6 +399,14 @@ def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.Complete
             {"DATABASE_URL": f"mysql://user:{PASSWORD}@host/db"},
             "service: DATABASE_URL=(hidden): must be postgresql://user:pass@host:port/db\n",
         ),
+        (
+            (),
+            {"DATABASE_URL": f"postgresql://user:se/{PASSWORD}@host/db"},
+            (
+                "service: DATABASE_URL=(hidden): there is an @ behind the host; in a name or"
+                " password, write / ? # @ : % as %2F %3F %23 %40 %3A %25\n"
+            ),
+        ),
     ),
 )
 def test_the_start_stops_with_one_line(
@@ -417,3 +425,33 @@ def test_the_start_stops_with_the_line_of_dotenv(tmp_path: Path) -> None:
     assert told.stderr == (
         "service: SERVICE_WORKERS='none': must be a whole number from 1 to 1024\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    (
+        ({"DATABASE_URL": f"postgresql://user:se/{PASSWORD}@host/db"}, "DATABASE_URL=(hidden): "),
+        ({"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host:abc"}, "REDIS_URL="),
+        ({}, "DATABASE_URL is not set"),
+    ),
+    ids=("database", "redis", "no database"),
+)
+def test_a_foreign_server_is_told_in_one_line(
+    tmp_path: Path, environ: dict[str, str], said: str
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import service.asgi"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k not in DEFAULTS}
+        | {"PYTHONPATH": str(ROOT)}
+        | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith("swiftlet: ")
+    assert said in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert PASSWORD not in told.stderr

@@ -81,11 +81,12 @@ def new(message: str) -> None:
     """
     from service import revision
 
+    try:
+        message = revision.checked(message)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     with with_stores(settings_of(), read=True) as (settings, _):
-        try:
-            written = run(revision.new(settings.required_database_url, message))
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        written = run(revision.new(settings.required_database_url, message))
     for note in written.notes:
         click.echo(note, err=True)
     click.echo(f"{written.path}: read it, then `swiftlet migrate`")
