@@ -20,8 +20,9 @@ WHERE application_name = 'swiftlet' AND datname = current_database()
 """
 # Before the name of the channel of what has moved: where workers tell who writes for them.
 PRESENCE = "presence:"
-# What another worker has told of itself counts for so long; it tells it twice a second.
-TOLD_SECONDS = 1.75
+# What another worker has told of itself counts for so long; it tells it twice a second, and a busy
+# machine is late with it. One that loses this Redis tells its writes by NOTIFY.
+TOLD_SECONDS = 5.0
 
 
 class Writers:
