@@ -4,13 +4,13 @@
 default:
     @{{ just_executable() }} --list --unsorted
 
-# Serve on embedded stores; options go on to `service serve`
+# Serve on embedded stores; options go on to `swiftlet serve`
 run *options:
-    uv run service serve {{ options }}
+    uv run swiftlet serve {{ options }}
 
 # The same under granian
 serve-granian *options:
-    uv run service serve --server granian {{ options }}
+    uv run swiftlet serve --server granian {{ options }}
 
 # Run the tests; arguments go on to pytest
 test *arguments:
@@ -30,11 +30,11 @@ check: lint types test
 
 # Renew the listing of all statements
 sql:
-    uv run service statements > sql/statements.sql
+    uv run swiftlet statements > sql/statements.sql
 
 # Show the plan of a named statement, as in `just explain items.by_id --analyze`
 explain name *options:
-    uv run service explain {{ quote(name) }} {{ options }}
+    uv run swiftlet explain {{ quote(name) }} {{ options }}
 
 # Measure everyone, for about 40 minutes; `just bench quick` for 7; options go on
 bench *options:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,41 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
 
 
 @main.command()
+@click.option("--rows", type=click.IntRange(10_000), default=1_000_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--only", default="", help="Lists whose name has this, as `items?q=lamp`.")
+@click.option("--without-trigrams", is_flag=True, help="Without the index of pg_trgm.")
+@click.option("--database", help="The URL of an empty, migrated database; else a throw-away one.")
+@click.option("--filled", is_flag=True, help="The database was filled by an earlier run.")
+def lists(
+    *,
+    rows: int,
+    rounds: int,
+    only: str,
+    without_trigrams: bool,
+    database: str | None,
+    filled: bool,
+) -> None:
+    """Filtered lists of large tables, against both plans that could answer them; 20 minutes.
+
+    \b
+    Examples:
+      python -m bench lists
+      python -m bench lists --only items?q=lamp --without-trigrams
+    """
+    from bench.lists import Measured, run
+    from bench.trials import stage_in_temporary
+
+    def say(one: Measured) -> None:
+        click.echo(f"{one.case} {one.sort} {one.view}: {one.ours:.1f} {one.ratio:.1f}", err=True)
+
+    with ExitStack() as held:
+        url = database or held.enter_context(stage_in_temporary()).database_url
+        trigrams = not without_trigrams
+        click.echo(run(url, rows, rounds, only, say, trigrams=trigrams, filled=filled))
+
+
+@main.command()
 @click.option("--seconds", type=click.IntRange(1), default=20, show_default=True, help="Of load.")
 @click.option(
     "--no-memory", is_flag=True, help="Without reading a million ids: for 2 minutes less."
@@ -217,10 +253,10 @@ def files(items: int, rounds: int) -> None:
 
 @main.command()
 def table() -> None:
-    """The README's table, from the newest committed result."""
+    """The README's table, from the newest full result and those committed since."""
     from bench.readme import rows
 
-    click.echo(rows(result.read(newest())))
+    click.echo(rows(result.read(newest()), since()))
 
 
 def newest() -> Path:
@@ -229,6 +265,13 @@ def newest() -> Path:
     if not found:
         raise click.ClickException("there is no result in bench/results: `just bench` makes one")
     return found[-1]
+
+
+def since() -> list[result.Result]:
+    """The committed results of a part that are newer than the newest full one, oldest first."""
+    full = result.read(newest())
+    others = (result.read(path) for path in RESULTS.glob("*.json"))
+    return sorted((one for one in others if one.taken > full.taken), key=lambda one: one.taken)
 
 
 def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:

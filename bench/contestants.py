@@ -27,7 +27,7 @@ MAIN = frozenset({OURS, "reference", "blacksheep", "fastify"})
 PYTHON = sys.executable
 _UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--no-access-log")
 UVICORN = (*_UVICORN, "--http", "httptools")
-# As `service serve` has it.
+# As `swiftlet serve` has it.
 OUR_SERVER = (*_UVICORN, "--no-server-header", "--http", "service.http1.connection:Connection")
 GRANIAN = (
     *(PYTHON, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws"),

@@ -195,7 +195,8 @@ def _edges(last: int) -> Iterator[Step]:
     for query in ({"page": 0}, {"per_page": 0}, {"per_page": 101}, {"page": 10**6}):
         yield Step("GET", "/items", query)
     yield Step("POST", "/items", body={"name": "100% cotton_towel"})
-    for wanted in ("100%", "n_t", "%", "TOWEL"):
+    yield Step("POST", "/items", body={"name": "Größe 42 Привет 日本語"})
+    for wanted in ("100%", "n_t", "%", "TOWEL", "öße", "Привет", "日本", "т 日"):
         yield Step("GET", "/items", {"q": wanted})
     for wrong in (
         {},

@@ -20,6 +20,7 @@ from starlette.types import Message, Scope
 from bench.result import Figure, Run, Table
 from bench.stage import Stage
 from service.app import ROUTES
+from service.cache.off import NoCache
 from service.db.database import Database
 from service.items import statements
 from service.items.routes import new_item
@@ -104,7 +105,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     reply = Reply(b"{}")
     replaced = [one._replace(handler=handler) for one in ROUTES]
     app = Paths(replaced)
-    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32)}
+    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

@@ -26,7 +26,7 @@ from bench.workloads import Cell
 
 ITEMS, MANY = 100_000, 1_000_000
 PROBES = 300
-# Of the cache: what `service serve` has by default, in MiB.
+# Of the cache: what `swiftlet serve` has by default, in MiB.
 ALLOWED = 64
 SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
 Say = Callable[[str], None]

@@ -1,4 +1,6 @@
-"""The README's table, generated from a result."""
+"""The README's table, generated from results."""
+
+from collections.abc import Sequence
 
 from bench.contestants import CACHED, OURS
 from bench.result import Result, Run, of
@@ -12,11 +14,13 @@ ROWS = (
 )
 
 
-def rows(result: Result) -> str:
+def rows(result: Result, later: Sequence[Result] = ()) -> str:
     """Requests/s of ours, and how many times those of the others, with one worker each.
 
-    With our cache off, but for the hot reads.
+    With our cache off, but for the hot reads. The rows are those of `result`; one that a later
+    result has too is from there, with everyone's figures.
     """
+    latest = {one.name: found for found in (result, *later) for one in found.workloads}
     titles = {one.name: one.title for one in result.contestants}
     others = [name for name in OTHERS if name in titles]
     lines = [
@@ -29,12 +33,14 @@ def rows(result: Result) -> str:
         if workload.name not in ROWS:
             continue
         mine = CACHED if workload.name == HOT else OURS
-        ours = of(_at(result, workload.name, workload.connections, mine), lambda run: run.rate)
+        if not _at(result, workload.name, workload.connections, mine):
+            continue
+        found = latest[workload.name]
+        ours = of(_at(found, workload.name, workload.connections, mine), lambda run: run.rate)
         if ours is None:
             continue
         ratios = [
-            _ratio(result, workload.name, workload.connections, name, ours.median)
-            for name in others
+            _ratio(found, workload.name, workload.connections, name, ours.median) for name in others
         ]
         lines.append(
             f"| {workload.title} ({workload.connections:,}) | {ours.median:,.0f}"

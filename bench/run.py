@@ -23,6 +23,8 @@ from bench.contestants import (
 from bench.measure import measure, pgbench
 from bench.result import Agreement, Result, Run, Table
 from bench.stage import (
+    OUR_SEARCH,
+    THEIR_SEARCH,
     Server,
     Stage,
     fill,
@@ -30,12 +32,14 @@ from bench.stage import (
     keep_totals,
     prepare,
     quiet,
+    search_index,
+    searches_by_index,
     served,
     settle,
     sql,
     stage,
 )
-from bench.workloads import BY_NAME, HOT, HOT_SECONDS, WORKLOADS, WRITING, Cell, cells
+from bench.workloads import BY_NAME, HOT, HOT_SECONDS, SEARCH, WORKLOADS, WRITING, Cell, cells
 
 CORRECTNESS_ITEMS = 200
 WARMING = {"read", "hot", "list", "create", "patch"}
@@ -126,8 +130,12 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
 
 
 def agree(program: Program, on: Stage) -> Agreement:
-    """The correctness run of one program, on a table of its own making."""
+    """The correctness run of one program, on a table of its own making.
+
+    Its searches take its trigram index, which so few rows would not need.
+    """
     fill(on, CORRECTNESS_ITEMS)
+    search_index(on, search_of(program))
     forget(on)
     prepare(on, program)
     rows = sql(on, f"SELECT {', '.join(correctness.FIELDS)} FROM items ORDER BY id")
@@ -135,8 +143,13 @@ def agree(program: Program, on: Stage) -> Agreement:
         {**row, "price": None if row["price"] is None else float(row["price"])}
         for row in map(dict, rows)
     ]
-    with served(program, on, 1) as server:
+    with searches_by_index(on), served(program, on, 1) as server:
         return correctness.check(server, items)
+
+
+def search_of(program: Program) -> str:
+    """The index that serves its searches."""
+    return OUR_SEARCH if program.kind == "ours" else THEIR_SEARCH
 
 
 def _agree(programs: list[Program], on: Stage, say: Say) -> list[Agreement]:
@@ -203,7 +216,7 @@ class _Rounds:
                 if self._takes_part(server.program, cell):
                     self._measure(server, cell, number)
             if self._limited(cell):
-                self._before(cell, kept=False)
+                self._before(cell, THEIR_SEARCH)
                 self.found.append(pgbench(self.on, cell, self.options.seconds, number))
                 self._after(cell)
             if number == 1 and (cell.share, cell.connections, cell.workers) == (None, 64, 1):
@@ -222,7 +235,7 @@ class _Rounds:
             if own < ours * cell.share or not ours:
                 return  # beyond what it can do: there is no rest to look at
             offered = ours * cell.share
-        self._before(cell, kept=server.program.kind == "ours")
+        self._before(cell, search_of(server.program))
         if cell.workload == HOT:  # as it is when people have been asking for a while
             measure(server, self.on, cell, HOT_SECONDS, number)
         found = measure(server, self.on, cell, self.options.seconds, number, offered)
@@ -243,10 +256,12 @@ class _Rounds:
                     measure(server, self.on, cell._replace(share=None), 1, 0)
             self._after(cell)
 
-    def _before(self, cell: Cell, *, kept: bool) -> None:
+    def _before(self, cell: Cell, search: str) -> None:
         quiet(self.on)
+        if cell.workload in {*WRITING, SEARCH}:
+            search_index(self.on, search)
         if cell.workload in WRITING:
-            keep_totals(self.on, kept=kept)
+            keep_totals(self.on, kept=search == OUR_SEARCH)
             sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages
 
     def _after(self, cell: Cell, program: Program | None = None) -> None:

@@ -35,6 +35,9 @@ PUBLIC_TABLE = """
     CREATE INDEX IF NOT EXISTS ix_items_name ON items (name);
 """
 USERS = 1000
+# The trigram index that serves a search: ours compares lower(name), all others say name ILIKE.
+OUR_SEARCH, THEIR_SEARCH = "items_search_idx", "items_ilike_idx"
+SEARCHED = {OUR_SEARCH: "lower(name)", THEIR_SEARCH: "name"}
 # Over the embedded stores' own settings, which keep full durability. Room for everyone's pools;
 # and no round pays for what an earlier one left behind: the harness vacuums after each write.
 SETTINGS = {"max_connections": "400", "autovacuum": "off", "checkpoint_timeout": "1h"}
@@ -131,6 +134,31 @@ def keep_totals(on: Stage, *, kept: bool) -> None:
         return
     word = "ENABLE" if kept else "DISABLE"
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
+
+
+def search_index(on: Stage, wanted: str | None) -> None:
+    """Have that one of the trigram indexes on items, or none: nobody's writes pay for both."""
+    names = ", ".join(f"'{name}'" for name in SEARCHED)
+    rows = sql(on, f"SELECT indexname FROM pg_indexes WHERE indexname IN ({names})")
+    found: set[str | None] = {row[0] for row in rows}
+    if found == {wanted} - {None}:
+        return
+    changes = [f"DROP INDEX {name}" for name in found - {wanted}]
+    if wanted and wanted not in found:
+        expression = SEARCHED[wanted]
+        changes += [f"CREATE INDEX {wanted} ON items USING gin ({expression} gin_trgm_ops)"]
+    sql(on, *changes, "VACUUM (ANALYZE) items", "CHECKPOINT")
+
+
+@contextmanager
+def searches_by_index(on: Stage) -> Iterator[None]:
+    """Whoever connects meanwhile finds rows by an index, also where the table is small."""
+    settings = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
+    sql(on, *(f"ALTER DATABASE {DATABASE} SET {name} = off" for name in settings))
+    try:
+        yield
+    finally:
+        sql(on, *(f"ALTER DATABASE {DATABASE} RESET {name}" for name in settings))
 
 
 def fill(on: Stage, items: int) -> None:

@@ -7,11 +7,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, jsonagg, listcost, upsert
+from bench import compresscost, jsonagg, listcost, startcost, upsert
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
-from bench.stage import Server, Stage, fill, keep_totals, served, settle, stage
+from bench.stage import (
+    OUR_SEARCH,
+    Server,
+    Stage,
+    fill,
+    keep_totals,
+    search_index,
+    served,
+    settle,
+    stage,
+)
 from bench.workloads import WRITING, Cell
 
 ITEMS = 100_000
@@ -19,13 +29,14 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
 class Variant(NamedTuple):
-    """What is changed: variables, the server, its workers, whether writers keep the totals."""
+    """What is changed: variables, the server, its workers, what writers keep: totals, an index."""
 
     name: str
     environ: Mapping[str, str] = {}
     server: str = "uvicorn"
     workers: int = 1
     totals: bool = True
+    search: str | None = OUR_SEARCH
 
     @property
     def program(self) -> Program:
@@ -138,6 +149,13 @@ TRIALS = (
         (1, 16, 64, 256),
     ),
     Trial(
+        "trigram",
+        "What does the index of searches cost those who write?",
+        (Variant("with the index"), Variant("without", search=None)),
+        ("create", "patch"),
+        (1, 64),
+    ),
+    Trial(
         "cache",
         "Which tiers of the cache pay?",
         TIERS,
@@ -168,6 +186,7 @@ TABLES: dict[str, Callable[[Stage], str]] = {
     "list-cost": listcost.table,
     "compress": compresscost.table,
     "upsert": upsert.table,
+    "start": startcost.table,
 }
 
 
@@ -197,13 +216,20 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
 
 
 @contextmanager
-def _staged() -> Iterator[Stage]:
+def stage_in_temporary() -> Iterator[Stage]:
+    """Throw-away stores, empty."""
     with tempfile.TemporaryDirectory(prefix="trials-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
         with stage(directory) as on:
-            fill(on, ITEMS)
             yield on
+
+
+@contextmanager
+def _staged() -> Iterator[Stage]:
+    with stage_in_temporary() as on:
+        fill(on, ITEMS)
+        yield on
 
 
 def _turn(
@@ -214,6 +240,7 @@ def _turn(
     order = [*range(len(servers))]
     for place in (*order[shift:], *order[:shift]):
         keep_totals(on, kept=trial.variants[place].totals)
+        search_index(on, trial.variants[place].search)
         runs[place] = measure(servers[place], on, cell, seconds, number)
         if cell.workload in WRITING:
             settle(on, ITEMS)

@@ -19,6 +19,7 @@ import service.items.statements as item_statements
 import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.db import rights
 from service.db.database import Database
@@ -60,7 +61,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         await db.open()
         db.spawn(rights.log_lacking(db))
         cache = _cache(settings, db, alone=alone)
-        if cache is not None:
+        if isinstance(cache, Cache):
             await cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
         # leave no cycles behind (tests/test_http1.py), so looking for some may be rare.
@@ -72,7 +73,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
             yield {"db": db, "settings": settings, "cursors": cursors, "cache": cache}
         finally:
             await db.close()
-            if cache is not None:
+            if isinstance(cache, Cache):
                 await cache.close()
             if listener is not None:
                 listener.stop()
@@ -80,10 +81,10 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
     return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)
 
 
-def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | None:
+def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | NoCache:
     redis_url = settings.shared_redis_url
     if settings.cache == "off" or (redis_url is None and settings.cache == "on" and not alone):
-        return None
+        return NoCache()
     return Cache(
         settings.required_database_url,
         redis_url,

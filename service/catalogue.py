@@ -1,4 +1,4 @@
-"""Every named statement: for the listing, for `service explain`, and for the tests."""
+"""Every named statement: for the listing, for `swiftlet explain`, and for the tests."""
 
 import json
 import re
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import asyncpg
 import msgspec
 
+from service.db.access import connect
 from service.db.keyset import Listing
 from service.db.statement import Statement
 from service.items import statements as items
@@ -26,6 +26,7 @@ HEADER = """\
 # What an argument is when `explain` is not told: typical, not special.
 SAMPLES: dict[str, object] = {
     "after": 0,
+    "excluded": [],
     "id": 1,
     "last_id": 1,
     "limit": 11,
@@ -77,6 +78,17 @@ def named(name: str) -> Statement[Any]:
     raise KeyError(name)
 
 
+def check_names(statement: Statement[Any], given: dict[str, str]) -> None:
+    """Refuse parameters that the statement does not have.
+
+    Raises:
+        ValueError: the first of them, by name.
+    """
+    unknown = sorted(given.keys() - set(statement.names))
+    if unknown:
+        raise ValueError(f"no parameter {unknown[0]}; there are: {', '.join(statement.names)}")
+
+
 async def explain(
     url: str, statement: Statement[Any], given: dict[str, str], *, analyze: bool
 ) -> str:
@@ -85,10 +97,8 @@ async def explain(
     Raises:
         ValueError: a parameter that the statement does not have, or of the wrong type.
     """
-    unknown = sorted(given.keys() - set(statement.names))
-    if unknown:
-        raise ValueError(f"no parameter {unknown[0]}; there are: {', '.join(statement.names)}")
-    connection = await asyncpg.connect(url, timeout=10)
+    check_names(statement, given)
+    connection = await connect(url)
     transaction = connection.transaction()
     await transaction.start()
     try:

@@ -1,6 +1,7 @@
 """Problems: what may go wrong as exception classes, and SQLSTATE to Problem (RFC 9457)."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import asyncpg
 import msgspec
@@ -24,11 +25,23 @@ class LineError(Struct, frozen=True):
     message: str
 
 
+class ProblemDocument(Struct, frozen=True, kw_only=True):
+    """The one shape of every error (RFC 9457); `errors` only where fields are to blame."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: tuple[FieldError, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Problem(Exception):  # noqa: N818 - the RFC's own word
     """An answer that is not a success. Subclasses fix the status; `detail` says what to do."""
 
     status = 500
     title = "Internal Server Error"
+    document: ClassVar[type[Struct]] = ProblemDocument  # what `body` makes
 
     def __init__(
         self,
@@ -52,17 +65,6 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
                 errors=self.errors or msgspec.UNSET,
             )
         )
-
-
-class ProblemDocument(Struct, frozen=True, kw_only=True):
-    """The one shape of every error (RFC 9457); `errors` only where fields are to blame."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: tuple[FieldError, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Malformed(Problem):
@@ -97,8 +99,16 @@ class TooLarge(Problem):
     status, title = 413, "Content Too Large"
 
 
+class TargetTooLong(Problem):
+    status, title = 414, "URI Too Long"
+
+
 class Unsupported(Problem):
     status, title = 415, "Unsupported Media Type"
+
+
+class BadExpectation(Problem):
+    status, title = 417, "Expectation Failed"
 
 
 class Invalid(Problem):
@@ -113,6 +123,8 @@ class LinesDocument(ProblemDocument, frozen=True, kw_only=True):
 
 class InvalidLines(Invalid):
     """A file of which nothing was taken: `lines` are wrong, or the first of those that are."""
+
+    document = LinesDocument
 
     def __init__(self, detail: str, lines: Iterable[LineError]) -> None:
         super().__init__(detail)
@@ -137,6 +149,16 @@ class HeadersTooLarge(Problem):
 
 class Failed(Problem):
     """A bug of ours; the traceback is in the log, never in the answer."""
+
+
+class NotImplementedHere(Problem):
+    """The request needs something of HTTP that this server does not have."""
+
+    status, title = 501, "Not Implemented"
+
+
+class VersionNotSupported(Problem):
+    status, title = 505, "HTTP Version Not Supported"
 
 
 class Unavailable(Problem):

@@ -2,10 +2,10 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import asyncpg
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
 from service.db import rights
@@ -19,19 +19,27 @@ from service.web.wire import Reply, encode
 
 # Each dependency is given this long, so that the answer comes within a second though one hangs.
 CHECK_SECONDS = 0.8
+# The Cache-Control of what is true at the moment alone.
+NOW_ONLY = b"no-store"
 
 
 class Health(Struct, frozen=True):
     """The reference program's answer."""
 
-    timestamp: datetime
+    timestamp: Annotated[datetime, Meta(tz=True)]
     message: str
+
+
+class Liveness(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["ok"]
 
 
 class Dependency(Struct, frozen=True):
     """One thing the service needs; `detail` says what is wrong."""
 
-    state: Literal["ok", "degraded", "away", "off"]
+    state: Annotated[Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState")]
     detail: str | UnsetType = UNSET
 
 
@@ -41,7 +49,7 @@ class Readiness(Struct, frozen=True):
     Without the database it is a NotReady instead.
     """
 
-    status: Literal["ok", "degraded"]
+    status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
     database: Dependency
     migrations: Dependency
     redis: Dependency
@@ -57,6 +65,8 @@ class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
 
 class NotReady(Unavailable):
     """Something without which nothing works is away."""
+
+    document = NotReadyDocument
 
     def __init__(self, database: Dependency, migrations: Dependency, redis: Dependency) -> None:
         self.database, self.migrations, self.redis = database, migrations, redis
@@ -79,14 +89,22 @@ class NotReady(Unavailable):
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(encode(Health(datetime.now(UTC), "api reporting for duty!")))
+    """The time, and a message; nothing is asked."""
+    return Reply(
+        encode(Health(datetime.now(UTC), "api reporting for duty!")), cache_control=NOW_ONLY
+    )
 
 
 async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    return Reply(b'{"status":"ok"}')
+    """Answers as long as the process does."""
+    return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
 async def ready(request: Request) -> Reply:
+    """Asks the database and Redis. Without Redis the service is `degraded`, and can serve.
+
+    It answers within a second, also when one of them hangs.
+    """
     (database, migrations), redis = await asyncio.gather(
         _database(request.db), _redis(request.state["settings"].redis_url)
     )
@@ -94,7 +112,7 @@ async def ready(request: Request) -> Reply:
         raise NotReady(database, migrations, redis)
     well = all(one.state in ("ok", "off") for one in (database, migrations, redis))
     status: Literal["ok", "degraded"] = "ok" if well else "degraded"
-    return Reply(encode(Readiness(status, database, migrations, redis)))
+    return Reply(encode(Readiness(status, database, migrations, redis)), cache_control=NOW_ONLY)
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:
@@ -154,8 +172,10 @@ async def _redis(url: str | None) -> Dependency:
 
 
 routes = [
-    Operation("GET", "/health", health, "Tell that the service is up", gives=Health),
-    Operation("GET", "/health/live", live, "Liveness: touches nothing"),
+    Operation("GET", "/health", health, "Tell that the service is up", gives=Health, stored=False),
+    Operation(
+        "GET", "/health/live", live, "Liveness: touches nothing", gives=Liveness, stored=False
+    ),
     Operation(
         "GET",
         "/health/ready",
@@ -163,5 +183,6 @@ routes = [
         "Readiness: the state of each dependency (503 when one is away)",
         gives=Readiness,
         fails=(NotReady,),
+        stored=False,
     ),
 ]

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import asyncpg
 
+from service.db.access import connect
+
 CHUNK = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ADJECTIVES = ("Brass", "Quiet", "Folding", "Spare", "Walnut", "Tiny", "Striped", "Heavy")
@@ -56,7 +58,7 @@ class Seeded(NamedTuple):
 
 async def seed(url: str, users: int, items: int, progress: Progress) -> Seeded:
     """Write the samples; interrupted and run again it goes on where rows are missing."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await connect(url)
     try:
         new_users = await _write(connection, "users", _users(users), progress)
         new_items = await _write(connection, "items", _items(items, users), progress)

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 import msgspec
 from msgspec import Meta, Struct
 
+from service.dotenv import DotenvError, read_dotenv
+from service.urls import URLError, check_database_url, check_redis_url
+
 # What a value may be, said once: msgspec checks it, the error line and the README quote it.
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
@@ -70,7 +73,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: a `SERVICE_*` name nobody reads, or a value of the wrong kind.
         """
-        given = {**_dotenv(dotenv), **(os.environ if environ is None else environ)}
+        given = {**_read(dotenv), **(os.environ if environ is None else environ)}
         types = get_type_hints(cls, include_extras=True)
         fields = {variable(field): field for field in cls.__struct_fields__}
         values: dict[str, Any] = {}
@@ -86,6 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     shown = "(hidden)" if field in SECRET else repr(value)
                     allowed = describe(types[field])
                     raise SettingsError(f"{name}={shown}: must be {allowed}") from None
+                _check_url(name, value)
         return cls(**values)
 
     def __repr__(self) -> str:
@@ -111,7 +115,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             SettingsError: not set, and nobody started an embedded one.
         """
         if self.database_url is None:
-            raise SettingsError("DATABASE_URL is not set; `service serve` brings its own database")
+            raise SettingsError("DATABASE_URL is not set; `swiftlet serve` brings its own database")
         return self.database_url
 
     @property
@@ -159,24 +163,18 @@ def _nearest(name: str, known: Mapping[str, str]) -> str:
     return f"; did you mean {close[0]}?" if close else "; the README lists them all"
 
 
-def _dotenv(path: Path) -> dict[str, str]:
-    """`NAME=value` lines, `#` comments; one pair of quotes around a value is taken off."""
+def _check_url(name: str, value: str) -> None:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from None
-    values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip().removeprefix("export ")
-        if not stripped or stripped.startswith("#"):
-            continue
-        name, equals, value = stripped.partition("=")
-        if not equals:
-            raise SettingsError(f"{path}, line {number}: expected NAME=value")
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        values[name.strip()] = value
-    return values
+        if name == "DATABASE_URL":
+            check_database_url(value)
+        elif name == "REDIS_URL":
+            check_redis_url(value)
+    except URLError as error:
+        raise SettingsError(f"{name}=(hidden): {error}") from None
+
+
+def _read(dotenv: Path) -> dict[str, str]:
+    try:
+        return read_dotenv(dotenv)
+    except DotenvError as error:
+        raise SettingsError(str(error)) from None

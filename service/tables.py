@@ -27,10 +27,12 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.dialects import postgresql
 
+PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
 metadata = MetaData()
 
-# An index made only where the extension is to be had; the search works without it, slower.
+# An index that a database may lack: it needs an extension. `swiftlet migrate` says how to add it.
 OPTIONAL = {"optional": True}
 
 
@@ -218,27 +220,26 @@ END $$
 RECOUNT_TOTALS = """
 CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    LOCK TABLE {schema}.items, {schema}.users IN SHARE ROW EXCLUSIVE MODE;
-    DELETE FROM {schema}.totals;
-    INSERT INTO {schema}.totals
-    SELECT 'items', 0, count(*), count(*) FILTER (WHERE is_active)
-    FROM {schema}.items HAVING count(*) > 0
-    UNION ALL
-    SELECT 'users', 0, count(*), count(*) FILTER (WHERE is_active)
-    FROM {schema}.users HAVING count(*) > 0;
+    LOCK TABLE {locked} IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM {{schema}}.totals;
+    INSERT INTO {{schema}}.totals
+{counted};
     PERFORM pg_notify('swiftlet', 'totals');
 END $$
 """
+RECOUNT_ONE = """\
+    SELECT '{table}', 0, count(*), count(*) FILTER (WHERE is_active)
+    FROM {{schema}}.{on} HAVING count(*) > 0"""
 
 TOTALS_TRIGGERS = """
-CREATE TRIGGER {table}_inserted AFTER INSERT ON {table}
+CREATE TRIGGER {table}_inserted AFTER INSERT ON {on}
     REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION keep_totals();
-CREATE TRIGGER {table}_updated AFTER UPDATE ON {table}
+CREATE TRIGGER {table}_updated AFTER UPDATE ON {on}
     REFERENCING OLD TABLE AS gone NEW TABLE AS come
     FOR EACH STATEMENT EXECUTE FUNCTION keep_totals();
-CREATE TRIGGER {table}_deleted AFTER DELETE ON {table}
+CREATE TRIGGER {table}_deleted AFTER DELETE ON {on}
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION keep_totals();
-CREATE TRIGGER {table}_truncated AFTER TRUNCATE ON {table}
+CREATE TRIGGER {table}_truncated AFTER TRUNCATE ON {on}
     FOR EACH STATEMENT EXECUTE FUNCTION keep_totals()
 """
 
@@ -254,7 +255,39 @@ END $$
 """
 
 WRITES_TRIGGER = """
-CREATE TRIGGER {table}_told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
+CREATE TRIGGER {table}_told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {on}
     FOR EACH STATEMENT WHEN (current_setting('application_name') <> 'swiftlet')
     EXECUTE FUNCTION tell_writes()
 """
+
+
+def counted(tables: MetaData) -> list[Table]:
+    """The tables whose rows are counted in the totals: those with `is_active`."""
+    found = (table for table in tables.tables.values() if "is_active" in table.columns)
+    return sorted(found, key=lambda table: table.name)
+
+
+def functions(tables: MetaData) -> list[str]:
+    """What makes the functions; `{schema}` in it stands for the schema of the tables."""
+    names = {table.name: quoted(table.name) for table in counted(tables)}
+    recount = RECOUNT_TOTALS.format(
+        locked=", ".join(f"{{schema}}.{on}" for on in names.values()),
+        counted="\n    UNION ALL\n".join(
+            RECOUNT_ONE.format(table=name, on=on) for name, on in names.items()
+        ),
+    )
+    return [KEEP_TOTALS, recount, TELL_WRITES]
+
+
+def triggers(tables: MetaData) -> list[str]:
+    """What makes the triggers: every table but the totals tells of writes by others."""
+    told = (table for table in tables.sorted_tables if table.name != totals.name)
+    return [
+        *(TOTALS_TRIGGERS.format(table=one.name, on=quoted(one.name)) for one in counted(tables)),
+        *(WRITES_TRIGGER.format(table=one.name, on=quoted(one.name)) for one in told),
+    ]
+
+
+def quoted(name: str) -> str:
+    """The name as it stands in SQL."""
+    return PREPARER.quote(name)

@@ -46,13 +46,13 @@ WHERE users.id = $1::BIGINT;
 UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.replace_if
--- $1 id, $2 sku, $3 name, $4 description, $5 price, $6 is_active, $7 owner_id, $8 versions
+-- $1 id, $2 sku, $3 name, $4 description, $5 price, $6 is_active, $7 owner_id, $8 versions, $9 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET sku=$2::VARCHAR, name=$3::VARCHAR, description=$4::VARCHAR, price=$5::NUMERIC, is_active=$6::BOOLEAN, owner_id=$7::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($8::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=$2::VARCHAR, name=$3::VARCHAR, description=$4::VARCHAR, price=$5::NUMERIC, is_active=$6::BOOLEAN, owner_id=$7::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($8::BIGINT[]), true) AND items.version != ALL ($9::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -61,13 +61,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.change_if
--- $1 id, $2 set_sku, $3 new_sku, $4 set_name, $5 new_name, $6 set_description, $7 new_description, $8 set_price, $9 new_price, $10 set_is_active, $11 new_is_active, $12 set_owner_id, $13 new_owner_id, $14 versions
+-- $1 id, $2 set_sku, $3 new_sku, $4 set_name, $5 new_name, $6 set_description, $7 new_description, $8 set_price, $9 new_price, $10 set_is_active, $11 new_is_active, $12 set_owner_id, $13 new_owner_id, $14 versions, $15 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.version = ANY ($14::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($14::BIGINT[]), true) AND items.version != ALL ($15::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -76,13 +76,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.deactivate_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($2::BIGINT[]), true) AND items.version != ALL ($3::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -91,13 +91,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 DELETE FROM items WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.remove_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
-(DELETE FROM items WHERE items.id = $1::BIGINT AND items.version = ANY ($2::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(DELETE FROM items WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($2::BIGINT[]), true) AND items.version != ALL ($3::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -400,14 +400,35 @@ WHERE NOT items.is_active ORDER BY items.id ASC
 
 -- items.page?q
 -- $1 q, $2 limit, $3 offset
-SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM items
-WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items
-WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY items.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\') END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?owner_id
 -- $1 owner_id, $2 limit, $3 offset
@@ -422,37 +443,189 @@ WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
 
 -- items.page?min_price
 -- $1 min_price, $2 limit, $3 offset
-SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM items
-WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items
-WHERE coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000 ORDER BY items.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
+  WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000)) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?max_price
 -- $1 max_price, $2 limit, $3 offset
-SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM items
-WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items
-WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC ORDER BY items.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
+  WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
-SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM items
-WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\'
- LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
-FROM items
-WHERE lower(items.name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY items.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND true LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
+FROM (SELECT least((SELECT count(*) FROM few), 10000) AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- items.page?q&total=none
+-- $1 q, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- items.after?sort=-created_at&q
+-- $1 q, $2 last_key, $3 last_id, $4 limit
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
+    (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT items.id, items.created_at AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+every AS MATERIALIZED (
+  SELECT items.id, items.created_at AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key DESC, page.id DESC;
 
 -- items.page?total=none
 -- $1 limit, $2 offset
@@ -486,13 +659,13 @@ WHERE users.id = ANY ($1::BIGINT[]);
 UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, role=$4::VARCHAR, is_active=$5::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $6::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.replace_if
--- $1 id, $2 email, $3 username, $4 full_name, $5 role, $6 is_active, $7 versions
+-- $1 id, $2 email, $3 username, $4 full_name, $5 role, $6 is_active, $7 versions, $8 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET email=$2::VARCHAR, username=$3::VARCHAR, full_name=$4::VARCHAR, role=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($7::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=$2::VARCHAR, username=$3::VARCHAR, full_name=$4::VARCHAR, role=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($7::BIGINT[]), true) AND users.version != ALL ($8::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -501,13 +674,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, role=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.role END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $11::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.change_if
--- $1 id, $2 set_email, $3 new_email, $4 set_username, $5 new_username, $6 set_full_name, $7 new_full_name, $8 set_role, $9 new_role, $10 set_is_active, $11 new_is_active, $12 versions
+-- $1 id, $2 set_email, $3 new_email, $4 set_username, $5 new_username, $6 set_full_name, $7 new_full_name, $8 set_role, $9 new_role, $10 set_is_active, $11 new_is_active, $12 versions, $13 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.version = ANY ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($12::BIGINT[]), true) AND users.version != ALL ($13::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -516,13 +689,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.deactivate_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($2::BIGINT[]), true) AND users.version != ALL ($3::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -531,13 +704,13 @@ FROM found LEFT OUTER JOIN changed ON true;
 DELETE FROM users WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.remove_if
--- $1 id, $2 versions
+-- $1 id, $2 versions, $3 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
-(DELETE FROM users WHERE users.id = $1::BIGINT AND users.version = ANY ($2::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(DELETE FROM users WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($2::BIGINT[]), true) AND users.version != ALL ($3::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -756,26 +929,159 @@ WHERE users.role = 'admin' ORDER BY users.id ASC
 
 -- users.page?q
 -- $1 q, $2 limit, $3 offset
-SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM users
-WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
-FROM users
-WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY users.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT users.id FROM users
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\')) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
-SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
-FROM (SELECT count(*) AS total
-FROM (SELECT 1
-FROM users
-WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\'
- LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
-FROM users
-WHERE lower(users.username) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.email) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' OR lower(users.full_name) LIKE (SELECT lower($1::VARCHAR) AS lower_1) ESCAPE '\' ORDER BY users.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT users.id FROM users
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND true LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
+FROM (SELECT least((SELECT count(*) FROM few), 10000) AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- users.page?q&total=none
+-- $1 q, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT users.id FROM users
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- users.after?sort=-created_at&q
+-- $1 q, $2 last_key, $3 last_id, $4 limit
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT users.id FROM users
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,
+    (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT users.id, users.created_at AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+every AS MATERIALIZED (
+  SELECT users.id, users.created_at AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
+SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key DESC, page.id DESC;
 
 -- users.page?total=none
 -- $1 limit, $2 offset
@@ -860,10 +1166,10 @@ FROM written;
 -- items.export?format=ndjson
 -- no arguments
 SELECT row_to_json(line) AS line
-FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id) AS line;
 
 -- items.export?format=csv
 -- no arguments
-SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id;

@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -31,9 +32,22 @@ STORES = os.environ.get("TEST_STORES", "wheel")
 SERVER = os.environ.get("TEST_SERVER", "uvicorn")
 BATCHING = os.environ.get("TEST_BATCHING", "on")
 
+# httpx reads the system's certificates for each client (50 to 90 ms), and no test uses TLS through
+# it. It has no public setting for all clients.
+_no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+httpx._transports.default.create_ssl_context = (  # type: ignore[attr-defined]
+    lambda *_, **__: _no_certificates
+)
+
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# DELETE takes 1 ms where TRUNCATE takes 18, and the server's prepared statements stay valid.
+EMPTY_TABLES = """
+WITH no_items AS (DELETE FROM items), no_users AS (DELETE FROM users)
+SELECT setval('items_id_seq', 1, false), setval('users_id_seq', 1, false)
+"""
 
 Query = Callable[..., list[asyncpg.Record]]
 
@@ -173,10 +187,10 @@ def sql(database_url: str) -> Query:
 
 
 @pytest.fixture
-def client(service: Service, sql: Query) -> Iterator[httpx.Client]:
+def client(service: Service, database_url: str, sql: Query) -> Iterator[httpx.Client]:
     """Talks to the server, on empty tables; each answer is held to what all answers promise."""
-    assert "test_" in sql("SELECT current_database()")[0][0]
-    sql("TRUNCATE items, users RESTART IDENTITY")
+    assert "test_" in database_url
+    sql(EMPTY_TABLES)
     with httpx.Client(
         base_url=service.url, timeout=30, event_hooks={"response": [check_answer]}
     ) as one:

@@ -19,10 +19,10 @@ from service.db import batch
 from service.db.database import Database
 from service.db.lane import SINGLES
 from service.db.statement import Statement
-from service.db.writes import change_values
+from service.db.writes import Guard, change_values
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
-from service.items.structs import Item, ItemChange
+from service.items.structs import Item, ItemChange, Price
 from service.users import statements as users
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,8 @@ async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
     values = change_values(ItemChange(**fields))
-    return await items.writes.change.run(db, versions, id=item_id, **values)
+    guard = None if versions is None else Guard(versions)
+    return await items.writes.change.run(db, guard, id=item_id, **values)
 
 
 async def settled(work: list[Any]) -> list[Any]:
@@ -306,6 +307,25 @@ async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> No
     assert [row.name for row, _ in found[20:30]] == ["Either"] * 10
     assert found[30:40] == [(None, n) for n in range(31, 41)]
     assert found[40:] == [(None, None)] * 10
+
+
+async def test_versions_that_are_excluded_are_looked_at_by_the_write(
+    url: str, batching: bool
+) -> None:
+    """If-None-Match of a write: plain changes share a statement, these run beside them."""
+    await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
+    guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
+    async with opened(url, batching=batching) as db:
+        values = change_values(ItemChange(price=Price(5)))
+        work = [
+            items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
+            for n in range(1, 43)
+        ]
+        found = await settled(work)
+    for n, (row, version) in enumerate(found, 1):
+        done = n % len(guards) in (0, 2, 4) and n <= 40
+        assert (row is not None and row.version) == (2 if done else False), n
+        assert version == (None if done or n > 40 else 1), n
 
 
 async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:

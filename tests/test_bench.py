@@ -18,9 +18,19 @@ from bench.result import CPU, Contestant, Result, Run, Workload
 pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --group bench pytest`")
 
 from bench import contestants, correctness
-from bench.__main__ import newest
-from bench.run import agree
-from bench.stage import Stage, fill, keep_totals, sql, stage
+from bench.__main__ import newest, since
+from bench.run import agree, search_of
+from bench.stage import (
+    OUR_SEARCH,
+    THEIR_SEARCH,
+    Stage,
+    fill,
+    keep_totals,
+    quiet,
+    search_index,
+    sql,
+    stage,
+)
 from bench.workloads import WORKLOADS, cells
 
 ASKED = [one for one in contestants.PROGRAMS if one.rules is not None]
@@ -59,11 +69,20 @@ def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]"
 def test_everyone_answers_as_the_model_does(program: contestants.Program, on: Stage) -> None:
     if why := contestants.missing(program):
         pytest.skip(why)
+    before = searches(on, search_of(program))
     agreement = agree(program, on)
     assert agreement.wrong == []
+    assert searches(on, search_of(program)) > before, "no search of it took its index"
     assert agreement.requests > 400
     assert agreement.agreed + sum(agreement.intended.values()) >= agreement.requests
     assert set(agreement.intended) <= (program.rules or frozenset())
+
+
+def searches(on: Stage, index: str) -> int:
+    """How often the index was read; a backend tells it at its end."""
+    quiet(on)
+    text = f"SELECT sum(idx_scan)::int FROM pg_stat_user_indexes WHERE indexrelname = '{index}'"
+    return sql(on, text)[0][0] or 0
 
 
 def test_wrong_answers_are_noticed(on: Stage) -> None:
@@ -301,6 +320,16 @@ def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said
     assert found.stdout.decode().strip() == said
 
 
+def test_nobody_pays_for_the_search_index_of_others(on: Stage) -> None:
+    fill(on, 50)
+    names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
+    for wanted in (THEIR_SEARCH, OUR_SEARCH, OUR_SEARCH):
+        search_index(on, wanted)
+        assert sql(on, f"{names} AND tablename = 'items'")[0][0] == [wanted]
+    search_index(on, None)
+    assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
+
+
 def test_who_does_not_read_the_totals_does_not_pay_for_them(on: Stage) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)
@@ -325,7 +354,18 @@ def test_the_committed_result_holds_its_budgets(committed: Result) -> None:
 
 
 def test_the_readme_shows_the_newest_result(committed: Result) -> None:
-    assert rows(committed) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+    assert rows(committed, since()) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+
+
+def test_a_row_of_the_readme_is_from_the_last_result_that_has_it() -> None:
+    before = made(
+        {("read", "swiftlet"): 100, ("create", "swiftlet"): 10, ("read", "reference"): 100}
+    )
+    later = made({("read", "swiftlet"): 300, ("read", "reference"): 100, ("list", "swiftlet"): 7})
+    assert "| read (64) | 300 (150-450) | 3.0 |" in rows(before, [later])
+    assert "| create (64) | 10 (5-15) | - |" in rows(before, [later])
+    assert "list" not in rows(before, [later])
+    assert "| read (64) | 100 (50-150) | 1.0 |" in rows(before)
 
 
 def test_a_result_names_no_path_and_no_machine(committed: Result) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,18 +15,24 @@ import pytest
 from conftest import ROOT, SERVER, Query, Service, statements_run
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 from test_faults import eventually
 
+from service import migrate
+from service.app import create_app
 from service.cache import tiers
 from service.cache.coherence import Coherence
 from service.cache.entry import Answer, Entry
 from service.cache.epochs import SLOTS, Epochs, Facets
 from service.cache.local import GHOST, Local
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.cache.writers import Writers
 from service.errors import Unavailable
 from service.items.structs import ItemQuery
+from service.settings import Settings
 from service.web import paging
+from service.web.routing import Paths
 
 
 def came(response: httpx.Response) -> str:
@@ -129,10 +135,10 @@ def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
     assert client.get("/items").json()["total"] == 0
 
 
-def test_what_a_row_does_not_ask_for_makes_no_other_answer(client: httpx.Client) -> None:
+def test_a_query_that_is_too_long_is_not_kept(client: httpx.Client) -> None:
     where = lamp(client)
     client.get(where)
-    assert came(client.get(where, params={"x": "1" * 5000})) == "HIT"
+    assert client.get(where, params={"x": "1" * 5000}).status_code == 422
     longest = {"q": "lamp", "sort": "name", "cursor": "x" * 3000}
     assert client.get("/items", params=longest).status_code == 422
     long = {"q": "ü" * 255}
@@ -227,6 +233,14 @@ def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: st
     )
 
 
+@pytest.fixture(scope="module")
+def own_database_url(new_database: Callable[[], str]) -> str:
+    """A database without another server: beside one that it can't hear, a worker keeps nothing."""
+    url = new_database()
+    migrate.up(url)
+    return url
+
+
 @contextmanager
 def served(
     log: Path, database_url: str, *options: str, **environ: str
@@ -263,11 +277,11 @@ def test_several_workers_without_redis_keep_nothing_and_say_so(
 
 
 def test_one_process_without_redis_keeps_what_it_has_read(
-    database_url: str, tmp_path: Path
+    own_database_url: str, tmp_path: Path
 ) -> None:
     for settings in ({}, {"SERVICE_CACHE": "local"}):
         environ = {"REDIS_URL": "off", **settings}
-        with served(tmp_path / "log", database_url, **environ) as (_, client):
+        with served(tmp_path / "log", own_database_url, **environ) as (_, client):
             where = lamp(client)
             client.get(where)
             assert came(client.get(where)) == "HIT"
@@ -287,9 +301,9 @@ def test_the_process_alone_is_for_one_worker(database_url: str) -> None:
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_what_ends_by_time_is_read_again(database_url: str, tmp_path: Path) -> None:
+def test_what_ends_by_time_is_read_again(own_database_url: str, tmp_path: Path) -> None:
     settings = {"REDIS_URL": "off", "SERVICE_CACHE_TTL": "1"}
-    with served(tmp_path / "log", database_url, **settings) as (_, client):
+    with served(tmp_path / "log", own_database_url, **settings) as (_, client):
         where = lamp(client)
         assert [came(client.get(where)) for _ in range(2)] == ["MISS", "HIT"]
         eventually(lambda: came(client.get(where)) == "MISS", 10)
@@ -314,6 +328,35 @@ class Source:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
+    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+    calls = []
+
+    async def load() -> dict[str, Any]:
+        calls.append(1)
+        return {"at": datetime(2026, 1, 1, tzinfo=UTC), "total": len(calls)}
+
+    cache = NoCache()
+    for n in (1, 2):
+        found = await cache.cached("k", 60, load=load, kind=dict[str, Any])
+        assert found == {"at": datetime(2026, 1, 1, tzinfo=UTC), "total": n}
+    await cache.moved((1,))
+    cache.unsure()
+
+
+@pytest.mark.anyio
+async def test_every_request_has_a_cache_to_ask(database_url: str) -> None:
+    for off in ({"SERVICE_CACHE": "off"}, {"SERVICE_CACHE": "on"}):
+        app = create_app(
+            Settings.load({"DATABASE_URL": database_url, "REDIS_URL": "off", **off}), alone=False
+        )
+        assert isinstance(app, Paths)
+        async with app.lifespan_context(Starlette()) as state:
+            assert state is not None
+            assert isinstance(state["cache"], NoCache)
 
 
 @pytest.mark.anyio

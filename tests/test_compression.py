@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from service.cache.entry import Answer, Entry
 from service.cache.local import Local, Variants
+from service.cache.off import NoCache
 from service.web import compress
 from service.web.endpoint import Endpoint, Handler, Operation
 from service.web.request import Request
@@ -368,7 +369,7 @@ class Served:
             "path": PATH,
             "query_string": b"",
             "headers": [(b"accept-encoding", accepts)],
-            "state": {"settings": Settings},
+            "state": {"settings": Settings, "cache": NoCache()},
         }
         asyncio.run(self.endpoint(scope, receive, send))
         return dict(sent[0]["headers"]), sent[1]["body"]

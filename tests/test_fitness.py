@@ -14,7 +14,7 @@ from service import health, migrate
 from service.db.copy import apart
 from service.db.database import Database
 from service.db.link import unhandled
-from service.db.writes import change_values
+from service.db.writes import Guard, change_values
 from service.errors import (
     Conflict,
     Failed,
@@ -415,8 +415,8 @@ async def test_a_user_with_items_is_kept_in_any_language(url: str) -> None:
     async with opened(url, size=1) as db:
         user = await users.add.run(db, ("a@example.com", "ada", None, "user", True))
         await items.add.run(db, (None, "Lamp", None, None, True, user.id))
-        for versions in (None, [1]):
-            problem = await outcome(users.writes.remove.run(db, versions, id=user.id))
+        for guard in (None, Guard([1])):
+            problem = await outcome(users.writes.remove.run(db, guard, id=user.id))
             assert [error.field for error in problem.errors] == ["items"]
         problem = await outcome(items.add.run(db, (None, "Lamp", None, None, True, 99)))
         assert [error.field for error in problem.errors] == ["owner_id"]

@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from service.http1.connection import Connection
-from service.http1.parser import HEAD_LIMIT
+from service.errors import Problem
+from service.http1 import connection
+from service.http1.connection import REQUESTS_AHEAD, Connection
+from service.http1.head import HEAD_LIMIT, Head
+from service.http1.parser import CHUNK_OVERHEAD_LIMIT, CHUNKS_A_TURN, Parser
 
 seen: list[str] = []
 
@@ -209,10 +212,7 @@ stream_of_requests = st.lists(
 def test_wherever_the_bytes_are_cut_the_answers_are_the_same(
     server: Server, requests: list[bytes], cuts: list[int]
 ) -> None:
-    # A method that is unknown to the parser is understood only at the beginning of what comes.
-    whole = [one for one in requests if not one.startswith(b"BREW")] + [
-        request("GET /z", last=True)
-    ]
+    whole = [*requests, request("GET /z", last=True)]
     data = b"".join(whole)
     places = [0, *sorted({cut for cut in cuts if cut < len(data)}), len(data)]
     parts = [data[a:b] for a, b in itertools.pairwise(places)]
@@ -235,8 +235,8 @@ def test_wherever_the_bytes_are_cut_the_answers_are_the_same(
 def test_a_method_that_the_parser_does_not_know_reaches_the_application(server: Server) -> None:
     (one,) = told(server.talk(request("BREW /pot", body=b"12", last=True)))
     assert (one["method"], one["path"], one["size"]) == ("BREW", "/pot", 2)
-    found = server.talk(request("GET /slow") + request("BREW /pot"))
-    assert [status for status, _, _ in answers(found)] == [200], "not in the wake of another"
+    found = server.talk(request("GET /slow") + request("BREW /pot", last=True))
+    assert [one["method"] for one in told(found)] == ["GET", "BREW"], "behind another, too"
 
 
 def test_a_body_of_any_size_comes_whole(server: Server) -> None:
@@ -335,7 +335,7 @@ def test_what_is_not_http_gets_a_problem_document(server: Server, data: bytes) -
 
 def test_noise_after_a_request_does_not_cost_its_answer(server: Server) -> None:
     found = server.talk(request("GET /slow") + b"\0\0\0\r\n\r\n")
-    assert [status for status, _, _ in answers(found)] == [200]
+    assert [status for status, _, _ in answers(found)] == [200, 400]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -387,6 +387,155 @@ def test_trailers_are_no_headers_and_end(server: Server) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("path", ("a", "slow", "large", "stream"))
+def test_a_client_that_ends_its_side_is_answered(server: Server, path: str) -> None:
+    sent = request("GET /slow") + request(f"POST /{path}", body=b"abc")
+    with server.connect() as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        found = rest(client)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", found) == [b"200", b"200"]
+    assert found.endswith({"large": b"x", "stream": b"0\r\n\r\n"}.get(path, b"}"))
+
+
+@pytest.mark.parametrize("end", (True, False), ids=("ended", "open"))
+def test_pipelined_requests_are_answered_before_the_end_is_seen(server: Server, end: bool) -> None:
+    with server.connect() as client:
+        client.sendall(request("GET /a") * 200)
+        if end:
+            client.shutdown(socket.SHUT_WR)
+        assert rest(client).count(b"HTTP/1.1 200") == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    (
+        request("POST /reads", body=b"the whole body")[:-5],
+        request("DELETE /a", body=b"the whole body")[:-5],
+        request("POST /reads", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n",
+    ),
+    ids=("post", "delete", "chunks"),
+)
+def test_a_client_that_ends_within_a_body_is_not_taken_for_done(
+    server: Server, sent: bytes
+) -> None:
+    with server.connect() as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        found = rest(client)
+    assert b'"size"' not in found
+
+
+def test_a_client_that_ends_within_a_head_is_closed(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(request("GET /a") + request("GET /b")[:-2])
+        client.shutdown(socket.SHUT_WR)
+        assert [one["path"] for one in told(rest(client))] == ["/a"]
+
+
+def test_who_leaves_while_waiting_is_noticed_within_a_second(server: Server) -> None:
+    """Until it is sent something, it looks like one that has only ended its side."""
+    with server.connect() as client:
+        client.sendall(request("POST /gone", body=b"abc"))
+        time.sleep(0.05)
+    deadline = time.monotonic() + 2
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert seen == ["gone"]
+
+
+def test_who_waits_with_its_side_ended_is_told_nothing_but_to_go_on(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(request("POST /gone", body=b"abc"))
+        client.shutdown(socket.SHUT_WR)
+        time.sleep(1.0)
+        assert not seen
+        assert set(client.recv(1000).split(b"\r\n\r\n")) == {b"HTTP/1.1 100 Continue", b""}
+        server.server_state.connections.copy().pop().transport.abort()
+
+
+@pytest.mark.parametrize("version", ("1.0", "1.1"))
+def test_only_http_1_1_is_asked_to_go_on(server: Server, version: str) -> None:
+    head = f"POST /a HTTP/{version}\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    found = server.talk(head.encode(), b"abc", *([request("GET /z", last=True)]), pause=0.1)
+    assert found.startswith(b"HTTP/1.1 100 Continue" if version == "1.1" else b"HTTP/1.1 200 OK")
+    assert found.count(b'"size": 3') == 1
+
+
+def test_a_request_that_has_no_use_for_its_body_waits_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be executed before its framing is known to be right."""
+    monkeypatch.setattr(connection, "BODY_SECONDS", 0.3)
+    start = request("DELETE /unread", "Transfer-Encoding: chunked")
+    for rest_of_it, status in (
+        (b"5\r\nhello\r\n0\r\n\r\n", 200),
+        (b"Z\r\n", 400),
+        (b"10000\r\n" + bytes(0x10000) + b"\r\n1\r\nx\r\n", 413),
+        (b"", 408),
+    ):
+        with server.connect() as client:
+            client.sendall(start)
+            time.sleep(0.05)
+            client.sendall(rest_of_it + request("GET /z", last=True)[: 1000 * (status == 200)])
+            found = answers(rest(client))
+        assert [one[0] for one in found] == [status, 200][: 1 + (status == 200)]
+        assert found[-1][1]["connection"] == "close"
+    head = request("DELETE /unread", "Expect: 100-continue", body=b"abc")[:-3]
+    found_ = server.talk(head, b"abc" + request("GET /z", last=True), pause=0.05)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", found_) == [b"100", b"200", b"200"]
+
+
+def test_an_answer_of_408_ends_the_connection(server: Server) -> None:
+    """The rest of the body may still come, and is no request."""
+    sent = request("POST /408", body=b"abc"), b"abc" + request("GET /smuggled")
+    found = server.talk(sent[0][:-3] + b"abc", sent[1], pause=0.05)
+    ((status, headers, _),) = answers(found)
+    assert (status, headers["connection"]) == (408, "close")
+
+
+class Counting:
+    """What the parser tells, counted."""
+
+    def __init__(self) -> None:
+        self.parser = Parser(self)
+        self.calls = self.size = 0
+        self.problem: Problem | None = None
+
+    def request(self, head: Head) -> None: ...
+    def end(self) -> None: ...
+
+    def body(self, part: bytes) -> None:
+        self.calls += 1
+        self.size += len(part)
+
+    def refuse(self, problem: Problem, method: str) -> None:
+        raise AssertionError(method) from problem
+
+    def break_off(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+@pytest.mark.parametrize(("size", "whole"), ((1, False), (5, True), (100, True)))
+def test_a_body_in_small_chunks_is_bounded_in_each_turn_and_in_all(size: int, whole: bool) -> None:
+    counting = Counting()
+    counting.parser.feed(request("POST /a", "Transfer-Encoding: chunked"))
+    data = (b"%x\r\n%b\r\n" % (size, b"x" * size)) * (900_000 // size) + b"0\r\n\r\n"
+    turns = 0
+    for at in range(0, len(data), 2**18):  # what uvloop reads at once
+        part, again = data[at : at + 2**18], True
+        while again:
+            turns, before = turns + 1, counting.size
+            again = counting.parser.feed(part) if part else counting.parser.proceed()
+            assert counting.size - before <= CHUNKS_A_TURN * size
+            part = b""
+    assert counting.calls <= turns, "one call for all chunks of a turn"
+    assert (counting.problem is None) == whole
+    assert (counting.size == 900_000 // size * size) == whole
+    if not whole:
+        assert counting.size <= CHUNK_OVERHEAD_LIMIT // 4 + 1
+
+
 def test_a_body_that_breaks_its_framing_ends_at_once(server: Server) -> None:
     start = request("POST /reads", "Transfer-Encoding: chunked")
     started = time.monotonic()
@@ -402,12 +551,12 @@ def test_what_comes_in_the_place_of_a_body_is_never_a_request(server: Server) ->
     found = server.talk(
         request("POST /unread", body=inner)[: -len(inner)],
         inner + request("BREW /pot"),
-        request("GET /c"),
+        request("GET /c", last=True),
         pause=0.05,
     )
-    assert [status for status, _, _ in answers(found)] == [200, 400]
+    assert [one["path"] for one in told(found)] == ["/unread", "/pot", "/c"]
     assert b"smuggled" not in found
-    assert b"/x" not in server.talk(b"P", request("GET /x"), pause=0.02)
+    assert b"/x" not in server.talk(b"\0", request("GET /x"), pause=0.02)
 
 
 def test_an_answer_instead_of_a_go_ahead_ends_the_connection(server: Server) -> None:
@@ -426,16 +575,23 @@ def test_an_answer_that_ends_the_connection_outlives_the_body(server: Server) ->
 
 def test_a_long_body_does_not_count_as_the_next_head(server: Server) -> None:
     first = request("POST /a", body=b"x" * 100_000) + b"GET /b HT"
-    found = told(server.talk(first, b"TP/1.1\r\nConnection: close\r\n\r\n", pause=0.05))
+    found = told(server.talk(first, b"TP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", pause=0.05))
     assert [one["path"] for one in found] == ["/a", "/b"]
 
 
-def test_who_sends_requests_without_end_is_answered_some(server: Server) -> None:
-    found = server.talk(request("GET /a") * 10_000)
-    count = found.count(b"HTTP/1.1 200")
-    assert 100 <= count < 10_000
-    assert found.count(b"connection: close") == 1
-    assert found.rindex(b"HTTP/1.1 200") < found.index(b"connection: close")
+def test_pipelined_requests_are_all_answered_and_wait_outside(server: Server) -> None:
+    """The bytes wait in the parser; when there are too many, the client's kernel holds the rest."""
+    many = request("GET /slow") + request("GET /a", "X: " + "v" * 1000) * 3000
+    with server.connect() as client:
+        sent = threading.Thread(target=client.sendall, args=(many + request("GET /z", last=True),))
+        sent.start()
+        time.sleep(0.05)  # while the first is answered
+        (one,) = server.server_state.connections
+        assert 0 < len(one.parser.data) < REQUESTS_AHEAD + 2**18  # type: ignore[union-attr]  # uvicorn's types
+        found = rest(client)
+        sent.join()
+    assert found.count(b"HTTP/1.1 200") == 3002
+    assert found.count(b'"path": "/z"') == 1
 
 
 def test_who_never_reads_is_cut_off(server: Server) -> None:
@@ -520,6 +676,20 @@ def test_a_stop_lets_the_answer_out_and_closes_the_idle() -> None:
             ((status, headers, _),) = answers(rest(one))
             assert status == 200
             assert headers["connection"] == "close"
+
+
+def test_a_stop_answers_what_has_come_and_one_more_of_the_idle() -> None:
+    server = Server()
+    with server.running(), server.connect() as busy, server.connect() as idle:
+        busy.sendall(request("GET /slow") + request("GET /a") + request("GET /b"))
+        time.sleep(0.03)
+        server.should_exit = True
+        time.sleep(0.15)
+        idle.sendall(request("GET /c"))
+        for one, paths in ((busy, ["/slow", "/a", "/b"]), (idle, ["/c"])):
+            found = rest(one)
+            assert [answer["path"] for answer in told(found)] == paths
+            assert found.count(b"connection: close") == 1
 
 
 def test_requests_leave_nothing_to_the_garbage_collector() -> None:

@@ -161,7 +161,24 @@ def test_a_value_becomes_what_its_field_holds(
         ('SERVICE_DATA="my store"', "my store"),
         ("SERVICE_DATA='my store'", "my store"),
         ('SERVICE_DATA="it\'s"', "it's"),
-        ("SERVICE_DATA='", "'"),
+        ("SERVICE_DATA=it's", "it's"),
+        ("SERVICE_DATA=store # where", "store"),
+        ("SERVICE_DATA=store\t#where", "store"),
+        ("SERVICE_DATA=my store # where", "my store"),
+        ("SERVICE_DATA='store' # where", "store"),
+        ('SERVICE_DATA="a # b" # where', "a # b"),
+        ("SERVICE_DATA='a # b'", "a # b"),
+        ("SERVICE_DATA=#b", "#b"),
+        ("SERVICE_DATA= # where", ".data"),
+        ('SERVICE_DATA="" # where', ".data"),
+        ("export  SERVICE_DATA=store", "store"),
+        ("export\tSERVICE_DATA = 'store'", "store"),
+        (r'SERVICE_DATA="a\"b\\c\d\$e"', r'a"b\c\d$e'),
+        (r"SERVICE_DATA='a\b'", r"a\b"),
+        ("SERVICE_DATA='a\"b'", 'a"b'),
+        ("SERVICE_DATA=$HOME/a", "$HOME/a"),
+        ("SERVICE_DATA=a\u2028b", "a\u2028b"),
+        ("SERVICE_DATA=first\nSERVICE_DATA=", ".data"),
         ("SERVICE_DATA=a=b", "a=b"),
         ("SERVICE_DATA=a#b", "a#b"),
         ("SERVICE_DATA=Größe", "Größe"),
@@ -176,6 +193,39 @@ def test_a_value_becomes_what_its_field_holds(
 def test_a_line_of_dotenv_is_read_as_shells_read_it(dotenv: Path, line: str, value: str) -> None:
     dotenv.write_text(f"# where the data is\n{line}\n", encoding="utf-8")
     assert load(dotenv).data == value
+
+
+@pytest.mark.parametrize("ending", ("\n", "\r\n", "\r"), ids=("LF", "CRLF", "CR"))
+@pytest.mark.parametrize("mark", ("", "\ufeff"), ids=("plain", "byte order mark"))
+def test_a_dotenv_of_any_editor_is_read(dotenv: Path, mark: str, ending: str) -> None:
+    lines = ["SERVICE_PORT=9000", "SERVICE_DATA='store' # where", 'SERVICE_HOST="::1"', ""]
+    dotenv.write_bytes((mark + ending.join(lines)).encode())
+    settings = load(dotenv)
+    assert (settings.port, settings.data, settings.host) == (9000, "store", "::1")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    (
+        (PASSWORD, "expected NAME=value"),
+        (f"export {PASSWORD}", "expected NAME=value"),
+        (f"={PASSWORD}", "expected NAME=value"),
+        (f"SERVICE SECRET={PASSWORD}", "expected NAME=value"),
+        (f"'SERVICE_SECRET'={PASSWORD}", "expected NAME=value"),
+        (f"SERVICE_SECRET: {PASSWORD}", "expected NAME=value"),
+        (f"SERVICE_SECRET='{PASSWORD}", "the closing ' is missing"),
+        (f'SERVICE_SECRET="{PASSWORD}', 'the closing " is missing'),
+        (f'SERVICE_SECRET="{PASSWORD}\\"', 'the closing " is missing'),
+        (f"SERVICE_SECRET='{PASSWORD}'{PASSWORD}", "there is text behind the closing '"),
+        (f'SERVICE_SECRET="{PASSWORD}"#x', 'there is text behind the closing "'),
+        (f"SERVICE_SECRET={PASSWORD}\0", "there is a NUL character"),
+    ),
+)
+def test_a_line_of_dotenv_that_is_wrong_is_named_by_its_number_alone(
+    dotenv: Path, line: str, said: str
+) -> None:
+    dotenv.write_text(f"\ufeff# first\r\n\r\n{line}\r\nSERVICE_PORT=1\r\n")
+    assert line_of(dotenv) == f"{dotenv}, line 3: {said}"
 
 
 def test_the_environment_is_over_dotenv(dotenv: Path) -> None:
@@ -280,12 +330,6 @@ def test_a_secret_is_never_told(dotenv: Path, name: str, text: str) -> None:
         assert name in str(caught.value)
 
 
-def test_a_line_of_dotenv_that_sets_nothing_is_named_by_its_number(dotenv: Path) -> None:
-    dotenv.write_text(f"SERVICE_PORT=1\n\n{PASSWORD}\n")
-    message = line_of(dotenv)
-    assert message == f"{dotenv}, line 3: expected NAME=value"
-
-
 def test_a_dotenv_that_is_no_text_is_an_error(dotenv: Path) -> None:
     dotenv.write_bytes(b"SERVICE_DATA=\xff\n")
     assert f"{dotenv} can't be read: " in line_of(dotenv)
@@ -313,7 +357,7 @@ def test_only_a_loopback_address_is_not_public(host: str, public: bool) -> None:
 
 
 def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """`service serve` in an empty directory, with these variables and no others of ours."""
+    """`swiftlet serve` in an empty directory, with these variables and no others of ours."""
     return subprocess.run(
         [sys.executable, "-m", "service", "serve", *options],
         cwd=tmp_path,

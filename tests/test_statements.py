@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from service import catalogue
 from service.db.batch import GroupCommit
-from service.db.keyset import containing
+from service.db.filters import containing
 from service.db.statement import RefusedError, Statement
 from service.items.structs import Item, NewItem
 from service.tables import items, users

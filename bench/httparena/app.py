@@ -20,10 +20,11 @@ from service.db.database import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import Request
 from service.web.routing import Paths
-from service.web.wire import Body, Query, Reply, encode
+from service.web.wire import Query, Reply, encode
 
 CACHED_SECONDS, CACHED_BYTES = 0.2, 2**26
 
@@ -163,7 +164,7 @@ THIS = "/crud/items/{id}"
 operations = [
     Operation("GET", THIS, read_item, "Read an item", depends=depends, costly=lambda _: True),
     Operation("PUT", THIS, change_item, "Change an item"),
-    Operation("GET", "/crud/items", list_items, "List a category"),
+    Operation("GET", "/crud/items", list_items, "List a category", query=ListQuery),
     Operation("POST", "/crud/items", create_item, "Create an item"),
 ]
 app = Paths(operations, lifespan=lifespan)

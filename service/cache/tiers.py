@@ -51,6 +51,8 @@ class Cache:
         own: gives PostgreSQL's processes that write for this worker; None where no other writes.
     """
 
+    on = True  # see off.NoCache
+
     def __init__(
         self,
         url: str,

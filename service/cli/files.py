@@ -1,6 +1,7 @@
 """Commands that fill and empty the database: samples, and files of items."""
 
 import asyncio
+import errno
 import gzip
 import os
 import shutil
@@ -8,14 +9,14 @@ import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from service.cli.group import main, run, settings_of, with_stores
-from service.settings import Settings
+from service.cli.group import main, run, with_database
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 # Of a file at once.
 CHUNK = 65_536
@@ -26,8 +27,12 @@ SHOWN = 20
 NAME = "swiftlet-files"
 
 Format = Literal["ndjson", "csv"]
+FORMATS: dict[str, Format] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 format_option = click.option(
-    "--format", "format_", type=click.Choice(["ndjson", "csv"]), help="Else as the file is named."
+    "--format",
+    "format_",
+    type=click.Choice(["ndjson", "csv"]),
+    help="Else as the file is named, .csv, .ndjson or .jsonl; NDJSON if it has no such name.",
 )
 
 
@@ -39,11 +44,11 @@ def seed(users: int, items: int) -> None:
 
     \b
     Example:
-      service seed --users 1000 --items 100000
+      swiftlet seed --users 1000 --items 100000
     """
     from service import seed as samples
 
-    with _database() as settings, _bars() as bars:
+    with with_database() as settings, _bars() as bars:
         tasks = {
             name: bars.add_task(name, total=total, rate="")
             for name, total in (("users", users), ("items", items))
@@ -73,19 +78,21 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
 
     \b
     Example:
-      service import items.csv --on-error skip
-      curl https://example.com/items.ndjson | service import -
+      swiftlet import items.csv --on-error skip
+      curl https://example.com/items.ndjson | swiftlet import -
     """
     from service.db.database import Database
     from service.items.structs import NewItem
     from service.items.transfer import import_
-    from service.web.lines import Lines, Table
+    from service.web.lines import Lines
+    from service.web.table import Table
 
-    with click.open_file(file, "rb") as source, _database() as settings, _bars() as bars:
+    format_ = _format(file, format_)
+    with click.open_file(file, "rb") as source, with_database() as settings, _bars() as bars:
         size = os.fstat(source.fileno()).st_size or None
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
-        kind = Table if (format_ or _named(file)) == "csv" else Lines
+        kind = Table if format_ == "csv" else Lines
         reader = kind(NewItem, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:
@@ -123,20 +130,20 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
 
     \b
     Example:
-      service export items.csv.gz
-      service export - | head
+      swiftlet export items.csv.gz
+      swiftlet export - | head
     """
     from service.db.database import Database
     from service.items import statements
     from service.items.structs import ExportQuery
     from service.items.transfer import export
 
-    format_ = format_ or _named(file)
+    format_ = _format(file, format_)
     if trailer and format_ == "csv":
         raise click.UsageError("a CSV has no trailer")
     query = ExportQuery(format=format_, trailer=trailer)
 
-    async def write(url: str, bars: Progress) -> int:
+    async def write(url: str, bars: "Progress") -> int:
         db = Database(url, size=None)
         task = bars.add_task("items", total=await statements.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
@@ -149,23 +156,16 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
             _move(bars, task, rows)
         return rows
 
-    with _database() as settings, _bars() as bars, _written(file) as to:
+    with with_database(read=True) as settings, _bars() as bars, _written(file) as to:
         rows = run(write(settings.required_database_url, bars))
     click.echo(f"{rows:,} items written", err=True)
 
 
-@contextmanager
-def _database() -> Iterator[Settings]:
-    """Settings with the address of a database that is migrated, where that is ours to do."""
-    from service import migrate
+def _bars() -> "Progress":
+    # Only commands with a bar pay for this import: `serve` starts without.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with with_stores(settings_of()) as (settings, running):
-        if running is not None and not running.joined:
-            migrate.up(settings.required_database_url)
-        yield settings
-
-
-def _bars() -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -178,15 +178,43 @@ def _bars() -> Progress:
     )
 
 
-def _move(bars: Progress, task: TaskID, rows: int, place: int | None = None) -> None:
+def _move(bars: "Progress", task: "TaskID", rows: int, place: int | None = None) -> None:
     """Tell of so many rows; the bar itself may go by the place in a file."""
     speed = rows / (bars.tasks[task].elapsed or 1)
     rate = f"{rows:,} rows, {speed:,.0f}/s"
     bars.update(task, completed=rows if place is None else place, rate=rate)
 
 
-def _named(file: str) -> Format:
-    return "csv" if file.removesuffix(".gz").endswith(".csv") else "ndjson"
+def _format(file: str, given: Format | None) -> Format:
+    """What `--format` says or the file's name does; NDJSON where neither says anything.
+
+    Raises:
+        click.UsageError: they contradict each other, or the name promises what we don't write.
+    """
+    _, dot, ending = Path(_plain(file)).name.rpartition(".")
+    suffix = f"{dot}{ending.lower()}" if dot else ""
+    named = FORMATS.get(suffix)
+    if given is not None and named not in {None, given}:
+        raise click.UsageError(f"{file} is named as {named}, and --format says {given}")
+    if suffix and named is None and given is None and not _is_device(file):
+        raise click.UsageError(
+            f"{file}: {suffix} is no format of ours; name it {', '.join(FORMATS)}, each also with"
+            " .gz behind it, or give --format"
+        )
+    return given or named or "ndjson"
+
+
+def _plain(file: str) -> str:
+    """The name without the .gz behind it."""
+    return file[:-3] if _gzipped(file) else file
+
+
+def _gzipped(file: str) -> bool:
+    return file.lower().endswith(".gz")
+
+
+def _is_device(file: str) -> bool:
+    return Path(file).exists() and not Path(file).is_file()
 
 
 async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
@@ -244,8 +272,10 @@ def _written(file: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     part = place.with_name(f"{place.name}.{os.getpid()}.part") if plain else place
     try:
         with ExitStack() as opened:
+            if file == "-" and sys.stdout is None:
+                raise OSError(errno.EBADF, "standard output is closed", file)
             to = sys.stdout.buffer if file == "-" else opened.enter_context(part.open("wb"))
-            if file.endswith(".gz"):
+            if _gzipped(file):
                 yield opened.enter_context(gzip.open(to, "wb", compresslevel=6))
             else:
                 yield to
@@ -257,7 +287,7 @@ def _written(file: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise click.FileError(file, error.strerror) from None
+        raise OSError(error.errno, error.strerror, file) from None
     finally:
         if plain:
             part.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
-"""`service`: what all its commands share, and how what goes wrong is told."""
+"""`swiftlet`: what all its commands share, and how what goes wrong is told."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -13,45 +15,101 @@ import asyncpg
 import click
 import msgspec
 
+from service.db.access import DatabaseError, first_line
 from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
+from service.logs import logger
+from service.processes import ServerError
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")
 
 
-class Commands(click.Group):
+class Stopped(Exception):  # noqa: N818 - it ends a command
+    """A command ends with one line on stderr and this exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Command(click.Command):
+    """Shows its examples under the name that it was called by: `service` or `swiftlet`."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The text of `--help`."""
+        return super().get_help(ctx).replace("swiftlet ", f"{ctx.find_root().info_name} ")
+
+
+class Commands(Command, click.Group):
     """Turns what goes wrong into one line on stderr: 2 for usage and settings, 1 for the work."""
+
+    command_class = Command
+    group_class = type
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and exit."""
+        open_standard_streams()
+        name = kwargs.get("prog_name") or Path(sys.argv[0]).name.removesuffix(".exe")
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            code = super().main(*args, **{**kwargs, "prog_name": name, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             raise SystemExit(2) from None
-        except click.ClickException as error:
-            stop(f"{error.format_message()} (--help tells more)", error.exit_code)
-        except click.Abort:
-            stop("interrupted", 130)
-        except SettingsError as error:
-            stop(str(error), 2)
-        except EmbeddedError as error:
-            stop(str(error), 1)
         except InvalidLines as problem:
             for line in problem.lines:
                 click.echo(f"line {line.line}: {line.message}", err=True)
-            stop(problem.detail, 1)
-        except Problem as problem:
-            stop(problem.detail, 1)
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError) as error:
-            what = str(error) or type(error).__name__
-            stop(f"{what.splitlines()[0]} (is DATABASE_URL right, and the database up?)", 1)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            stop(str(error).splitlines()[0], 1)
+            _end(name, problem.detail, 1)
+        except WRONG as error:
+            _end(name, *_told(error))
         raise SystemExit(code if isinstance(code, int) else 0)
+
+
+# What a user, a setting, a file or a database may do wrong. Anything else is a bug, and shows.
+WRONG = (
+    Stopped,
+    click.Abort,
+    click.ClickException,
+    SettingsError,
+    EmbeddedError,
+    ServerError,
+    DatabaseError,
+    Problem,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What to say of it, and the exit code."""
+    match error:
+        case Stopped():
+            return str(error), error.code
+        case click.Abort():
+            return "interrupted", 130
+        case click.UsageError():
+            return f"{error.format_message()} (--help tells more)", error.exit_code
+        case click.ClickException():
+            return error.format_message(), error.exit_code
+        case SettingsError():
+            return str(error), 2
+        case Problem() if isinstance(error.__cause__, asyncpg.PostgresError):
+            return f"{error.detail}: {first_line(error.__cause__)}", 1
+        case Problem():
+            return error.detail, 1
+        case OSError() if error.filename is not None:
+            return f"{os.fsdecode(error.filename)}: {error.strerror}", 1
+        case asyncpg.PostgresConnectionError():
+            return f"the connection to the database is lost: {first_line(error)}", 1
+    return first_line(error) or type(error).__name__, 1
+
+
+def _end(name: str, message: str, code: int) -> NoReturn:
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    raise SystemExit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,9 +119,24 @@ def main() -> None:
 
     \b
     Example:
-      service serve
+      swiftlet serve
     """
     signal.signal(signal.SIGTERM, _terminate)
+    # A command says what is wrong in its one line; `serve` sets up the log for its workers.
+    logger.handlers = [logging.NullHandler()]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here, see __main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def open_standard_streams() -> None:
+    """Open what was closed (`>&-`) on /dev/null, or a socket or file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(null, True)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
 
 def settings_of(options: dict[str, str | None] | None = None) -> Settings:
@@ -73,14 +146,22 @@ def settings_of(options: dict[str, str | None] | None = None) -> Settings:
 
 @contextlib.contextmanager
 def with_stores(
-    settings: Settings, *, join: bool = True
+    settings: Settings, *, join: bool = True, read: bool = False
 ) -> Iterator[tuple[Settings, Stores | None]]:
-    """The settings with every store's address in them; what was missing is started, or joined."""
+    """The settings with every store's address in them; what was missing is started, or joined.
+
+    With `read` no new database is made.
+    """
     database, redis = settings.database_url is None, settings.redis_url is None
     if not database and (not redis or join):
         yield settings, None
         return
     data = Path(settings.data)
+    if read and database and not (data / "postgres").exists():
+        raise EmbeddedError(
+            f"there is no database in {data}, and DATABASE_URL is not set:"
+            " `swiftlet serve` or `swiftlet migrate` makes one"
+        )
     # Only `serve` needs Redis: the other commands don't start one.
     with stores(data, database=database, redis=redis and not join, join=join) as running:
         yield (
@@ -94,6 +175,21 @@ def with_stores(
         )
 
 
+@contextlib.contextmanager
+def with_database(*, read: bool = False) -> Iterator[Settings]:
+    """The settings with the address of a database that is migrated.
+
+    One of our own is migrated first, unless the command only reads.
+    """
+    from service import migrate
+
+    with with_stores(settings_of(), read=read) as (settings, running):
+        if running is not None and not running.joined and not read:
+            migrate.up(settings.required_database_url)
+        run(migrate.require(settings.required_database_url))
+        yield settings
+
+
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
@@ -104,5 +200,5 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    click.echo(f"service: {message}", err=True)
-    raise SystemExit(code)
+    """End the command with one line on stderr and this exit code."""
+    raise Stopped(message, code)

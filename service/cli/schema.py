@@ -1,36 +1,11 @@
-"""Commands about what the service is made of: its schema, its statements, its document."""
+"""Commands about what the service is made of: its statements, its document."""
+
+from pathlib import Path
 
 import click
 import msgspec
 
-from service.cli.group import main, run, settings_of, stop, with_stores
-
-
-@main.command(name="migrate")
-@click.argument("action", type=click.Choice(["up", "check", "status"]), default="up")
-def migrate_(action: str) -> None:
-    """Bring the database to the newest revision, or see how it stands.
-
-    \b
-    Example:
-      DATABASE_URL=postgresql://user:pass@db/app service migrate check
-    """
-    from service import migrate
-
-    with with_stores(settings_of()) as (settings, _):
-        url = settings.required_database_url
-        if action == "up":
-            migrate.up(url)
-        if action == "check":
-            differences = run(migrate.check(url))
-            for line in differences:
-                click.echo(line, err=True)
-            if differences:
-                stop("the database, the migrations and tables.py do not agree", 1)
-            click.echo("the database, the migrations and tables.py agree")
-        else:
-            revision = run(migrate.status(url))
-            click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")
+from service.cli.group import main, run, with_database
 
 
 @main.command()
@@ -39,7 +14,7 @@ def statements() -> None:
 
     \b
     Example:
-      service statements > sql/statements.sql
+      swiftlet statements > sql/statements.sql
     """
     from service import catalogue
 
@@ -55,21 +30,22 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
 
     \b
     Example:
-      service explain 'items.page?sort=-price&q' --param q=%lamp% --analyze
+      swiftlet explain 'items.page?sort=-price&q' --param q=%lamp% --analyze
     """
     from service import catalogue
 
     try:
         statement = catalogue.named(name)
     except KeyError:
-        raise click.BadParameter(f"{name!r} is none; `service statements` lists them") from None
+        raise click.BadParameter(f"{name!r} is none; `swiftlet statements` lists them") from None
     given = dict(param.partition("=")[::2] for param in params)
-    with with_stores(settings_of()) as (settings, _):
-        plan = catalogue.explain(settings.required_database_url, statement, given, analyze=analyze)
-        try:
-            click.echo(run(plan))
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+    try:
+        catalogue.check_names(statement, given)  # before a database is started or asked
+        with with_database(read=True) as settings:
+            url = settings.required_database_url
+            click.echo(run(catalogue.explain(url, statement, given, analyze=analyze)))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @main.command()
@@ -79,11 +55,18 @@ def openapi(file: str) -> None:
 
     \b
     Example:
-      service openapi openapi.json
+      swiftlet openapi openapi.json
     """
     from service.app import ROUTES
     from service.web.openapi import document
 
     text = msgspec.json.format(msgspec.json.encode(document(ROUTES)), indent=2).decode()
-    with click.open_file(file, "w", encoding="utf-8") as output:
-        output.write(f"{text}\n")
+    if file == "-":
+        click.echo(text)
+        return
+    try:
+        Path(file).write_text(f"{text}\n", encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file) from None

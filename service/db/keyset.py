@@ -3,12 +3,14 @@
 A page is OFFSET and LIMIT with its total in the same statement; a cursor goes on after the last
 row by comparing (key, id) as a row, which PostgreSQL answers from the index at any depth
 (https://use-the-index-luke.com/no-offset). Both select one row more than asked, which tells
-whether there is more. Statements are compiled when first met: the combinations are a closed set.
+whether there is more. Where an index has the matches of all filters in the order of the page, the
+statement reads them from it; else adaptive.py finds them. Statements are compiled when first met:
+the combinations are a closed set.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 from msgspec import UNSET, Struct
@@ -17,49 +19,22 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
-    Text,
+    TextualSelect,
     bindparam,
     cast,
     func,
     literal_column,
-    or_,
     select,
     true,
     tuple_,
 )
 
-from service.db.statement import Statement, columns
+from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
+from service.db.filters import Bound, Choice, Chosen, Filter, FilterIndex, worded
+from service.db.statement import RefusedError, Statement, columns
+from service.tables import counted
 
 Row = TypeVar("Row", bound=Struct)
-Total = Literal["exact", "estimated", "none"]
-
-
-class Choice(NamedTuple):
-    """A filter of few values, each written into the text, so that a partial index can match."""
-
-    clauses: Mapping[object, ColumnElement[bool]]
-
-
-class Bound(NamedTuple):
-    """A filter that binds its value by its own name, after `encode`."""
-
-    clause: ColumnElement[bool]
-    encode: Callable[[Any], object] = lambda value: value
-
-
-Filter = Choice | Bound
-# What is chosen of a filter: its name, and the value of a Choice.
-Chosen = tuple[tuple[str, object], ...]
-
-# An estimate under a filter counts no further than this: 1 ms on the machine that chose it.
-ESTIMATE_LIMIT = 10_000
-
-
-class Order(NamedTuple):
-    """A key that rows are sorted by, with `id` behind it, and the direction of both."""
-
-    key: ColumnElement[Any]
-    descending: bool
 
 
 class Listing(Generic[Row]):
@@ -71,8 +46,11 @@ class Listing(Generic[Row]):
         table: has a column `id`.
         keys: the sorts by name; each key must not be null and need an index (key, id).
         filters: the conditions by name, as in the query.
-        totals: where every writer keeps the table's totals, so that neither all rows nor those of
-            `is_active` are counted.
+        totals: where triggers keep the table's totals, so that neither all rows nor those of
+            `is_active` are counted; without it they are counted each time.
+
+    Raises:
+        RefusedError: no trigger keeps the totals of this table.
     """
 
     def __init__(
@@ -82,23 +60,13 @@ class Listing(Generic[Row]):
         table: Table,
         keys: Mapping[str, ColumnElement[Any]],
         filters: Mapping[str, Filter],
-        totals: Table,
+        totals: Table | None = None,
     ) -> None:
         self.name = name
         self.row = row
         self.table = table
         self.filters = filters
-        total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
-        self.totals: dict[Chosen, Select[Any]] = {
-            chosen: select(
-                cast(func.coalesce(kept, literal_column("0")), BigInteger).label("total")
-            ).where(totals.c.name == literal_column(f"'{table.name}'"))
-            for chosen, kept in {
-                (): total,
-                (("is_active", True),): active,
-                (("is_active", False),): total - active,
-            }.items()
-        }
+        self.totals = {} if totals is None else _kept(table, totals)
         self.orders = {
             sign + sort: Order(key, sign == "-") for sort, key in keys.items() for sign in ("", "-")
         }
@@ -161,6 +129,8 @@ class Listing(Generic[Row]):
                 yield self.page("id", ((name, value),), "exact")
         searched = next(name for name, one in self.filters.items() if isinstance(one, Bound))
         yield self.page("id", ((searched, None),), "estimated")
+        yield self.page("id", ((searched, None),), "none")
+        yield self.after("-created_at", ((searched, None),), "none", start=False)
         yield self.page("id", (), "none")
 
     def clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
@@ -172,34 +142,23 @@ class Listing(Generic[Row]):
 
     def _page(self, sort: str, chosen: Chosen, total: Total) -> Statement[Row]:
         """Arguments: the filters' own, `limit`, `offset`. Extra columns: `sort_key`, `total`."""
-        rows = self._rows(sort, chosen).offset(_number("offset"))
-        return self._statement("page", sort, chosen, total, rows)
+        return self._statement("page", sort, chosen, total, None, _number("offset"))
 
     def _after(self, sort: str, chosen: Chosen, total: Total, *, start: bool) -> Statement[Row]:
         """Arguments: those of the filters, `limit`, and unless at the start `key` and `id`."""
-        rows = self._rows(sort, chosen)
-        if not start:
-            key, descending = self.orders[sort]
-            last = bindparam("last_id", type_=BigInteger)
-            after: ColumnElement[bool]
-            if key is self.table.c.id:
-                after = key < last if descending else key > last
-            else:
-                here = tuple_(key, self.table.c.id)
-                there = tuple_(bindparam("last_key", type_=key.type), last)
-                after = here < there if descending else here > there
-            rows = rows.where(after)
-        return self._statement("start" if start else "after", sort, chosen, total, rows)
+        if start:
+            return self._statement("start", sort, chosen, total, None, None)
+        order = self.orders[sort]
 
-    def _rows(self, sort: str, chosen: Chosen) -> Select[Any]:
-        key, descending = self.orders[sort]
-        by = [key] if key is self.table.c.id else [key, self.table.c.id]
-        return (
-            select(*columns(self.row, self.table), key.label("sort_key"))
-            .where(*self.clauses(chosen))
-            .order_by(*(column.desc() if descending else column.asc() for column in by))
-            .limit(_number("limit"))
-        )
+        def after(key: ColumnElement[Any], id_: ColumnElement[Any]) -> ColumnElement[bool]:
+            last = bindparam("last_id", type_=BigInteger)
+            if order.key is self.table.c.id:
+                return id_ < last if order.descending else id_ > last
+            here = tuple_(key, id_)
+            there = tuple_(bindparam("last_key", type_=order.key.type), last)
+            return here < there if order.descending else here > there
+
+        return self._statement("after", sort, chosen, total, after, None)
 
     def _statement(
         self,
@@ -207,17 +166,99 @@ class Listing(Generic[Row]):
         sort: str,
         chosen: Chosen,
         total: Total,
-        rows: Select[Any],
+        after: After | None,
+        offset: ColumnElement[int] | None,
     ) -> Statement[Row]:
-        name = self._name(what, sort, chosen, total)
+        walked, others = self._walked(sort, chosen)
+        core: Select[Any] | TextualSelect
+        if others:
+            core = self._found(sort, walked, others, total, after, offset)
+        else:
+            core = self._read(sort, walked, total, after, offset)
+        return Statement(
+            self._name(what, sort, chosen, total),
+            self.row,
+            core,
+            extra=("sort_key",) if total == "none" else ("sort_key", "total"),
+            prepare=False,
+            by_values=any(
+                isinstance(one := self.filters[name], Bound) and not (one.one_plan and not others)
+                for name, _ in chosen
+            ),
+        )
+
+    def _walked(self, sort: str, chosen: Chosen) -> tuple[Chosen, Chosen]:
+        """The filters whose matches are read in this order, and the others.
+
+        In the order of the ids that is any Choice: at worst the whole table is read, as a
+        sequential scan would.
+        """
+        field = sort.lstrip("-")
+        if field == "id" and all(isinstance(self.filters[name], Choice) for name, _ in chosen):
+            return chosen, ()
+        indexes = [self._index(*one) for one in chosen]
+        first = next((index for index in indexes if index and index.sort == field), None)
+        if first is None:
+            return (), chosen
+        walked = tuple(one for one in chosen if self._index(*one) is first)
+        return walked, tuple(one for one in chosen if one not in walked)
+
+    def _index(self, name: str, value: object) -> FilterIndex | None:
+        one = self.filters[name]
+        return one.served_by.get(value) if isinstance(one, Choice) else one.served_by
+
+    def _read(
+        self,
+        sort: str,
+        chosen: Chosen,
+        total: Total,
+        after: After | None,
+        offset: ColumnElement[int] | None,
+    ) -> Select[Any]:
+        """The rows of an index, as they come."""
+        order, id_ = self.orders[sort], self.table.c.id
+        rows = (
+            select(*columns(self.row, self.table), order.key.label("sort_key"))
+            .where(*self.clauses(chosen), *([after(order.key, id_)] if after else []))
+            .order_by(*order.by(order.key, id_))
+            .limit(_number("limit"))
+            .offset(offset)
+        )
         if total == "none":
-            return Statement(name, self.row, rows, extra=("sort_key",), prepare=False)
+            return rows
         # One row of total, joined to the page whatever the page holds: the total is there on an
         # empty page too. A join on nothing can only be a nested loop, which keeps the page's order.
         page = rows.subquery("page")
-        counted = self._count(chosen, total).subquery("counted")
-        core = select(*page.c, counted.c.total).select_from(counted.outerjoin(page, true()))
-        return Statement(name, self.row, core, extra=("sort_key", "total"), prepare=False)
+        counted = self.count(chosen, total).subquery("counted")
+        return select(*page.c, counted.c.total).select_from(counted.outerjoin(page, true()))
+
+    def _found(
+        self,
+        sort: str,
+        walked: Chosen,
+        others: Chosen,
+        total: Total,
+        after: After | None,
+        offset: ColumnElement[int] | None,
+    ) -> TextualSelect:
+        """The rows that match, however they are found."""
+        kept = self.totals.get((*walked, *others)) if total != "none" else None
+        drivers: dict[str, Driver] = {}
+        for one in others:
+            if index := self._index(*one):
+                driver = drivers.setdefault(index.name, Driver([], index.usable))
+                driver.clauses.extend(self.clauses((one,)))
+        adaptive = Adaptive(
+            self.table,
+            self.orders[sort],
+            walked=self.clauses(walked),
+            filters=self.clauses(others),
+            drivers=list(drivers.values()),
+            after=after,
+            numbered=offset is not None,
+            total=total if kept is None else "none",
+        )
+        return adaptive.select(columns(self.row, self.table), kept)
 
     def _name(self, what: str, sort: str, chosen: Chosen, total: Total) -> str:
         """As a query would say it, without its defaults: `items.page?sort=-price&q`."""
@@ -227,7 +268,8 @@ class Listing(Generic[Row]):
             parts.append(f"total={total}")
         return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
 
-    def _count(self, chosen: Chosen, total: Total) -> Select[Any]:
+    def count(self, chosen: Chosen, total: Total) -> Select[Any]:
+        """The `total` of a list by itself."""
         if chosen in self.totals:
             return self.totals[chosen]
         matching: Select[Any] = (
@@ -238,26 +280,25 @@ class Listing(Generic[Row]):
         return select(func.count().label("total")).select_from(matching.subquery("matching"))
 
 
+def _kept(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
+    """The totals that are not counted, by what is chosen."""
+    if table not in counted(totals.metadata):
+        raise RefusedError(
+            f"no trigger keeps the totals of {table.name}: leave out `totals`, and its rows are"
+            " counted; or declare it beside them, with `is_active`, and run `swiftlet migrate new`"
+        )
+    total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
+    return {
+        chosen: select(
+            cast(func.coalesce(kept, literal_column("0")), BigInteger).label("total")
+        ).where(totals.c.name == literal_column(f"'{table.name}'"))
+        for chosen, kept in {
+            (): total,
+            (("is_active", True),): active,
+            (("is_active", False),): total - active,
+        }.items()
+    }
+
+
 def _number(name: str) -> ColumnElement[int]:
     return bindparam(name, type_=BigInteger)
-
-
-def worded(chosen: Chosen) -> list[str]:
-    """The filters as the name of a statement has them; `Listing.chosen` reads them back."""
-    return [name if value is None else f"{name}={value}".lower() for name, value in chosen]
-
-
-def search(*columns: ColumnElement[Any]) -> Bound:
-    """The filter `q`: rows of which a column holds it as a substring, in whatever case.
-
-    As ILIKE would, which lowers the pattern anew for each row and so takes 1.4 times as long.
-    """
-    pattern = select(func.lower(bindparam("q", type_=Text))).scalar_subquery()
-    found = (func.lower(column).like(pattern, escape="\\") for column in columns)
-    return Bound(or_(*found), containing)
-
-
-def containing(text: str) -> str:
-    r"""The LIKE pattern of a substring: `%`, `_` and `\` stand for themselves."""
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"

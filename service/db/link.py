@@ -182,6 +182,7 @@ class Link:
                 await self.connection.reload_schema_state()
 
     async def _prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        # Under a name: without one asyncpg would parse it again at every use.
-        name = f"s{next(self.numbers)}"
+        # Without a name asyncpg sends the text with each use, in the same round trip, and so
+        # PostgreSQL never comes to a plan for all values, as it may after five uses of a name.
+        name = "" if statement.by_values else f"s{next(self.numbers)}"
         return await self.connection.prepare(statement.sql, name=name)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     CompoundSelect,
     Select,
     Table,
+    TextualSelect,
     bindparam,
     func,
     literal_column,
@@ -58,23 +59,37 @@ class Statement(Generic[Row]):
         extra: selected columns beside the row's own, after them; `records` gives them too.
         prepare: whether every connection prepares it when it opens.
         numbered: whether its INSERT gives the ids itself, as `drawn` makes them.
+        by_values: whether PostgreSQL plans it at each use for the values at hand; else it may
+            settle on one plan for all values.
 
     Raises:
         RefusedError: at import, see the module's docstring.
     """
 
-    __slots__ = ("core", "name", "names", "prepare", "removes", "row", "sql", "width", "writes")
+    __slots__ = (
+        "by_values",
+        "core",
+        "name",
+        "names",
+        "prepare",
+        "removes",
+        "row",
+        "sql",
+        "width",
+        "writes",
+    )
 
     def __init__(
         self,
         name: str,
         row: Callable[..., Row],
-        core: Select[Any] | CompoundSelect[Any] | UpdateBase,
+        core: Select[Any] | CompoundSelect[Any] | TextualSelect | UpdateBase,
         *,
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),
         prepare: bool = True,
         numbered: bool = False,
+        by_values: bool = False,
     ) -> None:
         compiled = core.compile(dialect=DIALECT)
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
@@ -87,6 +102,7 @@ class Statement(Generic[Row]):
         self.names = tuple(compiled.positiontup or ())
         self.row = row
         self.prepare = prepare
+        self.by_values = by_values
         parts = [part for part in visitors.iterate(core) if isinstance(part, UpdateBase)]
         self.writes = bool(parts)
         self.removes = any(part.is_delete for part in parts)

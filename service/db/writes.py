@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    all_,
     any_,
     bindparam,
     case,
@@ -38,8 +39,20 @@ from service.db.statement import Runner, Statement, binds, columns
 Row = TypeVar("Row", bound=Struct)
 
 
+class Guard(NamedTuple):
+    """The versions a row may have to be written: of `versions` (None: any), not of `excluded`."""
+
+    versions: list[int] | None
+    excluded: Sequence[int] = ()
+
+    def allows(self, version: int) -> bool:
+        """Whether a row of this version may be written."""
+        allowed = self.versions is None or version in self.versions
+        return allowed and version not in self.excluded
+
+
 class Write(Generic[Row]):
-    """A write of the row with `id`, as two statements: plain, and only at one of `versions`.
+    """A write of the row with `id`, as two statements: plain, and only at versions of a guard.
 
     `merged` gives it as a change for `Writes.many`, from its own arguments; None if it is none.
     """
@@ -62,22 +75,24 @@ class Write(Generic[Row]):
         self.merged = merged
 
     async def run(
-        self, db: Database, versions: list[int] | None, **values: object
+        self, db: Database, guard: Guard | None, **values: object
     ) -> tuple[Row | None, int | None]:
-        """The row after the write, or None; then the version in its way, if a row was.
+        """The row after the write, or None; then the version that its guard refused, if a row was.
 
         Raises:
             Problem: for this write alone, whoever shared its statement.
         """
-        return await self.among.run(db, self, versions, values)
+        return await self.among.run(db, self, guard, values)
 
     async def alone(
-        self, db: Runner, versions: list[int] | None, values: Mapping[str, object]
+        self, db: Runner, guard: Guard | None, values: Mapping[str, object]
     ) -> tuple[Row | None, int | None]:
         """As `run`, by a statement of its own."""
-        if versions is None:
+        if guard is None:
             return await self.plain.one(db, **values), None
-        records = await self.guarded.records(db, versions=versions, **values)
+        records = await self.guarded.records(
+            db, versions=guard.versions, excluded=guard.excluded, **values
+        )
         if not records:
             return None, None
         record = records[0]
@@ -90,13 +105,18 @@ class _Asked(NamedTuple):
     """A write that waits."""
 
     write: Write[Any]
-    versions: list[int] | None
+    guard: Guard | None
     values: Mapping[str, Any]
 
     @property
     def mergeable(self) -> bool:
         """Whether `Writes.many` can do it: a change, guarded by one version at most."""
-        return self.write.merged is not None and (self.versions is None or len(self.versions) == 1)
+        if self.write.merged is None:
+            return False
+        guard = self.guard
+        if guard is None:
+            return True
+        return guard.versions is not None and len(guard.versions) == 1 and not guard.excluded
 
 
 class Writes(Generic[Row]):
@@ -134,21 +154,21 @@ class Writes(Generic[Row]):
         self,
         db: Database,
         write: Write[Row],
-        versions: list[int] | None,
+        guard: Guard | None,
         values: Mapping[str, object],
     ) -> tuple[Row | None, int | None]:
         """See `Write.run`."""
         if not db.batching:
-            return await write.alone(db, versions, values)
+            return await write.alone(db, guard, values)
         lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
         done: tuple[Row | None, int | None] = await lane.run(
-            values["id"], _Asked(write, versions, values)
+            values["id"], _Asked(write, guard, values)
         )
         return done
 
     def _lane(self, db: Database) -> Lane:
         async def alone(asked: _Asked) -> tuple[Row | None, int | None]:
-            return await asked.write.alone(db, asked.versions, asked.values)
+            return await asked.write.alone(db, asked.guard, asked.values)
 
         async def several(batch: list[Member]) -> None:
             # In the order of the ids, so that statements of two workers lock rows alike.
@@ -159,7 +179,7 @@ class Writes(Generic[Row]):
             for member in batch:
                 if member.key in found:
                     member.answer((found[member.key], None))
-                elif member.asked.versions is None:
+                elif member.asked.guard is None:
                     member.answer((None, None))
                 else:  # no such row, or at another version: its own statement tells
                     await halving([member], alone, several)
@@ -177,7 +197,7 @@ class Writes(Generic[Row]):
         """One member of the arrays of `many`, in the order of its arguments."""
         assert asked.write.merged is not None  # noqa: S101 - `mergeable` said so
         values = asked.write.merged(asked.values)
-        version = asked.versions[0] if asked.versions else None
+        version = asked.guard.versions[0] if asked.guard and asked.guard.versions else None
         given = {"soft": False, **values, "version": version}
         return [given[name.removesuffix("s")] for name in self.many.names]
 
@@ -284,10 +304,16 @@ def touched(table: Table) -> dict[str, ColumnElement[Any]]:
 
 
 def _guarded(change: Any, table: Table) -> Select[Any]:
-    """One round trip tells apart: done, in the way (`found` alone is not null), no such row."""
+    """One round trip tells apart: done, refused (`found` alone is not null), no such row.
+
+    The version is compared by the statement that writes, so that no other write comes in between.
+    """
     found = select(table.c.version).where(table.c.id == bindparam("id")).cte("found")
     allowed = table.c.version == any_(bindparam("versions", type_=ARRAY(BigInteger)))
-    changed = change.where(allowed).cte("changed")
+    excluded = bindparam("excluded", type_=ARRAY(BigInteger))
+    changed = change.where(func.coalesce(allowed, true()), table.c.version != all_(excluded)).cte(
+        "changed"
+    )
     return select(*changed.c, found.c.version.label("found")).select_from(
         found.outerjoin(changed, true())
     )

@@ -10,8 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.embedded.children import REFUSED, Child, View
-from service.embedded.programs import EmbeddedError, find_postgres, install_tree, major_version
+from service.embedded.programs import (
+    WHEELS,
+    EmbeddedError,
+    find_postgres,
+    install_tree,
+    major_version,
+    version,
+)
 from service.embedded.site import PATIENCE, Site, find_user
+from service.logs import logger
 
 STALLED = 60.0  # seconds without a word in the log (recovery reports every 10) before we give up
 LINGERING = 10.0  # seconds for the backends of a killed postmaster to go; 1.7 were measured
@@ -46,6 +54,7 @@ def start(site: Site, programs: Path | None, over: Mapping[str, str]) -> str:
     _allow_only_us(site)
     if not site.cluster.exists():
         _make_cluster(site, programs)
+    logger.info("starting PostgreSQL %s in %s", version(programs / "postgres"), site.data)
     view = View(site.run, site.account)
     if site.stale:
         # The pid file may name a process that only has the number now. To be its grandchild
@@ -97,10 +106,11 @@ def _programs(site: Site, programs: Path | None) -> Path:
         programs = find_postgres()
     if (version := major_version(programs)) == made_by:
         return programs
+    wheel = WHEELS.get(made_by, ("", ""))[0].replace("_", "-")
     raise EmbeddedError(
         f"{site.cluster} was made by PostgreSQL {made_by}, the programs found are of {version}:"
-        f" put PostgreSQL {made_by} first on PATH, to go on with it, to dump it or for"
-        " pg_upgrade, or give a new --data"
+        f" put PostgreSQL {made_by} first on PATH{f' (or: pip install {wheel})' if wheel else ''},"
+        " to go on with it, to dump it or for pg_upgrade, or give a new --data"
     )
 
 
@@ -120,14 +130,16 @@ def _allow_only_us(site: Site) -> None:
 
 def _make_cluster(site: Site, programs: Path) -> None:
     """Make the cluster aside, so that after a kill -9 midway the next start begins anew."""
+    logger.info("making a new database in %s", site.data)
     new = site.data / "postgres.new"
     # Text sorts by code point on every machine, and lower() knows more than ASCII.
-    builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    choices = (
-        [builtin]
-        if (major_version(programs) or 0) >= 17
-        else [["--locale=C.UTF-8"], ["--locale=C"]]
-    )
+    if (major_version(programs) or 0) >= 17:
+        builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        # pg_trgm asks the system what a letter is: in C only those of ASCII are, and a search
+        # for others would read the whole index.
+        choices = [[*builtin, "--lc-ctype=C.UTF-8"], builtin]
+    else:
+        choices = [["--locale=C.UTF-8"], ["--locale=C"]]
     for last, locale in enumerate(choices, 1 - len(choices)):
         _clear(new)
         new.mkdir(mode=0o700)

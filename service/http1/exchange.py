@@ -9,12 +9,16 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
 from service.errors import JSON, Failed, Problem
+from service.http1.head import Head
+from service.http1.transports import reset
 from service.logs import logger
+from service.web.wire import PRIVATE
 
 # An answer up to this goes out with its head; a longer one is not copied for it.
 TOGETHER = 65_536
 
 STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Headers of an answer that are about how it is sent: that is our part.
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
@@ -28,7 +32,6 @@ class Wire(Protocol):
     blocked: asyncio.Event | None
 
     def resume_reading(self) -> None: ...
-    def reset(self) -> None: ...
     def finished(self, exchange: "Exchange") -> None: ...
 
 
@@ -40,8 +43,7 @@ class Exchange:
     """
 
     # What most requests never change costs them nothing here.
-    body = b""
-    more = True
+    size = 0  # bytes of the body that wait in `parts`
     delivered = False
     waiter: asyncio.Future[None] | None = None
     start: Message | None = None
@@ -53,15 +55,15 @@ class Exchange:
     lost = False
     broken = False  # the rest of the body can't be read, the answer can be sent
 
-    def __init__(
-        self, connection: Wire, method: str, version: str, *, keep: bool, expects: bool
-    ) -> None:
+    def __init__(self, connection: Wire, head: Head) -> None:
         # Not the scope: it holds a method of ours, and would wait for the garbage collector.
         self.connection = connection
-        self.method = method
-        self.version = version
-        self.keep = keep
-        self.expects = expects
+        self.method = head.method
+        self.version = head.version
+        self.keep = head.keep
+        self.expects = head.expects
+        self.more = head.length != 0  # of the body, whose parts have come and not been received
+        self.parts: list[bytes] = []
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
@@ -74,7 +76,7 @@ class Exchange:
         if self.begun:  # the client sees by its end that the answer is not whole
             self.finished = True
             if not self.chunked and self.left is None:  # nothing else would tell
-                self.connection.reset()
+                reset(self.connection.transport)
             self.connection.finished(self)
         else:
             self.start, self.chunked, self.left = None, False, None
@@ -86,23 +88,33 @@ class Exchange:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
+    def add(self, part: bytes) -> None:
+        """A part of the body has come."""
+        self.parts.append(part)
+        self.size += len(part)
+        self.wake()
+
     def whole(self) -> bytes | None:
         """The body, if all of it is here and nothing of it was received before."""
         if self.more or self.delivered or self.lost:
             return None
         self.delivered = True
-        body, self.body = self.body, b""
+        return self._take()
+
+    def _take(self) -> bytes:
+        body = b"".join(self.parts)
+        self.parts, self.size = [], 0
         return body
 
     async def receive(self) -> Message:
         connection = self.connection
         if self.expects and not self.begun and not self.lost:
             self.expects = False
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.transport.write(CONTINUE)
         while True:
             if self.lost or self.finished or self.broken:
                 return {"type": "http.disconnect"}
-            if self.body or not (self.more or self.delivered):
+            if self.parts or not (self.more or self.delivered):
                 break
             connection.resume_reading()
             self.waiter = connection.loop.create_future()
@@ -110,9 +122,8 @@ class Exchange:
                 await self.waiter
             finally:
                 self.waiter = None
-        body, self.body = self.body, b""
         self.delivered = not self.more
-        return {"type": "http.request", "body": body, "more_body": self.more}
+        return {"type": "http.request", "body": self._take(), "more_body": self.more}
 
     async def send(self, message: Message) -> None:
         connection = self.connection
@@ -190,7 +201,8 @@ class Exchange:
             lines.append(b"transfer-encoding: chunked")
         else:
             self.keep = False
-        if self.expects and self.more:  # it may send its body or not: what comes next is unclear
+        # It may send its body or not: what comes next is unclear.
+        if (self.expects and self.more) or status == 408:
             self.keep = False
         if not self.keep:
             lines.append(b"connection: close")
@@ -216,9 +228,17 @@ def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
         (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"0.000000"),
         (b"server-timing", b'db;dur=0.000;desc="0 statements", total;dur=0.000'),
+        (b"cache-control", PRIVATE),
         (b"content-type", JSON),
         (b"content-length", b"%d" % len(body)),
     ], body
+
+
+def refusal(problem: Problem, method: str, default: list[tuple[bytes, bytes]]) -> bytes:
+    """All that is sent to a client whose request is not even parsed."""
+    headers, body = answer(problem)
+    lines = [_beginning(problem.status, default), *(b": ".join(pair) for pair in headers)]
+    return b"\r\n".join([*lines, b"connection: close", b"", b"" if method == "HEAD" else body])
 
 
 # By status, for the headers that uvicorn makes anew every second (the date is one of them).

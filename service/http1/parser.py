@@ -1,161 +1,227 @@
-"""What httptools finds in a client's bytes, told to the connection: requests, bodies, problems."""
+"""A client's bytes as requests and bodies (RFC 9112), told to the connection one request at a time.
+
+A parser that is fed until the bytes end can't stop between two requests, and does not say how a
+head was framed. This one stops behind each request until `resume`: so nothing is looked at, let
+alone executed, before all earlier answers are out. docs/decisions/http1-parser.md tells more.
+"""
 
 import re
-from typing import NamedTuple, Protocol
-
-import httptools
+from enum import Enum, auto
+from typing import Protocol
 
 from service.errors import HeadersTooLarge, Malformed, Problem
+from service.http1.fields import TOKEN, parse_field
+from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
 
-# Of a request's line and headers together.
-HEAD_LIMIT = 65_536
+# One chunk's size with its extension, and one line of trailers, in bytes.
+CHUNK_LINE_LIMIT, TRAILER_LINE_LIMIT = 1_024, 8_192
+# Framing that a chunked body may have beyond one byte per byte: a chunk costs what 1,000 bytes of
+# an unchunked body do. Clients that send each word of a JSON document as a chunk stay below it.
+CHUNK_OVERHEAD_LIMIT = 131_072
+# Chunks between two turns of the event loop: 3 ms.
+CHUNKS_A_TURN = 4_096
 
-# A method by RFC 9110, 5.6.2; and what httptools is given instead of one that it does not know.
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}(?= )")
-STAND_IN = b"UNLOCK"
-FRAMED = frozenset({b"content-length", b"transfer-encoding"})
+# RFC 9110, 6.5.1: what tells where a body ends can't come behind it.
+NEVER_TRAILERS = frozenset({b"transfer-encoding", b"content-length"})
+
+_BLANK_LINES = re.compile(rb"(?:\r\n)+")
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = b";" + TOKEN + b"(?:=(?:" + TOKEN + b"|" + _QUOTED + b"))?"
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\r\n")
+_CHUNK_LINE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?")
 
 
-class Head(NamedTuple):
-    """A request without its body; `keep` the connection, `expects` to be told to go on."""
+class State(Enum):
+    """What comes next: a head, bytes of a body, a chunk's size, its data, trailers; or the end."""
 
-    method: str
-    version: str
-    path: bytes
-    query: bytes
-    headers: list[tuple[bytes, bytes]]
-    keep: bool
-    expects: bool
+    HEAD = auto()
+    BODY = auto()
+    CHUNK_LINE = auto()
+    CHUNK = auto()
+    TRAILERS = auto()
+    CLOSED = auto()
+
+
+# As module names: an attribute of an Enum costs a lookup more, five times per request.
+HEAD, BODY, CHUNK_LINE = State.HEAD, State.BODY, State.CHUNK_LINE
+CHUNK, TRAILERS, CLOSED = State.CHUNK, State.TRAILERS, State.CLOSED
 
 
 class Receiver(Protocol):
-    """Who is told; after `hang_up` or `refuse` nothing more is fed."""
+    """Who is told; a head with a `length` other than 0 is followed by `body` calls and an `end`."""
 
     def request(self, head: Head) -> None: ...
     def body(self, part: bytes) -> None: ...
     def end(self) -> None: ...
-    def hang_up(self) -> None: ...
-    def refuse(self, problem: Problem) -> None: ...
+
+    def refuse(self, problem: Problem, method: str) -> None:
+        """What comes is no request; `method` is its first word, of up to 32 characters."""
+
+    def break_off(self, problem: Problem) -> None:
+        """The rest of the body can't be read."""
 
 
 class Parser:
-    """The requests of one client, in the order of their coming."""
+    """The requests of one client, in the order of their coming.
+
+    `data` is what is not parsed yet, and `busy` says that a request is yet to be answered.
+    """
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
-        self.parser = httptools.HttpRequestParser(self)
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.expects = False
-        self.method: str | None = None  # one that httptools does not know
-        self.head_size: int | None = None  # None outside of a head
-        self.in_body = False
-        self.begun = 0  # requests, in what is being fed
-        self.unasked = 0  # bytes within a body that are not of it: the framing, the trailers
-        self.muted = False  # what is parsed now is not the client's
+        self.data = b""
+        self.busy = False
+        self.state = HEAD
+        self.left = 0  # bytes of the body, or of the chunk, that are still to come
+        self.overhead = 0  # of a chunked body: framing minus content
+        self.trailers = 0  # bytes
 
-    def feed(self, data: bytes) -> None:
-        in_head, in_body = self.head_size is not None, self.in_body
-        self.begun = 0
-        self.unasked += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserInvalidMethodError:
-            # Only where the data begins a request: the rest of a body is not to be taken for one.
-            alone = self.begun == 1 and not in_head and not in_body
-            self._take_unknown_method(data, _METHOD.match(data) if alone else None)
-        except httptools.HttpParserError:
-            self._refuse(Malformed("this is not HTTP/1.1"))
-        if in_head and self.head_size is not None:
-            self.head_size += len(data)
-        if (self.head_size or 0) > HEAD_LIMIT:
-            self._refuse(HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes"))
-        elif in_body and self.unasked > HEAD_LIMIT:
-            self._refuse(HeadersTooLarge(f"the trailers are longer than {HEAD_LIMIT} bytes"))
+    def feed(self, data: bytes) -> bool:
+        """Parse what has come; see `proceed`."""
+        if self.data:
+            seen, data = len(self.data), self.data + data
+        else:
+            seen = 0
+        self.data = data
+        return self.proceed(seen)
 
-    def _take_unknown_method(self, data: bytes, found: re.Match[bytes] | None) -> None:
-        """The parser takes only methods that it knows; which are allowed, the app knows."""
-        if found is None:
-            self._refuse(Malformed("this is not HTTP/1.1"))
-            return
-        self.method = found[0].decode()
-        self.parser = httptools.HttpRequestParser(self)
-        self.feed(STAND_IN + data[found.end() :])
+    def resume(self) -> bool:
+        """The request is answered: go on with the next; see `proceed`."""
+        self.busy = False
+        return bool(self.data) and self.proceed()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Nothing but HTTP/1.1 is spoken here: answered, its body read, and then the end.
+    def proceed(self, seen: int = 0) -> bool:
+        """Parse `data`, of which `seen` bytes are known to hold no whole head.
 
-        httptools takes an upgrade's body for another protocol, so a new parser is told how the
-        body is framed. (Java's client asks for HTTP/2 that way with each of its requests.)
+        Returns whether to call it again in the event loop's next turn: enough was done in this.
         """
-        framing = self._framing()
-        if not framing:
-            self.receiver.hang_up()
-            return
-        self.parser = httptools.HttpRequestParser(self)
-        self.muted = True
-        head = [b"POST / HTTP/1.1", *(b": ".join(pair) for pair in framing), b"", b""]
-        self.parser.feed_data(b"\r\n".join(head))
-        if rest:
-            self.feed(rest)
+        data, at, again = self.data, 0, False
+        end = len(data)
+        try:
+            while at < end:
+                state = self.state
+                if state is HEAD:
+                    if self.busy:
+                        break
+                    after = self._head(data, at, seen)
+                elif state is BODY:
+                    after = self._body(data, at)
+                elif state is TRAILERS:
+                    after = self._trailer(data, at)
+                elif state is CLOSED:
+                    after = end
+                else:
+                    after, again = self._chunks(data, at)
+                if after == at or again:
+                    at = after
+                    break
+                at = after
+        except Problem as problem:
+            self._refuse(problem, data[at : at + 32])
+            return False
+        self.data = data[at:] if at else data
+        return again
 
-    def _framing(self) -> list[tuple[bytes, bytes]]:
-        return [pair for pair in self.headers if pair[0] in FRAMED]
+    def _refuse(self, problem: Problem, beginning: bytes) -> None:
+        in_head = self.state is HEAD
+        self.state, self.data = CLOSED, b""
+        if in_head:
+            method = beginning.lstrip(b"\r\n").partition(b" ")[0]
+            self.receiver.refuse(problem, method.decode("latin-1"))
+        else:
+            self.receiver.break_off(problem)
 
-    def _refuse(self, problem: Problem) -> None:
-        self.head_size = None
-        self.receiver.refuse(problem)
+    # Each of these parses from `at` on, and returns up to where it came; `at` if more must come.
 
-    # httptools' calls.
-
-    def on_message_begin(self) -> None:
-        self.begun += 1
-        if self.muted:
-            return
-        self.url = b""
-        self.headers = []
-        self.expects = False
-        self.head_size = 0
-
-    def on_url(self, url: bytes) -> None:
-        if not self.muted:
-            self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_size is None:  # a trailer, which nobody asked for; not a header of the request
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expects = True
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.in_body = True
-        if self.muted:
-            self.muted = False
-            return
-        self.head_size = None
-        self.unasked = 0
-        parser = self.parser
-        method = self.method or parser.get_method().decode("ascii")
-        self.method = None
-        version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path or (b"*" if self.url == b"*" else b"/")
-        keep = version == "1.1" and parser.should_keep_alive()
-        if parser.should_upgrade():
-            keep = False
-            self.muted = bool(self._framing())  # the end that is told now is not its body's
-        head = Head(method, version, path, url.query or b"", self.headers, keep, self.expects)
+    def _head(self, data: bytes, at: int, seen: int) -> int:
+        if data.startswith(b"\r\n", at):  # some clients send one behind a body (RFC 9112, 2.2)
+            blank = _BLANK_LINES.match(data, at)
+            return blank.end() if blank else at
+        end = data.find(b"\r\n\r\n", max(at, seen - 3))
+        if end < 0:
+            check_beginning(data[at:], seen - at)
+            return at
+        head = parse_head(data, at, end)
+        self.busy = True
+        if head.length is None:
+            self.state, self.overhead, self.trailers = CHUNK_LINE, 0, 0
+        elif head.length:
+            self.state, self.left = BODY, head.length
         self.receiver.request(head)
+        return end + 4
 
-    def on_body(self, body: bytes) -> None:
-        self.unasked = 0
-        self.receiver.body(body)
+    def _body(self, data: bytes, at: int) -> int:
+        part = data[at : at + self.left]
+        self.left -= len(part)
+        self.receiver.body(part)
+        if not self.left:
+            self._end()
+        return at + len(part)
 
-    def on_message_complete(self) -> None:
-        if not self.muted:
-            self.in_body = False
-            self.receiver.end()
+    def _end(self) -> None:
+        self.state = HEAD
+        self.receiver.end()
+
+    def _chunks(self, data: bytes, at: int) -> tuple[int, bool]:
+        parts: list[bytes] = []
+        again = False
+        for _ in range(CHUNKS_A_TURN):
+            if self.state is CHUNK_LINE:
+                line = _CHUNK_LINE.match(data, at)
+                if line is None:
+                    _check_chunk_line(data[at : at + CHUNK_LINE_LIMIT + 1])
+                    break
+                size = int(line[1], 16)
+                self._count_overhead(line.end() - at, size)
+                at = line.end()
+                if not size:
+                    self.state = TRAILERS
+                    break
+                self.state, self.left = CHUNK, size
+            part = data[at : at + self.left]
+            if part:
+                self.left -= len(part)
+                parts.append(part)
+                at += len(part)
+            if self.left:
+                break
+            ending = data[at : at + 2]
+            if ending != b"\r\n":
+                if ending not in {b"", b"\r"}:
+                    raise Malformed("a chunk is not as long as it says")
+                break
+            at += 2
+            self.state = CHUNK_LINE
+        else:
+            again = True
+        if parts:
+            self.receiver.body(b"".join(parts))
+        return at, again
+
+    def _count_overhead(self, line: int, size: int) -> None:
+        self.overhead += line + 2 - size
+        if line > CHUNK_LINE_LIMIT or self.overhead > CHUNK_OVERHEAD_LIMIT:
+            raise Malformed("the body is in chunks of a few bytes: send larger ones")
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        """Trailers are checked as headers are, and dropped: no resource here knows any."""
+        end = data.find(b"\r\n", at)
+        if end == at:
+            self._end()
+            return end + 2
+        size = (end if end > 0 else len(data)) - at
+        if size > TRAILER_LINE_LIMIT or self.trailers + size > HEAD_LIMIT:
+            raise HeadersTooLarge(f"the trailers are longer than {HEAD_LIMIT} bytes")
+        if end < 0:
+            return at
+        self.trailers += size
+        name, _ = parse_field(data[at:end])
+        if name in NEVER_TRAILERS:
+            raise Malformed(f"{name.decode()} comes before a body, not behind it")
+        return end + 2
+
+
+def _check_chunk_line(data: bytes) -> None:
+    """Whether more can make it the line of a chunk; else it is refused at once."""
+    if len(data) > CHUNK_LINE_LIMIT or not _CHUNK_LINE_BEGINS.fullmatch(data):
+        raise Malformed("a chunk does not begin with a line of its size in hexadecimal digits")

@@ -16,9 +16,11 @@ from service.items.structs import (
     UpsertedItems,
 )
 from service.web import many
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Reply, encode
+from service.web.times import encode_rows
+from service.web.wire import Reply, encode
 
 new_items = Body(NewItems)
 keyed_items = Body(KeyedItems)
@@ -27,13 +29,15 @@ items_delete = Body(ItemsDelete)
 
 
 async def create_items(request: Request) -> Reply:
+    """In one statement; the answer has them in the order in which they were given."""
     new = (await request.body(new_items)).items
     many.distinct(new, "sku")
     made = await many.add(request, statements.adds, facets, new, statements.in_the_way)
-    return Reply(encode(Items(made)), 201)
+    return Reply(encode_rows(Items(made), made), 201)
 
 
 async def upsert_items(request: Request) -> Reply:
+    """An item whose sku exists is replaced, any other is created; all of them, or none."""
     given = (await request.body(keyed_items)).items
     many.distinct(given, "sku")
     done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
@@ -45,6 +49,7 @@ async def upsert_items(request: Request) -> Reply:
 
 
 async def change_items(request: Request) -> Reply:
+    """The same change for each id; those of which there is no item are `missing`."""
     asked = await request.body(items_change)
     values = change_values(asked.set)
     if not values:
@@ -59,6 +64,7 @@ async def change_items(request: Request) -> Reply:
 
 
 async def delete_items(request: Request) -> Reply:
+    """Those of which there is no item are `missing`."""
     asked = await request.body(items_delete)
     statement = bulk.remove if asked.permanent else bulk.deactivate
     deleted, missing = await many.by_ids(request, statement, facets, asked.ids)

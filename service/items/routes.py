@@ -1,7 +1,6 @@
 """The items' handlers, then their route list."""
 
 import asyncio
-from contextlib import aclosing
 
 from msgspec import UNSET, structs
 
@@ -14,7 +13,6 @@ from service.errors import (
     InvalidLines,
     NotFound,
     OutcomeUnknown,
-    Stale,
 )
 from service.items import statements, transfer
 from service.items.statements import facets, owner_facets
@@ -25,17 +23,19 @@ from service.items.structs import (
     Item,
     ItemChange,
     ItemQuery,
-    ItemWithOwner,
+    ListedItem,
     NewItem,
     OwnedItemQuery,
 )
 from service.web import paging, rows
+from service.web.body import Body
 from service.web.endpoint import Operation
+from service.web.formats import reader
 from service.web.inflate import decoded
-from service.web.lines import reader
 from service.web.request import BODY_PROBLEMS, Request
 from service.web.stream import Chunks
-from service.web.wire import Body, Query, Reply, encode
+from service.web.upload import Upload
+from service.web.wire import Query, Reply, encode
 
 new_item = Body(NewItem)
 item_change = Body(ItemChange)
@@ -45,21 +45,33 @@ delete_query = Query(DeleteQuery)
 export_query = Query(ExportQuery)
 import_query = Query(ImportQuery)
 
+
+class ItemPage(paging.Page[ListedItem], frozen=True):
+    """A page of items by number; `total` and `pages` are null with `total=none`."""
+
+
+class ItemCursorPage(paging.CursorPage[ListedItem], frozen=True):
+    """A page of items by cursor; `total` only when asked for, `next_cursor` null at the end."""
+
+
 FILES = {"ndjson": b"application/x-ndjson", "csv": b"text/csv; charset=utf-8"}
 
 
 async def list_items(request: Request) -> Reply:
+    """By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes on.
+
+    The filters go together. A page past the last one has no items, and the right total.
+    """
     query = request.query(item_query)
     found = await paging.find(request, statements.listing, query)
     if query.include is UNSET:
-        return paging.show(request, found)
+        return await paging.show(request, found)
     wanted = [item.owner_id for item in found.items if item.owner_id is not None]
     owners = await statements.owners.several(request.db, wanted)
     items = [
-        ItemWithOwner(**structs.asdict(item), owner=owners.get(item.owner_id))
-        for item in found.items
+        ListedItem(**structs.asdict(item), owner=owners.get(item.owner_id)) for item in found.items
     ]
-    return paging.show(request, structs.replace(found, items=items))
+    return await paging.show(request, structs.replace(found, items=items))
 
 
 def list_depends(request: Request) -> Slots:
@@ -72,20 +84,26 @@ def list_costly(request: Request) -> bool:
 
 
 async def create_item(request: Request) -> Reply:
+    """Unknown fields are ignored; strings are stripped of white space around them."""
     new = await request.body(new_item)
     return await rows.add(request, statements.add, facets, structs.astuple(new))
 
 
 async def import_items(request: Request) -> Reply:
+    """NDJSON, or CSV with a header line, of any length; also with `Content-Encoding: gzip`.
+
+    A row whose `sku` exists is changed where it differs, any other is created.
+    """
     settings = request.state["settings"]
     skip = request.query(import_query).on_error == "skip"
     rows_of = reader(NewItem, request.header(b"content-type"), settings.body_limit)
-    async with aclosing(request.chunks(settings.import_limit)) as body:
-        file = decoded(body, request.header(b"content-encoding"), settings.import_limit)
+    async with Upload(request, settings.import_limit) as body:
+        file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
         try:
             # Its caches are told below, so the trigger need not.
             name = request.db.name
-            done = await transfer.import_(request.db, file, rows_of, skip=skip, name=name)
+            work = transfer.import_(request.db, file, rows_of, skip=skip, name=name)
+            done = await body.run(work)
         except (OutcomeUnknown, asyncio.CancelledError):
             request.unsure()
             raise
@@ -95,6 +113,7 @@ async def import_items(request: Request) -> Reply:
 
 
 async def export_items(request: Request) -> Reply:
+    """All items, or those that the filters leave, in the order of their ids."""
     query = request.query(export_query)
     if query.trailer and query.format == "csv":
         raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
@@ -105,11 +124,12 @@ async def export_items(request: Request) -> Reply:
     return Reply(
         chunks=chunks,
         content_type=FILES[query.format],
-        headers=((b"content-disposition", file), (b"cache-control", b"no-store")),
+        headers=((b"content-disposition", file),),
     )
 
 
 async def read_item(request: Request) -> Reply:
+    """An item that was deleted without `permanent=true` is shown with `is_active: false`."""
     return await rows.read(request, statements.by_id)
 
 
@@ -118,12 +138,14 @@ def item_depends(request: Request) -> Slots:
 
 
 async def replace_item(request: Request) -> Reply:
+    """The item is replaced as a whole: optional fields that are missing take their default."""
     request.row_id()
     new = structs.asdict(await request.body(new_item))
     return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
 
 
 async def change_item(request: Request) -> Reply:
+    """A field that is absent stays, null clears it; `{}` changes nothing."""
     request.row_id()
     change = await request.body(item_change)
     values = change_values(change)
@@ -135,6 +157,7 @@ async def change_item(request: Request) -> Reply:
 
 
 async def delete_item(request: Request) -> Reply:
+    """The item stays, inactive; with `permanent=true` it is gone, and the answer is 204."""
     request.row_id()
     if request.query(delete_query).permanent:
         await rows.write(request, statements.writes.remove, facets)
@@ -145,11 +168,12 @@ async def delete_item(request: Request) -> Reply:
 
 
 async def list_owned_items(request: Request) -> Reply:
+    """As the list of all items, for those of one user."""
     query = _owned(request)
     found = await paging.find(request, statements.listing, query)
     if not found.items and await statements.owner_exists.get(request.db, query.owner_id) is None:
         raise NotFound("there is no such user")
-    return paging.show(request, found)
+    return await paging.show(request, found)
 
 
 def owned_depends(request: Request) -> Slots:
@@ -157,6 +181,7 @@ def owned_depends(request: Request) -> Slots:
 
 
 async def create_owned_item(request: Request) -> Reply:
+    """`owner_id` in the body is ignored: the user in the path owns the item."""
     owner_id = request.row_id()
     new = await request.body(new_item)
     new.owner_id = owner_id
@@ -174,7 +199,7 @@ def _owned(request: Request) -> ItemQuery:
 
 
 THIS = "/items/{id}"
-WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict, Stale)
+WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict)
 
 routes = [
     Operation(
@@ -192,12 +217,7 @@ routes = [
         list_items,
         "List items, by page or by cursor",
         query=ItemQuery,
-        gives=(
-            paging.Page[Item],
-            paging.CursorPage[Item],
-            paging.Page[ItemWithOwner],
-            paging.CursorPage[ItemWithOwner],
-        ),
+        gives=(ItemPage, ItemCursorPage),
         depends=list_depends,
         costly=list_costly,
     ),
@@ -254,7 +274,7 @@ routes = [
         "Set an item inactive, or with permanent=true remove it (204)",
         query=DeleteQuery,
         gives=Item,
-        fails=(NotFound, Conflict, Stale),
+        fails=(NotFound,),
     ),
     Operation(
         "GET",
@@ -262,7 +282,7 @@ routes = [
         list_owned_items,
         "List a user's items, by page or by cursor",
         query=OwnedItemQuery,
-        gives=(paging.Page[Item], paging.CursorPage[Item]),
+        gives=(ItemPage, ItemCursorPage),
         fails=(NotFound,),
         depends=owned_depends,
     ),

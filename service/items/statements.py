@@ -8,7 +8,8 @@ from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
 from service.db.bulk import Adds, Bulk, Upsert, absent, taken
 from service.db.copy import Export
-from service.db.keyset import Bound, Choice, Listing, search
+from service.db.filters import Bound, Choice, FilterIndex, search
+from service.db.keyset import Listing
 from service.db.stage import Stage
 from service.db.statement import Statement
 from service.db.writes import Writes
@@ -31,6 +32,7 @@ in_the_way = {
     "owner_id": absent("items.owner_absent", items, "owner_id", users),
 }
 
+by_price = FilterIndex("items_price_idx", "price")
 listing = Listing(
     "items",
     Item,
@@ -42,14 +44,22 @@ listing = Listing(
         "price": item_price,
     },
     filters={
-        "is_active": Choice({True: items.c.is_active.is_(True), False: not_(items.c.is_active)}),
-        "q": search(items.c.name),
-        "owner_id": Bound(items.c.owner_id == bindparam("owner_id")),
+        "is_active": Choice(
+            {True: items.c.is_active.is_(True), False: not_(items.c.is_active)},
+            {False: FilterIndex("items_inactive_idx", "id")},
+        ),
+        "q": search("items_search_idx", items.c.name),
+        "owner_id": Bound(
+            items.c.owner_id == bindparam("owner_id"),
+            served_by=FilterIndex("items_owner_id_idx", "id"),
+            one_plan=True,
+        ),
         # On the expression of the index; "no price" stands at its upper end.
         "min_price": Bound(
-            and_(item_price >= bindparam("min_price"), item_price < literal_column(PRICE_LIMIT))
+            and_(item_price >= bindparam("min_price"), item_price < literal_column(PRICE_LIMIT)),
+            served_by=by_price,
         ),
-        "max_price": Bound(item_price <= bindparam("max_price")),
+        "max_price": Bound(item_price <= bindparam("max_price"), served_by=by_price),
     },
     totals=totals,
 )

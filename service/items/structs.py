@@ -7,12 +7,24 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Widget"])]
-SKU = Annotated[str, Meta(min_length=1, max_length=64)]
+SKU = Annotated[str, Meta(min_length=1, max_length=64, examples=["W-1"])]
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+AnyID = Annotated[int, Meta(examples=[1])]
+Time = Annotated[datetime, Meta(tz=True)]
 Search = Annotated[str, Meta(min_length=1, max_length=255)]
 PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
-Sort = Literal["id", "-id", "created_at", "-created_at", "name", "-name", "price", "-price"]
+# Titles name the enumerations in the OpenAPI document, and so in a generated client.
+Sort = Annotated[
+    Literal["id", "-id", "created_at", "-created_at", "name", "-name", "price", "-price"],
+    Meta(title="ItemSort"),
+]
+Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
+Role = Annotated[Literal["user", "admin"], Meta(title="Role")]
+Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
+Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
+OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
+Include = Annotated[Literal["owner"], Meta(title="ItemInclude")]
 
 
 class Price(Decimal):
@@ -24,7 +36,6 @@ class Price(Decimal):
         "type": "number",
         "minimum": 0,
         "exclusiveMaximum": 10**10,
-        "multipleOf": 0.0001,
         "examples": [29.99],
     }
 
@@ -53,7 +64,7 @@ class NewItem(Struct, kw_only=True):
 
     sku: SKU | None = None
     name: Name
-    description: str | None = None
+    description: Annotated[str, Meta(examples=["A useful widget"])] | None = None
     price: Price | None = None
     is_active: bool = True
     owner_id: ID | None = None
@@ -81,8 +92,8 @@ class Item(Struct, frozen=True, gc=False):
     is_active: bool
     owner_id: int | None
     version: int
-    created_at: datetime
-    updated_at: datetime | None
+    created_at: Time
+    updated_at: Time | None
 
 
 class KeyedItem(NewItem, kw_only=True):
@@ -106,14 +117,14 @@ class KeyedItems(Struct):
 class ItemsChange(Struct):
     """What PATCH /items/bulk takes: one change for all; ids that no row can have are missing."""
 
-    ids: Annotated[list[int], Meta(max_length=1000)]
+    ids: Annotated[list[AnyID], Meta(max_length=1000)]
     set: ItemChange
 
 
 class ItemsDelete(Struct):
     """What POST /items/bulk/delete takes."""
 
-    ids: Annotated[list[int], Meta(max_length=1000)]
+    ids: Annotated[list[AnyID], Meta(max_length=1000)]
     permanent: bool = False
 
 
@@ -129,7 +140,7 @@ class UpsertedItem(Struct, frozen=True, gc=False):
     id: int
     sku: str
     version: int
-    status: Literal["created", "updated", "unchanged"]
+    status: Status
 
 
 class UpsertedItems(Struct, frozen=True):
@@ -162,14 +173,14 @@ class Owner(Struct, frozen=True, gc=False):
     email: str
     username: str
     full_name: str | None
-    role: str
+    role: Role
     is_active: bool
 
 
-class ItemWithOwner(Item, frozen=True, gc=False):
-    """An item in a list with `include=owner`."""
+class ListedItem(Item, frozen=True, gc=False):
+    """An item in a list; `owner` only with `include=owner`, and null where nobody owns it."""
 
-    owner: Owner | None
+    owner: Owner | UnsetType | None = UNSET
 
 
 class OwnedItemQuery(Struct, frozen=True):
@@ -179,7 +190,7 @@ class OwnedItemQuery(Struct, frozen=True):
     per_page: PageSize = 10
     cursor: str | UnsetType = UNSET
     sort: Sort = "id"
-    total: Literal["exact", "estimated", "none"] | UnsetType = UNSET
+    total: Total | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
     q: Search | UnsetType = UNSET
     min_price: Price | UnsetType = UNSET
@@ -190,13 +201,13 @@ class ItemQuery(OwnedItemQuery, frozen=True):
     """The parameters of the list."""
 
     owner_id: ID | UnsetType = UNSET
-    include: Literal["owner"] | UnsetType = UNSET
+    include: Include | UnsetType = UNSET
 
 
 class ExportQuery(Struct, frozen=True):
     """The parameters of an export: the filters of the list, and what the file is to be."""
 
-    format: Literal["ndjson", "csv"] = "ndjson"
+    format: Format = "ndjson"
     trailer: bool = False
     is_active: bool | UnsetType = UNSET
     q: Search | UnsetType = UNSET
@@ -208,7 +219,7 @@ class ExportQuery(Struct, frozen=True):
 class ImportQuery(Struct, frozen=True):
     """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
 
-    on_error: Literal["abort", "skip"] = "abort"
+    on_error: OnError = "abort"
 
 
 class DeleteQuery(Struct, frozen=True):

@@ -11,14 +11,14 @@ from msgspec import Struct, structs
 from service.db.copy import Apart, apart, copied
 from service.db.database import UNKNOWN, Database
 from service.db.link import AUDIBLE
-from service.db.stage import TOLD, Spoiled
+from service.db.stage import Spoiled
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
 from service.items.structs import ExportQuery
-from service.web.lines import Lines, Row, Table, Trailer
+from service.web.lines import TOLD, Reader, Row, Trailer
 
 # Others have their turn after so many rows and after so many bytes, whatever these hold.
-TURN, SLICE = 50, 16_384
+TURN, SLICE = 50, 8_192
 # Bytes of a COPY into the stage.
 STAGED = 262_144
 # When the database has undone all of it for the sake of somebody else.
@@ -39,30 +39,10 @@ class Imported(Struct, frozen=True):
     errors: list[LineError]
 
 
-class _Failures:
-    """Lines that are wrong: how many, and the first of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.told: list[LineError] = []
-
-    def add(self, error: LineError) -> None:
-        self.count += 1
-        if len(self.told) < TOLD:
-            self.told.append(error)
-
-    def with_spoiled(self, found: Sequence[tuple[Spoiled, str]]) -> tuple[int, list[LineError]]:
-        """All of them, together with what the stage found."""
-        counts = {field: spoiled.alike for spoiled, field in found}
-        told = [*self.told, *(_told(spoiled, field) for spoiled, field in found)]
-        told.sort(key=lambda error: error.line)
-        return self.count + sum(counts.values()), told[:TOLD]
-
-
 async def import_(
     db: Database,
     chunks: AsyncIterable[bytes],
-    reader: Lines | Table,
+    reader: Reader,
     *,
     skip: bool,
     progress: Progress = lambda *_: None,
@@ -86,16 +66,15 @@ async def import_(
         Problem: of the file as a whole, or of the database; nothing was written, unless the
             outcome is unknown.
     """
-    failures = _Failures()
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
         one: Apart | None = None  # from the first rows on: who sends none takes no connection
         async for part in _slices(chunks):
-            await _take(reader.feed(part), rows, failures)
+            await _take(reader.feed(part), rows)
             size += len(part)
-            if not skip and failures.count:
-                if failures.count >= TOLD:
+            if not skip and reader.failed:
+                if reader.failed >= TOLD:
                     break
                 rows.clear()
             elif size >= STAGED:
@@ -105,13 +84,13 @@ async def import_(
                 size = 0
                 progress(reader.read, 0, 0)
         else:
-            await _take(reader.end(), rows, failures)
-        if failures.count and not skip:
-            raise _nothing(failures.count, failures.told)
+            await _take(reader.end(), rows)
+        if reader.failed and not skip:
+            raise _nothing(reader.failed, reader.errors)
         one = one or await _opened(opened, db, name)
         await stage.add(one, rows)
-        progress(reader.read, 0, reader.read - failures.count)
-        return await _over(one, reader, failures, skip=skip, progress=progress)
+        progress(reader.read, 0, reader.read - reader.failed)
+        return await _over(one, reader, skip=skip, progress=progress)
 
 
 def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
@@ -135,26 +114,20 @@ async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
             yield chunk[start : start + SLICE]
 
 
-async def _take(
-    found: Iterator[Row | LineError], rows: list[tuple[object, ...]], failures: _Failures
-) -> None:
-    """What a chunk holds, to the rows and to the failures."""
+async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> None:
+    """Add what a slice holds to the rows."""
     for place, one in enumerate(found):
         if place % TURN == 0:
             await asyncio.sleep(0)
-        if isinstance(one, LineError):
-            failures.add(one)
-        else:
+        if one is not None:
             rows.append((one[0], *structs.astuple(one[1])))
 
 
-async def _over(
-    one: Apart, reader: Lines | Table, failures: _Failures, *, skip: bool, progress: Progress
-) -> Imported:
+async def _over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
     """The transaction; once more when it was in somebody's way."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(one, reader, failures, skip=skip, progress=progress)
+            return await _try_over(one, reader, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -162,11 +135,9 @@ async def _over(
     raise AssertionError("unreachable")
 
 
-async def _try_over(
-    one: Apart, reader: Lines | Table, failures: _Failures, *, skip: bool, progress: Progress
-) -> Imported:
+async def _try_over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
     await one.execute("BEGIN")
-    failed, told = failures.with_spoiled(await stage.settle(one))
+    failed, told = _all_failed(reader, await stage.settle(one))
     if failed and not skip:
         raise _nothing(failed, told)
     given = created = written = 0
@@ -176,12 +147,7 @@ async def _try_over(
         written += done.written
         progress(reader.read, given, reader.read - failed)
     if written:
-        try:
-            await one.execute("COMMIT")
-        except Problem as problem:
-            if one.connection.is_closed():
-                raise OutcomeUnknown(UNKNOWN) from problem
-            raise
+        await _commit(one)
     return Imported(
         read=reader.read,
         created=created,
@@ -190,6 +156,20 @@ async def _try_over(
         failed=failed,
         errors=told,
     )
+
+
+async def _commit(one: Apart) -> None:
+    """Once it is sent it is waited for, even by who is cancelled: its outcome is to be known."""
+    commit = asyncio.create_task(one.execute("COMMIT"))
+    try:
+        try:
+            await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            await commit
+    except Problem as problem:
+        if one.connection.is_closed():
+            raise OutcomeUnknown(UNKNOWN) from problem
+        raise
 
 
 async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -202,6 +182,16 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     finally:
         await rows.aclose()
     yield msgspec.json.encode(Trailer(count, checksum.hexdigest())) + b"\n"
+
+
+def _all_failed(
+    reader: Reader, found: Sequence[tuple[Spoiled, str]]
+) -> tuple[int, list[LineError]]:
+    """How many lines are wrong, and the first of them: by themselves, or beside other rows."""
+    counts = {field: spoiled.alike for spoiled, field in found}
+    told = [*reader.errors, *(_told(spoiled, field) for spoiled, field in found)]
+    told.sort(key=lambda error: error.line)
+    return reader.failed + sum(counts.values()), told[:TOLD]
 
 
 def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:

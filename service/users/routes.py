@@ -4,7 +4,7 @@ from msgspec import structs
 
 from service.cache.epochs import Slots
 from service.db.writes import change_values, fields_set
-from service.errors import Conflict, NotFound, Stale
+from service.errors import Conflict, NotFound
 from service.users import statements
 from service.users.statements import facets
 from service.users.structs import (
@@ -19,9 +19,10 @@ from service.users.structs import (
     UserSummary,
 )
 from service.web import many, paging, rows
+from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Body, Query, Reply, encode
+from service.web.wire import Query, Reply, encode
 
 new_user = Body(NewUser)
 new_users = Body(NewUsers)
@@ -30,9 +31,18 @@ user_query = Query(UserQuery)
 delete_query = Query(DeleteQuery)
 
 
+class UserPage(paging.Page[UserSummary], frozen=True):
+    """A page of users by number; `total` and `pages` are null with `total=none`."""
+
+
+class UserCursorPage(paging.CursorPage[UserSummary], frozen=True):
+    """A page of users by cursor; `total` only when asked for, `next_cursor` null at the end."""
+
+
 async def list_users(request: Request) -> Reply:
+    """By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes on."""
     query = request.query(user_query)
-    return paging.show(request, await paging.find(request, statements.listing, query))
+    return await paging.show(request, await paging.find(request, statements.listing, query))
 
 
 def list_depends(request: Request) -> Slots:
@@ -44,11 +54,13 @@ def list_costly(request: Request) -> bool:
 
 
 async def create_user(request: Request) -> Reply:
+    """`email` and `username` are unique without regard to case."""
     new = await request.body(new_user)
     return await rows.add(request, statements.add, facets, structs.astuple(new))
 
 
 async def read_user(request: Request) -> Reply:
+    """A user who was deleted without `permanent=true` is shown with `is_active: false`."""
     return await rows.read(request, statements.by_id)
 
 
@@ -57,12 +69,14 @@ def user_depends(request: Request) -> Slots:
 
 
 async def replace_user(request: Request) -> Reply:
+    """The user is replaced as a whole: optional fields that are missing take their default."""
     request.row_id()
     new = structs.asdict(await request.body(new_user))
     return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
 
 
 async def change_user(request: Request) -> Reply:
+    """A field that is absent stays, null clears it; `{}` changes nothing."""
     request.row_id()
     change = await request.body(user_change)
     values = change_values(change)
@@ -74,6 +88,10 @@ async def change_user(request: Request) -> Reply:
 
 
 async def delete_user(request: Request) -> Reply:
+    """The user stays, inactive; with `permanent=true` the user is gone, and the answer is 204.
+
+    As long as the user owns items, that is refused with 409.
+    """
     request.row_id()
     if request.query(delete_query).permanent:
         await rows.write(request, statements.writes.remove, facets)
@@ -84,6 +102,7 @@ async def delete_user(request: Request) -> Reply:
 
 
 async def upsert_users(request: Request) -> Reply:
+    """A user whose email exists is replaced, any other is created: all of them, or none."""
     given = (await request.body(new_users)).items
     many.distinct(given, "email", "username", alike=folded)
     done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
@@ -100,7 +119,7 @@ def folded(text: str) -> str:
 
 
 THIS = "/users/{id}"
-WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict, Stale)
+WRITE_FAILS = (*BODY_PROBLEMS, NotFound, Conflict)
 
 routes = [
     Operation(
@@ -118,7 +137,7 @@ routes = [
         list_users,
         "List users, by page or by cursor",
         query=UserQuery,
-        gives=(paging.Page[UserSummary], paging.CursorPage[UserSummary]),
+        gives=(UserPage, UserCursorPage),
         depends=list_depends,
         costly=list_costly,
     ),
@@ -157,7 +176,7 @@ routes = [
         "Set a user inactive, or with permanent=true remove it (204)",
         query=DeleteQuery,
         gives=User,
-        fails=(NotFound, Conflict, Stale),
+        fails=(NotFound, Conflict),
     ),
     Operation(
         "PUT",

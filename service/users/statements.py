@@ -7,7 +7,8 @@ from sqlalchemy import literal_column, not_
 from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
 from service.db.bulk import Upsert, taken
-from service.db.keyset import Choice, Listing, search
+from service.db.filters import Choice, FilterIndex, search
+from service.db.keyset import Listing
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.tables import totals, username, users
@@ -31,11 +32,15 @@ listing = Listing(
     users,
     keys={"id": users.c.id, "created_at": users.c.created_at, "username": username},
     filters={
-        "is_active": Choice({True: users.c.is_active.is_(True), False: not_(users.c.is_active)}),
-        "role": Choice(
-            {role: users.c.role == literal_column(f"'{role}'") for role in ("user", "admin")}
+        "is_active": Choice(
+            {True: users.c.is_active.is_(True), False: not_(users.c.is_active)},
+            {False: FilterIndex("users_inactive_idx", "id")},
         ),
-        "q": search(users.c.username, users.c.email, users.c.full_name),
+        "role": Choice(
+            {role: users.c.role == literal_column(f"'{role}'") for role in ("user", "admin")},
+            {"admin": FilterIndex("users_admin_idx", "id")},
+        ),
+        "q": search("users_search_idx", users.c.username, users.c.email, users.c.full_name),
     },
     totals=totals,
 )

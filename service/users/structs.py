@@ -25,12 +25,19 @@ Username = Annotated[
         examples=["ada"],
     ),
 ]
-FullName = Annotated[str, Meta(min_length=1, max_length=200)]
-Role = Literal["user", "admin"]
+FullName = Annotated[str, Meta(min_length=1, max_length=200, examples=["Ada Lovelace"])]
+# Titles name the enumerations in the OpenAPI document, and so in a generated client.
+Role = Annotated[Literal["user", "admin"], Meta(title="Role")]
+Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
+Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
+Time = Annotated[datetime, Meta(tz=True)]
 Search = Annotated[str, Meta(min_length=1, max_length=255)]
 PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
-Sort = Literal["id", "-id", "created_at", "-created_at", "username", "-username"]
+Sort = Annotated[
+    Literal["id", "-id", "created_at", "-created_at", "username", "-username"],
+    Meta(title="UserSort"),
+]
 
 
 class NewUser(Struct):
@@ -60,11 +67,11 @@ class User(Struct, frozen=True, gc=False):
     email: str
     username: str
     full_name: str | None
-    role: str
+    role: Role
     is_active: bool
     version: int
-    created_at: datetime
-    updated_at: datetime | None
+    created_at: Time
+    updated_at: Time | None
 
 
 class NewUsers(Struct):
@@ -79,7 +86,7 @@ class UpsertedUser(Struct, frozen=True, gc=False):
     id: int
     email: str
     version: int
-    status: Literal["created", "updated", "unchanged"]
+    status: Status
 
 
 class UpsertedUsers(Struct, frozen=True):
@@ -98,7 +105,7 @@ class UserSummary(Struct, frozen=True, gc=False):
     email: str
     username: str
     full_name: str | None
-    role: str
+    role: Role
     is_active: bool
 
 
@@ -109,7 +116,7 @@ class UserQuery(Struct, frozen=True):
     per_page: PageSize = 10
     cursor: str | UnsetType = UNSET
     sort: Sort = "id"
-    total: Literal["exact", "estimated", "none"] | UnsetType = UNSET
+    total: Total | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
     role: Role | UnsetType = UNSET
     q: Search | UnsetType = UNSET

@@ -1,6 +1,9 @@
-"""`/openapi.json`, and `/docs`: the API on one page that needs no network and no script."""
+"""`/openapi.json`, and `/docs`: the API on one page that needs no network."""
 
+import base64
+import hashlib
 import json
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -25,35 +28,59 @@ td, th { border-top: 1px solid var(--line); padding: .25rem .5rem; text-align: l
          vertical-align: top; }
 pre { background: var(--soft); padding: .5rem .75rem; border-radius: .5rem; overflow-x: auto; }
 """
+# The examples name the address that the page was loaded from. The browser knows it; the server
+# would have to believe the Host header. Without scripts they show this word, and say so.
+BASE = "$API"
+SCRIPT = (
+    'for (const one of document.querySelectorAll(".base")) '
+    "one.textContent = location.origin + one.dataset.root;"
+    'document.getElementById("base").remove();'
+)
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest())
 POLICY: tuple[Header, ...] = (
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-%b'" % _SCRIPT_HASH,
+    ),
     (b"x-content-type-options", b"nosniff"),
 )
+# No data, and the same for everyone; a browser asks again after a deploy.
+CACHE_CONTROL = b"no-cache"
+# Prefixes to keep the two answers for: one, unless the service is mounted in several places.
+ROOTS = 8
 
 
 def routes(operations: list[Operation]) -> list[Operation]:
-    """The two operations, told of all `operations`; both answers are made once."""
-    told = document(operations)
-    as_json = Reply(msgspec.json.encode(told), kept={})
-    page = Reply(_page(told).encode(), 200, POLICY, b"text/html; charset=utf-8", kept={})
+    """The two operations, told of all `operations`; both answers are made once per prefix."""
 
-    async def openapi(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-        return as_json
+    @lru_cache(ROOTS)
+    def replies(root: str) -> tuple[Reply, Reply]:
+        told = document(operations, root)
+        as_json, page = msgspec.json.encode(told), _page(told, root).encode()
+        html = b"text/html; charset=utf-8"
+        return (
+            Reply(as_json, kept={}, cache_control=CACHE_CONTROL),
+            Reply(page, 200, POLICY, html, kept={}, cache_control=CACHE_CONTROL),
+        )
 
-    async def docs(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-        return page
+    async def openapi(request: Request) -> Reply:
+        return replies(request.root)[0]
 
+    async def docs(request: Request) -> Reply:
+        return replies(request.root)[1]
+
+    replies("")  # at the start, not in the first request
     return [
-        Operation("GET", "/openapi.json", openapi, "The OpenAPI document"),
-        Operation("GET", "/docs", docs, "The API on one page"),
+        Operation("GET", "/openapi.json", openapi, "The OpenAPI document", stored=False),
+        Operation("GET", "/docs", docs, "The API on one page", stored=False),
     ]
 
 
-def _page(told: dict[str, Any]) -> str:
+def _page(told: dict[str, Any], root: str) -> str:
     info = told["info"]
-    schemas = told["components"]["schemas"]
+    components = told["components"]
     operations = "".join(
-        _operation(path, method, operation, schemas)
+        _operation(path, method, operation, components["responses"], root)
         for path, methods in told["paths"].items()
         for method, operation in methods.items()
     )
@@ -61,47 +88,60 @@ def _page(told: dict[str, Any]) -> str:
         f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
         f"<div><p>{escape(schema.get('description', ''))}</p>"
         f"<pre>{escape(json.dumps(schema, indent=2))}</pre></div></details>"
-        for name, schema in schemas.items()
+        for name, schema in components["schemas"].items()
     )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{info['title']} API</title><style>{STYLE}</style>"
         f"<h1>{info['title']} <small>{info['version']}</small></h1>"
-        f"<p>{escape(info['description'])} The document behind this page: "
-        '<a href="/openapi.json">/openapi.json</a>.</p>'
-        f"<h2>Operations</h2>{operations}<h2>Shapes</h2>{shapes}</html>"
+        f"<p>{_paragraphs(info['description'])}</p><p>The document behind this page: "
+        f'<a href="{escape(root)}/openapi.json">{escape(root)}/openapi.json</a>.</p>'
+        f'<p id="base"><code>{BASE}</code> stands for the address of this service.</p>'
+        f"<h2>Operations</h2>{operations}<h2>Shapes</h2>{shapes}"
+        f"<script>{SCRIPT}</script></html>"
     )
 
 
-def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+def _operation(
+    path: str, method: str, operation: dict[str, Any], responses: dict[str, Any], root: str
+) -> str:
     parameters = "".join(
         f"<tr><td><code>{escape(one['name'])}</code><td>{one['in']}"
-        f"<td>{escape(_words(one['schema']))} {escape(one.get('description', ''))}"
+        f"<td>{_words(one['schema'])} {escape(one.get('description', ''))}"
         for one in operation.get("parameters", ())
     )
     answers = "".join(
         f"<tr><td><code>{status}</code><td>{escape(answer['description'])}<td>{_shape(answer)}"
-        for status, answer in operation["responses"].items()
+        for status, answer in (
+            (status, responses[_name(one)] if "$ref" in one else one)
+            for status, one in operation["responses"].items()
+        )
     )
     body = operation.get("requestBody")
-    example = f"curl -X {method.upper()} http://127.0.0.1:8000{path.replace('{id}', '1')}"
+    example = ""
     if body:
         media, content = next(iter(body["content"].items()))
-        example += f" \\\n  -H 'Content-Type: {media}' "
-        if "$ref" in content["schema"]:
-            name = content["schema"]["$ref"].rpartition("/")[2]
-            example += f"-d '{json.dumps(_example(schemas[name]))}'"
-        else:
-            example += "--data-binary @file"
+        data = f"-d '{json.dumps(content['example'])}'" if "example" in content else ""
+        example = f" \\\n  -H 'Content-Type: {media}' {data or '--data-binary @file'}"
+    base = f'<span class="base" data-root="{escape(root)}">{BASE}</span>'
     return (
         f'<details id="{operation["operationId"]}"><summary><b>{method.upper()}</b> '
         f"<code>{escape(path)}</code> {escape(operation['summary'])}</summary><div>"
-        f"<pre>{escape(example)}</pre>"
+        f"<p>{_paragraphs(operation['description'])}</p>"
+        f"<pre>curl -X {method.upper()} {base}{path.replace('{id}', '1')}{escape(example)}</pre>"
         + (f"<table><tr><th>Parameter<th>In<th>Value{parameters}</table>" if parameters else "")
         + (f"<p>Body: {_shape(body)}</p>" if body else "")
         + f"<table><tr><th>Status<th>Meaning<th>Body{answers}</table></div></details>"
     )
+
+
+def _paragraphs(text: str) -> str:
+    return escape(text).replace("\n\n", "</p><p>")
+
+
+def _name(reference: dict[str, str]) -> str:
+    return reference["$ref"].rpartition("/")[2]
 
 
 def _shape(answer: dict[str, Any]) -> str:
@@ -111,29 +151,21 @@ def _shape(answer: dict[str, Any]) -> str:
         if schema == {"type": "string"}:
             links.append(escape(media))
             continue
-        for one in schema.get("anyOf", [schema]):
-            name = one["$ref"].rpartition("/")[2]
-            links.append(f'<a href="#{escape(name)}">{escape(name)}</a>')
+        links += [_link(one) for one in schema.get("anyOf", [schema])]
     return " or ".join(links)
 
 
+def _link(reference: dict[str, str]) -> str:
+    name = escape(_name(reference))
+    return f'<a href="#{name}">{name}</a>'
+
+
 def _words(schema: dict[str, Any]) -> str:
-    """`integer, minimum 1, maximum 100, default 10`."""
-    parts = [str(schema.get("type", ""))]
+    """`integer, minimum 1, maximum 100, default 10`, as HTML."""
+    parts = [_link(schema)] if "$ref" in schema else [escape(str(schema.get("type", "")))]
     parts += [
-        f"{name} {json.dumps(value)}"
+        escape(f"{name} {json.dumps(value)}")
         for name, value in schema.items()
-        if name not in {"type", "description", "examples"}
+        if name not in {"$ref", "type", "description", "examples", "title"}
     ]
     return ", ".join(part for part in parts if part)
-
-
-def _example(schema: dict[str, Any]) -> dict[str, Any]:
-    """The fields whose type gives an example, and those that must be there."""
-    shown: dict[str, Any] = {}
-    for name, field in schema["properties"].items():
-        options = [field, *field.get("anyOf", ())]
-        examples = [one["examples"][0] for one in options if "examples" in one]
-        if examples:
-            shown[name] = examples[0]
-    return shown

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 from service.cache.entry import Answer, Entry, Variant
 from service.cache.epochs import Slots
 from service.cache.local import Variants
+from service.cache.off import NoCache
+from service.cache.tiers import Cache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
@@ -18,14 +20,14 @@ from service.logs import logger
 from service.web import compress
 from service.web.conditional import not_modified
 from service.web.request import READY, VISIBLE, Request, new_id
-from service.web.wire import JSON, Header, Reply
+from service.web.wire import JSON, PRIVATE, Header, Query, Reply
 
 # Of a GET that may be cached: where its answer came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
 # Of a path and its query: what is longer asks for nothing that others ask for too.
 LONGEST = 2000
-_CONDITIONS = frozenset({b"cache-control", b"if-none-match"})
+_CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
 access = logger.getChild("access")
@@ -40,7 +42,7 @@ class Operation(NamedTuple):
     A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
     depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
     POST takes and a GET gives. `costly` tells whether it takes the database so long
-    that the workers share it.
+    that the workers share it. `stored` tells whether it needs the database.
     """
 
     method: str
@@ -55,18 +57,34 @@ class Operation(NamedTuple):
     fails: tuple[type[Problem], ...] = ()
     depends: Callable[[Request], Slots] | None = None
     costly: Callable[[Request], bool] | None = None
+    stored: bool = True
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether it is about one row, whose version is its ETag."""
+        return self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
+
+
+class NoQuery(Struct):
+    """The parameters of an operation that has none."""
+
+
+_no_query = Query(NoQuery)
 
 
 class Endpoint:
     """The operations of one path; an ASGI application that always answers."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
-        self.handlers = {}
-        self.cached: Operation | None = None
+        self.handlers: dict[str, Handler] = {}
+        self.without_query: set[str] = set()
+        self.cached = False
         for one in operations:
             self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
+            if one.query is None:
+                self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.depends is not None:
-                self.cached = one
+                self.cached = True
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
 
@@ -75,17 +93,14 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached is not None and _answered(self.cached, scope, started):
+        if self.cached and _answered(scope, started):
             return
         spent = Timing()
         timing.set(spent)
         request = Request(scope, receive)
         method = scope["method"]
         try:
-            handler = self.handlers.get(method)
-            if handler is None:
-                raise self._no_handler()
-            reply = await handler(request)
+            reply = await self._handler(request)(request)
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
@@ -105,6 +120,7 @@ class Endpoint:
                 b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
                 % (spent.seconds * 1000, spent.statements, took * 1000),
             ),
+            (b"cache-control", reply.cache_control),
             *more,
         ]
         if reply.status in (204, 304):
@@ -119,6 +135,16 @@ class Endpoint:
         else:
             await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
         self._log(request, reply, took)
+
+    def _handler(self, request: Request) -> Handler:
+        """The handler of the request's method; where it has no parameters, none may be given."""
+        method = request.scope["method"]
+        handler = self.handlers.get(method)
+        if handler is None:
+            raise self._no_handler()
+        if request.scope["query_string"] and method in self.without_query:
+            request.query(_no_query)
+        return handler
 
     def _no_handler(self) -> Problem:
         if not self.handlers:
@@ -141,32 +167,35 @@ class Endpoint:
             access.info("request", extra={"fields": fields})
 
 
-def _key(operation: Operation, scope: Scope) -> str | tuple[str, bytes]:
-    """What an answer is kept by: the path, and the query where there is one that matters."""
+def _key(scope: Scope) -> str | tuple[str, bytes]:
+    """What an answer is kept by: the path, and the query where there is one.
+
+    So a query that is refused never hits, whatever the operation takes.
+    """
     query: bytes = scope["query_string"]
     path: str = scope["path"]
-    return (path, query) if query and operation.query is not None else path
+    return (path, query) if query else path
 
 
-def _answered(operation: Operation, scope: Scope, started: float) -> bool:
+def _answered(scope: Scope, started: float) -> bool:
     """The short way of a hit: whether it was one, and has been sent.
 
     Only for the plain case, a GET without conditions, and only where the server offers to send
     what is ready: a third of the CPU of the long way, which answers the same.
     """
     ready = scope["extensions"].get(READY) if "extensions" in scope else None
-    cache = scope["state"].get("cache")
-    if ready is None or cache is None or scope["method"] != "GET" or access.isEnabledFor(20):
+    cache = scope["state"]["cache"]
+    if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    entry = cache.entry(_key(operation, scope), renews=False)
+    entry = cache.entry(_key(scope), renews=False)
     if entry is None or entry.answer.missing is not None:
         return False
     request_id = None
     for name, value in scope["headers"]:
         if name in _CONDITIONS:
             return False
-        if name == b"x-request-id" and request_id is None:
-            request_id = value
+        if name == b"x-request-id":  # two are no id
+            request_id = value.strip(b" \t") if request_id is None else b""
     form: Entry | Variant = entry
     body, encoding = entry.answer.body, None
     if len(body) >= compress.LEAST:
@@ -194,6 +223,7 @@ def _lines(answer: Answer, body: bytes, encoding: bytes | None) -> bytes:
     pairs = [
         *headers,
         HIT,
+        (b"cache-control", PRIVATE),
         (b"content-type", JSON),
         (b"content-length", b"%d" % len(body)),
     ]
@@ -207,16 +237,16 @@ def _lines(answer: Answer, body: bytes, encoding: bytes | None) -> bytes:
 
 
 def cacheable(operation: Operation) -> Handler:
-    """The handler of a GET behind the cache, and behind If-None-Match."""
+    """The handler of a GET behind the cache, and behind its preconditions."""
     load, depends, costly = operation.handler, operation.depends, operation.costly
 
     async def handler(request: Request) -> Reply:
-        cache = request.state.get("cache")
+        cache = request.state["cache"]
         control = request.header(b"cache-control")
         fresh = control is not None and _FRESH.search(control)
-        key = _key(operation, request.scope)
+        key = _key(request.scope)
         name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
-        if cache is None or depends is None or fresh or len(name) > LONGEST:
+        if isinstance(cache, NoCache) or depends is None or fresh or len(name) > LONGEST:
             answer, came = await read(request), BYPASS
         else:
             entry = cache.entry(key)
@@ -232,12 +262,15 @@ def cacheable(operation: Operation) -> Handler:
             raise NotFound(answer.missing, headers=(came,))
         headers = (*answer.headers, came)
         kept = None
-        if cache is not None and len(answer.body) >= compress.LEAST:
+        if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
             kept = Variants(cache.local, key, answer)
         if answer.version is not None:
-            known = request.header(b"if-none-match")
-            if known is not None and not_modified(known, answer.version):
-                return Reply(answer.body, 304, headers)
+            try:
+                if not_modified(request, answer.version):
+                    return Reply(answer.body, 304, headers)
+            except Problem as problem:
+                problem.headers = (*problem.headers, came)
+                raise
         return Reply(answer.body, headers=headers, kept=kept)
 
     async def read(request: Request) -> Answer:

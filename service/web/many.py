@@ -13,15 +13,12 @@ from msgspec import Struct
 from service.cache.epochs import Facets
 from service.db.bulk import Adds, Upsert, Upserted, places
 from service.db.statement import Statement
-from service.errors import Conflict, FieldError, Invalid, OutcomeUnknown, Problem
+from service.errors import Conflict, FieldError, OutcomeUnknown, Problem
 from service.web.request import Request
-from service.web.wire import ID_MAX
+from service.web.wire import ID_MAX, MAX_ERRORS, invalid
 
 Row = TypeVar("Row", bound=Struct)
 Done = TypeVar("Done")
-
-# Places that an answer names at most.
-NAMED = 100
 
 
 def distinct(
@@ -44,8 +41,7 @@ def distinct(
                 errors.append(FieldError(first, f"the same as {others[0]}"))
                 errors += [FieldError(other, f"the same as {first}") for other in others]
     if errors:
-        detail = f"{errors[0].field}: {errors[0].message}"
-        raise Invalid(detail, *errors[:NAMED])
+        raise invalid(errors)
 
 
 async def add(
@@ -131,5 +127,5 @@ async def _placed(
         raise refused from None
     if not found:  # what was in the way is gone again
         raise refused
-    errors = [FieldError(f"items[{n}].{error.field}", error.message) for n in found[:NAMED]]
+    errors = [FieldError(f"items[{n}].{error.field}", error.message) for n in found[:MAX_ERRORS]]
     raise Conflict(f"{errors[0].field}: {error.message}", *errors)

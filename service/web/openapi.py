@@ -2,113 +2,189 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from msgspec import Struct, structs
 
-from service.errors import InvalidLines, LinesDocument, Problem, ProblemDocument
+from service.errors import ProblemDocument
 from service.web.endpoint import Operation
+from service.web.openapi_schemas import Schemas, example
+from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, INFO, PROBLEMS, TAGS
 
-INFO = {
-    "title": "Swiftlet",
-    "version": "0.1.0",
-    "description": "Items and Users over HTTP. Every error is a problem document (RFC 9457).",
-    "license": {"name": "MIT", "identifier": "MIT"},
-}
-# Before any handler, or in its place; every operation may answer so.
-ALWAYS: tuple[tuple[int, str], ...] = (
-    (503, "Overloaded, or the database is away: see Retry-After"),
-    (504, "The database took too long"),
-)
+Document = dict[str, Any]
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
-    """The document, as plain data."""
+def document(operations: Iterable[Operation], root: str = "") -> Document:
+    """The document, as plain data.
+
+    Args:
+        operations: the route table.
+        root: the prefix of every path, as `/api` (the root_path of ASGI). The server's URL is
+            relative, so that no Host header finds its way into it.
+    """
     operations = list(operations)
-    kinds = [kind for operation in operations for kind in _kinds(operation)]
-    schemas, components = msgspec.json.schema_components(
-        [*kinds, ProblemDocument, LinesDocument],
-        ref_template="#/components/schemas/{name}",
-        schema_hook=_schema,
-    )
-    schema_of = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=False)}
-    paths: dict[str, dict[str, Any]] = {}
+    schemas = Schemas([kind for operation in operations for kind in _kinds(operation)])
+    shared: Document = {}
+    paths: dict[str, Document] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, schema_of
-        )
-    used = _reachable(paths, components)
+        told = _operation(operation, schemas, shared)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = told
+    used = {operation["tags"][0] for methods in paths.values() for operation in methods.values()}
     return {
         "openapi": "3.1.0",
         "info": INFO,
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root or "/"}],
+        # There are no keys yet: anyone who reaches the service may call it.
+        "security": [],
+        "tags": [tag for tag in TAGS if tag["name"] in used],
         "paths": paths,
-        "components": {"schemas": {name: _exact(components[name]) for name in sorted(used)}},
+        "components": {
+            "schemas": schemas.components,
+            "responses": dict(sorted(shared.items())),
+            "headers": {name: _header_component(name) for name in sorted(HEADERS)},
+        },
     }
 
 
-def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, Any]:
-    answers: dict[str, Any] = {}
-    for status, title in ALWAYS:
-        answers[str(status)] = _problem(title)
-    fails: list[type[Problem]] = list(operation.fails)
-    for problem in fails:
-        answers[str(problem.status)] = _problem(
-            problem.title, *(("LinesDocument",) if problem is InvalidLines else ())
-        )
-    in_path = re.findall(r"\{(\w+)\}", operation.path)
-    if in_path or operation.query:
-        answers.setdefault("422", _problem("Unprocessable Content"))
-    answers[str(operation.status)] = _success(operation, schema_of)
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "integer"}}
-        for name in in_path
-    ]
-    if operation.query is not None:
-        parameters += _parameters(operation.query)
-    if operation.method in {"PUT", "PATCH", "DELETE"} and in_path:
-        parameters.append(_header("If-Match", "Only if the version is one of these ETags"))
-    elif operation.method == "GET" and in_path and 404 in {one.status for one in fails}:
-        parameters.append(_header("If-None-Match", "304 if the version is one of these ETags"))
-        answers["304"] = {"description": "Not modified"}
-    told: dict[str, Any] = {
-        "operationId": operation.handler.__name__,
+def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Document:
+    told: Document = {
+        "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
+        "description": inspect.getdoc(operation.handler) or f"{operation.summary}.",
         "tags": [operation.path.split("/")[1]],
-        "responses": dict(sorted(answers.items())),
     }
-    if operation.method == "DELETE":
-        told["responses"]["204"] = {"description": "Removed"}
-    if parameters:
+    if parameters := _parameters(operation, schemas):
         told["parameters"] = parameters
-    if operation.files and operation.method == "POST":
-        told["requestBody"] = {"required": True, "content": _files(operation)}
-    if operation.takes is not None:
-        told["requestBody"] = {
-            "required": True,
-            "content": _content(schema_of[id(operation.takes)]),
-        }
+    if body := _body(operation, schemas):
+        told["requestBody"] = {"required": True, "content": body}
+    answers = _problems(operation, schemas, shared) | _successes(operation, schemas)
+    told["responses"] = {str(status): answers[status] for status in sorted(answers)}
     return told
 
 
-def _success(operation: Operation, schema_of: Mapping[int, Any]) -> dict[str, Any]:
-    success: dict[str, Any] = {"description": operation.summary}
+def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
+    headers = [*ANSWERED_BY_ALL]
+    content: Document = {}
     if operation.gives is not None:
-        shapes = [schema_of[id(kind)] for kind in _shapes(operation)]
-        success["content"] = _content(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
+        shapes = [schemas.of(kind) for kind in _shapes(operation)]
+        schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+        content = {"application/json": {"schema": schema}}
+        if _is_row(operation.gives):
+            headers += ["ETag", "Location"] if operation.status == 201 else ["ETag"]
+        if len(shapes) > 1:  # by page or by cursor
+            headers.append("Link")
     elif operation.files:
-        success["content"] = _files(operation)
-    return success
+        content = _files(operation)
+        headers.append("Content-Disposition")
+    if operation.depends is not None:
+        headers.append("X-Cache")
+    whole = _answer(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
+    answers = {operation.status: whole}
+    if operation.has_etag and operation.method == "GET":
+        answers[304] = _answer("If-None-Match names the version; there is no body", headers)
+    if operation.has_etag and operation.method == "DELETE":
+        answers[204] = _answer("Removed for good (permanent=true)", ANSWERED_BY_ALL)
+    return answers
 
 
-def _files(operation: Operation) -> dict[str, Any]:
+def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[int, Document]:
+    """The problems by status; what several operations answer alike is put into `shared`."""
+    titles: dict[int, str] = {}
+    shapes: dict[int, list[type[Struct]]] = {}
+    always = [
+        *PROBLEMS.by_all,
+        *(PROBLEMS.with_etag if operation.has_etag else ()),
+        *(PROBLEMS.stored if operation.stored else ()),
+    ]
+    for problem in (*always, *operation.fails):
+        titles.setdefault(problem.status, problem.title)
+        found = shapes.setdefault(problem.status, [ProblemDocument])
+        if problem.document not in found:
+            found.append(problem.document)
+    answers = {}
+    for status, title in titles.items():
+        headers = [*ANSWERED_BY_ALL, *PROBLEMS.headers.get(status, ())]
+        cached = operation.depends is not None and status in PROBLEMS.with_x_cache
+        if cached:
+            headers.append("X-Cache")
+        refs = [schemas.of(shape) for shape in shapes[status]]
+        schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
+        content = {"application/problem+json": {"schema": schema}}
+        answer = _answer(PROBLEMS.meanings[status], headers, content)
+        if cached or len(refs) > 1:
+            answers[status] = answer
+        else:
+            name = title.replace(" ", "")
+            shared[name] = answer
+            answers[status] = {"$ref": f"#/components/responses/{name}"}
+    return answers
+
+
+def _answer(description: str, headers: Iterable[str], content: Document | None = None) -> Document:
+    told: Document = {
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+    }
+    return {**told, "content": content} if content else told
+
+
+def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
+    found: list[Document] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "The row's id",
+            "schema": {"type": "integer", "format": "int64", "examples": [1]},
+        }
+        for name in re.findall(r"\{(\w+)\}", operation.path)
+    ]
+    if operation.query is not None:
+        properties = schemas.properties(operation.query)
+        found += [
+            {
+                "name": field.encode_name,
+                "in": "query",
+                "required": field.required,
+                "schema": properties[field.encode_name],
+            }
+            for field in structs.fields(operation.query)
+        ]
+    if operation.has_etag:
+        otherwise = "304" if operation.method == "GET" else "412"
+        found += [
+            _condition("If-Match", "412 unless the version is one of these ETags"),
+            _condition("If-None-Match", f"{otherwise} if the version is one of these ETags"),
+        ]
+    return found
+
+
+def _condition(name: str, description: str) -> Document:
+    schema = {"type": "string", "examples": ['"3"']}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _body(operation: Operation, schemas: Schemas) -> Document:
+    if operation.takes is not None:
+        schema = schemas.of(operation.takes)
+        shown = example(schema, schemas.components)
+        return {"application/json": {"schema": schema, "example": shown}}
+    return _files(operation) if operation.method == "POST" else {}
+
+
+def _files(operation: Operation) -> Document:
     return {media: {"schema": {"type": "string"}} for media in operation.files}
 
 
+def _header_component(name: str) -> Document:
+    description, kind = HEADERS[name]
+    return {"description": description, "schema": {"type": kind}}
+
+
 def _kinds(operation: Operation) -> list[Any]:
-    given = (operation.takes, *_shapes(operation))
+    problems = [problem.document for problem in operation.fails]
+    given = (operation.takes, *_shapes(operation), *problems, ProblemDocument)
     return [kind for kind in given if kind is not None]
 
 
@@ -116,56 +192,11 @@ def _shapes(operation: Operation) -> tuple[Any, ...]:
     return operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
 
 
-def _parameters(query: type[Struct]) -> list[dict[str, Any]]:
-    _, described = msgspec.json.schema_components([query], schema_hook=_schema)
-    properties = described[query.__name__]["properties"]
-    return [
-        {
-            "name": field.encode_name,
-            "in": "query",
-            "required": field.required,
-            "schema": properties[field.encode_name],
-        }
-        for field in structs.fields(query)
-    ]
+def _is_row(kind: Any) -> bool:
+    fields = getattr(kind, "__struct_fields__", ())
+    return "id" in fields and "version" in fields
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
-
-
-def _content(schema: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
-
-
-def _problem(title: str, *others: str) -> dict[str, Any]:
-    refs = [{"$ref": f"#/components/schemas/{name}"} for name in ("ProblemDocument", *others)]
-    schema: dict[str, Any] = {"anyOf": refs} if others else refs[0]
-    return {"description": title, "content": {"application/problem+json": {"schema": schema}}}
-
-
-def _schema(kind: type) -> dict[str, Any]:
-    """Types that read themselves also say what they look like."""
-    schema: dict[str, Any] = kind.SCHEMA  # type: ignore[attr-defined]  # the convention of wire.py
-    return {"description": inspect.getdoc(kind), **schema}
-
-
-def _exact(schema: Any) -> Any:
-    """A Decimal is a number on our wire, where msgspec by itself would write a string."""
-    if schema == {"type": "string", "format": "decimal"}:
-        return {"type": "number"}
-    if isinstance(schema, dict):
-        return {name: _exact(part) for name, part in schema.items()}
-    return [_exact(part) for part in schema] if isinstance(schema, list) else schema
-
-
-def _reachable(paths: Any, components: Mapping[str, Any]) -> set[str]:
-    """The components that the paths refer to; a query's Struct is told as parameters instead."""
-    found: set[str] = set()
-    queue = [str(paths)]
-    while queue:
-        for name in re.findall(r"#/components/schemas/([^'\"]+)", queue.pop()):
-            if name not in found:
-                found.add(name)
-                queue.append(str(components[name]))
-    return found
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)

@@ -5,20 +5,25 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from time import monotonic
-from typing import Any, NotRequired, TypedDict, TypeVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypedDict, TypeVar
+from urllib.parse import quote
 
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
 from service.cache.epochs import Slots
+from service.cache.off import NoCache
 from service.cache.tiers import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
+from service.web.body import Body
 from service.web.cursor import Cursors
-from service.web.wire import JSON, Body, Query, row_id
+from service.web.fields import AT_ONCE
+from service.web.media import is_json
+from service.web.wire import JSON, Header, Query, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
@@ -30,9 +35,9 @@ WHOLE_BODY = "swiftlet.whole_body"
 READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
-# Where it comes in parts: nor one of which nothing comes for so long, or for which we have waited
-# as long and longer than so many bytes a second need.
-CHUNK_SECONDS, LEAST_RATE = 30.0, 1000
+# Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
+# costs up to 110 us (granian), whatever its size.
+PIECES, LEAST_PIECE = 1000, 16
 # What is read of a body that is too large, so that the client sees the answer, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
@@ -56,19 +61,37 @@ class State(TypedDict):
     db: Database
     settings: Settings
     cursors: Cursors
-    cache: NotRequired[Cache | None]
+    cache: Cache | NoCache
+
+
+class Pieces:
+    """Counts the pieces in which a body comes: one that comes byte by byte is refused."""
+
+    def __init__(self) -> None:
+        self.left = PIECES * LEAST_PIECE
+
+    def add(self, size: int) -> None:
+        """One more, of so many bytes.
+
+        Raises:
+            Malformed: they are too many for what is in them.
+        """
+        self.left += size - LEAST_PIECE
+        if self.left < 0:
+            raise Malformed("the body comes in pieces of a few bytes: send larger ones")
 
 
 class Request:
     """One HTTP request, as handlers see it."""
 
-    __slots__ = ("_query", "_receive", "id", "scope", "state")
+    __slots__ = ("_headers", "_query", "id", "receive", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
-        self._receive = receive
+        self.receive = receive
         self._query: tuple[object, Any] = (None, None)
+        self._headers = _by_name(scope["headers"])
         given = self.header(b"x-request-id")
         if given is not None and VISIBLE.fullmatch(given):
             self.id = given.decode("ascii")
@@ -81,14 +104,31 @@ class Request:
         return self.state["db"]
 
     @property
+    def root(self) -> str:
+        """What stands before every path of ours in a URL, as `/api`; empty without a prefix."""
+        root: str = self.scope.get("root_path", "")
+        return quote(root.rstrip("/")) if root else ""
+
+    @property
     def path(self) -> str:
         """As the client wrote it, percent-decoded."""
         return str(self.scope["path"])
 
+    @property
+    def url_path(self) -> str:
+        """The path of a URL that comes back here: with the prefix, percent-encoded."""
+        root: str = self.scope.get("root_path", "")
+        # ASGI has the prefix in the path, but not every server does.
+        path = self.path if self.path.startswith(f"{root}/") else root + self.path
+        return quote(path)
+
     def header(self, name: bytes) -> bytes | None:
-        """The header's value, several lines joined as one list; `name` in lower case."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(values) if values else None
+        """The header's value, several lines joined as one list; `name` in lower case.
+
+        White space around a value is no part of it (RFC 9110, 5.5); not every server strips it.
+        """
+        value = self._headers.get(name)
+        return None if value is None else value.strip(b" \t")
 
     def row_id(self) -> int:
         """The id in the path; see wire.row_id."""
@@ -103,15 +143,13 @@ class Request:
 
     async def moved(self, slots: Callable[[], Slots]) -> None:
         """Tell the caches of a write that was committed; see tiers.Cache.moved."""
-        cache = self.state.get("cache")
-        if cache is not None:
+        cache = self.state["cache"]
+        if cache.on:
             await cache.moved(slots())
 
     def unsure(self) -> None:
         """Tell the caches of a write that may yet be committed."""
-        cache = self.state.get("cache")
-        if cache is not None:
-            cache.unsure()
+        self.state["cache"].unsure()
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.
@@ -120,50 +158,17 @@ class Request:
             Problem: 400, 408, 413, 415 or 422.
         """
         self._check_content_type()
-        return body.decode(await self._read())
-
-    async def chunks(self, limit: int) -> AsyncGenerator[bytes]:
-        """The body as it comes, of any length up to `limit` bytes; for what is read in parts.
-
-        Close it (`aclose`) when not all of it is wanted.
-
-        Raises:
-            Problem: 400 it ended early, 408 it came too slowly, 413.
-        """
-        too_large = TooLarge(f"the file is larger than {limit} bytes")
-        announced = self.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > limit:
-            await self._drain(more=self.header(b"expect") is None)
-            raise too_large
-        more, patience = True, CHUNK_SECONDS
-        try:
-            while more:
-                began = monotonic()
-                async with asyncio.timeout(min(patience, CHUNK_SECONDS)):
-                    message = await self._receive()
-                patience -= monotonic() - began - len(message.get("body", b"")) / LEAST_RATE
-                more = message.get("more_body", False)
-                if message["type"] == "http.disconnect":
-                    raise Malformed("the file ended early")
-                chunk = message.get("body", b"")
-                limit -= len(chunk)
-                if limit < 0:
-                    raise too_large
-                if chunk:
-                    yield chunk
-        except TimeoutError:
-            more = False
-            raise TooSlow(f"send a file at {LEAST_RATE} bytes a second, or faster") from None
-        finally:
-            await self._drain(more=more)
+        data = await self._read()
+        return body.decode(data) if len(data) <= AT_ONCE else await body.decode_long(data)
 
     async def gone(self) -> None:
         """Return when the client has left; for an answer that takes a while."""
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self.receive())["type"] != "http.disconnect":
             pass
 
     def _check_content_type(self) -> None:
-        if not _is_json(self.header(b"content-type") or b""):
+        content_type = self.header(b"content-type") or b""
+        if content_type != JSON and not is_json(content_type):
             raise Unsupported(
                 "send the body as application/json in UTF-8",
                 headers=((b"accept-post", JSON), (b"accept-patch", JSON)),
@@ -186,20 +191,22 @@ class Request:
         announced = self.header(b"content-length") or b""
         if announced.isdigit() and int(announced[:19]) > limit:
             # Who asks before sending (Expect: 100-continue) is told at once.
-            await self._drain(more=self.header(b"expect") is None)
+            await self.drain(more=self.header(b"expect") is None)
             raise too_large
         chunks: list[bytes] = []
         size = 0
+        pieces = Pieces()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 while True:
-                    message = await self._receive()
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise Malformed("the body ended early")
                     chunk = message.get("body", b"")
                     size += len(chunk)
+                    pieces.add(len(chunk))
                     if size > limit:
-                        await self._drain(more=message.get("more_body", False))
+                        await self.drain(more=message.get("more_body", False))
                         raise too_large
                     if not message.get("more_body", False):
                         return b"".join((*chunks, chunk)) if chunks else chunk
@@ -207,25 +214,27 @@ class Request:
         except TimeoutError:
             raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
 
-    async def _drain(self, *, more: bool) -> None:
-        left = DRAIN_BYTES
-        try:
+    async def drain(self, *, more: bool) -> None:
+        """Read what is left of a body, and throw it away; only so much, and only for so long."""
+        left, pieces = DRAIN_BYTES, Pieces()
+        with suppress(TimeoutError, Malformed):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while more and left > 0:
-                    message = await self._receive()
+                    message = await self.receive()
                     more = message.get("more_body", False)
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            return
+                    size = len(message.get("body", b""))
+                    left -= size
+                    pieces.add(size)
 
 
-def _is_json(content_type: bytes) -> bool:
-    if content_type == JSON:
-        return True
-    media, *parameters = (part.strip() for part in content_type.lower().split(b";"))
-    is_json = media == JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
-    charsets = {one.replace(b'"', b"") for one in parameters if one.startswith(b"charset")}
-    return is_json and not charsets - {b"charset=utf-8"}
+def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
+    found = dict(headers)
+    if len(found) != len(headers):  # a header of several lines is one list (RFC 9110, 5.3)
+        several: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            several.setdefault(name, []).append(value.strip(b" \t"))
+        found = {name: b", ".join(values) for name, values in several.items()}
+    return found
 
 
 # What any request with a body may run into.

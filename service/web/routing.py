@@ -6,7 +6,11 @@ from typing import Any
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from service.errors import Problem
 from service.web.endpoint import Endpoint, Operation
+from service.web.framing import framing_problem
+from service.web.request import READY, Request
+from service.web.wire import Reply
 
 
 class Paths(Router):
@@ -27,10 +31,11 @@ class Paths(Router):
             for slash in ("", "/")
             for path in paths
         }
+        self.nothing = Endpoint()
         super().__init__(
             # Constant paths first: /items/bulk is no item.
             routes=[Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)],
-            default=Endpoint(),
+            default=self.nothing,
             redirect_slashes=False,
             **options,
         )
@@ -40,8 +45,16 @@ class Paths(Router):
             for path, one in endpoints.items()
             if path.endswith("/{id}") and path.count("{") == 1
         }
+        self.server = _server({operation.method for operation in operations})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw = scope.get("raw_path") or b""
+            if b"%" in raw or raw == b"*" or READY not in scope.get("extensions", ()):
+                special = await self._special(scope, receive, raw)
+                if special is not None:
+                    await special(scope, receive, send)
+                    return
         if scope["type"] == "http" and not scope["root_path"]:
             path = scope["path"]
             endpoint = self.constant.get(path)
@@ -54,6 +67,39 @@ class Paths(Router):
                 return
         await super().__call__(scope, receive, send)
 
+    async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
+        """What answers a request that no route may see, or None."""
+        if READY not in scope.get("extensions", ()):  # another server than ours
+            problem = await framing_problem(scope, receive)
+            if problem is not None:
+                return _Refused(problem)
+        if raw == b"*":
+            return self.server
+        # A path is split at its slashes before it is decoded (RFC 3986, 2.2), and no value in a
+        # path of ours holds a slash: one that is encoded is at no path.
+        return self.nothing if b"%2f" in raw.lower() else None
+
 
 def _open(path: str) -> bool:
     return "{" in path
+
+
+class _Refused(Endpoint):
+    """Answers one request, whatever its method, with a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def _no_handler(self) -> Problem:
+        return self.problem
+
+
+def _server(methods: set[str]) -> Endpoint:
+    """What answers `OPTIONS *`, which asks about the server as a whole (RFC 9110, 9.3.7)."""
+    allowed = ", ".join(sorted({"HEAD", "OPTIONS", *methods})).encode()
+
+    async def options(_: Request) -> Reply:
+        return Reply(b"", 204, ((b"allow", allowed),))
+
+    return Endpoint([Operation("OPTIONS", "*", options, "What the server can do")])

@@ -10,20 +10,17 @@ from service.cache.epochs import Facets
 from service.db.batch import Coalesce, GroupCommit
 from service.db.writes import Write
 from service.errors import NotFound, OutcomeUnknown, Problem, Stale
-from service.web.conditional import Match, etag, if_match
+from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
-from service.web.wire import Header, Reply, encode
-
-# A client may keep an answer, and asks each time whether it still holds.
-REVALIDATE: Header = (b"cache-control", b"private, no-cache")
-
+from service.web.times import encode_rows
+from service.web.wire import Header, Reply
 
 Row = TypeVar("Row", bound=Struct)
 
 
 def shown(row: Any) -> Reply:
     """A row that has an id and a version, with its ETag."""
-    return Reply(encode(row), headers=_headers(row), version=row.version)
+    return Reply(encode_rows(row, (row,)), headers=_headers(row), version=row.version)
 
 
 async def read(request: Request, by_id: Coalesce[Row]) -> Reply:
@@ -48,8 +45,8 @@ async def add(
         request.unsure()
         raise
     await request.moved(lambda: facets.written(row))
-    location = b"/%b/%d" % (facets.table.encode(), row.id)
-    return Reply(encode(row), 201, (*_headers(row), (b"location", location)))
+    location = f"{request.root}/{facets.table}/{row.id}"
+    return Reply(encode_rows(row, (row,)), 201, (*_headers(row), (b"location", location.encode())))
 
 
 async def write(
@@ -59,51 +56,52 @@ async def write(
     changed: Collection[str] = (),
     **values: object,
 ) -> Row:
-    """Run a write of the row whose id is in the path, under the request's If-Match.
+    """Run a write of the row whose id is in the path, under the request's preconditions.
 
     A missing row is 404 whatever the tags say, since the request fails without them too (RFC
-    9110, 13.2.1); only `*` asks for a row to exist, and is answered as such. `changed` names the
-    fields that it sets, for the caches.
+    9110, 13.2.1); only `If-Match: *` asks for a row to exist, and is answered as such. `changed`
+    names the fields that it sets, for the caches.
 
     Returns:
         The row after it; what was removed, as it was.
 
     Raises:
         NotFound: no such row.
-        Stale: If-Match does not allow its version.
+        Stale: If-Match or If-None-Match does not allow its version.
     """
-    match = if_match(request.header(b"if-match"))
-    versions = None if match is None or match.any else match.versions
+    conditions = preconditions(request)
+    guard = None if conditions is None else conditions.guard
     try:
-        row, found = await statement.run(request.db, versions, id=request.row_id(), **values)
+        row, found = await statement.run(request.db, guard, id=request.row_id(), **values)
     except (OutcomeUnknown, asyncio.CancelledError):
         request.unsure()
         raise
     if row is None:
-        raise _refusal(match, found)
+        raise _refusal(conditions, found)
     written = row
     await request.moved(lambda: facets.written(written, changed))
     return row
 
 
 async def unchanged(request: Request, by_id: Coalesce[Row]) -> Row:
-    """The row whose id is in the path, if If-Match allows it; else raises as `write`."""
-    match = if_match(request.header(b"if-match"))
+    """The row whose id is in the path, if the preconditions allow it; else raises as `write`."""
+    conditions = preconditions(request)
+    guard = None if conditions is None else conditions.guard
     row: Any = await by_id.get(request.db, request.row_id())
-    if row is None or (match is not None and not match.allows(row.version)):
-        raise _refusal(match, row.version if row else None)
+    if row is None or not (guard is None or guard.allows(row.version)):
+        raise _refusal(conditions, row.version if row else None)
     found: Row = row
     return found
 
 
 def _headers(row: Any) -> tuple[Header, ...]:
-    return ((b"etag", etag(row.version)), REVALIDATE)
+    return ((b"etag", etag(row.version)),)
 
 
-def _refusal(match: Match | None, found: int | None) -> Problem:
-    """Why a write did not happen; `found` is the version in the way, None without a row."""
-    if found is not None:
-        return Stale(f"it has changed: it was at version {found}")
-    if match is not None and match.any:
+def _refusal(conditions: Preconditions | None, found: int | None) -> Problem:
+    """Why a write did not happen; `found` is the version of the row, None without one."""
+    if conditions is not None and found is not None:
+        return conditions.refuse(found)
+    if conditions is not None and conditions.match is not None and conditions.match.any:
         return Stale("there is no such row")
     return NotFound("there is no such row")

@@ -2,12 +2,36 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.types import Send
 
 from service.errors import Malformed, Problem
 from service.logs import logger
+
+Done = TypeVar("Done")
+
+
+async def until(left: asyncio.Task[None], work: Coroutine[Any, Any, Done]) -> Done:
+    """What the work gives. When `left` ends before it, it is cancelled.
+
+    Work that can't be cancelled any more, as a COMMIT that was sent, goes on to its end.
+
+    Raises:
+        Malformed: the client has left.
+        Problem: what `left` or the work raises.
+    """
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait({left, working}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+    if working.cancelled():
+        left.result()
+        raise Malformed("the client has left")
+    return working.result()
 
 
 class Packer(Protocol):
@@ -36,16 +60,10 @@ class Chunks:
         `left` returns when the client has left.
         """
         self._gone = asyncio.create_task(left)
-        first = asyncio.create_task(self._next())
         try:
-            await asyncio.wait({self._gone, first}, return_when=asyncio.FIRST_COMPLETED)
-            if not first.done():
-                raise Malformed("the client has left")
-            self._first = await first
+            self._first = await until(self._gone, self._next())
         except BaseException:
             self._gone.cancel()
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
             await self._made.aclose()
             raise
 
@@ -58,15 +76,15 @@ class Chunks:
         try:
             chunk = self._first
             while chunk:
-                if gone.done():
-                    return
                 if self.packer is not None:  # in a thread: a chunk takes gzip a millisecond
                     chunk = await asyncio.to_thread(self.packer.pack, chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await anext(self._made, b"")
+                chunk = await until(gone, self._next())
             last = b"" if self.packer is None else self.packer.end()
             await send({"type": "http.response.body", "body": last})
         except Problem as problem:
+            if gone.done():
+                return
             logger.error("an answer broke off", extra={"fields": {"problem": problem.detail}})
         finally:
             gone.cancel()

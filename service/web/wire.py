@@ -1,14 +1,13 @@
 """The wire: bytes of a body, a query and a path into Structs, and a Reply back into bytes."""
 
-import json
 import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import (
     Annotated,
     Any,
     Generic,
     Literal,
-    NoReturn,
     Protocol,
     TypeVar,
     get_args,
@@ -18,24 +17,26 @@ from typing import (
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from service.errors import FieldError, Invalid, Malformed, NotFound
+from service.errors import FieldError, Invalid, NotFound
 from service.web.stream import Chunks
-from service.web.texts import Texts, structs_of
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
 JSON = b"application/json"
+# A client may keep an answer, and asks each time whether it still holds; a shared cache may not.
+PRIVATE = b"private, no-cache"
 Header = tuple[bytes, bytes]
 ID_MAX = 2**63 - 1
+# Fields that a problem names at most.
+MAX_ERRORS = 100
 
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 # msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
 _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
-_PLACES = re.compile(r"\[\d+\]")
+_NOT_WHOLE = re.compile(r"Expected `int( \| null)?`, got `number`")
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -50,6 +51,8 @@ class Kept(Protocol):
 class Reply(Struct, frozen=True):
     """What a handler answers: `body` as it is, `headers` beside those of every answer.
 
+    Every answer has a Cache-Control: one with data, or that tells of data, keeps the default.
+
     With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
     a 304 is what is not sent. An answer that is given more than once has a place in `kept`. In the
     place of a body that is made while it is sent stand its `chunks`.
@@ -62,57 +65,7 @@ class Reply(Struct, frozen=True):
     version: int | None = None
     kept: Kept | None = None
     chunks: Chunks | None = None
-
-
-class Body(Generic[Value_co]):
-    """Decodes a request's body into a Struct; strings are stripped before they are checked.
-
-    The bytes go straight into the Struct. Only when that fails, or when a string has white space
-    around it, is the body read a second time by the careful way: parsed, stripped, checked.
-    """
-
-    def __init__(self, struct: type[Value_co]) -> None:
-        self.struct = struct
-        self._decode = msgspec.json.Decoder(
-            struct, dec_hook=_parse_number, float_hook=_decimal
-        ).decode
-        self._texts = Texts(struct)
-        self._allowed = _allowed(struct)
-
-    def decode(self, data: bytes) -> Value_co:
-        """The Struct.
-
-        Raises:
-            Malformed: not JSON.
-            Invalid: JSON that breaks a rule; names the field.
-        """
-        try:
-            value = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._carefully(data)
-        return value if self._texts.plain(value) else self._carefully(data)
-
-    def _carefully(self, data: bytes) -> Value_co:
-        # The standard parser: unlike msgspec's it takes lone surrogates, which are JSON, so that
-        # the field can be named; and it says where a body stops being JSON.
-        try:
-            parsed = json.loads(
-                data.decode(),
-                parse_int=_whole,
-                parse_float=_decimal,
-                parse_constant=_no_constant,
-            )
-        except UnicodeDecodeError as error:
-            raise Malformed(f"the body is not UTF-8 at byte {error.start}") from None
-        except RecursionError:
-            raise Malformed("the body is nested too deep") from None
-        except ValueError as error:
-            raise Malformed(f"the body is not JSON: {error}") from None
-        self._texts.strip(parsed)
-        try:
-            return msgspec.convert(parsed, self.struct, dec_hook=_parse_number)
-        except msgspec.ValidationError as error:
-            _refuse(error, self._allowed)
+    cache_control: bytes = PRIVATE
 
 
 class Query(Generic[Value_co]):
@@ -120,18 +73,19 @@ class Query(Generic[Value_co]):
 
     def __init__(self, struct: type[Value_co]) -> None:
         self.struct = struct
-        hints = get_type_hints(struct)
-        self._names = tuple(hints)
-        self._allowed = _allowed(struct)
-        self._whole = {name for name, kind in hints.items() if int in (kind, *get_args(kind))}
+        hints = get_type_hints(struct, include_extras=True)
+        plain = get_type_hints(struct)
+        self._kinds = {one.name: (hints[one.name], one.required) for one in structs.fields(struct)}
+        self._whole = {name for name, kind in plain.items() if int in (kind, *get_args(kind))}
 
     def decode(self, query: bytes) -> Value_co:
         """The Struct.
 
         Raises:
-            Invalid: a parameter unknown, twice, or of the wrong kind; names it.
+            Invalid: a parameter is unknown, given twice, or of the wrong kind; names all of them.
         """
         values: dict[str, str] = {}
+        errors: dict[str, str] = {}
         if query:
             try:
                 pairs = parse_qsl(
@@ -145,30 +99,57 @@ class Query(Generic[Value_co]):
             except ValueError:
                 raise Invalid("the query has too many parameters") from None
             for name, value in pairs:
-                self._check(name, values)
+                if name not in self._kinds:
+                    errors[name[:64]] = self._unknown()
+                elif name in values:
+                    errors[name] = "given twice"
                 values[name] = value
-        return self.convert(values)
+        return self.convert(values, errors)
 
-    def convert(self, values: dict[str, str]) -> Value_co:
-        """The Struct, from fields that are text; raises as `decode`."""
+    def convert(self, values: dict[str, str], errors: Mapping[str, str] | None = None) -> Value_co:
+        """The Struct, from fields that are text; raises as `decode`.
+
+        `errors` are what is wrong already, by field.
+        """
+        if not errors and (found := self.quick(values)) is not None:
+            return found
+        wrong = dict(errors) if errors else {}
         for name, value in values.items():
             if "\0" in value:
-                raise Invalid(f"{name} holds a NUL character", FieldError(name, "holds a NUL"))
-            if name in self._whole and not _WHOLE.fullmatch(value):
-                raise Invalid(
-                    f"{name} must be a whole number", FieldError(name, "not a whole number")
-                )
+                wrong.setdefault(name[:64], "holds a NUL character")
+            elif name in self._whole and not _WHOLE.fullmatch(value):
+                wrong.setdefault(name, "must be a whole number")
+        for name, (kind, required) in self._kinds.items():
+            if name in values and name not in wrong:
+                try:
+                    msgspec.convert(values[name], kind, strict=False, dec_hook=_parse_text)
+                except msgspec.ValidationError as error:
+                    wrong[name] = blamed(error, words_of(kind))
+            elif name not in values and required:
+                wrong[name] = "required, but missing"
+        raise invalid([FieldError(*one) for one in wrong.items()])
+
+    def quick(self, values: dict[str, str]) -> Value_co | None:
+        """As `convert`, but None if something is wrong, whatever it is."""
+        for name, value in values.items():
+            if "\0" in value or (name in self._whole and not _WHOLE.fullmatch(value)):
+                return None
         try:
             return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
-        except msgspec.ValidationError as error:
-            _refuse(error, self._allowed)
+        except msgspec.ValidationError:
+            return None
 
-    def _check(self, name: str, known: dict[str, str]) -> None:
-        if name not in self._names:
-            allowed = f"is not a parameter; allowed: {', '.join(self._names)}"
-            raise Invalid(f"{name[:64]!r} {allowed}", FieldError(name[:64], allowed))
-        if name in known:
-            raise Invalid(f"{name} is given twice", FieldError(name, "given twice"))
+    def _unknown(self) -> str:
+        if not self._kinds:
+            return "is not a parameter; this operation has none"
+        return f"is not a parameter; allowed: {', '.join(self._kinds)}"
+
+
+def invalid(errors: Sequence[FieldError]) -> Invalid:
+    """422 that names every field that is wrong, MAX_ERRORS at most; the detail tells the first."""
+    first, others = errors[0], len(errors) - 1
+    more = f" (and {others} more)" if others else ""
+    return Invalid(f"{first.field}: {first.message}{more}", *errors[:MAX_ERRORS])
 
 
 def row_id(text: str) -> int:
@@ -187,7 +168,7 @@ def row_id(text: str) -> int:
     return value
 
 
-def _parse_number(kind: Any, value: object) -> Any:
+def parse_number(kind: Any, value: object) -> Any:
     """Types that know how to read themselves (`parse`) do so; a body's numbers are exact."""
     return kind.parse(value)
 
@@ -198,7 +179,7 @@ def _parse_text(kind: Any, value: object) -> Any:
     return kind.parse(Decimal(value))
 
 
-def _decimal(text: str) -> Decimal:
+def decimal(text: str) -> Decimal:
     """Exact; beyond what a Decimal can hold it is infinite, and out of any range."""
     try:
         return Decimal(text)
@@ -206,47 +187,22 @@ def _decimal(text: str) -> Decimal:
         return Decimal("Infinity")
 
 
-def _whole(text: str) -> int:
-    """Exact up to 100 digits, beyond every range with more: int() is slow, then refuses."""
-    return int(text[:100])
-
-
-def _allowed(struct: type[Struct]) -> dict[str, str]:
-    """What a field may be, in words, where msgspec's own would be a regex or nothing."""
-    allowed = {}
-    for name, kind in get_type_hints(struct, include_extras=True).items():
-        if words := _words(kind):
-            allowed[name] = words
-        for part in structs_of(kind):
-            allowed |= {f"{name}.{field}": words for field, words in _allowed(part).items()}
-    return allowed
-
-
-def _words(kind: Any) -> str:
+def words_of(kind: Any) -> str:
+    """What a value of this kind may be; empty where msgspec's own words are good."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is Annotated:
-        metas = (part for part in get_args(kind) if isinstance(part, msgspec.Meta))
-        return next((meta.description for meta in metas if meta.description), "")
-    return next((words for part in get_args(kind) if (words := _words(part))), "")
+        inner, *metas = get_args(kind)
+        words = next((meta.description for meta in metas if meta.description), "")
+        return words or words_of(inner)
+    return next((words for part in get_args(kind) if (words := words_of(part))), "")
 
 
-def _refuse(error: msgspec.ValidationError, allowed: dict[str, str]) -> NoReturn:
-    """422 with the field that msgspec names in its message."""
-    message = str(error)
-    place = _PLACE.fullmatch(message)
-    what, field = (place["what"], place["field"]) if place else (message, "")
-    if missing := _MISSING.fullmatch(what):
-        field = f"{field}.{missing['field']}" if field else missing["field"]
-        what = "required, but missing"
-    if (rule := _PLACES.sub("", field)) in allowed and (
-        "invalid enum value" in what.lower() or "matching regex" in what
-    ):
-        what = f"must be {allowed[rule]}"
-    what = what[:1].lower() + what[1:]
-    detail = f"{field}: {what}" if field else what
-    raise Invalid(detail, *([FieldError(field, what)] if field else [])) from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
+def blamed(error: msgspec.ValidationError, words: str = "") -> str:
+    """What is wrong with the one value that was checked; `words` are what it may be."""
+    what = _PLACE.sub(r"\g<what>", str(error)).replace("`decimal`", "`number`")
+    if found := _NOT_WHOLE.fullmatch(what):
+        return f"must be a whole number{' or null' if found[1] else ''}"
+    if words and ("invalid enum value" in what.lower() or "matching regex" in what):
+        return f"must be {words}"
+    return what[:1].lower() + what[1:]

@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service.db.access import connect
 from service.tables import metadata
 
 # Any number, the same for every start: several at once migrate one after the other.
@@ -25,10 +25,11 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     url: str = context.config.attributes["url"]
     # A count under a lock must see what was committed before it, whatever the database's default.
-    isolation = {"default_transaction_isolation": "read committed"}
+    # And an index takes as long as it takes, whatever the limit of statements that serve.
+    settings = {"default_transaction_isolation": "read committed", "statement_timeout": "0"}
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(url, server_settings=isolation),
+        async_creator=lambda: connect(url, **settings),
         poolclass=NullPool,
     )
     async with engine.connect() as connection:

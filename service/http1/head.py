@@ -1,0 +1,175 @@
+"""The head of a request (RFC 9112, sections 2 and 3), read strictly.
+
+What a proxy in front might read in another way than we do is refused, not guessed: two readings of
+one head are how a request is smuggled past the checks of the other side.
+"""
+
+import re
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from service.errors import (
+    BadExpectation,
+    HeadersTooLarge,
+    Malformed,
+    TargetTooLong,
+    VersionNotSupported,
+)
+from service.http1.fields import TOKEN, fields_of
+from service.web.framing import check_authority
+
+# The request line and the headers together, in bytes.
+HEAD_LIMIT = 65_536
+# The request line in bytes; RFC 9112, 3 asks for at least 8,000.
+LINE_LIMIT = 16_384
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+_METHOD = re.compile(TOKEN)
+# The request line that nearly all have. A target is of all visible ASCII but the fragment's `#`,
+# although a URI must not hold some of it ("<", "|"): clients send them as they are.
+_USUAL_LINE = re.compile(rb"([A-Z]{1,32}) (/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1")
+_TARGET = re.compile(rb"[!\"$-~]+")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
+_BROKEN_LINE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
+
+
+class Line(NamedTuple):
+    """A request line; `authority` is set where the target is a whole URL."""
+
+    method: str
+    version: str
+    path: bytes
+    query: bytes
+    authority: bytes | None = None
+
+
+class Head(Struct, gc=False):
+    """A request without its body.
+
+    `length` is the body's in bytes, None when it comes in chunks. `keep` says whether the
+    connection may serve another request, `expects` whether the client waits for `100 Continue`.
+    """
+
+    method: str
+    version: str
+    path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    length: int | None
+    keep: bool
+    expects: bool
+
+
+def parse_head(data: bytes, start: int, end: int) -> Head:
+    """Read the head that lies between; its closing empty line is behind it.
+
+    Raises:
+        Problem: 400, 413, 414, 417, 431, 501 or 505; the connection can't be used any more.
+    """
+    cut = data.find(b"\r\n", start)
+    method, version, path, query, authority = parse_line(data[start:cut])
+    if end - start > HEAD_LIMIT:
+        raise HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes")
+    block = data[cut + 2 : end]
+    fields = fields_of(block)
+    headers = list(fields.headers)
+    keep, expects = fields.keep, False
+    if version != "1.1":
+        keep = False
+        if fields.coded:
+            raise Malformed("HTTP/1.0 has no Transfer-Encoding")
+    else:
+        if not fields.hosted:
+            raise Malformed("an HTTP/1.1 request needs a Host header")
+        if fields.expects is not None:
+            if fields.expects.lower() != b"100-continue":
+                raise BadExpectation("the only expectation that is met here is 100-continue")
+            expects = True
+    if authority is not None:  # RFC 9112, 3.2.2: the Host header is ignored then
+        headers = [pair for pair in headers if pair[0] != b"host"]
+        headers.append((b"host", authority))
+    return Head(method, version, path, query, headers, fields.length, keep, expects)
+
+
+def parse_line(line: bytes) -> Line | tuple[str, str, bytes, bytes, None]:
+    """Read a request line.
+
+    Raises:
+        Problem: 400, 414 or 505.
+    """
+    usual = _USUAL_LINE.fullmatch(line)
+    if usual is None or len(line) > LINE_LIMIT:
+        return _unusual_line(line)
+    name, path, query = usual.groups()
+    return _METHODS.get(name) or name.decode("ascii"), "1.1", path, query or b"", None
+
+
+def check_beginning(data: bytes, new: int) -> None:
+    """Refuse what can't become a head, without waiting for its end; looks at it from `new` on.
+
+    Raises:
+        Problem: what parse_head would raise for the whole head.
+    """
+    line, ended, _ = data.partition(b"\r\n")
+    if ended:
+        parse_line(line)
+    else:
+        method, space, _ = line.removesuffix(b"\r").partition(b" ")
+        if method or space:
+            check_method(method)
+        if len(line) > LINE_LIMIT:
+            raise TargetTooLong(f"the request line is longer than {LINE_LIMIT} bytes")
+    if _BROKEN_LINE.search(data, max(new - 1, 0)):
+        raise Malformed("lines end in CR LF, and hold neither of them alone, nor NUL")
+    if len(data) > HEAD_LIMIT + 3:
+        raise HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes")
+
+
+def _unusual_line(line: bytes) -> Line:
+    name, *rest = line.split(b" ")
+    check_method(name)
+    if len(line) > LINE_LIMIT:
+        raise TargetTooLong(f"the request line is longer than {LINE_LIMIT} bytes")
+    if len(rest) != 2:
+        raise Malformed("the request line is not `METHOD target HTTP/1.1`")
+    target, protocol = rest
+    version = _unusual_version(protocol)
+    method = name.decode("ascii")
+    if not _TARGET.fullmatch(target):
+        raise Malformed("the target of a request is of visible ASCII characters, without a #")
+    if target.startswith(b"/"):
+        path, _, query = target.partition(b"?")
+        return Line(method, version, path, query)
+    if target == b"*" and method == "OPTIONS":
+        return Line(method, version, target, b"")
+    whole = _ABSOLUTE.fullmatch(target)
+    if whole is None or method == "CONNECT":
+        raise Malformed("the target of the request is neither a path nor an http URL")
+    authority, path, query = whole.groups()
+    check_authority(authority)
+    if not authority or authority.startswith(b":"):
+        raise Malformed("the URL in the request line has no host")
+    return Line(method, version, path or b"/", query or b"", authority)
+
+
+def check_method(name: bytes) -> None:
+    """Refuse what is no method; whether a method is allowed is for the application to say.
+
+    Raises:
+        Malformed: it is no word of up to 32 characters.
+    """
+    if len(name) > 32 or not _METHOD.fullmatch(name):
+        raise Malformed("this is not HTTP/1.1: a request begins with its method")
+
+
+def _unusual_version(protocol: bytes) -> str:
+    if protocol == b"HTTP/1.0":
+        return "1.0"
+    if not _VERSION.fullmatch(protocol):
+        raise Malformed("the request line does not end in HTTP/1.1")
+    if protocol.startswith(b"HTTP/1."):
+        return "1.1"  # RFC 9110, 2.5: a higher minor version is read as the highest that we know
+    raise VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")

@@ -1,0 +1,195 @@
+"""`swiftlet migrate new`: a migration from the difference between tables in code and a database.
+
+Alembic's own comparison is not used: it sees no CHECK, and takes an index on an expression for one
+to drop (docs/decisions/migrate-new.md). PostgreSQL describes what the code would make and what the
+database has, and the migration is tried on an empty copy, up and down, before it is written.
+"""
+
+import ast
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+from sqlalchemy import MetaData
+from sqlalchemy.schema import CreateIndex
+
+from service import migrate
+from service.db.access import first_line
+from service.db.statement import DIALECT
+from service.migrate import MIGRATIONS, PACKAGE, MigrationError
+from service.snapshot import Snapshot, describe, differences, make_schema
+from service.steps import Step, drop_index, make_index, steps
+from service.tables import metadata
+
+LONGEST = 80  # characters of a message, so that it fits its line
+WIDTH = 92  # characters of SQL in a line of the file
+# A word of SQL is not broken, nor what stands in quotes: a line break in it would be text.
+WORD = re.compile(r"(?:'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\S)+")
+
+FILE = '''\
+"""{message}."""
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+
+UP = [
+{up}]
+
+DOWN = [
+{down}]
+
+
+def upgrade() -> None:
+    _run(UP)
+
+
+def downgrade() -> None:
+    _run(DOWN)
+
+
+def _run(statements: list[str]) -> None:
+    bind = op.get_bind()
+    schema = bind.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
+    for statement in statements:
+        bind.exec_driver_sql(statement.replace("{{schema}}", schema))
+'''
+
+
+class Written(NamedTuple):
+    """The file of a new migration, and what its author must look at."""
+
+    path: Path
+    notes: list[str]
+
+
+async def new(
+    url: str, message: str, *, tables: MetaData = metadata, migrations: Path = MIGRATIONS
+) -> Written:
+    """Write a migration; the database must be at the newest revision.
+
+    Raises:
+        MigrationError: it is not, nothing differs, or the change must be written by hand.
+        ValueError: the message can't name a migration.
+    """
+    message = " ".join(message.split()).rstrip(".")
+    if not message or len(message) > LONGEST:
+        raise ValueError(f"a message has 1 to {LONGEST} characters")
+    if migrations == PACKAGE / "migrations":
+        raise MigrationError("these are the migrations of an installed package: use a checkout")
+    newest = migrate.head(migrations)
+    await migrate.require(url)
+    if (found := await migrate.status(url)) != newest:
+        raise MigrationError(
+            f"the database is at revision {found}, the newest is {newest}: migrate it first"
+        )
+    async with migrate.compared(url, tables) as (connection, database, code):
+        up, down = list(steps(database, code)), list(steps(code, database))
+        try:
+            await _rehearse(connection, database, code, *map(_statements, (up, down)))
+        except asyncpg.PostgresError as error:
+            raise MigrationError(
+                f"this change must be written by hand: {first_line(error)}"
+            ) from None
+        for index in await migrate.missing(connection, tables):
+            if not _mentioned(str(index.name), migrations):
+                definition = str(CreateIndex(index).compile(dialect=DIALECT))
+                up.append(make_index(definition))
+                down.insert(0, drop_index(str(index.name), definition))
+    if not up and not down:
+        raise MigrationError("the tables in code and the database agree: nothing to write")
+    revision = f"{int(newest) + 1:04}"
+    path = migrations / "versions" / f"{revision}_{_slug(message)}.py"
+    text = FILE.format(
+        message=(message[0].upper() + message[1:]).replace("\\", "\\\\").replace('"', '\\"'),
+        revision=revision,
+        before=newest,
+        up=_rendered(up),
+        down=_rendered(down),
+    )
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+    notes = [
+        f"{way}: {step.sql.split(chr(10))[0]}: {step.note}"
+        for way, told in (("up", up), ("down", down))
+        for step in told
+        if step.note
+    ]
+    return Written(path, notes)
+
+
+async def _rehearse(
+    connection: asyncpg.Connection,
+    database: Snapshot,
+    code: Snapshot,
+    up: list[str],
+    down: list[str],
+) -> None:
+    """Run it on a copy without rows; the caller rolls all of it back.
+
+    Raises:
+        MigrationError: what comes of it is not what it should be.
+    """
+    await connection.execute("DROP SCHEMA as_in_code CASCADE")
+    await connection.execute("RESET search_path")
+    await make_schema(connection, "rehearsal")
+    copy = [step.sql for step in steps(Snapshot(), database)]
+    for statements, wanted in ((copy, database), (up, code), (down, database)):
+        for statement in statements:
+            await connection.execute(statement.replace("{schema}", "rehearsal"))
+        if wrong := differences(await describe(connection, "rehearsal"), wanted):
+            what = wrong[0].partition(": ")[2]
+            raise MigrationError(f"this change must be written by hand; it is about {what}")
+
+
+def _statements(told: Iterable[Step]) -> list[str]:
+    """As the file will have them."""
+    found: list[str] = ast.literal_eval(f"[\n{_rendered(told)}]")
+    return found
+
+
+def _mentioned(index: str, migrations: Path) -> bool:
+    """Whether a migration makes it already: a database without pg_trgm can't tell."""
+    name = re.compile(rf"\b{re.escape(index)}\b")
+    files = (migrations / "versions").glob("*.py")
+    return any(name.search(file.read_text(encoding="utf-8")) for file in files)
+
+
+def _slug(message: str) -> str:
+    plain = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
+    return "_".join(re.findall("[a-z0-9]+", plain))[:50].strip("_") or "change"
+
+
+def _rendered(told: Iterable[Step]) -> str:
+    lines: list[str] = []
+    for step in told:
+        if step.note:
+            lines += [f"    # {line}" for line in _wrapped(step.note, "")]
+        lines += _literal(step.sql.replace("\\", "\\\\"))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _literal(sql: str) -> list[str]:
+    """A statement as Python, with the lines it has or needs."""
+    if "\n" not in sql and '"' not in sql and len(sql) <= WIDTH:
+        return [f'    "{sql}",']
+    text = sql.replace('"""', '\\"\\"\\"').split("\n")
+    # Spaces and line breaks in the body of a function, or in quotes, stay as they are.
+    if "$function$" not in sql and not any("\n" in word for word in WORD.findall(sql)):
+        text = [part for line in text for part in _wrapped(line, "    ")]
+    return ['    """', *text, '    """,']
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    """Lines of `WIDTH` characters at most, unless a word is longer."""
+    begin = line[: len(line) - len(line.lstrip())]
+    lines = [f"{indent}{begin}"]
+    for word in WORD.findall(line):
+        if lines[-1].strip() and len(lines[-1]) + len(word) >= WIDTH:
+            lines.append(f"{indent}{begin}    ")
+        lines[-1] += word if not lines[-1].strip() else f" {word}"
+    return lines

@@ -1,0 +1,242 @@
+"""The statements that lead from one snapshot of a schema to another, in an order that works."""
+
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
+
+from service.db.access import DatabaseError
+from service.snapshot import Column, Constraint, Snapshot, Table
+
+# In the definition of an index that only a database with pg_trgm can have.
+OPTIONAL = "gin_trgm_ops"
+GUARDED = """\
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
+    ) THEN
+        {index};
+    END IF;
+END
+$$"""
+COUNTS = "EXECUTE FUNCTION keep_totals()"
+
+
+class StepsError(DatabaseError):
+    """What must be written by hand, in one line."""
+
+
+class Step(NamedTuple):
+    """A statement; `note` says what the author of the migration must look at."""
+
+    sql: str
+    note: str = ""
+
+
+Steps = Iterator[Step]
+
+
+# Each table of the new snapshot by name, with what it was before; a new one had nothing.
+Pairs = list[tuple[str, Table, Table]]
+NOTHING = Table(())
+
+
+def steps(old: Snapshot, new: Snapshot) -> Steps:
+    """What makes `new` of `old`: what stands in the way goes first, what needs others comes last.
+
+    Raises:
+        StepsError: a change that can't be written so.
+    """
+    pairs = [(name, old.tables.get(name, NOTHING), table) for name, table in new.tables.items()]
+    yield from _drop_parts(pairs)
+    yield from _drop_tables(
+        {name: table for name, table in old.tables.items() if name not in new.tables}
+    )
+    for function in old.functions:
+        if function not in new.functions:
+            yield Step(f"DROP FUNCTION {function}")
+    for name, before, after in pairs:
+        yield from _create(name, after) if before is NOTHING else _change(name, before, after)
+    yield from _make_parts(pairs)
+    for function in _changed(new.functions, old.functions):
+        yield Step(new.functions[function])
+    yield from _make_triggers(pairs)
+
+
+def _drop_parts(pairs: Pairs) -> Steps:
+    for name, before, after in pairs:
+        for trigger in _changed(before.triggers, after.triggers):
+            yield Step(f"DROP TRIGGER {trigger} ON {name}")
+    # A foreign key needs the unique constraint or index that it refers to.
+    for name, before, after in pairs:
+        yield from _drop_constraints(name, before, after, foreign=True)
+    for _, before, after in pairs:
+        for index in _changed(before.indexes, after.indexes):
+            yield drop_index(index, before.indexes[index])
+    for name, before, after in pairs:
+        yield from _drop_constraints(name, before, after, foreign=False)
+
+
+def _make_parts(pairs: Pairs) -> Steps:
+    for name, before, after in pairs:
+        if before is not NOTHING:  # CREATE TABLE has them
+            yield from _add_constraints(name, before, after, foreign=False)
+    # Before foreign keys, which may refer to a unique index.
+    for _, before, after in pairs:
+        for index in _changed(after.indexes, before.indexes):
+            yield make_index(after.indexes[index])
+    for name, before, after in pairs:
+        yield from _add_constraints(name, before, after, foreign=True)
+
+
+def _make_triggers(pairs: Pairs) -> Steps:
+    for name, before, after in pairs:
+        for trigger in _changed(after.triggers, before.triggers):
+            yield Step(after.triggers[trigger])
+        if _counted(after) and not _counted(before) and before is not NOTHING:
+            yield Step("SELECT recount_totals()")
+        elif _counted(before) and not _counted(after):
+            yield Step(_forget(name))
+
+
+def make_index(definition: str) -> Step:
+    """CREATE INDEX, where the database can have it."""
+    if OPTIONAL in definition:
+        return Step(GUARDED.format(index=definition))
+    unique = definition.startswith("CREATE UNIQUE")
+    return Step(definition, "It fails where two rows have the same values." if unique else "")
+
+
+def drop_index(name: str, definition: str) -> Step:
+    """DROP INDEX, where the database has it."""
+    return Step(f"DROP INDEX {'IF EXISTS ' if OPTIONAL in definition else ''}{name}")
+
+
+def _changed(these: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
+    """The names of those that the others lack, or have otherwise."""
+    return [name for name, one in these.items() if others.get(name) != one]
+
+
+def _drop_tables(gone: dict[str, Table]) -> Steps:
+    refers = {
+        name: {
+            constraint.refers
+            for constraint in table.constraints.values()
+            if constraint.refers in gone and constraint.refers != name
+        }
+        for name, table in gone.items()
+    }
+    try:
+        order = list(TopologicalSorter(refers).static_order())
+    except CycleError:
+        raise StepsError(
+            f"the tables {', '.join(sorted(gone))} refer to each other: drop them by hand"
+        ) from None
+    for name in reversed(order):
+        yield Step(f"DROP TABLE {name}", f"The rows of {name} are lost.")
+        if _counted(gone[name]):
+            yield Step(_forget(name))
+
+
+def _create(name: str, table: Table) -> Steps:
+    parts = [f"    {column} {told.definition()}" for column, told in table.columns.items()]
+    parts += [
+        f"    CONSTRAINT {constraint} {told.definition}"
+        for constraint, told in table.constraints.items()
+        if told.kind != "f"
+    ]
+    columns = ",\n".join(parts)
+    options = f" WITH ({_options(table.options)})" if table.options else ""
+    yield Step(f"CREATE TABLE {name} (\n{columns}\n){options}")
+
+
+def _change(name: str, before: Table, after: Table) -> Steps:
+    alter = f"ALTER TABLE {name}"
+    come = {column: told for column, told in after.columns.items() if column not in before.columns}
+    for column, told in before.columns.items():
+        if column not in after.columns:
+            note = f"The values of {name}.{column} are lost."
+            for other in (other for other, new in come.items() if new.type == told.type):
+                note += f" If it is now {other}, write RENAME COLUMN instead."
+            yield Step(f"{alter} DROP COLUMN {column}", note)
+    for column, told in come.items():
+        filled = told.default or told.identity or told.generated or told.serial
+        yield Step(
+            f"{alter} ADD COLUMN {column} {told.definition()}",
+            "It fails where the table has rows: add it without NOT NULL, fill it, SET NOT NULL."
+            if told.not_null and not filled
+            else "",
+        )
+    for column in _changed(after.columns, before.columns):
+        if column in before.columns:
+            yield from _change_column(name, column, before.columns[column], after.columns[column])
+    if changed := _changed(after.options, before.options):
+        chosen = _options({option: after.options[option] for option in changed})
+        yield Step(f"{alter} SET ({chosen})")
+    if reset := [option for option in before.options if option not in after.options]:
+        yield Step(f"{alter} RESET ({', '.join(reset)})")
+
+
+def _change_column(table: str, name: str, old: Column, new: Column) -> Steps:
+    """In this order: a default or identity would stand in the way of another type."""
+    alter = f"ALTER TABLE {table} ALTER COLUMN {name}"
+    if old.serial != new.serial:
+        raise StepsError(f"{table}.{name}: to give or take its sequence is written by hand")
+    if new.generated != old.generated:
+        if new.generated is not None:
+            yield Step(f"ALTER TABLE {table} DROP COLUMN {name}", "The values are computed anew.")
+            yield Step(f"ALTER TABLE {table} ADD COLUMN {name} {new.definition()}")
+            return
+        yield Step(f"{alter} DROP EXPRESSION")
+    retyped = (old.type, old.collation) != (new.type, new.collation)
+    if old.default and (retyped or not new.default):
+        yield Step(f"{alter} DROP DEFAULT")
+    if retyped:
+        collation = f" COLLATE {new.collation}" if new.collation else ""
+        yield Step(
+            f"{alter} TYPE {new.type}{collation} USING {name}::{new.type}",
+            f"Is the cast from {old.type} right for each value? The table is locked meanwhile.",
+        )
+    again = new.identity is not None and old.sequence != new.sequence
+    if old.identity and (again or not new.identity):
+        yield Step(f"{alter} DROP IDENTITY")
+    if new.not_null and not old.not_null:
+        yield Step(f"{alter} SET NOT NULL", "It fails where a row has no value: fill it before.")
+    if old.not_null and not new.not_null:
+        yield Step(f"{alter} DROP NOT NULL")
+    if new.identity and (again or not old.identity):
+        yield Step(
+            f"{alter} ADD {new.identity_definition()}",
+            "The sequence begins anew: setval() moves it behind the values that are there.",
+        )
+    elif new.identity != old.identity and new.identity:
+        yield Step(f"{alter} SET GENERATED {new.identity}")
+    if new.default and (retyped or new.default != old.default) and not new.serial:
+        yield Step(f"{alter} SET DEFAULT {new.default}")
+
+
+def _drop_constraints(name: str, before: Table, after: Table, *, foreign: bool) -> Steps:
+    for constraint in _changed(before.constraints, after.constraints):
+        if (before.constraints[constraint].kind == "f") is foreign:
+            yield Step(f"ALTER TABLE {name} DROP CONSTRAINT {constraint}")
+
+
+def _add_constraints(name: str, before: Table, after: Table, *, foreign: bool) -> Steps:
+    note = "It fails where a row breaks it." if before.columns else ""
+    for constraint in _changed(after.constraints, before.constraints):
+        told: Constraint = after.constraints[constraint]
+        if (told.kind == "f") is foreign:
+            yield Step(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} {told.definition}", note)
+
+
+def _options(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} = '{value}'" for name, value in options.items())
+
+
+def _counted(table: Table) -> bool:
+    return any(COUNTS in trigger for trigger in table.triggers.values())
+
+
+def _forget(name: str) -> str:
+    text = name.strip('"').replace('""', '"').replace("'", "''")
+    return f"DELETE FROM totals WHERE name = '{text}'"  # noqa: S608 - a table of the schema

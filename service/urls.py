@@ -1,0 +1,175 @@
+"""What is wrong with a DATABASE_URL or a REDIS_URL, found before anything connects.
+
+The drivers would find most of it too, but later, and some of their messages show a piece of the
+password: in `postgresql://app:se/cret@host/db` they take `se` for a port. No message of this
+module shows any part of a URL.
+"""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+ENCODE = "in a name or password, write / ? # @ : % as %2F %3F %23 %40 %3A %25"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+TARGETS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
+
+# The parameters of a REDIS_URL, and what their values look like.
+NUMBER, SECONDS, TEXT = r"\d{1,9}", r"\d{1,6}(\.\d+)?", r".+"
+REDIS_PARAMETERS = {
+    "client_name": TEXT,
+    "db": NUMBER,
+    "health_check_interval": NUMBER,
+    "max_connections": NUMBER,
+    "password": TEXT,
+    "protocol": "[23]",
+    "socket_connect_timeout": SECONDS,
+    "socket_timeout": SECONDS,
+    "username": TEXT,
+}
+REDIS_TLS_PARAMETERS = {
+    "ssl_ca_certs": TEXT,
+    "ssl_ca_path": TEXT,
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_certfile": TEXT,
+    "ssl_check_hostname": "(?i:true|false|yes|no|on|off|0|1)",
+    "ssl_keyfile": TEXT,
+    "ssl_password": TEXT,
+}
+
+
+class URLError(Exception):
+    """What is wrong and how to write it; without a part of the URL."""
+
+
+def check_database_url(url: str) -> None:
+    """Accept what libpq and asyncpg read alike.
+
+    Parameters that neither knows are settings of the server: it refuses them when we connect.
+
+    Raises:
+        URLError: something else.
+    """
+    parts = _split(url)
+    login, hosts = _authority(parts)
+    if "@" in parts.path or (hosts and not login and "@" in parts.query):
+        # The authority ended too early: at a / or ? that was meant as part of the password.
+        raise URLError(f"there is an @ behind the host; {ENCODE}")
+    if "/" in parts.path[1:]:
+        raise URLError(f"there is a / in the database's name; {ENCODE}")
+    given = _parameters(parts)
+    _check_hosts(hosts)
+    socket = given.get("host")
+    if not hosts and socket is None and (":" in login or not (parts.path[1:] or given)):
+        raise URLError("there is no host: postgresql://user:pass@host:port/db")
+    for port in filter(None, given.get("port", "").split(",")):
+        _check_port(port)
+    for name, allowed in (("sslmode", SSL_MODES), ("target_session_attrs", TARGETS)):
+        if name in given and given[name] not in allowed:
+            raise URLError(f"{name} must be one of {', '.join(allowed)}")
+
+
+def check_redis_url(url: str) -> None:
+    """Accept what `cache/client.py` makes a client of.
+
+    Raises:
+        URLError: something else.
+    """
+    if url == "off":
+        return
+    parts = _split(url)
+    login, hosts = _authority(parts)
+    if "@" in parts.path or (hosts and not login and "@" in parts.query):
+        raise URLError(f"there is an @ behind the host; {ENCODE}")
+    if parts.scheme == "unix":
+        if hosts or len(parts.path) < 2:
+            raise URLError("the path of the socket is missing: unix:///run/redis.sock")
+        _check_parameters(parts, REDIS_PARAMETERS)
+        return
+    if parts.netloc and not hosts:
+        raise URLError("there is no host behind the @")
+    _check_hosts(hosts, several=parts.scheme in {"redis+cluster", "redis+sentinel"})
+    if parts.scheme in {"redis", "rediss"}:
+        if not re.fullmatch(rf"/?|/{NUMBER}/?", parts.path):
+            raise URLError("the database must be a number: redis://host:6379/0")
+        tls = REDIS_TLS_PARAMETERS if parts.scheme == "rediss" else {}
+        _check_parameters(parts, REDIS_PARAMETERS | tls)
+        return
+    if not hosts:
+        raise URLError(f"there is no host: {parts.scheme}://host:port,host:port")
+    if parts.scheme == "redis+cluster" and parts.path not in {"", "/"}:
+        raise URLError("a cluster has no database numbers: redis+cluster://host:port,host:port")
+    if parts.scheme == "redis+sentinel" and not re.fullmatch(
+        rf"/?|/[^/]+(/|/{NUMBER})?", parts.path
+    ):
+        raise URLError("behind the hosts comes /name or /name/db, where db is a number")
+    _check_parameters(parts, {})
+
+
+def _split(url: str) -> SplitResult:
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise URLError("there is a space or a control character in it; a space is written %20")
+    if re.search(r"%(?![0-9A-Fa-f]{2})", url):
+        raise URLError("two hexadecimal digits must follow each %; the character % is written %25")
+    try:
+        decoded = unquote(url, errors="strict")
+    except UnicodeDecodeError:
+        raise URLError("what is written with % must be UTF-8") from None
+    if "\0" in decoded:
+        raise URLError("%00 is not allowed in it")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message may show the password
+        raise URLError(f"the host can't be read; {ENCODE}") from None
+    if "#" in url:
+        raise URLError(f"there is a # in it; {ENCODE}")
+    return parts
+
+
+def _authority(parts: SplitResult) -> tuple[str, str]:
+    """`user:password` and `host:port,host:port`."""
+    login, at, hosts = parts.netloc.partition("@")
+    if "@" in hosts:
+        raise URLError(f"there are two @ before the database's name; {ENCODE}")
+    return (login, hosts) if at else ("", login)
+
+
+def _check_hosts(hosts: str, *, several: bool = True) -> None:
+    if not hosts:
+        return
+    if not several and "," in hosts:
+        raise URLError("there is more than one host; redis+cluster:// takes several")
+    for place in hosts.split(","):
+        found = re.fullmatch(r"(\[[^\[\]]+\]|[^\[\]:]*)(?::([^:]*))?", place)
+        if found is None:
+            raise URLError(
+                f"the port must be a number, and an IPv6 address stands in [ ]; {ENCODE}"
+            )
+        host, port = found.groups()
+        if not host:
+            raise URLError("there is no host before a port or a comma")
+        if port is not None:
+            _check_port(port)
+
+
+def _check_port(port: str) -> None:
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
+        raise URLError(f"the port must be a number from 1 to 65535; {ENCODE}")
+
+
+def _parameters(parts: SplitResult) -> dict[str, str]:
+    if not parts.query:
+        return {}
+    try:
+        return dict(parse_qsl(parts.query, strict_parsing=True))
+    except ValueError:  # its message shows what it met
+        raise URLError("behind ? come name=value pairs with & between them") from None
+
+
+def _check_parameters(parts: SplitResult, known: Mapping[str, str]) -> None:
+    given = _parameters(parts)
+    for name, value in given.items():
+        if name not in known:
+            allowed = f"it has {', '.join(known)}" if known else f"{parts.scheme}:// has none"
+            raise URLError(f"there is an unknown parameter behind ?: {allowed}")
+        if not re.fullmatch(known[name], value):
+            raise URLError(f"{name} has a value that it can't have")

@@ -1,0 +1,97 @@
+"""JSON Schemas of the Structs, with names that read well in a generated client."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+Schema = dict[str, Any]
+PLACE = "#/components/schemas/"
+
+
+class Schemas:
+    """The schemas of `kinds`; `components` are those that have a name.
+
+    An enumeration with a title (Meta) is a component too: a client's generator then names it once,
+    and not after each parameter.
+    """
+
+    def __init__(self, kinds: Iterable[Any]) -> None:
+        self.components: dict[str, Any] = {}
+        self._of: dict[int, Schema] = {}
+        kinds = list(kinds)
+        schemas, components = msgspec.json.schema_components(
+            kinds, schema_hook=_own, ref_template=PLACE + "{name}"
+        )
+        found = {name: self._exact(schema) for name, schema in components.items()}
+        self._of = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
+        self.components |= found
+        self.components = dict(sorted(self.components.items()))
+
+    def of(self, kind: Any) -> Schema:
+        """The schema of one of the kinds: a reference."""
+        return self._of[id(kind)]
+
+    def properties(self, struct: type[Struct]) -> dict[str, Schema]:
+        """Those of a Struct that is no component, as a query is."""
+        _, described = msgspec.json.schema_components(
+            [struct], schema_hook=_own, ref_template=PLACE + "{name}"
+        )
+        found = {
+            name: self._exact(schema)
+            for name, schema in described[struct.__name__]["properties"].items()
+        }
+        self.components = dict(sorted(self.components.items()))
+        return found
+
+    def _exact(self, schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [self._exact(part) for part in schema]
+        if not isinstance(schema, dict):
+            return schema
+        if schema == {"type": "string", "format": "decimal"}:
+            return {"type": "number"}  # where msgspec by itself would write a string
+        if isinstance(schema.get("enum"), list) and "title" in schema:
+            return self._named_enum(schema)
+        return {name: self._exact(part) for name, part in schema.items()}
+
+    def _named_enum(self, schema: Schema) -> Schema:
+        name = schema["title"]
+        values = sorted(schema["enum"], key=lambda value: (value.strip("-"), value[0] == "-"))
+        told: Schema = {"title": name, "type": "string", "enum": values}
+        if not all(value.isidentifier() for value in values):
+            # As openapi-generator and openapi-python-client read it: else they number the values.
+            told["x-enum-varnames"] = [
+                f"{value[1:]}_desc".upper() if value[0] == "-" else value.upper()
+                for value in values
+            ]
+        self.components[name] = told
+        reference: Schema = {"$ref": PLACE + name}
+        return {**reference, "default": schema["default"]} if "default" in schema else reference
+
+
+def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
+    """A value that fits a schema, made of the examples of its parts; None where there are none.
+
+    Of an object it has the properties with an example, and those that are required.
+    """
+    if "$ref" in schema:
+        return example(components[schema["$ref"].removeprefix(PLACE)], components)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "properties" in schema:
+        required = schema.get("required", ())
+        shown = {name: example(part, components) for name, part in schema["properties"].items()}
+        return {name: one for name, one in shown.items() if one is not None or name in required}
+    if schema.get("type") == "array":
+        return [example(schema["items"], components)]
+    options = (example(option, components) for option in schema.get("anyOf", ()))
+    return next((one for one in options if one is not None), None)
+
+
+def _own(kind: type) -> Schema:
+    """Types that read themselves also say what they look like."""
+    schema: Schema = kind.SCHEMA  # type: ignore[attr-defined]  # the convention of wire.py
+    return {"description": inspect.getdoc(kind), **schema}

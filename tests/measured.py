@@ -1,0 +1,68 @@
+"""A server whose event loop counts the CPU time of its turns; run as `python measured.py PORT`.
+
+GET /measured gives, since it was asked last, the CPU seconds of the longest turn and those of the
+whole process. CPU time of the loop's thread, not the clock: a busy machine makes no difference.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.app import create_app
+from service.http1.connection import Connection
+from service.settings import Settings
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Asyncio's own: uvloop's turns can't be seen from outside."""
+
+    longest = 0.0
+
+    def _run_once(self) -> None:
+        began = time.thread_time()
+        super()._run_once()  # type: ignore[misc]  # asyncio does not document it
+        self.longest = max(self.longest, time.thread_time() - began)
+
+
+def measured(app: ASGIApp) -> ASGIApp:
+    spent = time.process_time()
+
+    async def with_figures(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal spent
+        if scope.get("path") != "/measured":
+            await app(scope, receive, send)
+            return
+        loop: Any = asyncio.get_running_loop()
+        before, spent = spent, time.process_time()
+        figures = {"longest": loop.longest, "cpu": spent - before}
+        loop.longest = 0.0
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(figures).encode()})
+
+    return with_figures
+
+
+def main(port: int) -> None:
+    config = uvicorn.Config(
+        measured(create_app(Settings.load(), alone=True)),
+        port=port,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(uvicorn.Server(config).serve())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

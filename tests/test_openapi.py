@@ -1,0 +1,312 @@
+"""The OpenAPI document against the service: every answer is what the document says.
+
+Two validators of JSON Schema check each of them: jsonschema (Python) and jsonschema-rs (Rust).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import jsonschema_rs
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from service.app import ROUTES, create_app
+from service.settings import Settings
+from service.web.openapi import document
+from service.web.routing import Paths
+
+Document = dict[str, Any]
+
+# Of the connection, or of the body's form: the document says nothing of them.
+TRANSPORT = {"connection", "content-length", "content-type", "date", "server", "transfer-encoding"}
+# What a test can't bring about cheaply, or only by hurting the stores: tests/test_faults.py does.
+NOT_SHOWN = {"408", "503", "504"}
+LARGE = b" " * 1_048_577
+
+PARSED = {"application/json", "application/problem+json"}
+JSON = {"content-type": "application/json"}
+NEW_ITEM, NEW_USER = {"name": "Torch"}, {"email": "bob@example.com", "username": "bob"}
+TAKEN_ITEM, TAKEN_USER = {**NEW_ITEM, "sku": "L-1"}, {**NEW_USER, "email": "ADA@example.com"}
+IDS = {"ids": [1, 2, 99]}
+
+
+class Asked(NamedTuple):
+    """A request: operation, status, then the rest of the path and what goes with it."""
+
+    method: str
+    path: str
+    status: int
+    actual: str = ""
+    json: Any = None
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    content: bytes | None = None
+
+
+def requests() -> Iterator[Asked]:
+    """For each operation every status that it documents; rows are removed at the end."""
+    for path, new, taken in (("/items", NEW_ITEM, TAKEN_ITEM), ("/users", NEW_USER, TAKEN_USER)):
+        yield from single_rows(path, path + "/{id}", new, taken)
+    yield from owned_items()
+    yield from bulk()
+    yield from files()
+    for path in ("/health", "/health/live", "/health/ready"):
+        yield Asked("get", path, 200, path)
+        yield Asked("get", path, 422, path + "?x=1")
+    yield Asked("delete", "/users/{id}", 409, "/users/1?permanent=true")
+    for path in ("/items", "/users"):
+        yield Asked("delete", path + "/{id}", 200, path + "/2")
+        yield Asked("delete", path + "/{id}", 204, path + "/2?permanent=true")
+
+
+def single_rows(path: str, this: str, new: Document, taken: Document) -> Iterator[Asked]:
+    one, two = path + "/1", path + "/2"
+    for query in ("", "?cursor=&total=exact", "?page=9&per_page=2", "?total=none"):
+        yield Asked("get", path, 200, path + query)
+    yield Asked("get", path, 422, path + "?x=1&page=0")
+    yield Asked("get", this, 200, one)
+    yield Asked("get", this, 304, one, headers={"if-none-match": '"1"'})
+    for method in ("get", "put", "patch", "delete"):
+        body = {"put": new, "patch": {"is_active": True}}.get(method)
+        yield from refused(method, this, one, body)
+        yield Asked(method, this, 404, path + "/99", body)
+        yield Asked(method, this, 422, path + "/x", body)
+    for method, where, actual in (("put", this, two), ("patch", this, two), ("post", path, path)):
+        yield Asked(method, where, 409, actual, taken)
+        yield Asked(method, where, 201 if method == "post" else 200, actual, new)
+        yield from bodies(method, where, actual)
+        new = {**new, **{name: f"other-{text}" for name, text in new.items()}}
+    yield Asked("post", path, 422, path, {"name": "", "email": 5})
+
+
+def owned_items() -> Iterator[Asked]:
+    path, actual = "/users/{id}/items", "/users/1/items"
+    yield Asked("get", "/items", 200, "/items?include=owner")
+    yield Asked("get", path, 200, actual + "?cursor=")
+    yield Asked("get", path, 200, actual)
+    yield Asked("get", path, 404, "/users/99/items")
+    yield Asked("get", path, 422, actual + "?x=1")
+    yield Asked("post", path, 201, actual, NEW_ITEM)
+    yield Asked("post", path, 404, "/users/99/items", NEW_ITEM)
+    yield Asked("post", path, 409, actual, TAKEN_ITEM)
+    yield Asked("post", path, 422, actual, {})
+    yield from bodies("post", path, actual)
+
+
+def bulk() -> Iterator[Asked]:
+    no_owner = {**TAKEN_ITEM, "owner_id": 99}
+    bob = {"email": "third@example.com", "username": "ADA"}
+    for method, path, body, wrong in (
+        ("post", "/items/bulk", {"items": [NEW_ITEM]}, {"items": [TAKEN_ITEM]}),
+        ("put", "/items/bulk", {"items": [TAKEN_ITEM]}, {"items": [no_owner]}),
+        ("patch", "/items/bulk", {**IDS, "set": {"price": 5}}, {**IDS, "set": {"owner_id": 99}}),
+        ("post", "/items/bulk/delete", IDS, None),
+        ("put", "/users/bulk", {"items": [NEW_USER]}, {"items": [bob]}),
+    ):
+        created = (method, path) == ("post", "/items/bulk")
+        yield Asked(method, path, 201 if created else 200, path, body)
+        yield Asked(method, path, 422, path, {"items": 5, "ids": "x"})
+        if wrong is not None:
+            yield Asked(method, path, 409, path, wrong)
+        yield from bodies(method, path, path)
+
+
+def files() -> Iterator[Asked]:
+    path, lines = "/items/import", {"content-type": "application/x-ndjson"}
+    csv = {"content-type": "text/csv"}
+    yield Asked("post", path, 200, path, None, lines, b'{"name":"Torch"}\n')
+    yield Asked("post", path, 200, f"{path}?on_error=skip", None, csv, b"name\n\xff\n")
+    yield Asked("post", path, 422, path, None, lines, b"{}\n[]\n")
+    yield Asked("post", path, 422, f"{path}?x=1", None, lines, b"{}\n")
+    yield Asked("post", path, 413, path, None, lines, LARGE)
+    yield Asked("post", path, 415, path, None, {"content-type": "text/plain"}, b"{}")
+    yield Asked("post", path, 400, path, None, {**lines, "content-encoding": "gzip"}, b"{}\n")
+    for format_ in ("ndjson", "csv"):
+        yield Asked("get", "/items/export", 200, f"/items/export?format={format_}")
+    yield Asked("get", "/items/export", 422, "/items/export?format=xlsx")
+
+
+def refused(method: str, path: str, actual: str, body: Any = None) -> Iterator[Asked]:
+    """Preconditions of a row."""
+    yield Asked(method, path, 412, actual, body, {"if-match": '"7"'})
+    yield Asked(method, path, 400, actual, body, {"if-match": "7"})
+
+
+def bodies(method: str, path: str, actual: str) -> Iterator[Asked]:
+    yield Asked(method, path, 413, actual, headers=JSON, content=LARGE)
+    yield Asked(method, path, 400, actual, headers=JSON, content=b"{")
+    yield Asked(method, path, 415, actual, headers={"content-type": "text/plain"}, content=b"{}")
+
+
+class Checker:
+    """Holds answers to a document."""
+
+    def __init__(self, told: Document) -> None:
+        self.told = told
+        self.shown: set[tuple[str, str, str]] = set()
+
+    def resolved(self, one: Document) -> Document:
+        """What a reference refers to, or the thing itself."""
+        while "$ref" in one:
+            found: Any = self.told
+            for step in one["$ref"].removeprefix("#/").split("/"):
+                found = found[step]
+            one = found
+        return one
+
+    def fits(self, value: object, schema: Document) -> None:
+        """Both validators take the value."""
+        whole = {**schema, "components": self.told["components"]}
+        OAS31Validator(whole, format_checker=OAS31Validator.FORMAT_CHECKER).validate(value)
+        jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
+
+    def check(self, asked: Asked, answer: httpx.Response) -> None:
+        status = str(answer.status_code)
+        assert answer.status_code == asked.status, f"{asked}: {answer.text[:300]}"
+        operation = self.told["paths"][asked.path][asked.method]
+        assert status in operation["responses"], f"{asked} is not documented"
+        self.shown.add((asked.method, asked.path, status))
+        response = self.resolved(operation["responses"][status])
+        names = {name.lower(): name for name in response.get("headers", {})}
+        assert answer.headers.keys() - TRANSPORT <= names.keys(), f"{asked}: a header too many"
+        for name in answer.headers.keys() & names.keys():
+            header = self.resolved(response["headers"][names[name]])
+            value: object = answer.headers[name]
+            if header["schema"]["type"] in {"integer", "number"}:
+                value = float(answer.headers[name])
+            self.fits(value, header["schema"])
+        if not answer.content:
+            assert "content" not in response, f"{asked} has no body"
+            return
+        media = answer.headers["content-type"].partition(";")[0]
+        schema = response["content"][media]["schema"]
+        self.fits(answer.json() if media in PARSED else answer.text, schema)
+
+
+@pytest.fixture(scope="module")
+def told() -> Document:
+    return document(ROUTES)
+
+
+def test_every_answer_is_documented_and_every_documented_answer_is_given(
+    client: httpx.Client, told: Document
+) -> None:
+    checker = Checker(client.get("/openapi.json").json())
+    assert checker.told == told
+    client.post("/users", json={"email": "ada@example.com", "username": "ada"})
+    client.post("/users", json={"email": "eve@example.com", "username": "eve", "role": "admin"})
+    client.post("/items", json={"name": "Lamp", "sku": "L-1", "price": 29.99, "owner_id": 1})
+    client.post("/items", json={"name": "Chair"})
+    for asked in requests():
+        answer = client.request(
+            asked.method,
+            asked.actual,
+            json=asked.json,
+            headers=asked.headers,
+            content=asked.content,
+        )
+        checker.check(asked, answer)
+    documented = {
+        (method, path, status)
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+        for status in operation["responses"]
+        if status not in NOT_SHOWN
+    }
+    assert documented - checker.shown == set()
+
+
+def parts(one: Any, place: str = "") -> Iterator[tuple[str, Document]]:
+    """Every object of a document, with its place."""
+    if isinstance(one, dict):
+        yield place, one
+        for name, part in one.items():
+            yield from parts(part, f"{place}/{name}")
+    elif isinstance(one, list):
+        for n, part in enumerate(one):
+            yield from parts(part, f"{place}/{n}")
+
+
+def test_every_example_and_default_fits_its_schema(told: Document) -> None:
+    checker = Checker(told)
+    seen = 0
+    for place, one in parts(told):
+        if place.endswith("/properties"):
+            continue
+        examples = one.get("examples", []) if "/examples" not in place else []
+        examples += [one["default"]] if "default" in one else []
+        for shown in examples:
+            checker.fits(shown, one)
+        if "example" in one:
+            checker.fits(one["example"], one["schema"])
+            assert one["example"], place
+        seen += len(examples) + ("example" in one)
+    assert seen > 40
+
+
+def test_the_document_is_valid_and_tells_what_a_client_needs(told: Document) -> None:
+    validate(told)
+    schemas = told["components"]["schemas"]
+    checker = Checker(told)
+    price = schemas["NewItem"]["properties"]["price"]
+    for number in (29.99, 0.1, 0.0001, 9999999999.9999, None):
+        checker.fits(number, price)
+    for kind in ("Item", "User"):
+        assert schemas[kind]["properties"]["created_at"] == {
+            "type": "string",
+            "format": "date-time",
+        }
+    assert "owner" not in schemas["ListedItem"]["required"]
+    assert {"ItemPage", "ItemCursorPage", "UserPage", "ItemSort", "Role"} <= schemas.keys()
+    assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
+    sort = schemas["ItemSort"]
+    assert dict(zip(sort["enum"], sort["x-enum-varnames"], strict=True))["-price"] == "PRICE_DESC"
+    ids = [
+        operation["operationId"]
+        for methods in told["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(set(ids)) == len(ids)
+    assert [one for one in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)*", one)] == []
+    assert told["paths"]["/users/{id}/items"]["get"]["responses"].keys().isdisjoint({"304"})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("root", "shown"), (("", ""), ("/api", "/api"), ("/v1/a b", "/v1/a%20b")))
+async def test_links_have_the_prefix_of_the_request(
+    database_url: str, client: httpx.Client, root: str, shown: str
+) -> None:
+    """A prefix is the root_path of ASGI: `uvicorn --root-path`, `granian --url-path-prefix`."""
+    app = create_app(
+        Settings.load(
+            {"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_SECRET": "x" * 32}
+        )
+    )
+    assert isinstance(app, Paths)
+    async with app.lifespan_context(None) as state:
+
+        async def stateful(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": state}, receive, send)
+
+        transport = httpx.ASGITransport(stateful, root_path=root)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as one:
+            for path, new in (("/users", NEW_USER), ("/items", NEW_ITEM)):
+                made = await one.post(shown + path, json=new)
+                assert made.headers["location"] == f"{shown}{path}/1"
+                assert (await one.get(made.headers["location"])).status_code == 200
+            owned = await one.post(f"{shown}/users/1/items", json=NEW_ITEM)
+            assert owned.headers["location"] == f"{shown}/items/2"
+            page = await one.get(f"{shown}/items?per_page=1")
+            assert f'<{shown}/items?per_page=1&page=2>; rel="next"' in page.headers["link"]
+            told = (await one.get(f"{shown}/openapi.json")).json()
+            assert told["servers"] == [{"url": shown or "/"}]
+            docs = (await one.get(f"{shown}/docs")).text
+            assert f'href="{shown}/openapi.json"' in docs
+            assert f'data-root="{shown}"' in docs

@@ -1,0 +1,86 @@
+"""Paths with characters that mean something elsewhere: the checkout, the data, the sockets."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from conftest import ROOT, query
+from test_cli import environment, serving
+
+# % is ConfigParser's and a URL's, : and , part lists, [ is rich's, the others are a shell's.
+STRANGE = '50% o:f, "a" b\'c #1? [/bold] & ä €'
+
+
+@pytest.fixture(scope="module")
+def strange() -> Iterator[Path]:
+    """A directory that PostgreSQL's account, when we are root, can reach."""
+    made = Path(tempfile.mkdtemp(prefix="paths-", dir="/tmp"))
+    made.chmod(0o755)
+    place = made / STRANGE
+    place.mkdir(parents=True)
+    yield place
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def checkout(strange: Path) -> Path:
+    """The service and its migrations under a strange path."""
+    for part in ("service", "sql"):
+        shutil.copytree(ROOT / part, strange / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return strange
+
+
+def ran(place: Path, *words: str, **environ: str) -> str:
+    """What a command prints, run from the checkout that it is in."""
+    kept = environment(**environ)
+    del kept["PYTHONPATH"]  # -m looks here first
+    done = subprocess.run(
+        [sys.executable, "-m", "service", *words],
+        cwd=place,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
+    """Also for the other commands, and for a migration of one's own."""
+    tables = checkout / "service" / "tables.py"
+    column = '    Column("price", Numeric),\n'
+    with serving(checkout) as one:
+        assert one.banner()["Data"] == str(checkout / ".data")
+        assert httpx.get(f"{one.url}/items").json()["items"] == []
+        tables.write_text(
+            tables.read_text().replace(column, f'{column}    Column("colour", Text),\n')
+        )
+        told = ran(checkout, "migrate", "new", "items have a colour")
+        assert f"{checkout}/sql/migrations/versions/" in told
+        assert "_items_have_a_colour.py" in told
+        ran(checkout, "migrate")
+        assert "agree" in ran(checkout, "migrate", "check")
+        ran(checkout, "export", "out #1?%.csv")
+        assert (checkout / "out #1?%.csv").exists()
+        one.stop(signal.SIGTERM)
+        assert one.process.returncode == 0, one.errors()
+
+
+def test_the_socket_of_a_database_may_be_anywhere(strange: Path, database_url: str) -> None:
+    socket = database_url.partition("host=")[2].partition("&")[0]
+    # A comma would part two hosts, and the path has at most 107 bytes.
+    link = strange.parents[1] / STRANGE.replace("/", "").replace(",", "")
+    link.symlink_to(socket)
+    url = database_url.replace(socket, quote(str(link)))
+    assert query(url, "SELECT 1")
+    assert "newest" in ran(ROOT, "migrate", "status", DATABASE_URL=url)
+    assert str(link.readlink()) == socket
