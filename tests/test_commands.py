@@ -172,7 +172,6 @@ REFUSALS = (
     ("22023", 'invalid value for parameter "work_mem": "much"'),
     ("55P02", 'parameter "ssl" cannot be changed now'),
     ("55000", 'database "app" is not currently accepting connections'),
-    ("08P01", "unsupported startup parameter: jit"),
     ("08P01", "no such database: app"),
     ("0A000", "unsupported frontend protocol 3.0"),
 )
@@ -182,6 +181,7 @@ PASSING = (
     ("57P01", "terminating connection due to administrator command"),
     ("53300", "sorry, too many clients already"),
     ("08006", "the connection failed"),
+    ("08P01", "unsupported startup parameter: jit"),
     ("08P01", "server login has been failing, cached error: connect failed"),
     ("58000", "could not read the file"),
 )

@@ -237,7 +237,7 @@ class Coherence:
         channel = shared.channel
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await hearing.subscribe(channel, shared.channel + PRESENCE)
+                await hearing.subscribe(channel, PRESENCE + shared.channel)
                 message = None
                 while message is None or message["type"] != "subscribe":
                     message = await hearing.get_message(timeout=ANSWER_SECONDS)
@@ -275,7 +275,7 @@ class Coherence:
                 sender, _, words = message["data"].decode(errors="replace").partition(":")
                 if sender == shared.sender:
                     continue
-                if message["channel"].decode() == shared.channel + PRESENCE:
+                if message["channel"].decode() == PRESENCE + shared.channel:
                     if self.writers.told(sender, words):
                         await self._tell_presence(shared)
                 else:
@@ -286,7 +286,7 @@ class Coherence:
     async def _tell_presence(self, shared: Shared) -> None:
         with suppress(*TROUBLE):  # too slow once: the next beat says it again
             presence = f"{shared.sender}:{self.writers.presence()}"
-            await shared.client.publish(shared.channel + PRESENCE, presence)
+            await shared.client.publish(PRESENCE + shared.channel, presence)
 
 
 def _slots(words: str) -> Slots | None:

@@ -18,10 +18,11 @@ SILENT_WRITERS = """
 SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
 WHERE application_name = 'swiftlet' AND datname = current_database()
 """
-# Behind the name of the channel of what has moved: where workers tell who writes for them.
-PRESENCE = ":presence"
-# What another worker has told of itself counts for so long; it tells it twice a second.
-TOLD_SECONDS = 1.75
+# Before the name of the channel of what has moved: where workers tell who writes for them.
+PRESENCE = "presence:"
+# What another worker has told of itself counts for so long; it tells it twice a second, and a busy
+# machine is late with it. One that loses this Redis tells its writes by NOTIFY.
+TOLD_SECONDS = 5.0
 
 
 class Writers:

@@ -24,8 +24,9 @@ PASSING = (
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
 )
-# PgBouncer has one SQLSTATE (08P01) for all that it refuses, and always speaks English.
-POOLER = re.compile(r"unsupported startup parameter|no such (database|user)")
+# PgBouncer has one SQLSTATE (08P01) for all that it refuses, and always speaks English. A startup
+# parameter that it refuses is passed after a RELOAD; readiness tells what to set.
+POOLER = re.compile(r"no such (database|user)")
 
 
 class DatabaseError(Exception):
