@@ -247,12 +247,26 @@ def test_a_users_items_are_counted_in_the_index_alone(seeded: Seeded) -> None:
 
 
 @pytest.mark.parametrize(("name", "index"), SEARCHES)
-def test_a_search_takes_the_trigram_index_where_there_is_one(
+def test_the_page_of_a_search_is_gathered_by_the_trigram_index_where_there_is_one(
     seeded: Seeded, name: str, index: str
 ) -> None:
-    indexes = {node["Index Name"] for node in seeded.plan(name) if "Index Name" in node}
+    (every,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE every")
+    indexes = {node["Index Name"] for node in below(every) if "Index Name" in node}
     trigram = asyncio.run(_has_trigram(seeded.url))
     assert (index in indexes) == trigram
+
+
+@pytest.mark.parametrize(
+    ("name", "walked"), (("items.page?q", 500), ("items.page?sort=name&q", 200))
+)
+def test_the_page_of_a_search_walks_few_rows_before_it_gathers(
+    seeded: Seeded, name: str, walked: int
+) -> None:
+    (near,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE near")
+    kinds = [node["Node Type"] for node in below(near)]
+    assert kinds[:3] == ["Limit", "Subquery Scan", "Limit"]
+    assert kinds[3] in {"Index Scan", "Index Only Scan"}
+    assert below(near)[2]["Plan Rows"] == walked
 
 
 async def _has_trigram(url: str) -> bool:
