@@ -509,7 +509,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -961,7 +961,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,

@@ -252,7 +252,7 @@ class Adaptive:
         # A sequential scan at most.
         gathering = f"least(rows * fewest * {GATHERED} / {self.sample}, rows) / {self.cost}"
         expected = f"({self.need}) * {self.sample * MARGIN} / nullif({near}, 0)"
-        if self.total == "exact":  # what is not found by then is found by counting
+        if self.total != "none":  # what is not found by then is found by counting
             most = f"coalesce({expected}, 0)"
         else:
             most = f"CASE WHEN fewest IS NOT NULL THEN {expected} END"
