@@ -405,7 +405,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -447,7 +447,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -478,7 +478,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -509,7 +509,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -550,7 +550,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -591,7 +591,7 @@ WITH near AS MATERIALIZED (
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
@@ -931,7 +931,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
@@ -962,7 +962,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
@@ -1003,7 +1003,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
@@ -1044,7 +1044,7 @@ WITH near AS MATERIALIZED (
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,

@@ -55,7 +55,7 @@ SCATTERED_SAMPLE = 200
 # Matches gathered before it is clear that there are few: 10 ms. No estimate counts further.
 ESTIMATE_LIMIT = 10_000
 # A row found through an index other than that of the order, in rows of a sequential scan.
-GATHERED = 2
+GATHERED = 4
 # A row walked in another order than that of the ids, which is about that of the pages.
 SCATTERED = 10
 # The part of the table that `onward` may walk, in the order of the ids and in another. It takes
