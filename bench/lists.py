@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from math import inf
 from pathlib import Path
@@ -271,13 +272,13 @@ async def _taken(
     values: Mapping[str, Any],
     rounds: int,
 ) -> dict[str, float]:
-    prepared = {
-        name: (await connection.prepare(one.sql, name=""), [values[bind] for bind in one.names])
-        for name, (connection, one) in parts.items()
-    }
     pids = {name: connection.get_server_pid() for name, (connection, _) in parts.items()}
-    for connection, _ in parts.values():
-        await connection.execute("SELECT 1")  # ends what a Parse begins, and its timeout
+    prepared = {}
+    for name, (connection, one) in parts.items():
+        statement = await connection.prepare(one.sql, name="")
+        prepared[name] = statement, [values[bind] for bind in one.names]
+        with suppress(asyncpg.QueryCanceledError):
+            await connection.execute("SELECT 1")  # ends what a Parse begins, and its timeout
     taken: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(rounds * MORE):
         for name, (statement, args) in prepared.items():

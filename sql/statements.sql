@@ -405,7 +405,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
@@ -448,7 +448,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -479,7 +479,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
@@ -510,48 +510,7 @@ WITH near AS MATERIALIZED (
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
-far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
-  FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND true LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
-  FROM items
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-every AS MATERIALIZED (
-  SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
-page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
-SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
-FROM (SELECT least((SELECT count(*) FROM few), 10000) AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
-ORDER BY page.sort_key ASC, page.id ASC;
-
--- items.page?q&total=none
--- $1 q, $2 limit, $3 offset
-WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
@@ -577,7 +536,49 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- items.page?q&total=none
+-- $1 q, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT items.id FROM items
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  FROM items
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT items.id, items.id AS sort_key FROM items
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -593,7 +594,7 @@ WITH near AS MATERIALIZED (
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
@@ -619,7 +620,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
@@ -934,7 +935,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
@@ -966,48 +967,7 @@ WITH near AS MATERIALIZED (
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT users.id FROM users
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
-far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
-  FROM users
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND true LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
-  FROM users
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-every AS MATERIALIZED (
-  SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
-page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
-SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
-FROM (SELECT least((SELECT count(*) FROM few), 10000) AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
-ORDER BY page.sort_key ASC, page.id ASC;
-
--- users.page?q&total=none
--- $1 q, $2 limit, $3 offset
-WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
-  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
@@ -1033,7 +993,49 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
+  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
+  SELECT * FROM every WHERE true) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- users.page?q&total=none
+-- $1 q, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+sample AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
+    FROM (SELECT users.id FROM users
+  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
+    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+few AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) LIMIT 10001),
+onward AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  FROM users
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+every AS MATERIALIZED (
+  SELECT users.id, users.id AS sort_key FROM users
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+page AS MATERIALIZED (
+  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
+  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -1049,7 +1051,7 @@ WITH near AS MATERIALIZED (
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
+  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
   FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
@@ -1075,7 +1077,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
+  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)

@@ -55,14 +55,14 @@ SCATTERED_SAMPLE = 200
 # Matches gathered before it is clear that there are few: 10 ms. No estimate counts further.
 ESTIMATE_LIMIT = 10_000
 # A row found through an index other than that of the order, in rows of a sequential scan.
-GATHERED = 2
+GATHERED = 4
 # A row walked in another order than that of the ids, which is about that of the pages.
 SCATTERED = 10
 # The part of the table that `onward` may walk, in the order of the ids and in another. It takes
 # about as long as `few`.
 ONWARD, SCATTERED_ONWARD = 16, 64
 # How often the number of rows that `far` needs if matches are spread evenly it may walk.
-MARGIN = 4
+MARGIN = 2
 
 
 # Of the parts that are given as expressions; each value keeps its name until all is compiled.
@@ -179,19 +179,18 @@ class Adaptive:
                 f" ELSE (SELECT count(*) FROM {self.table}{_where(*self.matching)}) END"
             )
         else:
-            limit = f" LIMIT {ESTIMATE_LIMIT + 1}"
-            # For an estimate `few` is always gathered, else only if it is needed.
-            estimated = self.total == "estimated"
-            steps["few"] = self._gather("true" if estimated else needed) + limit
-            used = f"{needed} AND " if estimated else ""
-            many = f"{used}(SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
+            steps["few"] = f"{self._gather(needed)} LIMIT {ESTIMATE_LIMIT + 1}"
+            many = f"(SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
             part = f"(SELECT (rows / {self.onward})::bigint FROM sample)"
             steps["onward"] = self._walk(part, many)
             enough = f"(SELECT count(*) FROM onward) >= {self.need}"
             steps["every"] = self._gather(f"{many} AND NOT {enough}")
-            fits = f"{used}(SELECT count(*) FROM few) <= {ESTIMATE_LIMIT}"
-            found |= {"few": fits, "onward": enough, "every": "true"}
-            counted = f"least((SELECT count(*) FROM few), {ESTIMATE_LIMIT})"
+            found |= {"few": f"NOT {many}", "onward": enough, "every": "true"}
+            counted = (
+                f"CASE WHEN {needed} THEN least((SELECT count(*) FROM few), {ESTIMATE_LIMIT})"
+                f" ELSE (SELECT count(*) FROM (SELECT FROM {self.table}{_where(*self.matching)}"
+                f" LIMIT {ESTIMATE_LIMIT}) AS matching) END"
+            )
         steps["page"] = self._page(found)
         if kept is not None:
             counted = f"({self._sql(kept)})"
@@ -252,7 +251,7 @@ class Adaptive:
         # A sequential scan at most.
         gathering = f"least(rows * fewest * {GATHERED} / {self.sample}, rows) / {self.cost}"
         expected = f"({self.need}) * {self.sample * MARGIN} / nullif({near}, 0)"
-        if self.total == "exact":  # what is not found by then is found by counting
+        if self.total != "none":  # what is not found by then is found by counting
             most = f"coalesce({expected}, 0)"
         else:
             most = f"CASE WHEN fewest IS NOT NULL THEN {expected} END"

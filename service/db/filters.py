@@ -25,6 +25,10 @@ class Choice(NamedTuple):
     clauses: Mapping[object, ColumnElement[bool]]
     served_by: Mapping[object, FilterIndex] = MappingProxyType({})
 
+    def index_for(self, value: object) -> FilterIndex | None:
+        """The index that finds the matches of a value."""
+        return self.served_by.get(value)
+
 
 class Bound(NamedTuple):
     """A filter that binds its value by its own name, after `encode`.
@@ -36,6 +40,10 @@ class Bound(NamedTuple):
     encode: Callable[[Any], object] = lambda value: value
     served_by: FilterIndex | None = None
     one_plan: bool = False
+
+    def index_for(self, _: object) -> FilterIndex | None:
+        """The index that finds the matches of any value."""
+        return self.served_by
 
 
 Filter = Choice | Bound

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
-from service.db.filters import Bound, Choice, Chosen, Filter, FilterIndex, worded
+from service.db.filters import Bound, Choice, Chosen, Filter, worded
 from service.db.statement import RefusedError, Statement, columns
 from service.tables import counted
 
@@ -196,16 +196,12 @@ class Listing(Generic[Row]):
         field = sort.lstrip("-")
         if field == "id" and all(isinstance(self.filters[name], Choice) for name, _ in chosen):
             return chosen, ()
-        indexes = [self._index(*one) for one in chosen]
+        indexes = [self.filters[name].index_for(value) for name, value in chosen]
         first = next((index for index in indexes if index and index.sort == field), None)
         if first is None:
             return (), chosen
-        walked = tuple(one for one in chosen if self._index(*one) is first)
+        walked = tuple(one for one, index in zip(chosen, indexes, strict=True) if index is first)
         return walked, tuple(one for one in chosen if one not in walked)
-
-    def _index(self, name: str, value: object) -> FilterIndex | None:
-        one = self.filters[name]
-        return one.served_by.get(value) if isinstance(one, Choice) else one.served_by
 
     def _read(
         self,
@@ -245,7 +241,7 @@ class Listing(Generic[Row]):
         kept = self.totals.get((*walked, *others)) if total != "none" else None
         drivers: dict[str, Driver] = {}
         for one in others:
-            if index := self._index(*one):
+            if index := self.filters[one[0]].index_for(one[1]):
                 driver = drivers.setdefault(index.name, Driver([], index.usable))
                 driver.clauses.extend(self.clauses((one,)))
         adaptive = Adaptive(
