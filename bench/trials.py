@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, jsonagg, listcost, upsert
+from bench import compresscost, jsonagg, listcost, startcost, upsert
 from bench.contestants import OURS, PROGRAMS, PYTHON, Program
 from bench.measure import measure
 from bench.result import Run
@@ -186,6 +186,7 @@ TABLES: dict[str, Callable[[Stage], str]] = {
     "list-cost": listcost.table,
     "compress": compresscost.table,
     "upsert": upsert.table,
+    "start": startcost.table,
 }
 
 

@@ -42,8 +42,8 @@ def change() -> None:
         link.Link.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
         link.Link.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
-        run = uvicorn.run
-        uvicorn.run = lambda app, **options: run(app, **{**options, "http": http})
+        config = uvicorn.Config
+        uvicorn.Config = lambda app, **options: config(app, **{**options, "http": http})  # type: ignore[assignment,misc]  # that is the point
 
 
 class Unprepared(NamedTuple):

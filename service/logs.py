@@ -48,6 +48,22 @@ def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueL
 
     Returns the running listener, to be stopped at shutdown; None when logging is off.
     """
+    handler = plain(form, access=access)
+    if handler is None:
+        return None
+    # Bounded: when the target hangs, lines are dropped, not memory eaten.
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
+    logger.handlers[:] = [_Dropping(lines)]
+    listener = logging.handlers.QueueListener(lines, handler)
+    listener.start()
+    return listener
+
+
+def plain(form: Form | None, *, access: bool = False) -> logging.Handler | None:
+    """Send our lines to stderr at once, for a process that serves no request.
+
+    Returns what writes them; None when logging is off.
+    """
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
@@ -58,12 +74,16 @@ def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueL
     handler = logging.StreamHandler(sys.stderr)
     text = form == "text" or (form is None and sys.stderr.isatty())
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
-    # Bounded: when the target hangs, lines are dropped, not memory eaten.
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
-    logger.addHandler(_Dropping(lines))
-    listener = logging.handlers.QueueListener(lines, handler)
-    listener.start()
-    return listener
+    logger.addHandler(handler)
+    return handler
+
+
+def adopt(*names: str) -> None:
+    """Write the lines of other loggers in our form, too."""
+    for name in names:
+        other = logging.getLogger(name)
+        other.handlers.clear()
+        other.parent = logger
 
 
 class _Dropping(logging.handlers.QueueHandler):

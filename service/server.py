@@ -1,157 +1,102 @@
-"""The two servers, with flags that are safe for production (research/reliability.md, G)."""
+"""`run` serves until it is told to stop, with uvicorn or granian and as many workers as asked."""
 
 import http.client
-import multiprocessing
 import os
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from starlette.types import ASGIApp
 
 from service.app import create_app
+from service.listener import Listener
+from service.processes import DRAIN_SECONDS, ServerError, StopSignals, follow_parent, supervise
 from service.settings import Settings
 
-APP = "service.server:worker"
-BACKLOG = 4096
-# An idle connection is closed after this long; a proxy in front must give up on it earlier.
-KEEP_ALIVE_SECONDS = 75
-# What is under way at SIGTERM may finish.
-DRAIN_SECONDS = 20
+__all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
 
 
-class ServerError(Exception):
-    """The server can't run; the message says what to do."""
+APP = "service.server:worker"  # for granian, whose workers load it by name
 
 
-def worker() -> ASGIApp:
-    """The application of one worker, which ends when the process that started it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
-    settings = Settings.load()
-    return create_app(settings, alone=settings.workers == 1)
-
-
-def run(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is called once the address answers.
+def bind(settings: Settings) -> Listener:
+    """Take the address, before anything is started.
 
     Raises:
-        ServerError: the port is taken, or the workers don't come up.
+        ServerError: it can't be had.
     """
-    _check_port(settings)
-    # Workers are new processes: what was read, joined and started reaches them as variables.
-    os.environ.update(settings.environ())
-    stopped = threading.Event()
-    waiting = threading.Thread(target=_announce, args=(settings, ready, stopped), daemon=True)
-    waiting.start()
     try:
-        if settings.server == "granian":
-            _granian(settings)
-        else:
-            _uvicorn(settings)
-    except SystemExit as exit_:
-        if exit_.code not in (None, 0):
-            raise ServerError("the server stopped; the lines above say why") from None
-    finally:
-        stopped.set()
-
-
-def free_port(host: str) -> int:
-    """A port that is free at the moment, for `--port 0`."""
-    with socket.create_server((host, 0), family=_family(host)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _granian(settings: Settings) -> None:
-    from granian.constants import HTTPModes, Interfaces, Loops
-    from granian.http import HTTP1Settings
-    from granian.log import LogLevels
-    from granian.server import Server
-
-    Server(
-        APP,
-        factory=True,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        workers=settings.workers,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        # Counts connections, idle ones too: above it a worker accepts nobody.
-        backpressure=BACKLOG,
-        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_SECONDS * 1000),
-        log_level=LogLevels.warning,
-        # Without it one dead worker ends them all.
-        respawn_failed_workers=True,
-        respawn_interval=0.5,
-        workers_kill_timeout=DRAIN_SECONDS,
-    ).serve()
-
-
-def _uvicorn(settings: Settings) -> None:
-    import uvicorn
-
-    from service.http1.connection import Connection
-
-    # uvicorn raises the signal that stopped it once more when it is done; by then it has been
-    # obeyed, and what this process started has yet to be stopped.
-    before = [
-        (number, signal.signal(number, _obeyed)) for number in (signal.SIGTERM, signal.SIGINT)
-    ]
-    try:
-        uvicorn.run(
-            APP,
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            loop="uvloop",
-            http=Connection,
-            ws="none",
-            lifespan="on",
-            backlog=BACKLOG,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-
-
-def _obeyed(number: int, frame: FrameType | None) -> None:
-    """A signal that has had its effect."""
-
-
-def _follow(wait: Callable[[], None]) -> None:
-    wait()
-    os._exit(1)
-
-
-def _check_port(settings: Settings) -> None:
-    """Both servers share a port with whoever has it (SO_REUSEPORT), so ask without sharing."""
-    try:
-        with socket.create_server(
-            (settings.host, settings.port), family=_family(settings.host), backlog=1
-        ):
-            return
+        return Listener(settings.host, settings.port)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         raise ServerError(f"can't listen on {where} ({error.strerror}); try --port") from None
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def run(
+    settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
+) -> None:
+    """Serve until the stop; `ready` is called once the address answers.
+
+    Raises:
+        ServerError: no worker comes up.
+    """
+    if settings.server == "granian":
+        _granian(settings, listener, ready, stop)
+    else:
+        _uvicorn(settings, listener, ready, stop)
+
+
+def free_port(host: str) -> int:
+    """A port that is free at the moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _uvicorn(
+    settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
+) -> None:
+    from service.http1.running import Server, config
+
+    alone = settings.workers == 1
+    # Made before the workers are forked: all that it imports and compiles is done once.
+    made = config(create_app(settings, alone=alone))
+
+    def serve(up: Callable[[], None]) -> None:
+        Server(made, listener, up, stop, alone=alone).run()
+
+    if alone:
+        serve(ready)
+    else:
+        supervise(settings.workers, serve, listener, ready, stop)
+
+
+def worker() -> ASGIApp:
+    """The application of one of granian's workers, which finds its settings in the environment."""
+    follow_parent()
+    settings = Settings.load()
+    return create_app(settings, alone=settings.workers == 1)
+
+
+def _granian(
+    settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
+) -> None:
+    from service.granian_server import serve
+
+    # Its workers read what was given, joined and started as variables.
+    os.environ.update(settings.environ())
+    stopped = threading.Event()
+    waiting = threading.Thread(target=_announce, args=(settings, ready, stopped), daemon=True)
+    waiting.start()
+    try:
+        serve(settings, APP, listener, stop)
+    except SystemExit as exit_:
+        if exit_.code not in (None, 0):
+            raise ServerError("the server stopped; the lines above say why") from None
+    finally:
+        stopped.set()
 
 
 def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.Event) -> None:

@@ -24,6 +24,7 @@ from openapi_spec_validator import validate
 
 from service import migrate, seed
 from service.cli import main
+from service.cli.banner import address
 from service.server import free_port
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
@@ -387,14 +388,20 @@ class Serving:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--port", str(self.port), *options],
                 cwd=place,
-                env=environment(TEST_MARK=self.mark.partition("=")[2], SERVICE_LOG="text"),
+                # libpq's variables mean other servers than the embedded one.
+                env=environment(
+                    TEST_MARK=self.mark.partition("=")[2],
+                    SERVICE_LOG="text",
+                    PGSSLMODE="verify-full",
+                    PGTARGETSESSIONATTRS="read-only",
+                ),
                 stdout=output,
                 stderr=errors,
             )
 
     def banner(self) -> dict[str, str]:
         """What it prints once the address answers."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not re.search(
             r"^ *Stop .*\n", text := (self.place / "stdout").read_text(), re.MULTILINE
         ):
@@ -452,6 +459,12 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
         assert banner["Docs"] == f"{first.url}/docs"
         assert banner["Data"] == str(place / ".data")
         assert "Ctrl-C" in banner["Stop"]
+        assert re.fullmatch(r"PostgreSQL 1\d(\.\d+)?, embedded", banner["Database"])
+        assert re.fullmatch(r"(Valkey|Redis) \d+\.\d+\.\d+, embedded", banner["Redis"])
+        steps = [line.split(maxsplit=2)[2] for line in first.errors().splitlines()]
+        begun = ("making a new database in ", "starting PostgreSQL 1", "starting ", "migrating ")
+        assert all(map(str.startswith, steps, begun)), steps
+        assert "starting 2 workers" in steps or "2" not in options
         assert httpx.get(banner["Docs"]).status_code == 200
         assert httpx.get(f"{first.url}/health/ready").json()["status"] == "ok"
         created = httpx.post(f"{first.url}/items", json={"name": "Kept", "price": 29.99})
@@ -466,6 +479,9 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
         assert "Traceback" not in first.errors()
     with serving(place, *options) as second:
         second.banner()
+        # Nothing to migrate, and so Alembic, half a second of CPU, is not imported.
+        assert "making" not in second.errors()
+        assert "migrating" not in second.errors()
         assert httpx.get(second.url + path).json() == created.json()
         assert second.stop(number) < 10
         assert second.process.returncode == 0
@@ -486,6 +502,50 @@ def test_a_serve_that_is_killed_leaves_no_process(place: Path, options: tuple[st
     with serving(place, *options) as second:
         second.banner()
         assert httpx.get(f"{second.url}/items").json()["total"] == 0
+
+
+@on_linux
+@pytest.mark.parametrize("step", ("making a new database", "starting PostgreSQL", "migrating"))
+def test_ctrl_c_at_any_step_of_the_first_start_ends_it_cleanly(place: Path, step: str) -> None:
+    with serving(place) as one:
+        give_up = time.monotonic() + 30
+        while step not in one.errors():
+            assert time.monotonic() < give_up, one.errors()
+            time.sleep(0.005)
+        children = family(one.process.pid)
+        one.stop(signal.SIGINT)
+        assert one.process.returncode == 0
+        assert "Traceback" not in one.errors()
+        assert gone_after(0.5, children)
+        run = (place / ".data/lock").read_text().split("\n")[1]
+        assert not Path(run).exists()
+
+
+@on_linux
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(place: Path) -> None:
+    with serving(place) as one:
+        time.sleep(0.1)
+        one.stop(signal.SIGINT)
+        assert one.process.returncode in (0, -signal.SIGINT)
+        assert "Traceback" not in one.errors()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    (
+        ("postgresql://app:secret@db.example:5432/app", "db.example:5432/app"),
+        ("postgresql://app@[::1]:5432,other/app?sslmode=disable", "[::1]:5432,other/app"),
+        ("postgresql:///app?host=/run/postgresql&user=x&password=secret", "/run/postgresql/app"),
+        ("postgresql://app:sec/ret@db/app", "an address that is not told"),
+        ("postgresql://app:secret", "an address that is not told"),
+        ("postgresql://app:secret@[x/app", "an address that is not told"),
+        ("redis://:secret@cache:6379/1", "cache:6379/1"),
+        ("redis+sentinel://u:secret@a:1,b:2/main/0", "a:1,b:2/main/0"),
+        ("unix://user:secret@/run/redis.sock?db=1", "/run/redis.sock"),
+    ),
+)
+def test_an_address_is_told_without_its_password(url: str, told: str) -> None:
+    assert address(url) == told
 
 
 @on_linux

@@ -425,6 +425,22 @@ def test_a_kill_of_the_postmaster_alone_is_survived(programs: Path, anywhere: Pa
         assert ask(running.database_url, "SELECT answer FROM kept") == 42
 
 
+def test_a_fork_of_the_supervisor_does_not_keep_the_directory(wheel: Path, kept: Path) -> None:
+    """Workers are forks: one that ends a moment after us must not be in the way of a restart."""
+    with ExitStack() as held:
+        held.enter_context(stores(kept, redis=False, postgres_bin=wheel))
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+    try:
+        with stores(kept, redis=False, postgres_bin=wheel) as again:
+            assert ask(again.database_url, "SELECT 1") == 1
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 @as_root
 @pytest.mark.parametrize("uid", (0, NOBODY))
 def test_a_process_that_now_has_the_old_number_is_no_hindrance(
@@ -769,13 +785,34 @@ def test_a_long_log_is_begun_anew(wheel: Path, kept: Path, monkeypatch: pytest.M
     assert (kept / "postgres.log").stat().st_size < once * 1.5
 
 
+# Each of these alone kept the programs or our own connections from working, or changed a session.
+FOR_OTHERS = {
+    "PGDATA": "/nonexistent",
+    "PGDATABASE": "other",
+    "PGGSSLIB": "nothing",
+    "PGHOST": "db.example",
+    "PGOPTIONS": "-c search_path=other",
+    "PGPASSFILE": "/dev/null",
+    "PGPORT": "1",
+    "PGSERVICE": "other",
+    "PGSERVICEFILE": "/nonexistent",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGTARGETSESSIONATTRS": "read-only",
+    "PGUSER": "other",
+    "LC_ALL": "de_DE.UTF-8",
+}
+
+
 def test_settings_meant_for_other_servers_do_no_harm(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PGPORT": "1", "PGDATA": "/nonexistent", "LC_ALL": "de_DE.UTF-8"}.items():
+    for name, value in FOR_OTHERS.items():
         monkeypatch.setenv(name, value)
     with stores(kept, postgres_bin=wheel) as running:
         assert ask(running.database_url, "SELECT 1") == 1
+        assert ask(running.database_url, "SHOW search_path") == '"$user", public'
+    assert FOR_OTHERS.items() <= os.environ.items()
 
 
 def test_the_secret_is_made_once_and_kept_private(data: Path) -> None:

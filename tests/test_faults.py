@@ -375,6 +375,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
     )
     try:
         running.wait_until_ready()
+        assert "not migrated (revision none, newest" in running.log.read_text()
         answer = httpx.get(f"{running.url}/items")
         assert answer.status_code == 503
         assert "swiftlet migrate" in answer.json()["detail"]

@@ -9,13 +9,14 @@ import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from service.cli.group import main, run, with_database
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 # Of a file at once.
 CHUNK = 65_536
@@ -142,7 +143,7 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
         raise click.UsageError("a CSV has no trailer")
     query = ExportQuery(format=format_, trailer=trailer)
 
-    async def write(url: str, bars: Progress) -> int:
+    async def write(url: str, bars: "Progress") -> int:
         db = Database(url, size=None)
         task = bars.add_task("items", total=await statements.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
@@ -160,7 +161,11 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
     click.echo(f"{rows:,} items written", err=True)
 
 
-def _bars() -> Progress:
+def _bars() -> "Progress":
+    # Only commands with a bar pay for this import: `serve` starts without.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -173,7 +178,7 @@ def _bars() -> Progress:
     )
 
 
-def _move(bars: Progress, task: TaskID, rows: int, place: int | None = None) -> None:
+def _move(bars: "Progress", task: "TaskID", rows: int, place: int | None = None) -> None:
     """Tell of so many rows; the bar itself may go by the place in a file."""
     speed = rows / (bars.tasks[task].elapsed or 1)
     rate = f"{rows:,} rows, {speed:,.0f}/s"

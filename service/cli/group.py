@@ -21,6 +21,7 @@ from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
 from service.logs import logger
+from service.processes import ServerError
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")
@@ -50,6 +51,7 @@ class Commands(Command, click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and exit."""
+        open_standard_streams()
         name = kwargs.get("prog_name") or Path(sys.argv[0]).name.removesuffix(".exe")
         try:
             code = super().main(*args, **{**kwargs, "prog_name": name, "standalone_mode": False})
@@ -72,6 +74,7 @@ WRONG = (
     click.ClickException,
     SettingsError,
     EmbeddedError,
+    ServerError,
     DatabaseError,
     Problem,
     OSError,
@@ -121,6 +124,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     # A command says what is wrong in its one line; `serve` sets up the log for its workers.
     logger.handlers = [logging.NullHandler()]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here, see __main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def open_standard_streams() -> None:
+    """Open what was closed (`>&-`) on /dev/null, or a socket or file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(null, True)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
 
 def settings_of(options: dict[str, str | None] | None = None) -> Settings:

@@ -1,18 +1,22 @@
 """`swiftlet serve`."""
 
-import signal
-import sys
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
 
-from service.cli.group import main, run, settings_of, stop, with_stores
-from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
-from service.db.link import connect
+from service import logs
+from service.cli.group import main, run, settings_of, with_stores
+from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
+from service.processes import StopSignals
 from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.cli.banner import Database
+    from service.listener import Listener
 
 
 @main.command()
@@ -28,10 +32,9 @@ def serve(**options: str | None) -> None:
     Example:
       swiftlet serve --port 9000 --workers 2
     """
-    from service import migrate, server
-
     # Being told to stop is how a service ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stop = StopSignals(_exit)
+    stop.install()
     settings = settings_of(options)
     if settings.public and settings.auth != "off":
         raise SettingsError(
@@ -43,62 +46,92 @@ def serve(**options: str | None) -> None:
             f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
             " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
         )
-    if settings.port == 0:
-        settings = msgspec.structs.replace(settings, port=server.free_port(settings.host))
-    if settings.database_url is not None:
-        run(_knock(settings))
-    with with_stores(settings, join=False) as (settings, running):
-        if running is not None and running.database_url is not None:
-            migrate.up(settings.required_database_url)
+    logs.plain(settings.log)
+    from service import server
+    from service.cli import banner
+
+    with closing(server.bind(settings)) as listener:
+        settings = msgspec.structs.replace(settings, port=listener.port)
+        found = None
+        if settings.database_url is not None:  # before anything is started
+            found = run(banner.look_at_database(settings.database_url))
+        _serve(settings, listener, found, stop)
+
+
+def _serve(
+    asked: Settings, listener: "Listener", found: "Database | None", stop: StopSignals
+) -> None:
+    from service import server
+
+    with with_stores(asked, join=False) as (settings, running):
+        stores = _stores(settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
         cache = "local" if alone and settings.cache == "on" else settings.cache
         served = msgspec.structs.replace(settings, cache=cache)
-        try:
-            server.run(served, lambda: _announce(settings, running))
-        except server.ServerError as error:
-            stop(str(error), 1)
+        if served.workers > 1:
+            logs.logger.info("starting %d workers", served.workers)
+        server.run(served, listener, lambda: _show(_banner(served, running, stores)), stop)
 
 
-async def _knock(settings: Settings) -> None:
-    """Connect once, as the workers will: they would ask for ever where asking can't help.
+def _exit() -> NoReturn:
+    # Unwinds: whatever was started is stopped on the way out.
+    raise SystemExit(0)
 
-    A database that is away is left to them: they wait for it.
 
-    Raises:
-        DatabaseRefusedError: it does not let us in.
-    """
-    try:
-        connection = await connect(
-            settings.required_database_url,
-            statement_timeout=settings.statement_timeout_ms / 1000,
-            lock_timeout=settings.statement_timeout_ms / 1000,
-        )
-    except CONNECTING as error:
-        told = no_connection(error)
-        if isinstance(told, DatabaseRefusedError):
-            raise told from None
+def _stores(
+    settings: Settings, running: Stores | None, found: "Database | None"
+) -> list[tuple[str, str]]:
+    """What the banner says of the stores; an embedded database is migrated first."""
+    from service import migrate
+    from service.cli import banner
+
+    url = settings.required_database_url
+    if found is None:
+        found, head = run(banner.look_at_database(url)), migrate.head()
+        if found.revision is not None and found.revision > head:
+            raise EmbeddedError(
+                f"the database in {settings.data} is at revision {found.revision}, this version of"
+                f" the service knows up to {head}: start a newer one, or give another --data"
+            )
+        if found.revision != head:  # else Alembic, half a second of CPU, is not even imported
+            logs.logger.info("migrating the database to revision %s", head)
+            migrate.up(url)
+            found = found._replace(revision=head)
+        database = banner.EMBEDDED
     else:
-        connection.terminate()
+        database = f"at {banner.address(url)}"
+    redis = banner.OFF
+    if settings.redis_url not in (None, "off"):
+        own = running is not None and running.redis_url is not None
+        redis = banner.EMBEDDED if own else f"at {banner.address(settings.redis_url)}"
+    name = run(banner.look_at_redis(settings.redis_url))
+    return banner.lines(found, database, name, redis)
 
 
-def _announce(settings: Settings, running: Stores | None) -> None:
+def _banner(
+    settings: Settings, running: Stores | None, stores: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
-    console = Console()
-    lines = [("API", address), ("Docs", f"{address}/docs")]
+    lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
-    lines.append(("Stop", "Ctrl-C"))
     lines += [("Note", note) for note in (running.notes if running else ())]
     if settings.cache == "on" and settings.shared_redis_url is None and settings.workers > 1:
         lines.append(("Note", "nothing is cached: several workers need Redis (REDIS_URL) for that"))
     elif settings.cache != "off" and running is not None and running.database_url is None:
-        alone = "other nodes on this database need the same REDIS_URL, or nothing is cached"
+        alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
         lines.append(("Note", alone))
     if settings.public:
         lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
-    for name, text in lines:
-        shown = f"[bold]{name:>5}[/bold]  {escape(text)}"
-        console.print(shown, highlight=False, soft_wrap=True)
-    sys.stdout.flush()
+    return [*lines, ("Stop", "Ctrl-C")]
+
+
+def _show(lines: list[tuple[str, str]]) -> None:
+    try:
+        for name, text in lines:
+            click.echo(f"{click.style(f'{name:>8}', bold=True)}  {text}")
+    except OSError:
+        # Nobody reads it any more, or the disk is full: no reason not to serve.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

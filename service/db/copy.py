@@ -155,6 +155,7 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
             )
         except Exception as error:
             raise db.refused(error) from error
+        db.beside.add(connection)
         try:
             yield Apart(db, connection)
         except asyncio.CancelledError:
@@ -163,6 +164,7 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
                 await connection.close(timeout=STOP_SECONDS)
             raise
         finally:
+            db.beside.discard(connection)
             connection.terminate()
     finally:
         db.apart -= 1

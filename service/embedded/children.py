@@ -34,9 +34,7 @@ class View:
         self.run = run
         self.account = account
         self.mounts: list[tuple[bytes, bytes]] = []
-        # PGDATA, PGPORT, PGOPTIONS and their like are meant for other servers.
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-        self.environment |= {"LC_ALL": "C", "TZ": "UTC"}
+        self.environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
 
     def of(self, path: Path, root: Path, name: str) -> Path:
         """`path`, or where it is once all of `root` is mounted as `name`."""

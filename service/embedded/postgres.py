@@ -16,8 +16,10 @@ from service.embedded.programs import (
     find_postgres,
     install_tree,
     major_version,
+    version,
 )
 from service.embedded.site import PATIENCE, Site, find_user
+from service.logs import logger
 
 STALLED = 60.0  # seconds without a word in the log (recovery reports every 10) before we give up
 LINGERING = 10.0  # seconds for the backends of a killed postmaster to go; 1.7 were measured
@@ -52,6 +54,7 @@ def start(site: Site, programs: Path | None, over: Mapping[str, str]) -> str:
     _allow_only_us(site)
     if not site.cluster.exists():
         _make_cluster(site, programs)
+    logger.info("starting PostgreSQL %s in %s", version(programs / "postgres"), site.data)
     view = View(site.run, site.account)
     if site.stale:
         # The pid file may name a process that only has the number now. To be its grandchild
@@ -127,6 +130,7 @@ def _allow_only_us(site: Site) -> None:
 
 def _make_cluster(site: Site, programs: Path) -> None:
     """Make the cluster aside, so that after a kill -9 midway the next start begins anew."""
+    logger.info("making a new database in %s", site.data)
     new = site.data / "postgres.new"
     # Text sorts by code point on every machine, and lower() knows more than ASCII.
     if (major_version(programs) or 0) >= 17:

@@ -1,5 +1,6 @@
 """The programs: PostgreSQL's and Redis's, on PATH or in the wheels that bring them."""
 
+import functools
 import importlib.util
 import os
 import re
@@ -80,15 +81,22 @@ def _package(name: str) -> Path | None:
 
 
 def major_version(programs: Path) -> int | None:
-    """The version of the programs, None when they don't run here."""
+    """The major version of PostgreSQL's programs, None when they don't run here."""
+    found = version(programs / "postgres")
+    return int(re.match(r"\d+", found)[0]) if found else None  # type: ignore[index]  # `version` begins with a digit
+
+
+@functools.cache
+def version(program: Path) -> str | None:
+    """As the program tells it, None when it does not run here."""
     try:
         answer = subprocess.run(  # noqa: S603 - a program that we found
-            [programs / "postgres", "--version"], capture_output=True, check=True, text=True
+            [program, "--version"], capture_output=True, check=True, text=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    found = re.search(r"\(PostgreSQL\) (\d+)", answer)
-    return int(found[1]) if found else None
+    found = re.search(r"(?:\(PostgreSQL\) |v=)(\d\S*)", answer)
+    return found[1] if found else None
 
 
 def install_tree(programs: Path) -> Path:

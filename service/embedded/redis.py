@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from service.embedded.children import Child, View
-from service.embedded.programs import find_redis
+from service.embedded.programs import find_redis, version
 from service.embedded.site import Site
+from service.logs import logger
 
 STARTING = 10.0  # seconds for it to answer; 0.04 are usual
 
@@ -29,6 +30,8 @@ def start(site: Site, server: Path | None) -> str | None:
     if server is None:
         site.notes.append("no Redis or Valkey found: going on without")
         return None
+    name = "Valkey" if "valkey" in server.name else "Redis"
+    logger.info("starting %s %s", name, version(server) or "")
     view = View(site.run, site.account)
     address = site.run / "redis.sock"
     settings = REDIS | {"unixsocket": str(address), "dir": str(site.run)}

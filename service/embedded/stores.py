@@ -30,8 +30,13 @@ from service.embedded import redis as redis_server
 from service.embedded.programs import EmbeddedError
 from service.embedded.site import Site, Stores, holder, open_private
 
-if sys.platform != "win32":  # where it does not exist: `_plainly` says so
+# A lock lasts while anybody has its file open: the workers, which are forks, must not have it.
+_locks: set[BinaryIO] = set()
+
+if sys.platform != "win32":  # where neither exists: `_plainly` says so
     import fcntl
+
+    os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 JOINING = 60.0  # seconds for who has the directory to get ready
@@ -60,6 +65,8 @@ def stores(
     with ExitStack() as held:
         with _plainly(data):
             data = _directory(data)
+            if database:
+                _hide_libpq(held)
             claim = _claim(data, held, join=join)
             if isinstance(claim, Stores):
                 running = _wanted(claim, database=database, redis=redis)
@@ -100,6 +107,12 @@ def _plainly(data: Path) -> Iterator[None]:
         ) from error
 
 
+def _hide_libpq(held: ExitStack) -> None:
+    """Take PGSSLMODE, PGOPTIONS and their like out of the environment: they mean other servers."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        held.callback(os.environ.__setitem__, name, os.environ.pop(name))
+
+
 def _directory(data: Path) -> Path:
     """DIR, made if need be. Nothing above it, and no DIR that was there, is ever loosened."""
     data = data.resolve()
@@ -122,6 +135,8 @@ def _claim(data: Path, held: ExitStack, *, join: bool) -> BinaryIO | Stores:
         except BlockingIOError:
             pid, _ = holder(lock)
         else:
+            _locks.add(lock)
+            held.callback(_locks.discard, lock)
             return lock
         if not join:
             raise EmbeddedError(

@@ -1,0 +1,114 @@
+"""uvicorn as we run it: our connections, our listening sockets, our signals."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.lifespan.on import LifespanOn
+
+from service.http1.connection import Connection
+from service.listener import BACKLOG, Listener
+from service.logs import adopt
+from service.processes import DRAIN_SECONDS, ServerError, StopSignals
+
+# An idle connection is closed after this long; a proxy in front must give up on it earlier.
+KEEP_ALIVE_SECONDS = 75
+
+
+class Lifespan(LifespanOn):
+    """uvicorn's, and it keeps the reason why the application does not start."""
+
+    failure = ""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            *_, self.failure = message.get("message", "").strip().split("\n")
+        await super().send(message)
+
+
+def config(app: ASGIApp) -> uvicorn.Config:
+    """Ready to be used by several workers."""
+    made = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    made.load()
+    made.lifespan_class = Lifespan
+    adopt("uvicorn", "asyncio")
+    return made
+
+
+class Server(uvicorn.Server):
+    """One process that serves on `listener`; `ready` is called once it answers.
+
+    `alone` says that nobody else serves on the same sockets, and so nobody else turns new
+    connections away when this one is to stop.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: Listener,
+        ready: Callable[[], None],
+        stop: StopSignals,
+        *,
+        alone: bool,
+    ) -> None:
+        super().__init__(config)
+        self.listener = listener
+        self.ready = ready
+        self.stop = stop
+        self.alone = alone
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the stop.
+
+        Raises:
+            ServerError: the application does not start, or the address can't be had.
+        """
+        try:
+            super().run(sockets or self.listener.sockets)
+        except SystemExit:  # how uvicorn says that the application does not start
+            raise ServerError(f"the application does not start: {self.lifespan.failure}") from None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise ServerError(f"can't listen on port {self.listener.port}: {error}") from None
+        if not self.should_exit:
+            self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer whom the kernel has accepted, refuse who comes later."""
+        if self.alone:
+            self.listener.turn_away()
+        for pause in self.listener.until_empty():
+            await asyncio.sleep(pause)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # In the place of uvicorn's, which raises each signal once more at the end.
+        self.stop.action = self._exit
+        if self.stop.received:
+            self._exit()
+        yield
+
+    def _exit(self) -> None:
+        self.should_exit = True

@@ -1,0 +1,369 @@
+"""The processes of a service: how they start, share the port, are replaced, and end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import ROOT, Service
+from test_faults import eventually
+
+from service.embedded.site import Stores
+from service.listener import Listener
+from service.server import free_port
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
+SERVERS = pytest.mark.parametrize("server", ("uvicorn", "granian"))
+WORKERS = pytest.mark.parametrize("workers", (1, 2), ids=("one worker", "two workers"))
+
+
+@contextmanager
+def serving(
+    stores: Stores, database_url: str, log: Path, *options: str, wait: bool = True, **environ: str
+) -> Iterator[Service]:
+    running = Service(
+        log,
+        *options,
+        DATABASE_URL=database_url,
+        REDIS_URL=stores.redis_url or "off",
+        SERVICE_LOG="text",
+        **environ,
+    )
+    try:
+        if wait:
+            running.wait_until_ready()
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return sorted(found)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@on_linux
+def test_a_killed_worker_is_replaced_and_the_other_goes_on(
+    stores: Stores, database_url: str, tmp_path: Path
+) -> None:
+    with serving(stores, database_url, tmp_path / "log", "--workers", "2") as running:
+        parent = running.process.pid
+        eventually(lambda: len(children(parent)) == 2, 10)
+        before = children(parent)
+        commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (parent, *before)}
+        assert len(commands) == 1, "a worker is a fork: what was imported is imported once"
+        os.kill(before[0], signal.SIGKILL)
+        for _ in range(20):
+            assert httpx.get(f"{running.url}/items").status_code == 200
+        eventually(lambda: len(children(parent)) == 2 and before[0] not in children(parent), 10)
+        assert "SIGKILL" in running.log.read_text()
+        assert running.stop() == 0
+
+
+# Runs the service with a change that is made first, in the process that the workers are made from.
+CHANGED = """
+import asyncio, sys
+from service.db.database import Database
+opens = Database.open
+async def slow(self):
+    await asyncio.sleep(6)
+    await opens(self)
+async def fails(self):
+    raise LookupError("no such store")
+Database.open = {change}
+from service.cli import main
+main(prog_name="service")
+"""
+
+
+def changed(change: str, log: Path, database_url: str, *options: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", CHANGED.format(change=change), "serve", *options],
+            cwd=ROOT,
+            env=os.environ | {"DATABASE_URL": database_url, "REDIS_URL": "off"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@on_linux
+def test_a_worker_that_is_slow_to_start_is_waited_for(database_url: str, tmp_path: Path) -> None:
+    """uvicorn's own supervisor kills a worker that has not answered its ping for 5 s."""
+    log, port = tmp_path / "log", free_port("127.0.0.1")
+    process = changed("slow", log, database_url, "--workers", "2", "--port", str(port))
+    try:
+        seen: set[int] = set()
+
+        def up() -> bool:
+            assert process.poll() is None, log.read_text()
+            seen.update(children(process.pid))
+            return "Stop" in log.read_text()
+
+        eventually(up, 60)
+        assert len(seen) == 2
+        assert httpx.get(f"http://127.0.0.1:{port}/items").status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@WORKERS
+def test_an_application_that_does_not_start_says_why(
+    database_url: str, tmp_path: Path, workers: int
+) -> None:
+    log = tmp_path / "log"
+    port = str(free_port("127.0.0.1"))
+    options = ("--workers", str(workers), "--port", port)
+    process = changed("fails", log, database_url, *options)
+    assert process.wait(60) == 1
+    *_, last = log.read_text().splitlines()
+    assert last.startswith("service: ")
+    assert "LookupError: no such store" in last
+
+
+@on_linux
+@SERVERS
+@WORKERS
+def test_a_closed_terminal_stops_the_service(
+    stores: Stores, database_url: str, tmp_path: Path, server: str, workers: int
+) -> None:
+    options = ("--server", server, "--workers", str(workers))
+    with serving(stores, database_url, tmp_path / "log", *options) as running:
+        below = children(running.process.pid)
+        for pid in below:  # the kernel tells the whole foreground group
+            os.kill(pid, signal.SIGHUP)
+        assert running.stop(signal.SIGHUP) == 0
+        assert not any(map(lives, below))
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_hangup_that_is_ignored_from_outside_stays_ignored(
+    stores: Stores, database_url: str, tmp_path: Path
+) -> None:
+    """As `nohup` starts it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(stores, database_url, tmp_path / "log") as running:
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            assert httpx.get(f"{running.url}/items").status_code == 200
+            assert running.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@on_linux
+@SERVERS
+@WORKERS
+def test_a_second_signal_ends_it_at_once(
+    stores: Stores, database_url: str, tmp_path: Path, server: str, workers: int
+) -> None:
+    options = ("--server", server, "--workers", str(workers))
+    with serving(stores, database_url, tmp_path / "log", *options) as running:
+        below = children(running.process.pid)
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+            # A body that does not come: the drain would wait for it.
+            head = "POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            time.sleep(0.2)
+            for pid in (*below, running.process.pid):  # as a terminal does
+                os.kill(pid, signal.SIGINT)
+            time.sleep(0.1)
+            assert running.process.poll() is None
+            assert running.stop(signal.SIGINT) == 128 + signal.SIGINT
+        eventually(lambda: not any(map(lives, below)), 5)
+        assert "Traceback" not in running.log.read_text()
+
+
+class Clients:
+    """Threads that ask in a loop until they are refused; `seen` counts what became of it."""
+
+    def __init__(self, port: int, connecting: int, keeping: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self.seen: Counter[str] = Counter()
+        works = [self._connect] * connecting + [self._keep] * keeping
+        self.threads = [threading.Thread(target=work) for work in works]
+        for thread in self.threads:
+            thread.start()
+
+    def has_been_answered(self, times: int) -> bool:
+        return self.seen["fresh"] > times
+
+    def _connect(self) -> None:
+        while self._with_connection("fresh", b"Connection: close\r\n"):
+            pass
+
+    def _keep(self) -> None:
+        while self._with_connection("kept", b""):
+            pass
+
+    def _with_connection(self, kind: str, header: bytes) -> bool:
+        try:
+            client = socket.create_connection(self.address, timeout=20)
+        except ConnectionRefusedError:
+            return False
+        with client:
+            closing = False
+            while not closing:
+                try:
+                    client.sendall(b"GET /items/987654321 HTTP/1.1\r\nHost: x\r\n%b\r\n" % header)
+                    answer = client.recv(65_536)
+                except OSError as error:
+                    answer = type(error).__name__.encode()
+                if not answer.startswith(b"HTTP/1.1 404"):
+                    self.seen[f"{kind}: {answer[:40]!r}"] += 1
+                    return True
+                self.seen[kind] += 1
+                closing = b"connection: close" in answer.lower()
+            return True
+
+
+@on_linux
+@SERVERS
+@WORKERS
+def test_a_stop_resets_no_connection(
+    stores: Stores, database_url: str, tmp_path: Path, server: str, workers: int
+) -> None:
+    """What the kernel has accepted is answered, what comes later is refused."""
+    options = ("--server", server, "--workers", str(workers))
+    # granian closes a connection that is kept alive between two of its requests.
+    kept = 4 if server == "uvicorn" else 0
+    seen: Counter[str] = Counter()
+    for number in range(2):
+        with serving(stores, database_url, tmp_path / f"log{number}", *options) as running:
+            clients = Clients(running.port, 12, kept)
+            eventually(partial(clients.has_been_answered, 200), 20)
+            assert running.stop() == 0
+            for thread in clients.threads:
+                thread.join()
+            seen += clients.seen
+    assert set(seen) == {"fresh", *(["kept"] if kept else [])}, seen
+
+
+def test_an_idle_connection_does_not_hold_up_the_stop(
+    stores: Stores, database_url: str, tmp_path: Path
+) -> None:
+    with (
+        serving(stores, database_url, tmp_path / "log") as running,
+        httpx.Client(base_url=running.url) as client,
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as silent,
+    ):
+        assert client.get("/items").status_code == 200
+        assert running.stop() == 0  # within the time of a drain, or it would have been cancelled
+        assert silent.recv(1) == b""
+        assert "Cancel" not in running.log.read_text()
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "how",
+    (">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true"),
+    ids=("no stdout", "no stderr", "none of the three", "a full disk", "a pipe nobody reads"),
+)
+def test_output_that_goes_nowhere_is_no_reason_not_to_serve(
+    stores: Stores, database_url: str, tmp_path: Path, how: str
+) -> None:
+    port = free_port("127.0.0.1")
+    command = f'"{sys.executable}" -m service serve --workers 2 --port {port}'
+    pid = tmp_path / "pid"
+    if how.startswith("|"):
+        script = f"(sh -c 'echo $$ >{pid}; exec {command}' {how}) & wait"
+    else:
+        script = f"echo $$ >{pid}; exec {command} {how}"
+    with (tmp_path / "errors").open("wb") as errors:
+        shell = subprocess.Popen(
+            ["/bin/bash", "-c", script],
+            cwd=ROOT,
+            env=os.environ | {"DATABASE_URL": database_url, "REDIS_URL": stores.redis_url or "off"},
+            stdout=errors,
+            stderr=errors,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: _answers(f"{url}/items"), 30)
+        assert httpx.post(f"{url}/items", json={"name": "Lamp"}).status_code == 201
+    finally:
+        main = int(pid.read_text())
+        os.kill(main, signal.SIGTERM)
+        shell.wait(20)
+    eventually(lambda: not lives(main), 10)
+    assert "Traceback" not in (tmp_path / "errors").read_text()
+    if not how.startswith("|"):
+        assert shell.returncode == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_start_imports_nothing_that_it_does_not_use() -> None:
+    """Each of these costs a tenth of a second or more of CPU."""
+    program = (
+        "import sys; import service.__main__; import service.cli.banner;"
+        "from service import server; import service.http1.running;"
+        "print(*{name.partition('.')[0] for name in sys.modules}, 'sqlalchemy.orm' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    imported = set(ran.stdout.split())
+    assert {"service", "sqlalchemy", "False"} <= imported
+    assert not imported & {"rich", "alembic", "mako", "granian", "True"}
+
+
+def test_a_listener_refuses_until_it_listens_and_takes_every_address_of_a_name() -> None:
+    listener = Listener("localhost", 0)
+    try:
+        assert listener.port
+        assert {one.getsockname()[1] for one in listener.sockets} == {listener.port}
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", listener.port))
+        listener.sockets[0].listen()
+        with pytest.raises(OSError, match="in use"):
+            Listener("localhost", listener.port)
+    finally:
+        listener.close()
+
+
+@on_linux
+def test_who_waits_in_the_queue_is_kept_when_others_are_turned_away() -> None:
+    listener = Listener("127.0.0.1", 0)
+    address = ("127.0.0.1", listener.port)
+    (one,) = listener.sockets
+    one.listen()
+    with socket.create_connection(address) as early, socket.socket() as late:
+        listener.turn_away()
+        late.setblocking(False)
+        assert late.connect_ex(address) != 0  # its SYN is dropped
+        accepted, _ = one.accept()
+        with accepted:
+            early.sendall(b"x")
+            assert accepted.recv(1) == b"x"
+        with pytest.raises(BlockingIOError):
+            one.accept()
+        list(listener.until_empty())
+        listener.close()
