@@ -817,7 +817,7 @@ def test_who_leaves_before_the_first_row_frees_its_connection(
             await holder.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
             with Download(service), Download(service):
                 await asyncio.to_thread(eventually, lambda: busy(sql) == 2)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(eventually, lambda: busy(sql) == 0)
             with Download(service) as one, Download(service) as other:
                 for waiting in (one, other):  # a place that was not freed would be a 503 at once
                     waiting.socket.settimeout(0.3)
