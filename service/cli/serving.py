@@ -1,5 +1,6 @@
 """`swiftlet serve`."""
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,6 +11,7 @@ from service import logs
 from service.cli.group import main, run, settings_of, with_stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
+from service.listener import Listener
 from service.processes import StopSignals
 from service.settings import Settings, SettingsError
 
@@ -31,9 +33,17 @@ def serve(**options: str | None) -> None:
       swiftlet serve --port 9000 --workers 2
     """
     # Being told to stop is how a service ends.
-    stop = StopSignals(_exit)
-    stop.install()
-    settings = settings_of(options)
+    with StopSignals(_exit).installed() as stop:
+        settings = settings_of(options)
+        _check(settings)
+        logs.plain(settings.log)
+        from service import server
+
+        with contextlib.closing(server.bind(settings)) as listener:
+            _serve(msgspec.structs.replace(settings, port=listener.port), listener, stop)
+
+
+def _check(settings: Settings) -> None:
     if settings.public and settings.auth != "off":
         raise SettingsError(
             f"SERVICE_HOST={settings.host!r}: others can reach it, and there are no API keys yet; "
@@ -44,17 +54,16 @@ def serve(**options: str | None) -> None:
             f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
             " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
         )
-    logs.plain(settings.log)
-    from service import server
 
-    listener = server.bind(settings)
-    settings = msgspec.structs.replace(settings, port=listener.port)
+
+def _serve(asked: Settings, listener: Listener, stop: StopSignals) -> None:
+    from service import server
     from service.cli import banner
 
     found = None
-    if settings.database_url is not None:  # before anything is started
-        found = run(banner.look_at_database(settings.database_url))
-    with with_stores(settings, join=False) as (settings, running):
+    if asked.database_url is not None:  # before anything is started
+        found = run(banner.look_at_database(asked.database_url))
+    with with_stores(asked, join=False) as (settings, running):
         stores = _stores(settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
