@@ -47,7 +47,7 @@ def table(on: Stage) -> str:
 
 
 async def _measured(on: Stage) -> dict[str, tuple[float, float]]:
-    connection = await asyncpg.connect(on.database_url)
+    connection = await asyncpg.connect(on.database_url, statement_cache_size=0)
     try:
         found = {
             name: await _used(await _read(connection, query), on.postmaster)
@@ -89,7 +89,8 @@ async def _read(connection: asyncpg.Connection, query: ItemQuery) -> Callable[[]
     page = statements.listing.page(query.sort, chosen, "exact")
     number = query.page if isinstance(query.page, int) else 1
     values |= {"offset": (number - 1) * query.per_page, "limit": query.per_page + 1}
-    prepared = await connection.prepare(page.sql)
+    # Without a name it is planned at each use, as the service does.
+    prepared = await connection.prepare(page.sql, name="" if page.by_values else None)
     args = [values[name] for name in page.names]
 
     async def once() -> None:

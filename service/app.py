@@ -91,7 +91,7 @@ def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | NoCache:
         limit=settings.cache_bytes,
         ttl=settings.cache_ttl,
         fingerprint=_fingerprint(settings.signing_secret),
-        own=db.pool.pids,
+        own=db.pids,
     )
 
 

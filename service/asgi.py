@@ -1,6 +1,14 @@
 """For any ASGI server: `granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`."""
 
-from service.app import create_app
-from service.settings import Settings
+import sys
 
-app = create_app(Settings.load())
+from service.app import create_app
+from service.settings import Settings, SettingsError
+
+try:
+    settings = Settings.load()
+    _ = settings.required_database_url
+except SettingsError as error:
+    # The server would print a traceback around it, and the line is for whoever starts it.
+    sys.exit(f"swiftlet: {error}")
+app = create_app(settings)

@@ -119,7 +119,7 @@ async def check(
         return [f"the database is at revision {found}, the newest is {newest}"]
     async with compared(url, tables) as (connection, database, code):
         told = differences(database, code)
-        names = [name for name in counted(tables) if quoted(name) in database.tables]
+        names = [t.name for t in counted(tables) if quoted(t.name) in database.tables]
         wrong = WRONG_TOTALS.format(counted="\nUNION ALL\n".join(map(_counts, names)))
         await connection.execute("RESET search_path")
         records = await connection.fetch(wrong) if names else []

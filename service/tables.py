@@ -139,8 +139,6 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     Column("active", BigInteger, nullable=False),
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
-    # Those whose triggers keep them.
-    info={"tables": ("items", "users")},
 )
 
 # Who writes keeps the totals, whoever it is; one call per statement, however many rows it has.
@@ -263,14 +261,15 @@ CREATE TRIGGER {table}_told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {on}
 """
 
 
-def counted(tables: MetaData) -> list[str]:
+def counted(tables: MetaData) -> list[Table]:
     """The tables whose rows are counted in the totals: those with `is_active`."""
-    return sorted(table.name for table in tables.tables.values() if "is_active" in table.columns)
+    found = (table for table in tables.tables.values() if "is_active" in table.columns)
+    return sorted(found, key=lambda table: table.name)
 
 
 def functions(tables: MetaData) -> list[str]:
     """What makes the functions; `{schema}` in it stands for the schema of the tables."""
-    names = {name: quoted(name) for name in counted(tables)}
+    names = {table.name: quoted(table.name) for table in counted(tables)}
     recount = RECOUNT_TOTALS.format(
         locked=", ".join(f"{{schema}}.{on}" for on in names.values()),
         counted="\n    UNION ALL\n".join(
@@ -282,10 +281,10 @@ def functions(tables: MetaData) -> list[str]:
 
 def triggers(tables: MetaData) -> list[str]:
     """What makes the triggers: every table but the totals tells of writes by others."""
-    told = (table.name for table in tables.sorted_tables if table.name != totals.name)
+    told = (table for table in tables.sorted_tables if table.name != totals.name)
     return [
-        *(TOTALS_TRIGGERS.format(table=name, on=quoted(name)) for name in counted(tables)),
-        *(WRITES_TRIGGER.format(table=name, on=quoted(name)) for name in told),
+        *(TOTALS_TRIGGERS.format(table=one.name, on=quoted(one.name)) for one in counted(tables)),
+        *(WRITES_TRIGGER.format(table=one.name, on=quoted(one.name)) for one in told),
     ]
 
 

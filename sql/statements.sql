@@ -406,7 +406,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -510,7 +511,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -534,7 +536,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -550,7 +552,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -566,15 +569,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
   FROM items
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -591,7 +594,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT items.id FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
@@ -607,15 +611,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
   FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
@@ -931,7 +935,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -962,7 +967,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -986,7 +992,7 @@ every AS MATERIALIZED (
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -1002,7 +1008,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 2 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 2000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -1018,15 +1025,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
   FROM users
-  WHERE (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
+  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
@@ -1043,7 +1050,8 @@ WITH near AS MATERIALIZED (
   WHERE hit LIMIT $4::BIGINT),
 sample AS MATERIALIZED (
   SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 2 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 800 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN (SELECT count(*) FROM near) END) AS fewest
+  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
     FROM (SELECT users.id FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
@@ -1059,15 +1067,15 @@ few AS MATERIALIZED (
 onward AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
   FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE (SELECT needed FROM gather) AND NOT ((SELECT needed FROM gather) AND (SELECT count(*) FROM few) > 10000) UNION ALL
+  SELECT * FROM few WHERE (SELECT count(*) FROM few) <= 10000 UNION ALL
   SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
   SELECT * FROM every WHERE true) AS found
   ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
@@ -1158,10 +1166,10 @@ FROM written;
 -- items.export?format=ndjson
 -- no arguments
 SELECT row_to_json(line) AS line
-FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id) AS line;
 
 -- items.export?format=csv
 -- no arguments
-SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, replace(CAST(timezone('UTC', items.created_at) AS TEXT), ' ', 'T') || 'Z' AS created_at, replace(CAST(timezone('UTC', items.updated_at) AS TEXT), ' ', 'T') || 'Z' AS updated_at
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
 FROM items ORDER BY items.id;

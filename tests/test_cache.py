@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from test_faults import eventually
 
+from service import migrate
 from service.app import create_app
 from service.cache import tiers
 from service.cache.coherence import Coherence
@@ -232,6 +233,14 @@ def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: st
     )
 
 
+@pytest.fixture(scope="module")
+def own_database_url(new_database: Callable[[], str]) -> str:
+    """A database without another server: beside one that it can't hear, a worker keeps nothing."""
+    url = new_database()
+    migrate.up(url)
+    return url
+
+
 @contextmanager
 def served(
     log: Path, database_url: str, *options: str, **environ: str
@@ -268,11 +277,11 @@ def test_several_workers_without_redis_keep_nothing_and_say_so(
 
 
 def test_one_process_without_redis_keeps_what_it_has_read(
-    database_url: str, tmp_path: Path
+    own_database_url: str, tmp_path: Path
 ) -> None:
     for settings in ({}, {"SERVICE_CACHE": "local"}):
         environ = {"REDIS_URL": "off", **settings}
-        with served(tmp_path / "log", database_url, **environ) as (_, client):
+        with served(tmp_path / "log", own_database_url, **environ) as (_, client):
             where = lamp(client)
             client.get(where)
             assert came(client.get(where)) == "HIT"
@@ -292,9 +301,9 @@ def test_the_process_alone_is_for_one_worker(database_url: str) -> None:
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_what_ends_by_time_is_read_again(database_url: str, tmp_path: Path) -> None:
+def test_what_ends_by_time_is_read_again(own_database_url: str, tmp_path: Path) -> None:
     settings = {"REDIS_URL": "off", "SERVICE_CACHE_TTL": "1"}
-    with served(tmp_path / "log", database_url, **settings) as (_, client):
+    with served(tmp_path / "log", own_database_url, **settings) as (_, client):
         where = lamp(client)
         assert [came(client.get(where)) for _ in range(2)] == ["MISS", "HIT"]
         eventually(lambda: came(client.get(where)) == "MISS", 10)

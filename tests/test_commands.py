@@ -24,6 +24,8 @@ from service.cli import main
 
 PASSWORD = "hunter2"
 TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+# What `serve` and the other commands listen to.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 DATA = ("DATABASE_URL", "REDIS_URL", "DATABASE_REPLICA_URLS")
 
 
@@ -53,7 +55,7 @@ class Command:
 
     def __call__(self, *words: str, name: str = "swiftlet", **environ: str) -> Ran:
         out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         with self.monkeypatch.context() as patch:
             patch.chdir(self.place)
             for known in list(os.environ):
@@ -67,7 +69,8 @@ class Command:
                 pytest.raises(SystemExit) as ended,
             ):
                 main.main(list(words), prog_name=name)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         code = ended.value.code
         out.seek(0)
         return Ran(code if isinstance(code, int) else 0, out.read(), err.getvalue())

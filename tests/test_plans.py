@@ -5,6 +5,7 @@ A prepared statement is planned without its values after its fifth use: that pla
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from conftest import query
 from test_migrations import binaries
 
 from service import catalogue, migrate
+from service.db.filters import FilterIndex, containing
+from service.db.statement import DIALECT
 from service.embedded.stores import stores
+from service.items import statements as items
 from service.seed import seed
 from service.tables import metadata
 
@@ -242,12 +247,26 @@ def test_a_users_items_are_counted_in_the_index_alone(seeded: Seeded) -> None:
 
 
 @pytest.mark.parametrize(("name", "index"), SEARCHES)
-def test_a_search_takes_the_trigram_index_where_there_is_one(
+def test_the_page_of_a_search_is_gathered_by_the_trigram_index_where_there_is_one(
     seeded: Seeded, name: str, index: str
 ) -> None:
-    indexes = {node["Index Name"] for node in seeded.plan(name) if "Index Name" in node}
+    (every,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE every")
+    indexes = {node["Index Name"] for node in below(every) if "Index Name" in node}
     trigram = asyncio.run(_has_trigram(seeded.url))
     assert (index in indexes) == trigram
+
+
+@pytest.mark.parametrize(
+    ("name", "walked"), (("items.page?q", 500), ("items.page?sort=name&q", 200))
+)
+def test_the_page_of_a_search_walks_few_rows_before_it_gathers(
+    seeded: Seeded, name: str, walked: int
+) -> None:
+    (near,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE near")
+    kinds = [node["Node Type"] for node in below(near)]
+    assert kinds[:3] == ["Limit", "Subquery Scan", "Limit"]
+    assert kinds[3] in {"Index Scan", "Index Only Scan"}
+    assert below(near)[2]["Plan Rows"] == walked
 
 
 async def _has_trigram(url: str) -> bool:
@@ -262,3 +281,27 @@ def test_every_index_has_a_reader() -> None:
     made = {str(index.name) for table in metadata.sorted_tables for index in table.indexes}
     read = {index for _, index in (*ONE_INDEX, *SEARCHES)}
     assert made <= read | CONSTRAINTS, "an index that nothing reads only costs every write"
+
+
+@pytest.mark.parametrize("ctype", ("C", "C.UTF-8"))
+def test_an_index_is_used_where_the_term_has_trigrams(seeded: Seeded, ctype: str) -> None:
+    name = f"letters_{ctype.lower()[:1]}{len(ctype)}"
+    query(seeded.url, f"CREATE DATABASE {name} TEMPLATE template0 LC_CTYPE '{ctype}'")
+    url = re.sub(r"///\w+", f"///{name}", seeded.url)
+    migrate.up(url)
+    served_by = items.listing.filters["q"].served_by
+    assert isinstance(served_by, FilterIndex)
+    usable = str(served_by.usable.compile(dialect=DIALECT))
+    indexed = bool(query(url, "SELECT to_regclass('items_search_idx') IS NOT NULL")[0][0])
+    for term, letters in (
+        ("lamp", True),
+        ("42x", True),
+        ("größe", True),  # its `gr` begins no word, but ends one where only ASCII counts
+        ("привет", ctype != "C"),
+        ("日本語", ctype != "C"),
+        ("la", False),
+        ("日本", False),
+        ("---", False),
+    ):
+        found = query(url, f"SELECT {usable}", containing(term))[0][0]
+        assert found == (indexed and letters), term

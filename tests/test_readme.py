@@ -52,7 +52,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
 def test_every_command_is_listed() -> None:
     table = README.split("## Commands")[1].split("\n## ")[0]
     for name in main.commands:
-        assert f"`service {name}" in table
+        assert f"`swiftlet {name}" in table
 
 
 def test_every_file_of_the_picture_is_there() -> None:

@@ -310,7 +310,7 @@ def test_every_wrong_parameter_is_told(
 # Bodies.
 
 
-WRONG_ITEM = {"sku": "", "price": "free", "is_active": 1, "owner_id": 1.5, "description": []}
+WRONG_ITEM = {"sku": "", "price": "free", "is_active": 1.5, "owner_id": 1.5, "description": []}
 ITEM_FIELDS = ["sku", "name", "description", "price", "is_active", "owner_id"]
 
 

@@ -21,7 +21,7 @@ import asyncpg
 from service.cache.client import TROUBLE, listener
 from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
 from service.cache.shared import AGAIN_SECONDS, Shared
-from service.cache.writers import Writers
+from service.cache.writers import PRESENCE, Writers
 from service.logs import logger
 
 # A line is asked whether it stands this often; what is in the tier holds so long after it did.
@@ -237,7 +237,7 @@ class Coherence:
         channel = shared.channel
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await hearing.subscribe(channel, shared.presence)
+                await hearing.subscribe(channel, shared.channel + PRESENCE)
                 message = None
                 while message is None or message["type"] != "subscribe":
                     message = await hearing.get_message(timeout=ANSWER_SECONDS)
@@ -275,7 +275,7 @@ class Coherence:
                 sender, _, words = message["data"].decode(errors="replace").partition(":")
                 if sender == shared.sender:
                     continue
-                if message["channel"].decode() == shared.presence:
+                if message["channel"].decode() == shared.channel + PRESENCE:
                     if self.writers.told(sender, words):
                         await self._tell_presence(shared)
                 else:
@@ -286,7 +286,7 @@ class Coherence:
     async def _tell_presence(self, shared: Shared) -> None:
         with suppress(*TROUBLE):  # too slow once: the next beat says it again
             presence = f"{shared.sender}:{self.writers.presence()}"
-            await shared.client.publish(shared.presence, presence)
+            await shared.client.publish(shared.channel + PRESENCE, presence)
 
 
 def _slots(words: str) -> Slots | None:

@@ -115,11 +115,6 @@ class Shared:
         """Where writers tell what they have moved."""
         return f"{self._place}moved"
 
-    @property
-    def presence(self) -> str:
-        """Where workers tell which of PostgreSQL's processes write for them."""
-        return f"{self._place}presence"
-
     def takes(self, slots: Slots) -> bool:
         """Whether it can be used for what depends on these: a row's epochs are not in Redis.
 
@@ -204,7 +199,7 @@ class Shared:
 
     async def close(self) -> None:
         """Close the connections."""
-        self.up = False
+        self.pause()
         await self.client.aclose()
 
     def _start(self) -> None:

@@ -18,6 +18,8 @@ SILENT_WRITERS = """
 SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
 WHERE application_name = 'swiftlet' AND datname = current_database()
 """
+# Behind the name of the channel of what has moved: where workers tell who writes for them.
+PRESENCE = ":presence"
 # What another worker has told of itself counts for so long; it tells it twice a second.
 TOLD_SECONDS = 1.75
 

@@ -11,12 +11,12 @@ from service import logs
 from service.cli.group import main, run, settings_of, with_stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.site import Stores
-from service.listener import Listener
 from service.processes import StopSignals
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from service.cli.banner import Database
+    from service.listener import Listener
 
 
 @main.command()
@@ -56,7 +56,7 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _serve(asked: Settings, listener: Listener, stop: StopSignals) -> None:
+def _serve(asked: Settings, listener: "Listener", stop: StopSignals) -> None:
     from service import server
     from service.cli import banner
 

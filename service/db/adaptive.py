@@ -180,13 +180,17 @@ class Adaptive:
             )
         else:
             limit = f" LIMIT {ESTIMATE_LIMIT + 1}"
-            steps["few"] = self._gather("true" if self.total == "estimated" else needed) + limit
-            many = f"{needed} AND (SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
+            # For an estimate `few` is always gathered, else only if it is needed.
+            estimated = self.total == "estimated"
+            steps["few"] = self._gather("true" if estimated else needed) + limit
+            used = f"{needed} AND " if estimated else ""
+            many = f"{used}(SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
             part = f"(SELECT (rows / {self.onward})::bigint FROM sample)"
             steps["onward"] = self._walk(part, many)
             enough = f"(SELECT count(*) FROM onward) >= {self.need}"
             steps["every"] = self._gather(f"{many} AND NOT {enough}")
-            found |= {"few": f"{needed} AND NOT ({many})", "onward": enough, "every": "true"}
+            fits = f"{used}(SELECT count(*) FROM few) <= {ESTIMATE_LIMIT}"
+            found |= {"few": fits, "onward": enough, "every": "true"}
             counted = f"least((SELECT count(*) FROM few), {ESTIMATE_LIMIT})"
         steps["page"] = self._page(found)
         if kept is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -25,6 +25,8 @@ AGAIN_SECONDS = 10
 LOCK_SECONDS = 60
 # A server that gives no sign of life for so long gives none at all.
 PATIENCE_SECONDS = 120
+# For the server to stop what it does, when nobody waits for it any more.
+STOP_SECONDS = 1
 # Handed on at once.
 CHUNK = 65_536
 
@@ -34,6 +36,10 @@ OPTIONS: dict[Format, dict[str, Any]] = {
     "ndjson": {"format": "csv", "delimiter": "\x02", "quote": "\x01"},
     "csv": {"format": "csv", "header": True},
 }
+
+
+# Times in UTC, as everywhere on our wire: with six decimals, even where all are zero.
+RFC_3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
 class Apart:
@@ -124,9 +130,8 @@ class Export:
 
 def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
     if isinstance(column.type, DateTime):
-        utc = cast(func.timezone(literal_column("'UTC'"), column), Text)
-        text = func.replace(utc, literal_column("' '"), literal_column("'T'"))
-        return text.concat(literal_column("'Z'")).label(column.key)
+        utc = func.timezone(literal_column("'UTC'"), column)
+        return func.to_char(utc, literal_column(RFC_3339)).label(column.key)
     if isinstance(column.type, Boolean) and format_ == "csv":
         return cast(column, Text).label(column.key)
     return column
@@ -150,9 +155,16 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
             )
         except Exception as error:
             raise db.refused(error) from error
+        db.beside.add(connection)
         try:
             yield Apart(db, connection)
+        except asyncio.CancelledError:
+            # asyncpg asks the server to stop what it does, which `terminate` would prevent.
+            with suppress(Exception):
+                await connection.close(timeout=STOP_SECONDS)
+            raise
         finally:
+            db.beside.discard(connection)
             connection.terminate()
     finally:
         db.apart -= 1
@@ -212,5 +224,6 @@ async def copied(
                     yield chunk
         finally:
             copying.cancel()
+            await asyncio.wait({copying}, timeout=STOP_SECONDS)  # the server stops as well
             one.connection.terminate()
             await asyncio.gather(copying, return_exceptions=True)

@@ -69,7 +69,7 @@ class Database:
         slow_query: seconds above which a statement is logged.
         batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
 
-    `apart` counts the connections beside the pool, see copy.py.
+    `apart` counts the connections beside the pool, and `beside` has them, see copy.py.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Database:
         self.batching = batching
         self.lanes: dict[object, Any] = {}
         self.apart = 0
+        self.beside: set[asyncpg.Connection] = set()
         self.pool = Pool(
             url,
             size=size,
@@ -99,6 +100,15 @@ class Database:
         self._seldom = Seldom()
         # Writes wait for locks that others hold; one connection stays free for those who read.
         self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
+
+    @property
+    def name(self) -> str:
+        """The application_name of what a worker writes and then tells its caches itself."""
+        return self.pool.name
+
+    def pids(self) -> set[int]:
+        """The server's processes behind the connections of this worker."""
+        return self.pool.pids() | {one.get_server_pid() for one in self.beside}
 
     async def open(self) -> None:
         """Start connecting. A database that is away is waited for in the background."""

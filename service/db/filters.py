@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, func, literal_column, or_, true
+from sqlalchemy import ColumnElement, Text, and_, bindparam, case, func, literal_column, or_, true
 
 
 class FilterIndex(NamedTuple):
@@ -51,6 +51,10 @@ def worded(chosen: Chosen) -> list[str]:
 # Whether pg_trgm takes a trigram from a pattern `%…%`: three letters or digits, or the first one of
 # a word, or the last two of one. Without any it would read the whole index.
 TRIGRAM = "[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]]."
+# It asks LC_CTYPE what a letter is, where a regular expression asks the collation. They differ in
+# embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
+ASCII_LETTERS = """(SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database())"""
 
 
 def search(index: str, *columns: ColumnElement[Any]) -> Bound:
@@ -61,9 +65,13 @@ def search(index: str, *columns: ColumnElement[Any]) -> Bound:
     """
     pattern = bindparam("q", type_=Text)
     found = (func.lower(column).like(func.lower(pattern), escape="\\") for column in columns)
+    trigram: ColumnElement[str] = literal_column(f"'{TRIGRAM}'")
     usable = and_(
         func.to_regclass(literal_column(f"'{index}'")).is_not(None),
-        pattern.regexp_match(literal_column(f"'{TRIGRAM}'")),
+        case(
+            (literal_column(ASCII_LETTERS), pattern.collate("C").regexp_match(trigram)),
+            else_=pattern.regexp_match(trigram),
+        ),
     )
     return Bound(or_(*found), containing, FilterIndex(index, usable=usable))
 

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, FilterIndex, worded
 from service.db.statement import RefusedError, Statement, columns
+from service.tables import counted
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -281,10 +282,10 @@ class Listing(Generic[Row]):
 
 def _kept(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
     """The totals that are not counted, by what is chosen."""
-    if table.name not in totals.info["tables"]:
+    if table not in counted(totals.metadata):
         raise RefusedError(
             f"no trigger keeps the totals of {table.name}: leave out `totals`, and its rows are"
-            " counted; or add the trigger in a migration, and the name in tables.py"
+            " counted; or declare it beside them, with `is_active`, and run `swiftlet migrate new`"
         )
     total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
     return {

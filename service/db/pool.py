@@ -53,6 +53,9 @@ class Pool:
     ) -> None:
         self.url = url
         self.size = size
+        # A connection that is opened for one use is too short to be seen by others: its writes are
+        # told by the trigger.
+        self.name = AUDIBLE if size is None else SILENT
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
         self._idle: list[Link] = []
@@ -143,7 +146,7 @@ class Pool:
 
     async def _connect_once(self) -> Link:
         try:
-            link = await self.connect(AUDIBLE)
+            link = await self.connect(self.name)
         except Exception as error:
             raise self._refused(error) from error
         self.away.end()
@@ -233,7 +236,7 @@ class Pool:
 
     async def _try_open(self) -> bool:
         try:
-            link = await self.connect(SILENT)
+            link = await self.connect(self.name)
             self._preparing.add(link)
             try:
                 fitness = await link.prepare(self.fitness.statements)

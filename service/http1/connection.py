@@ -31,8 +31,9 @@ LINGER_SECONDS = 1.0
 # At the stop an idle connection may bring one more request: a client that is about to send it, or
 # has sent it, can't know. It is answered, and the answer says that it is the last.
 LAST_REQUEST_SECONDS = 0.3
-# How often a client that will send nothing more is asked whether it is still there.
-PROBE_SECONDS = 0.4
+# When a client that will send nothing more is asked whether it is still there, and how long a reset
+# takes to come back: within a second of a client's leaving, work for it ends.
+PROBE_SECONDS, RESET_SECONDS = 0.7, 0.1
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -258,7 +259,7 @@ class Connection(asyncio.Protocol):
         elif exchange.more:
             self.break_off(Malformed("the body ended early"))
 
-    def _probe(self, exchange: Exchange) -> None:
+    def _probe(self, exchange: Exchange, again: bool = True) -> None:
         """Find out whether a client that sends no more is waiting for its answer, or gone.
 
         The two look the same until something is sent. `100 Continue` says nothing, and may be sent
@@ -267,7 +268,8 @@ class Connection(asyncio.Protocol):
         waits = self.exchange is exchange and not exchange.begun and not self.discarding
         if waits and exchange.version == "1.1":
             self.transport.write(CONTINUE)
-            self.loop.call_later(PROBE_SECONDS, self._probe, exchange)
+            after = RESET_SECONDS if again else PROBE_SECONDS  # only the second one fails
+            self.loop.call_later(after, self._probe, exchange, not again)
 
     def _give_up(self, exchange: Exchange) -> None:
         if self.exchange is exchange and self.scope is not None:

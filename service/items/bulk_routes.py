@@ -19,6 +19,7 @@ from service.web import many
 from service.web.body import Body
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
+from service.web.times import encode_rows
 from service.web.wire import Reply, encode
 
 new_items = Body(NewItems)
@@ -32,7 +33,7 @@ async def create_items(request: Request) -> Reply:
     new = (await request.body(new_items)).items
     many.distinct(new, "sku")
     made = await many.add(request, statements.adds, facets, new, statements.in_the_way)
-    return Reply(encode(Items(made)), 201)
+    return Reply(encode_rows(Items(made), made), 201)
 
 
 async def upsert_items(request: Request) -> Reply:

@@ -100,7 +100,10 @@ async def import_items(request: Request) -> Reply:
     async with Upload(request, settings.import_limit) as body:
         file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
         try:
-            done = await body.run(transfer.import_(request.db, file, rows_of, skip=skip))
+            # Its caches are told below, so the trigger need not.
+            name = request.db.name
+            work = transfer.import_(request.db, file, rows_of, skip=skip, name=name)
+            done = await body.run(work)
         except (OutcomeUnknown, asyncio.CancelledError):
             request.unsure()
             raise
@@ -114,7 +117,7 @@ async def export_items(request: Request) -> Reply:
     query = request.query(export_query)
     if query.trailer and query.format == "csv":
         raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
-    chunks = Chunks(transfer.export(request.db, query))
+    chunks = Chunks(transfer.export(request.db, query, name=request.db.name))
     if request.scope["method"] != "HEAD":
         await chunks.begin(request.gone())
     file = b'attachment; filename="items.%b"' % query.format.encode()

@@ -54,24 +54,22 @@ def routes(operations: list[Operation]) -> list[Operation]:
     """The two operations, told of all `operations`; both answers are made once per prefix."""
 
     @lru_cache(ROOTS)
-    def openapi_reply(root: str) -> Reply:
-        body = msgspec.json.encode(document(operations, root))
-        return Reply(body, kept={}, cache_control=CACHE_CONTROL)
-
-    @lru_cache(ROOTS)
-    def docs_reply(root: str) -> Reply:
-        body = _page(document(operations, root), root).encode()
+    def replies(root: str) -> tuple[Reply, Reply]:
+        told = document(operations, root)
+        as_json, page = msgspec.json.encode(told), _page(told, root).encode()
         html = b"text/html; charset=utf-8"
-        return Reply(body, 200, POLICY, html, kept={}, cache_control=CACHE_CONTROL)
+        return (
+            Reply(as_json, kept={}, cache_control=CACHE_CONTROL),
+            Reply(page, 200, POLICY, html, kept={}, cache_control=CACHE_CONTROL),
+        )
 
     async def openapi(request: Request) -> Reply:
-        return openapi_reply(request.root)
+        return replies(request.root)[0]
 
     async def docs(request: Request) -> Reply:
-        return docs_reply(request.root)
+        return replies(request.root)[1]
 
-    openapi_reply("")  # at the start, not in the first request
-    docs_reply("")
+    replies("")  # at the start, not in the first request
     return [
         Operation("GET", "/openapi.json", openapi, "The OpenAPI document", stored=False),
         Operation("GET", "/docs", docs, "The API on one page", stored=False),

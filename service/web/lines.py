@@ -130,8 +130,7 @@ class Lines(Reader):
                 continue
             self.read += 1
             if wrong and self.known_wrong(line):
-                yield None
-                continue
+                continue  # a slice of such lines takes no 2 ms
             value = quick(line) or self._slowly(line)
             yield None if value is None else (self.line, value)
 

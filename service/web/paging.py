@@ -15,6 +15,7 @@ from service.db.batch import single_flight
 from service.db.keyset import Listing
 from service.errors import FieldError, Invalid
 from service.web.request import Request
+from service.web.times import encode_rows
 from service.web.wire import Header, Reply, encode
 
 Row = TypeVar("Row", bound=Struct)
@@ -123,7 +124,8 @@ async def show(request: Request, found: Page[Row] | CursorPage[Row]) -> Reply:
         links = _neighbours(found)
     else:
         links = {"next": {"cursor": found.next_cursor}} if found.next_cursor else {}
-    body = await _encode_long(found) if _is_long(found.items) else encode(found)
+    long = _is_long(found.items)
+    body = await _encode_long(found) if long else encode_rows(found, found.items)
     return Reply(body, headers=_link(request, links))
 
 
@@ -148,7 +150,7 @@ async def _encode_long(found: Page[Row] | CursorPage[Row]) -> bytes:
     """The page as JSON, row by row: a hundred rows may be a hundred megabytes."""
     parts = []
     for row in found.items:
-        parts.append(encode(row))
+        parts.append(encode_rows(row, (row,)))
         await asyncio.sleep(0)
     frame = encode(structs.replace(found, items=[]))
     begin, end = frame.split(b"[]", 1)

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -18,8 +19,9 @@ from service.cache.tiers import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
-from service.web.body import AT_ONCE, Body
+from service.web.body import Body
 from service.web.cursor import Cursors
+from service.web.fields import AT_ONCE
 from service.web.media import is_json
 from service.web.wire import JSON, Header, Query, row_id
 
@@ -214,15 +216,15 @@ class Request:
 
     async def drain(self, *, more: bool) -> None:
         """Read what is left of a body, and throw it away; only so much, and only for so long."""
-        left = DRAIN_BYTES
-        try:
+        left, pieces = DRAIN_BYTES, Pieces()
+        with suppress(TimeoutError, Malformed):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while more and left > 0:
                     message = await self.receive()
                     more = message.get("more_body", False)
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            return
+                    size = len(message.get("body", b""))
+                    left -= size
+                    pieces.add(size)
 
 
 def _by_name(headers: list[Header]) -> dict[bytes, bytes]:

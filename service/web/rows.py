@@ -12,14 +12,15 @@ from service.db.writes import Write
 from service.errors import NotFound, OutcomeUnknown, Problem, Stale
 from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
-from service.web.wire import Header, Reply, encode
+from service.web.times import encode_rows
+from service.web.wire import Header, Reply
 
 Row = TypeVar("Row", bound=Struct)
 
 
 def shown(row: Any) -> Reply:
     """A row that has an id and a version, with its ETag."""
-    return Reply(encode(row), headers=_headers(row), version=row.version)
+    return Reply(encode_rows(row, (row,)), headers=_headers(row), version=row.version)
 
 
 async def read(request: Request, by_id: Coalesce[Row]) -> Reply:
@@ -45,7 +46,7 @@ async def add(
         raise
     await request.moved(lambda: facets.written(row))
     location = f"{request.root}/{facets.table}/{row.id}"
-    return Reply(encode(row), 201, (*_headers(row), (b"location", location.encode())))
+    return Reply(encode_rows(row, (row,)), 201, (*_headers(row), (b"location", location.encode())))
 
 
 async def write(

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from types import MappingProxyType
 from typing import (
     Annotated,
     Any,
@@ -107,16 +106,14 @@ class Query(Generic[Value_co]):
                 values[name] = value
         return self.convert(values, errors)
 
-    def convert(
-        self, values: dict[str, str], errors: Mapping[str, str] = MappingProxyType({})
-    ) -> Value_co:
+    def convert(self, values: dict[str, str], errors: Mapping[str, str] | None = None) -> Value_co:
         """The Struct, from fields that are text; raises as `decode`.
 
         `errors` are what is wrong already, by field.
         """
         if not errors and (found := self.quick(values)) is not None:
             return found
-        wrong = dict(errors)
+        wrong = dict(errors) if errors else {}
         for name, value in values.items():
             if "\0" in value:
                 wrong.setdefault(name[:64], "holds a NUL character")
