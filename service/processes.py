@@ -4,6 +4,7 @@ A worker is a fork of the process that has imported and compiled everything, so 
 the time that its connections to the stores take, and shares most of its memory with the others.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -11,9 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from types import FrameType
+from typing import Self
 
 from service.listener import Listener
 from service.logs import logger
@@ -48,9 +50,15 @@ class StopSignals:
         self.action = action
         self.heeded = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
 
-    def install(self) -> None:
-        for number in self.heeded:
-            signal.signal(number, self)
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[Self]:
+        """Once a signal has come nothing is restored: the process ends, and the second may come."""
+        before = [(number, signal.signal(number, self)) for number in self.heeded]
+        try:
+            yield self
+        finally:
+            for number, handler in before if not self.received else ():
+                signal.signal(number, handler)
 
     def __call__(self, number: int, _: FrameType | None = None) -> None:
         if number not in self.heeded:

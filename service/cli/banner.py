@@ -39,7 +39,10 @@ async def look_at_database(url: str) -> Database:
     """
     try:
         async with asyncio.timeout(SECONDS):
-            connection = await link.connect(url, statement_timeout=SECONDS, lock_timeout=SECONDS)
+            # Under another name: a worker that keeps answers looks for the pools of others.
+            connection = await link.connect(
+                url, statement_timeout=SECONDS, lock_timeout=SECONDS, name="swiftlet-start"
+            )
     except CONNECTING as error:
         told = no_connection(error)
         if isinstance(told, DatabaseRefusedError):

@@ -1,7 +1,7 @@
 """`swiftlet serve`."""
 
+import contextlib
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -33,9 +33,17 @@ def serve(**options: str | None) -> None:
       swiftlet serve --port 9000 --workers 2
     """
     # Being told to stop is how a service ends.
-    stop = StopSignals(_exit)
-    stop.install()
-    settings = settings_of(options)
+    with StopSignals(_exit).installed() as stop:
+        settings = settings_of(options)
+        _check(settings)
+        logs.plain(settings.log)
+        from service import server
+
+        with contextlib.closing(server.bind(settings)) as listener:
+            _serve(msgspec.structs.replace(settings, port=listener.port), listener, stop)
+
+
+def _check(settings: Settings) -> None:
     if settings.public and settings.auth != "off":
         raise SettingsError(
             f"SERVICE_HOST={settings.host!r}: others can reach it, and there are no API keys yet; "
@@ -46,23 +54,15 @@ def serve(**options: str | None) -> None:
             f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
             " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
         )
-    logs.plain(settings.log)
+
+
+def _serve(asked: Settings, listener: "Listener", stop: StopSignals) -> None:
     from service import server
     from service.cli import banner
 
-    with closing(server.bind(settings)) as listener:
-        settings = msgspec.structs.replace(settings, port=listener.port)
-        found = None
-        if settings.database_url is not None:  # before anything is started
-            found = run(banner.look_at_database(settings.database_url))
-        _serve(settings, listener, found, stop)
-
-
-def _serve(
-    asked: Settings, listener: "Listener", found: "Database | None", stop: StopSignals
-) -> None:
-    from service import server
-
+    found = None
+    if asked.database_url is not None:  # before anything is started
+        found = run(banner.look_at_database(asked.database_url))
     with with_stores(asked, join=False) as (settings, running):
         stores = _stores(settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
