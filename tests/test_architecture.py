@@ -34,7 +34,17 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 SQLALCHEMY = {"tables", "db.statement", "migrate", "revision", "snapshot"}
 SQLALCHEMY |= {
     f"db.{room}"
-    for room in ("adaptive", "batch", "bulk", "copy", "filters", "keyset", "stage", "writes")
+    for room in (
+        "adaptive",
+        "batch",
+        "bulk",
+        "changes",
+        "copy",
+        "filters",
+        "keyset",
+        "stage",
+        "writes",
+    )
 }
 SLICES = {"items", "users"}
 

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
+from service.db.changes import change_values
 from service.db.database import Database
 from service.db.lane import SINGLES
 from service.db.statement import Statement
-from service.db.writes import Guard, change_values
+from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import statements as items
 from service.items.structs import Item, ItemChange, Price

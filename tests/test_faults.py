@@ -18,8 +18,8 @@ import pytest
 from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores_in, query
 
 from service import migrate
+from service.db.changes import change_values
 from service.db.database import Database
-from service.db.writes import change_values
 from service.embedded.programs import find_postgres, wheel_redis
 from service.embedded.site import Stores
 from service.embedded.stores import stores

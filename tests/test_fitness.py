@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from service import health, migrate
+from service.db.changes import change_values
 from service.db.copy import apart
 from service.db.database import Database
 from service.db.link import unhandled
-from service.db.writes import Guard, change_values
+from service.db.writes import Guard
 from service.errors import (
     Conflict,
     Failed,

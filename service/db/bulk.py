@@ -32,9 +32,9 @@ from sqlalchemy import (
 )
 
 from service.db.batch import unnested
+from service.db.changes import changing, deactivating, removing, touched
 from service.db.database import Database
 from service.db.statement import Statement, columns, drawn
-from service.db.writes import changing, deactivating, removing, touched
 from service.errors import Taken, Unavailable
 
 Row = TypeVar("Row", bound=Struct)

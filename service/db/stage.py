@@ -27,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from service.db.changes import touched
 from service.db.copy import Apart
 from service.db.statement import DIALECT, Statement, drawn
-from service.db.writes import touched
 
 # Problems that are told one by one.
 TOLD = 100

@@ -1,6 +1,6 @@
 """The handlers of many items at once, then their route list."""
 
-from service.db.writes import change_values
+from service.db.changes import change_values
 from service.errors import Conflict, FieldError
 from service.items import statements
 from service.items.statements import bulk, facets

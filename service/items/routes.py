@@ -5,7 +5,7 @@ import asyncio
 from msgspec import UNSET, structs
 
 from service.cache.epochs import EVERYTHING, Slots
-from service.db.writes import change_values, fields_set
+from service.db.changes import change_values, fields_set
 from service.errors import (
     Conflict,
     FieldError,

@@ -3,7 +3,7 @@
 from msgspec import structs
 
 from service.cache.epochs import Slots
-from service.db.writes import change_values, fields_set
+from service.db.changes import change_values, fields_set
 from service.errors import Conflict, NotFound
 from service.users import statements
 from service.users.statements import facets
