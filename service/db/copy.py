@@ -223,7 +223,9 @@ async def copied(
                 if chunk:
                     yield chunk
         finally:
-            copying.cancel()
-            await asyncio.wait({copying}, timeout=STOP_SECONDS)  # the server stops as well
+            if copying.cancel():
+                await asyncio.wait({copying}, timeout=STOP_SECONDS)
+                with suppress(Exception):  # the server stops as well, see `apart`
+                    await one.connection.close(timeout=STOP_SECONDS)
             one.connection.terminate()
             await asyncio.gather(copying, return_exceptions=True)

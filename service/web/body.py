@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.errors import FieldError, Invalid, Malformed
-from service.web.fields import AT_ONCE, Direct, Fields, Steps
+from service.web.body_fields import AT_ONCE, Direct, Fields, Steps
 from service.web.wire import blamed, invalid
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)

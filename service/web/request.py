@@ -20,8 +20,8 @@ from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import Body
+from service.web.body_fields import AT_ONCE
 from service.web.cursor import Cursors
-from service.web.fields import AT_ONCE
 from service.web.media import is_json
 from service.web.wire import JSON, Header, Query, row_id
 

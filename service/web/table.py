@@ -118,8 +118,8 @@ class Table(Reader):
                     raise too_long(first, self.limit)
                 self._open = 0
                 begin = self._at
-                if record and not record.isspace():
-                    yield self._record(record, first)
+                blank = not record or record.isspace()
+                yield None if blank else self._record(record, first)
         self._text = self._text[begin:]
         self._at -= begin
 
