@@ -145,6 +145,7 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
     Examples:
       python -m bench trials
       python -m bench trials server batching --rounds 3
+      AGAINST=../other-checkout python -m bench trials tree-cache-off tree-cache-on
     """
     from bench.measure import require_wrk
     from bench.trials import TABLES, TRIALS, run, shown, tabled

@@ -47,7 +47,7 @@ class Program(NamedTuple):
         environ: what its environment has beside the addresses of the stores.
         most_workers: how many worker processes it can have.
         fresh: whether it is started anew for each round.
-        database: where its table is, in the same PostgreSQL.
+        database: where its table is, in the same PostgreSQL; a copy unless it is `service`.
     """
 
     name: str
@@ -97,6 +97,8 @@ PROGRAMS = (
         "ours",
         _serve("uvicorn"),
         "This service as it is by default, with both tiers of its cache",
+        # Beside a writer that it can't hear it would keep nothing.
+        database="cached",
         workloads=frozenset({"read", "hot", "list", "create", "patch", "mixed"}),
     ),
     Program(

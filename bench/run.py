@@ -143,7 +143,7 @@ def agree(program: Program, on: Stage) -> Agreement:
         {**row, "price": None if row["price"] is None else float(row["price"])}
         for row in map(dict, rows)
     ]
-    with searches_by_index(on), served(program, on, 1) as server:
+    with searches_by_index(on, program.database), served(program, on, 1) as server:
         return correctness.check(server, items)
 
 
@@ -216,9 +216,9 @@ class _Rounds:
                 if self._takes_part(server.program, cell):
                     self._measure(server, cell, number)
             if self._limited(cell):
-                self._before(cell, THEIR_SEARCH)
+                self._before(self.on, cell, THEIR_SEARCH)
                 self.found.append(pgbench(self.on, cell, self.options.seconds, number))
-                self._after(cell)
+                self._after(self.on, cell)
             if number == 1 and (cell.share, cell.connections, cell.workers) == (None, 64, 1):
                 self.saturation |= {
                     (run.workload, run.contestant): run.rate
@@ -235,11 +235,12 @@ class _Rounds:
             if own < ours * cell.share or not ours:
                 return  # beyond what it can do: there is no rest to look at
             offered = ours * cell.share
-        self._before(cell, search_of(server.program))
+        on = self.on.of(server.program)
+        self._before(on, cell, search_of(server.program))
         if cell.workload == HOT:  # as it is when people have been asking for a while
             measure(server, self.on, cell, HOT_SECONDS, number)
         found = measure(server, self.on, cell, self.options.seconds, number, offered)
-        self._after(cell, server.program)
+        self._after(on, cell, server.program)
         self.found.append(found)
         if found.errors or not found.requests:
             self.say(
@@ -254,19 +255,19 @@ class _Rounds:
             for server in servers:
                 if name in server.program.workloads:
                     measure(server, self.on, cell._replace(share=None), 1, 0)
-            self._after(cell)
+                    self._after(self.on.of(server.program), cell)
 
-    def _before(self, cell: Cell, search: str) -> None:
-        quiet(self.on)
+    def _before(self, on: Stage, cell: Cell, search: str) -> None:
+        quiet(on)
         if cell.workload in {*WRITING, SEARCH}:
-            search_index(self.on, search)
+            search_index(on, search)
         if cell.workload in WRITING:
-            keep_totals(self.on, kept=search == OUR_SEARCH)
-            sql(self.on, "CHECKPOINT")  # everyone pays for the same first touch of pages
+            keep_totals(on, kept=search == OUR_SEARCH)
+            sql(on, "CHECKPOINT")  # everyone pays for the same first touch of pages
 
-    def _after(self, cell: Cell, program: Program | None = None) -> None:
+    def _after(self, on: Stage, cell: Cell, program: Program | None = None) -> None:
         if cell.workload in WRITING:
-            settle(self.on, cell.items, program)
+            settle(on, cell.items, program)
 
     def _serves(self, program: Program, phase: list[Cell]) -> bool:
         return program.most_workers >= phase[0].workers and any(

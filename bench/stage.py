@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import asyncpg
 import redis
 
-from bench.contestants import PUBLIC, Program
+from bench.contestants import HTTPARENA, PUBLIC, Program
 from bench.httparena import seed as httparena
 from service import migrate, server
 from service.embedded.programs import wheel_postgres, wheel_redis
@@ -56,6 +56,11 @@ class Stage(NamedTuple):
     postmaster: int
     redis_pid: int
     programs: Path  # PostgreSQL's, pgbench and psql among them
+
+    def of(self, program: Program) -> "Stage":
+        """The same with the address of the program's database."""
+        url = self.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
+        return self._replace(database_url=url)
 
 
 class Server(NamedTuple):
@@ -151,14 +156,14 @@ def search_index(on: Stage, wanted: str | None) -> None:
 
 
 @contextmanager
-def searches_by_index(on: Stage) -> Iterator[None]:
-    """Whoever connects meanwhile finds rows by an index, also where the table is small."""
+def searches_by_index(on: Stage, database: str) -> Iterator[None]:
+    """Connections made within find rows by an index, also where the table is small."""
     settings = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
-    sql(on, *(f"ALTER DATABASE {DATABASE} SET {name} = off" for name in settings))
+    sql(on, *(f"ALTER DATABASE {database} SET {name} = off" for name in settings))
     try:
         yield
     finally:
-        sql(on, *(f"ALTER DATABASE {DATABASE} RESET {name}" for name in settings))
+        sql(on, *(f"ALTER DATABASE {database} RESET {name}" for name in settings))
 
 
 def fill(on: Stage, items: int) -> None:
@@ -177,17 +182,19 @@ def forget(on: Stage) -> None:
 
 
 def prepare(on: Stage, program: Program) -> None:
-    """The data of who has tables of its own."""
+    """Make the data of a program with tables of its own; nothing may be connected to ours."""
     if program.name == PUBLIC:
         _fill_public(on, program.directory)
     elif program.database != DATABASE:
-        sql(on, f"DROP DATABASE IF EXISTS {program.database}")
-        sql(on, f"CREATE DATABASE {program.database}")
-        asyncio.run(httparena.seed(_url(on, program)))
-
-
-def _url(on: Stage, program: Program) -> str:
-    return on.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
+        postgres = on._replace(database_url=on.database_url.replace(f"/{DATABASE}?", "/postgres?"))
+        sql(postgres, f"DROP DATABASE IF EXISTS {program.database}")
+        if program.database == HTTPARENA:
+            sql(postgres, f"CREATE DATABASE {program.database}")
+            asyncio.run(httparena.seed(on.of(program).database_url))
+        else:
+            copy = f"CREATE DATABASE {program.database} TEMPLATE {DATABASE} STRATEGY FILE_COPY"
+            sql(postgres, copy)
+            sql(on.of(program), "VACUUM (ANALYZE) items", "VACUUM (ANALYZE) users", "CHECKPOINT")
 
 
 def _fill_public(on: Stage, copy: Path) -> None:
@@ -230,7 +237,7 @@ def served(program: Program, on: Stage, workers: int) -> Iterator[Server]:
             env={
                 **kept,
                 "PYTHONPATH": str(program.directory),
-                "DATABASE_URL": _url(on, program),
+                "DATABASE_URL": on.of(program).database_url,
                 "REDIS_URL": on.redis_url,
                 **filled,
             },

@@ -1,5 +1,6 @@
 """Trials: our service against itself with one thing changed; what the defaults rest on."""
 
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import compresscost, jsonagg, listcost, startcost, upsert
-from bench.contestants import OURS, PROGRAMS, PYTHON, Program
+from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
 from bench.stage import (
@@ -17,6 +18,7 @@ from bench.stage import (
     Stage,
     fill,
     keep_totals,
+    prepare,
     search_index,
     served,
     settle,
@@ -29,7 +31,10 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
 class Variant(NamedTuple):
-    """What is changed: variables, the server, its workers, what writers keep: totals, an index."""
+    """What is changed: variables, the server, its workers, the totals and index that writers keep.
+
+    `tree` is the checkout that is run.
+    """
 
     name: str
     environ: Mapping[str, str] = {}
@@ -37,15 +42,21 @@ class Variant(NamedTuple):
     workers: int = 1
     totals: bool = True
     search: str | None = OUR_SEARCH
+    tree: Path = ROOT
 
-    @property
-    def program(self) -> Program:
+    def program(self, database: str) -> Program:
+        """The contestant, in a database of its own.
+
+        Beside a writer that it can't hear, a worker would keep nothing in its cache.
+        """
         module = "bench.variant" if any("VARIANT" in name for name in self.environ) else "service"
         command = (PYTHON, "-m", module, "serve", "--server", self.server)
         return SERVICE._replace(
             name=self.name,
             command=(*command, "--port", "{port}", "--workers", "{workers}"),
             environ={**SERVICE.environ, **self.environ},
+            directory=self.tree,
+            database=database,
         )
 
 
@@ -69,7 +80,7 @@ SERVERS = (
     Variant("granian", server="granian"),
 )
 TIERS = tuple(Variant(f"cache {tier}", {"SERVICE_CACHE": tier}) for tier in ("off", "local", "on"))
-TRIALS = (
+TRIALS: tuple[Trial, ...] = (
     Trial(
         "server", "Which server?", SERVERS, ("read", "create", "patch", "list", "mixed"), (1, 64)
     ),
@@ -163,6 +174,21 @@ TRIALS = (
         (1, 64),
     ),
 )
+# This checkout against another: AGAINST=/path/of/the/other, in one run.
+if against := os.environ.get("AGAINST"):
+    TRIALS += tuple(
+        Trial(
+            f"tree-cache-{cache}",
+            f"What do requests cost here and in the other checkout, with SERVICE_CACHE={cache}?",
+            tuple(
+                Variant(name, {"SERVICE_CACHE": cache}, tree=tree)
+                for name, tree in (("other", Path(against)), ("this", ROOT))
+            ),
+            ("read", "hot", "list", "create", "patch", "mixed"),
+            (1, 64),
+        )
+        for cache in ("off", "on")
+    )
 
 
 class Row(NamedTuple):
@@ -201,14 +227,15 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
     with ExitStack() as held:
         on = held.enter_context(_staged())
         servers = [
-            held.enter_context(served(one.program, on, one.workers)) for one in trial.variants
+            held.enter_context(_served(one, on, f"variant_{place}"))
+            for place, one in enumerate(trial.variants)
         ]
         found: dict[tuple[str, int], list[list[Run]]] = {}
         for number in range(rounds + 1):
             for workload in trial.workloads:
                 for connections in trial.connections if number else trial.connections[:1]:
                     cell = Cell(workload, connections, 1, ITEMS)
-                    runs = _turn(trial, on, servers, cell, seconds if number else 1, number)
+                    runs = _turn(on, servers, cell, seconds if number else 1, number)
                     if number:
                         found.setdefault((workload, connections), []).append(runs)
             say(f"{trial.name}: round {number} of {rounds}")
@@ -232,18 +259,24 @@ def _staged() -> Iterator[Stage]:
         yield on
 
 
-def _turn(
-    trial: Trial, on: Stage, servers: list[Server], cell: Cell, seconds: int, number: int
-) -> list[Run]:
+@contextmanager
+def _served(variant: Variant, on: Stage, database: str) -> Iterator[Server]:
+    program = variant.program(database)
+    prepare(on, program)
+    keep_totals(on.of(program), kept=variant.totals)
+    search_index(on.of(program), variant.search)
+    with served(program, on, variant.workers) as server:
+        yield server
+
+
+def _turn(on: Stage, servers: list[Server], cell: Cell, seconds: int, number: int) -> list[Run]:
     runs = {}
     shift = number % len(servers)
     order = [*range(len(servers))]
     for place in (*order[shift:], *order[:shift]):
-        keep_totals(on, kept=trial.variants[place].totals)
-        search_index(on, trial.variants[place].search)
         runs[place] = measure(servers[place], on, cell, seconds, number)
         if cell.workload in WRITING:
-            settle(on, ITEMS)
+            settle(on.of(servers[place].program), ITEMS)
     return [runs[place] for place in order]
 
 
