@@ -6,6 +6,7 @@ CPU time is counted, not the clock, so a busy machine makes no difference; see m
 
 import asyncio
 import gzip
+import math
 import os
 import random
 import socket
@@ -89,6 +90,27 @@ class Measured:
         response = self.client.request(method, path, headers=headers, content=body)
         return response, self.spent()
 
+    def bounded(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        cpu: float = math.inf,
+    ) -> httpx.Response:
+        """The response to a request that holds no turn for long, nor takes more CPU seconds.
+
+        It is sent up to three times: other processes only ever add to what is counted.
+        """
+        for _ in range(3):
+            response, spent = self.send(method, path, headers, body)
+            if spent.longest < TURN_SECONDS and spent.cpu < cpu:
+                break
+        assert spent.longest < TURN_SECONDS
+        assert spent.cpu < cpu
+        return response
+
 
 @pytest.fixture(scope="module")
 def measured(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
@@ -110,23 +132,25 @@ def honest(measured: Measured) -> Callable[[str], float]:
         for n in range(1000)
     )
     small = [b'{"sku":"L%d","name":"Widget %d","price":2.5}\n' % (n, n) for n in range(20000)]
+    records = [b"R%d,A widget with the number %d,2.5\n" % (n, n) for n in range(25000)]
     # As many bytes as the gzip of a million lines `{}`.
     plain = b'{"sku":"L%d","name":"Widget","description":"A useful widget","price":2.5}\n'
     packed = gzip.compress(b"".join(plain % n for n in range(1000)))
     requests = {
         "json": ("PUT", "/items/bulk", JSON, b'{"items":[%b]}' % rows),
         "lines": ("POST", "/items/import", NDJSON, b"".join(small)),
+        "csv": ("POST", "/items/import", CSV, b"sku,name,price\n" + b"".join(records)),
         "gzip": ("POST", "/items/import", {**NDJSON, **GZIP}, packed),
     }
     known: dict[str, float] = {}
 
     def seconds(kind: str) -> float:
         if kind not in known:
-            for _ in range(2):
-                response, spent = measured.send(*requests[kind])
-                assert response.status_code == 200, response.text[:500]
-            assert spent.longest < TURN_SECONDS, "an honest one holds the loop"
+            measured.send(*requests[kind])
+            response, spent = measured.send(*requests[kind])
+            assert response.status_code == 200, response.text[:500]
             known[kind] = spent.cpu
+            measured.bounded(*requests[kind])
         return known[kind]
 
     return seconds
@@ -172,24 +196,21 @@ MANY = {
 def test_a_body_is_read_in_short_turns(
     measured: Measured, honest: Callable[[str], float], body: bytes
 ) -> None:
-    response, spent = measured.send("POST", "/items", JSON, body)
+    response = measured.bounded("POST", "/items", JSON, body, cpu=TIMES * honest("json"))
     assert response.status_code in (201, 400, 422)
-    assert spent.longest < TURN_SECONDS
-    assert spent.cpu < TIMES * honest("json")
 
 
 @pytest.mark.parametrize("body", MANY.values(), ids=MANY)
 def test_a_body_of_many_rows_is_read_in_short_turns(
     measured: Measured, honest: Callable[[str], float], body: bytes
 ) -> None:
-    response, spent = measured.send("POST", "/items/bulk", JSON, body)
+    response = measured.bounded("POST", "/items/bulk", JSON, body, cpu=TIMES * honest("json"))
     assert response.status_code in (201, 400, 422)
-    assert spent.longest < TURN_SECONDS
-    assert spent.cpu < TIMES * honest("json")
+
+
+def test_a_list_of_wrong_ids_is_read_in_short_turns(measured: Measured) -> None:
     ids = array(b'{"ids":[', b"123456789012345678901234567890")
-    response, spent = measured.send("POST", "/items/bulk/delete", JSON, ids)
-    assert response.status_code == 422
-    assert spent.longest < TURN_SECONDS
+    assert measured.bounded("POST", "/items/bulk/delete", JSON, ids).status_code == 422
 
 
 def csv(body: bytes, header: bytes = b"sku,name\n") -> tuple[Mapping[str, str], bytes]:
@@ -223,10 +244,9 @@ FILES: dict[str, tuple[Mapping[str, str], bytes]] = {
 def test_a_file_is_read_in_short_turns(
     measured: Measured, honest: Callable[[str], float], headers: Mapping[str, str], body: bytes
 ) -> None:
-    response, spent = measured.send("POST", "/items/import?on_error=skip", headers, body)
+    cpu = TIMES * honest("csv" if headers is CSV else "lines")
+    response = measured.bounded("POST", "/items/import?on_error=skip", headers, body, cpu=cpu)
     assert response.status_code in (200, 400, 422)
-    assert spent.longest < TURN_SECONDS
-    assert spent.cpu < TIMES * honest("lines")
 
 
 GOOD = b'{"name":"a"}\n'
@@ -237,12 +257,11 @@ def test_a_small_gzip_does_not_grow_out_of_proportion(
     measured: Measured, honest: Callable[[str], float], line: bytes
 ) -> None:
     body = gzip.compress(line * (3 * MB // len(line)))
-    response, spent = measured.send("POST", "/items/import?on_error=skip", {**NDJSON, **GZIP}, body)
+    cpu = math.inf if line == GOOD else TIMES * honest("gzip")  # a good line costs what it costs
+    packed = {**NDJSON, **GZIP}
+    response = measured.bounded("POST", "/items/import?on_error=skip", packed, body, cpu=cpu)
     assert response.status_code == 413
     assert "200 times" in response.json()["detail"]
-    assert spent.longest < TURN_SECONDS
-    if line != GOOD:  # a good line costs what it costs
-        assert spent.cpu < TIMES * honest("gzip")
 
 
 SIZE = 60_000
@@ -271,14 +290,12 @@ REQUESTS = {
 def test_a_long_head_is_read_in_short_turns(
     measured: Measured, path: str, headers: Mapping[str, str]
 ) -> None:
-    response, spent = measured.send("GET", path, headers)
+    response = measured.bounded("GET", path, headers)
     assert response.status_code in (200, 304, 400, 404, 414, 422), response.text[:200]
-    assert spent.longest < TURN_SECONDS
     if "content-type" in headers or "if-none-match" in headers:
         write = {name.replace("none-", ""): value for name, value in headers.items()}
-        response, spent = measured.send("PATCH", "/items/1", {**JSON, **write}, b"{}")
+        response = measured.bounded("PATCH", "/items/1", {**JSON, **write}, b"{}")
         assert response.status_code in (200, 400, 404, 412, 415, 422)
-        assert spent.longest < TURN_SECONDS
 
 
 def test_a_page_of_long_texts_is_sent_in_short_turns(measured: Measured, database_url: str) -> None:
@@ -288,14 +305,12 @@ def test_a_page_of_long_texts_is_sent_in_short_turns(measured: Measured, databas
         " SELECT 'long', repeat('text.', 200000) FROM generate_series(1, 20)",
     )
     for path in ("/items?q=long&per_page=100", "/items?q=long&per_page=100&cursor="):
-        response, spent = measured.send("GET", path, {"accept-encoding": "identity"})
+        response = measured.bounded("GET", path, {"accept-encoding": "identity"})
         assert len(response.content) > 20 * MB
         assert {len(one["description"]) for one in response.json()["items"]} == {MB}
-        assert spent.longest < TURN_SECONDS
     for encoding in ("gzip", "zstd"):
-        response, spent = measured.send("GET", "/items/export", {"accept-encoding": encoding})
+        response = measured.bounded("GET", "/items/export", {"accept-encoding": encoding})
         assert response.status_code == 200
-        assert spent.longest < TURN_SECONDS
     query(database_url, "DELETE FROM items WHERE name = 'long'")
 
 
