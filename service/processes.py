@@ -47,6 +47,7 @@ class StopSignals:
 
     def __init__(self, action: Callable[[], None]) -> None:
         self.received = False
+        self.number = 0
         self.action = action
         self.heeded = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
 
@@ -54,9 +55,11 @@ class StopSignals:
     def installed(self) -> Iterator[Self]:
         """Once a signal has come nothing is restored: the process ends, and the second may come."""
         before = [(number, signal.signal(number, self)) for number in self.heeded]
+        sys.unraisablehook = self._send_again
         try:
             yield self
         finally:
+            sys.unraisablehook = sys.__unraisablehook__
             for number, handler in before if not self.received else ():
                 signal.signal(number, handler)
 
@@ -65,8 +68,19 @@ class StopSignals:
             return
         if self.received:
             os._exit(128 + number)
-        self.received = True
+        self.received, self.number = True, number
         self.action()
+
+    def _send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Where `action` can't raise SystemExit, the signal is sent again 10 ms later.
+
+        Python drops exceptions of a destructor and of a weak reference's callback.
+        """
+        if unraisable.exc_type is SystemExit:
+            self.received = False
+            threading.Timer(0.01, os.kill, (os.getpid(), self.number)).start()
+        else:
+            sys.__unraisablehook__(unraisable)
 
 
 def follow_parent() -> None:

@@ -258,17 +258,6 @@ def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
         assert ask(running.database_url, "SELECT cardinality(show_trgm('Ель 日本語'))") == 4 + 4
 
 
-def test_a_first_and_a_second_start_are_quick(
-    programs: Path, data: Path, record_property: Callable[[str, object], None]
-) -> None:
-    for which, limit in (("first", 4.0), ("second", 1.0)):
-        begin = time.perf_counter()
-        with stores(data, postgres_bin=programs):
-            seconds = time.perf_counter() - begin
-        record_property(which, seconds)
-        assert seconds < limit
-
-
 def test_two_directories_run_side_by_side(wheel: Path, open_ground: Path) -> None:
     with (
         stores(open_ground / "a", postgres_bin=wheel) as a,
