@@ -116,6 +116,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     async def once() -> None:
         scope: Scope = {
             "type": "http",
+            "http_version": "1.1",
             "method": "GET",
             "path": "/items/1",
             "root_path": "",

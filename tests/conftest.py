@@ -112,6 +112,17 @@ def database_url(new_database: Callable[[], str]) -> str:
     return url
 
 
+@pytest.fixture(scope="module")
+def own_database_url(new_database: Callable[[], str]) -> str:
+    """A migrated database without the server of the other tests.
+
+    Beside writers that it can't hear, as a server with another Redis, a worker caches nothing.
+    """
+    url = new_database()
+    migrate.up(url)
+    return url
+
+
 class Service:
     """A server process of its own: `url`, `process`, what it printed."""
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import httpx
 import pytest
-from conftest import EMPTY_TABLES, ROOT, Query, query
+from conftest import EMPTY_TABLES, ROOT, query
 
 from service import server
 from service.errors import Malformed
@@ -113,9 +113,9 @@ class Measured:
 
 
 @pytest.fixture(scope="module")
-def measured(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
-    query(database_url, EMPTY_TABLES)
-    one = Measured(database_url, tmp_path_factory.mktemp("measured"))
+def measured(own_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    query(own_database_url, EMPTY_TABLES)
+    one = Measured(own_database_url, tmp_path_factory.mktemp("measured"))
     try:
         yield one
     finally:
@@ -298,9 +298,11 @@ def test_a_long_head_is_read_in_short_turns(
         assert response.status_code in (200, 400, 404, 412, 415, 422)
 
 
-def test_a_page_of_long_texts_is_sent_in_short_turns(measured: Measured, database_url: str) -> None:
+def test_a_page_of_long_texts_is_sent_in_short_turns(
+    measured: Measured, own_database_url: str
+) -> None:
     query(
-        database_url,
+        own_database_url,
         "INSERT INTO items (name, description)"
         " SELECT 'long', repeat('text.', 200000) FROM generate_series(1, 20)",
     )
@@ -311,7 +313,7 @@ def test_a_page_of_long_texts_is_sent_in_short_turns(measured: Measured, databas
     for encoding in ("gzip", "zstd"):
         response = measured.bounded("GET", "/items/export", {"accept-encoding": encoding})
         assert response.status_code == 200
-    query(database_url, "DELETE FROM items WHERE name = 'long'")
+    query(own_database_url, "DELETE FROM items WHERE name = 'long'")
 
 
 # Pieces of a body.
@@ -368,7 +370,7 @@ def test_pieces_of_a_line_each_are_taken() -> None:
 # Clients that leave.
 
 
-def test_an_import_ends_with_its_client(measured: Measured, sql: Query) -> None:
+def test_an_import_ends_with_its_client(measured: Measured, own_database_url: str) -> None:
     """The body is read ahead, so this is noticed while the rows before its end are still read."""
     chance = random.Random(1)
     rows = [b'{"sku":"G%d","name":"%x"}\n' % (n, chance.randrange(99)) for n in range(200_000)]
@@ -386,11 +388,11 @@ def test_an_import_ends_with_its_client(measured: Measured, sql: Query) -> None:
         spent += more
         time.sleep(0.2)
     assert spent < 1, "all of it takes twice as long"
-    assert not sql("SELECT 1 FROM items WHERE sku LIKE 'G%' LIMIT 1")
+    assert not query(own_database_url, "SELECT 1 FROM items WHERE sku LIKE 'G%' LIMIT 1")
 
 
 def test_an_import_that_waits_for_a_lock_ends_with_its_client(
-    measured: Measured, database_url: str
+    measured: Measured, own_database_url: str
 ) -> None:
     importing = (
         "SELECT count(*) FROM pg_stat_activity"
@@ -398,7 +400,7 @@ def test_an_import_that_waits_for_a_lock_ends_with_its_client(
     )
 
     async def leave() -> None:
-        holder, watcher = [await asyncpg.connect(database_url) for _ in range(2)]
+        holder, watcher = [await asyncpg.connect(own_database_url) for _ in range(2)]
 
         async def until(count: int) -> None:
             for _ in range(500):

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from test_faults import eventually
 
-from service import migrate
 from service.app import create_app
 from service.cache import tiers
 from service.cache.coherence import Coherence
@@ -231,14 +230,6 @@ def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: st
     assert (after[0]["name"] if fresh.is_success else after[0]["status"]) == (
         fresh.json()["name"] if fresh.is_success else 404
     )
-
-
-@pytest.fixture(scope="module")
-def own_database_url(new_database: Callable[[], str]) -> str:
-    """A database without another server: beside one that it can't hear, a worker keeps nothing."""
-    url = new_database()
-    migrate.up(url)
-    return url
 
 
 @contextmanager

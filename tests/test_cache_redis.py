@@ -139,14 +139,14 @@ Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 @pytest.fixture
-def serve(database_url: str, tmp_path: Path) -> Serve:
+def serve(own_database_url: str, tmp_path: Path) -> Serve:
     """Starts the service on a REDIS_URL; each request of the client is a connection of its own."""
 
     @contextmanager
     def serving(url: str, *, workers: int = 1) -> Iterator[httpx.Client]:
         log = tmp_path / "service.log"
         options = ("--server", SERVER, "--workers", str(workers))
-        settings = {"DATABASE_URL": database_url, "REDIS_URL": url, "SERVICE_LOG": "json"}
+        settings = {"DATABASE_URL": own_database_url, "REDIS_URL": url, "SERVICE_LOG": "json"}
         running = Service(log, *options, **settings)
         try:
             running.wait_until_ready()
