@@ -21,6 +21,7 @@ from service.errors import Problem
 from service.http1 import connection
 from service.http1.connection import REQUESTS_AHEAD, Connection
 from service.http1.head import HEAD_LIMIT, Head
+from service.http1.headers import HeaderReader, _known
 from service.http1.parser import CHUNK_OVERHEAD_LIMIT, CHUNKS_A_TURN, Parser
 
 seen: list[str] = []
@@ -577,6 +578,30 @@ def test_a_long_body_does_not_count_as_the_next_head(server: Server) -> None:
     first = request("POST /a", body=b"x" * 100_000) + b"GET /b HT"
     found = told(server.talk(first, b"TP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", pause=0.05))
     assert [one["path"] for one in found] == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("late", range(1, 6))
+@pytest.mark.parametrize(("size", "status"), ((HEAD_LIMIT, 200), (HEAD_LIMIT + 1, 431)))
+def test_a_head_of_the_limit_may_end_in_another_packet(
+    server: Server, size: int, status: int, late: int
+) -> None:
+    """Reading must not pause while there is no request whose end would resume it."""
+    begin = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+    head = begin.ljust(size, b"x") + b"\r\n\r\n"
+    parts = [head[:-late], *(head[at : at + 1] for at in range(len(head) - late, len(head)))]
+    with server.connect() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.005)
+        assert rest(client).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_no_secret_in_a_header_is_kept_beyond_its_connection() -> None:
+    block = b"Host: a\r\nAuthorization: Bearer s3cret-1\r\nX-API-Key: s3cret-2\r\nCookie: s3cret-3"
+    assert len(HeaderReader().read(block).headers) == 4
+    assert not [line for line in _known if b"s3cret" in line]
+    assert b"Host: a" in _known
 
 
 def test_pipelined_requests_are_all_answered_and_wait_outside(server: Server) -> None:

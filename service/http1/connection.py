@@ -230,8 +230,8 @@ class Connection(asyncio.Protocol):
         if again:
             self.pause_reading()
             self.loop.call_soon(self._go_on)
-        elif len(self.parser.data) > REQUESTS_AHEAD:
-            self.pause_reading()
+        elif exchange is not None and len(self.parser.data) > REQUESTS_AHEAD:
+            self.pause_reading()  # the end of the exchange resumes it; without one, nothing would
         elif not self.reading and (exchange is None or exchange.size <= BODY_AHEAD):
             self.resume_reading()
 
