@@ -717,6 +717,19 @@ def test_a_stop_answers_what_has_come_and_one_more_of_the_idle() -> None:
             assert found.count(b"connection: close") == 1
 
 
+def test_a_stop_lets_a_request_come_whole_whose_beginning_has_come() -> None:
+    server = Server()
+    next_one = request("GET /next")
+    with server.running(), server.connect() as client:
+        client.sendall(request("GET /slow") + next_one[:9])
+        time.sleep(0.03)
+        server.should_exit = True
+        first = client.recv(65536)
+        client.sendall(next_one[9:])
+        found = told(first + rest(client))
+    assert [one["path"] for one in found] == ["/slow", "/next"]
+
+
 def test_requests_leave_nothing_to_the_garbage_collector() -> None:
     """A cycle per request costs a tenth of a read, and longer pauses."""
     with (
