@@ -312,6 +312,8 @@ LINES = [
     line("a method in small letters", "delete /items/<ID>?permanent=true HTTP/1.1", 405, 200),
     line("a method that nobody has", "FOOBAR /items/<ID> HTTP/1.1", 405, 200),
     line("OPTIONS *", "OPTIONS * HTTP/1.1", 204, 200),
+    line("OPTIONS of a URL without a path", "OPTIONS http://x HTTP/1.1", 204, 200),
+    line("OPTIONS of a URL with a path", "OPTIONS http://x/ HTTP/1.1", 404, 200),
     line("an encoded slash", "DELETE /items%2F<ID>?permanent=true HTTP/1.1", 404, 200),
     line(
         "an encoded slash in small letters",
@@ -367,6 +369,8 @@ HEADERS = [
     bad("10,000 headers", "X: a\n" * 10_000, 431),
     bad("Expect: something", "Expect: something\n", 417),
     bad("Expect: 100-continue and more", "Expect: 100-continue, something\n", 417),
+    bad("Expect: something before a second", "Expect: something\nExpect: 100-continue\n", 417),
+    bad("Expect: 100-continue twice", "Expect: 100-continue\nExpect: 100-continue\n", 417),
     good("a header without a value", "X:\n"),
     good("a header above ASCII", "X: \xe4\xff\n"),
     good("200 headers", "X: a\n" * 200),

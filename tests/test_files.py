@@ -143,7 +143,7 @@ def test_a_line_is_held_to_the_rules_of_a_body(client: httpx.Client) -> None:
         (b'{"name": "a", "price": 0.00001}', "price: "),
         (b'{"name": "a", "price": NaN}', "NaN is not a number"),
         (b'{"name": "a\\u0000"}', "name: holds a NUL"),
-        (b'{"name": "a\\ud800"}', "holds a lone surrogate"),
+        (b'{"name": "a\\ud800"}', "name: holds a NUL character or a lone surrogate"),
         (b"[]", "xpected `object`"),
         (b"[" * 100_000, "nested too deep"),
     ]
@@ -410,10 +410,21 @@ def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Qu
         "\u00e9\u20ac\U0001f426",
         "2026-01-02T03:04:05Z",
         "1",
+        '"price":1E+4',
+        "E+",
     ]
-    prices = [0.10, 1e2, 0.0001, 9999999999.9999, 0, 29.990]
-    times = ["04:05", "04:05.5", "04:05.123450", "04:05.000001", "00:00", "59:59.9"]
-    texts = [None, "", "lines\nand\r\n\ttabs \\ \\N", '"', "1e5", "null"]
+    prices = [0.10, 1e2, 0.0001, 9999999999.9999, 0, 29.990, 1e4, 123_450_000]
+    times = [
+        "04:05",
+        "04:05.5",
+        "04:05.123450",
+        "04:05.000001",
+        "00:00",
+        "59:59.9",
+        "01:00",
+        "02:00",
+    ]
+    texts = [None, "", "lines\nand\r\n\ttabs \\ \\N", '"', "1e5", "null", "E+4", "1E+4"]
     given: list[dict[str, object]] = [
         {"sku": f"F{n}", "name": name, "price": price, "description": text, "is_active": n != 3}
         for n, (name, price, text) in enumerate(zip(names, prices, texts, strict=True))
@@ -427,7 +438,7 @@ def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Qu
     sql("UPDATE items SET price = 0.10 WHERE sku = 'F0'")  # as others write it: two decimals
 
     fresh = {"cache-control": "no-cache"}
-    ids = range(1, 7)
+    ids = range(1, 9)
     listed, owned = (
         client.get(f"/items?sort=id{more}", headers=fresh).content.replace(b',"owner":null', b"")
         for more in ("", "&include=owner")
@@ -446,6 +457,7 @@ def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Qu
     }
     for form, found in shown.items():
         assert found == shown["read"], form
+    assert [row["price"] for row in shown["read"][-2:]] == ["10000", "123450000"]
     for row, time_ in zip(shown["read"], times, strict=True):
         seconds, _, decimals = time_.partition(".")
         assert row["created_at"] == f"2026-01-02T03:{seconds}.{decimals.ljust(6, '0')}Z"
@@ -460,7 +472,7 @@ def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Qu
         }
     for kind, headers in (("ndjson", NDJSON), ("csv", CSV)):
         file = client.get("/items/export", params={"format": kind}).content
-        assert counts(give(client, file, headers)) == (6, 0, 0, 6, 0), kind
+        assert counts(give(client, file, headers)) == (8, 0, 0, 8, 0), kind
 
 
 def test_a_csv_is_read_by_others(client: httpx.Client, sql: Query) -> None:

@@ -21,6 +21,7 @@ from service.errors import Problem
 from service.http1 import connection
 from service.http1.connection import REQUESTS_AHEAD, Connection
 from service.http1.head import HEAD_LIMIT, Head
+from service.http1.headers import HeaderReader, _known
 from service.http1.parser import CHUNK_OVERHEAD_LIMIT, CHUNKS_A_TURN, Parser
 
 seen: list[str] = []
@@ -579,6 +580,30 @@ def test_a_long_body_does_not_count_as_the_next_head(server: Server) -> None:
     assert [one["path"] for one in found] == ["/a", "/b"]
 
 
+@pytest.mark.parametrize("late", range(1, 6))
+@pytest.mark.parametrize(("size", "status"), ((HEAD_LIMIT, 200), (HEAD_LIMIT + 1, 431)))
+def test_a_head_of_the_limit_may_end_in_another_packet(
+    server: Server, size: int, status: int, late: int
+) -> None:
+    """Reading must not pause while there is no request whose end would resume it."""
+    begin = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+    head = begin.ljust(size, b"x") + b"\r\n\r\n"
+    parts = [head[:-late], *(head[at : at + 1] for at in range(len(head) - late, len(head)))]
+    with server.connect() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.005)
+        assert rest(client).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_no_secret_in_a_header_is_kept_beyond_its_connection() -> None:
+    block = b"Host: a\r\nAuthorization: Bearer s3cret-1\r\nX-API-Key: s3cret-2\r\nCookie: s3cret-3"
+    assert len(HeaderReader().read(block).headers) == 4
+    assert not [line for line in _known if b"s3cret" in line]
+    assert b"Host: a" in _known
+
+
 def test_pipelined_requests_are_all_answered_and_wait_outside(server: Server) -> None:
     """The bytes wait in the parser; when there are too many, the client's kernel holds the rest."""
     many = request("GET /slow") + request("GET /a", "X: " + "v" * 1000) * 3000
@@ -690,6 +715,19 @@ def test_a_stop_answers_what_has_come_and_one_more_of_the_idle() -> None:
             found = rest(one)
             assert [answer["path"] for answer in told(found)] == paths
             assert found.count(b"connection: close") == 1
+
+
+def test_a_stop_lets_a_request_come_whole_whose_beginning_has_come() -> None:
+    server = Server()
+    next_one = request("GET /next")
+    with server.running(), server.connect() as client:
+        client.sendall(request("GET /slow") + next_one[:9])
+        time.sleep(0.03)
+        server.should_exit = True
+        first = client.recv(65536)
+        client.sendall(next_one[9:])
+        found = told(first + rest(client))
+    assert [one["path"] for one in found] == ["/slow", "/next"]
 
 
 def test_requests_leave_nothing_to_the_garbage_collector() -> None:

@@ -195,8 +195,8 @@ class Connection(asyncio.Protocol):
         self._parsed(again=self.parser.resume())
         if self.ended:
             self._check_end()
-        if self.stopping:
-            self._close_idle()
+        if self.stopping:  # the answer did not say that it is the last
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
 
     def shutdown(self) -> None:
         """Uvicorn's call: what has come is answered, and an idle client may ask once more."""
@@ -207,8 +207,12 @@ class Connection(asyncio.Protocol):
             self.exchange.keep = False
 
     def _close_idle(self) -> None:
-        if self.exchange is None:
-            self.transport.close()
+        if self.exchange is None and not self.discarding:
+            if self.parser.data:  # the rest of it may be on the way
+                self.discarding = True
+                self._linger()
+            else:
+                self.transport.close()
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -230,8 +234,8 @@ class Connection(asyncio.Protocol):
         if again:
             self.pause_reading()
             self.loop.call_soon(self._go_on)
-        elif len(self.parser.data) > REQUESTS_AHEAD:
-            self.pause_reading()
+        elif exchange is not None and len(self.parser.data) > REQUESTS_AHEAD:
+            self.pause_reading()  # the end of the exchange resumes it; without one, nothing would
         elif not self.reading and (exchange is None or exchange.size <= BODY_AHEAD):
             self.resume_reading()
 

@@ -16,7 +16,7 @@ from service.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from service.http1.headers import TOKEN, fields_of
+from service.http1.headers import TOKEN, HeaderReader
 from service.web.framing import check_authority
 
 # The request line and the headers together, in bytes.
@@ -63,7 +63,7 @@ class Head(Struct, gc=False):
     expects: bool
 
 
-def parse_head(data: bytes, start: int, end: int) -> Head:
+def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
     """Read the head that lies between; its closing empty line is behind it.
 
     Raises:
@@ -74,7 +74,7 @@ def parse_head(data: bytes, start: int, end: int) -> Head:
     if end - start > HEAD_LIMIT:
         raise HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes")
     block = data[cut + 2 : end]
-    fields = fields_of(block)
+    fields = reader.read(block)
     headers = list(fields.headers)
     keep, expects = fields.keep, False
     if version != "1.1":
@@ -152,7 +152,9 @@ def _unusual_line(line: bytes) -> Line:
     check_authority(authority)
     if not authority or authority.startswith(b":"):
         raise Malformed("the URL in the request line has no host")
-    return Line(method, version, path or b"/", query or b"", authority)
+    if not path:  # RFC 9112, 3.2.4: without a path, OPTIONS asks about the server as a whole
+        path = b"*" if method == "OPTIONS" and query is None else b"/"
+    return Line(method, version, path, query or b"", authority)
 
 
 def check_method(name: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.errors import HeadersTooLarge, Malformed, Problem
 from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
-from service.http1.headers import TOKEN, parse_field
+from service.http1.headers import TOKEN, HeaderReader, parse_field
 
 # One chunk's size with its extension, and one line of trailers, in bytes.
 CHUNK_LINE_LIMIT, TRAILER_LINE_LIMIT = 1_024, 8_192
@@ -69,6 +69,7 @@ class Parser:
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
+        self.reader = HeaderReader()
         self.data = b""
         self.busy = False
         self.state = HEAD
@@ -141,7 +142,7 @@ class Parser:
         if end < 0:
             check_beginning(data[at:], seen - at)
             return at
-        head = parse_head(data, at, end)
+        head = parse_head(data, at, end, self.reader)
         self.busy = True
         if head.length is None:
             self.state, self.overhead, self.trailers = CHUNK_LINE, 0, 0

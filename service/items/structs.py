@@ -47,7 +47,9 @@ class Price(Decimal):
             ValueError: not a number, out of range, or too many decimals.
         """
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            raise ValueError(f"Expected `number`, got `{type(value).__name__}`")  # noqa: TRY004 - msgspec's convention
+            kind = type(value).__name__
+            got = {"dict": "object", "list": "array"}.get(kind, kind)  # as msgspec calls them
+            raise ValueError(f"Expected `number`, got `{got}`")  # noqa: TRY004 - msgspec's convention
         if not 0 <= value < cls.LIMIT:
             raise ValueError("Expected `number` >= 0 and < 10000000000")
         exact = Decimal(value)

@@ -44,6 +44,8 @@ class Direct:
         if len(data) > AT_ONCE:
             return None
         try:
+            if not data.isascii():
+                data.decode()  # msgspec does not look at what it passes over
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
@@ -139,8 +141,6 @@ class Scalar:
             return msgspec.convert(value, self.kind, dec_hook=parse_number)
         except msgspec.ValidationError as error:
             errors.append(FieldError(path, blamed(error, self.words)))
-        except UnicodeDecodeError:
-            raise
         except ValueError as error:
             errors.append(FieldError(path, str(error)))
 
@@ -239,7 +239,7 @@ def _value(raw: bytes) -> object:
     if first == b'"':
         text = _text(raw)
         if "\0" in text:
-            raise ValueError("holds a NUL character")
+            raise ValueError("holds a NUL character or a lone surrogate")
         return text.strip()
     if first in _OTHERS:
         return _OTHERS[first]

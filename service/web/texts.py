@@ -1,13 +1,8 @@
-"""The strings of a body, however deep: stripped, and free of what PostgreSQL does not store."""
+"""The strings of a body, however deep: whether they are stripped, and free of NUL."""
 
-import re
 from typing import Any, get_args, get_type_hints
 
 from msgspec import Struct
-
-from service.errors import FieldError, Invalid
-
-_UNWANTED = re.compile("[\0\ud800-\udfff]")  # PostgreSQL stores neither
 
 
 class Texts:
@@ -33,35 +28,9 @@ class Texts:
                     return False
         return True
 
-    def strip(self, parsed: object, path: str = "") -> None:
-        """Strip them in what is parsed, of whatever shape it is.
-
-        Raises:
-            Invalid: one holds what can't be stored; names its place.
-        """
-        if not isinstance(parsed, dict):
-            return
-        for name in self._names:
-            if isinstance(text := parsed.get(name), str):
-                parsed[name] = _text(f"{path}{name}", text)
-        for name, texts in self._within:
-            part = parsed.get(name)
-            if isinstance(part, list):
-                for n, one in enumerate(part):
-                    texts.strip(one, f"{path}{name}[{n}].")
-            else:
-                texts.strip(part, f"{path}{name}.")
-
 
 def structs_of(kind: Any) -> list[type[Struct]]:
     """The Struct that a field is, or that its list is of; none where it is neither."""
     if isinstance(kind, type) and issubclass(kind, Struct):
         return [kind]
     return [struct for part in get_args(kind) for struct in structs_of(part)]
-
-
-def _text(field: str, text: str) -> str:
-    if unwanted := _UNWANTED.search(text):
-        what = "a NUL character" if unwanted[0] == "\0" else "a lone surrogate"
-        raise Invalid(f"{field} holds {what}", FieldError(field, f"holds {what}"))
-    return text.strip()

@@ -1,8 +1,13 @@
-"""Times in JSON always have six decimals; msgspec leaves them out where all are zero."""
+"""Times and numbers of rows in the one form that they have in files, too.
+
+Times always have six decimals; msgspec leaves them out where all are zero. Numbers have no
+exponent; asyncpg reads a multiple of 10,000 as a Decimal with one, and 1E+4 is what msgspec writes.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from operator import attrgetter
 from typing import Any, get_args, get_type_hints
@@ -13,9 +18,11 @@ from service.web.wire import encode
 
 
 def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
-    """The value as JSON; `rows` are those within it that have times, or the value itself."""
+    """The value as JSON; `rows` are those within it, or the value itself."""
     body = encode(value)
     if rows:
+        if b"E+" in body:
+            body = _numbers(type(rows[0])).sub(_without_exponent, body)
         times_of, pattern = _times(type(rows[0]))
         if _on_the_second(rows, times_of):
             return pattern.sub(rb'\1.000000Z"', body)
@@ -33,17 +40,34 @@ def _on_the_second(
 
 
 @cache
+def _numbers(row: type[Struct]) -> re.Pattern[bytes]:
+    """A pattern for the numbers of a row in its JSON that have an exponent."""
+    fields = "|".join(_fields(row, Decimal)).encode() or b"(?!)"
+    return re.compile(rb'("(?:%b)":)([0-9.-]+E\+[0-9]+)' % fields)
+
+
+def _without_exponent(found: re.Match[bytes]) -> bytes:
+    return found[1] + f"{Decimal(found[2].decode()):f}".encode()
+
+
+@cache
 def _times(
     row: type[Struct],
 ) -> tuple[Callable[[Struct], tuple[datetime | None, ...]], re.Pattern[bytes]]:
-    """What gives the times of a row, and a pattern for those without decimals in its JSON.
-
-    No text can hold what the pattern matches: the quotes in a text are escaped.
-    """
-    hints = get_type_hints(row)
-    names = [name for name, kind in hints.items() if datetime in (kind, *get_args(kind))]
+    """What gives the times of a row, and a pattern for those without decimals in its JSON."""
+    names = _fields(row, datetime)
     if not names:
         return lambda _: (), re.compile(rb"(?!)")
     fields = "|".join(names).encode()
     # A name twice, so that it gives a tuple even of one.
     return attrgetter(names[0], *names), re.compile(rb'("(?:%b)":"[^".]{19})Z"' % fields)
+
+
+def _fields(row: type[Struct], kind: type) -> list[str]:
+    """The fields of this kind.
+
+    In JSON a name is in quotes with a colon behind it. No text can hold that: the quotes in a text
+    are escaped.
+    """
+    hints = get_type_hints(row)
+    return [name for name, one in hints.items() if kind in (one, *get_args(one))]

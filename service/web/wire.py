@@ -32,6 +32,8 @@ ID_MAX = 2**63 - 1
 # Fields that a problem names at most.
 MAX_ERRORS = 100
 
+# How Python's "surrogateescape" shows such bytes.
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 # msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
@@ -89,17 +91,17 @@ class Query(Generic[Value_co]):
         if query:
             try:
                 pairs = parse_qsl(
-                    query.decode(),
+                    query.decode("utf-8", "surrogateescape"),
                     keep_blank_values=True,
-                    errors="strict",
+                    errors="surrogateescape",
                     max_num_fields=64,
                 )
-            except UnicodeDecodeError:
-                raise Invalid("the query is not UTF-8") from None
             except ValueError:
                 raise Invalid("the query has too many parameters") from None
             for name, value in pairs:
-                if name not in self._kinds:
+                if _NOT_UTF_8.search(name + value):
+                    errors[_NOT_UTF_8.sub("\ufffd", name)[:64]] = "is not UTF-8"
+                elif name not in self._kinds:
                     errors[name[:64]] = self._unknown()
                 elif name in values:
                     errors[name] = "given twice"
