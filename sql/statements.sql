@@ -401,7 +401,7 @@ WHERE NOT items.is_active ORDER BY items.id ASC
 -- items.page?q
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -412,14 +412,14 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather)),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -427,7 +427,7 @@ page AS MATERIALIZED (
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\') END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?owner_id
@@ -506,7 +506,7 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- items.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -517,22 +517,22 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -542,13 +542,13 @@ page AS MATERIALIZED (
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?q&total=none
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -559,22 +559,22 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -589,7 +589,7 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- items.after?sort=-created_at&q
 -- $1 q, $2 last_key, $3 last_id, $4 limit
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
@@ -601,22 +601,22 @@ sample AS MATERIALIZED (
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AS hit
+  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -931,7 +931,7 @@ WHERE users.role = 'admin' ORDER BY users.id ASC
 -- users.page?q
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -942,14 +942,14 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather)),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -957,13 +957,13 @@ page AS MATERIALIZED (
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\')) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -974,22 +974,22 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -999,13 +999,13 @@ page AS MATERIALIZED (
   ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=none
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 sample AS MATERIALIZED (
@@ -1016,22 +1016,22 @@ sample AS MATERIALIZED (
   WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
     (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
@@ -1046,7 +1046,7 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- users.after?sort=-created_at&q
 -- $1 q, $2 last_key, $3 last_id, $4 limit
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked
   WHERE hit LIMIT $4::BIGINT),
@@ -1058,22 +1058,22 @@ sample AS MATERIALIZED (
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,
     (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 few AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
 onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AS hit
+  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
 every AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE (lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\') AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
 page AS MATERIALIZED (
   SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
   SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL

@@ -123,6 +123,33 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from below(part)
 
 
+@pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))
+@pytest.mark.parametrize(
+    "listing", (items.listing, user_statements.listing), ids=["items", "users"]
+)
+def test_the_trigram_index_is_read_only_for_a_term_that_has_a_trigram(
+    large: Large, listing: Listing[Any], q: str
+) -> None:
+    if not large.trigrams:
+        pytest.skip("there is no index")
+    statement = listing.page("id", (("q", None),), "exact")
+    values = {"q": containing(q), "limit": 11, "offset": 0}
+    plan = asyncio.run(plan_of(large.url, statement, values))
+    assert (f"{listing.name}_search_idx" in plan) == (q == "lamp 12345")
+
+
+async def plan_of(url: str, statement: Statement[Any], values: dict[str, Any]) -> str:
+    # A bitmap is taken wherever one is possible: the test is not about the planner's estimates.
+    others = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
+    bitmaps = {**SETTINGS, **dict.fromkeys(others, "off")}
+    connection = await asyncpg.connect(url, server_settings=bitmaps)
+    try:
+        args = [values[name] for name in statement.names]
+        return str(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement.sql}", *args))
+    finally:
+        await connection.close()
+
+
 def test_an_export_gathers_a_rare_term(large: Large) -> None:
     if not large.trigrams:
         pytest.skip("without the index each search reads the table")

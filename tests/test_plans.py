@@ -105,7 +105,7 @@ class Seeded:
         self.url = url
 
     def plan(self, name: str) -> list[dict[str, Any]]:
-        """Every node of the statement's generic plan."""
+        """Every node of the plan, for the values of EXAMPLES where it is planned by values."""
         found = asyncio.run(self._plan(name))
         nodes, queue = [], [found]
         while queue:
@@ -117,8 +117,10 @@ class Seeded:
     async def _plan(self, name: str) -> dict[str, Any]:
         connection = await asyncpg.connect(self.url)
         try:
-            await connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
-            await connection.execute(f"PREPARE one AS {catalogue.named(name).sql}")
+            statement = catalogue.named(name)
+            mode = "force_custom_plan" if statement.by_values else "force_generic_plan"
+            await connection.execute(f"SET plan_cache_mode = {mode}; SET jit = off")
+            await connection.execute(f"PREPARE one AS {statement.sql}")
             types: list[str] = await connection.fetchval(
                 "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'one'"
             )

@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, case, func, literal_column, or_, true
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    case,
+    collate,
+    func,
+    literal_column,
+    or_,
+    true,
+)
 
 
 class FilterIndex(NamedTuple):
@@ -72,8 +83,15 @@ def search(index: str, *columns: ColumnElement[Any]) -> Bound:
     `index` is optional, see tables.py.
     """
     pattern = bindparam("q", type_=Text)
-    found = (func.lower(column).like(func.lower(pattern), escape="\\") for column in columns)
     trigram: ColumnElement[str] = literal_column(f"'{TRIGRAM}'")
+    lowered = [func.lower(column) for column in columns]
+    # PostgreSQL takes a pattern for rare, and so reads the whole index where it has no trigram:
+    # twice as long as a sequential scan. LIKE finds the same in every collation, but an index is
+    # used for its own collation only. The planner knows the pattern, and one branch remains.
+    found = case(
+        (pattern.regexp_match(trigram), _like(pattern, lowered)),
+        else_=_like(pattern, [collate(column, "C") for column in lowered]),
+    )
     usable = and_(
         func.to_regclass(literal_column(f"'{index}'")).is_not(None),
         case(
@@ -81,7 +99,11 @@ def search(index: str, *columns: ColumnElement[Any]) -> Bound:
             else_=pattern.regexp_match(trigram),
         ),
     )
-    return Bound(or_(*found), containing, FilterIndex(index, usable=usable))
+    return Bound(found, containing, FilterIndex(index, usable=usable))
+
+
+def _like(pattern: ColumnElement[str], columns: list[Any]) -> ColumnElement[bool]:
+    return or_(*(column.like(func.lower(pattern), escape="\\") for column in columns))
 
 
 def containing(text: str) -> str:
