@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -23,7 +23,7 @@ HEAD_SECONDS = 75
 LOGGING = {
     "handlers": {
         name: handler | {"stream": "ext://sys.stderr"}
-        for name, handler in LOGGING_CONFIG["handlers"].items()
+        for name, handler in cast("dict[str, dict[str, str]]", LOGGING_CONFIG["handlers"]).items()
     }
 }
 

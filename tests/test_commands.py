@@ -15,7 +15,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
@@ -444,7 +444,7 @@ def test_a_connection_that_is_lost_during_a_transaction_is_one_line(
     migrate.up(url)
     copy = asyncpg.Connection.copy_records_to_table
 
-    async def lose(self: asyncpg.Connection, *args: object, **options: object) -> object:
+    async def lose(self: asyncpg.Connection, *args: Any, **options: Any) -> Any:
         other = await asyncpg.connect(url)
         await other.execute("SELECT pg_terminate_backend($1)", self.get_server_pid())
         await other.close()
