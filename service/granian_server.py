@@ -4,12 +4,12 @@ import multiprocessing
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
-from granian.log import LogLevels
+from granian.log import LOGGING_CONFIG, LogLevels
 from granian.server import MPServer
 
 from service.listener import BACKLOG, Listener
@@ -18,6 +18,14 @@ from service.settings import Settings
 
 # A whole request head must come within this time.
 HEAD_SECONDS = 75
+
+# Its own lines go to stderr, as ours do; by itself it writes them to stdout.
+LOGGING = {
+    "handlers": {
+        name: handler | {"stream": "ext://sys.stderr"}
+        for name, handler in cast("dict[str, dict[str, str]]", LOGGING_CONFIG["handlers"]).items()
+    }
+}
 
 
 def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -> None:
@@ -41,6 +49,7 @@ def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -
         backpressure=BACKLOG,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000),
         log_level=LogLevels.warning,
+        log_dictconfig=LOGGING,
         # Without it one dead worker ends them all.
         respawn_failed_workers=True,
         respawn_interval=0.5,

@@ -47,7 +47,7 @@ class StopSignals:
 
     def __init__(self, action: Callable[[], None]) -> None:
         self.received = False
-        self.number = 0
+        self.number = 0  # of the signal that was received
         self.action = action
         self.heeded = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
 
@@ -55,11 +55,10 @@ class StopSignals:
     def installed(self) -> Iterator[Self]:
         """Once a signal has come nothing is restored: the process ends, and the second may come."""
         before = [(number, signal.signal(number, self)) for number in self.heeded]
-        sys.unraisablehook = self._send_again
         try:
-            yield self
+            with dropped_exits(self._again):
+                yield self
         finally:
-            sys.unraisablehook = sys.__unraisablehook__
             for number, handler in before if not self.received else ():
                 signal.signal(number, handler)
 
@@ -71,16 +70,35 @@ class StopSignals:
         self.received, self.number = True, number
         self.action()
 
-    def _send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        """Where `action` can't raise SystemExit, the signal is sent again 10 ms later.
+    def _again(self, _: BaseException) -> None:
+        self.received = False
+        send_soon(self.number)
 
-        Python drops exceptions of a destructor and of a weak reference's callback.
-        """
-        if unraisable.exc_type is SystemExit:
-            self.received = False
-            threading.Timer(0.01, os.kill, (os.getpid(), self.number)).start()
+
+@contextlib.contextmanager
+def dropped_exits(again: Callable[[BaseException], None]) -> Iterator[None]:
+    """Call `again` where Python drops SystemExit or KeyboardInterrupt.
+
+    It does when a signal handler raises within a `__del__`: the stop would be lost.
+    """
+    before = sys.unraisablehook
+
+    def hook(told: "sys.UnraisableHookArgs") -> None:
+        if isinstance(told.exc_value, SystemExit | KeyboardInterrupt):
+            again(told.exc_value)
         else:
-            sys.__unraisablehook__(unraisable)
+            before(told)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def send_soon(number: int) -> None:
+    """Send this process a signal, once the `__del__` that dropped the last one is over."""
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 def follow_parent() -> None:

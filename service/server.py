@@ -1,5 +1,6 @@
 """`run` serves until it is told to stop, with uvicorn or granian and as many workers as asked."""
 
+import errno
 import http.client
 import os
 import socket
@@ -26,11 +27,15 @@ def bind(settings: Settings) -> Listener:
     Raises:
         ServerError: it can't be had.
     """
+    where = f"{settings.host}:{settings.port}"
     try:
         return Listener(settings.host, settings.port)
+    except UnicodeError:  # a name with an empty label, or one of more than 63 characters
+        raise ServerError(f"can't listen on {where} (not a host name); try --host") from None
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ServerError(f"can't listen on {where} ({error.strerror}); try --port") from None
+        host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        option = "--host" if host else "--port"
+        raise ServerError(f"can't listen on {where} ({error.strerror}); try {option}") from None
 
 
 def run(

@@ -5,8 +5,9 @@ password: in `postgresql://app:se/cret@host/db` they take `se` for a port. No me
 module shows any part of a URL.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 ENCODE = "in a name or password, write / ? # @ : % as %2F %3F %23 %40 %3A %25"
@@ -37,6 +38,11 @@ REDIS_TLS_PARAMETERS = {
 }
 
 
+# Parameters whose values are names of files or directories.
+DATABASE_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+REDIS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
+
 class URLError(Exception):
     """What is wrong and how to write it; without a part of the URL."""
 
@@ -63,6 +69,7 @@ def check_database_url(url: str) -> None:
         raise URLError("there is no host: postgresql://user:pass@host:port/db")
     for port in filter(None, given.get("port", "").split(",")):
         _check_port(port)
+    _check_files(given, DATABASE_FILES)
     for name, allowed in (("sslmode", SSL_MODES), ("target_session_attrs", TARGETS)):
         if name in given and given[name] not in allowed:
             raise URLError(f"{name} must be one of {', '.join(allowed)}")
@@ -93,6 +100,7 @@ def check_redis_url(url: str) -> None:
             raise URLError("the database must be a number: redis://host:6379/0")
         tls = REDIS_TLS_PARAMETERS if parts.scheme == "rediss" else {}
         _check_parameters(parts, REDIS_PARAMETERS | tls)
+        _check_files(_parameters(parts), REDIS_FILES)
         return
     if not hosts:
         raise URLError(f"there is no host: {parts.scheme}://host:port,host:port")
@@ -163,6 +171,13 @@ def _parameters(parts: SplitResult) -> dict[str, str]:
         return dict(parse_qsl(parts.query, strict_parsing=True))
     except ValueError:  # its message shows what it met
         raise URLError("behind ? come name=value pairs with & between them") from None
+
+
+def _check_files(given: Mapping[str, str], names: Iterable[str]) -> None:
+    """A certificate that is missing looks to the drivers like a server that is away."""
+    for name in names:
+        if name in given and not os.access(given[name], os.R_OK):
+            raise URLError(f"the file of {name} does not exist or can't be read")
 
 
 def _check_parameters(parts: SplitResult, known: Mapping[str, str]) -> None:

@@ -15,8 +15,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import asyncpg
 import pytest
 from conftest import query
 
@@ -415,6 +416,43 @@ def test_a_file_that_can_not_be_written_is_named(
     line = command(*words, DATABASE_URL=database_url).refused(1)
     assert f"{words[1]}: " in line
     assert "DATABASE_URL" not in line
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    (
+        ("x" * 80, "not a host name); try --host"),
+        ("a..b", "not a host name); try --host"),
+        ("no-such-host.invalid", "try --host"),
+        ("203.0.113.9", "try --host"),
+    ),
+    ids=("a long label", "an empty label", "an unknown name", "another machine"),
+)
+def test_a_host_that_can_not_be_listened_on_is_one_line(
+    command: Command, host: str, said: str
+) -> None:
+    line = command("serve", "--port", "0", "--host", host, SERVICE_AUTH="off").refused(1)
+    assert f"can't listen on {host}:0" in line
+    assert said in line
+
+
+def test_a_connection_that_is_lost_during_a_transaction_is_one_line(
+    command: Command, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg then tells of its transaction's __aexit__, and of nothing else."""
+    url = new_database()
+    migrate.up(url)
+    copy = asyncpg.Connection.copy_records_to_table
+
+    async def lose(self: asyncpg.Connection, *args: Any, **options: Any) -> Any:
+        other = await asyncpg.connect(url)
+        await other.execute("SELECT pg_terminate_backend($1)", self.get_server_pid())
+        await other.close()
+        return await copy(self, *args, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", lose)
+    ran = command("seed", "--users", "1", "--items", "0", DATABASE_URL=url)
+    assert "the connection to the database is lost" in ran.refused(1)
 
 
 def test_the_ending_of_a_file_says_its_format_in_any_case(

@@ -336,6 +336,65 @@ def test_a_start_imports_nothing_that_it_does_not_use() -> None:
     assert not imported & {"rich", "alembic", "mako", "granian", "True"}
 
 
+# A signal comes while a `__del__` runs; Python drops what its handler raises there.
+IN_DEL = """
+import os, signal, sys, time
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        for _ in range(1000):
+            pass
+def work():
+    Slow()
+    time.sleep(20)
+{run}
+sys.exit(1)
+"""
+IN_SERVE = """
+from service.processes import StopSignals
+with StopSignals(lambda: sys.exit(0)).installed():
+    work()
+"""
+IN_COMMAND = """
+from service.cli.group import main
+main.command(name="work")(work)
+main(["work"], prog_name="swiftlet")
+"""
+
+
+@pytest.mark.parametrize(
+    ("run", "number", "code", "said"),
+    (
+        (IN_SERVE, signal.SIGTERM, 0, ""),
+        (IN_COMMAND, signal.SIGTERM, 128 + signal.SIGTERM, ""),
+        (IN_COMMAND, signal.SIGINT, 130, "swiftlet: interrupted\n"),
+    ),
+    ids=("serve SIGTERM", "command SIGTERM", "command SIGINT"),
+)
+def test_a_stop_that_comes_within_a_del_is_not_lost(
+    run: str, number: int, code: int, said: str
+) -> None:
+    script = IN_DEL.format(run=run, number=int(number))
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=15
+    )
+    assert (ran.returncode, ran.stderr.lstrip("\n")) == (code, said)
+
+
+def test_granian_writes_its_own_lines_to_stderr() -> None:
+    script = (
+        "from granian.log import LogLevels, configure_logging, logger\n"
+        "from service.granian_server import LOGGING\n"
+        "configure_logging(LogLevels.warning, LOGGING)\n"
+        "logger.error('Worker crash loop detected, exiting')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=15
+    )
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert "crash loop" in ran.stderr
+
+
 def test_a_listener_refuses_until_it_listens_and_takes_every_address_of_a_name() -> None:
     listener = Listener("localhost", 0)
     try:

@@ -21,7 +21,7 @@ from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
 from service.logs import logger
-from service.processes import ServerError
+from service.processes import ServerError, dropped_exits, send_soon
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")
@@ -54,7 +54,10 @@ class Commands(Command, click.Group):
         open_standard_streams()
         name = kwargs.get("prog_name") or Path(sys.argv[0]).name.removesuffix(".exe")
         try:
-            code = super().main(*args, **{**kwargs, "prog_name": name, "standalone_mode": False})
+            with dropped_exits(_again):
+                code = super().main(
+                    *args, **{**kwargs, "prog_name": name, "standalone_mode": False}
+                )
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             raise SystemExit(2) from None
@@ -102,6 +105,10 @@ def _told(error: BaseException) -> tuple[str, int]:
             return error.detail, 1
         case OSError() if error.filename is not None:
             return f"{os.fsdecode(error.filename)}: {error.strerror}", 1
+        case OSError() if error.errno is not None:  # of a standard stream
+            return str(error.strerror), 1
+        case asyncpg.InterfaceError() if "connection is closed" in str(error):
+            return "the connection to the database is lost: see its log, and try again", 1
         case asyncpg.PostgresConnectionError():
             return f"the connection to the database is lost: {first_line(error)}", 1
     return first_line(error) or type(error).__name__, 1
@@ -197,6 +204,10 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     # Unwinds: whatever was started is stopped on the way out.
     raise SystemExit(128 + number)
+
+
+def _again(dropped: BaseException) -> None:
+    send_soon(signal.SIGINT if isinstance(dropped, KeyboardInterrupt) else signal.SIGTERM)
 
 
 def stop(message: str, code: int) -> NoReturn:
