@@ -1,5 +1,6 @@
 """Redis in trouble, in a cluster, behind sentinels: real ones, and a real service in front."""
 
+import asyncio
 import itertools
 import random
 import secrets
@@ -27,6 +28,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from service.cache.client import client as redis_client
+from service.cache.epochs import Slots
+from service.cache.shared import Shared
 from service.embedded.programs import wheel_redis
 
 HERE = "127.0.0.1"
@@ -639,3 +642,42 @@ def test_a_url_says_where_and_as_whom_and_nobody_there_is_waited_for(
         del made[0]
     assert [getattr(each, "path", None) or (each.host, each.port) for each in made] == places
     assert isinstance(made[0], SSLConnection) == url.startswith("rediss:")
+
+
+def test_a_write_is_told_over_redis_also_while_nothing_is_kept_there(
+    new_redis: NewRedis,
+) -> None:
+    """A worker keeps nothing beside writers that it can't hear; the others still hear it."""
+    asyncio.run(_told_while_paused(new_redis().start().url))
+
+
+async def _told_while_paused(url: str) -> None:
+    told_otherwise: list[Slots] = []
+
+    async def tell_otherwise(slots: Slots) -> None:
+        told_otherwise.append(slots)
+
+    tasks: set[asyncio.Task[None]] = set()
+    made: Any = redis_client(url, 1)
+    shared = Shared(
+        made,
+        ttl=10,
+        fingerprint="",
+        spawn=lambda work: tasks.add(asyncio.create_task(work)),
+        unsaid=tell_otherwise,
+    )
+    hearing = made.pubsub()
+    await hearing.subscribe(shared.channel)
+    await shared.begin()
+    shared.pause()
+    await shared.moved((7,))
+    heard: list[Any] = []
+    async with asyncio.timeout(5):
+        while len(heard) < 3:
+            heard.append(await hearing.get_message(timeout=1))
+    assert heard[-1] is not None
+    assert heard[-1]["data"].endswith(b":7")
+    assert not told_otherwise
+    assert await shared.look("/items", (7,)) == (None, None), "nothing is read there meanwhile"
+    await hearing.aclose()
+    await shared.close()

@@ -98,7 +98,9 @@ class Shared:
         self.unsaid = unsaid
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database: known once it has answered
-        self.up = self._failed = False
+        # `up`: answers are read and kept there. It may be off while Redis can be reached: then what
+        # is written here is still told there, where the other workers hear it.
+        self.up = self._reached = self._failed = False
         self._looks: list[_Look] = []
         self._keeps: list[tuple[str, bytes, int]] = []
         self._moves: _Moves | None = None
@@ -180,26 +182,26 @@ class Shared:
         """
         async with asyncio.timeout(4 * SECONDS):
             await self._forget((EVERYTHING,), tell=True)
-        self._failed = False
+        self._reached, self._failed = True, False
         if not self.up:
             self.up = True
             logger.info("Redis is used")
 
     def fail(self, error: BaseException) -> None:
         """Use Redis no more until `begin`; said once, at the start too."""
-        self.up = False
+        self.up = self._reached = False
         if not self._failed:
             self._failed = True
             fields = {"error": f"{type(error).__name__}: {error}"[:200]}
             logger.warning("Redis is not used", extra={"fields": fields})
 
     def pause(self) -> None:
-        """As `fail`, though nothing is wrong with it."""
+        """Read and keep nothing there until `begin`, though nothing is wrong with it."""
         self.up = False
 
     async def close(self) -> None:
         """Close the connections."""
-        self.pause()
+        self.up = self._reached = False
         await self.client.aclose()
 
     def _start(self) -> None:
@@ -217,13 +219,13 @@ class Shared:
                 self._moves = self._heard = None
                 told = False
                 try:
-                    if self.up:
+                    if self._reached:
                         async with asyncio.timeout(SECONDS):
                             for one in moves:
                                 await self._forget(tuple(one.slots), tell=one.tell)
                                 one.done()
                             told = True
-                            if looks or keeps:
+                            if self.up and (looks or keeps):
                                 await self._exchange(looks, keeps)
                 except Exception as error:  # noqa: BLE001 - a cluster's are of any kind
                     self.fail(error)
