@@ -22,4 +22,4 @@ EXPOSE 8000
 # No proxy may stand between the container and itself. 503 raises, and the exit code says it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-c", "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/health/ready', timeout=4)"]
-CMD ["service", "serve", "--host", "0.0.0.0"]
+CMD ["swiftlet", "serve", "--host", "0.0.0.0"]

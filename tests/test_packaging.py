@@ -94,7 +94,7 @@ def test_that_nobody_is_asked_for_a_key_is_said_in_compose_with_a_reason(
 
 def test_the_database_is_migrated_before_the_service_takes_its_place(services: Services) -> None:
     command = services["service"]["command"]
-    assert command == 'sh -c "service migrate up && exec service serve --host 0.0.0.0"'
+    assert command == 'sh -c "swiftlet migrate up && exec swiftlet serve --host 0.0.0.0"'
 
 
 def test_what_is_under_way_may_finish_before_the_engine_kills(services: Services) -> None:
@@ -146,7 +146,7 @@ def test_the_image_installs_what_was_tested_and_runs_as_nobody_special() -> None
     assert f"--uid {found[1]} " in final
     assert "\nEXPOSE 8000\n" in final
     assert "/health/ready" in final
-    assert '\nCMD ["service", "serve", "--host", "0.0.0.0"]\n' in final
+    assert '\nCMD ["swiftlet", "serve", "--host", "0.0.0.0"]\n' in final
 
 
 def test_the_health_check_of_the_image_is_a_program_that_runs() -> None:
