@@ -208,7 +208,7 @@ class World(RuleBasedStateMachine):
         try:
             if self.bug != "fill after disconnect":
                 await worker.shared.begin()
-            worker.shared.up = True
+            worker.shared.up = worker.shared._reached = True
         except TimeoutError:
             worker.up = False
             return
