@@ -384,7 +384,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
         migrate.up(url)
         # No restart: what was missing is prepared when it is first met.
         assert httpx.get(f"{running.url}/items").status_code == 200
-        eventually(lambda: httpx.get(f"{running.url}/health/ready").status_code == 200)
+        eventually(lambda: httpx.get(f"{running.url}/health/ready").status_code == 200, 5)
     finally:
         assert running.stop() == 0
 
