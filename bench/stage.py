@@ -142,7 +142,7 @@ def keep_totals(on: Stage, *, kept: bool) -> None:
 
 
 def search_index(on: Stage, wanted: str | None) -> None:
-    """Have that one of the trigram indexes on items, or none: nobody's writes pay for both."""
+    """Keep only this trigram index on items, or none, so that no write maintains two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)
     rows = sql(on, f"SELECT indexname FROM pg_indexes WHERE indexname IN ({names})")
     found: set[str | None] = {row[0] for row in rows}

@@ -9,6 +9,6 @@ try:
     settings = Settings.load()
     _ = settings.required_database_url
 except SettingsError as error:
-    # The server would print a traceback around it, and the line is for whoever starts it.
+    # The server would print a traceback around this one line.
     sys.exit(f"swiftlet: {error}")
 app = create_app(settings)

@@ -427,31 +427,3 @@ def test_who_waits_in_the_queue_is_kept_when_others_are_turned_away() -> None:
             one.accept()
         list(listener.until_empty())
         listener.close()
-
-
-# A signal comes while Python runs what can't raise.
-STOPPED_IN_A_DESTRUCTOR = """
-import os, signal, sys, time
-from service.processes import StopSignals
-
-class Dying:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
-
-with StopSignals(lambda: sys.exit(0)).installed():
-    Dying()
-    time.sleep(30)
-sys.exit("the signal was lost")
-"""
-
-
-def test_a_stop_that_comes_where_python_can_not_raise_is_not_lost() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", STOPPED_IN_A_DESTRUCTOR],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
