@@ -302,13 +302,15 @@ class World(RuleBasedStateMachine):
             del self.rows[row_id]
         else:
             self.rows[row_id] = row
+        done = Known()
+        done.rows[row_id] = self.versions[row_id]
         for active, states in self.history.items():
             now = [[one.id, one.version] for one in self.rows.values() if one.is_active is active]
             if now != states[-1]:
                 states.append(now)
-        done = Known()
-        done.rows[row_id] = self.versions[row_id]
-        done.lists = {active: len(states) - 1 for active, states in self.history.items()}
+                # Only the lists that this write changed. Another write that has committed and is
+                # not answered yet may have changed other lists; its own answer promises those.
+                done.lists[active] = len(states) - 1
         self.committed.learn(done)
         if gate is not None:
             await gate.wait()
