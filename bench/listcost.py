@@ -12,9 +12,9 @@ import asyncpg
 import uvloop
 
 from bench.processes import cpu
-from bench.stage import Stage
+from bench.stage import StagingTable
 from service.cache.client import client
-from service.cache.entry import Answer
+from service.cache.entry import CachedResponse
 from service.cache.shared import Shared
 from service.items import statements
 from service.items.structs import ItemQuery, Price
@@ -32,7 +32,7 @@ LISTS = {
 }
 
 
-def table(on: Stage) -> str:
+def table(on: StagingTable) -> str:
     """A table in Markdown: each list read from PostgreSQL, then the same question to Redis."""
     found = uvloop.run(_measured(on))
     lines = [
@@ -46,7 +46,7 @@ def table(on: Stage) -> str:
     return "\n".join([*lines, ""])
 
 
-async def _measured(on: Stage) -> dict[str, tuple[float, float]]:
+async def _measured(on: StagingTable) -> dict[str, tuple[float, float]]:
     connection = await asyncpg.connect(on.database_url, statement_cache_size=0)
     try:
         found = {
@@ -58,20 +58,20 @@ async def _measured(on: Stage) -> dict[str, tuple[float, float]]:
     return found | {"found in Redis": await _used_by_redis(on)}
 
 
-async def _used_by_redis(on: Stage) -> tuple[float, float]:
+async def _used_by_redis(on: StagingTable) -> tuple[float, float]:
     async with asyncio.TaskGroup() as tasks:
         shared = Shared(
             client(on.redis_url),
             ttl=300,
             fingerprint="bench",
             spawn=tasks.create_task,
-            unsaid=_nobody,
+            pending=_nobody,
         )
         await shared.begin()
         _, lease = await shared.look("list", (1,))
         if lease is None:
             raise RuntimeError("Redis gave no lease")
-        shared.keep(lease, Answer(b"x" * 1500, ()))
+        shared.keep(lease, CachedResponse(b"x" * 1500, ()))
         await asyncio.sleep(0.1)
 
         async def once() -> None:

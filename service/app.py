@@ -19,11 +19,11 @@ import service.items.statements as item_statements
 import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
+from service.cache.cache import Cache
 from service.cache.off import NoCache
-from service.cache.tiers import Cache
 from service.db import rights
+from service.db.connection import unhandled
 from service.db.database import Database
-from service.db.link import unhandled
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors
@@ -52,7 +52,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
-            statements=(*item_statements.hot, *user_statements.hot),
+            statements=(*item_statements.prepared, *user_statements.prepared),
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,

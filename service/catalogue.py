@@ -44,7 +44,7 @@ SAMPLES: dict[str, object] = {
 def statements() -> Iterator[Statement[Any]]:
     """Slice by slice, in the order of their routes; of the lists those that show each part."""
     for module in (items, users):
-        yield from module.hot
+        yield from module.prepared
         yield from module.listing.samples()
     yield items.count
     yield from items.stage.statements

@@ -9,13 +9,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
 from service.db import rights
+from service.db.connection import LOST
 from service.db.database import Database
-from service.db.link import LOST
 from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
 from service.migrate import head
+from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import Request
-from service.web.wire import Reply, encode
 
 # Each dependency is given this long, so that the answer comes within a second though one hangs.
 CHECK_SECONDS = 0.8
@@ -172,17 +172,19 @@ async def _redis(url: str | None) -> Dependency:
 
 
 routes = [
-    Operation("GET", "/health", health, "Tell that the service is up", gives=Health, stored=False),
     Operation(
-        "GET", "/health/live", live, "Liveness: touches nothing", gives=Liveness, stored=False
+        "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
+    ),
+    Operation(
+        "GET", "/health/live", live, "Liveness: touches nothing", response=Liveness, stored=False
     ),
     Operation(
         "GET",
         "/health/ready",
         ready,
         "Readiness: the state of each dependency (503 when one is away)",
-        gives=Readiness,
-        fails=(NotReady,),
+        response=Readiness,
+        errors=(NotReady,),
         stored=False,
     ),
 ]

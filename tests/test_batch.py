@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
+from service.db.batcher import SINGLES
 from service.db.changes import change_values
 from service.db.database import Database
-from service.db.lane import SINGLES
 from service.db.statement import Statement
 from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
@@ -59,7 +59,7 @@ class Watched(Database):
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Watched]:
-    db = Watched(url, statements=items.hot, **options)
+    db = Watched(url, statements=items.prepared, **options)
     await db.open()
     try:
         yield db
@@ -169,7 +169,7 @@ async def test_identical_lists_that_meet_share_a_statement(url: str) -> None:
         found = await asyncio.gather(*work)
         assert len(db.ran) == 4
         assert [records[0]["id"] for records in found] == [1, 11] * 20
-        assert not db.lanes
+        assert not db.batchers
 
 
 async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:

@@ -20,8 +20,8 @@ from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores
 from service import migrate
 from service.db.changes import change_values
 from service.db.database import Database
+from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis
-from service.embedded.site import Stores
 from service.embedded.stores import stores
 from service.errors import Problem
 from service.items import statements as items
@@ -290,7 +290,7 @@ class Owner:
 
 
 async def _write_until_killed(url: str, pids: list[int]) -> list[Owner]:
-    db = Database(url, statements=items.hot, batching=BATCHING == "on")
+    db = Database(url, statements=items.prepared, batching=BATCHING == "on")
     await db.open()
     owners = [Owner(db, number) for number in range(64)]
     work = [asyncio.create_task(owner.run()) for owner in owners]

@@ -19,9 +19,9 @@ from test_migrations import binaries
 from bench.lists import CASES, SETTINGS, WALKING, Case, View, fill, question
 from service import migrate
 from service.db.adaptive import ESTIMATE_LIMIT
+from service.db.connection import PooledConnection
 from service.db.filters import Bound, containing
 from service.db.keyset import Listing
-from service.db.link import Link
 from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
 from service.items import statements as items
@@ -246,7 +246,7 @@ def test_a_search_is_planned_for_its_term_however_often_it_has_run(
 
 
 async def repeat(url: str, sort: str, terms: tuple[str, ...]) -> None:
-    link = await Link.open(url, statement_timeout=10)
+    link = await PooledConnection.open(url, statement_timeout=10)
     try:
         statement = items.listing.page(sort, (("q", None),), "none")
         rare = {"q": containing("zzzzzz"), "limit": 11, "offset": 0}
@@ -262,12 +262,16 @@ async def repeat(url: str, sort: str, terms: tuple[str, ...]) -> None:
         await link.close()
 
 
-async def run_on(link: Link, statement: Statement[Any], values: dict[str, Any]) -> list[Any]:
+async def run_on(
+    link: PooledConnection, statement: Statement[Any], values: dict[str, Any]
+) -> list[Any]:
     prepared = await link.statement(statement)
     return await prepared.fetch(*(values[name] for name in statement.names))
 
 
-async def rows_read(link: Link, statement: Statement[Any], values: dict[str, Any]) -> int:
+async def rows_read(
+    link: PooledConnection, statement: Statement[Any], values: dict[str, Any]
+) -> int:
     count = (
         "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
         " WHERE relname = 'items'"

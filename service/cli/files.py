@@ -84,7 +84,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
     from service.db.database import Database
     from service.items.structs import NewItem
     from service.items.transfer import import_
-    from service.web.lines import Lines
+    from service.web.row_readers import Lines
     from service.web.table import Table
 
     format_ = _format(file, format_)

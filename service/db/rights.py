@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from service.db.connection import AUDIBLE, refusal
 from service.db.database import Database
-from service.db.link import AUDIBLE, refusal
 from service.db.pool import Pool
 from service.logs import logger
 from service.tables import items, totals, users

@@ -24,7 +24,7 @@ REFUSED = 77  # EX_NOPERM: the exit status of a child that could not become whom
 LOG_BYTES = 10_000_000  # a longer log is begun anew at the next start
 
 
-class View:
+class ChildEnvironment:
     """The paths as a child sees them.
 
     What the account can't reach is mounted into the run directory, for that child alone.
@@ -94,7 +94,7 @@ class Child:
     def __init__(
         self,
         command: Sequence[str],
-        view: View,
+        environment: ChildEnvironment,
         log: Path,
         *,
         dies_by: signal.Signals,
@@ -108,13 +108,13 @@ class Child:
             self.log_begun = os.fstat(output.fileno()).st_size
             self.process = subprocess.Popen(  # noqa: S603 - a program that we found
                 command,
-                cwd=view.run,  # ours may be closed to the account
-                env=view.environment,
+                cwd=environment.run,  # ours may be closed to the account
+                env=environment.environment,
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=view.entry(dies_by),  # noqa: PLW1509 - no thread of ours runs yet
+                preexec_fn=environment.entry(dies_by),  # noqa: PLW1509 - no thread of ours runs yet
             )
         self.watcher: subprocess.Popen[bytes] | None = None
         if not KERNEL_WATCHES:

@@ -27,8 +27,8 @@ from typing import BinaryIO
 
 from service.embedded import postgres
 from service.embedded import redis as redis_server
+from service.embedded.data_directory import DataDirectory, Stores, holder, open_private
 from service.embedded.programs import EmbeddedError
-from service.embedded.site import Site, Stores, holder, open_private
 
 # A lock lasts while anybody has its file open: the workers, which are forks, must not have it.
 _locks: set[BinaryIO] = set()
@@ -71,11 +71,15 @@ def stores(
             if isinstance(claim, Stores):
                 running = _wanted(claim, database=database, redis=redis)
             else:
-                site = Site(data, claim, held)
-                database_url = postgres.start(site, postgres_bin, settings) if database else None
-                redis_url = redis_server.start(site, redis_binary) if redis else None
-                running = Stores(database_url, redis_url, data, tuple(site.notes), joined=False)
-                site.publish(running)
+                directory = DataDirectory(data, claim, held)
+                database_url = (
+                    postgres.start(directory, postgres_bin, settings) if database else None
+                )
+                redis_url = redis_server.start(directory, redis_binary) if redis else None
+                running = Stores(
+                    database_url, redis_url, data, tuple(directory.notes), joined=False
+                )
+                directory.publish(running)
         yield running
 
 

@@ -3,7 +3,7 @@
 from service.db.changes import change_values
 from service.errors import Conflict, FieldError
 from service.items import statements
-from service.items.statements import bulk, facets
+from service.items.statements import bulk, tags
 from service.items.structs import (
     Items,
     ItemsChange,
@@ -15,12 +15,12 @@ from service.items.structs import (
     UpsertedItem,
     UpsertedItems,
 )
-from service.web import many
+from service.web import bulk_handlers
 from service.web.body import Body
+from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
 from service.web.times import encode_rows
-from service.web.wire import Reply, encode
 
 new_items = Body(NewItems)
 keyed_items = Body(KeyedItems)
@@ -31,21 +31,25 @@ items_delete = Body(ItemsDelete)
 async def create_items(request: Request) -> Reply:
     """In one statement; the answer has them in the order in which they were given."""
     new = (await request.body(new_items)).items
-    many.distinct(new, "sku")
-    made = await many.add(request, statements.adds, facets, new, statements.in_the_way)
+    bulk_handlers.distinct(new, "sku")
+    made = await bulk_handlers.add(
+        request, statements.adds, tags, new, statements.conflict_locators
+    )
     return Reply(encode_rows(Items(made), made), 201)
 
 
 async def upsert_items(request: Request) -> Reply:
     """An item whose sku exists is replaced, any other is created; all of them, or none."""
     given = (await request.body(keyed_items)).items
-    many.distinct(given, "sku")
-    done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
+    bulk_handlers.distinct(given, "sku")
+    done = await bulk_handlers.upsert(
+        request, statements.upsert, tags, given, statements.conflict_locators
+    )
     items = [
         UpsertedItem(one.id, item.sku, one.version, one.status)
         for item, one in zip(given, done, strict=True)
     ]
-    return Reply(encode(UpsertedItems(**many.counted(done), items=items)))
+    return Reply(encode(UpsertedItems(**bulk_handlers.counted(done), items=items)))
 
 
 async def change_items(request: Request) -> Reply:
@@ -53,10 +57,12 @@ async def change_items(request: Request) -> Reply:
     asked = await request.body(items_change)
     values = change_values(asked.set)
     if not values:
-        _, missing = await many.by_ids(request, bulk.there, facets, asked.ids)
+        _, missing = await bulk_handlers.by_ids(request, bulk.there, tags, asked.ids)
         return Reply(encode(ItemsChanged(0, missing)))
     try:
-        updated, missing = await many.by_ids(request, bulk.change, facets, asked.ids, **values)
+        updated, missing = await bulk_handlers.by_ids(
+            request, bulk.change, tags, asked.ids, **values
+        )
     except Conflict as conflict:
         errors = [FieldError(f"set.{one.field}", one.message) for one in conflict.errors]
         raise Conflict(conflict.detail, *errors) from None
@@ -67,7 +73,7 @@ async def delete_items(request: Request) -> Reply:
     """Those of which there is no item are `missing`."""
     asked = await request.body(items_delete)
     statement = bulk.remove if asked.permanent else bulk.deactivate
-    deleted, missing = await many.by_ids(request, statement, facets, asked.ids)
+    deleted, missing = await bulk_handlers.by_ids(request, statement, tags, asked.ids)
     return Reply(encode(ItemsDeleted(deleted, missing)))
 
 
@@ -80,36 +86,36 @@ routes = [
         ALL,
         create_items,
         "Create up to 1000 items, all or none",
-        takes=NewItems,
-        gives=Items,
+        request=NewItems,
+        response=Items,
         status=201,
-        fails=FAILS,
+        errors=FAILS,
     ),
     Operation(
         "PUT",
         ALL,
         upsert_items,
         "Create or replace up to 1000 items by their sku, all or none",
-        takes=KeyedItems,
-        gives=UpsertedItems,
-        fails=FAILS,
+        request=KeyedItems,
+        response=UpsertedItems,
+        errors=FAILS,
     ),
     Operation(
         "PATCH",
         ALL,
         change_items,
         "Change up to 1000 items alike; absent keeps, null clears",
-        takes=ItemsChange,
-        gives=ItemsChanged,
-        fails=FAILS,
+        request=ItemsChange,
+        response=ItemsChanged,
+        errors=FAILS,
     ),
     Operation(
         "POST",
         f"{ALL}/delete",
         delete_items,
         "Set up to 1000 items inactive, or with permanent=true remove them",
-        takes=ItemsDelete,
-        gives=ItemsDeleted,
-        fails=BODY_PROBLEMS,
+        request=ItemsDelete,
+        response=ItemsDeleted,
+        errors=BODY_PROBLEMS,
     ),
 ]

@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import UNSET, structs
 
-from service.cache.epochs import EVERYTHING, Slots
+from service.cache.generations import EVERYTHING, Tags
 from service.db.changes import change_values, fields_set
 from service.errors import (
     Conflict,
@@ -15,7 +15,7 @@ from service.errors import (
     OutcomeUnknown,
 )
 from service.items import statements, transfer
-from service.items.statements import facets, owner_facets
+from service.items.statements import owner_tags, tags
 from service.items.structs import (
     DeleteQuery,
     ExportQuery,
@@ -27,15 +27,15 @@ from service.items.structs import (
     NewItem,
     OwnedItemQuery,
 )
-from service.web import paging, rows
+from service.web import paging, row_handlers
 from service.web.body import Body
+from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation
 from service.web.formats import reader
 from service.web.inflate import decoded
 from service.web.request import BODY_PROBLEMS, Request
 from service.web.stream import Chunks
 from service.web.upload import Upload
-from service.web.wire import Query, Reply, encode
 
 new_item = Body(NewItem)
 item_change = Body(ItemChange)
@@ -74,19 +74,19 @@ async def list_items(request: Request) -> Reply:
     return await paging.show(request, structs.replace(found, items=items))
 
 
-def list_depends(request: Request) -> Slots:
+def list_tags(request: Request) -> Tags:
     query = request.query(item_query)
-    return facets.listed(query) + (() if query.include is UNSET else owner_facets.lists)
+    return tags.listed(query) + (() if query.include is UNSET else owner_tags.lists)
 
 
-def list_costly(request: Request) -> bool:
-    return paging.costly(request.query(item_query), ("q", "min_price", "max_price"))
+def share_list(request: Request) -> bool:
+    return paging.share(request.query(item_query), ("q", "min_price", "max_price"))
 
 
 async def create_item(request: Request) -> Reply:
     """Unknown fields are ignored; strings are stripped of white space around them."""
     new = await request.body(new_item)
-    return await rows.add(request, statements.add, facets, structs.astuple(new))
+    return await row_handlers.add(request, statements.add, tags, structs.astuple(new))
 
 
 async def import_items(request: Request) -> Reply:
@@ -105,10 +105,10 @@ async def import_items(request: Request) -> Reply:
             work = transfer.import_(request.db, file, rows_of, skip=skip, name=name)
             done = await body.run(work)
         except (OutcomeUnknown, asyncio.CancelledError):
-            request.unsure()
+            request.outcome_unknown()
             raise
     if done.created or done.updated:
-        await request.moved(lambda: (EVERYTHING,))
+        await request.invalidate(lambda: (EVERYTHING,))
     return Reply(encode(done))
 
 
@@ -130,18 +130,20 @@ async def export_items(request: Request) -> Reply:
 
 async def read_item(request: Request) -> Reply:
     """An item that was deleted without `permanent=true` is shown with `is_active: false`."""
-    return await rows.read(request, statements.by_id)
+    return await row_handlers.read(request, statements.by_id)
 
 
-def item_depends(request: Request) -> Slots:
-    return facets.row(request.row_id())
+def item_tags(request: Request) -> Tags:
+    return tags.row(request.row_id())
 
 
 async def replace_item(request: Request) -> Reply:
     """The item is replaced as a whole: optional fields that are missing take their default."""
     request.row_id()
     new = structs.asdict(await request.body(new_item))
-    return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
+    return row_handlers.shown(
+        await row_handlers.write(request, statements.writes.replace, tags, new, **new)
+    )
 
 
 async def change_item(request: Request) -> Reply:
@@ -150,9 +152,11 @@ async def change_item(request: Request) -> Reply:
     change = await request.body(item_change)
     values = change_values(change)
     if not values:
-        return rows.shown(await rows.unchanged(request, statements.by_id))
-    return rows.shown(
-        await rows.write(request, statements.writes.change, facets, fields_set(change), **values)
+        return row_handlers.shown(await row_handlers.unchanged(request, statements.by_id))
+    return row_handlers.shown(
+        await row_handlers.write(
+            request, statements.writes.change, tags, fields_set(change), **values
+        )
     )
 
 
@@ -160,10 +164,10 @@ async def delete_item(request: Request) -> Reply:
     """The item stays, inactive; with `permanent=true` it is gone, and the answer is 204."""
     request.row_id()
     if request.query(delete_query).permanent:
-        await rows.write(request, statements.writes.remove, facets)
+        await row_handlers.write(request, statements.writes.remove, tags)
         return Reply(status=204)
-    return rows.shown(
-        await rows.write(request, statements.writes.deactivate, facets, ("is_active",))
+    return row_handlers.shown(
+        await row_handlers.write(request, statements.writes.deactivate, tags, ("is_active",))
     )
 
 
@@ -176,8 +180,8 @@ async def list_owned_items(request: Request) -> Reply:
     return await paging.show(request, found)
 
 
-def owned_depends(request: Request) -> Slots:
-    return facets.listed(_owned(request)) + owner_facets.row(request.row_id())
+def owned_tags(request: Request) -> Tags:
+    return tags.listed(_owned(request)) + owner_tags.row(request.row_id())
 
 
 async def create_owned_item(request: Request) -> Reply:
@@ -186,7 +190,7 @@ async def create_owned_item(request: Request) -> Reply:
     new = await request.body(new_item)
     new.owner_id = owner_id
     try:
-        return await rows.add(request, statements.add, facets, structs.astuple(new))
+        return await row_handlers.add(request, statements.add, tags, structs.astuple(new))
     except Conflict as conflict:
         if any(error.field == "owner_id" for error in conflict.errors):
             raise NotFound("there is no such user") from None
@@ -207,9 +211,9 @@ routes = [
         THIS,
         read_item,
         "Read an item",
-        gives=Item,
-        fails=(NotFound,),
-        depends=item_depends,
+        response=Item,
+        errors=(NotFound,),
+        cache_tags=item_tags,
     ),
     Operation(
         "GET",
@@ -217,19 +221,19 @@ routes = [
         list_items,
         "List items, by page or by cursor",
         query=ItemQuery,
-        gives=(ItemPage, ItemCursorPage),
-        depends=list_depends,
-        costly=list_costly,
+        response=(ItemPage, ItemCursorPage),
+        cache_tags=list_tags,
+        share=share_list,
     ),
     Operation(
         "POST",
         "/items",
         create_item,
         "Create an item",
-        takes=NewItem,
-        gives=Item,
+        request=NewItem,
+        response=Item,
         status=201,
-        fails=(*BODY_PROBLEMS, Conflict),
+        errors=(*BODY_PROBLEMS, Conflict),
     ),
     Operation(
         "POST",
@@ -238,8 +242,8 @@ routes = [
         "Bring in a file of items: whose sku stands is changed, any other is new",
         query=ImportQuery,
         files=("application/x-ndjson", "text/csv"),
-        gives=transfer.Imported,
-        fails=(*BODY_PROBLEMS, InvalidLines),
+        response=transfer.Imported,
+        errors=(*BODY_PROBLEMS, InvalidLines),
     ),
     Operation(
         "GET",
@@ -254,18 +258,18 @@ routes = [
         THIS,
         replace_item,
         "Replace an item; what is missing takes its default",
-        takes=NewItem,
-        gives=Item,
-        fails=WRITE_FAILS,
+        request=NewItem,
+        response=Item,
+        errors=WRITE_FAILS,
     ),
     Operation(
         "PATCH",
         THIS,
         change_item,
         "Change an item; absent keeps, null clears",
-        takes=ItemChange,
-        gives=Item,
-        fails=WRITE_FAILS,
+        request=ItemChange,
+        response=Item,
+        errors=WRITE_FAILS,
     ),
     Operation(
         "DELETE",
@@ -273,8 +277,8 @@ routes = [
         delete_item,
         "Set an item inactive, or with permanent=true remove it (204)",
         query=DeleteQuery,
-        gives=Item,
-        fails=(NotFound,),
+        response=Item,
+        errors=(NotFound,),
     ),
     Operation(
         "GET",
@@ -282,18 +286,18 @@ routes = [
         list_owned_items,
         "List a user's items, by page or by cursor",
         query=OwnedItemQuery,
-        gives=(ItemPage, ItemCursorPage),
-        fails=(NotFound,),
-        depends=owned_depends,
+        response=(ItemPage, ItemCursorPage),
+        errors=(NotFound,),
+        cache_tags=owned_tags,
     ),
     Operation(
         "POST",
         "/users/{id}/items",
         create_owned_item,
         "Create an item that the user owns",
-        takes=NewItem,
-        gives=Item,
+        request=NewItem,
+        response=Item,
         status=201,
-        fails=(*BODY_PROBLEMS, NotFound, Conflict),
+        errors=(*BODY_PROBLEMS, NotFound, Conflict),
     ),
 ]

@@ -4,30 +4,30 @@ from typing import Any
 
 from sqlalchemy import BigInteger, and_, bindparam, literal_column, not_, select
 
-from service.cache.epochs import Facets
-from service.db.batch import Coalesce, GroupCommit
+from service.cache.generations import TableTags
+from service.db.batch import BatchLoader, GroupCommit
 from service.db.bulk import Adds, Bulk, Upsert, absent, taken
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, FilterIndex, search
 from service.db.keyset import Listing
-from service.db.stage import Stage
+from service.db.staging import StagingTable
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, KeyedItem, NewItem, Owner
 from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
 
 # What cached answers depend on: the items, and the users shown beside them.
-facets = Facets("items", "owner_id", "is_active")
-owner_facets = Facets("users")
+tags = TableTags("items", "owner_id", "is_active")
+owner_tags = TableTags("users")
 
 add = GroupCommit("items.add", Item, items, NewItem, key="sku")
-by_id = Coalesce("items.by_id", Item, items)
+by_id = BatchLoader("items.by_id", Item, items)
 writes = Writes("items", Item, items, NewItem, ItemChange)
 adds = Adds("items.add_all", Item, items, NewItem, "sku")
 upsert = Upsert("items.upsert", items, KeyedItem, "sku")
 bulk = Bulk("items", items, ItemChange)
 # Where among many rows the one is that PostgreSQL has refused, by its field.
-in_the_way = {
+conflict_locators = {
     "sku": taken("items.sku_taken", items, "sku"),
     "owner_id": absent("items.owner_absent", items, "owner_id", users),
 }
@@ -66,9 +66,9 @@ listing = Listing(
 
 count = Statement("items.count", int, listing.totals[()], prepare=False)
 exported = Export("items.export", listing, Item)
-stage = Stage("items.import", items, NewItem, key="sku")
+stage = StagingTable("items.import", items, NewItem, key="sku")
 
-owners = Coalesce("items.owners", Owner, users)
+owners = BatchLoader("items.owners", Owner, users)
 owner_exists = Statement(
     "items.owner_exists",
     int,
@@ -76,14 +76,14 @@ owner_exists = Statement(
     order=("id",),
 )
 
-hot: tuple[Statement[Any], ...] = (
-    *add.hot,
-    *by_id.hot,
-    *owners.hot,
+prepared: tuple[Statement[Any], ...] = (
+    *add.prepared,
+    *by_id.prepared,
+    *owners.prepared,
     owner_exists,
-    *writes.hot,
-    *adds.hot,
-    *upsert.hot,
-    *bulk.hot,
-    *in_the_way.values(),
+    *writes.prepared,
+    *adds.prepared,
+    *upsert.prepared,
+    *bulk.prepared,
+    *conflict_locators.values(),
 )

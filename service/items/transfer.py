@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack
 import msgspec
 from msgspec import Struct, structs
 
-from service.db.copy import Apart, apart, copied
+from service.db.connection import AUDIBLE
+from service.db.copy import DedicatedConnection, copied, dedicated
 from service.db.database import UNKNOWN, Database
-from service.db.link import AUDIBLE
-from service.db.stage import Spoiled
+from service.db.staging import RejectedRow
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
 from service.items.structs import ExportQuery
-from service.web.lines import TOLD, Reader, Row, Trailer
+from service.web.row_readers import TOLD, Reader, Row, Trailer
 
 # Others have their turn after so many rows and after so many bytes, whatever these hold.
 TURN, SLICE = 50, 8_192
@@ -59,7 +59,7 @@ async def import_(
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
         progress: told how far it is.
-        name: of the connection, see link.connect.
+        name: of the connection, see connection.connect.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.
@@ -69,7 +69,9 @@ async def import_(
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
-        one: Apart | None = None  # from the first rows on: who sends none takes no connection
+        one: DedicatedConnection | None = (
+            None  # from the first rows on: who sends none takes no connection
+        )
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
             size += len(part)
@@ -101,8 +103,8 @@ def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGen
     return _with_trailer(rows) if query.trailer else rows
 
 
-async def _opened(on: AsyncExitStack, db: Database, name: str) -> Apart:
-    one = await on.enter_async_context(apart(db, name))
+async def _opened(on: AsyncExitStack, db: Database, name: str) -> DedicatedConnection:
+    one = await on.enter_async_context(dedicated(db, name))
     await stage.open(one)
     return one
 
@@ -123,7 +125,9 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
             rows.append((one[0], *structs.astuple(one[1])))
 
 
-async def _over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
+async def _over(
+    one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+) -> Imported:
     """The transaction; once more when it was in somebody's way."""
     for left in reversed(range(TRIES)):
         try:
@@ -135,13 +139,15 @@ async def _over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -
     raise AssertionError("unreachable")
 
 
-async def _try_over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
+async def _try_over(
+    one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+) -> Imported:
     await one.execute("BEGIN")
-    failed, told = _all_failed(reader, await stage.settle(one))
+    failed, told = _all_failed(reader, await stage.validate(one))
     if failed and not skip:
         raise _nothing(failed, told)
     given = created = written = 0
-    async for done in stage.merge(one):
+    async for done in stage.upsert(one):
         given += done.given
         created += done.created
         written += done.written
@@ -158,7 +164,7 @@ async def _try_over(one: Apart, reader: Reader, *, skip: bool, progress: Progres
     )
 
 
-async def _commit(one: Apart) -> None:
+async def _commit(one: DedicatedConnection) -> None:
     """Once it is sent it is waited for, even by who is cancelled: its outcome is to be known."""
     commit = asyncio.create_task(one.execute("COMMIT"))
     try:
@@ -185,11 +191,11 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def _all_failed(
-    reader: Reader, found: Sequence[tuple[Spoiled, str]]
+    reader: Reader, found: Sequence[tuple[RejectedRow, str]]
 ) -> tuple[int, list[LineError]]:
     """How many lines are wrong, and the first of them: by themselves, or beside other rows."""
-    counts = {field: spoiled.alike for spoiled, field in found}
-    told = [*reader.errors, *(_told(spoiled, field) for spoiled, field in found)]
+    counts = {field: rejected.alike for rejected, field in found}
+    told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
     return reader.failed + sum(counts.values()), told[:TOLD]
 
@@ -200,7 +206,7 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
     return InvalidLines(f"{more}{lines} wrong; nothing was written", told)
 
 
-def _told(spoiled: Spoiled, field: str) -> LineError:
-    if spoiled.first is not None:
-        return LineError(spoiled.line, f"{field}: the same as in line {spoiled.first}")
-    return LineError(spoiled.line, f"{field}: {spoiled.value} names no existing row")
+def _told(rejected: RejectedRow, field: str) -> LineError:
+    if rejected.first is not None:
+        return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
+    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")

@@ -2,11 +2,11 @@
 
 from msgspec import structs
 
-from service.cache.epochs import Slots
+from service.cache.generations import Tags
 from service.db.changes import change_values, fields_set
 from service.errors import Conflict, NotFound
 from service.users import statements
-from service.users.statements import facets
+from service.users.statements import tags
 from service.users.structs import (
     DeleteQuery,
     NewUser,
@@ -18,11 +18,11 @@ from service.users.structs import (
     UserQuery,
     UserSummary,
 )
-from service.web import many, paging, rows
+from service.web import bulk_handlers, paging, row_handlers
 from service.web.body import Body
+from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.wire import Query, Reply, encode
 
 new_user = Body(NewUser)
 new_users = Body(NewUsers)
@@ -45,34 +45,36 @@ async def list_users(request: Request) -> Reply:
     return await paging.show(request, await paging.find(request, statements.listing, query))
 
 
-def list_depends(request: Request) -> Slots:
-    return facets.listed(request.query(user_query))
+def list_tags(request: Request) -> Tags:
+    return tags.listed(request.query(user_query))
 
 
-def list_costly(request: Request) -> bool:
-    return paging.costly(request.query(user_query), ("q", "role"))
+def share_list(request: Request) -> bool:
+    return paging.share(request.query(user_query), ("q", "role"))
 
 
 async def create_user(request: Request) -> Reply:
     """`email` and `username` are unique without regard to case."""
     new = await request.body(new_user)
-    return await rows.add(request, statements.add, facets, structs.astuple(new))
+    return await row_handlers.add(request, statements.add, tags, structs.astuple(new))
 
 
 async def read_user(request: Request) -> Reply:
     """A user who was deleted without `permanent=true` is shown with `is_active: false`."""
-    return await rows.read(request, statements.by_id)
+    return await row_handlers.read(request, statements.by_id)
 
 
-def user_depends(request: Request) -> Slots:
-    return facets.row(request.row_id())
+def user_tags(request: Request) -> Tags:
+    return tags.row(request.row_id())
 
 
 async def replace_user(request: Request) -> Reply:
     """The user is replaced as a whole: optional fields that are missing take their default."""
     request.row_id()
     new = structs.asdict(await request.body(new_user))
-    return rows.shown(await rows.write(request, statements.writes.replace, facets, new, **new))
+    return row_handlers.shown(
+        await row_handlers.write(request, statements.writes.replace, tags, new, **new)
+    )
 
 
 async def change_user(request: Request) -> Reply:
@@ -81,9 +83,11 @@ async def change_user(request: Request) -> Reply:
     change = await request.body(user_change)
     values = change_values(change)
     if not values:
-        return rows.shown(await rows.unchanged(request, statements.by_id))
-    return rows.shown(
-        await rows.write(request, statements.writes.change, facets, fields_set(change), **values)
+        return row_handlers.shown(await row_handlers.unchanged(request, statements.by_id))
+    return row_handlers.shown(
+        await row_handlers.write(
+            request, statements.writes.change, tags, fields_set(change), **values
+        )
     )
 
 
@@ -94,23 +98,25 @@ async def delete_user(request: Request) -> Reply:
     """
     request.row_id()
     if request.query(delete_query).permanent:
-        await rows.write(request, statements.writes.remove, facets)
+        await row_handlers.write(request, statements.writes.remove, tags)
         return Reply(status=204)
-    return rows.shown(
-        await rows.write(request, statements.writes.deactivate, facets, ("is_active",))
+    return row_handlers.shown(
+        await row_handlers.write(request, statements.writes.deactivate, tags, ("is_active",))
     )
 
 
 async def upsert_users(request: Request) -> Reply:
     """A user whose email exists is replaced, any other is created: all of them, or none."""
     given = (await request.body(new_users)).items
-    many.distinct(given, "email", "username", alike=folded)
-    done = await many.upsert(request, statements.upsert, facets, given, statements.in_the_way)
+    bulk_handlers.distinct(given, "email", "username", alike=folded)
+    done = await bulk_handlers.upsert(
+        request, statements.upsert, tags, given, statements.conflict_locators
+    )
     items = [
         UpsertedUser(one.id, user.email, one.version, one.status)
         for user, one in zip(given, done, strict=True)
     ]
-    return Reply(encode(UpsertedUsers(**many.counted(done), items=items)))
+    return Reply(encode(UpsertedUsers(**bulk_handlers.counted(done), items=items)))
 
 
 def folded(text: str) -> str:
@@ -127,9 +133,9 @@ routes = [
         THIS,
         read_user,
         "Read a user",
-        gives=User,
-        fails=(NotFound,),
-        depends=user_depends,
+        response=User,
+        errors=(NotFound,),
+        cache_tags=user_tags,
     ),
     Operation(
         "GET",
@@ -137,37 +143,37 @@ routes = [
         list_users,
         "List users, by page or by cursor",
         query=UserQuery,
-        gives=(UserPage, UserCursorPage),
-        depends=list_depends,
-        costly=list_costly,
+        response=(UserPage, UserCursorPage),
+        cache_tags=list_tags,
+        share=share_list,
     ),
     Operation(
         "POST",
         "/users",
         create_user,
         "Create a user",
-        takes=NewUser,
-        gives=User,
+        request=NewUser,
+        response=User,
         status=201,
-        fails=(*BODY_PROBLEMS, Conflict),
+        errors=(*BODY_PROBLEMS, Conflict),
     ),
     Operation(
         "PUT",
         THIS,
         replace_user,
         "Replace a user; what is missing takes its default",
-        takes=NewUser,
-        gives=User,
-        fails=WRITE_FAILS,
+        request=NewUser,
+        response=User,
+        errors=WRITE_FAILS,
     ),
     Operation(
         "PATCH",
         THIS,
         change_user,
         "Change a user; absent keeps, null clears",
-        takes=UserChange,
-        gives=User,
-        fails=WRITE_FAILS,
+        request=UserChange,
+        response=User,
+        errors=WRITE_FAILS,
     ),
     Operation(
         "DELETE",
@@ -175,16 +181,16 @@ routes = [
         delete_user,
         "Set a user inactive, or with permanent=true remove it (204)",
         query=DeleteQuery,
-        gives=User,
-        fails=(NotFound, Conflict),
+        response=User,
+        errors=(NotFound, Conflict),
     ),
     Operation(
         "PUT",
         "/users/bulk",
         upsert_users,
         "Create or replace up to 1000 users by their email, all or none",
-        takes=NewUsers,
-        gives=UpsertedUsers,
-        fails=(*BODY_PROBLEMS, Conflict),
+        request=NewUsers,
+        response=UpsertedUsers,
+        errors=(*BODY_PROBLEMS, Conflict),
     ),
 ]

@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import literal_column, not_
 
-from service.cache.epochs import Facets
-from service.db.batch import Coalesce, GroupCommit
+from service.cache.generations import TableTags
+from service.db.batch import BatchLoader, GroupCommit
 from service.db.bulk import Upsert, taken
 from service.db.filters import Choice, FilterIndex, search
 from service.db.keyset import Listing
@@ -15,14 +15,14 @@ from service.tables import totals, username, users
 from service.users.structs import NewUser, User, UserChange, UserSummary
 
 # What cached answers depend on.
-facets = Facets("users", "role", "is_active")
+tags = TableTags("users", "role", "is_active")
 
 add = GroupCommit("users.add", User, users, NewUser, key="email", folded=True)
-by_id = Coalesce("users.by_id", User, users)
+by_id = BatchLoader("users.by_id", User, users)
 writes = Writes("users", User, users, NewUser, UserChange)
 upsert = Upsert("users.upsert", users, NewUser, "email", folded=True)
 # Where among many rows the one is that PostgreSQL has refused, by its field.
-in_the_way = {
+conflict_locators = {
     "username": taken("users.username_taken", users, "username", folded=True, key="email")
 }
 
@@ -45,10 +45,10 @@ listing = Listing(
     totals=totals,
 )
 
-hot: tuple[Statement[Any], ...] = (
-    *add.hot,
-    *by_id.hot,
-    *writes.hot,
-    *upsert.hot,
-    *in_the_way.values(),
+prepared: tuple[Statement[Any], ...] = (
+    *add.prepared,
+    *by_id.prepared,
+    *writes.prepared,
+    *upsert.prepared,
+    *conflict_locators.values(),
 )

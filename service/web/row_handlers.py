@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from service.cache.epochs import Facets
-from service.db.batch import Coalesce, GroupCommit
+from service.cache.generations import TableTags
+from service.db.batch import BatchLoader, GroupCommit
 from service.db.writes import Write
 from service.errors import NotFound, OutcomeUnknown, Problem, Stale
+from service.web.codec import Header, Reply
 from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
 from service.web.times import encode_rows
-from service.web.wire import Header, Reply
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -23,7 +23,7 @@ def shown(row: Any) -> Reply:
     return Reply(encode_rows(row, (row,)), headers=_headers(row), version=row.version)
 
 
-async def read(request: Request, by_id: Coalesce[Row]) -> Reply:
+async def read(request: Request, by_id: BatchLoader[Row]) -> Reply:
     """The row whose id is in the path.
 
     Raises:
@@ -36,23 +36,23 @@ async def read(request: Request, by_id: Coalesce[Row]) -> Reply:
 
 
 async def add(
-    request: Request, statement: GroupCommit[Row], facets: Facets, values: tuple[object, ...]
+    request: Request, statement: GroupCommit[Row], tags: TableTags, values: tuple[object, ...]
 ) -> Reply:
     """Make a row, and show it with its Location."""
     try:
         row: Any = await statement.run(request.db, values)
     except (OutcomeUnknown, asyncio.CancelledError):
-        request.unsure()
+        request.outcome_unknown()
         raise
-    await request.moved(lambda: facets.written(row))
-    location = f"{request.root}/{facets.table}/{row.id}"
+    await request.invalidate(lambda: tags.written(row))
+    location = f"{request.root}/{tags.table}/{row.id}"
     return Reply(encode_rows(row, (row,)), 201, (*_headers(row), (b"location", location.encode())))
 
 
 async def write(
     request: Request,
     statement: Write[Row],
-    facets: Facets,
+    tags: TableTags,
     changed: Collection[str] = (),
     **values: object,
 ) -> Row:
@@ -74,16 +74,16 @@ async def write(
     try:
         row, found = await statement.run(request.db, guard, id=request.row_id(), **values)
     except (OutcomeUnknown, asyncio.CancelledError):
-        request.unsure()
+        request.outcome_unknown()
         raise
     if row is None:
         raise _refusal(conditions, found)
     written = row
-    await request.moved(lambda: facets.written(written, changed))
+    await request.invalidate(lambda: tags.written(written, changed))
     return row
 
 
-async def unchanged(request: Request, by_id: Coalesce[Row]) -> Row:
+async def unchanged(request: Request, by_id: BatchLoader[Row]) -> Row:
     """The row whose id is in the path, if the preconditions allow it; else raises as `write`."""
     conditions = preconditions(request)
     guard = None if conditions is None else conditions.guard

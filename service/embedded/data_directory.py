@@ -30,7 +30,7 @@ class Stores(NamedTuple):
     joined: bool  # another process runs them, we only use them
 
 
-class Site:
+class DataDirectory:
     """A DIR that is ours: where its programs run and as whom; what is undone at the end."""
 
     def __init__(self, data: Path, lock: BinaryIO, held: ExitStack) -> None:
@@ -42,7 +42,7 @@ class Site:
         _, left = holder(lock)
         self._sign(lock, left)
         (data / "stores.json").unlink(missing_ok=True)
-        self.stale = _outlive(self.cluster)
+        self.stale = _wait_for_predecessor(self.cluster)
         if left:
             with suppress(OSError):  # it may have been another user's
                 _sweep(left)
@@ -125,7 +125,7 @@ def _sweep(run: Path) -> None:
             place.rmdir()
 
 
-def _outlive(cluster: Path) -> int:
+def _wait_for_predecessor(cluster: Path) -> int:
     """Wait until PostgreSQL, told to stop by our predecessor's death, is gone.
 
     Returns the process id that is still written down, 0 if none is. The file is never removed:
