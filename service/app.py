@@ -19,11 +19,11 @@ import service.items.statements as item_statements
 import service.users.routes as users
 import service.users.statements as user_statements
 from service import health, logs
-from service.cache.cache import Cache
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.db import rights
-from service.db.connection import unhandled
 from service.db.database import Database
+from service.db.pooled_connection import unhandled
 from service.settings import Settings
 from service.web import docs
 from service.web.cursor import Cursors

@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
 from service.db import rights
-from service.db.connection import LOST
 from service.db.database import Database
+from service.db.pooled_connection import LOST
 from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.codec import Reply, encode

@@ -19,13 +19,13 @@ from starlette.applications import Starlette
 from test_faults import eventually
 
 from service.app import create_app
-from service.cache import cache as cache_module
-from service.cache.cache import Cache
+from service.cache import store as store_module
 from service.cache.coherence import Coherence
 from service.cache.entry import CachedResponse, Entry
 from service.cache.generations import TAG_COUNT, Generations, TableTags
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.cache.writers import Writers
 from service.errors import Unavailable
 from service.items.structs import ItemQuery
@@ -537,7 +537,7 @@ def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there(
 async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of 128 may lose its answers at once."""
     asked: list[datetime] = []
-    monkeypatch.setattr(cache_module, "UNSURE_SECONDS", 0.01)
+    monkeypatch.setattr(store_module, "UNSURE_SECONDS", 0.01)
 
     class Line(Coherence):
         async def clock(self) -> datetime:
@@ -573,9 +573,9 @@ def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
     """In a process of its own, as the kernel counts it."""
     program = """
 import gc
-from service.cache import cache as cache_module
+from service.cache import store as store_module
 from service.cache.coherence import Coherence
-from service.cache.entry import Answer, Entry
+from service.cache.entry import CachedResponse, Entry
 from service.cache.local import Local
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -587,7 +587,7 @@ for n in range(1_000_000):
     body = b'{"id":%d,"sku":null,"name":"Item","description":"%b"}' % (n, b"x" * (n % 300))
     headers = ((b"etag", b'"%d"' % n), (b"cache-control", b"private, no-cache"))
     key = f"/items/{n}"
-    tier.put(key, Entry(Answer(body, headers, n), (n % 65536,), 0, 300))
+    tier.put(key, Entry(CachedResponse(body, headers, n), (n % 65536,), 0, 300))
     again = tier.entries.get(f"/items/{n // 2 * 2 - 1000}")
     if again:
         again.uses = 1

@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 from msgspec import UNSET, Struct, UnsetType
 
 from service.cache import shared as shared_module
-from service.cache.cache import Cache
 from service.cache.entry import CachedResponse
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
 from service.cache.shared import Shared
+from service.cache.store import Cache
 
 IDS = (1, 2)
 FACETS = TableTags("items", "id", "is_active")

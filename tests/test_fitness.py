@@ -12,9 +12,9 @@ import pytest
 
 from service import health, migrate
 from service.db.changes import change_values
-from service.db.connection import unhandled
 from service.db.copy import dedicated
 from service.db.database import Database
+from service.db.pooled_connection import unhandled
 from service.db.writes import Guard
 from service.errors import (
     Conflict,

@@ -19,9 +19,9 @@ from test_migrations import binaries
 from bench.lists import CASES, SETTINGS, WALKING, Case, View, fill, question
 from service import migrate
 from service.db.adaptive import ESTIMATE_LIMIT
-from service.db.connection import PooledConnection
 from service.db.filters import Bound, containing
 from service.db.keyset import Listing
+from service.db.pooled_connection import PooledConnection
 from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
 from service.items import statements as items

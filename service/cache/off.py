@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class NoCache:
-    """Keeps nothing. It has those methods of cache.Cache that a handler calls."""
+    """Keeps nothing. It has those methods of store.Cache that a handler calls."""
 
     on = False
 

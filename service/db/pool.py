@@ -17,8 +17,8 @@ from time import perf_counter
 from typing import Any
 
 from service.db.condition import Condition
-from service.db.connection import AUDIBLE, SILENT, PooledConnection, refusal
 from service.db.fitness import Fitness, FitnessWatch
+from service.db.pooled_connection import AUDIBLE, SILENT, PooledConnection, refusal
 from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger

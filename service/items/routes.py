@@ -27,13 +27,14 @@ from service.items.structs import (
     NewItem,
     OwnedItemQuery,
 )
-from service.web import paging, row_handlers
+from service.web import paging
 from service.web.body import Body
 from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation
 from service.web.formats import reader
 from service.web.inflate import decoded
 from service.web.request import BODY_PROBLEMS, Request
+from service.web.row_handlers import add, read, shown, unchanged, write
 from service.web.stream import Chunks
 from service.web.upload import Upload
 
@@ -86,7 +87,7 @@ def share_list(request: Request) -> bool:
 async def create_item(request: Request) -> Reply:
     """Unknown fields are ignored; strings are stripped of white space around them."""
     new = await request.body(new_item)
-    return await row_handlers.add(request, statements.add, tags, structs.astuple(new))
+    return await add(request, statements.add, tags, structs.astuple(new))
 
 
 async def import_items(request: Request) -> Reply:
@@ -130,7 +131,7 @@ async def export_items(request: Request) -> Reply:
 
 async def read_item(request: Request) -> Reply:
     """An item that was deleted without `permanent=true` is shown with `is_active: false`."""
-    return await row_handlers.read(request, statements.by_id)
+    return await read(request, statements.by_id)
 
 
 def item_tags(request: Request) -> Tags:
@@ -141,9 +142,7 @@ async def replace_item(request: Request) -> Reply:
     """The item is replaced as a whole: optional fields that are missing take their default."""
     request.row_id()
     new = structs.asdict(await request.body(new_item))
-    return row_handlers.shown(
-        await row_handlers.write(request, statements.writes.replace, tags, new, **new)
-    )
+    return shown(await write(request, statements.writes.replace, tags, new, **new))
 
 
 async def change_item(request: Request) -> Reply:
@@ -152,23 +151,17 @@ async def change_item(request: Request) -> Reply:
     change = await request.body(item_change)
     values = change_values(change)
     if not values:
-        return row_handlers.shown(await row_handlers.unchanged(request, statements.by_id))
-    return row_handlers.shown(
-        await row_handlers.write(
-            request, statements.writes.change, tags, fields_set(change), **values
-        )
-    )
+        return shown(await unchanged(request, statements.by_id))
+    return shown(await write(request, statements.writes.change, tags, fields_set(change), **values))
 
 
 async def delete_item(request: Request) -> Reply:
     """The item stays, inactive; with `permanent=true` it is gone, and the answer is 204."""
     request.row_id()
     if request.query(delete_query).permanent:
-        await row_handlers.write(request, statements.writes.remove, tags)
+        await write(request, statements.writes.remove, tags)
         return Reply(status=204)
-    return row_handlers.shown(
-        await row_handlers.write(request, statements.writes.deactivate, tags, ("is_active",))
-    )
+    return shown(await write(request, statements.writes.deactivate, tags, ("is_active",)))
 
 
 async def list_owned_items(request: Request) -> Reply:
@@ -190,7 +183,7 @@ async def create_owned_item(request: Request) -> Reply:
     new = await request.body(new_item)
     new.owner_id = owner_id
     try:
-        return await row_handlers.add(request, statements.add, tags, structs.astuple(new))
+        return await add(request, statements.add, tags, structs.astuple(new))
     except Conflict as conflict:
         if any(error.field == "owner_id" for error in conflict.errors):
             raise NotFound("there is no such user") from None

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 import msgspec
 from msgspec import Struct, structs
 
-from service.db.connection import AUDIBLE
 from service.db.copy import DedicatedConnection, copied, dedicated
 from service.db.database import UNKNOWN, Database
+from service.db.pooled_connection import AUDIBLE
 from service.db.staging import RejectedRow
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
@@ -59,7 +59,7 @@ async def import_(
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
         progress: told how far it is.
-        name: of the connection, see connection.connect.
+        name: of the connection, see pooled_connection.connect.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.cache.cache import Cache
 from service.cache.entry import CachedResponse, EncodedBody, Entry
 from service.cache.generations import Tags
 from service.cache.local import CachedBodies
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
-from service.cache.cache import Cache
 from service.cache.generations import Tags
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
@@ -142,7 +142,7 @@ class Request:
         return decoded
 
     async def invalidate(self, tags: Callable[[], Tags]) -> None:
-        """Tell the caches of a write that was committed; see cache.Cache.invalidate."""
+        """Tell the caches of a write that was committed; see store.Cache.invalidate."""
         cache = self.state["cache"]
         if cache.on:
             await cache.invalidate(tags())
