@@ -10,10 +10,10 @@ from time import process_time
 import asyncpg
 import uvloop
 
-from bench.stage import Stage
-from service.items import statements
+from bench.stage import StagingTable
+from service.items import items
+from service.web.codec import encode
 from service.web.paging import Page
-from service.web.wire import encode
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def table(on: Stage) -> str:
+def table(on: StagingTable) -> str:
     """A table in Markdown: each list in each way, with what it takes and what is left of it."""
     found = uvloop.run(_bodies(on.database_url))
     lines = [
@@ -58,7 +58,7 @@ def table(on: Stage) -> str:
 
 async def _bodies(url: str) -> dict[int, bytes]:
     """The first page of so many items, as it is sent."""
-    page = statements.listing.page("id", (), "none")
+    page = items.listing.page("id", (), "none")
     connection = await asyncpg.connect(url)
     try:
         found = {rows: await connection.fetch(page.sql, rows, 0) for rows in ROWS}

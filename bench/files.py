@@ -25,7 +25,7 @@ from bench import upsert
 from bench.contestants import CACHED, PROGRAMS
 from bench.limits import LINES, psql
 from bench.processes import forget_peak, peak
-from bench.stage import Server, Stage, fill, served, sql, stage
+from bench.stage import Server, StagingTable, fill, served, sql, stage
 
 SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
 FIELDS = "sku, name, description, price, is_active, owner_id"
@@ -123,7 +123,7 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
             told.append(upsert.table(on))
 
 
-def _new_rows(on: Stage, directory: Path) -> tuple[Path, Path]:
+def _new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
     """The rows once more under other skus, as CSV and as NDJSON."""
     rows = f"SELECT 'NEW' || sku AS sku, {FIELDS.removeprefix('sku, ')} FROM items ORDER BY id"
     as_csv, as_lines = directory / "new.csv", directory / "new.ndjson"
@@ -133,17 +133,17 @@ def _new_rows(on: Stage, directory: Path) -> tuple[Path, Path]:
     return as_csv, as_lines
 
 
-def _settle(on: Stage, items: int) -> None:
+def _settle(on: StagingTable, items: int) -> None:
     sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
 
 
-def _psql_out(on: Stage, items: int) -> Turn:
+def _psql_out(on: StagingTable, items: int) -> Turn:
     began = perf_counter()
     _run([str(on.programs / "psql"), "-X", "-q", "-c", LINES, on.database_url])
     return Turn("out", "psql", items / (perf_counter() - began), 0, 0)
 
 
-def _psql_in(on: Stage, items: int, file: Path) -> Turn:
+def _psql_in(on: StagingTable, items: int, file: Path) -> Turn:
     began = perf_counter()
     psql(on, f"COPY items ({FIELDS}) FROM STDIN (FORMAT csv)", file)
     return Turn("in", "psql", items / (perf_counter() - began), 0, 0)
@@ -184,7 +184,7 @@ def _slow(server: Server) -> Turn:
         return Turn("out, 1 B/s", "swiftlet", 0, more, 0)
 
 
-def _upserts(on: Stage, server: Server, probe: Probe) -> Turn:
+def _upserts(on: StagingTable, server: Server, probe: Probe) -> Turn:
     """One after the other, each of a thousand rows, half of them there."""
     upsert.named(on)
     count, took = 0, 0.0

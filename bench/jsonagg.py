@@ -8,14 +8,14 @@ import asyncpg
 import uvloop
 
 from bench.processes import cpu
-from bench.stage import Stage
-from service.items import statements
-from service.web.wire import encode
+from bench.stage import StagingTable
+from service.items import items
+from service.web.codec import encode
 
 PAGES, ROUNDS = 400, 5
 
 
-def table(on: Stage) -> str:
+def table(on: StagingTable) -> str:
     """A table in Markdown: records and Structs against json_agg, for 10 and 100 rows."""
     lines = [
         "**Who should write the JSON of a list?** (`json-agg`)",
@@ -31,9 +31,9 @@ def table(on: Stage) -> str:
     return "\n".join([*lines, ""])
 
 
-async def _measured(on: Stage, rows: int) -> dict[str, tuple[float, float]]:
+async def _measured(on: StagingTable, rows: int) -> dict[str, tuple[float, float]]:
     connection = await asyncpg.connect(on.database_url)
-    page = statements.listing.page("id", (), "none")
+    page = items.listing.page("id", (), "none")
     records = await connection.prepare(page.sql)
     agg = await connection.prepare(f"SELECT json_agg(page)::text FROM ({page.sql}) page")
     used: dict[str, list[tuple[float, float]]] = {"records": [], "json_agg": []}

@@ -18,26 +18,27 @@ import uvloop
 from starlette.types import Message, Scope
 
 from bench.result import Figure, Run, Table
-from bench.stage import Stage
+from bench.stage import StagingTable
 from service.app import ROUTES
 from service.cache.off import NoCache
 from service.db.database import Database
-from service.items import statements
-from service.items.routes import new_item
-from service.items.structs import Item
+from service.items import items
+from service.items.structs import Item, NewItem
 from service.settings import Settings
+from service.web.body import Body
+from service.web.codec import Reply, encode
 from service.web.cursor import Cursors
 from service.web.request import Request
 from service.web.routing import Paths
-from service.web.wire import Reply, encode
 
+new_item = Body(NewItem)
 TURNS = 4_000
 REPEATS = 5
 AT_ONCE = 64
 BODY = b'{"name": "Brass Widget 123", "description": "Made by the benchmark", "price": 29.99}'
 
 
-def tables(on: Stage, runs: list[Run]) -> list[Table]:
+def tables(on: StagingTable, runs: list[Run]) -> list[Table]:
     """One table for reading an item, one for creating one; none of what the run lacks."""
     return [
         table
@@ -46,7 +47,7 @@ def tables(on: Stage, runs: list[Run]) -> list[Table]:
     ]
 
 
-def _table(on: Stage, runs: list[Run], workload: str, title: str) -> Table | None:
+def _table(on: StagingTable, runs: list[Run], workload: str, title: str) -> Table | None:
     whole = _of(runs, workload, "swiftlet", lambda run: run.cpu.total)
     server = _of(runs, "read", "constant", lambda run: run.cpu.server)
     database = _of(runs, workload, "swiftlet", lambda run: run.cpu.database)
@@ -75,21 +76,21 @@ def _of(
     return (statistics.median(found), min(found), max(found)) if found else None
 
 
-async def _inside(on: Stage, workload: str) -> dict[str, list[float]]:
+async def _inside(on: StagingTable, workload: str) -> dict[str, list[float]]:
     settings = Settings(database_url=on.database_url)
-    hot = (*statements.by_id.hot, *statements.add.hot)
-    db = Database(on.database_url, size=4, statements=hot)
+    prepared = (*items.by_id.prepared, *items.add.prepared)
+    db = Database(on.database_url, size=4, statements=prepared)
     ids = itertools.cycle(range(1, 1001))
     await db.open()
     try:
-        item = await statements.by_id.get(db, 1)
+        item = await items.by_id.get(db, 1)
         found = {"routing": await _routing(db, settings)}
         if workload == "create":
             found["decode"] = _timed(lambda: new_item.decode(BODY))
             values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
-            found["statement"] = await _statement(lambda: statements.add.run(db, values))
+            found["statement"] = await _statement(lambda: items.add.run(db, values))
         else:
-            found["statement"] = await _statement(lambda: statements.by_id.get(db, next(ids)))
+            found["statement"] = await _statement(lambda: items.by_id.get(db, next(ids)))
         found["encode"] = _timed(lambda: encode(item))
     finally:
         await db.close()

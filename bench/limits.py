@@ -6,14 +6,14 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.result import Figure, Table
-from bench.stage import Stage, sql
+from bench.stage import StagingTable, sql
 
 REPEATS = 3
 LINES = "COPY (SELECT row_to_json(t) FROM items t ORDER BY id) TO STDOUT"
 COLUMNS = "name, description, price, is_active"
 
 
-def copy(on: Stage, items: int) -> Table:
+def copy(on: StagingTable, items: int) -> Table:
     """`psql` writing all rows as lines of JSON, and reading the same as CSV into the table."""
     file = on.directory / "items.csv"
     rows = f"COPY (SELECT {COLUMNS} FROM items ORDER BY id) TO STDOUT (FORMAT csv)"
@@ -40,7 +40,7 @@ def copy(on: Stage, items: int) -> Table:
     )
 
 
-def psql(on: Stage, text: str, stdin: Path | None = None) -> bytes:
+def psql(on: StagingTable, text: str, stdin: Path | None = None) -> bytes:
     """What psql prints; `stdin` is a file for it."""
     with (stdin or Path("/dev/null")).open("rb") as source:
         done = subprocess.run(

@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 
 from bench.contestants import FASTIFY
-from bench.stage import SHOWN, Stage, sql
+from bench.stage import SHOWN, StagingTable, sql
 
 PACKAGES = (
     *("starlette", "msgspec", "sqlalchemy", "asyncpg", "granian", "uvicorn", "uvloop", "httptools"),
@@ -33,7 +33,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def versions(on: Stage) -> dict[str, str]:
+def versions(on: StagingTable) -> dict[str, str]:
     """Of everything that took part."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     found["PostgreSQL"] = sql(on, "SHOW server_version")[0][0].split()[0]
@@ -50,7 +50,7 @@ def versions(on: Stage) -> dict[str, str]:
     return found
 
 
-def settings(on: Stage) -> dict[str, str]:
+def settings(on: StagingTable) -> dict[str, str]:
     """PostgreSQL's and Redis's, the same for everyone."""
     found = {f"postgresql {name}": sql(on, f"SHOW {name}")[0][0] for name in SHOWN}
     with redis.Redis.from_url(on.redis_url) as client:

@@ -21,7 +21,7 @@ from uvloop import run as uvloop_run
 
 from bench.processes import cpu, forget_peak, peak
 from bench.result import CPU, Run
-from bench.stage import Server, Stage
+from bench.stage import Server, StagingTable
 from bench.workloads import CRUD, Cell
 
 SCRIPT = Path(__file__).parent / "load.lua"
@@ -67,7 +67,12 @@ def require_wrk() -> None:
 
 
 def measure(
-    of: Server, on: Stage, cell: Cell, seconds: int, number: int, offered: float | None = None
+    of: Server,
+    on: StagingTable,
+    cell: Cell,
+    seconds: int,
+    number: int,
+    offered: float | None = None,
 ) -> Run:
     """The cell's load on the server for so many seconds; `number` is the round."""
     script = CRUD_SCRIPT if cell.workload == CRUD else SCRIPT
@@ -92,7 +97,7 @@ def measure(
     return structs.replace(run, rss=peak(of.pid), offered=offered)
 
 
-def pgbench(on: Stage, cell: Cell, seconds: int, number: int) -> Run:
+def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
     """The same workload by PostgreSQL's own client, one row to a statement and commit."""
     script = PGBENCH[cell.workload.partition("-")[0]]
     with tempfile.TemporaryDirectory(dir=on.directory) as place:
@@ -191,7 +196,7 @@ def _depth(of: Server, cell: Cell) -> dict[str, str]:
 
 
 @contextmanager
-def _bulk(on: Stage, *, at_work: bool) -> Iterator[None]:
+def _bulk(on: StagingTable, *, at_work: bool) -> Iterator[None]:
     """Another client that inserts rows at a steady rate until the measurement ends."""
     if not at_work:
         yield

@@ -21,7 +21,7 @@ import msgspec
 from bench.contestants import CACHED, PROGRAMS
 from bench.measure import measure
 from bench.processes import forget_peak, peak
-from bench.stage import Server, Stage, fill, served, stage
+from bench.stage import Server, StagingTable, fill, served, stage
 from bench.workloads import Cell
 
 ITEMS, MANY = 100_000, 1_000_000
@@ -128,7 +128,7 @@ def memory(say: Say) -> tuple[float, float, int]:
 
 
 @contextmanager
-def _standing(items: int, workers: int) -> Iterator[tuple[Stage, Server]]:
+def _standing(items: int, workers: int) -> Iterator[tuple[StagingTable, Server]]:
     with tempfile.TemporaryDirectory(prefix="promises-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
@@ -138,7 +138,7 @@ def _standing(items: int, workers: int) -> Iterator[tuple[Stage, Server]]:
                 yield on, server
 
 
-async def _beside(server: Server, on: Stage, seconds: int) -> Found:
+async def _beside(server: Server, on: StagingTable, seconds: int) -> Found:
     cell = Cell("mixed", 64, 2, ITEMS)
     load = asyncio.create_task(asyncio.to_thread(measure, server, on, cell, seconds, 1))
     await asyncio.sleep(0.5)

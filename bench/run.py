@@ -26,7 +26,7 @@ from bench.stage import (
     OUR_SEARCH,
     THEIR_SEARCH,
     Server,
-    Stage,
+    StagingTable,
     fill,
     forget,
     keep_totals,
@@ -129,7 +129,7 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
     return chosen
 
 
-def agree(program: Program, on: Stage) -> Agreement:
+def agree(program: Program, on: StagingTable) -> Agreement:
     """The correctness run of one program, on a table of its own making.
 
     Its searches take its trigram index, which so few rows would not need.
@@ -152,7 +152,7 @@ def search_of(program: Program) -> str:
     return OUR_SEARCH if program.kind == "ours" else THEIR_SEARCH
 
 
-def _agree(programs: list[Program], on: Stage, say: Say) -> list[Agreement]:
+def _agree(programs: list[Program], on: StagingTable, say: Say) -> list[Agreement]:
     agreements: list[Agreement] = []
     for program in programs:
         if program.rules is None:
@@ -176,7 +176,9 @@ class _Rounds:
             first round: what rates are offered by.
     """
 
-    def __init__(self, options: Options, programs: list[Program], on: Stage, say: Say) -> None:
+    def __init__(
+        self, options: Options, programs: list[Program], on: StagingTable, say: Say
+    ) -> None:
         self.options = options
         self.programs = programs
         self.on = on
@@ -257,7 +259,7 @@ class _Rounds:
                     measure(server, self.on, cell._replace(share=None), 1, 0)
                     self._after(self.on.of(server.program), cell)
 
-    def _before(self, on: Stage, cell: Cell, search: str) -> None:
+    def _before(self, on: StagingTable, cell: Cell, search: str) -> None:
         quiet(on)
         if cell.workload in {*WRITING, SEARCH}:
             search_index(on, search)
@@ -265,7 +267,7 @@ class _Rounds:
             keep_totals(on, kept=search == OUR_SEARCH)
             sql(on, "CHECKPOINT")  # everyone pays for the same first touch of pages
 
-    def _after(self, on: Stage, cell: Cell, program: Program | None = None) -> None:
+    def _after(self, on: StagingTable, cell: Cell, program: Program | None = None) -> None:
         if cell.workload in WRITING:
             settle(on, cell.items, program)
 
@@ -295,7 +297,7 @@ class _Rounds:
         return f"about {minutes:.0f} min left"
 
 
-def _tables(options: Options, on: Stage, found: list[Run], say: Say) -> list[Table]:
+def _tables(options: Options, on: StagingTable, found: list[Run], say: Say) -> list[Table]:
     say("micro tables, the layers of a request, COPY")
     fill(on, options.items)
     return [*micro.tables(), *layers.tables(on, found), limits.copy(on, options.items)]

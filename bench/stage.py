@@ -47,7 +47,7 @@ SHOWN = (
 )
 
 
-class Stage(NamedTuple):
+class StagingTable(NamedTuple):
     """The stores: their addresses, and the processes whose CPU is counted."""
 
     directory: Path
@@ -57,7 +57,7 @@ class Stage(NamedTuple):
     redis_pid: int
     programs: Path  # PostgreSQL's, pgbench and psql among them
 
-    def of(self, program: Program) -> "Stage":
+    def of(self, program: Program) -> "StagingTable":
         """The same with the address of the program's database."""
         url = self.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
         return self._replace(database_url=url)
@@ -77,7 +77,7 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def stage(directory: Path) -> Iterator[Stage]:
+def stage(directory: Path) -> Iterator[StagingTable]:
     """Throw-away PostgreSQL and Redis, the embedded ones, in `directory`."""
     programs = wheel_postgres()
     data = directory / "data"
@@ -90,12 +90,12 @@ def stage(directory: Path) -> Iterator[Stage]:
         with redis.Redis.from_url(running.redis_url) as client:
             redis_pid = int(client.info("server")["process_id"])
         postmaster = int((data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
-        yield Stage(
+        yield StagingTable(
             directory, running.database_url, running.redis_url, postmaster, redis_pid, programs
         )
 
 
-def sql(on: Stage, *texts: str) -> list[asyncpg.Record]:
+def sql(on: StagingTable, *texts: str) -> list[asyncpg.Record]:
     """Run statements on a connection of their own; the rows of the last."""
 
     async def run() -> list[asyncpg.Record]:
@@ -111,7 +111,7 @@ def sql(on: Stage, *texts: str) -> list[asyncpg.Record]:
     return asyncio.run(run())
 
 
-def settle(on: Stage, items: int, after: Program | None = None) -> None:
+def settle(on: StagingTable, items: int, after: Program | None = None) -> None:
     """After writes: their new rows go, the space of old versions is free, all is on disk."""
     new = f"DELETE FROM items WHERE id > {items}"
     if after is not None and after.name == PUBLIC:
@@ -121,7 +121,7 @@ def settle(on: Stage, items: int, after: Program | None = None) -> None:
         sql(on, new, "VACUUM items", "CHECKPOINT")
 
 
-def quiet(on: Stage) -> None:
+def quiet(on: StagingTable) -> None:
     """Wait until PostgreSQL has done what those asked who are gone: a count may take a while."""
     busy = (
         "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
@@ -132,7 +132,7 @@ def quiet(on: Stage) -> None:
         time.sleep(0.05)
 
 
-def keep_totals(on: Stage, *, kept: bool) -> None:
+def keep_totals(on: StagingTable, *, kept: bool) -> None:
     """Whether writers pay for the totals: ours read them, nobody else does."""
     (row,) = sql(on, "SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgname = 'items_inserted'")
     if row[0] == kept:
@@ -141,7 +141,7 @@ def keep_totals(on: Stage, *, kept: bool) -> None:
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
 
 
-def search_index(on: Stage, wanted: str | None) -> None:
+def search_index(on: StagingTable, wanted: str | None) -> None:
     """Keep only this trigram index on items, or none, so that no write maintains two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)
     rows = sql(on, f"SELECT indexname FROM pg_indexes WHERE indexname IN ({names})")
@@ -156,7 +156,7 @@ def search_index(on: Stage, wanted: str | None) -> None:
 
 
 @contextmanager
-def searches_by_index(on: Stage, database: str) -> Iterator[None]:
+def searches_by_index(on: StagingTable, database: str) -> Iterator[None]:
     """Connections made within find rows by an index, also where the table is small."""
     settings = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
     sql(on, *(f"ALTER DATABASE {database} SET {name} = off" for name in settings))
@@ -166,7 +166,7 @@ def searches_by_index(on: Stage, database: str) -> Iterator[None]:
         sql(on, *(f"ALTER DATABASE {database} RESET {name}" for name in settings))
 
 
-def fill(on: Stage, items: int) -> None:
+def fill(on: StagingTable, items: int) -> None:
     """The tables anew with the samples: ids 1 to `items`; nothing cached in Redis."""
     keep_totals(on, kept=True)
     sql(on, "TRUNCATE items, users RESTART IDENTITY")
@@ -175,13 +175,13 @@ def fill(on: Stage, items: int) -> None:
     forget(on)
 
 
-def forget(on: Stage) -> None:
+def forget(on: StagingTable) -> None:
     """Nothing is cached in Redis any more."""
     with redis.Redis.from_url(on.redis_url) as client:
         client.flushall()
 
 
-def prepare(on: Stage, program: Program) -> None:
+def prepare(on: StagingTable, program: Program) -> None:
     """Make the data of a program with tables of its own; nothing may be connected to ours."""
     if program.name == PUBLIC:
         _fill_public(on, program.directory)
@@ -197,7 +197,7 @@ def prepare(on: Stage, program: Program) -> None:
             sql(on.of(program), "VACUUM (ANALYZE) items", "VACUUM (ANALYZE) users", "CHECKPOINT")
 
 
-def _fill_public(on: Stage, copy: Path) -> None:
+def _fill_public(on: StagingTable, copy: Path) -> None:
     """The public reference's SQLite file with the same items."""
     columns = "id, name, description, price, is_active, created_at"
     rows = sql(on, f"SELECT {columns} FROM items ORDER BY id")
@@ -218,7 +218,7 @@ def _plain(row: asyncpg.Record) -> tuple[Any, ...]:
 
 
 @contextmanager
-def served(program: Program, on: Stage, workers: int) -> Iterator[Server]:
+def served(program: Program, on: StagingTable, workers: int) -> Iterator[Server]:
     """The contestant, started as its users would and answering.
 
     Raises:

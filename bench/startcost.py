@@ -14,14 +14,14 @@ from pathlib import Path
 
 from bench.contestants import PYTHON, ROOT
 from bench.processes import cpu
-from bench.stage import Stage
+from bench.stage import StagingTable
 from service import server
 
 ROUNDS = 5
 SERVERS, WORKERS = ("uvicorn", "granian"), (1, 2)
 
 
-def table(_: Stage) -> str:
+def table(_: StagingTable) -> str:
     """A table in Markdown: the first start of a directory, and the median of those that follow."""
     trees = [ROOT, *map(Path, filter(None, [os.environ.get("START_AGAINST")]))]
     lines = [

@@ -15,7 +15,7 @@ from bench.result import Run
 from bench.stage import (
     OUR_SEARCH,
     Server,
-    Stage,
+    StagingTable,
     fill,
     keep_totals,
     prepare,
@@ -207,7 +207,7 @@ class Row(NamedTuple):
 
 
 # Those that no wrk loads: each makes its table by itself.
-TABLES: dict[str, Callable[[Stage], str]] = {
+TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
@@ -249,7 +249,7 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
 
 
 @contextmanager
-def stage_in_temporary() -> Iterator[Stage]:
+def stage_in_temporary() -> Iterator[StagingTable]:
     """Throw-away stores, empty."""
     with tempfile.TemporaryDirectory(prefix="trials-") as name:
         directory = Path(name)
@@ -259,14 +259,14 @@ def stage_in_temporary() -> Iterator[Stage]:
 
 
 @contextmanager
-def _staged() -> Iterator[Stage]:
+def _staged() -> Iterator[StagingTable]:
     with stage_in_temporary() as on:
         fill(on, ITEMS)
         yield on
 
 
 @contextmanager
-def _served(variant: Variant, on: Stage, database: str) -> Iterator[Server]:
+def _served(variant: Variant, on: StagingTable, database: str) -> Iterator[Server]:
     program = variant.program(database)
     prepare(on, program)
     keep_totals(on.of(program), kept=variant.totals)
@@ -275,7 +275,9 @@ def _served(variant: Variant, on: Stage, database: str) -> Iterator[Server]:
         yield server
 
 
-def _turn(on: Stage, servers: list[Server], cell: Cell, seconds: int, number: int) -> list[Run]:
+def _turn(
+    on: StagingTable, servers: list[Server], cell: Cell, seconds: int, number: int
+) -> list[Run]:
     runs = {}
     shift = number % len(servers)
     order = [*range(len(servers))]

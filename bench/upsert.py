@@ -17,7 +17,7 @@ import uvloop
 
 from bench.contestants import OURS, PROGRAMS
 from bench.processes import cpu
-from bench.stage import Server, Stage, keep_totals, served, settle, sql
+from bench.stage import Server, StagingTable, keep_totals, served, settle, sql
 
 ITEMS = 100_000
 ROWS = 1_000
@@ -42,7 +42,7 @@ class Took(NamedTuple):
     database: float
 
 
-def table(on: Stage) -> str:
+def table(on: StagingTable) -> str:
     """A table in Markdown: medians of rounds, and the ratio within each."""
     named(on)
     sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")
@@ -80,7 +80,7 @@ def table(on: Stage) -> str:
     return "\n".join([*lines, ""])
 
 
-def _round(on: Stage, of: Server, way: Way, number: int) -> Took:
+def _round(on: StagingTable, of: Server, way: Way, number: int) -> Took:
     keep_totals(on, kept=way.contestant == OURS)
     sql(on, "CHECKPOINT")
     batches = [list(way.requests(rows(f"{way.title} {number} {n}"))) for n in range(way.batches)]
@@ -95,7 +95,7 @@ def _round(on: Stage, of: Server, way: Way, number: int) -> Took:
     return Took(count / took, server / count * 1e6, database / count * 1e6)
 
 
-def named(on: Stage) -> None:
+def named(on: StagingTable) -> None:
     """Give the rows that are there the skus they are upserted by."""
     sql(on, f"UPDATE items SET sku = 'U-' || id WHERE id <= {ITEMS}")
 

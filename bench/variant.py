@@ -1,6 +1,6 @@
 """`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
 
-What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_SINGLES, VARIANT_MOST (of a Lane),
+What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_SINGLES, VARIANT_MOST (of a Batcher),
 VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own),
 VARIANT_PREPARED (`0`: each statement is parsed and planned at each use).
 """
@@ -14,18 +14,18 @@ import uvicorn
 
 import service.app
 from service.cli import main
-from service.db import batch, lane, link
+from service.db import batch, batcher, pooled_connection
 from service.db.fitness import Fitness
 from service.db.statement import Statement
 
 
 def change() -> None:
-    made = lane.Lane.__init__
+    made = batcher.Batcher.__init__
     in_flight, singles, most = (
         environ.get(f"VARIANT_{name}") for name in ("IN_FLIGHT", "SINGLES", "MOST")
     )
 
-    def make(self: lane.Lane, *args: Any, **options: Any) -> None:
+    def make(self: batcher.Batcher, *args: Any, **options: Any) -> None:
         if options.get("singles") != 1:  # lists: each alone in its lane
             options |= {"in_flight": int(in_flight)} if in_flight else {}
             options |= {"singles": int(singles)} if singles else {}
@@ -33,14 +33,14 @@ def change() -> None:
             options["most"] = int(most)
         made(self, *args, **options)
 
-    lane.Lane.__init__ = make  # type: ignore[method-assign]  # that is the point
+    batcher.Batcher.__init__ = make  # type: ignore[method-assign]  # that is the point
     if threshold := environ.get("VARIANT_GC"):
         service.app.GC_THRESHOLD = int(threshold) or 700
         if threshold == "0":
             gc.freeze = lambda: None
     if environ.get("VARIANT_PREPARED") == "0":
-        link.Link.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
-        link.Link.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
+        pooled_connection.PooledConnection.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
+        pooled_connection.PooledConnection.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
         config = uvicorn.Config
         uvicorn.Config = lambda app, **options: config(app, **{**options, "http": http})  # type: ignore[assignment,misc]  # that is the point
@@ -60,7 +60,9 @@ async def _nothing(*_: object) -> Fitness:
     return Fitness(read_only=False, outdated=None)
 
 
-async def _unprepared(self: link.Link, statement: Statement[Any]) -> Unprepared:
+async def _unprepared(
+    self: pooled_connection.PooledConnection, statement: Statement[Any]
+) -> Unprepared:
     return Unprepared(self.connection, statement.sql)
 
 

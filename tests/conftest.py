@@ -24,8 +24,8 @@ import pytest
 
 from service import migrate, server
 from service.embedded import stores as embedded_stores
+from service.embedded.data_directory import Stores
 from service.embedded.programs import wheel_postgres, wheel_redis
-from service.embedded.site import Stores
 
 ROOT = Path(__file__).parent.parent
 STORES = os.environ.get("TEST_STORES", "wheel")

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
+from service.db.batcher import SINGLES
 from service.db.changes import change_values
 from service.db.database import Database
-from service.db.lane import SINGLES
 from service.db.statement import Statement
 from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
-from service.items import statements as items
-from service.items.structs import Item, ItemChange, Price
-from service.users import statements as users
+from service.items import items
+from service.items.structs import Item, Price
+from service.users import users
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ class Watched(Database):
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Watched]:
-    db = Watched(url, statements=items.hot, **options)
+    db = Watched(url, statements=items.prepared, **options)
     await db.open()
     try:
         yield db
@@ -88,7 +88,7 @@ def new(name: str, sku: str | None = None, owner: int | None = None) -> tuple[ob
 async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
-    values = change_values(ItemChange(**fields))
+    values = change_values(items.change(**fields))
     guard = None if versions is None else Guard(versions)
     return await items.writes.change.run(db, guard, id=item_id, **values)
 
@@ -169,7 +169,7 @@ async def test_identical_lists_that_meet_share_a_statement(url: str) -> None:
         found = await asyncio.gather(*work)
         assert len(db.ran) == 4
         assert [records[0]["id"] for records in found] == [1, 11] * 20
-        assert not db.lanes
+        assert not db.batchers
 
 
 async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:
@@ -317,7 +317,7 @@ async def test_versions_that_are_excluded_are_looked_at_by_the_write(
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
     guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
     async with opened(url, batching=batching) as db:
-        values = change_values(ItemChange(price=Price(5)))
+        values = change_values(items.change(price=Price(5)))
         work = [
             items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
             for n in range(1, 43)

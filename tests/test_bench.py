@@ -23,7 +23,7 @@ from bench.run import agree, search_of
 from bench.stage import (
     OUR_SEARCH,
     THEIR_SEARCH,
-    Stage,
+    StagingTable,
     fill,
     keep_totals,
     quiet,
@@ -41,7 +41,7 @@ needs_wrk = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagingTable]:
     directory = tmp_path_factory.mktemp("bench")
     for place in (directory, *directory.parents):  # as root, PostgreSQL passes through as nobody
         if place.stat().st_mode & 0o077 == 0:
@@ -66,7 +66,7 @@ def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]"
 
 
 @pytest.mark.parametrize("program", ASKED, ids=lambda program: program.name)
-def test_everyone_answers_as_the_model_does(program: contestants.Program, on: Stage) -> None:
+def test_everyone_answers_as_the_model_does(program: contestants.Program, on: StagingTable) -> None:
     if why := contestants.missing(program):
         pytest.skip(why)
     before = 0 if program.database == "cached" else searches(on, search_of(program))
@@ -79,19 +79,19 @@ def test_everyone_answers_as_the_model_does(program: contestants.Program, on: St
     assert set(agreement.intended) <= (program.rules or frozenset())
 
 
-def searches(on: Stage, index: str) -> int:
+def searches(on: StagingTable, index: str) -> int:
     """How often the index was read; a backend tells it at its end."""
     quiet(on)
     text = f"SELECT sum(idx_scan)::int FROM pg_stat_user_indexes WHERE indexrelname = '{index}'"
     return sql(on, text)[0][0] or 0
 
 
-def test_wrong_answers_are_noticed(on: Stage) -> None:
+def test_wrong_answers_are_noticed(on: StagingTable) -> None:
     agreement = agree(BY_NAME["constant"]._replace(rules=frozenset()), on)
     assert len(agreement.wrong) > agreement.requests / 2
 
 
-def test_a_difference_that_is_not_allowed_is_wrong(on: Stage) -> None:
+def test_a_difference_that_is_not_allowed_is_wrong(on: StagingTable) -> None:
     agreement = agree(BY_NAME["reference"]._replace(rules=frozenset({"detail"})), on)
     assert any("price" in line for line in agreement.wrong), "a null in PATCH is dropped there"
 
@@ -321,7 +321,7 @@ def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said
     assert found.stdout.decode().strip() == said
 
 
-def test_nobody_pays_for_the_search_index_of_others(on: Stage) -> None:
+def test_nobody_pays_for_the_search_index_of_others(on: StagingTable) -> None:
     fill(on, 50)
     names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
     for wanted in (THEIR_SEARCH, OUR_SEARCH, OUR_SEARCH):
@@ -331,7 +331,7 @@ def test_nobody_pays_for_the_search_index_of_others(on: Stage) -> None:
     assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
 
 
-def test_who_does_not_read_the_totals_does_not_pay_for_them(on: Stage) -> None:
+def test_who_does_not_read_the_totals_does_not_pay_for_them(on: StagingTable) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)
     sql(on, "INSERT INTO items (name) VALUES ('x')")

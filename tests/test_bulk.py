@@ -23,8 +23,8 @@ from starlette.routing import Route
 from test_faults import eventually, processes, serving
 
 from service.app import ROUTES
-from service.embedded.site import Stores
-from service.users.routes import folded
+from service.embedded.data_directory import Stores
+from service.resource.bulk_rows import folded
 from service.web.routing import Paths
 
 JSON = {"content-type": "application/json"}

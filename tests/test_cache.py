@@ -19,16 +19,16 @@ from starlette.applications import Starlette
 from test_faults import eventually
 
 from service.app import create_app
-from service.cache import tiers
+from service.cache import store as store_module
 from service.cache.coherence import Coherence
-from service.cache.entry import Answer, Entry
-from service.cache.epochs import SLOTS, Epochs, Facets
+from service.cache.entry import CachedResponse, Entry
+from service.cache.generations import TAG_COUNT, Generations, TableTags
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
-from service.cache.tiers import Cache
+from service.cache.store import Cache
 from service.cache.writers import Writers
 from service.errors import Unavailable
-from service.items.structs import ItemQuery
+from service.items import items
 from service.settings import Settings
 from service.web import paging
 from service.web.routing import Paths
@@ -334,8 +334,8 @@ async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
     for n in (1, 2):
         found = await cache.cached("k", 60, load=load, kind=dict[str, Any])
         assert found == {"at": datetime(2026, 1, 1, tzinfo=UTC), "total": n}
-    await cache.moved((1,))
-    cache.unsure()
+    await cache.invalidate((1,))
+    cache.outcome_unknown()
 
 
 @pytest.mark.anyio
@@ -389,22 +389,22 @@ class TestCache:
 
     async def test_a_reading_that_a_write_has_overtaken_is_shared_with_nobody_later(self) -> None:
         async with standing() as cache:
-            slots, values, gate = Facets("things").row(1), ["old"], asyncio.Event()
+            tags, values, gate = TableTags("things").row(1), ["old"], asyncio.Event()
 
             async def load() -> str:
                 seen = values[-1]
                 await gate.wait()
                 return seen
 
-            before = asyncio.create_task(cache.cached("k", 9, load, str, slots))
+            before = asyncio.create_task(cache.cached("k", 9, load, str, tags))
             await asyncio.sleep(0)
             values.append("new")
-            await cache.moved(slots)
-            after = asyncio.create_task(cache.cached("k", 9, load, str, slots))
+            await cache.invalidate(tags)
+            after = asyncio.create_task(cache.cached("k", 9, load, str, tags))
             await asyncio.sleep(0)
             gate.set()
             assert [await before, await after] == ["old", "new"]
-            assert await cache.cached("k", 9, load, str, slots) == "new"
+            assert await cache.cached("k", 9, load, str, tags) == "new"
 
     async def test_nothing_is_a_value_too(self) -> None:
         async with standing() as cache:
@@ -452,18 +452,18 @@ class TestCache:
             await one.open()
             await other.open()
 
-            async def moved(slot: int) -> None:
+            async def invalidate(tag: int) -> None:
                 async with asyncio.timeout(10):
-                    while not other.epochs.counts[slot]:  # noqa: ASYNC110 - it has none
+                    while not other.generations.counts[tag]:  # noqa: ASYNC110 - it has none
                         await asyncio.sleep(0.01)
 
-            await asyncio.gather(*(one.coherence.tell((slot,)) for slot in range(5, 25)))
-            for slot in range(5, 25):
-                await moved(slot)
+            await asyncio.gather(*(one.coherence.publish((tag,)) for tag in range(5, 25)))
+            for tag in range(5, 25):
+                await invalidate(tag)
             connection: Any = one.coherence._connection
             connection.terminate()
-            await one.coherence.tell((30,))
-            await moved(30)
+            await one.coherence.publish((30,))
+            await invalidate(30)
             since = await one.coherence.clock()
             assert since is not None
             assert await one.coherence.ended(since)
@@ -475,7 +475,7 @@ class TestCache:
 @asynccontextmanager
 async def standing() -> AsyncIterator[Cache]:
     cache = Cache("", None, limit=100_000, ttl=300, fingerprint="x")
-    cache.coherence.holds = float("inf")
+    cache.coherence.valid_until = float("inf")
     try:
         yield cache
     finally:
@@ -483,7 +483,7 @@ async def standing() -> AsyncIterator[Cache]:
 
 
 def entry(size: int = 100) -> Entry:
-    return Entry(Answer(b"x" * size, ()), (1,), 0, 300)
+    return Entry(CachedResponse(b"x" * size, ()), (1,), 0, 300)
 
 
 @given(
@@ -522,15 +522,14 @@ def test_a_scan_leaves_what_is_hot() -> None:
 
 
 def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there() -> None:
-    def costly(**fields: Any) -> bool:
-        return paging.costly(ItemQuery(**fields), ("q", "min_price", "max_price"))
+    def share(**fields: Any) -> bool:
+        return paging.share(items.query(**fields), ("q", "min_price", "max_price"))
 
     assert all(
-        costly(**fields)
-        for fields in ({"q": "a"}, {"max_price": 1}, {"page": 100, "per_page": 100})
+        share(**fields) for fields in ({"q": "a"}, {"max_price": 1}, {"page": 100, "per_page": 100})
     )
     assert not any(
-        costly(**fields) for fields in ({}, {"is_active": True}, {"owner_id": 7}, {"page": 999})
+        share(**fields) for fields in ({}, {"is_active": True}, {"owner_id": 7}, {"page": 999})
     )
 
 
@@ -538,7 +537,7 @@ def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there(
 async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of 128 may lose its answers at once."""
     asked: list[datetime] = []
-    monkeypatch.setattr(tiers, "UNSURE_SECONDS", 0.01)
+    monkeypatch.setattr(store_module, "UNSURE_SECONDS", 0.01)
 
     class Line(Coherence):
         async def clock(self) -> datetime:
@@ -549,34 +548,34 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
             return len(asked) % 2 == 0
 
     async with standing() as cache:
-        cache.coherence = Line("", cache.epochs, cache.local.clear, Writers(None))
+        cache.coherence = Line("", cache.generations, cache.local.clear, Writers(None))
         for _ in range(128):
-            cache.unsure()
+            cache.outcome_unknown()
         await asyncio.sleep(0.1)
         assert [one.day for one in asked] == [1, 1], "looked at until it had ended"
-        cache.unsure()
+        cache.outcome_unknown()
         await asyncio.sleep(0.1)
         assert [one.day for one in asked] == [1, 1, 3, 3]
 
 
 def test_counters_of_other_rows_stand_still() -> None:
-    epochs, facets = Epochs(), Facets("items", "owner_id")
-    before = [epochs.stamp(facets.row(n)) for n in range(1, 1000)]
-    epochs.move(facets.row(7))
-    after = [epochs.stamp(facets.row(n)) for n in range(1, 1000)]
+    generations, facets = Generations(), TableTags("items", "owner_id")
+    before = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
+    generations.move(facets.row(7))
+    after = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
     assert [
         n for n, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) > 1
     ] == [7]
-    assert all(0 < slot < SLOTS for n in range(100_000) for slot in facets.row(n))
+    assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in facets.row(n))
 
 
 def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
     """In a process of its own, as the kernel counts it."""
     program = """
 import gc
-from service.cache import tiers
+from service.cache import store as store_module
 from service.cache.coherence import Coherence
-from service.cache.entry import Answer, Entry
+from service.cache.entry import CachedResponse, Entry
 from service.cache.local import Local
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -588,7 +587,7 @@ for n in range(1_000_000):
     body = b'{"id":%d,"sku":null,"name":"Item","description":"%b"}' % (n, b"x" * (n % 300))
     headers = ((b"etag", b'"%d"' % n), (b"cache-control", b"private, no-cache"))
     key = f"/items/{n}"
-    tier.put(key, Entry(Answer(body, headers, n), (n % 65536,), 0, 300))
+    tier.put(key, Entry(CachedResponse(body, headers, n), (n % 65536,), 0, 300))
     again = tier.entries.get(f"/items/{n // 2 * 2 - 1000}")
     if again:
         again.uses = 1

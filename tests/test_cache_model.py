@@ -24,13 +24,13 @@ from hypothesis.stateful import (
 from msgspec import UNSET, Struct, UnsetType
 
 from service.cache import shared as shared_module
-from service.cache.entry import Answer
-from service.cache.epochs import EVERYTHING, Epochs, Facets, Slots
+from service.cache.entry import CachedResponse
+from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
 from service.cache.shared import Shared
-from service.cache.tiers import Cache
+from service.cache.store import Cache
 
 IDS = (1, 2)
-FACETS = Facets("items", "id", "is_active")
+FACETS = TableTags("items", "id", "is_active")
 
 
 class Row(Struct):
@@ -110,7 +110,7 @@ class Worker:
     def __init__(self, world: "World", place: int) -> None:
         self.world = world
         self.place = place
-        self.line: list[tuple[Slots, bool, Known]] = []
+        self.line: list[tuple[Tags, bool, Known]] = []
         self.up = False
         self.known = Known()
         self.cache = Cache("", None, limit=1_000_000, ttl=300, fingerprint="x")
@@ -119,7 +119,7 @@ class Worker:
             ttl=300,
             fingerprint="x",
             spawn=self.cache.spawn,
-            unsaid=world.notify,
+            pending=world.notify,
         )
         self.shared.sender = f"worker {place}"
         self.cache.shared = self.cache.coherence.shared = self.shared
@@ -203,7 +203,7 @@ class World(RuleBasedStateMachine):
 
     async def stand(self, worker: Worker) -> None:
         if self.bug != "fill after disconnect":
-            worker.cache.coherence.heard((EVERYTHING,), forget=False)
+            worker.cache.coherence.on_message((EVERYTHING,), forget=False)
         worker.up = True
         try:
             if self.bug != "fill after disconnect":
@@ -213,30 +213,30 @@ class World(RuleBasedStateMachine):
             worker.up = False
             return
         worker.known.learn(self.answered)
-        worker.cache.coherence.holds = float("inf")
+        worker.cache.coherence.valid_until = float("inf")
 
     def fall(self, worker: Worker) -> None:
         worker.up = False
         worker.line.clear()
-        worker.cache.coherence.holds = 0.0
+        worker.cache.coherence.valid_until = 0.0
         worker.shared.fail(ConnectionError("cut"))
 
     def publish(self, message: str) -> None:
         sender, _, words = message.partition(":")
-        slots = tuple(int(word) for word in words.split(","))
+        tags = tuple(int(word) for word in words.split(","))
         for worker in self.workers:
             if worker.up and worker.shared.sender != sender:
-                worker.line.append((slots, False, self.told(slots)))
+                worker.line.append((tags, False, self.told(tags)))
 
-    async def notify(self, slots: Slots) -> None:
+    async def notify(self, tags: Tags) -> None:
         for worker in self.workers:
-            worker.line.append((slots, True, self.told(slots)))
+            worker.line.append((tags, True, self.told(tags)))
 
-    def told(self, slots: Slots) -> Known:
+    def told(self, tags: Tags) -> Known:
         """What these slots say of what was committed before."""
         found = Known()
         for row_id in IDS:
-            if EVERYTHING in slots or FACETS.row(row_id)[0] in slots:
+            if EVERYTHING in tags or FACETS.row(row_id)[0] in tags:
                 found.rows[row_id] = self.committed.rows[row_id]
                 found.lists = dict(self.committed.lists)
         return found
@@ -247,17 +247,17 @@ class World(RuleBasedStateMachine):
         self, worker: Worker, row_id: int, gate: asyncio.Event | None, *, shared: bool
     ) -> None:
         """A row, which this process keeps, or a list of it alone, which Redis keeps too."""
-        slots = FACETS.listed(ListQuery(id=row_id)) if shared else FACETS.row(row_id)
+        tags = FACETS.listed(ListQuery(id=row_id)) if shared else FACETS.row(row_id)
         required = self.required(worker).rows[row_id]
 
-        async def load() -> Answer:
+        async def load() -> CachedResponse:
             seen = self.versions[row_id]
             if gate is not None:
                 await gate.wait()
-            return Answer(str(seen).encode(), ())
+            return CachedResponse(str(seen).encode(), ())
 
         key = ("row", row_id, shared)
-        answer, _ = await worker.cache.recall(key, f"row:{row_id}", slots, load)
+        answer, _ = await worker.cache.get_or_load(key, f"row:{row_id}", tags, load)
         if int(answer.body) < required:
             self.failures.append(
                 f"worker {worker.place} showed version {answer.body!r} of row {row_id},"
@@ -267,14 +267,14 @@ class World(RuleBasedStateMachine):
     async def list(self, worker: Worker, active: bool, gate: asyncio.Event | None) -> None:
         required = self.required(worker).lists[active]
 
-        async def load() -> Answer:
+        async def load() -> CachedResponse:
             seen = json.dumps(self.history[active][-1]).encode()
             if gate is not None:
                 await gate.wait()
-            return Answer(seen, ())
+            return CachedResponse(seen, ())
 
-        slots = FACETS.listed(ListQuery(is_active=active))
-        answer, _ = await worker.cache.recall(("list", active), f"list:{active}", slots, load)
+        tags = FACETS.listed(ListQuery(is_active=active))
+        answer, _ = await worker.cache.get_or_load(("list", active), f"list:{active}", tags, load)
         if json.loads(answer.body) not in self.history[active][required:]:
             self.failures.append(f"worker {worker.place} showed an old list")
 
@@ -291,9 +291,9 @@ class World(RuleBasedStateMachine):
             return
         else:
             row = Row(row_id, 0, is_active=before.is_active != (what == "flip"))
-        slots = FACETS.written(row, ("is_active",) if what == "flip" else ())
+        tags = FACETS.written(row, ("is_active",) if what == "flip" else ())
         if self.bug == "publish before commit":
-            await worker.cache.moved(slots)
+            await worker.cache.invalidate(tags)
             if gate is not None:
                 await gate.wait()
         self.versions[row_id] += 1
@@ -302,18 +302,20 @@ class World(RuleBasedStateMachine):
             del self.rows[row_id]
         else:
             self.rows[row_id] = row
+        done = Known()
+        done.rows[row_id] = self.versions[row_id]
         for active, states in self.history.items():
             now = [[one.id, one.version] for one in self.rows.values() if one.is_active is active]
             if now != states[-1]:
                 states.append(now)
-        done = Known()
-        done.rows[row_id] = self.versions[row_id]
-        done.lists = {active: len(states) - 1 for active, states in self.history.items()}
+                # Only the lists that this write changed. Another write that has committed and is
+                # not answered yet may have changed other lists; its own answer promises those.
+                done.lists[active] = len(states) - 1
         self.committed.learn(done)
         if gate is not None:
             await gate.wait()
         if self.bug != "publish before commit":
-            await worker.cache.moved(slots)
+            await worker.cache.invalidate(tags)
         worker.known.learn(done)
         self.answered.learn(done)
 
@@ -359,12 +361,12 @@ class World(RuleBasedStateMachine):
     def a_message_comes(self, who: int) -> None:
         worker = self.workers[who]
         if worker.line:
-            slots, forget, known = worker.line.pop(0)
-            self.run(self.hear(worker, slots, forget=forget))
+            tags, forget, known = worker.line.pop(0)
+            self.run(self.hear(worker, tags, forget=forget))
             worker.known.learn(known)
 
-    async def hear(self, worker: Worker, slots: Slots, *, forget: bool) -> None:
-        worker.cache.coherence.heard(slots, forget=forget)
+    async def hear(self, worker: Worker, tags: Tags, *, forget: bool) -> None:
+        worker.cache.coherence.on_message(tags, forget=forget)
 
     @rule(who=who)
     def a_line_is_cut_and_two_seconds_pass(self, who: int) -> None:
@@ -438,19 +440,19 @@ def test_no_order_of_events_shows_anything_too_old() -> None:
 @contextmanager
 def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
     if bug == "delete-then-fill":  # what is there is forgotten, what is on its way is not
-        monkeypatch.setattr(Epochs, "stamp", lambda *_: 0)
-        heard = shared_module.Shared.moved
+        monkeypatch.setattr(Generations, "stamp", lambda *_: 0)
+        on_message = shared_module.Shared.invalidate
 
-        def clearing(self: Cache, slots: Slots) -> Any:
+        def clearing(self: Cache, tags: Tags) -> Any:
             self.local.clear()
-            return heard(self.shared, slots)  # type: ignore[arg-type]  # there is one
+            return on_message(self.shared, tags)  # type: ignore[arg-type]  # there is one
 
         monkeypatch.setattr(Cache, "moved", clearing)
     elif bug == "tombstone dropped early":  # an epoch that was lost comes back as it was
         monkeypatch.setattr("service.cache.shared.secrets.token_hex", lambda n: "0" * 2 * n)
     elif bug == "list epoch not moved":
-        written = Facets.written
-        monkeypatch.setattr(Facets, "written", lambda self, row, _=(): written(self, row))
+        written = TableTags.written
+        monkeypatch.setattr(TableTags, "written", lambda self, row, _=(): written(self, row))
 
     class Buggy(World):
         pass

@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from service.cache.client import client as redis_client
-from service.cache.epochs import Slots
+from service.cache.generations import Tags
 from service.cache.shared import Shared
 from service.embedded.programs import wheel_redis
 
@@ -652,10 +652,10 @@ def test_a_write_is_told_over_redis_also_while_nothing_is_kept_there(
 
 
 async def _told_while_paused(url: str) -> None:
-    told_otherwise: list[Slots] = []
+    told_otherwise: list[Tags] = []
 
-    async def tell_otherwise(slots: Slots) -> None:
-        told_otherwise.append(slots)
+    async def tell_otherwise(tags: Tags) -> None:
+        told_otherwise.append(tags)
 
     tasks: set[asyncio.Task[None]] = set()
     made: Any = redis_client(url, 1)
@@ -664,19 +664,19 @@ async def _told_while_paused(url: str) -> None:
         ttl=10,
         fingerprint="",
         spawn=lambda work: tasks.add(asyncio.create_task(work)),
-        unsaid=tell_otherwise,
+        pending=tell_otherwise,
     )
     hearing = made.pubsub()
     await hearing.subscribe(shared.channel)
     await shared.begin()
     shared.pause()
-    await shared.moved((7,))
-    heard: list[Any] = []
+    await shared.invalidate((7,))
+    on_message: list[Any] = []
     async with asyncio.timeout(5):
-        while len(heard) < 3:
-            heard.append(await hearing.get_message(timeout=1))
-    assert heard[-1] is not None
-    assert heard[-1]["data"].endswith(b":7")
+        while len(on_message) < 3:
+            on_message.append(await hearing.get_message(timeout=1))
+    assert on_message[-1] is not None
+    assert on_message[-1]["data"].endswith(b":7")
     assert not told_otherwise
     assert await shared.look("/items", (7,)) == (None, None), "nothing is read there meanwhile"
     await hearing.aclose()

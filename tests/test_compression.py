@@ -14,13 +14,13 @@ from conftest import Query, Service
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache.entry import Answer, Entry
-from service.cache.local import Local, Variants
+from service.cache.entry import CachedResponse, Entry
+from service.cache.local import CachedBodies, Local
 from service.cache.off import NoCache
 from service.web import compress
+from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Handler, Operation
 from service.web.request import Request
-from service.web.wire import Reply
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -158,7 +158,7 @@ def test_a_list_in_several_lines_is_one_list(ask: Plainly, client: httpx.Client)
 
 @given(st.binary(max_size=60) | st.text("gzipstd*;q=01., \t", max_size=60).map(str.encode))
 def test_whatever_a_client_takes_is_answered(accepts: bytes) -> None:
-    assert compress.best([(b"accept-encoding", accepts)]) in (None, b"gzip", b"zstd")
+    assert compress.negotiate([(b"accept-encoding", accepts)]) in (None, b"gzip", b"zstd")
 
 
 # What is compressed.
@@ -436,7 +436,7 @@ def test_a_long_body_holds_nobody_up() -> None:
     async def run() -> bytes:
         ticking = asyncio.create_task(tick())
         await asyncio.sleep(0)
-        found, _ = await compress.sent(Reply(body), [(b"accept-encoding", b"gzip")])
+        found, _ = await compress.encode_response(Reply(body), [(b"accept-encoding", b"gzip")])
         ticking.cancel()
         return found
 
@@ -463,7 +463,7 @@ def test_what_comes_in_pieces_is_the_whole_at_the_end(encoding: bytes) -> None:
 
 
 def entry(number: int, size: int = 1000) -> Entry:
-    return Entry(Answer(b"x" * size, ((b"etag", b'"1"'),), number), (), 0, 300)
+    return Entry(CachedResponse(b"x" * size, ((b"etag", b'"1"'),), number), (), 0, 300)
 
 
 def test_the_compressed_forms_count() -> None:
@@ -471,7 +471,7 @@ def test_the_compressed_forms_count() -> None:
     one = entry(1)
     tier.put("a", one)
     plain = tier.size
-    kept = Variants(tier, "a", one.answer)
+    kept = CachedBodies(tier, "a", one.answer)
     assert kept.get(b"gzip") is None
     kept[b"gzip"] = b"y" * 500
     assert kept.get(b"gzip") == b"y" * 500
@@ -485,7 +485,7 @@ def test_the_compressed_forms_count() -> None:
     assert tier.size == plain, "with the answer they go"
     assert kept.get(b"gzip") is None
     kept[b"gzip"] = b"old"
-    assert Variants(tier, "a", tier.entries["a"].answer).get(b"gzip") is None
+    assert CachedBodies(tier, "a", tier.entries["a"].answer).get(b"gzip") is None
     assert tier.size == plain
 
 
@@ -494,10 +494,10 @@ def test_a_form_that_is_too_large_is_not_kept() -> None:
     one = entry(1)
     tier.put("a", one)
     before = tier.size
-    kept = Variants(tier, "a", one.answer)
+    kept = CachedBodies(tier, "a", one.answer)
     kept[b"gzip"] = b"y" * 9000
     assert (kept.get(b"gzip"), tier.size) == (None, before)
-    Variants(tier, "b", one.answer)[b"gzip"] = b"y"
+    CachedBodies(tier, "b", one.answer)[b"gzip"] = b"y"
     assert tier.size == before
 
 
@@ -517,7 +517,7 @@ def test_the_bytes_stay_bounded_and_exact(steps: list[tuple[int, bytes | None, i
             tier.put(key, entry(key, size))
         else:
             found.uses += 1
-            Variants(tier, key, found.answer)[encoding] = b"y" * (size // 3)
+            CachedBodies(tier, key, found.answer)[encoding] = b"y" * (size // 3)
         assert tier.size <= tier.limit
         assert tier.size == sum(one.size for one in tier.entries.values())
         small = sum(one.size for one in tier.entries.values() if not one.main)

@@ -20,10 +20,10 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from service.embedded import children, postgres, site
+from service.embedded import children, data_directory, postgres
 from service.embedded import programs as lookup
+from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
-from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -448,7 +448,7 @@ def test_a_process_that_now_has_the_old_number_is_no_hindrance(
 def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "PATIENCE", 0.3)
+    monkeypatch.setattr(data_directory, "PATIENCE", 0.3)
     with stores(kept, postgres_bin=wheel):
         pid = postmaster(kept)
         (kept / "lock").unlink()  # as if it had been started by hand
@@ -457,7 +457,7 @@ def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
             stores(kept, postgres_bin=wheel),
         ):
             pass
-        monkeypatch.setattr(site, "PATIENCE", 30.0)
+        monkeypatch.setattr(data_directory, "PATIENCE", 30.0)
 
 
 def test_a_partial_first_start_is_begun_anew(programs: Path, data: Path) -> None:
@@ -569,7 +569,7 @@ def test_without_redis_the_banner_gets_a_note(
     monkeypatch.setattr(lookup, "wheel_redis", lambda: None)
     with stores(kept, postgres_bin=wheel) as running:
         assert running.redis_url is None
-        assert running.notes == ("no Redis or Valkey found: going on without",)
+        assert running.notes == ("no Redis or Valkey found: the service runs without",)
 
 
 def test_a_redis_that_fails_is_only_noted(data: Path) -> None:
@@ -600,7 +600,7 @@ def test_the_run_directory_is_private_and_gone_after_the_stop(wheel: Path, kept:
         run = run_directory(running)
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
         assert stat.S_IMODE((run / "redis.sock").stat().st_mode) == 0o700
-        assert stat.S_IMODE((run / site.SOCKET).stat().st_mode) == 0o700
+        assert stat.S_IMODE((run / data_directory.SOCKET).stat().st_mode) == 0o700
     assert not run.exists()
 
 
@@ -653,7 +653,8 @@ def test_an_ordinary_user_needs_no_privilege(programs: Path, open_ground: Path) 
     def start() -> str:
         with stores(open_ground / "data", postgres_bin=programs) as running:
             mode = stat.S_IMODE(running.data.stat().st_mode)
-            return f"{mode:o} {(run_directory(running) / site.SOCKET).exists()} {running.notes}"
+            socket = run_directory(running) / data_directory.SOCKET
+            return f"{mode:o} {socket.exists()} {running.notes}"
 
     os.chown(open_ground, NOBODY, NOBODY)
     for _ in range(2):
@@ -672,7 +673,7 @@ def test_a_directory_that_may_not_be_written_is_a_clear_error(open_ground: Path)
 
     assert as_nobody(start) == (
         f"EmbeddedError: can't use {open_ground / 'data'}: Permission denied:"
-        " see to it, or give another --data"
+        " check it, or give another --data"
     )
     (open_ground / "data").mkdir()
     assert f"can't use {open_ground / 'data/lock'}: Permission denied" in as_nobody(start)

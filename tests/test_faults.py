@@ -20,12 +20,11 @@ from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores
 from service import migrate
 from service.db.changes import change_values
 from service.db.database import Database
+from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis
-from service.embedded.site import Stores
 from service.embedded.stores import stores
 from service.errors import Problem
-from service.items import statements as items
-from service.items.structs import ItemChange
+from service.items import items
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +277,7 @@ class Owner:
                 self.asked = item_id, name if kind == "change" else None
                 if kind == "change":
                     active = self.chance.choice((True, False))
-                    change = change_values(ItemChange(name=name, is_active=active))
+                    change = change_values(items.change(name=name, is_active=active))
                     row, _ = await items.writes.change.run(self.db, None, id=item_id, **change)
                     assert row is not None
                     self.told[item_id] = row.name
@@ -290,7 +289,7 @@ class Owner:
 
 
 async def _write_until_killed(url: str, pids: list[int]) -> list[Owner]:
-    db = Database(url, statements=items.hot, batching=BATCHING == "on")
+    db = Database(url, statements=items.prepared, batching=BATCHING == "on")
     await db.open()
     owners = [Owner(db, number) for number in range(64)]
     work = [asyncio.create_task(owner.run()) for owner in owners]

@@ -25,7 +25,7 @@ import psutil  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from conftest import ROOT, SERVER, Query, Service
 
-from service.embedded.site import Stores
+from service.embedded.data_directory import Stores
 from service.errors import TooSlow
 from service.web import request, upload
 

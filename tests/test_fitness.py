@@ -12,9 +12,9 @@ import pytest
 
 from service import health, migrate
 from service.db.changes import change_values
-from service.db.copy import apart
+from service.db.copy import dedicated
 from service.db.database import Database
-from service.db.link import unhandled
+from service.db.pooled_connection import unhandled
 from service.db.writes import Guard
 from service.errors import (
     Conflict,
@@ -28,12 +28,11 @@ from service.errors import (
     Unavailable,
     from_database,
 )
-from service.items import statements as items
-from service.items import transfer
-from service.items.structs import ItemChange, KeyedItem, NewItem
+from service.items import items
+from service.items.structs import NewItem
 from service.logs import logger
-from service.users import statements as users
-from service.web.lines import Lines
+from service.users import users
+from service.web.row_readers import Lines
 
 pytestmark = pytest.mark.anyio
 
@@ -58,11 +57,11 @@ def lines() -> Iterator[list[str]]:
     """The messages of what is logged."""
     found: list[str] = []
 
-    class Kept(logging.Handler):
+    class EncodedBodies(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             found.append(record.getMessage())
 
-    handler, level = Kept(), logger.level
+    handler, level = EncodedBodies(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield found
@@ -72,7 +71,7 @@ def lines() -> Iterator[list[str]]:
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
-    db = Database(url, statements=(*items.hot, *users.hot), **options)
+    db = Database(url, statements=(*items.prepared, *users.prepared), **options)
     await db.open()
     try:
         yield db
@@ -120,11 +119,11 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return transfer.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
 
 
 def changing(db: Database, row_id: int) -> Any:
-    values = change_values(ItemChange(name="Changed"))
+    values = change_values(items.change(name="Changed"))
     return items.writes.change.run(db, None, id=row_id, **values)
 
 
@@ -143,7 +142,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
         refused = await until(lambda: items.add.run(db, NEW), lambda one: one.status == 503)
         refused = await until(lambda: items.add.run(db, NEW), lambda one: "read-only" in one.detail)
         assert isinstance(refused, Unavailable)
-        key = (msgspec.convert({"sku": "A", "name": "B"}, KeyedItem),)
+        key = (msgspec.convert({"sku": "A", "name": "B"}, items.keyed),)
         for work in (
             changing(db, made.id),
             items.writes.remove.run(db, None, id=made.id),
@@ -351,8 +350,8 @@ async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: l
         assert lines.count("the database is migrated") == 1
         # As after any start: every connection has the hot statements prepared.
         await until(_idle(db, 2), bool)
-        hot = len(db.pool.fitness.statements)
-        assert [len(link.prepared) for link in db.pool._idle] == [hot, hot]
+        prepared = len(db.pool.fitness.statements)
+        assert [len(link.prepared) for link in db.pool._idle] == [prepared, prepared]
 
 
 def _is_over(db: Database) -> Callable[[], Any]:
@@ -406,7 +405,9 @@ def test_a_foreign_key_is_told_without_the_words_of_the_database(message: str | 
 
 
 async def test_statements_know_whether_they_remove() -> None:
-    removing = {statement.name for statement in (*items.hot, *users.hot) if statement.removes}
+    removing = {
+        statement.name for statement in (*items.prepared, *users.prepared) if statement.removes
+    }
     assert removing == {
         f"{one}.remove{how}" for one in ("items", "users") for how in ("", "_if")
     } | {"items.remove_all"}
@@ -440,7 +441,7 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
             rest.set()
 
         work = asyncio.create_task(
-            outcome(transfer.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
+            outcome(items.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
         )
         if when == "merging":
             other = await asyncpg.connect(url)
@@ -465,7 +466,7 @@ async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connec
     """uvloop raises RuntimeError then, which asyncpg lets through in the midst of a COPY."""
     # asyncpg forgets a future that holds the error; a service ignores it in the same way.
     asyncio.get_running_loop().set_exception_handler(unhandled)
-    async with opened(url, size=1) as db, apart(db) as one:
+    async with opened(url, size=1) as db, dedicated(db) as one:
         await items.stage.open(one)
 
         async def rows() -> AsyncIterator[tuple[object, ...]]:

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, SERVER, check_answer
 
 from service import server
-from service.embedded.site import Stores
+from service.embedded.data_directory import Stores
 
 if str(ROOT) not in sys.path:  # the package `bench` is in the checkout, not installed
     sys.path.insert(0, str(ROOT))

@@ -21,14 +21,14 @@ from service import migrate
 from service.db.adaptive import ESTIMATE_LIMIT
 from service.db.filters import Bound, containing
 from service.db.keyset import Listing
-from service.db.link import Link
+from service.db.pooled_connection import PooledConnection
 from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.items.structs import Item
 from service.tables import counted, totals, users
 from service.tables import items as items_table
-from service.users import statements as user_statements
+from service.users import users as users_resource
 
 ROWS = 40_000
 # A row that a scan looks at, in blocks.
@@ -124,9 +124,7 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))
-@pytest.mark.parametrize(
-    "listing", (items.listing, user_statements.listing), ids=["items", "users"]
-)
+@pytest.mark.parametrize("listing", (items.listing, users_resource.listing), ids=["items", "users"])
 def test_the_trigram_index_is_read_only_for_a_term_that_has_a_trigram(
     large: Large, listing: Listing[Any], q: str
 ) -> None:
@@ -246,7 +244,7 @@ def test_a_search_is_planned_for_its_term_however_often_it_has_run(
 
 
 async def repeat(url: str, sort: str, terms: tuple[str, ...]) -> None:
-    link = await Link.open(url, statement_timeout=10)
+    link = await PooledConnection.open(url, statement_timeout=10)
     try:
         statement = items.listing.page(sort, (("q", None),), "none")
         rare = {"q": containing("zzzzzz"), "limit": 11, "offset": 0}
@@ -262,12 +260,16 @@ async def repeat(url: str, sort: str, terms: tuple[str, ...]) -> None:
         await link.close()
 
 
-async def run_on(link: Link, statement: Statement[Any], values: dict[str, Any]) -> list[Any]:
+async def run_on(
+    link: PooledConnection, statement: Statement[Any], values: dict[str, Any]
+) -> list[Any]:
     prepared = await link.statement(statement)
     return await prepared.fetch(*(values[name] for name in statement.names))
 
 
-async def rows_read(link: Link, statement: Statement[Any], values: dict[str, Any]) -> int:
+async def rows_read(
+    link: PooledConnection, statement: Statement[Any], values: dict[str, Any]
+) -> int:
     count = (
         "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
         " WHERE relname = 'items'"
@@ -279,7 +281,7 @@ async def rows_read(link: Link, statement: Statement[Any], values: dict[str, Any
 
 
 def test_every_filter_by_value_is_planned_for_it() -> None:
-    for listing in (items.listing, user_statements.listing):
+    for listing in (items.listing, users_resource.listing):
         for name, one in listing.filters.items():
             if isinstance(one, Bound):
                 for sort in listing.orders:

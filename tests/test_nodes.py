@@ -12,7 +12,7 @@ import pytest
 from conftest import SERVER, Service
 
 from service import migrate
-from service.embedded.site import Stores
+from service.embedded.data_directory import Stores
 
 NODES = {
     "no Redis": ("off", "off"),

@@ -19,7 +19,7 @@ from service.db.statement import Statement
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
-from service.items import statements as items
+from service.items import items
 
 from conftest import query  # isort: skip
 
@@ -61,11 +61,11 @@ async def problem_of(work: Any) -> Problem:
 
 
 async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: str) -> None:
-    async with opened(database_url, size=1, statements=items.hot) as db:
+    async with opened(database_url, size=1, statements=items.prepared) as db:
         await asyncio.sleep(0.3)
         item = await items.add.run(db, NEW)
         assert datetime.now(UTC) - item.created_at < timedelta(seconds=0.25)
-    async with opened(database_url, size=2, statements=items.hot):
+    async with opened(database_url, size=2, statements=items.prepared):
         other = await asyncpg.connect(database_url)
         await asyncio.wait_for(other.execute("TRUNCATE items, users"), 2)
         await other.close()
@@ -161,7 +161,7 @@ async def test_a_cancelled_waiter_loses_no_connection(database_url: str) -> None
 async def test_idle_connections_that_the_server_closed_are_replaced_unseen(
     database_url: str,
 ) -> None:
-    async with opened(database_url, size=2, statements=items.hot) as db:
+    async with opened(database_url, size=2, statements=items.prepared) as db:
         other = await asyncpg.connect(database_url)
         before = set(await asyncio.gather(pid.one(db), pid.one(db)))
         for backend in before:
@@ -184,7 +184,7 @@ async def test_a_read_whose_connection_is_lost_is_tried_once_more(database_url: 
 
 
 async def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(database_url: str) -> None:
-    async with opened(database_url, size=1, statements=items.hot) as db:
+    async with opened(database_url, size=1, statements=items.prepared) as db:
         backend = await pid.one(db)
         other = await asyncpg.connect(database_url)
         await other.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
@@ -213,7 +213,7 @@ async def test_a_plan_that_a_migration_made_stale_is_made_anew(
 
 
 async def test_a_mistake_of_ours_is_a_500_and_keeps_the_connection(database_url: str) -> None:
-    async with opened(database_url, size=1, statements=items.hot) as db:
+    async with opened(database_url, size=1, statements=items.prepared) as db:
         before = await pid.one(db)
         problem = await problem_of(db.fetch(items.by_id.single, []))
         assert isinstance(problem, Failed)
@@ -222,7 +222,7 @@ async def test_a_mistake_of_ours_is_a_500_and_keeps_the_connection(database_url:
 
 
 async def test_a_value_that_should_have_been_refused_earlier_is_a_422(database_url: str) -> None:
-    async with opened(database_url, size=1, statements=items.hot) as db:
+    async with opened(database_url, size=1, statements=items.prepared) as db:
         assert isinstance(await problem_of(items.by_id.get(db, 2**80)), Invalid)
 
 

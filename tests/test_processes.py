@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, Service
 from test_faults import eventually
 
-from service.embedded.site import Stores
+from service.embedded.data_directory import Stores
 from service.listener import Listener
 from service.server import free_port
 

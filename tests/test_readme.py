@@ -1,6 +1,6 @@
 """README.md and docs/ are true: their snippets run, their tables are those of the code."""
 
-import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, STORES, Service
 from references import PAGES as REFERENCES
 
+from service.app import create_app
 from service.cli import main
 from service.embedded.programs import wheel_postgres
 from service.server import free_port
@@ -31,7 +32,7 @@ DOCUMENTS = (
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md")),
 )
 BLOCK = re.compile(
-    r"^(?:<!-- snippet: needs (?P<needs>[\w.]+) -->\n)?```(?P<kind>\S*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- snippet: needs (?P<needs>\w+) -->\n)?```(?P<kind>\S*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 # A `text` block is a picture, or a file for another program: it is not run.
@@ -46,7 +47,7 @@ OWN_DATABASE = {"deployment.md", "from-fastapi.md", "your-own-resource.md"}
 
 
 class Block(NamedTuple):
-    """A snippet of a page; `needs` is a module without which it can't run yet."""
+    """A snippet; `needs` is a parameter of `create_app` without which it can't run yet."""
 
     kind: str
     text: str
@@ -195,8 +196,8 @@ def runner(
 @pytest.mark.parametrize("page", pages_with_snippets(), ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(page: Path, runner: Runner) -> None:
     for block in blocks(page):
-        if block.needs and importlib.util.find_spec(block.needs) is None:
-            pytest.skip(f"{block.needs} is not here yet: the rest of the page needs it")
+        if block.needs and block.needs not in inspect.signature(create_app).parameters:
+            pytest.skip(f"create_app has no {block.needs} yet: the rest of the page needs it")
         if block.kind in RUN:
             runner.run(block)
 
@@ -222,6 +223,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|sql))`", page.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "service" / name).exists(), name
 
 
 def test_every_page_is_linked_from_the_readme_or_the_list_of_decisions() -> None:
@@ -284,8 +291,6 @@ def test_contributing_names_every_room() -> None:
     named = set(re.findall(r"\b([a-z]\w*)(?=/|\.py\b)", tree))
     rooms = {path.stem for path in (ROOT / "service").iterdir() if not path.stem.startswith("_")}
     assert rooms <= named, "give each new room its line"
-    if not (ROOT / "service" / "resource").exists():
-        named.discard("resource")
     assert {name for name in named if name not in rooms} == set()
 
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import SERVER, Service, check_answer, query
 
 from service import catalogue, migrate
-from service.items import statements as items
+from service.items import items
 
 CSV = {"Content-Type": "text/csv"}
 # Every operation that touches the database, and its answer by a role with all rights.
@@ -166,7 +166,7 @@ def test_every_statement_can_be_explained_with_the_rights_that_the_readme_names(
     query(url, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
 
     async def explain() -> None:
-        for statement in (*items.hot, *items.stage.statements):
+        for statement in (*items.prepared, *items.stage.statements):
             await catalogue.explain(f"{url}&role={role}", statement, {}, analyze=False)
 
     asyncio.run(explain())
@@ -288,7 +288,7 @@ def test_a_pooler_that_refuses_our_parameters_is_told_by_readiness(
 async def _items(url: str) -> int:
     from service.db.database import Database
 
-    db = Database(url, size=1, statements=items.hot)
+    db = Database(url, size=1, statements=items.prepared)
     await db.open()
     try:
         assert await items.by_id.get(db, 1) is None

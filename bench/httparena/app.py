@@ -14,17 +14,17 @@ import sqlalchemy as sa
 from msgspec import Meta, Raw, Struct, structs
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from service.cache.epochs import Facets, Slots
-from service.cache.tiers import Cache
+from service.cache.generations import TableTags, Tags
+from service.cache.store import Cache
 from service.db.database import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
 from service.settings import Settings
 from service.web.body import Body
+from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import Request
 from service.web.routing import Paths
-from service.web.wire import Query, Reply, encode
 
 CACHED_SECONDS, CACHED_BYTES = 0.2, 2**26
 
@@ -99,11 +99,11 @@ class Key(NamedTuple):
     id: int
 
 
-facets = Facets("crud", "id")
+tags = TableTags("crud", "id")
 
 
-def depends(request: Request) -> Slots:
-    return facets.listed(Key(request.row_id()))
+def cache_tags(request: Request) -> Tags:
+    return tags.listed(Key(request.row_id()))
 
 
 async def read_item(request: Request) -> Reply:
@@ -137,7 +137,7 @@ async def write(request: Request, statement: Statement[Any], values: dict[str, A
     try:
         return await statement.one(request.db, **values)
     finally:  # a statement that failed may have been committed: the connection was lost
-        await request.moved(lambda: facets.listed(Key(values["id"])))
+        await request.invalidate(lambda: tags.listed(Key(values["id"])))
 
 
 @asynccontextmanager
@@ -162,7 +162,7 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
 
 THIS = "/crud/items/{id}"
 operations = [
-    Operation("GET", THIS, read_item, "Read an item", depends=depends, costly=lambda _: True),
+    Operation("GET", THIS, read_item, "Read an item", cache_tags=cache_tags, share=lambda _: True),
     Operation("PUT", THIS, change_item, "Change an item"),
     Operation("GET", "/crud/items", list_items, "List a category", query=ListQuery),
     Operation("POST", "/crud/items", create_item, "Create an item"),

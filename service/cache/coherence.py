@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 
 from service.cache.client import TROUBLE, listener
-from service.cache.epochs import EVERYTHING, SLOTS, Epochs, Slots
+from service.cache.generations import EVERYTHING, TAG_COUNT, Generations, Tags
 from service.cache.shared import AGAIN_SECONDS, Shared
 from service.cache.writers import PRESENCE, Writers
 from service.logs import logger
@@ -68,20 +68,20 @@ class Coherence:
     def __init__(
         self,
         url: str,
-        epochs: Epochs,
+        generations: Generations,
         clear: Callable[[], None],
         writers: Writers,
     ) -> None:
         self.url = url
-        self.epochs = epochs
+        self.generations = generations
         self.clear = clear
         self.writers = writers
         self.shared: Shared | None = None
         # Until when all that was said has surely been heard, by time.monotonic().
-        self.holds = 0.0
+        self.valid_until = 0.0
         self._database = self._redis = 0.0
         self._connection: Any = None
-        self._unsaid: dict[int, None] = {}
+        self._pending: dict[int, None] = {}
         self._saying: asyncio.Task[None] | None = None
         self._speaking = asyncio.Lock()
         self._known = asyncio.Event()  # the database's name
@@ -95,17 +95,17 @@ class Coherence:
             if self.shared is not None:
                 lines.create_task(self._keep(self._hear_redis))
 
-    def heard(self, slots: Slots, *, forget: bool) -> None:
+    def on_message(self, tags: Tags, *, forget: bool) -> None:
         """Somebody else has written; `forget` says that Redis has not been told."""
-        self.epochs.move(slots)
-        if EVERYTHING in slots:
+        self.generations.move(tags)
+        if EVERYTHING in tags:
             self.clear()
         if forget and self.shared is not None:
-            self.shared.heard(slots)
+            self.shared.on_message(tags)
 
-    async def tell(self, slots: Slots) -> None:
+    async def publish(self, tags: Tags) -> None:
         """Tell the other workers by PostgreSQL; what can't be said now is said when it is back."""
-        self._unsaid.update(dict.fromkeys(slots))
+        self._pending.update(dict.fromkeys(tags))
         self._begin_to_say()
         if self._saying is not None:
             await asyncio.wait([self._saying])
@@ -128,24 +128,24 @@ class Coherence:
             return None
 
     def _begin_to_say(self) -> None:
-        if self._saying is None and self._unsaid and self._connection is not None:
+        if self._saying is None and self._pending and self._connection is not None:
             self._saying = asyncio.create_task(self._say())
 
     async def _say(self) -> None:
         try:
-            while self._unsaid:
-                slots, self._unsaid = self._unsaid, {}
-                said = tuple(slots) if len(slots) < MANY else (EVERYTHING,)
+            while self._pending:
+                tags, self._pending = self._pending, {}
+                said = tuple(tags) if len(tags) < MANY else (EVERYTHING,)
                 words = f"moved:{','.join(map(str, said))}"
                 if await self._ask("SELECT true FROM pg_notify($1, $2)", CHANNEL, words) is None:
-                    self._unsaid = slots | self._unsaid
+                    self._pending = tags | self._pending
                     return
         finally:
             self._saying = None
 
     def _beat(self) -> None:
         redis = self._redis if self.shared is not None else self._database
-        self.holds = min(self._database, redis) + HOLDS_SECONDS
+        self.valid_until = min(self._database, redis) + HOLDS_SECONDS
         if self._database and redis:
             self.stands.set()
 
@@ -174,7 +174,7 @@ class Coherence:
                     self.shared.fail(ConnectionError("another database"))
                 self.shared.name = name
             self._known.set()
-            self.heard((EVERYTHING,), forget=True)
+            self.on_message((EVERYTHING,), forget=True)
             self._connection = connection
             self._begin_to_say()
             async with self._speaking:
@@ -198,12 +198,12 @@ class Coherence:
             if not redis_stands:
                 self._database = 0.0  # not before a look
             elif not all_heard:
-                self._database = self.holds = 0.0
+                self._database = self.valid_until = 0.0
                 if self.shared is not None:
                     self.shared.pause()
             else:
                 if unheard:  # what they wrote last was not heard
-                    self.heard((EVERYTHING,), forget=True)
+                    self.on_message((EVERYTHING,), forget=True)
                 self._database = asked
                 self._beat()
             at_once = not redis_stands
@@ -218,11 +218,11 @@ class Coherence:
         words = str(payload)
         if words == JOINED:
             if self._connection is None or pid != self._connection.get_server_pid():
-                self._database = self.holds = 0.0
+                self._database = self.valid_until = 0.0
                 self._joined.set()
             return
-        slots = _slots(words.removeprefix("moved:")) if words.startswith("moved:") else None
-        self.heard(slots or (EVERYTHING,), forget=True)
+        tags = _tags(words.removeprefix("moved:")) if words.startswith("moved:") else None
+        self.on_message(tags or (EVERYTHING,), forget=True)
 
     async def _hear_redis(self) -> None:
         await self._known.wait()
@@ -241,7 +241,7 @@ class Coherence:
                 message = None
                 while message is None or message["type"] != "subscribe":
                     message = await hearing.get_message(timeout=ANSWER_SECONDS)
-            self.heard((EVERYTHING,), forget=False)
+            self.on_message((EVERYTHING,), forget=False)
             while shared.channel == channel:
                 # At the beginning, after it was too slow once, and after a pause.
                 if not shared.up and not self.writers.unheard:
@@ -279,7 +279,7 @@ class Coherence:
                     if self.writers.told(sender, words):
                         await self._tell_presence(shared)
                 else:
-                    self.heard(_slots(words) or (EVERYTHING,), forget=False)
+                    self.on_message(_tags(words) or (EVERYTHING,), forget=False)
         if not answered:
             raise TimeoutError("no answer on the line")
 
@@ -289,11 +289,11 @@ class Coherence:
             await shared.client.publish(PRESENCE + shared.channel, presence)
 
 
-def _slots(words: str) -> Slots | None:
+def _tags(words: str) -> Tags | None:
     """None for what is none: a stranger's words."""
     try:
-        slots = tuple(int(word) for word in words.split(","))
+        tags = tuple(int(word) for word in words.split(","))
     except ValueError:
         logger.warning("strange words on the line")
         return None
-    return slots if all(0 <= slot < SLOTS for slot in slots) else None
+    return tags if all(0 <= tag < TAG_COUNT for tag in tags) else None

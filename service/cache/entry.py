@@ -5,7 +5,7 @@ from time import monotonic
 import msgspec
 from msgspec import Struct
 
-from service.cache.epochs import Slots
+from service.cache.generations import Tags
 
 Header = tuple[bytes, bytes]
 
@@ -14,7 +14,7 @@ Header = tuple[bytes, bytes]
 OVERHEAD = 950
 
 
-class Answer(Struct, frozen=True, gc=False):
+class CachedResponse(Struct, frozen=True, gc=False):
     """A finished answer, as it goes into Redis.
 
     Args:
@@ -36,10 +36,10 @@ class Answer(Struct, frozen=True, gc=False):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Answer).decode
+decode = msgspec.msgpack.Decoder(CachedResponse).decode
 
 
-class Variant:
+class EncodedBody:
     """An answer's body in an encoding; `lines` as those of an entry."""
 
     __slots__ = ("body", "lines")
@@ -58,17 +58,17 @@ class Entry:
     """
 
     __slots__ = (
-        *("answer", "lines", "main", "renew", "size", "slots", "stamp", "until", "uses"),
+        *("answer", "lines", "main", "renew", "size", "tags", "stamp", "until", "uses"),
         "variants",
     )
 
     def __init__(
-        self, answer: Answer, slots: Slots, stamp: int, seconds: float, key_size: int = 0
+        self, answer: CachedResponse, tags: Tags, stamp: int, seconds: float, key_size: int = 0
     ) -> None:
         self.answer = answer
         self.lines: bytes | None = None
-        self.variants: dict[bytes, Variant] | None = None
-        self.slots = slots
+        self.variants: dict[bytes, EncodedBody] | None = None
+        self.tags = tags
         self.stamp = stamp
         self.until = monotonic() + seconds
         self.renew = self.until - seconds / 10

@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
-from service.cache.entry import Answer, Entry, Variant
+from service.cache.entry import CachedResponse, EncodedBody, Entry
 
 # Of the bytes, for what has been asked for once; of an entry that is gone, so that it is known.
 SMALL, GHOST = 0.1, 120
@@ -97,12 +97,12 @@ class Local:
         del self.entries[key]
 
 
-class Variants:
+class CachedBodies:
     """The compressed bodies of an answer, by encoding: beside it for as long as it stands here."""
 
     __slots__ = ("answer", "key", "tier")
 
-    def __init__(self, tier: Local, key: Hashable, answer: Answer) -> None:
+    def __init__(self, tier: Local, key: Hashable, answer: CachedResponse) -> None:
         self.tier = tier
         self.key = key
         self.answer = answer
@@ -122,7 +122,7 @@ class Variants:
             return
         size = self.answer.size - len(self.answer.body) + len(body)
         if self.tier.grow(self.key, entry, size):
-            entry.variants = {**(entry.variants or {}), encoding: Variant(body)}
+            entry.variants = {**(entry.variants or {}), encoding: EncodedBody(body)}
 
     def _entry(self) -> Entry | None:
         entry = self.tier.entries.get(self.key)

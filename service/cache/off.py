@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.cache.epochs import Slots
+from service.cache.generations import Tags
 
 Value = TypeVar("Value")
 
 
 class NoCache:
-    """Keeps nothing. It has those methods of tiers.Cache that a handler calls."""
+    """Keeps nothing. It has those methods of store.Cache that a handler calls."""
 
     on = False
 
@@ -21,14 +21,14 @@ class NoCache:
         ttl: float,  # noqa: ARG002
         load: Callable[[], Awaitable[Value]],
         kind: type[Value] | Any,
-        slots: Slots = (),  # noqa: ARG002
+        tags: Tags = (),  # noqa: ARG002
     ) -> Value:
         """What `load` gives now, of the same types as a kept value; see Cache.cached."""
         value: Value = msgspec.msgpack.decode(msgspec.msgpack.encode(await load()), type=kind)
         return value
 
-    async def moved(self, slots: Slots) -> None:
+    async def invalidate(self, tags: Tags) -> None:
         """Nothing was kept, so nothing is outdated."""
 
-    def unsure(self) -> None:
+    def outcome_unknown(self) -> None:
         """As `moved`."""

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from service.cache.client import SECONDS, Client, is_cluster
-from service.cache.entry import Answer, decode, encode
-from service.cache.epochs import EVERYTHING, FACETS, Slots
+from service.cache.entry import CachedResponse, decode, encode
+from service.cache.generations import EVERYTHING, LIST_TAGS, Tags
 from service.logs import logger
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
@@ -49,12 +49,12 @@ class _Look:
 class _Moves:
     """Slots that have moved within a turn of the loop, and whether others are to be told."""
 
-    __slots__ = ("future", "slots", "tell", "timer")
+    __slots__ = ("future", "publish", "tags", "timer")
 
-    def __init__(self, *, tell: bool) -> None:
+    def __init__(self, *, publish: bool) -> None:
         loop = asyncio.get_running_loop()
-        self.slots: dict[int, None] = {}
-        self.tell = tell
+        self.tags: dict[int, None] = {}
+        self.publish = publish
         self.future: asyncio.Future[None] = loop.create_future()
         self.timer = loop.call_later(SECONDS, self.done)
 
@@ -89,13 +89,13 @@ class Shared:
         ttl: float,
         fingerprint: str,
         spawn: Spawn,
-        unsaid: Callable[[Slots], Awaitable[None]],
+        pending: Callable[[Tags], Awaitable[None]],
     ) -> None:
         self.client = client
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.spawn = spawn
-        self.unsaid = unsaid
+        self.pending = pending
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database: known once it has answered
         # `up`: answers are read and kept there. It may be off while Redis can be reached: then what
@@ -117,22 +117,22 @@ class Shared:
         """Where writers tell what they have moved."""
         return f"{self._place}moved"
 
-    def takes(self, slots: Slots) -> bool:
+    def takes(self, tags: Tags) -> bool:
         """Whether it can be used for what depends on these: a row's epochs are not in Redis.
 
         Reading a row together with others costs less than asking for it here
         (`python -m bench trials cache`).
         """
-        return self.up and all(slot < FACETS for slot in slots)
+        return self.up and all(tag < LIST_TAGS for tag in tags)
 
-    async def look(self, key: str, slots: Slots) -> tuple[Answer | None, Lease | None]:
+    async def look(self, key: str, tags: Tags) -> tuple[CachedResponse | None, Lease | None]:
         """What is kept under the key; else a lease to keep it by, None if Redis is in trouble.
 
         The lease must be had before the reading begins whose answer it is for.
         """
         place = self._place
-        epochs = [f"{place}{slot}" for slot in (EVERYTHING, *slots)]
-        asked = _Look(key.encode(), [f"{place}{self.fingerprint}:{key}", *epochs])
+        generations = [f"{place}{tag}" for tag in (EVERYTHING, *tags)]
+        asked = _Look(key.encode(), [f"{place}{self.fingerprint}:{key}", *generations])
         self._looks.append(asked)
         self._start()
         try:
@@ -144,7 +144,7 @@ class Shared:
             return decode(found), None
         return None, None if prefix is None else Lease(asked.keys[0], prefix)
 
-    def keep(self, lease: Lease, answer: Answer, seconds: float | None = None) -> None:
+    def keep(self, lease: Lease, answer: CachedResponse, seconds: float | None = None) -> None:
         """Keep what was read under a lease; it is there soon, or never."""
         if not self.up:
             return
@@ -154,7 +154,7 @@ class Shared:
         self._keeps.append((lease.place, value, max(1, round(seconds * 1000))))
         self._start()
 
-    async def moved(self, slots: Slots) -> None:
+    async def invalidate(self, tags: Tags) -> None:
         """Let nothing be believed that depends on them, then tell the other workers.
 
         Returns when that is done, or after 50 ms. After a failure Redis is not asked until
@@ -162,17 +162,17 @@ class Shared:
         """
         moves = self._moves
         if moves is None:
-            moves = self._moves = _Moves(tell=True)
+            moves = self._moves = _Moves(publish=True)
             self._start()
-        moves.slots.update(dict.fromkeys(slots))
+        moves.tags.update(dict.fromkeys(tags))
         await asyncio.shield(moves.future)  # shared: who is cancelled leaves the others to it
 
-    def heard(self, slots: Slots) -> None:
+    def on_message(self, tags: Tags) -> None:
         """The same for what somebody else has told who could not tell Redis."""
         if self._heard is None:
-            self._heard = _Moves(tell=False)
+            self._heard = _Moves(publish=False)
             self._start()
-        self._heard.slots.update(dict.fromkeys(slots))
+        self._heard.tags.update(dict.fromkeys(tags))
 
     async def begin(self) -> None:
         """Use Redis from now on: after a pause nobody knows what was missed, so nothing counts.
@@ -181,7 +181,7 @@ class Shared:
             RedisError, OSError, TimeoutError: it is not to be had.
         """
         async with asyncio.timeout(4 * SECONDS):
-            await self._forget((EVERYTHING,), tell=True)
+            await self._forget((EVERYTHING,), publish=True)
         self._reached, self._failed = True, False
         if not self.up:
             self.up = True
@@ -222,7 +222,7 @@ class Shared:
                     if self._reached:
                         async with asyncio.timeout(SECONDS):
                             for one in moves:
-                                await self._forget(tuple(one.slots), tell=one.tell)
+                                await self._forget(tuple(one.tags), publish=one.publish)
                                 one.done()
                             told = True
                             if self.up and (looks or keeps):
@@ -233,23 +233,23 @@ class Shared:
                     for look in looks:
                         look.answer(None, None)
                 for one in moves:
-                    if one.tell and not told:
-                        await self.unsaid(tuple(one.slots))
+                    if one.publish and not told:
+                        await self.pending(tuple(one.tags))
                     one.done()
         finally:
             self._running = False
 
-    async def _forget(self, slots: Slots, *, tell: bool) -> None:
-        """Delete the epochs, then publish; a cluster does not keep the order by itself."""
+    async def _forget(self, tags: Tags, *, publish: bool) -> None:
+        """Delete the generations, then publish; a cluster does not keep the order by itself."""
         pipeline: Any = self.client.pipeline(transaction=False)
-        keys = [f"{self._place}{slot}" for slot in slots if slot < FACETS]
+        keys = [f"{self._place}{tag}" for tag in tags if tag < LIST_TAGS]
         if keys:
             pipeline.delete(*keys)
-        message = f"{self.sender}:{','.join(map(str, slots))}"
-        if tell and not is_cluster(self.client):
+        message = f"{self.sender}:{','.join(map(str, tags))}"
+        if publish and not is_cluster(self.client):
             pipeline.publish(self.channel, message)
         await pipeline.execute()
-        if tell and is_cluster(self.client):
+        if publish and is_cluster(self.client):
             await self.client.publish(self.channel, message)
 
     async def _exchange(self, looks: Iterable[_Look], keeps: list[tuple[str, bytes, int]]) -> None:
@@ -272,7 +272,7 @@ class Shared:
             await self._draw(drawing)
 
     async def _draw(self, looks: list[_Look]) -> None:
-        """Epochs that nobody has drawn yet; who is first wins, so they are read again after it."""
+        """Draw the generations that are missing. The first worker wins, so read them again."""
         milliseconds = round(max(2 * self.ttl, 1) * 1000)
         pipeline: Any = self.client.pipeline(transaction=False)
         for key in {key for look in looks for key in look.keys[1:]}:

@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from service import migrate
 from service.cache import client as redis
-from service.db import link
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
+from service.db.pooled_connection import connect
 
 # A store that does not answer holds up the start for so long.
 SECONDS = 2.0
@@ -40,7 +40,7 @@ async def look_at_database(url: str) -> Database:
     try:
         async with asyncio.timeout(SECONDS):
             # Under another name: a worker that keeps answers looks for the pools of others.
-            connection = await link.connect(
+            connection = await connect(
                 url, statement_timeout=SECONDS, lock_timeout=SECONDS, name="swiftlet-start"
             )
     except CONNECTING as error:

@@ -16,8 +16,8 @@ import click
 import msgspec
 
 from service.db.access import DatabaseError, first_line
+from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
-from service.embedded.site import Stores
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
 from service.logs import logger

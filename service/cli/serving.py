@@ -9,8 +9,8 @@ import msgspec
 
 from service import logs
 from service.cli.group import main, run, settings_of, with_stores
+from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
-from service.embedded.site import Stores
 from service.processes import StopSignals
 from service.settings import Settings, SettingsError
 

@@ -6,8 +6,8 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 from sqlalchemy import ARRAY, Table, any_, bindparam, column, func, insert, select
 
+from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
-from service.db.lane import Lane, Member, halving
 from service.db.statement import RefusedError, Statement, binds, columns
 from service.errors import Problem
 
@@ -25,43 +25,43 @@ async def single_flight(
 ) -> list[Any]:
     """The records of a read; identical ones that come while it runs share the next run.
 
-    They wait for it instead of sharing what has been sent, for the same reason as `Coalesce`.
+    They wait for it instead of sharing what has been sent, for the same reason as `BatchLoader`.
     """
     args = tuple(values[name] for name in statement.names)
     if not db.batching:
         return await db.fetch(statement, args)
     key = (statement.sql, args)
-    lane = db.lanes.get(key)
-    if lane is None:
+    batcher = db.batchers.get(key)
+    if batcher is None:
 
-        async def alone(_: object) -> list[Any]:
+        async def run_one(_: object) -> list[Any]:
             return await db.fetch(statement, args)
 
-        async def together(batch: list[Member]) -> None:
+        async def run_batch(batch: list[Waiter]) -> None:
             try:
                 records = await db.fetch(statement, args)
             except Problem as problem:
-                for member in batch:
-                    member.refuse(problem)
+                for waiter in batch:
+                    waiter.refuse(problem)
                 return
-            for member in batch:
-                member.answer(records)
+            for waiter in batch:
+                waiter.answer(records)
 
-        lane = db.lanes[key] = Lane(
+        batcher = db.batchers[key] = Batcher(
             db,
-            alone,
-            together,
+            run_one,
+            run_batch,
             ordered=False,
             most=db.queue_limit,
             in_flight=1,
             singles=1,
-            when_idle=lambda: db.lanes.pop(key, None),
+            when_idle=lambda: db.batchers.pop(key, None),
         )
-    records: list[Any] = await lane.run(None, None)
+    records: list[Any] = await batcher.run(None, None)
     return records
 
 
-class Coalesce(Generic[Row]):
+class BatchLoader(Generic[Row]):
     """Rows by a unique column: concurrent reads share a statement, and a key asked twice is one.
 
     A read joins no statement that has been sent, so one that starts after a write was answered sees
@@ -75,14 +75,14 @@ class Coalesce(Generic[Row]):
         self.single = Statement(name, row, rows.where(by == bindparam(key)), order=(key,))
         self.many = Statement(f"{name}_many", row, rows.where(wanted), order=("keys",))
         self.place = row.__struct_fields__.index(key)
-        self.hot = (self.single, self.many)
+        self.prepared = (self.single, self.many)
 
     async def get(self, db: Database, key: Any) -> Row | None:
         """The row, or None."""
         if not db.batching:
             return await self.single.get(db, key)
-        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
-        found: Row | None = await lane.run(None, key)
+        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
+        found: Row | None = await batcher.run(None, key)
         return found
 
     async def several(self, db: Database, keys: Iterable[Any]) -> dict[Any, Row]:
@@ -92,8 +92,8 @@ class Coalesce(Generic[Row]):
             return {}
         if not db.batching:
             return await self._rows(db, wanted)
-        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
-        found: dict[Any, Row] = await lane.run(None, wanted)
+        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
+        found: dict[Any, Row] = await batcher.run(None, wanted)
         return found
 
     async def _rows(self, db: Database, keys: list[Any]) -> dict[Any, Row]:
@@ -103,32 +103,32 @@ class Coalesce(Generic[Row]):
             records = await db.fetch(self.many, (keys,))
         return {record[self.place]: self.many.row(*record) for record in records}
 
-    def _lane(self, db: Database) -> Lane:
-        async def alone(asked: Any) -> Any:
+    def _batcher(self, db: Database) -> Batcher:
+        async def run_one(asked: Any) -> Any:
             if isinstance(asked, list):
                 return await self._rows(db, asked)
             return await self.single.get(db, asked)
 
-        async def together(batch: list[Member]) -> None:
+        async def run_batch(batch: list[Waiter]) -> None:
             keys: dict[Any, None] = {}
-            for member in batch:
-                keys.update(dict.fromkeys(member.asked if several(member) else (member.asked,)))
+            for waiter in batch:
+                keys.update(dict.fromkeys(waiter.asked if several(waiter) else (waiter.asked,)))
             try:
                 found = await self._rows(db, list(keys))
             except Problem as problem:
-                for member in batch:
-                    member.refuse(problem)
+                for waiter in batch:
+                    waiter.refuse(problem)
                 return
-            for member in batch:
-                if several(member):
-                    member.answer({key: found[key] for key in member.asked if key in found})
+            for waiter in batch:
+                if several(waiter):
+                    waiter.answer({key: found[key] for key in waiter.asked if key in found})
                 else:
-                    member.answer(found.get(member.asked))
+                    waiter.answer(found.get(waiter.asked))
 
-        def several(member: Member) -> bool:
-            return isinstance(member.asked, list)
+        def several(waiter: Waiter) -> bool:
+            return isinstance(waiter.asked, list)
 
-        return Lane(db, alone, together, ordered=False, most=READS)
+        return Batcher(db, run_one, run_batch, ordered=False, most=READS)
 
 
 class GroupCommit(Generic[Row]):
@@ -173,7 +173,7 @@ class GroupCommit(Generic[Row]):
         self.key = fields.index(key)
         self.folded = folded
         self.place = row.__struct_fields__.index("id")
-        self.hot = (self.single, self.many)
+        self.prepared = (self.single, self.many)
 
     async def run(self, db: Database, values: tuple[object, ...]) -> Row:
         """The row as it was made; `values` are those of the Struct, in its order.
@@ -183,33 +183,33 @@ class GroupCommit(Generic[Row]):
         """
         if not db.batching:
             return await self.single.only(db, *values)
-        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
-        made: Row = await lane.run(None, values)
+        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
+        made: Row = await batcher.run(None, values)
         return made
 
-    def _order(self, member: Member) -> str:
-        value: str = member.asked[self.key] or ""
+    def _order(self, waiter: Waiter) -> str:
+        value: str = waiter.asked[self.key] or ""
         return value.lower() if self.folded else value
 
-    def _lane(self, db: Database) -> Lane:
-        async def alone(values: tuple[object, ...]) -> Row:
+    def _batcher(self, db: Database) -> Batcher:
+        async def run_one(values: tuple[object, ...]) -> Row:
             return await self.single.only(db, *values)
 
-        async def several(batch: list[Member]) -> None:
+        async def several(batch: list[Waiter]) -> None:
             batch = sorted(batch, key=self._order)
-            arrays = list(zip(*(member.asked for member in batch), strict=True))
+            arrays = list(zip(*(waiter.asked for waiter in batch), strict=True))
             records = await db.fetch(self.many, arrays)
             ordered = sorted(records, key=lambda record: record[self.place])
-            for member, record in zip(batch, ordered, strict=True):
-                member.answer(self.many.row(*record))
+            for waiter, record in zip(batch, ordered, strict=True):
+                waiter.answer(self.many.row(*record))
 
-        async def together(batch: list[Member]) -> None:
-            await halving(batch, alone, several)
+        async def run_batch(batch: list[Waiter]) -> None:
+            await bisect_on_error(batch, run_one, several)
 
-        return Lane(
+        return Batcher(
             db,
-            alone,
-            together,
+            run_one,
+            run_batch,
             ordered=False,
             most=WRITES,
             in_flight=COMMITS,

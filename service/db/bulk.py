@@ -34,7 +34,7 @@ from sqlalchemy import (
 from service.db.batch import unnested
 from service.db.changes import changing, deactivating, removing, touched
 from service.db.database import Database
-from service.db.statement import Statement, columns, drawn
+from service.db.statement import Statement, columns, next_id
 from service.errors import Taken, Unavailable
 
 Row = TypeVar("Row", bound=Struct)
@@ -104,7 +104,7 @@ class Upsert:
             prepare=False,
             numbered=True,
         )
-        self.hot = (self.statement,)
+        self.prepared = (self.statement,)
 
     async def run(self, db: Database, rows: Sequence[Struct]) -> list[Upserted]:
         """What became of the rows, in their order; no two may have the same key.
@@ -145,7 +145,7 @@ class Adds(Generic[Row]):
         self.statement = Statement(
             name, row, adding.returning(*columns(row, table)), prepare=False, numbered=True
         )
-        self.hot = (self.statement,)
+        self.prepared = (self.statement,)
 
     async def run(self, db: Database, rows: Sequence[Struct]) -> list[Row]:
         """The rows as they were made, in their order.
@@ -180,7 +180,7 @@ class Bulk:
         # Who is inactive already is there all the same, and is left alone.
         self.deactivate = statement("deactivate", deactivating(table), table.c.is_active)
         self.remove = statement("remove", removing(table))
-        self.hot = (self.there, self.change, self.deactivate, self.remove)
+        self.prepared = (self.there, self.change, self.deactivate, self.remove)
 
 
 def taken(
@@ -202,7 +202,9 @@ def absent(name: str, table: Table, field: str, of: Table) -> Statement[int]:
     return Statement(name, int, core, prepare=False)
 
 
-async def places(db: Database, statement: Statement[int], rows: Sequence[Struct]) -> list[int]:
+async def conflicting_rows(
+    db: Database, statement: Statement[int], rows: Sequence[Struct]
+) -> list[int]:
     """Where among the rows the values stand that a statement of `taken` or `absent` tells."""
     return [record[0] for record in await db.fetch(statement, arrays(statement, rows))]
 
@@ -233,7 +235,7 @@ def _inserting(
     """Rows go in by their key, and have their ids by the order in which they were given."""
     some = select(*(given.c[field] for field in fields)).where(*where).order_by(given.c.n)
     rows = some.subquery("new")
-    numbered = select(drawn(table).label("id"), *rows.c).cte("numbered")
+    numbered = select(next_id(table).label("id"), *rows.c).cte("numbered")
     ordered = select(*numbered.c).order_by(key(numbered))
     return insert(table).from_select(["id", *fields], ordered)
 

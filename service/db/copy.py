@@ -14,12 +14,12 @@ from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, liter
 from service.db.database import Database
 from service.db.filters import Chosen, worded
 from service.db.keyset import Listing
-from service.db.link import AUDIBLE, LOST, connect
+from service.db.pooled_connection import AUDIBLE, LOST, connect
 from service.db.statement import Statement, columns
 from service.errors import Unavailable
 
 # Connections beside the pool, per worker; who wants one more is told to come back.
-APART = 2
+DEDICATED = 2
 AGAIN_SECONDS = 10
 # For a lock that somebody else holds: there is more to lose than one row's change.
 LOCK_SECONDS = 60
@@ -42,7 +42,7 @@ OPTIONS: dict[Format, dict[str, Any]] = {
 RFC_3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
-class Apart:
+class DedicatedConnection:
     """A connection beside the pool; statements run on it as on a Database, for as long as it takes.
 
     What it was doing ends with it: nothing of a transaction that was not committed remains.
@@ -138,16 +138,16 @@ def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
 
 
 @asynccontextmanager
-async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
-    """A connection beside the pool; see link.connect for its name.
+async def dedicated(db: Database, name: str = AUDIBLE) -> AsyncIterator[DedicatedConnection]:
+    """A connection beside the pool; see pooled_connection.connect for its name.
 
     Raises:
         Problem: 503, there are too many already, or the database is away.
     """
-    if db.apart >= APART:
-        busy = f"{APART} files are on their way already: try again in {AGAIN_SECONDS} s"
+    if db.dedicated >= DEDICATED:
+        busy = f"{DEDICATED} files are on their way already: try again in {AGAIN_SECONDS} s"
         raise Unavailable(busy, retry_after=AGAIN_SECONDS)
-    db.apart += 1
+    db.dedicated += 1
     try:
         try:
             connection = await connect(
@@ -157,7 +157,7 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
             raise db.refused(error) from error
         db.beside.add(connection)
         try:
-            yield Apart(db, connection)
+            yield DedicatedConnection(db, connection)
         except asyncio.CancelledError:
             # asyncpg asks the server to stop what it does, which `terminate` would prevent.
             with suppress(Exception):
@@ -167,7 +167,7 @@ async def apart(db: Database, name: str = AUDIBLE) -> AsyncIterator[Apart]:
             db.beside.discard(connection)
             connection.terminate()
     finally:
-        db.apart -= 1
+        db.dedicated -= 1
 
 
 async def copied(
@@ -186,11 +186,11 @@ async def copied(
         db: where.
         statement: a SELECT.
         values: its arguments.
-        name: of the connection, see link.connect.
+        name: of the connection, see pooled_connection.connect.
         format_: of the file.
     """
     args = [values[bind] for bind in statement.names]
-    async with apart(db, name) as one:
+    async with dedicated(db, name) as one:
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
         taken = asyncio.Event()
         parts: list[bytes] = []

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 
 from service.db.condition import Seldom
-from service.db.link import LOST, Link, refusal
 from service.db.pool import Pool
+from service.db.pooled_connection import LOST, PooledConnection, refusal
 from service.db.statement import Statement
 from service.errors import (
     OUTDATED,
@@ -87,8 +87,8 @@ class Database:
         self.queue_limit = queue_limit
         self.slow_query = slow_query
         self.batching = batching
-        self.lanes: dict[object, Any] = {}
-        self.apart = 0
+        self.batchers: dict[object, Any] = {}
+        self.dedicated = 0
         self.beside: set[asyncpg.Connection] = set()
         self.pool = Pool(
             url,
@@ -195,7 +195,9 @@ class Database:
             finally:
                 pool.release(link)
 
-    def _give_up(self, error: Exception, statement: Statement[Any], link: Link, lost: int) -> None:
+    def _give_up(
+        self, error: Exception, statement: Statement[Any], link: PooledConnection, lost: int
+    ) -> None:
         """Raise, unless the statement is a read that another connection can still answer.
 
         When the server was restarted every connection held is lost: a read outlives them all.

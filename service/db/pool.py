@@ -18,7 +18,7 @@ from typing import Any
 
 from service.db.condition import Condition
 from service.db.fitness import Fitness, FitnessWatch
-from service.db.link import AUDIBLE, SILENT, Link, refusal
+from service.db.pooled_connection import AUDIBLE, SILENT, PooledConnection, refusal
 from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger
@@ -58,10 +58,10 @@ class Pool:
         self.name = AUDIBLE if size is None else SILENT
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
-        self._idle: list[Link] = []
-        self._busy: set[Link] = set()
-        self._preparing: set[Link] = set()
-        self._waiting: deque[asyncio.Future[Link]] = deque()
+        self._idle: list[PooledConnection] = []
+        self._busy: set[PooledConnection] = set()
+        self._preparing: set[PooledConnection] = set()
+        self._waiting: deque[asyncio.Future[PooledConnection]] = deque()
         self._opening = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -96,7 +96,7 @@ class Pool:
         while self._leaving:  # who was busy may have been given back meanwhile
             await asyncio.gather(*self._leaving)
 
-    def take(self) -> Link | None:
+    def take(self) -> PooledConnection | None:
         """A connection, if one is idle."""
         while self._idle:
             link = self._idle.pop()
@@ -105,7 +105,7 @@ class Pool:
             self._fill()
         return None
 
-    async def acquire(self) -> Link:
+    async def acquire(self) -> PooledConnection:
         """A connection, waited for as long as a statement may take.
 
         Raises:
@@ -119,7 +119,7 @@ class Pool:
             raise Unavailable(self._reason)
         if len(self._waiting) >= self.queue_limit:
             raise Unavailable("too many requests are waiting")
-        future: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         timer = asyncio.get_running_loop().call_later(
             self.statement_timeout,
@@ -144,7 +144,7 @@ class Pool:
         now = perf_counter()
         return any(now < link.deadline for link in self._busy)
 
-    async def _connect_once(self) -> Link:
+    async def _connect_once(self) -> PooledConnection:
         try:
             link = await self.connect(self.name)
         except Exception as error:
@@ -152,9 +152,11 @@ class Pool:
         self.away.end()
         return link
 
-    async def connect(self, name: str) -> Link:
+    async def connect(self, name: str) -> PooledConnection:
         """A new connection as all of ours are; raises as `Link.open`."""
-        return await Link.open(self.url, statement_timeout=self.statement_timeout, name=name)
+        return await PooledConnection.open(
+            self.url, statement_timeout=self.statement_timeout, name=name
+        )
 
     def _refused(self, error: BaseException) -> Unavailable:
         """No connection can be had: said once, then told to all who ask."""
@@ -168,12 +170,12 @@ class Pool:
         links = (*self._idle, *self._busy, *self._preparing)
         return {link.connection.get_server_pid() for link in links}
 
-    def _lend(self, link: Link) -> Link:
+    def _lend(self, link: PooledConnection) -> PooledConnection:
         self._busy.add(link)
         link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
         return link
 
-    def release(self, link: Link) -> None:
+    def release(self, link: PooledConnection) -> None:
         """Give it back; one that is closed is replaced."""
         link.deadline = math.inf
         if self._closed and link not in self._busy:
@@ -195,7 +197,7 @@ class Pool:
         else:
             self._give(link)
 
-    def _give(self, link: Link) -> None:
+    def _give(self, link: PooledConnection) -> None:
         if link.connection.is_closed():
             self._fill()
             return
@@ -289,6 +291,6 @@ class Pool:
                     link.connection.terminate()
 
 
-def _refuse(future: asyncio.Future[Link], problem: Problem) -> None:
+def _refuse(future: asyncio.Future[PooledConnection], problem: Problem) -> None:
     if not future.done():
         future.set_exception(problem)

@@ -147,7 +147,7 @@ def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
     return {name: bindparam(name, type_=table.c[name].type) for name in row.__struct_fields__}
 
 
-def drawn(table: Table) -> ColumnElement[int]:
+def next_id(table: Table) -> ColumnElement[int]:
     """The next id of a table, for rows that get theirs in another order than they are inserted."""
     return func.nextval(literal_column(f"'{table.name}_id_seq'"), type_=BigInteger)
 

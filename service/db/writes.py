@@ -8,9 +8,9 @@ from msgspec import Struct
 from sqlalchemy import Delete, Table, Update, bindparam
 
 from service.db.batch import COMMITS, WRITES
+from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
 from service.db.database import Database
-from service.db.lane import Lane, Member, halving
 from service.db.statement import Runner, Statement, columns
 
 Row = TypeVar("Row", bound=Struct)
@@ -61,7 +61,7 @@ class Write(Generic[Row]):
         """
         return await self.among.run(db, self, guard, values)
 
-    async def alone(
+    async def run_one(
         self, db: Runner, guard: Guard | None, values: Mapping[str, object]
     ) -> tuple[Row | None, int | None]:
         """As `run`, by a statement of its own."""
@@ -125,7 +125,7 @@ class Writes(Generic[Row]):
         self.remove = Write(f"{name}.remove", row, table, removing(table), among=self)
         self.many = Statement(f"{name}.change_many", row, merging(table, self.fields, row))
         singles = (self.replace, self.change, self.deactivate, self.remove)
-        self.hot = (*(half for one in singles for half in (one.plain, one.guarded)), self.many)
+        self.prepared = (*(half for one in singles for half in (one.plain, one.guarded)), self.many)
 
     async def run(
         self,
@@ -136,39 +136,39 @@ class Writes(Generic[Row]):
     ) -> tuple[Row | None, int | None]:
         """See `Write.run`."""
         if not db.batching:
-            return await write.alone(db, guard, values)
-        lane = db.lanes.get(self) or db.lanes.setdefault(self, self._lane(db))
-        done: tuple[Row | None, int | None] = await lane.run(
+            return await write.run_one(db, guard, values)
+        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
+        done: tuple[Row | None, int | None] = await batcher.run(
             values["id"], _Asked(write, guard, values)
         )
         return done
 
-    def _lane(self, db: Database) -> Lane:
-        async def alone(asked: _Asked) -> tuple[Row | None, int | None]:
-            return await asked.write.alone(db, asked.guard, asked.values)
+    def _batcher(self, db: Database) -> Batcher:
+        async def run_one(asked: _Asked) -> tuple[Row | None, int | None]:
+            return await asked.write.run_one(db, asked.guard, asked.values)
 
-        async def several(batch: list[Member]) -> None:
+        async def several(batch: list[Waiter]) -> None:
             # In the order of the ids, so that statements of two workers lock rows alike.
-            batch = sorted(batch, key=lambda member: int(member.key))
-            rows = [self._arguments(member.asked) for member in batch]
+            batch = sorted(batch, key=lambda waiter: int(waiter.key))
+            rows = [self._arguments(waiter.asked) for waiter in batch]
             records = await db.fetch(self.many, list(zip(*rows, strict=True)))
             found = {record[self.place]: self.many.row(*record) for record in records}
-            for member in batch:
-                if member.key in found:
-                    member.answer((found[member.key], None))
-                elif member.asked.guard is None:
-                    member.answer((None, None))
+            for waiter in batch:
+                if waiter.key in found:
+                    waiter.answer((found[waiter.key], None))
+                elif waiter.asked.guard is None:
+                    waiter.answer((None, None))
                 else:  # no such row, or at another version: its own statement tells
-                    await halving([member], alone, several)
+                    await bisect_on_error([waiter], run_one, several)
 
-        async def together(batch: list[Member]) -> None:
+        async def run_batch(batch: list[Waiter]) -> None:
             # Side by side: a row that somebody has locked is no reason for the others to wait.
-            merged = [member for member in batch if member.asked.mergeable]
-            others = [[member] for member in batch if not member.asked.mergeable]
+            merged = [waiter for waiter in batch if waiter.asked.mergeable]
+            others = [[waiter] for waiter in batch if not waiter.asked.mergeable]
             groups = [merged, *others] if merged else others
-            await asyncio.gather(*(halving(group, alone, several) for group in groups))
+            await asyncio.gather(*(bisect_on_error(group, run_one, several) for group in groups))
 
-        return Lane(db, alone, together, ordered=True, most=WRITES, in_flight=COMMITS)
+        return Batcher(db, run_one, run_batch, ordered=True, most=WRITES, in_flight=COMMITS)
 
     def _arguments(self, asked: _Asked) -> list[object]:
         """One member of the arrays of `many`, in the order of its arguments."""

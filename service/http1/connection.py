@@ -16,12 +16,12 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from service.errors import Malformed, Problem, TooLarge, TooSlow
-from service.http1.exchange import CONTINUE, Exchange, refusal
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
+from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
 from service.web.framing import READS_BODY, UNUSED_BODY
-from service.web.request import BODY_SECONDS, READY, WHOLE_BODY
+from service.web.request import BODY_SECONDS, FULL_BODY, SEND_PREBUILT
 
 # Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
 # wait for the answers to earlier ones.
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self.keep_alive = config.timeout_keep_alive
         self.parser = Parser(self)
         self.transport: asyncio.Transport
-        self.exchange: Exchange | None = None
+        self.cycle: RequestCycle | None = None
         self.scope: Scope | None = None
         self.discarding = False
         self.stopping = False
@@ -88,10 +88,10 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         self.discarding = True
         self.scope = None
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.lost = True
-            exchange.wake()
+        cycle, self.cycle = self.cycle, None
+        if cycle is not None:
+            cycle.lost = True
+            cycle.wake()
 
     def data_received(self, data: bytes) -> None:
         if not self.discarding:
@@ -101,8 +101,8 @@ class Connection(asyncio.Protocol):
         """The client sends nothing more; what it has sent is answered, if it was whole."""
         self.ended = True
         self._check_end()
-        if self.exchange is not None:
-            self.loop.call_later(PROBE_SECONDS, self._probe, self.exchange)
+        if self.cycle is not None:
+            self.loop.call_later(PROBE_SECONDS, self._probe, self.cycle)
         return self.scheme == "http"  # TLS ends in both directions at once
 
     def pause_writing(self) -> None:
@@ -134,56 +134,56 @@ class Connection(asyncio.Protocol):
             "client": self.client,
             "state": self.app_state.copy(),
         }
-        exchange = self.exchange = Exchange(self, head)
-        self.scope["extensions"] = {WHOLE_BODY: exchange.whole, READY: exchange.ready}
-        if exchange.more and head.method not in READS_BODY:
-            self.loop.call_later(BODY_SECONDS, self._give_up, exchange)
-            if exchange.expects:
-                exchange.expects = False
+        cycle = self.cycle = RequestCycle(self, head)
+        self.scope["extensions"] = {FULL_BODY: cycle.whole, SEND_PREBUILT: cycle.ready}
+        if cycle.more and head.method not in READS_BODY:
+            self.loop.call_later(BODY_SECONDS, self._give_up, cycle)
+            if cycle.expects:
+                cycle.expects = False
                 self.transport.write(CONTINUE)
 
     def body(self, part: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None or exchange.finished:
+        cycle = self.cycle
+        if cycle is None or cycle.finished:
             return  # it was answered without its body
-        exchange.add(part)
-        if exchange.size > BODY_AHEAD:
+        cycle.add(part)
+        if cycle.size > BODY_AHEAD:
             self.pause_reading()
-        if exchange.size > UNUSED_BODY and self.scope and exchange.method not in READS_BODY:
+        if cycle.size > UNUSED_BODY and self.scope and cycle.method not in READS_BODY:
             raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
 
     def end(self) -> None:
-        if self.exchange is not None:
-            self.exchange.more = False
-            self.exchange.wake()
+        if self.cycle is not None:
+            self.cycle.more = False
+            self.cycle.wake()
 
     def refuse(self, problem: Problem, method: str) -> None:
         """Answer what can't be parsed; and then the end."""
         self.discarding = True
-        self.scope = self.exchange = None
+        self.scope = self.cycle = None
         self.transport.write(refusal(problem, method, self.server_state.default_headers))
         self._linger()
 
     def break_off(self, problem: Problem) -> None:
-        exchange = self.exchange
+        cycle = self.cycle
         self.discarding = True
-        if exchange is None:  # it was answered without its body
+        if cycle is None:  # it was answered without its body
             self._linger()
         elif self.scope is not None:
-            self.refuse(problem, exchange.method)
+            self.refuse(problem, cycle.method)
         else:
-            exchange.keep = False
-            exchange.broken = True
-            exchange.wake()
+            cycle.keep = False
+            cycle.broken = True
+            cycle.wake()
 
     # Ours.
 
-    def finished(self, exchange: Exchange) -> None:
+    def finished(self, cycle: RequestCycle) -> None:
         """The answer is written: the next request's turn."""
         self.server_state.total_requests += 1
-        self.exchange = None
-        if not exchange.keep:
-            if exchange.more or self.discarding or self.parser.data:  # sent, and not read
+        self.cycle = None
+        if not cycle.keep:
+            if cycle.more or self.discarding or self.parser.data:  # sent, and not read
                 self._linger()
             else:
                 self.transport.close()
@@ -201,13 +201,13 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Uvicorn's call: what has come is answered, and an idle client may ask once more."""
         self.stopping = True
-        if self.exchange is None:
+        if self.cycle is None:
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
         elif not self.parser.data:  # its body may still be on the way
-            self.exchange.keep = False
+            self.cycle.keep = False
 
     def _close_idle(self) -> None:
-        if self.exchange is None and not self.discarding:
+        if self.cycle is None and not self.discarding:
             if self.parser.data:  # the rest of it may be on the way
                 self.discarding = True
                 self._linger()
@@ -227,16 +227,16 @@ class Connection(asyncio.Protocol):
     def _parsed(self, *, again: bool) -> None:
         """Start what the parser has found; `again` if there is more to parse in the next turn."""
         self.again = again
-        exchange, scope = self.exchange, self.scope
-        if scope and exchange and (not exchange.more or exchange.method in READS_BODY):
+        cycle, scope = self.cycle, self.scope
+        if scope and cycle and (not cycle.more or cycle.method in READS_BODY):
             self.scope = None
-            self._start(exchange, scope)
+            self._start(cycle, scope)
         if again:
             self.pause_reading()
             self.loop.call_soon(self._go_on)
-        elif exchange is not None and len(self.parser.data) > REQUESTS_AHEAD:
+        elif cycle is not None and len(self.parser.data) > REQUESTS_AHEAD:
             self.pause_reading()  # the end of the exchange resumes it; without one, nothing would
-        elif not self.reading and (exchange is None or exchange.size <= BODY_AHEAD):
+        elif not self.reading and (cycle is None or cycle.size <= BODY_AHEAD):
             self.resume_reading()
 
     def _go_on(self) -> None:
@@ -244,41 +244,41 @@ class Connection(asyncio.Protocol):
             self._parsed(again=self.parser.proceed())
             self._check_end()
 
-    def _start(self, exchange: Exchange, scope: Scope) -> None:
+    def _start(self, cycle: RequestCycle, scope: Scope) -> None:
         if self.stopping and not self.parser.data:
-            exchange.keep = False
-        task = self.loop.create_task(exchange.run(self.app, scope))
+            cycle.keep = False
+        task = self.loop.create_task(cycle.run(self.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
         if self.ended:
-            self.loop.call_later(PROBE_SECONDS, self._probe, exchange)
+            self.loop.call_later(PROBE_SECONDS, self._probe, cycle)
 
     def _check_end(self) -> None:
         """Where the client has ended and all is parsed: what is not there will never come."""
-        exchange = self.exchange
+        cycle = self.cycle
         if not self.ended or self.again:
             return
-        if exchange is None:
+        if cycle is None:
             self.transport.close()
-        elif exchange.more:
+        elif cycle.more:
             self.break_off(Malformed("the body ended early"))
 
-    def _probe(self, exchange: Exchange, again: bool = True) -> None:
+    def _probe(self, cycle: RequestCycle, again: bool = True) -> None:
         """Find out whether a client that sends no more is waiting for its answer, or gone.
 
         The two look the same until something is sent. `100 Continue` says nothing, and may be sent
         at any time before the answer (RFC 9110, 15.2): a client that is gone answers by a reset.
         """
-        waits = self.exchange is exchange and not exchange.begun and not self.discarding
-        if waits and exchange.version == "1.1":
+        waits = self.cycle is cycle and not cycle.begun and not self.discarding
+        if waits and cycle.version == "1.1":
             self.transport.write(CONTINUE)
             after = RESET_SECONDS if again else PROBE_SECONDS  # only the second one fails
-            self.loop.call_later(after, self._probe, exchange, not again)
+            self.loop.call_later(after, self._probe, cycle, not again)
 
-    def _give_up(self, exchange: Exchange) -> None:
-        if self.exchange is exchange and self.scope is not None:
+    def _give_up(self, cycle: RequestCycle) -> None:
+        if self.cycle is cycle and self.scope is not None:
             problem = TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s")
-            self.refuse(problem, exchange.method)
+            self.refuse(problem, cycle.method)
 
     def _linger(self) -> None:
         """Close a little later: now, what still comes would make a reset, and lose the answer."""

@@ -16,7 +16,7 @@ class Watched(Protocol):
     blocked: asyncio.Event | None
 
     @property
-    def exchange(self) -> object | None: ...
+    def cycle(self) -> object | None: ...
 
 
 class IdleTimer:
@@ -52,7 +52,7 @@ class IdleTimer:
             if unsent < self.unsent:  # the client reads, however slowly
                 self.unsent, self.blocked_since = unsent, now
             idle = now - self.blocked_since
-        elif connection.exchange is not None:
+        elif connection.cycle is not None:
             idle = 0.0
         if idle < self.seconds:
             self.handle = connection.loop.call_later(self.seconds - idle, self._look)

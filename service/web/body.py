@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from service.errors import FieldError, Invalid, Malformed
 from service.web.body_fields import Direct, Fields, Steps
-from service.web.wire import blamed, invalid
+from service.web.codec import blamed, invalid
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, structs
 
 from service.errors import FieldError
-from service.web.texts import Texts, structs_of
-from service.web.wire import MAX_ERRORS, blamed, decimal, parse_number, words_of
+from service.web.codec import MAX_ERRORS, blamed, decimal, parse_number, words_of
+from service.web.normalization import Texts, structs_of
 
 # A body up to this size is read in one piece: at worst, a price given again and again, 4 ms.
 AT_ONCE = 16_384

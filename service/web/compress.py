@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from service.web.wire import Header, Reply
+from service.web.codec import Header, Reply
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -61,17 +61,17 @@ def packed(encoding: bytes, body: bytes) -> bytes:
     return _zstd.compress(body, _zstd.FLUSH_FRAME)
 
 
-def best(headers: Iterable[Header]) -> bytes | None:
+def negotiate(headers: Iterable[Header]) -> bytes | None:
     """The encoding that a request's Accept-Encoding asks for; None for the body as it is.
 
     That is what everyone gets who takes nothing we have: it is worth more than a 406.
     """
     accepted = b",".join([value for name, value in headers if name == b"accept-encoding"])
-    return _best(accepted) if len(accepted) <= _LONGEST else None
+    return _negotiate(accepted) if len(accepted) <= _LONGEST else None
 
 
 @lru_cache(maxsize=64)
-def _best(accepted: bytes) -> bytes | None:
+def _negotiate(accepted: bytes) -> bytes | None:
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         if found := _CODING.fullmatch(part.strip(b" \t")):
@@ -84,14 +84,14 @@ def _best(accepted: bytes) -> bytes | None:
     return encoding if weight > 0 and weight >= weights.get(b"identity", 0.0) else None
 
 
-def worth(content_type: bytes, headers: tuple[Header, ...]) -> bool:
+def is_compressible(content_type: bytes, headers: tuple[Header, ...]) -> bool:
     """Whether a body of LEAST bytes and more is text, and in no encoding yet."""
     return bool(_TEXT.match(content_type)) and not any(
         name == b"content-encoding" for name, _ in headers
     )
 
 
-def varied(headers: tuple[Header, ...], encoding: bytes | None) -> tuple[Header, ...]:
+def add_vary(headers: tuple[Header, ...], encoding: bytes | None) -> tuple[Header, ...]:
     """The headers of what is worth it: with Vary, and in an encoding with a weak ETag.
 
     The tag names the same row, but other bytes.
@@ -104,16 +104,18 @@ def varied(headers: tuple[Header, ...], encoding: bytes | None) -> tuple[Header,
     return (*headers, VARY)
 
 
-async def sent(reply: Reply, asked: Iterable[Header]) -> tuple[bytes, tuple[Header, ...]]:
+async def encode_response(
+    reply: Reply, asked: Iterable[Header]
+) -> tuple[bytes, tuple[Header, ...]]:
     """A reply of LEAST bytes and more as who asked with these headers takes it: body, headers.
 
     Chunks are told how to be packed.
     """
     body, headers, kept = reply.body, reply.headers, reply.kept
-    if not worth(reply.content_type, headers):
+    if not is_compressible(reply.content_type, headers):
         return body, headers
-    encoding = best(asked)
-    headers = varied(headers, encoding)
+    encoding = negotiate(asked)
+    headers = add_vary(headers, encoding)
     if encoding is None or reply.status == 304:
         return body, headers
     coded = (*headers, (b"content-encoding", encoding))

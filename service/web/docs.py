@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from service.web.codec import Header, Reply
 from service.web.endpoint import Operation
 from service.web.openapi import document
 from service.web.request import Request
-from service.web.wire import Header, Reply
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0a7cff; }

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.cache.entry import Answer, Entry, Variant
-from service.cache.epochs import Slots
-from service.cache.local import Variants
+from service.cache.entry import CachedResponse, EncodedBody, Entry
+from service.cache.generations import Tags
+from service.cache.local import CachedBodies
 from service.cache.off import NoCache
-from service.cache.tiers import Cache
+from service.cache.store import Cache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
 from service.web import compress
+from service.web.codec import JSON, PRIVATE, Header, Query, Reply
 from service.web.conditional import not_modified
-from service.web.request import READY, VISIBLE, Request, new_id
-from service.web.wire import JSON, PRIVATE, Header, Query, Reply
+from service.web.request import SEND_PREBUILT, VISIBLE, Request, new_id
 
 # Of a GET that may be cached: where its answer came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
@@ -36,13 +36,22 @@ access = logger.getChild("access")
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
+class Tag(NamedTuple):
+    """A group of operations in the document."""
+
+    name: str
+    description: str = ""
+
+
 class Operation(NamedTuple):
     """A line of a route table: what makes the route, and what the document tells of it.
 
-    A GET with `depends` may be cached: it gives what the answer depends on, and the answer must
+    A GET with `cache_tags` may be cached: it gives what the answer depends on, and the answer must
     depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
-    POST takes and a GET gives. `costly` tells whether it takes the database so long
-    that the workers share it. `stored` tells whether it needs the database.
+    POST takes and a GET gives. `share` tells whether it takes the database so long
+    that the workers share it. `stored` tells whether it needs the database. `tag` is its group in
+    the document, by default the first part of its path; `versioned` says whether its row has a
+    version.
     """
 
     method: str
@@ -50,19 +59,22 @@ class Operation(NamedTuple):
     handler: Handler
     summary: str
     query: type[Struct] | None = None
-    takes: type[Struct] | None = None
-    gives: Any = None
+    request: type[Struct] | None = None
+    response: Any = None
     files: tuple[str, ...] = ()
     status: int = 200
-    fails: tuple[type[Problem], ...] = ()
-    depends: Callable[[Request], Slots] | None = None
-    costly: Callable[[Request], bool] | None = None
+    errors: tuple[type[Problem], ...] = ()
+    cache_tags: Callable[[Request], Tags] | None = None
+    share: Callable[[Request], bool] | None = None
     stored: bool = True
+    tag: Tag | None = None
+    versioned: bool = True
 
     @property
     def has_etag(self) -> bool:
         """Whether it is about one row, whose version is its ETag."""
-        return self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
+        one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
+        return one_row and self.versioned
 
 
 class NoQuery(Struct):
@@ -80,10 +92,10 @@ class Endpoint:
         self.without_query: set[str] = set()
         self.cached = False
         for one in operations:
-            self.handlers[one.method] = one.handler if one.depends is None else cacheable(one)
+            self.handlers[one.method] = one.handler if one.cache_tags is None else cacheable(one)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
-            if one.depends is not None:
+            if one.cache_tags is not None:
                 self.cached = True
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
@@ -110,7 +122,7 @@ class Endpoint:
             reply = _problem_reply(Failed("something went wrong on our side"), request)
         body, more = reply.body, reply.headers
         if len(body) >= compress.LEAST or reply.chunks is not None:
-            body, more = await compress.sent(reply, scope["headers"])
+            body, more = await compress.encode_response(reply, scope["headers"])
         took = perf_counter() - started
         headers: list[Header] = [
             (b"x-request-id", request.id.encode()),
@@ -183,7 +195,7 @@ def _answered(scope: Scope, started: float) -> bool:
     Only for the plain case, a GET without conditions, and only where the server offers to send
     what is ready: a third of the CPU of the long way, which answers the same.
     """
-    ready = scope["extensions"].get(READY) if "extensions" in scope else None
+    ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
     cache = scope["state"]["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
@@ -196,10 +208,10 @@ def _answered(scope: Scope, started: float) -> bool:
             return False
         if name == b"x-request-id":  # two are no id
             request_id = value.strip(b" \t") if request_id is None else b""
-    form: Entry | Variant = entry
+    form: Entry | EncodedBody = entry
     body, encoding = entry.answer.body, None
     if len(body) >= compress.LEAST:
-        encoding = compress.best(scope["headers"])
+        encoding = compress.negotiate(scope["headers"])
         if encoding is not None:
             if entry.variants is None or encoding not in entry.variants:
                 return False  # the long way makes it, and keeps it
@@ -215,11 +227,11 @@ def _answered(scope: Scope, started: float) -> bool:
     return sent
 
 
-def _lines(answer: Answer, body: bytes, encoding: bytes | None) -> bytes:
+def _lines(answer: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
     """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
     headers = answer.headers
-    if len(answer.body) >= compress.LEAST and compress.worth(JSON, headers):
-        headers = compress.varied(headers, encoding)
+    if len(answer.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
+        headers = compress.add_vary(headers, encoding)
     pairs = [
         *headers,
         HIT,
@@ -238,7 +250,7 @@ def _lines(answer: Answer, body: bytes, encoding: bytes | None) -> bytes:
 
 def cacheable(operation: Operation) -> Handler:
     """The handler of a GET behind the cache, and behind its preconditions."""
-    load, depends, costly = operation.handler, operation.depends, operation.costly
+    load, cache_tags, share = operation.handler, operation.cache_tags, operation.share
 
     async def handler(request: Request) -> Reply:
         cache = request.state["cache"]
@@ -246,16 +258,16 @@ def cacheable(operation: Operation) -> Handler:
         fresh = control is not None and _FRESH.search(control)
         key = _key(request.scope)
         name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
-        if isinstance(cache, NoCache) or depends is None or fresh or len(name) > LONGEST:
+        if isinstance(cache, NoCache) or cache_tags is None or fresh or len(name) > LONGEST:
             answer, came = await read(request), BYPASS
         else:
             entry = cache.entry(key)
             if entry is not None:
                 answer, came = entry.answer, HIT
             else:
-                share = costly is not None and costly(request)
-                answer, found = await cache.recall(
-                    key, name, depends(request), lambda: read(request), share=share
+                shared = share is not None and share(request)
+                answer, found = await cache.get_or_load(
+                    key, name, cache_tags(request), lambda: read(request), share=shared
                 )
                 came = HIT if found else MISS
         if answer.missing is not None:
@@ -263,7 +275,7 @@ def cacheable(operation: Operation) -> Handler:
         headers = (*answer.headers, came)
         kept = None
         if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
-            kept = Variants(cache.local, key, answer)
+            kept = CachedBodies(cache.local, key, answer)
         if answer.version is not None:
             try:
                 if not_modified(request, answer.version):
@@ -273,12 +285,12 @@ def cacheable(operation: Operation) -> Handler:
                 raise
         return Reply(answer.body, headers=headers, kept=kept)
 
-    async def read(request: Request) -> Answer:
+    async def read(request: Request) -> CachedResponse:
         try:
             reply = await load(request)
         except NotFound as problem:
-            return Answer(b"", (), missing=problem.detail)
-        return Answer(reply.body, reply.headers, reply.version)
+            return CachedResponse(b"", (), missing=problem.detail)
+        return CachedResponse(reply.body, reply.headers, reply.version)
 
     return handler
 

@@ -3,8 +3,8 @@
 from msgspec import Struct
 
 from service.errors import Unsupported
-from service.web.lines import Lines, Reader
 from service.web.media import utf_8_media_type
+from service.web.row_readers import Lines, Reader
 from service.web.table import Table
 
 # The second and third are other names of the first.

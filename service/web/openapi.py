@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from service.errors import ProblemDocument
-from service.web.endpoint import Operation
+from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
 from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, INFO, PROBLEMS, TAGS
 
@@ -30,14 +30,14 @@ def document(operations: Iterable[Operation], root: str = "") -> Document:
     for operation in operations:
         told = _operation(operation, schemas, shared)
         paths.setdefault(operation.path, {})[operation.method.lower()] = told
-    used = {operation["tags"][0] for methods in paths.values() for operation in methods.values()}
+    tags = {(tag := _tag(operation)).name: tag for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": INFO,
         "servers": [{"url": root or "/"}],
         # There are no keys yet: anyone who reaches the service may call it.
         "security": [],
-        "tags": [tag for tag in TAGS if tag["name"] in used],
+        "tags": [_described(tag) for tag in tags.values()],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -52,7 +52,7 @@ def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Docu
         "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
         "description": inspect.getdoc(operation.handler) or f"{operation.summary}.",
-        "tags": [operation.path.split("/")[1]],
+        "tags": [_tag(operation).name],
     }
     if parameters := _parameters(operation, schemas):
         told["parameters"] = parameters
@@ -63,22 +63,36 @@ def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Docu
     return told
 
 
+def _tag(operation: Operation) -> Tag:
+    if operation.tag is not None:
+        return operation.tag
+    name = operation.path.split("/")[1]
+    return Tag(name, TAGS.get(name, ""))
+
+
+def _described(tag: Tag) -> Document:
+    told = {"name": tag.name}
+    return {**told, "description": tag.description} if tag.description else told
+
+
 def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
     headers = [*ANSWERED_BY_ALL]
     content: Document = {}
-    if operation.gives is not None:
+    if operation.response is not None:
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
         schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
         content = {"application/json": {"schema": schema}}
-        if _is_row(operation.gives):
+        if _is_row(operation.response):
             headers += ["ETag", "Location"] if operation.status == 201 else ["ETag"]
         if len(shapes) > 1:  # by page or by cursor
             headers.append("Link")
     elif operation.files:
         content = _files(operation)
         headers.append("Content-Disposition")
-    if operation.depends is not None:
+    if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.status == 204:
+        return {204: _answer(operation.summary, headers)}
     whole = _answer(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
     answers = {operation.status: whole}
     if operation.has_etag and operation.method == "GET":
@@ -97,7 +111,7 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
         *(PROBLEMS.with_etag if operation.has_etag else ()),
         *(PROBLEMS.stored if operation.stored else ()),
     ]
-    for problem in (*always, *operation.fails):
+    for problem in (*always, *operation.errors):
         titles.setdefault(problem.status, problem.title)
         found = shapes.setdefault(problem.status, [ProblemDocument])
         if problem.document not in found:
@@ -105,7 +119,7 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
     answers = {}
     for status, title in titles.items():
         headers = [*ANSWERED_BY_ALL, *PROBLEMS.headers.get(status, ())]
-        cached = operation.depends is not None and status in PROBLEMS.with_x_cache
+        cached = operation.cache_tags is not None and status in PROBLEMS.with_x_cache
         if cached:
             headers.append("X-Cache")
         refs = [schemas.of(shape) for shape in shapes[status]]
@@ -166,8 +180,8 @@ def _condition(name: str, description: str) -> Document:
 
 
 def _body(operation: Operation, schemas: Schemas) -> Document:
-    if operation.takes is not None:
-        schema = schemas.of(operation.takes)
+    if operation.request is not None:
+        schema = schemas.of(operation.request)
         shown = example(schema, schemas.components)
         return {"application/json": {"schema": schema, "example": shown}}
     return _files(operation) if operation.method == "POST" else {}
@@ -183,13 +197,13 @@ def _header_component(name: str) -> Document:
 
 
 def _kinds(operation: Operation) -> list[Any]:
-    problems = [problem.document for problem in operation.fails]
-    given = (operation.takes, *_shapes(operation), *problems, ProblemDocument)
+    problems = [problem.document for problem in operation.errors]
+    given = (operation.request, *_shapes(operation), *problems, ProblemDocument)
     return [kind for kind in given if kind is not None]
 
 
 def _shapes(operation: Operation) -> tuple[Any, ...]:
-    return operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
+    return operation.response if isinstance(operation.response, tuple) else (operation.response,)
 
 
 def _is_row(kind: Any) -> bool:

@@ -14,9 +14,9 @@ from service.db.adaptive import Total
 from service.db.batch import single_flight
 from service.db.keyset import Listing
 from service.errors import FieldError, Invalid
+from service.web.codec import Header, Reply, encode
 from service.web.request import Request
 from service.web.times import encode_rows
-from service.web.wire import Header, Reply, encode
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -108,7 +108,7 @@ async def find(
     return Page(rows, counted, number, query.per_page, pages, following)
 
 
-def costly(query: ListQuery, counted: Iterable[str]) -> bool:
+def share(query: ListQuery, counted: Iterable[str]) -> bool:
     """Whether a list makes PostgreSQL read many rows: to count them, or to pass them over.
 
     `counted` names the filters that do. Others cost less than a question to Redis: figures by

@@ -13,26 +13,26 @@ from urllib.parse import quote
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
-from service.cache.epochs import Slots
+from service.cache.generations import Tags
 from service.cache.off import NoCache
-from service.cache.tiers import Cache
+from service.cache.store import Cache
 from service.db.database import Database
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
+from service.web.codec import JSON, Header, Query, row_id
 from service.web.cursor import Cursors
 from service.web.media import is_json
-from service.web.wire import JSON, Header, Query, row_id
 
 Value = TypeVar("Value", bound=Struct)
 
 # An extension of ASGI that our own server offers (service/http1): a function that gives the body if
 # all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
-WHOLE_BODY = "swiftlet.whole_body"
+FULL_BODY = "swiftlet.whole_body"
 # Another: a function that sends a 200 whose header lines and body are ready, in one call instead of
 # two messages; False when it can't, and the messages must be sent.
-READY = "swiftlet.ready"
+SEND_PREBUILT = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0
 # Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
@@ -141,15 +141,15 @@ class Request:
         decoded: Value = self._query[1]
         return decoded
 
-    async def moved(self, slots: Callable[[], Slots]) -> None:
-        """Tell the caches of a write that was committed; see tiers.Cache.moved."""
+    async def invalidate(self, tags: Callable[[], Tags]) -> None:
+        """Tell the caches of a write that was committed; see store.Cache.invalidate."""
         cache = self.state["cache"]
         if cache.on:
-            await cache.moved(slots())
+            await cache.invalidate(tags())
 
-    def unsure(self) -> None:
+    def outcome_unknown(self) -> None:
         """Tell the caches of a write that may yet be committed."""
-        self.state["cache"].unsure()
+        self.state["cache"].outcome_unknown()
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.
@@ -181,7 +181,7 @@ class Request:
 
     async def _read(self) -> bytes:
         limit = self.state["settings"].body_limit
-        whole = self.scope.get("extensions", _NONE).get(WHOLE_BODY)
+        whole = self.scope.get("extensions", _NONE).get(FULL_BODY)
         body: bytes | None = None if whole is None else whole()
         if body is not None and len(body) <= limit:
             return body

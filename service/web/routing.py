@@ -7,10 +7,10 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
+from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Operation
 from service.web.framing import framing_problem
-from service.web.request import READY, Request
-from service.web.wire import Reply
+from service.web.request import SEND_PREBUILT, Request
 
 
 class Paths(Router):
@@ -50,7 +50,7 @@ class Paths(Router):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw = scope.get("raw_path") or b""
-            if b"%" in raw or raw == b"*" or READY not in scope.get("extensions", ()):
+            if b"%" in raw or raw == b"*" or SEND_PREBUILT not in scope.get("extensions", ()):
                 special = await self._special(scope, receive, raw)
                 if special is not None:
                     await special(scope, receive, send)
@@ -69,7 +69,7 @@ class Paths(Router):
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """What answers a request that no route may see, or None."""
-        if READY not in scope.get("extensions", ()):  # another server than ours
+        if SEND_PREBUILT not in scope.get("extensions", ()):  # another server than ours
             problem = await framing_problem(scope, receive)
             if problem is not None:
                 return _Refused(problem)

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import Invalid, Problem
-from service.web.lines import BOM, TOLD, Reader, Row, too_long
-from service.web.wire import Query
+from service.web.codec import Query
+from service.web.row_readers import BOM, TOLD, Reader, Row, too_long
 
 # Columns with names, and fields of a record: as many as spreadsheets have columns.
 COLUMNS, FIELDS = 100, 16_384

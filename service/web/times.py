@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 from msgspec import Struct
 
-from service.web.wire import encode
+from service.web.codec import encode
 
 # Of a time without decimals, as 2026-01-01T00:00:00.
 SECONDS_LENGTH = 19

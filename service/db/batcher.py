@@ -30,7 +30,7 @@ PATIENCE = 0.05
 COMMON = frozenset({500, 503, 504})
 
 
-class Member:
+class Waiter:
     """One request that waits: what it asks, and where its answer goes."""
 
     __slots__ = ("arrived", "asked", "future", "key")
@@ -50,7 +50,7 @@ class Member:
             self.future.set_exception(problem)
 
 
-class Lane:
+class Batcher:
     """What waits for statements of one kind on one database, and how many of them run.
 
     Args:
@@ -67,8 +67,8 @@ class Lane:
     def __init__(
         self,
         db: Database,
-        alone: Callable[[Any], Awaitable[Any]],
-        together: Callable[[list[Member]], Awaitable[None]],
+        run_one: Callable[[Any], Awaitable[Any]],
+        run_batch: Callable[[list[Waiter]], Awaitable[None]],
         *,
         ordered: bool,
         most: int,
@@ -77,8 +77,8 @@ class Lane:
         when_idle: Callable[[], object] | None = None,
     ) -> None:
         self.db = db
-        self.alone = alone
-        self.together = together
+        self.run_one = run_one
+        self.run_batch = run_batch
         self.ordered = ordered
         self.most = most
         self.in_flight = in_flight
@@ -89,7 +89,7 @@ class Lane:
         self.began = 0.0
         self.watch: asyncio.TimerHandle | None = None
         self.busy: set[Any] = set()
-        self.waiting: deque[Member] = deque()
+        self.waiting: deque[Waiter] = deque()
 
     async def run(self, key: Any, asked: Any) -> Any:
         """The answer to one request, by a statement of its own or a shared one.
@@ -100,23 +100,23 @@ class Lane:
         if self.running < self.limit and not self.waiting and key not in self.busy:
             self._begin((key,))
             try:
-                return await self.alone(asked)
+                return await self.run_one(asked)
             finally:
                 self._end((key,))
         if len(self.waiting) >= self.db.queue_limit:
             raise Unavailable("too many requests are waiting")
-        member = Member(key, asked)
-        self.waiting.append(member)
+        waiter = Waiter(key, asked)
+        self.waiting.append(waiter)
         self._flush(self.in_flight)
         if self.watch is None and self.waiting:
             self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look)
         try:
-            return await member.future
+            return await waiter.future
         finally:
             spent = timing.get()
             if spent is not None:
                 spent.statements += 1
-                spent.seconds += perf_counter() - member.arrived
+                spent.seconds += perf_counter() - waiter.arrived
 
     def _begin(self, keys: Sequence[Any]) -> None:
         self.running += 1
@@ -146,49 +146,49 @@ class Lane:
                 return
             self.began = perf_counter()
             self.limit = self.in_flight if len(batch) > self.singles else self.singles
-            self._begin([member.key for member in batch])
+            self._begin([waiter.key for waiter in batch])
             self.db.spawn(self._run(batch))
 
-    def _take(self) -> list[Member]:
+    def _take(self) -> list[Waiter]:
         """The next to go together: as they came, but none whose turn has not come yet."""
-        batch: list[Member] = []
-        kept: deque[Member] = deque()
+        batch: list[Waiter] = []
+        kept: deque[Waiter] = deque()
         passed = set(self.busy)
         too_old = perf_counter() - self.db.statement_timeout
         while self.waiting and len(batch) < self.most:
-            member = self.waiting.popleft()
-            if member.future.done():  # it has left
+            waiter = self.waiting.popleft()
+            if waiter.future.done():  # it has left
                 continue
-            if member.arrived < too_old:
-                member.refuse(Unavailable("the database is behind"))
-            elif self.ordered and member.key in passed:
-                kept.append(member)
+            if waiter.arrived < too_old:
+                waiter.refuse(Unavailable("the database is behind"))
+            elif self.ordered and waiter.key in passed:
+                kept.append(waiter)
             else:
-                batch.append(member)
+                batch.append(waiter)
                 if self.ordered:
-                    passed.add(member.key)
+                    passed.add(waiter.key)
         kept.extend(self.waiting)
         self.waiting = kept
         return batch
 
-    async def _run(self, batch: list[Member]) -> None:
+    async def _run(self, batch: list[Waiter]) -> None:
         try:
-            await self.together(batch)
+            await self.run_batch(batch)
         except asyncio.CancelledError:
-            for member in batch:
-                member.refuse(OutcomeUnknown("shutting down: outcome unknown"))
+            for waiter in batch:
+                waiter.refuse(OutcomeUnknown("shutting down: outcome unknown"))
             raise
         except Exception as error:  # noqa: BLE001 - a bug is told to all who wait, not to nobody
-            for member in batch:
-                member.refuse(error)
+            for waiter in batch:
+                waiter.refuse(error)
         finally:
-            self._end([member.key for member in batch])
+            self._end([waiter.key for waiter in batch])
 
 
-async def halving(
-    batch: list[Member],
-    alone: Callable[[Any], Awaitable[Any]],
-    several: Callable[[list[Member]], Awaitable[None]],
+async def bisect_on_error(
+    batch: list[Waiter],
+    run_one: Callable[[Any], Awaitable[Any]],
+    several: Callable[[list[Waiter]], Awaitable[None]],
 ) -> None:
     """Run a batch; when a row of it is refused nothing was written, so each half goes by itself.
 
@@ -197,19 +197,19 @@ async def halving(
     """
     try:
         if len(batch) == 1:
-            batch[0].answer(await alone(batch[0].asked))
+            batch[0].answer(await run_one(batch[0].asked))
         else:
             await several(batch)
     except Locked as problem:
         if len(batch) == 1:
             batch[0].refuse(problem)
         else:  # which of them it is about shows when each waits for itself
-            await asyncio.gather(*(halving([member], alone, several) for member in batch))
+            await asyncio.gather(*(bisect_on_error([waiter], run_one, several) for waiter in batch))
     except Problem as problem:
         if len(batch) == 1 or problem.status in COMMON:
-            for member in batch:
-                member.refuse(problem)
+            for waiter in batch:
+                waiter.refuse(problem)
             return
         middle = len(batch) // 2
-        await halving(batch[:middle], alone, several)
-        await halving(batch[middle:], alone, several)
+        await bisect_on_error(batch[:middle], run_one, several)
+        await bisect_on_error(batch[middle:], run_one, several)

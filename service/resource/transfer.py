@@ -1,21 +1,20 @@
-"""Items by the million: files of them in and out, for the routes and the commands alike."""
+"""Files of rows, import and export: for the operations and for the commands."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from service.db.copy import Apart, apart, copied
+from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
-from service.db.link import AUDIBLE
-from service.db.stage import Spoiled
+from service.db.pooled_connection import AUDIBLE
+from service.db.staging import RejectedRow, StagingTable
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
-from service.items.statements import exported, listing, stage
-from service.items.structs import ExportQuery
-from service.web.lines import TOLD, Reader, Row, Trailer
+from service.web.row_readers import TOLD, Reader, Row, Trailer
 
 # Others have their turn after so many rows and after so many bytes, whatever these hold.
 TURN, SLICE = 50, 8_192
@@ -40,6 +39,7 @@ class Imported(Struct, frozen=True):
 
 
 async def import_(
+    stage: StagingTable,
     db: Database,
     chunks: AsyncIterable[bytes],
     reader: Reader,
@@ -48,18 +48,19 @@ async def import_(
     progress: Progress = lambda *_: None,
     name: str = AUDIBLE,
 ) -> Imported:
-    """Bring the rows of a file in: an item whose sku stands is changed, any other is new.
+    """Import the rows of a file: a row whose key exists is changed, any other is created.
 
-    The rows wait in a stage until the file has ended, with no transaction open. Then all of them
-    go over in one: whoever ends before it leaves nothing behind.
+    The rows wait in a staging table until the file has ended, with no transaction open. Then all of
+    them are written in one transaction: an import that ends before it leaves nothing behind.
 
     Args:
-        db: where.
+        stage: the staging table, and the table behind it.
+        db: the database.
         chunks: the file.
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
         progress: told how far it is.
-        name: of the connection, see link.connect.
+        name: of the connection, see pooled_connection.connect.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.
@@ -69,7 +70,9 @@ async def import_(
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
-        one: Apart | None = None  # from the first rows on: who sends none takes no connection
+        one: DedicatedConnection | None = (
+            None  # from the first rows on: who sends none takes no connection
+        )
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
             size += len(part)
@@ -78,7 +81,7 @@ async def import_(
                     break
                 rows.clear()
             elif size >= STAGED:
-                one = one or await _opened(opened, db, name)
+                one = one or await _opened(stage, opened, db, name)
                 await stage.add(one, rows)
                 rows.clear()
                 size = 0
@@ -87,22 +90,33 @@ async def import_(
             await _take(reader.end(), rows)
         if reader.failed and not skip:
             raise _nothing(reader.failed, reader.errors)
-        one = one or await _opened(opened, db, name)
+        one = one or await _opened(stage, opened, db, name)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(one, reader, skip=skip, progress=progress)
+        return await _over(stage, one, reader, skip=skip, progress=progress)
 
 
-def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
-    """The items that a query asks for as a file, in the order of their ids, in one snapshot."""
-    chosen, values = listing.choose(query)
+def export(
+    exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
+) -> AsyncGenerator[bytes]:
+    """The rows that a query asks for as a file, in the order of their ids, in one snapshot.
+
+    Args:
+        exported: the statements of the resource.
+        db: the database.
+        query: the filters, and `format` and `trailer`.
+        name: of the connection, see connection.connect.
+    """
+    chosen, values = exported.listing.choose(query)
     statement = exported.statement(query.format, chosen)
     rows = copied(db, statement, values, name, query.format)
     return _with_trailer(rows) if query.trailer else rows
 
 
-async def _opened(on: AsyncExitStack, db: Database, name: str) -> Apart:
-    one = await on.enter_async_context(apart(db, name))
+async def _opened(
+    stage: StagingTable, on: AsyncExitStack, db: Database, name: str
+) -> DedicatedConnection:
+    one = await on.enter_async_context(dedicated(db, name))
     await stage.open(one)
     return one
 
@@ -123,11 +137,13 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
             rows.append((one[0], *structs.astuple(one[1])))
 
 
-async def _over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
+async def _over(
+    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+) -> Imported:
     """The transaction; once more when it was in somebody's way."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(one, reader, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -135,13 +151,15 @@ async def _over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -
     raise AssertionError("unreachable")
 
 
-async def _try_over(one: Apart, reader: Reader, *, skip: bool, progress: Progress) -> Imported:
+async def _try_over(
+    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+) -> Imported:
     await one.execute("BEGIN")
-    failed, told = _all_failed(reader, await stage.settle(one))
+    failed, told = _all_failed(reader, await stage.validate(one))
     if failed and not skip:
         raise _nothing(failed, told)
     given = created = written = 0
-    async for done in stage.merge(one):
+    async for done in stage.upsert(one):
         given += done.given
         created += done.created
         written += done.written
@@ -158,7 +176,7 @@ async def _try_over(one: Apart, reader: Reader, *, skip: bool, progress: Progres
     )
 
 
-async def _commit(one: Apart) -> None:
+async def _commit(one: DedicatedConnection) -> None:
     """Once it is sent it is waited for, even by who is cancelled: its outcome is to be known."""
     commit = asyncio.create_task(one.execute("COMMIT"))
     try:
@@ -185,11 +203,11 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def _all_failed(
-    reader: Reader, found: Sequence[tuple[Spoiled, str]]
+    reader: Reader, found: Sequence[tuple[RejectedRow, str]]
 ) -> tuple[int, list[LineError]]:
     """How many lines are wrong, and the first of them: by themselves, or beside other rows."""
-    counts = {field: spoiled.alike for spoiled, field in found}
-    told = [*reader.errors, *(_told(spoiled, field) for spoiled, field in found)]
+    counts = {field: rejected.alike for rejected, field in found}
+    told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
     return reader.failed + sum(counts.values()), told[:TOLD]
 
@@ -200,7 +218,7 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
     return InvalidLines(f"{more}{lines} wrong; nothing was written", told)
 
 
-def _told(spoiled: Spoiled, field: str) -> LineError:
-    if spoiled.first is not None:
-        return LineError(spoiled.line, f"{field}: the same as in line {spoiled.first}")
-    return LineError(spoiled.line, f"{field}: {spoiled.value} names no existing row")
+def _told(rejected: RejectedRow, field: str) -> LineError:
+    if rejected.first is not None:
+        return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
+    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")

@@ -93,7 +93,7 @@ def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
         logger.error(context["message"], exc_info=error)
 
 
-class Link:
+class PooledConnection:
     """One connection and what is prepared on it.
 
     `deadline` is infinite unless a statement runs. `retired` says that it is closed instead of

@@ -1,4 +1,4 @@
-"""Epochs: counters that writes move; what was read holds as long as the counters it was read under.
+"""Generations: counters that a write increments. A response holds while its counters stand.
 
 Whoever reads takes the stamp of what the answer depends on *before* it reads, and keeps the answer
 with it. A write moves the counters of what it may have changed after its commit and before its
@@ -16,33 +16,33 @@ from msgspec import UNSET
 # One counter for everything; then those of lists; then those of rows. Who shares one by chance is
 # read anew without need, never too late.
 EVERYTHING = 0
-FACETS = 4096
-SLOTS = 65_536
+LIST_TAGS = 4096
+TAG_COUNT = 65_536
 
-Slots = tuple[int, ...]
+Tags = tuple[int, ...]
 
 
-class Epochs:
+class Generations:
     """The counters of one process."""
 
     def __init__(self) -> None:
-        self.counts = [0] * SLOTS
+        self.counts = [0] * TAG_COUNT
 
-    def stamp(self, slots: Slots) -> int:
+    def stamp(self, tags: Tags) -> int:
         """A number that is the same as long as none of them has moved: counters only grow."""
         counts = self.counts
         total = counts[EVERYTHING]
-        for slot in slots:
-            total += counts[slot]
+        for tag in tags:
+            total += counts[tag]
         return total
 
-    def move(self, slots: Iterable[int]) -> None:
+    def move(self, tags: Iterable[int]) -> None:
         """What depends on any of them holds no longer."""
-        for slot in slots:
-            self.counts[slot] += 1
+        for tag in tags:
+            self.counts[tag] += 1
 
 
-class Facets:
+class TableTags:
     """What the rows and the lists of a table depend on, and what a write of a row moves.
 
     A list filtered by one of `fields` is moved only by writes of rows that bear its value, before
@@ -57,38 +57,38 @@ class Facets:
         self.table = table
         self.fields = fields
         self.salt = crc32(table.encode())
-        self.lists: Slots = (_facet(table),)
+        self.lists: Tags = (_list_tag(table),)
 
-    def row(self, row_id: int) -> Slots:
+    def row(self, row_id: int) -> Tags:
         """What the row with this id depends on."""
-        return (FACETS + (self.salt + row_id) % (SLOTS - FACETS),)
+        return (LIST_TAGS + (self.salt + row_id) % (TAG_COUNT - LIST_TAGS),)
 
-    def listed(self, query: object) -> Slots:
+    def listed(self, query: object) -> Tags:
         """What the list that a query asks for depends on; filters it does not set are UNSET."""
         for field in self.fields:
             value = getattr(query, field, UNSET)
             if value is not UNSET:
-                return _facet(self.table, field, value), _facet(self.table, field)
+                return _list_tag(self.table, field, value), _list_tag(self.table, field)
         return self.lists
 
-    def many(self, row_ids: Iterable[int]) -> Slots:
+    def many(self, row_ids: Iterable[int]) -> Tags:
         """What a write of many rows moves: these rows, and every list of the table."""
-        rows = (slot for row_id in row_ids for slot in self.row(row_id))
-        return (*rows, *self.lists, *(_facet(self.table, field) for field in self.fields))
+        rows = (tag for row_id in row_ids for tag in self.row(row_id))
+        return (*rows, *self.lists, *(_list_tag(self.table, field) for field in self.fields))
 
-    def written(self, row: Any, changed: Collection[str] = ()) -> Slots:
+    def written(self, row: Any, changed: Collection[str] = ()) -> Tags:
         """What a write moves: `row` as it is after it, or was; `changed` names what it has set.
 
         What a changed field was before is not known, so that every list by this field moves.
         """
-        moved = [*self.row(row.id), *self.lists]
+        invalidate = [*self.row(row.id), *self.lists]
         for field in self.fields:
-            moved.append(_facet(self.table, field, getattr(row, field)))
+            invalidate.append(_list_tag(self.table, field, getattr(row, field)))
             if field in changed:
-                moved.append(_facet(self.table, field))
-        return tuple(moved)
+                invalidate.append(_list_tag(self.table, field))
+        return tuple(invalidate)
 
 
 @lru_cache(maxsize=10_000)
-def _facet(*words: object) -> int:
-    return 1 + crc32(repr(words).encode()) % (FACETS - 1)
+def _list_tag(*words: object) -> int:
+    return 1 + crc32(repr(words).encode()) % (LIST_TAGS - 1)

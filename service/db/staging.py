@@ -28,8 +28,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.changes import touched
-from service.db.copy import Apart
-from service.db.statement import DIALECT, Statement, drawn
+from service.db.copy import DedicatedConnection
+from service.db.statement import DIALECT, Statement, next_id
 
 # Problems that are told one by one.
 TOLD = 100
@@ -40,7 +40,7 @@ BATCH = 20_000
 TURN = 100
 
 
-class Spoiled(NamedTuple):
+class RejectedRow(NamedTuple):
     """A row that can't go over.
 
     Its line, the value that is to blame, the line that has the same before it, and how many are
@@ -62,7 +62,7 @@ class Merged(NamedTuple):
     last: Any
 
 
-class Stage:
+class StagingTable:
     """Rows that wait, numbered by their line, in a temporary table of one connection.
 
     Nobody else sees them, and whatever ends the connection ends them. No transaction is open while
@@ -86,7 +86,7 @@ class Stage:
             f"{table.name}_stage",
             MetaData(),
             Column("n", BigInteger, primary_key=True, autoincrement=False),
-            Column("id", BigInteger, server_default=drawn(table)),
+            Column("id", BigInteger, server_default=next_id(table)),
             *(Column(field, table.c[field].type) for field in fields),
             prefixes=["TEMPORARY"],
         )
@@ -108,43 +108,43 @@ class Stage:
         order = collate(stage.c[key], "C")
         self.index = str(CreateIndex(Index(f"{stage.name}_key", order)).compile(dialect=DIALECT))
         self.locked = _locked(f"{name}.locked", stage, table, key)
-        self.keyed = _merged(f"{name}.keyed", stage, table, fields, key, order)
-        self.keyless = _merged(f"{name}.keyless", stage, table, fields, key, stage.c.n)
+        self.with_key = _merged(f"{name}.keyed", stage, table, fields, key, order)
+        self.without_key = _merged(f"{name}.keyless", stage, table, fields, key, stage.c.n)
         self.statements: tuple[Statement[Any], ...] = (
             *self.held,
             *self.orphans.values(),
             self.repeated,
             self.locked,
-            self.keyed,
-            self.keyless,
+            self.with_key,
+            self.without_key,
         )
 
-    async def open(self, one: Apart) -> None:
+    async def open(self, one: DedicatedConnection) -> None:
         """Make it, on this connection."""
         await one.execute(self.create)
 
-    async def add(self, one: Apart, rows: Sequence[Sequence[object]]) -> None:
+    async def add(self, one: DedicatedConnection, rows: Sequence[Sequence[object]]) -> None:
         """Put rows behind those that are there: line and fields, in order."""
         with one.watched():
             await one.connection.copy_records_to_table(
                 self.stage.name, records=_paced(rows), columns=self.columns
             )
 
-    async def settle(self, one: Apart) -> list[tuple[Spoiled, str]]:
+    async def validate(self, one: DedicatedConnection) -> list[tuple[RejectedRow, str]]:
         """Take out what can't go over, and hold what the rest refers to; the field beside each."""
         await one.execute(self.index)
         await one.execute(f"ANALYZE {self.stage.name}")
         for held in self.held:
             await held.records(one)
-        found: list[tuple[Spoiled, str]] = []
-        for field, spoiled in (*self.orphans.items(), (self.key, self.repeated)):
-            found += [(Spoiled(*record), field) for record in await spoiled.records(one)]
+        found: list[tuple[RejectedRow, str]] = []
+        for field, rejected in (*self.orphans.items(), (self.key, self.repeated)):
+            found += [(RejectedRow(*record), field) for record in await rejected.records(one)]
         await self.locked.records(one)
         return found
 
-    async def merge(self, one: Apart) -> AsyncGenerator[Merged]:
+    async def upsert(self, one: DedicatedConnection) -> AsyncGenerator[Merged]:
         """Bring the rows over, batch by batch; those that stand and are the same stay so."""
-        for statement, first in ((self.keyed, ""), (self.keyless, 0)):
+        for statement, first in ((self.with_key, ""), (self.without_key, 0)):
             after: object = first
             while after is not None:
                 done = await statement.one(one, after=after)
@@ -161,7 +161,7 @@ async def _paced(rows: Sequence[Sequence[object]]) -> AsyncIterator[Sequence[obj
         yield row
 
 
-def _repeated(name: str, stage: Table, key: str) -> Statement[Spoiled]:
+def _repeated(name: str, stage: Table, key: str) -> Statement[RejectedRow]:
     """Of lines with the same key the first stays."""
     this = stage.c[key]
     firsts = (
@@ -191,7 +191,9 @@ def _held(name: str, field: ColumnElement[Any], parent: ColumnElement[Any]) -> S
     return Statement(name, int, select(func.count().label("held")).select_from(rows), prepare=False)
 
 
-def _orphans(name: str, stage: Table, field: str, parent: ColumnElement[Any]) -> Statement[Spoiled]:
+def _orphans(
+    name: str, stage: Table, field: str, parent: ColumnElement[Any]
+) -> Statement[RejectedRow]:
     """What refers to nothing goes."""
     this = stage.c[field]
     nothing = literal_column("null", BigInteger).label("first")
@@ -203,7 +205,7 @@ def _orphans(name: str, stage: Table, field: str, parent: ColumnElement[Any]) ->
     return _told(name, gone)
 
 
-def _told(name: str, gone: Any) -> Statement[Spoiled]:
+def _told(name: str, gone: Any) -> Statement[RejectedRow]:
     """What was deleted: how many, and the first of them."""
     rows = gone.cte("gone")
     told = (
@@ -216,7 +218,7 @@ def _told(name: str, gone: Any) -> Statement[Spoiled]:
         .order_by(rows.c.n)
         .limit(literal_column(str(TOLD)))
     )
-    return Statement(name, Spoiled, told, prepare=False)
+    return Statement(name, RejectedRow, told, prepare=False)
 
 
 def _locked(name: str, stage: Table, table: Table, key: str) -> Statement[int]:
@@ -241,14 +243,14 @@ def _merged(
     order: ColumnElement[Any],
 ) -> Statement[Merged]:
     """A batch of the rows behind `after` in this order: that of the key, or of those without."""
-    keyless = order is stage.c.n
+    without_key = order is stage.c.n
     rows = (
         select(stage.c.id, *(stage.c[field] for field in fields), order.label("place"))
-        .where(order > bindparam("after", type_=BigInteger if keyless else Text))
+        .where(order > bindparam("after", type_=BigInteger if without_key else Text))
         .order_by(order)
         .limit(literal_column(str(BATCH)))
     )
-    if keyless:
+    if without_key:
         rows = rows.where(stage.c[key].is_(null()))
     batch = rows.cte("batch")
     given = ["id", *fields]

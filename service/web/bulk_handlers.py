@@ -10,28 +10,30 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from service.cache.epochs import Facets
-from service.db.bulk import Adds, Upsert, Upserted, places
+from service.cache.generations import TableTags
+from service.db.bulk import Adds, Upsert, Upserted, conflicting_rows
 from service.db.statement import Statement
 from service.errors import Conflict, FieldError, OutcomeUnknown, Problem
+from service.web.codec import ID_MAX, MAX_ERRORS, invalid
 from service.web.request import Request
-from service.web.wire import ID_MAX, MAX_ERRORS, invalid
 
 Row = TypeVar("Row", bound=Struct)
 Done = TypeVar("Done")
 
 
-def distinct(
-    rows: Sequence[Struct], *fields: str, alike: Callable[[str], str] = lambda text: text
-) -> None:
-    """See that no two rows have the same value in a field that is unique, `alike` or equal.
+def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Check that no two rows have the same value in a unique field.
+
+    Args:
+        rows: the rows.
+        unique: by field, a function whose results are equal for values that are the same.
 
     Raises:
         Invalid: two have; names their places.
     """
     errors = []
-    for field in fields:
-        seen: dict[str, list[str]] = {}
+    for field, alike in unique.items():
+        seen: dict[Any, list[str]] = {}
         for n, row in enumerate(rows):
             value = getattr(row, field)
             if value is not None:
@@ -47,30 +49,32 @@ def distinct(
 async def add(
     request: Request,
     statement: Adds[Row],
-    facets: Facets,
+    tags: TableTags,
     rows: Sequence[Struct],
-    in_the_way: Mapping[str, Statement[int]],
+    conflict_locators: Mapping[str, Statement[int]],
 ) -> list[Row]:
     """Make rows, all or none; `in_the_way` finds a field's places when PostgreSQL refuses it."""
     if not rows:
         return []
-    made: list[Any] = await _placed(request, statement.run(request.db, rows), rows, in_the_way)
-    await request.moved(lambda: facets.many([row.id for row in made]))
+    made: list[Any] = await _placed(
+        request, statement.run(request.db, rows), rows, conflict_locators
+    )
+    await request.invalidate(lambda: tags.many([row.id for row in made]))
     return made
 
 
 async def upsert(
     request: Request,
     statement: Upsert,
-    facets: Facets,
+    tags: TableTags,
     rows: Sequence[Struct],
-    in_the_way: Mapping[str, Statement[int]],
+    conflict_locators: Mapping[str, Statement[int]],
 ) -> list[Upserted]:
     """Upsert rows, all or none; as `add`."""
-    done = await _placed(request, statement.run(request.db, rows), rows, in_the_way)
-    moved = [one.id for one in done if one.status != "unchanged"]
-    if moved:
-        await request.moved(lambda: facets.many(moved))
+    done = await _placed(request, statement.run(request.db, rows), rows, conflict_locators)
+    invalidate = [one.id for one in done if one.status != "unchanged"]
+    if invalidate:
+        await request.invalidate(lambda: tags.many(invalidate))
     return done
 
 
@@ -83,7 +87,7 @@ def counted(done: Sequence[Upserted]) -> dict[str, int]:
 async def by_ids(
     request: Request,
     statement: Statement[int],
-    facets: Facets,
+    tags: TableTags,
     ids: Sequence[int],
     **values: object,
 ) -> tuple[int, list[int]]:
@@ -95,7 +99,7 @@ async def by_ids(
     records = await _known(request, statement.records(request.db, ids=possible, **values))
     found = {record[0] for record in records}
     if found and statement.writes:
-        await request.moved(lambda: facets.many(found))
+        await request.invalidate(lambda: tags.many(found))
     return len(found), [row_id for row_id in asked if row_id not in found]
 
 
@@ -103,7 +107,7 @@ async def _known(request: Request, work: Awaitable[Done]) -> Done:
     try:
         return await work
     except (OutcomeUnknown, asyncio.CancelledError):
-        request.unsure()
+        request.outcome_unknown()
         raise
 
 
@@ -111,18 +115,18 @@ async def _placed(
     request: Request,
     work: Awaitable[Done],
     rows: Sequence[Struct],
-    in_the_way: Mapping[str, Statement[int]],
+    conflict_locators: Mapping[str, Statement[int]],
 ) -> Done:
     try:
         return await _known(request, work)
     except Conflict as conflict:
         refused = conflict
     (error,) = refused.errors
-    statement = in_the_way.get(error.field)
+    statement = conflict_locators.get(error.field)
     if statement is None:
         raise refused
     try:
-        found = await places(request.db, statement, rows)
+        found = await conflicting_rows(request.db, statement, rows)
     except Problem:
         raise refused from None
     if not found:  # what was in the way is gone again

@@ -12,7 +12,7 @@ from service.errors import JSON, Failed, Problem
 from service.http1.head import Head
 from service.http1.transports import reset
 from service.logs import logger
-from service.web.wire import PRIVATE
+from service.web.codec import PRIVATE
 
 # An answer up to this goes out with its head; a longer one is not copied for it.
 TOGETHER = 65_536
@@ -32,10 +32,10 @@ class Wire(Protocol):
     blocked: asyncio.Event | None
 
     def resume_reading(self) -> None: ...
-    def finished(self, exchange: "Exchange") -> None: ...
+    def finished(self, cycle: "RequestCycle") -> None: ...
 
 
-class Exchange:
+class RequestCycle:
     """One request and its answer.
 
     `start` is the answer's first message, held back until its body comes; `left` is how much of

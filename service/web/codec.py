@@ -43,7 +43,7 @@ _NOT_WHOLE = re.compile(r"Expected `int( \| null)?`, got `number`")
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class Kept(Protocol):
+class EncodedBodies(Protocol):
     """Where the compressed bodies of an answer are kept, by their encoding; a dict will do."""
 
     def get(self, encoding: bytes, /) -> bytes | None: ...
@@ -65,7 +65,7 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
-    kept: Kept | None = None
+    kept: EncodedBodies | None = None
     chunks: Chunks | None = None
     cache_control: bytes = PRIVATE
 

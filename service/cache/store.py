@@ -10,8 +10,8 @@ import msgspec
 
 from service.cache.client import TROUBLE, client
 from service.cache.coherence import Coherence
-from service.cache.entry import Answer, Entry
-from service.cache.epochs import EVERYTHING, Epochs, Slots
+from service.cache.entry import CachedResponse, Entry
+from service.cache.generations import EVERYTHING, Generations, Tags
 from service.cache.local import USES, Local
 from service.cache.shared import Shared
 from service.cache.writers import Writers
@@ -29,14 +29,16 @@ OPENING_SECONDS = 0.5
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Flight:
+class InFlightLoad:
     """A reading under way, which others may wait for as long as nothing it depends on moves."""
 
     __slots__ = ("future", "stamp")
 
     def __init__(self, stamp: int) -> None:
         self.stamp = stamp
-        self.future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[CachedResponse | None] = (
+            asyncio.get_running_loop().create_future()
+        )
 
 
 class Cache:
@@ -64,10 +66,10 @@ class Cache:
         own: Callable[[], set[int]] | None = None,
     ) -> None:
         self.ttl = ttl
-        self.epochs = Epochs()
+        self.generations = Generations()
         self.local = Local(limit)
-        self.coherence = Coherence(url, self.epochs, self.local.clear, Writers(own))
-        self.flights: dict[Hashable, Flight] = {}
+        self.coherence = Coherence(url, self.generations, self.local.clear, Writers(own))
+        self.in_flight: dict[Hashable, InFlightLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._doubt = False
         self._doubting: asyncio.Task[None] | None = None
@@ -78,7 +80,7 @@ class Cache:
                 ttl=ttl,
                 fingerprint=fingerprint,
                 spawn=self.spawn,
-                unsaid=self.coherence.tell,
+                pending=self.coherence.publish,
             )
 
     async def open(self) -> None:
@@ -115,28 +117,28 @@ class Cache:
         if entry is None:
             return None
         now = monotonic()
-        if now > entry.renew or now > self.coherence.holds:
-            if now > entry.until or now > self.coherence.holds:
+        if now > entry.renew or now > self.coherence.valid_until:
+            if now > entry.until or now > self.coherence.valid_until:
                 return None
             if renews:  # one reads it anew before it ends; the others go on with it
                 entry.renew = entry.until
             return None
-        if self.epochs.stamp(entry.slots) != entry.stamp:
+        if self.generations.stamp(entry.tags) != entry.stamp:
             return None
         if entry.uses < USES:
             entry.uses += 1
         return entry
 
-    async def recall(
+    async def get_or_load(
         self,
         key: Hashable,
         name: str,
-        slots: Slots,
-        load: Callable[[], Awaitable[Answer]],
+        tags: Tags,
+        load: Callable[[], Awaitable[CachedResponse]],
         seconds: float | None = None,
         *,
         share: bool = True,
-    ) -> tuple[Answer, bool]:
+    ) -> tuple[CachedResponse, bool]:
         """What is kept, or else what is read now; and whether it was there.
 
         Who asks for the same meanwhile gets the same, unless a write came in between.
@@ -144,42 +146,44 @@ class Cache:
         Args:
             key: in this process.
             name: in Redis.
-            slots: what it depends on.
+            tags: what it depends on.
             load: reads it; what it raises is raised, and kept for nobody.
             seconds: that it is kept, at most `ttl`.
             share: whether it is worth a question to Redis.
         """
-        stamp = self.epochs.stamp(slots)
-        holds = monotonic() < self.coherence.holds
-        flight = self.flights.get(key)
-        if holds and flight is not None and flight.stamp == stamp:
-            answer = await asyncio.shield(flight.future)
+        stamp = self.generations.stamp(tags)
+        valid_until = monotonic() < self.coherence.valid_until
+        load_in_flight = self.in_flight.get(key)
+        if valid_until and load_in_flight is not None and load_in_flight.stamp == stamp:
+            answer = await asyncio.shield(load_in_flight.future)
             if answer is not None:
                 return answer, True
-        flight = self.flights[key] = Flight(stamp)
+        load_in_flight = self.in_flight[key] = InFlightLoad(stamp)
         answer = lease = None
         try:
-            if share and self.shared is not None and self.shared.takes(slots):
-                answer, lease = await self.shared.look(name, slots)
+            if share and self.shared is not None and self.shared.takes(tags):
+                answer, lease = await self.shared.look(name, tags)
             found = answer is not None
             if answer is None:
                 answer = await load()
         except Exception as error:  # whoever waits for it is told the same, and tries no more
-            flight.future.set_exception(error)
-            flight.future.exception()
+            load_in_flight.future.set_exception(error)
+            load_in_flight.future.exception()
             raise
         finally:
-            if not flight.future.done():  # None for who was cancelled: the others go by themselves
-                flight.future.set_result(answer)
-            if self.flights.get(key) is flight:
-                del self.flights[key]
+            if (
+                not load_in_flight.future.done()
+            ):  # None for who was cancelled: the others go by themselves
+                load_in_flight.future.set_result(answer)
+            if self.in_flight.get(key) is load_in_flight:
+                del self.in_flight[key]
         seconds = self.ttl if seconds is None else min(seconds, self.ttl)
         if answer.missing is not None:
             seconds = min(seconds, MISSING_SECONDS)
         if found:  # nobody knows for how long it was there
             seconds /= 10
-        if holds and self.epochs.stamp(slots) == stamp:
-            self.local.put(key, Entry(answer, slots, stamp, seconds, 3 * len(name)))
+        if valid_until and self.generations.stamp(tags) == stamp:
+            self.local.put(key, Entry(answer, tags, stamp, seconds, 3 * len(name)))
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, answer, seconds)
         return answer, found
@@ -190,7 +194,7 @@ class Cache:
         ttl: float,
         load: Callable[[], Awaitable[Value]],
         kind: type[Value] | Any,
-        slots: Slots = (),
+        tags: Tags = (),
     ) -> Value:
         """Any value: the kept one, or what `load` gives.
 
@@ -199,40 +203,40 @@ class Cache:
             ttl: seconds that it is kept.
             load: reads or makes it; one call for all who ask meanwhile.
             kind: the type that msgspec makes of what was kept; None is a value like others.
-            slots: what moves it, see epochs.Facets; without any only time ends it. What depends on
-                single rows is kept in this process alone.
+            tags: what moves it, see generations.TableTags; without any only time ends it. What
+                depends on single rows is kept in this process alone.
         """
 
-        async def answer() -> Answer:
-            return Answer(_encode(await load()), ())
+        async def answer() -> CachedResponse:
+            return CachedResponse(_encode(await load()), ())
 
         place = ("cached", key)
         entry = self.entry(place)
         if entry is not None:
             kept = entry.answer
         else:
-            kept, _ = await self.recall(place, f"cached:{key}", slots, answer, ttl)
+            kept, _ = await self.get_or_load(place, f"cached:{key}", tags, answer, ttl)
         value: Value = msgspec.msgpack.decode(kept.body, type=kind)
         return value
 
-    async def moved(self, slots: Slots) -> None:
+    async def invalidate(self, tags: Tags) -> None:
         """A write was committed: call it before that is answered.
 
         From here on this process shows nothing older; the other workers once they have heard of
         it, which is on its way when this returns.
         """
-        self.epochs.move(slots)
+        self.generations.move(tags)
         shared = self.shared
         if shared is not None:
-            await shared.moved(slots)
+            await shared.invalidate(tags)
 
-    def unsure(self) -> None:
+    def outcome_unknown(self) -> None:
         """A write may have happened, or may yet happen: nothing holds until it has ended.
 
         PostgreSQL goes on with it when its client is gone, and a commit may wait for a disk or a
         standby for any time.
         """
-        self.epochs.move((EVERYTHING,))
+        self.generations.move((EVERYTHING,))
         self._doubt = True
         if self._doubting is None or self._doubting.done():
             self._doubting = self.spawn(self._move_until_ended())
@@ -243,8 +247,8 @@ class Cache:
             self._doubt = False
             since, ended = None, False
             while not ended:
-                await self.moved((EVERYTHING,))
+                await self.invalidate((EVERYTHING,))
                 since = since or await self.coherence.clock()
                 ended = since is not None and await self.coherence.ended(since)
                 await asyncio.sleep(UNSURE_SECONDS)
-            await self.moved((EVERYTHING,))
+            await self.invalidate((EVERYTHING,))
