@@ -20,7 +20,7 @@ from service import catalogue, migrate
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.seed import seed
 from service.tables import metadata
 

@@ -40,31 +40,9 @@ from service.tables import totals
 pytestmark = pytest.mark.anyio
 
 # Names that our statements have for columns and arguments of their own, and plurals.
-ODD: tuple[str, ...] = (
-    "n",
-    "key",
-    "ids",
-    "soft",
-    "status",
-    "address",
-    "versions",
-    "excluded",
-    "found",
-    "differs",
-)
-ODD += (
-    "differs",
-    "place",
-    "version_s",
-    "set_n",
-    "new_n",
-    "db",
-    "guard",
-    "sku",
-    "skus",
-    "self",
-    "first",
-)
+ODD: tuple[str, ...] = ("n", "key", "ids", "soft", "status", "address", "versions", "excluded")
+ODD += ("found", "differs", "place", "version_s", "set_n", "new_n", "db", "guard", "sku", "skus")
+ODD += ("self", "first")
 SHAPES: dict[str, dict[str, str | None]] = {
     "by convention": {},
     "renamed": {"version": "revision", "updated": "touched", "active": "enabled"},

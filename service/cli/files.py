@@ -82,8 +82,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
       curl https://example.com/items.ndjson | swiftlet import -
     """
     from service.db.database import Database
-    from service.items.structs import NewItem
-    from service.items.transfer import import_
+    from service.items import items
     from service.web.row_readers import Lines
     from service.web.table import Table
 
@@ -93,7 +92,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
         kind = Table if format_ == "csv" else Lines
-        reader = kind(NewItem, settings.body_limit)
+        reader = kind(items.new, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:
             if total:
@@ -104,7 +103,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
                 _move(bars, reading, read, place)
 
         done = run(
-            import_(
+            items.import_(
                 Database(settings.required_database_url, size=None),
                 _unpacked(source, settings.import_limit),
                 reader,
@@ -134,21 +133,19 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
       swiftlet export - | head
     """
     from service.db.database import Database
-    from service.items import statements
-    from service.items.structs import ExportQuery
-    from service.items.transfer import export
+    from service.items import items
 
     format_ = _format(file, format_)
     if trailer and format_ == "csv":
         raise click.UsageError("a CSV has no trailer")
-    query = ExportQuery(format=format_, trailer=trailer)
+    query = items.export_query(format=format_, trailer=trailer)
 
     async def write(url: str, bars: "Progress") -> int:
         db = Database(url, size=None)
-        task = bars.add_task("items", total=await statements.count.only(db), rate="")
+        task = bars.add_task("items", total=await items.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
         quoted = False  # a text in a CSV may have line breaks, one in JSON has none
-        async for chunk in export(db, query, name=NAME):
+        async for chunk in items.export(db, query, name=NAME):
             to.write(chunk)
             parts = chunk.split(b'"') if format_ == "csv" else [chunk]
             rows += sum(part.count(b"\n") for part in parts[quoted::2])
