@@ -18,10 +18,11 @@ import redis
 
 from bench.contestants import HTTPARENA, PUBLIC, Program
 from bench.httparena import seed as httparena
-from service import migrate, server
+from service import server
 from service.embedded.programs import wheel_postgres, wheel_redis
 from service.embedded.stores import stores
-from service.seed import seed
+from service.items.seed import seed
+from service.migrations import migrate
 
 DATABASE = "service"
 # The public reference's, as its models make it.

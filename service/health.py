@@ -12,7 +12,7 @@ from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import LOST
 from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
-from service.migrate import head
+from service.migrations.migrate import head
 from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import Request

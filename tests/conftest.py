@@ -22,10 +22,11 @@ import asyncpg
 import httpx
 import pytest
 
-from service import migrate, server
+from service import server
 from service.embedded import stores as embedded_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import wheel_postgres, wheel_redis
+from service.migrations import migrate
 
 ROOT = Path(__file__).parent.parent
 STORES = os.environ.get("TEST_STORES", "wheel")

@@ -22,9 +22,10 @@ import pytest
 from conftest import ROOT, STORES, query
 from openapi_spec_validator import validate
 
-from service import migrate, seed
 from service.cli import main
 from service.cli.banner import address
+from service.items import seed
+from service.migrations import migrate
 from service.server import free_port
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"

@@ -21,8 +21,8 @@ import asyncpg
 import pytest
 from conftest import query
 
-from service import migrate
 from service.cli import main
+from service.migrations import migrate
 
 PASSWORD = "hunter2"
 TLS_REQUEST = struct.pack("!ii", 8, 80877103)

@@ -17,7 +17,6 @@ import httpx
 import pytest
 from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores_in, query
 
-from service import migrate
 from service.db.changes import change_values
 from service.db.database import Database
 from service.embedded.data_directory import Stores
@@ -26,6 +25,7 @@ from service.embedded.stores import stores
 from service.errors import Problem
 from service.items import statements as items
 from service.items.structs import ItemChange
+from service.migrations import migrate
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from service import health, migrate
+from service import health
 from service.db.changes import change_values
 from service.db.copy import dedicated
 from service.db.database import Database
@@ -32,6 +32,7 @@ from service.items import statements as items
 from service.items import transfer
 from service.items.structs import ItemChange, KeyedItem, NewItem
 from service.logs import logger
+from service.migrations import migrate
 from service.users import statements as users
 from service.web.row_readers import Lines
 

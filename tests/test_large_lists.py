@@ -17,7 +17,6 @@ from sqlalchemy import bindparam, select
 from test_migrations import binaries
 
 from bench.lists import CASES, SETTINGS, WALKING, Case, View, fill, question
-from service import migrate
 from service.db.adaptive import ESTIMATE_LIMIT
 from service.db.filters import Bound, containing
 from service.db.keyset import Listing
@@ -26,6 +25,7 @@ from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
 from service.items import statements as items
 from service.items.structs import Item
+from service.migrations import migrate
 from service.tables import counted, totals, users
 from service.tables import items as items_table
 from service.users import statements as user_statements

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from conftest import ROOT, query
 
-from service import migrate
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
+from service.migrations import migrate
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
@@ -109,7 +108,7 @@ def test_checking_leaves_nothing_behind(url: str) -> None:
 
 
 def test_several_starts_at_once_migrate_once(url: str) -> None:
-    code = "import sys; from service import migrate; migrate.up(sys.argv[1])"
+    code = "import sys; from service.migrations import migrate; migrate.up(sys.argv[1])"
     starts = [
         subprocess.Popen([sys.executable, "-c", code, url], cwd=ROOT, stderr=subprocess.PIPE)
         for _ in range(4)
@@ -294,6 +293,5 @@ async def _without_limit(url: str, sql: str) -> object:
 
 
 def test_there_is_one_head_and_the_file_names_tell_it(new_database: Callable[[], str]) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config = migrate.config("")
     assert ScriptDirectory.from_config(config).get_heads() == [migrate.head()]

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, query
 from sqlalchemy import MetaData
 
-from service import migrate, revision
-from service.migrate import MigrationError
+from service.migrations import migrate, revision
+from service.migrations.migrate import MigrationError
 
 TABLES = (ROOT / "service" / "tables.py").read_text()
 NOTES = """
@@ -290,7 +290,7 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     # What a database may lack is no difference.
     assert check(url, tables, migrations) or "for searches" in name
     written = asyncio.run(revision.new(url, name, tables=tables, migrations=migrations))
-    assert written.path.parent == migrations / "versions"
+    assert written.path.parent == migrations
     assert written.path.name == f"{int(newest) + 1:04}_{name.lower().replace(' ', '_')}.py"
     text = " ".join(written.path.read_text().split())
     for part in parts:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from conftest import SERVER, Service
 
-from service import migrate
 from service.embedded.data_directory import Stores
+from service.migrations import migrate
 
 NODES = {
     "no Redis": ("off", "off"),

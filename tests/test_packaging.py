@@ -14,7 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import ROOT
 
-from service import migrate
+from service.migrations import migrate
 from service.server import DRAIN_SECONDS
 
 Services = dict[str, dict[str, Any]]
@@ -180,9 +180,9 @@ def test_everything_the_image_copies_reaches_the_engine() -> None:
 
 def test_the_wheel_holds_the_service_and_its_migrations(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    for migration in (ROOT / "sql/migrations/versions").glob("*.py"):
-        assert f"service/migrations/versions/{migration.name}" in names
-    assert any(name.startswith("service/migrations/versions/0001") for name in names)
+    for migration in (ROOT / "sql/migrations").glob("*.py"):
+        assert f"service/sql/migrations/{migration.name}" in names
+    assert any(name.startswith("service/sql/migrations/0001") for name in names)
     for module in (ROOT / "service").rglob("*.py"):
         assert module.relative_to(ROOT).as_posix() in names
     strangers = {name for name in names if not name.startswith(("service/", "swiftlet-"))}

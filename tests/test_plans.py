@@ -16,12 +16,13 @@ import pytest
 from conftest import query
 from test_migrations import binaries
 
-from service import catalogue, migrate
+from service import catalogue
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
 from service.items import statements as items
-from service.seed import seed
+from service.items.seed import seed
+from service.migrations import migrate
 from service.tables import metadata
 
 EXAMPLES: dict[str, str] = {

@@ -17,8 +17,9 @@ import httpx
 import pytest
 from conftest import SERVER, Service, check_answer, query
 
-from service import catalogue, migrate
+from service import catalogue
 from service.items import statements as items
+from service.migrations import migrate
 
 CSV = {"Content-Type": "text/csv"}
 # Every operation that touches the database, and its answer by a role with all rights.

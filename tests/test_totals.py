@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_migrations import binaries
 
-from service import migrate
 from service.embedded.stores import stores
-from service.seed import seed
+from service.items.seed import seed
+from service.migrations import migrate
 
 pytestmark = pytest.mark.anyio
 

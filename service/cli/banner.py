@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 from redis.exceptions import ResponseError
 
-from service import migrate
 from service.cache import client as redis
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
 from service.db.pooled_connection import connect
+from service.migrations import migrate
 
 # A store that does not answer holds up the start for so long.
 SECONDS = 2.0

@@ -46,7 +46,7 @@ def seed(users: int, items: int) -> None:
     Example:
       swiftlet seed --users 1000 --items 100000
     """
-    from service import seed as samples
+    from service.items import seed as samples
 
     with with_database() as settings, _bars() as bars:
         tasks = {

@@ -21,7 +21,7 @@ from service.embedded.programs import EmbeddedError
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
 from service.logs import logger
-from service.processes import ServerError, dropped_exits, send_soon
+from service.server.processes import ServerError, dropped_exits, send_soon
 from service.settings import Settings, SettingsError
 
 Result = TypeVar("Result")
@@ -188,7 +188,7 @@ def with_database(*, read: bool = False) -> Iterator[Settings]:
 
     One of our own is migrated first, unless the command only reads.
     """
-    from service import migrate
+    from service.migrations import migrate
 
     with with_stores(settings_of(), read=read) as (settings, running):
         if running is not None and not running.joined and not read:

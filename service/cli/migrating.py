@@ -28,7 +28,7 @@ def up() -> None:
     Example:
       DATABASE_URL=postgresql://user:pass@db/app swiftlet migrate up
     """
-    from service import migrate
+    from service.migrations import migrate
 
     with with_stores(settings_of()) as (settings, _):
         migrate.up(settings.required_database_url)
@@ -56,7 +56,7 @@ def check() -> None:
     Example:
       swiftlet migrate check
     """
-    from service import migrate
+    from service.migrations import migrate
 
     with with_stores(settings_of(), read=True) as (settings, _):
         differences = run(migrate.check(settings.required_database_url))
@@ -79,7 +79,7 @@ def new(message: str) -> None:
     Example:
       swiftlet migrate new "items have a colour"
     """
-    from service import revision
+    from service.migrations import revision
 
     try:
         message = revision.checked(message)
@@ -94,7 +94,7 @@ def new(message: str) -> None:
 
 def _advise(url: str) -> None:
     """Say how to make what is optional and missing."""
-    from service import migrate
+    from service.migrations import migrate
 
     if statements := run(migrate.advice(url)):
         click.echo("searches read every row here; to make an index for them, also while it serves:")
@@ -102,7 +102,7 @@ def _advise(url: str) -> None:
 
 
 def _tell(url: str) -> None:
-    from service import migrate
+    from service.migrations import migrate
 
     revision = run(migrate.status(url))
     click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")

@@ -11,12 +11,12 @@ from service import logs
 from service.cli.group import main, run, settings_of, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
-from service.processes import StopSignals
+from service.server.processes import StopSignals
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from service.cli.banner import Database
-    from service.listener import Listener
+    from service.server.listener import Listener
 
 
 @main.command()
@@ -83,8 +83,8 @@ def _stores(
     settings: Settings, running: Stores | None, found: "Database | None"
 ) -> list[tuple[str, str]]:
     """What the banner says of the stores; an embedded database is migrated first."""
-    from service import migrate
     from service.cli import banner
+    from service.migrations import migrate
 
     url = settings.required_database_url
     if found is None:

@@ -16,12 +16,12 @@ import asyncpg
 from sqlalchemy import MetaData
 from sqlalchemy.schema import CreateIndex
 
-from service import migrate
 from service.db.access import first_line
 from service.db.statement import DIALECT
-from service.migrate import MIGRATIONS, PACKAGE, MigrationError
-from service.snapshot import Snapshot, describe, differences, make_schema
-from service.steps import Step, drop_index, make_index, steps
+from service.migrations import migrate
+from service.migrations.migrate import MIGRATIONS, PACKAGE, MigrationError
+from service.migrations.snapshot import Snapshot, describe, differences, make_schema
+from service.migrations.steps import Step, drop_index, make_index, steps
 from service.tables import metadata
 
 LONGEST = 80  # characters of a message, so that it fits its line
@@ -77,7 +77,7 @@ async def new(
         ValueError: the message can't name a migration.
     """
     message = checked(message)
-    if migrations == PACKAGE / "migrations":
+    if migrations == PACKAGE / "sql" / "migrations":
         raise MigrationError("these are the migrations of an installed package: use a checkout")
     newest = migrate.head(migrations)
     await migrate.require(url)
@@ -101,7 +101,7 @@ async def new(
     if not up and not down:
         raise MigrationError("the tables in code and the database agree: nothing to write")
     revision = f"{int(newest) + 1:04}"
-    path = migrations / "versions" / f"{revision}_{_slug(message)}.py"
+    path = migrations / f"{revision}_{_slug(message)}.py"
     text = FILE.format(
         message=(message[0].upper() + message[1:]).replace("\\", "\\\\").replace('"', '\\"'),
         revision=revision,
@@ -165,7 +165,7 @@ def _statements(told: Iterable[Step]) -> list[str]:
 def _mentioned(index: str, migrations: Path) -> bool:
     """Whether a migration makes it already: a database without pg_trgm can't tell."""
     name = re.compile(rf"\b{re.escape(index)}\b")
-    files = (migrations / "versions").glob("*.py")
+    files = migrations.glob("*.py")
     return any(name.search(file.read_text(encoding="utf-8")) for file in files)
 
 

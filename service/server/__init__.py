@@ -11,8 +11,14 @@ from collections.abc import Callable
 from starlette.types import ASGIApp
 
 from service.app import create_app
-from service.listener import Listener
-from service.processes import DRAIN_SECONDS, ServerError, StopSignals, follow_parent, supervise
+from service.server.listener import Listener
+from service.server.processes import (
+    DRAIN_SECONDS,
+    ServerError,
+    StopSignals,
+    follow_parent,
+    supervise,
+)
 from service.settings import Settings
 
 __all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
@@ -63,7 +69,7 @@ def free_port(host: str) -> int:
 def _uvicorn(
     settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    from service.http1.running import Server, config
+    from service.server.uvicorn import Server, config
 
     alone = settings.workers == 1
     # Made before the workers are forked: all that it imports and compiles is done once.
@@ -88,7 +94,7 @@ def worker() -> ASGIApp:
 def _granian(
     settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    from service.granian_server import serve
+    from service.server.granian import serve
 
     # Its workers read what was given, joined and started as variables.
     os.environ.update(settings.environ())

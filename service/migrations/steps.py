@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from service.db.access import DatabaseError
-from service.snapshot import Column, Constraint, Snapshot, Table
+from service.migrations.snapshot import Column, Constraint, Snapshot, Table
 
 # In the definition of an index that only a database with pg_trgm can have.
 OPTIONAL = "gin_trgm_ops"

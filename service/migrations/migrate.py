@@ -12,17 +12,18 @@ from sqlalchemy.schema import CreateIndex
 
 from service.db.access import DatabaseError, connect
 from service.db.statement import DIALECT
-from service.snapshot import Snapshot, describe, describe_code, differences
+from service.migrations.snapshot import Snapshot, describe, describe_code, differences
 from service.tables import counted, metadata, quoted
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-PACKAGE = Path(__file__).parent
+ROOM = Path(__file__).parent  # with env.py, which Alembic runs
+PACKAGE = ROOM.parent
 # In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
 MIGRATIONS = next(
     path
-    for path in (PACKAGE.parent / "sql" / "migrations", PACKAGE / "migrations")
+    for path in (PACKAGE.parent / "sql" / "migrations", PACKAGE / "sql" / "migrations")
     if path.is_dir()
 )
 
@@ -59,7 +60,7 @@ class NotMigratedError(MigrationError):
 
 def head(migrations: Path = MIGRATIONS) -> str:
     """The newest revision: migrations are numbered, `0001_….py`."""
-    return max(path.stem[:4] for path in (migrations / "versions").glob("[0-9]*.py"))
+    return max(path.stem[:4] for path in migrations.glob("[0-9]*.py"))
 
 
 def up(url: str, revision: str = "head", *, migrations: Path = MIGRATIONS) -> None:
@@ -201,5 +202,7 @@ def config(url: str, migrations: Path = MIGRATIONS) -> "Config":
 
     made = Config(attributes={"url": url})
     # ConfigParser reads this value, and takes a % in a path for its own.
-    made.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    made.set_main_option("script_location", str(ROOM).replace("%", "%%"))
+    made.set_main_option("version_locations", str(migrations).replace("%", "%%"))
+    made.set_main_option("path_separator", "newline")  # a path may have spaces and colons
     return made

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 import msgspec
 from msgspec import Meta, Struct
 
-from service.dotenv import DotenvError, read_dotenv
-from service.urls import URLError, check_database_url, check_redis_url
+from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.urls import URLError, check_database_url, check_redis_url
 
 # What a value may be, said once: msgspec checks it, the error line and the README quote it.
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
