@@ -12,11 +12,12 @@ from time import monotonic
 import asyncpg
 
 from service.db.condition import Condition
+from service.db.names import SILENT
 
 # PostgreSQL's processes whose writes the triggers do not tell; every role may see them.
-SILENT_WRITERS = """
-SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
-WHERE application_name = 'swiftlet' AND datname = current_database()
+SILENT_WRITERS = f"""
+SELECT coalesce(array_agg(pid), '{{}}') FROM pg_stat_activity
+WHERE application_name = '{SILENT}' AND datname = current_database()
 """
 # Before the name of the channel of what has moved: where workers tell who writes for them.
 PRESENCE = "presence:"

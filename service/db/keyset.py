@@ -32,7 +32,7 @@ from sqlalchemy import (
 from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, worded
 from service.db.statement import RefusedError, Statement, columns
-from service.tables import counted
+from service.db.schema import counted
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -278,10 +278,10 @@ class Listing(Generic[Row]):
 
 def _kept(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
     """The totals that are not counted, by what is chosen."""
-    if table not in counted(totals.metadata):
+    if not counted([table]):
         raise RefusedError(
             f"no trigger keeps the totals of {table.name}: leave out `totals`, and its rows are"
-            " counted; or declare it beside them, with `is_active`, and run `swiftlet migrate new`"
+            " counted; or give it info=COUNTED, and run `swiftlet migrate new`"
         )
     total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
     return {

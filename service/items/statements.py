@@ -14,7 +14,9 @@ from service.db.staging import StagingTable
 from service.db.statement import Statement
 from service.db.writes import Writes
 from service.items.structs import Item, ItemChange, KeyedItem, NewItem, Owner
-from service.tables import PRICE_LIMIT, item_name, item_price, items, totals, users
+from service.db.schema import totals
+from service.items.tables import PRICE_LIMIT, item_name, item_price, items
+from service.users.tables import users
 
 # What cached answers depend on: the items, and the users shown beside them.
 tags = TableTags("items", "owner_id", "is_active")

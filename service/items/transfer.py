@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from service.db.copy import DedicatedConnection, copied, dedicated
 from service.db.database import UNKNOWN, Database
-from service.db.pooled_connection import AUDIBLE
+from service.db.names import AUDIBLE
 from service.db.staging import RejectedRow
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage

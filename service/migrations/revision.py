@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
-from sqlalchemy import MetaData
 from sqlalchemy.schema import CreateIndex
 
 from service.db.access import first_line
+from service.db.schema import Tables
 from service.db.statement import DIALECT
 from service.migrations import migrate
-from service.migrations.migrate import MIGRATIONS, PACKAGE, MigrationError
+from service.migrations.migrate import MigrationError
 from service.migrations.snapshot import Snapshot, describe, differences, make_schema
 from service.migrations.steps import Step, drop_index, make_index, steps
-from service.tables import metadata
 
+PACKAGE = Path(__file__).parents[1]
 LONGEST = 80  # characters of a message, so that it fits its line
 WIDTH = 92  # characters of SQL in a line of the file
 # A word of SQL is not broken, nor what stands in quotes: a line break in it would be text.
@@ -35,7 +35,7 @@ FILE = '''\
 from alembic import op
 
 revision = "{revision}"
-down_revision = "{before}"
+down_revision = {before}
 
 UP = [
 {up}]
@@ -68,24 +68,33 @@ class Written(NamedTuple):
 
 
 async def new(
-    url: str, message: str, *, tables: MetaData = metadata, migrations: Path = MIGRATIONS
+    url: str, message: str, tables: Tables, migrations: Path
 ) -> Written:
     """Write a migration; the database must be at the newest revision.
+
+    The first makes all tables, so its database must have none.
 
     Raises:
         MigrationError: it is not, nothing differs, or the change must be written by hand.
         ValueError: the message can't name a migration.
     """
     message = checked(message)
-    if migrations == PACKAGE / "sql" / "migrations":
+    if migrations.is_relative_to(PACKAGE):
         raise MigrationError("these are the migrations of an installed package: use a checkout")
     newest = migrate.head(migrations)
-    await migrate.require(url)
+    await migrate.require(url, migrations)
     if (found := await migrate.status(url)) != newest:
         raise MigrationError(
-            f"the database is at revision {found}, the newest is {newest}: migrate it first"
+            f"the database is at revision {found}, and {migrations} has no migrations"
+            if newest is None
+            else f"the database is at revision {found}, the newest is {newest}: migrate it first"
         )
     async with migrate.compared(url, tables) as (connection, database, code):
+        if newest is None and database.tables:
+            raise MigrationError(
+                f"the first migration makes all tables, and the database has some already"
+                f" ({', '.join(sorted(database.tables))}): set DATABASE_URL to an empty one"
+            )
         up, down = list(steps(database, code)), list(steps(code, database))
         try:
             await _rehearse(connection, database, code, *map(_statements, (up, down)))
@@ -100,12 +109,13 @@ async def new(
                 down.insert(0, drop_index(str(index.name), definition))
     if not up and not down:
         raise MigrationError("the tables in code and the database agree: nothing to write")
-    revision = f"{int(newest) + 1:04}"
+    revision = f"{int(newest or 0) + 1:04}"
+    migrations.mkdir(parents=True, exist_ok=True)
     path = migrations / f"{revision}_{_slug(message)}.py"
     text = FILE.format(
         message=(message[0].upper() + message[1:]).replace("\\", "\\\\").replace('"', '\\"'),
         revision=revision,
-        before=newest,
+        before="None" if newest is None else f'"{newest}"',
         up=_rendered(up),
         down=_rendered(down),
     )

@@ -11,7 +11,8 @@ from service.db.filters import Choice, FilterIndex, search
 from service.db.keyset import Listing
 from service.db.statement import Statement
 from service.db.writes import Writes
-from service.tables import totals, username, users
+from service.db.schema import totals
+from service.users.tables import username, users
 from service.users.structs import NewUser, User, UserChange, UserSummary
 
 # What cached answers depend on.
