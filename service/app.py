@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +12,14 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from service import health, logs
+from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
-from service.db.schema import Table, with_totals
-from service.db.statement import Statement
-from service.fingerprint import fingerprint
+from service.db.schema import with_totals
+from service.resource import Resource
 from service.settings import Settings, SettingsError
 from service.web import docs
 from service.web.cursor import Cursors
@@ -32,34 +32,19 @@ from service.web.routing import Paths
 GC_THRESHOLD = 10_000
 
 
-class Resource(Protocol):
-    """What an application reads of a resource."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def table(self) -> Table: ...
-    @property
-    def operations(self) -> Sequence[Operation]: ...
-    @property
-    def prepared(self) -> Sequence[Statement[Any]]: ...
-    @property
-    def samples(self) -> Mapping[str, object]: ...
-    def statements(self) -> Iterator[Statement[Any]]: ...
-    def statement(self, name: str) -> Statement[Any]: ...
-
-
 class Seed(Protocol):
-    """Sample data: `rows` tells how many there are of each resource, if nobody says otherwise."""
+    """Sample data, for `swiftlet seed`. `rows` has the default number of rows for each table."""
 
-    rows: Mapping[str, int]
+    @property
+    def rows(self) -> Mapping[str, int]: ...
 
-    async def __call__(
+    async def write(
         self, url: str, rows: Mapping[str, int], progress: Callable[[str, int], None]
     ) -> Mapping[str, int]:
-        """Write so many rows of each; returns how many of them are new."""
+        """Write so many rows of each table, and return how many of them are new.
+
+        `progress` is told a table and the rows of it done so far.
+        """
 
 
 class Application(Paths):
@@ -79,7 +64,7 @@ class Application(Paths):
     def __init__(
         self,
         settings: Settings,
-        resources: Sequence[Resource],
+        resources: Sequence[Resource[Any]],
         routes: Iterable[Operation | BaseRoute],
         *,
         migrations: Path,
@@ -171,10 +156,10 @@ class Application(Paths):
         )
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - an application is its arguments
     settings: Settings,
     *,
-    resources: Sequence[Resource] = (),
+    resources: Sequence[Resource[Any]] = (),
     routes: Iterable[Operation | BaseRoute] = (),
     migrations: Path | str | None = None,
     title: str = "Service",
@@ -209,8 +194,6 @@ def create_app(
         resources,
         routes,
         migrations=Path(migrations).absolute(),
-        about=About(
-            title, version, description, {one.name: one.description for one in resources}, info or {}
-        ),
+        about=About(title, version, description, info or {}),
         seed=seed,
     )

@@ -190,19 +190,24 @@ async def _redis(url: str | None) -> Dependency:
 def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
     """The operations of health, of an application with these needs and this folder."""
     return [
-    Operation(
-        "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
-    ),
-    Operation(
-        "GET", "/health/live", live, "Liveness: touches nothing", response=Liveness, stored=False
-    ),
-    Operation(
-        "GET",
-        "/health/ready",
-        readiness(needs, migrations),
-        "Readiness: the state of each dependency (503 when one is away)",
-        response=Readiness,
-        errors=(NotReady,),
-        stored=False,
-    ),
-]
+        Operation(
+            "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
+        ),
+        Operation(
+            "GET",
+            "/health/live",
+            live,
+            "Liveness: touches nothing",
+            response=Liveness,
+            stored=False,
+        ),
+        Operation(
+            "GET",
+            "/health/ready",
+            readiness(needs, migrations),
+            "Readiness: the state of each dependency (503 when one is away)",
+            response=Readiness,
+            errors=(NotReady,),
+            stored=False,
+        ),
+    ]

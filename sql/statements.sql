@@ -634,6 +634,91 @@ SELECT items.id, items.sku, items.name, items.description, items.price, items.is
 FROM items ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
 
+-- items.count
+-- no arguments
+SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items';
+
+-- items.import.held_owner_id
+-- no arguments
+SELECT count(*) AS held
+FROM (SELECT users.id AS id
+FROM users
+WHERE users.id IN (SELECT items_stage.owner_id
+FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
+
+-- items.import.orphans_owner_id
+-- no arguments
+WITH gone AS
+(DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
+FROM users
+WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.owner_id AS value, null AS first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.repeated
+-- no arguments
+WITH firsts AS
+(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
+FROM items_stage
+WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
+HAVING count(*) > 1),
+gone AS
+(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.locked
+-- no arguments
+SELECT count(*) AS locked
+FROM (SELECT items.id AS id
+FROM items, items_stage
+WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
+
+-- items.import.keyed
+-- $1 after
+WITH batch AS
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
+FROM items_stage
+WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
+ LIMIT 20000),
+written AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
+-- items.import.keyless
+-- $1 after
+WITH batch AS
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
+FROM items_stage
+WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
+ LIMIT 20000),
+written AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
+-- items.export?format=ndjson
+-- no arguments
+SELECT row_to_json(line) AS line
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
+FROM items ORDER BY items.id) AS line;
+
+-- items.export?format=csv
+-- no arguments
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
+FROM items ORDER BY items.id;
+
 -- users.add
 -- $1 email, $2 username, $3 full_name, $4 role, $5 is_active
 INSERT INTO users (email, username, full_name, role, is_active) VALUES ($1::VARCHAR, $2::VARCHAR, $3::VARCHAR, $4::VARCHAR, $5::BOOLEAN) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
@@ -1090,88 +1175,3 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
-
--- items.count
--- no arguments
-SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
-FROM totals
-WHERE totals.name = 'items';
-
--- items.import.held_owner_id
--- no arguments
-SELECT count(*) AS held
-FROM (SELECT users.id AS id
-FROM users
-WHERE users.id IN (SELECT items_stage.owner_id
-FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
-
--- items.import.orphans_owner_id
--- no arguments
-WITH gone AS
-(DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
-FROM users
-WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.owner_id AS value, null AS first)
- SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
-FROM gone ORDER BY gone.n
- LIMIT 100;
-
--- items.import.repeated
--- no arguments
-WITH firsts AS
-(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
-FROM items_stage
-WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
-HAVING count(*) > 1),
-gone AS
-(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
- SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
-FROM gone ORDER BY gone.n
- LIMIT 100;
-
--- items.import.locked
--- no arguments
-SELECT count(*) AS locked
-FROM (SELECT items.id AS id
-FROM items, items_stage
-WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
-
--- items.import.keyed
--- $1 after
-WITH batch AS
-(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
-FROM items_stage
-WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
- LIMIT 20000),
-written AS
-(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
- SELECT (SELECT count(*) AS count_1
-FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
-FROM batch) AS last
-FROM written;
-
--- items.import.keyless
--- $1 after
-WITH batch AS
-(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
-FROM items_stage
-WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
- LIMIT 20000),
-written AS
-(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
- SELECT (SELECT count(*) AS count_1
-FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
-FROM batch) AS last
-FROM written;
-
--- items.export?format=ndjson
--- no arguments
-SELECT row_to_json(line) AS line
-FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
-FROM items ORDER BY items.id) AS line;
-
--- items.export?format=csv
--- no arguments
-SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
-FROM items ORDER BY items.id;

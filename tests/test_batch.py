@@ -22,9 +22,9 @@ from service.db.database import Database
 from service.db.statement import Statement
 from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
-from service.items import statements as items
-from service.items.structs import Item, ItemChange, Price
-from service.users import statements as users
+from service.items import items
+from service.items.structs import Item, Price
+from service.users import users
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ def new(name: str, sku: str | None = None, owner: int | None = None) -> tuple[ob
 async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
-    values = change_values(ItemChange(**fields))
+    values = change_values(items.change(**fields))
     guard = None if versions is None else Guard(versions)
     return await items.writes.change.run(db, guard, id=item_id, **values)
 
@@ -317,7 +317,7 @@ async def test_versions_that_are_excluded_are_looked_at_by_the_write(
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
     guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
     async with opened(url, batching=batching) as db:
-        values = change_values(ItemChange(price=Price(5)))
+        values = change_values(items.change(price=Price(5)))
         work = [
             items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
             for n in range(1, 43)

@@ -28,7 +28,7 @@ from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writers import Writers
 from service.errors import Unavailable
-from service.items.structs import ItemQuery
+from service.items import items
 from service.settings import Settings
 from service.web import paging
 from service.web.routing import Paths
@@ -523,7 +523,7 @@ def test_a_scan_leaves_what_is_hot() -> None:
 
 def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there() -> None:
     def share(**fields: Any) -> bool:
-        return paging.share(ItemQuery(**fields), ("q", "min_price", "max_price"))
+        return paging.share(items.query(**fields), ("q", "min_price", "max_price"))
 
     assert all(
         share(**fields) for fields in ({"q": "a"}, {"max_price": 1}, {"page": 100, "per_page": 100})

@@ -28,12 +28,11 @@ from service.errors import (
     Unavailable,
     from_database,
 )
-from service.items import statements as items
-from service.items import transfer
-from service.items.structs import ItemChange, KeyedItem, NewItem
+from service.items import items
+from service.items.structs import NewItem
 from service.logs import logger
 from service.migrations import migrate
-from service.users import statements as users
+from service.users import users
 from service.web.row_readers import Lines
 
 pytestmark = pytest.mark.anyio
@@ -121,11 +120,11 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return transfer.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
 
 
 def changing(db: Database, row_id: int) -> Any:
-    values = change_values(ItemChange(name="Changed"))
+    values = change_values(items.change(name="Changed"))
     return items.writes.change.run(db, None, id=row_id, **values)
 
 
@@ -144,7 +143,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
         refused = await until(lambda: items.add.run(db, NEW), lambda one: one.status == 503)
         refused = await until(lambda: items.add.run(db, NEW), lambda one: "read-only" in one.detail)
         assert isinstance(refused, Unavailable)
-        key = (msgspec.convert({"sku": "A", "name": "B"}, KeyedItem),)
+        key = (msgspec.convert({"sku": "A", "name": "B"}, items.keyed),)
         for work in (
             changing(db, made.id),
             items.writes.remove.run(db, None, id=made.id),
@@ -443,7 +442,7 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
             rest.set()
 
         work = asyncio.create_task(
-            outcome(transfer.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
+            outcome(items.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
         )
         if when == "merging":
             other = await asyncpg.connect(url)

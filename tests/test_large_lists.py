@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 from _pytest.mark import ParameterSet
+from service.tables import counted, totals, users
+from service.tables import items as items_table
 from sqlalchemy import bindparam, select
 from test_migrations import binaries
 
@@ -23,12 +25,10 @@ from service.db.keyset import Listing
 from service.db.pooled_connection import PooledConnection
 from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.items.structs import Item
 from service.migrations import migrate
-from service.tables import counted, totals, users
-from service.tables import items as items_table
-from service.users import statements as user_statements
+from service.users import users as users_resource
 
 ROWS = 40_000
 # A row that a scan looks at, in blocks.
@@ -124,9 +124,7 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))
-@pytest.mark.parametrize(
-    "listing", (items.listing, user_statements.listing), ids=["items", "users"]
-)
+@pytest.mark.parametrize("listing", (items.listing, users_resource.listing), ids=["items", "users"])
 def test_the_trigram_index_is_read_only_for_a_term_that_has_a_trigram(
     large: Large, listing: Listing[Any], q: str
 ) -> None:
@@ -283,7 +281,7 @@ async def rows_read(
 
 
 def test_every_filter_by_value_is_planned_for_it() -> None:
-    for listing in (items.listing, user_statements.listing):
+    for listing in (items.listing, users_resource.listing):
         for name, one in listing.filters.items():
             if isinstance(one, Bound):
                 for sort in listing.orders:

@@ -14,16 +14,16 @@ from typing import Any
 import asyncpg
 import pytest
 from conftest import query
+from service.tables import metadata
 from test_migrations import binaries
 
 from service import catalogue
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.items.seed import seed
 from service.migrations import migrate
-from service.tables import metadata
 
 EXAMPLES: dict[str, str] = {
     "bigint": "5000",

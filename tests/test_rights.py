@@ -18,7 +18,7 @@ import pytest
 from conftest import SERVER, Service, check_answer, query
 
 from service import catalogue
-from service.items import statements as items
+from service.items import items
 from service.migrations import migrate
 
 CSV = {"Content-Type": "text/csv"}

@@ -39,10 +39,10 @@ IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid
 FROM pg_database WHERE datname = current_database()
 """
-UNDER_WAY = f"""
+UNDER_WAY = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE application_name LIKE '{SILENT}%' AND application_name <> '{LISTENER}'
+    WHERE application_name LIKE $2 AND application_name <> $3
         AND state = 'active' AND query_start < $1
 )
 """
@@ -117,7 +117,7 @@ class Coherence:
 
     async def ended(self, since: datetime) -> bool:
         """Whether every statement of the service has ended that began before."""
-        return await self._ask(UNDER_WAY, since) is False
+        return await self._ask(UNDER_WAY, since, f"{SILENT}%", LISTENER) is False
 
     async def _ask(self, sql: str, *args: object) -> Any:
         """The answer, one question at a time; None while the line is down."""

@@ -15,9 +15,9 @@ from service.db.condition import Condition
 from service.db.names import SILENT
 
 # PostgreSQL's processes whose writes the triggers do not tell; every role may see them.
-SILENT_WRITERS = f"""
-SELECT coalesce(array_agg(pid), '{{}}') FROM pg_stat_activity
-WHERE application_name = '{SILENT}' AND datname = current_database()
+SILENT_WRITERS = """
+SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
+WHERE application_name = $1 AND datname = current_database()
 """
 # Before the name of the channel of what has moved: where workers tell who writes for them.
 PRESENCE = "presence:"
@@ -67,7 +67,7 @@ class Writers:
         if self.own is None:
             await connection.fetchval("SELECT 1")
             return True
-        writers = set(await connection.fetchval(SILENT_WRITERS))
+        writers = set(await connection.fetchval(SILENT_WRITERS, SILENT))
         before, self._unknown = self._unknown, writers - self._known()
         unheard = bool(self._unknown if at_once or self.unheard else self._unknown & before)
         if not unheard:

@@ -31,8 +31,8 @@ from sqlalchemy import (
 
 from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, worded
-from service.db.statement import RefusedError, Statement, columns
 from service.db.schema import counted
+from service.db.statement import RefusedError, Statement, columns
 
 Row = TypeVar("Row", bound=Struct)
 

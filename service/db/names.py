@@ -1,4 +1,4 @@
-"""The names under which PostgreSQL knows the product; migrations hold two of them, so they are fixed.
+"""The names under which PostgreSQL knows the product. Migrations have two of them: keep them.
 
 Applications that share a database share them too: docs/decisions/applications-on-one-database.md.
 """

@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from service.db.fitness import Fitness
+from service.db.names import AUDIBLE
 from service.db.statement import Statement
 from service.errors import OUTDATED, Unavailable
 from service.logs import logger

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from service.db.database import Database
-from service.db.pool import Pool
 from service.db.names import AUDIBLE
+from service.db.pool import Pool
 from service.db.pooled_connection import refusal
-from service.logs import logger
 from service.db.schema import Tables, quoted, totals
+from service.logs import logger
 
 # A right on a part of the columns counts. What does not exist is not told here.
 LACKING = """
@@ -41,7 +41,7 @@ UNREADABLE = "select on alembic_version"
 
 
 class Needs(NamedTuple):
-    """The tables that a service writes, and those that it only reads, as they are written in SQL."""
+    """The tables that a service writes, and those that it only reads; quoted where need be."""
 
     written: list[str]
     read: list[str]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, PrimaryKeyConstraint, Text
-from sqlalchemy import Table as Table  # an application names it in its types
+from sqlalchemy import Table as Table  # noqa: PLC0414 - for rooms that only name it in types
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import sort_tables
 
@@ -192,7 +192,7 @@ def with_totals(tables: Iterable[Table]) -> tuple[Table, ...]:
             raise ValueError(f"two tables are named {one.name}")
     if counted(found.values()):
         found[totals.name] = totals
-    return tuple(sort_tables(found[name] for name in sorted(found)))
+    return tuple(sort_tables([found[name] for name in sorted(found)]))
 
 
 def counted(tables: Tables) -> list[Table]:
@@ -219,7 +219,8 @@ def functions(tables: Tables) -> list[str]:
             for one in these
         ),
     )
-    return [*(KEEP[keeper] for keeper in sorted({_keeper(one) for one in these})), recount, TELL_WRITES]
+    keepers = sorted({_keeper(one) for one in these})
+    return [*(KEEP[keeper] for keeper in keepers), recount, TELL_WRITES]
 
 
 def triggers(tables: Tables) -> list[str]:

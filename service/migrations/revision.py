@@ -67,9 +67,7 @@ class Written(NamedTuple):
     notes: list[str]
 
 
-async def new(
-    url: str, message: str, tables: Tables, migrations: Path
-) -> Written:
+async def new(url: str, message: str, tables: Tables, migrations: Path) -> Written:
     """Write a migration; the database must be at the newest revision.
 
     The first makes all tables, so its database must have none.
@@ -110,7 +108,6 @@ async def new(
     if not up and not down:
         raise MigrationError("the tables in code and the database agree: nothing to write")
     revision = f"{int(newest or 0) + 1:04}"
-    migrations.mkdir(parents=True, exist_ok=True)
     path = migrations / f"{revision}_{_slug(message)}.py"
     text = FILE.format(
         message=(message[0].upper() + message[1:]).replace("\\", "\\\\").replace('"', '\\"'),
@@ -119,8 +116,7 @@ async def new(
         up=_rendered(up),
         down=_rendered(down),
     )
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    _write(path, text)
     notes = [
         f"{way}: {step.sql.split(chr(10))[0]}: {step.note}"
         for way, told in (("up", up), ("down", down))
@@ -128,6 +124,12 @@ async def new(
         if step.note
     ]
     return Written(path, notes)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def checked(message: str) -> str:

@@ -11,6 +11,8 @@ RULES = (
     " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
     " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
 )
+# Of operations that name no tag of their own.
+TAGS = {"health": "Whether the service is up, and can serve"}
 
 
 class About(NamedTuple):
@@ -20,14 +22,12 @@ class About(NamedTuple):
         title: its name.
         version: its own, not that of this library.
         description: its first sentences.
-        tags: of each group of paths, by the first part of the path, what it is about.
         more: further members of `info`, as `contact` and `license`.
     """
 
     title: str
     version: str
     description: str = ""
-    tags: Mapping[str, str] = {}
     more: Mapping[str, Any] = {}
 
     def info(self) -> dict[str, Any]:
@@ -35,11 +35,6 @@ class About(NamedTuple):
         description = f"{self.description} {RULES}".lstrip()
         about = {"title": self.title, "version": self.version, "description": description}
         return {**about, **self.more}
-
-    def all_tags(self) -> list[dict[str, str]]:
-        """The member `tags`."""
-        tags = {**self.tags, "health": "Whether the service is up, and can serve"}
-        return [{"name": name, "description": about} for name, about in tags.items()]
 
 
 # Name, meaning and JSON type of each header of an answer.

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def fingerprint(secret: str, place: Path) -> str:
