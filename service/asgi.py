@@ -6,9 +6,9 @@
 import sys
 from pathlib import Path
 
-from service.app import create_app
+from service.app import Application, create_app
 from service.items import items
-from service.items.seed import Samples
+from service.items.seed import samples
 from service.settings import Settings, SettingsError
 from service.users import users
 
@@ -20,17 +20,23 @@ MIGRATIONS = next(
     if path.is_dir()
 )
 
+
+def built_in(settings: Settings) -> Application:
+    """Items and users, with these settings."""
+    return create_app(
+        settings,
+        resources=(items, users),
+        migrations=MIGRATIONS,
+        title="Swiftlet",
+        description="Items and Users over HTTP.",
+        info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
+        seed=samples,
+    )
+
+
 try:
     settings = Settings.load()
 except SettingsError as error:
     # The server would print a traceback around this one line.
     sys.exit(f"swiftlet: {error}")
-app = create_app(
-    settings,
-    resources=(items, users),
-    migrations=MIGRATIONS,
-    title="Swiftlet",
-    description="Items and Users over HTTP.",
-    info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
-    seed=Samples(),
-)
+app = built_in(settings)

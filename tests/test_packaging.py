@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from conftest import ROOT
+from conftest import HEAD, ROOT
 
-from service.migrations import migrate
 from service.server import DRAIN_SECONDS
 
 Services = dict[str, dict[str, Any]]
@@ -196,7 +195,7 @@ def test_the_wheel_migrates_without_a_checkout(
     url = new_database()
     for action, answer in (
         ("up", ""),
-        ("status", f"revision {migrate.head()}, newest {migrate.head()}\n"),
+        ("status", f"revision {HEAD}, newest {HEAD}\n"),
         ("check", "the database, the migrations and tables.py agree\n"),
     ):
         told = subprocess.run(

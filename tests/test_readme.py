@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Service
 
 from service.cli import main
-from service.settings import Settings, variable
+from service.settings import Settings
 
 README = (ROOT / "README.md").read_text()
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -41,12 +41,12 @@ def test_the_session_with_curl_prints_what_the_readme_shows(
 def test_every_setting_is_listed_with_its_default() -> None:
     table = README.split("## Settings")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
-    assert set(rows) == {variable(field) for field in Settings.__struct_fields__}
+    assert set(rows) == {Settings.variable(field) for field in Settings.__struct_fields__}
     defaults = Settings()
     for field in Settings.__struct_fields__:
         value = getattr(defaults, field)
         if value is not None:
-            assert rows[variable(field)].strip("`") == str(value)
+            assert rows[Settings.variable(field)].strip("`") == str(value)
 
 
 def test_every_command_is_listed() -> None:

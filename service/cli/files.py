@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
+from service.cli.bars import move, progress_bars
 from service.cli.group import app_option, application, main, run, with_database
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from service.app import Application
     from service.resource import Resource
@@ -167,30 +168,6 @@ def _resource(app: "Application", operation: str, name: str | None) -> "Resource
         raise click.UsageError(f"{app.settings.app} has no resource with {operation}")
     known = ", ".join(one.name for one in served)
     raise click.UsageError(f"no resource {name} with {operation}; there are: {known}")
-
-
-def progress_bars() -> "Progress":
-    # Only commands with a bar pay for this import: `serve` starts without.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def move(bars: "Progress", task: "TaskID", rows: int, place: int | None = None) -> None:
-    """Tell of so many rows; the bar itself may go by the place in a file."""
-    speed = rows / (bars.tasks[task].elapsed or 1)
-    rate = f"{rows:,} rows, {speed:,.0f}/s"
-    bars.update(task, completed=rows if place is None else place, rate=rate)
 
 
 def _format(file: str, given: Format | None) -> Format:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.files import move, progress_bars
+from service.cli.bars import move, progress_bars
 from service.cli.group import Command, app_option, application, main, run, stop, with_database
 
 if TYPE_CHECKING:

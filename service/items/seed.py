@@ -76,6 +76,9 @@ class Samples:
         return new
 
 
+samples = Samples()
+
+
 async def _write(
     connection: asyncpg.Connection,
     table: str,
