@@ -25,11 +25,12 @@ FROM (
     SELECT name, 'select', has_any_column_privilege(to_regclass(name), 'select')
     FROM unnest($2::text[]) AS name
     UNION ALL
-    SELECT 'sequence ' || relname, 'usage', has_sequence_privilege(c.oid, 'usage, update')
+    SELECT 'sequence ' || relname, 'usage',
+        CASE relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'usage, update') ELSE true END
     FROM unnest($1::text[]) AS name
     JOIN pg_depend ON refobjid = to_regclass(name) AND refclassid = 'pg_class'::regclass
         AND classid = 'pg_class'::regclass
-    JOIN pg_class c ON c.oid = objid AND relkind = 'S'
+    JOIN pg_class c ON c.oid = objid
     UNION ALL
     SELECT 'database ' || current_database(), 'temporary',
         has_database_privilege(current_database(), 'temporary')
@@ -49,7 +50,7 @@ class Needs(NamedTuple):
 
 def needs(tables: Tables) -> Needs:
     """What a service of these tables needs; a trigger with its owner's rights writes the totals."""
-    written = [quoted(one.name) for one in tables if one is not totals]
+    written = sorted(quoted(one.name) for one in tables if one is not totals)
     return Needs(written, [totals.name] if totals in tables else [])
 
 
