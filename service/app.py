@@ -50,6 +50,9 @@ class Seed(Protocol):
 class Application(Paths):
     """An ASGI application, with what the commands need to know of it.
 
+    It is a Router without Starlette's middleware around it: errors, ids and times of requests are
+    the endpoints' work, so that no coroutine is between the server and a handler.
+
     Attributes:
         settings: as they were loaded; `swiftlet serve` adds the addresses of the stores it starts.
         resources: in the order in which they were given.

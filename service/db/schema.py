@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import sort_tables
 
 from service.db.names import CHANNEL, SILENT
+from service.db.shape import CONVENTION, shape_of
 
 PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
 # Where tables are declared that refer to each other by name.
@@ -19,8 +20,8 @@ metadata = MetaData()
 
 # `info` of a table whose rows are counted by triggers, so that a list knows its total at once.
 COUNTED: Mapping[str, Any] = {"counted": True}
-# The column of a soft delete, by convention: where a table has it, its active rows are counted too.
-ACTIVE = "is_active"
+# The column of a soft delete, if a table does not say otherwise: its active rows are counted too.
+ACTIVE = CONVENTION["active"][0]
 Tables = Collection[Table]
 # An index that a database may lack: it needs an extension. `swiftlet migrate` says how to add it.
 OPTIONAL = {"optional": True}
@@ -119,13 +120,6 @@ BEGIN
 END $$
 """
 ACTIVE_ROWS = f"count(*) FILTER (WHERE {ACTIVE})"
-KEEP = {
-    "keep_totals": KEEP_TOTALS,
-    # For tables without soft delete.
-    "keep_row_totals": KEEP_TOTALS.replace("keep_totals", "keep_row_totals").replace(
-        ACTIVE_ROWS, "0"
-    ),
-}
 
 # For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
 # empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
@@ -202,7 +196,8 @@ def counted(tables: Tables) -> list[Table]:
 
 def active_rows(table: Table) -> str:
     """SQL of how many rows are active, as an aggregate; 0 for a table that does not tell."""
-    return ACTIVE_ROWS if ACTIVE in table.columns else "0"
+    active = shape_of(table).active
+    return "0" if active is None else ACTIVE_ROWS.replace(ACTIVE, quoted(active.name))
 
 
 def functions(tables: Tables) -> list[str]:
@@ -219,8 +214,13 @@ def functions(tables: Tables) -> list[str]:
             for one in these
         ),
     )
-    keepers = sorted({_keeper(one) for one in these})
-    return [*(KEEP[keeper] for keeper in keepers), recount, TELL_WRITES]
+    keepers = {
+        _keeper(one): KEEP_TOTALS.replace("keep_totals", quoted(_keeper(one))).replace(
+            ACTIVE_ROWS, active_rows(one)
+        )
+        for one in these
+    }
+    return [*(keepers[name] for name in sorted(keepers)), recount, TELL_WRITES]
 
 
 def triggers(tables: Tables) -> list[str]:
@@ -230,7 +230,7 @@ def triggers(tables: Tables) -> list[str]:
             TOTALS_TRIGGERS.format(
                 **{way: quoted(f"{one.name}_{way}") for way in WAYS},
                 on=quoted(one.name),
-                keeper=_keeper(one),
+                keeper=quoted(_keeper(one)),
             )
             for one in counted(tables)
         ),
@@ -243,7 +243,11 @@ def triggers(tables: Tables) -> list[str]:
 
 
 def _keeper(table: Table) -> str:
-    return "keep_totals" if ACTIVE in table.columns else "keep_row_totals"
+    """The name of the function that counts a table, by the column of its soft delete."""
+    active = shape_of(table).active
+    if active is None:
+        return "keep_row_totals"
+    return "keep_totals" if active.name == ACTIVE else f"keep_totals_by_{active.name}"
 
 
 def quoted(name: str) -> str:
