@@ -59,7 +59,6 @@ def settings() -> str:
     for field in Settings.__struct_fields__:
         value = getattr(defaults, field)
         default = DEFAULTS[field] if value is None else f"`{value}`"
-        name = f"`{Settings.variable(field)}`"
         secret = " (secret)" if is_hidden(types[field]) else ""
         cells = (
             f"`{Settings.variable(field)}`",
