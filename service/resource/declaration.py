@@ -14,14 +14,13 @@ from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
 from service.db.database import Database
-from service.db.pooled_connection import AUDIBLE
+from service.db.names import AUDIBLE
+from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
 from service.resource import columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import OPERATIONS, operations
 from service.resource.statements import Row, Statements, samples
-from service.tables import metadata as shared_metadata
-from service.tables import totals
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
@@ -103,7 +102,6 @@ class Resource(Statements[Row]):
         change: type[Struct] | None = None,
         summary: type[Struct] | None = None,
         table: Table | None = None,
-        metadata: MetaData = shared_metadata,
         path: str | None = None,
         singular: str | None = None,
         description: str = "",
@@ -146,7 +144,7 @@ class Resource(Statements[Row]):
         if table is None:
             table = columns.table(
                 name,
-                metadata,
+                MetaData(),
                 self.fields,
                 stamps=stamps,
                 unique=self.unique,
@@ -155,9 +153,11 @@ class Resource(Statements[Row]):
                 sorts=self.sorts[1:],
                 filters=self.filters,
                 search=self.search,
-                active="is_active" in self.fields,
+                active=ACTIVE in self.fields,
                 fillfactor=fillfactor,
             )
+        if ACTIVE in table.c if counted is None else counted:
+            table.info.update(COUNTED)
         self.table = table
         shape = shape_of(table)
         self.version = None if shape.version is None else shape.version.name
@@ -165,7 +165,7 @@ class Resource(Statements[Row]):
         self.soft_delete = bool(self.active) if soft_delete is None else soft_delete
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self._shape(change, summary)
-        self._add_statements(counted="is_active" in table.c if counted is None else counted)
+        self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
         self.show = row_handlers.shower(self.version)
         self.adder = row_handlers.adder(self.add, self.tags, self.path, self.version)
@@ -243,7 +243,7 @@ class Resource(Statements[Row]):
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)
         # Those that make PostgreSQL count rows, or read many of them: see paging.share.
-        counts = ("is_active",) if counted else ()
+        counts = (ACTIVE,) if counted else ()
         self.counted_filters = tuple(
             name
             for name in self.filter_names
