@@ -1,5 +1,5 @@
 -- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
--- statements in service/*/statements.py; tests/test_statements.py keeps it current.
+-- resources of the application; tests/test_statements.py keeps it current.
 -- Of the lists there are more: any filters go together, in any sort, and are compiled alike.
 
 -- items.add
