@@ -37,7 +37,10 @@ ROUTES: list[Operation] = [*items.operations, *users.operations, *health.routes]
 
 
 def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
-    """The service as an ASGI application; see design section 8 for why it is a bare Router.
+    """The service as an ASGI application: a Router without Starlette's middleware around it.
+
+    Errors, ids and times of requests are the endpoints' work, so that no coroutine is between the
+    server and a handler.
 
     `alone` says that no other worker serves the same database, as far as is known: without Redis
     only such a one may keep answers in its process.

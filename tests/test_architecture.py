@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "service"
 
-# From the ground up: a module imports only from rooms below its own (design section 2).
+# From the ground up: a module imports only from rooms below its own.
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"urls", "dotenv"}),
     frozenset({"settings", "errors", "logs", "embedded", "listener", "processes"}),
@@ -81,7 +81,7 @@ def rooms(tree: ast.Module) -> Iterator[str]:
 
 def test_every_room_has_a_rank() -> None:
     found = {name.partition(".")[0] for name, _ in modules()} - {"__init__"}
-    assert found == set(RANK), "a new room: give it its rank here, and its line in design section 2"
+    assert found == set(RANK), "a new room: give it its rank here, and its line in CONTRIBUTING.md"
 
 
 each_module = pytest.mark.parametrize(

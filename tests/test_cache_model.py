@@ -2,7 +2,7 @@
 
 Two workers with their real caches; the database, Redis and the lines between them are models that
 can be slow, lose things and start again. After every step each answer is compared with the oldest
-that the contract (section 7) allows. Five bugs are planted to see that it would find them.
+that docs/caching.md allows. Five bugs are planted to see that it would find them.
 """
 
 import asyncio
