@@ -111,7 +111,7 @@ WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
 numbered AS
-(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+(SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows ORDER BY rows.n) AS "new")
  INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id, numbered.sku, numbered.name, numbered.description, numbered.price, numbered.is_active, numbered.owner_id
@@ -129,7 +129,7 @@ WHERE items.sku = rows.sku ORDER BY items.id FOR NO KEY UPDATE OF items),
 updated AS
 (UPDATE items SET sku=stood.sku, name=stood.name, description=stood.description, price=stood.price, is_active=stood.is_active, owner_id=stood.owner_id, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id AND stood.differs),
 numbered AS
-(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+(SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n
@@ -653,7 +653,7 @@ FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
 WITH gone AS
 (DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
 FROM users
-WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.owner_id AS value, null AS first)
+WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n AS n, items_stage.owner_id AS value, null AS first)
  SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
 FROM gone ORDER BY gone.n
  LIMIT 100;
@@ -661,12 +661,12 @@ FROM gone ORDER BY gone.n
 -- items.import.repeated
 -- no arguments
 WITH firsts AS
-(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
+(SELECT items_stage.sku AS key, min(items_stage.n) AS first
 FROM items_stage
 WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
 HAVING count(*) > 1),
 gone AS
-(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
+(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.key AND items_stage.n != firsts.first RETURNING items_stage.n AS n, items_stage.sku AS value, firsts.first AS first)
  SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
 FROM gone ORDER BY gone.n
  LIMIT 100;
@@ -683,7 +683,7 @@ WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) 
 WITH batch AS
 (SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
 FROM items_stage
-WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
+WHERE ($1::VARCHAR IS NULL OR (items_stage.sku COLLATE "C") > $1::VARCHAR) AND items_stage.sku IS NOT NULL ORDER BY items_stage.sku COLLATE "C"
  LIMIT 20000),
 written AS
 (INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
@@ -698,11 +698,11 @@ FROM written;
 WITH batch AS
 (SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
 FROM items_stage
-WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
+WHERE ($1::BIGINT IS NULL OR items_stage.n > $1::BIGINT) AND items_stage.sku IS NULL ORDER BY items_stage.n
  LIMIT 20000),
 written AS
 (INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+FROM batch ORDER BY batch.place RETURNING items.version)
  SELECT (SELECT count(*) AS count_1
 FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
 FROM batch) AS last
@@ -816,7 +816,7 @@ WHERE lower(users.email) = lower(rows.email) ORDER BY users.id FOR NO KEY UPDATE
 updated AS
 (UPDATE users SET email=stood.email, username=stood.username, full_name=stood.full_name, role=stood.role, is_active=stood.is_active, version=(users.version + 1), updated_at=now() FROM stood WHERE users.id = stood.id AND stood.differs),
 numbered AS
-(SELECT nextval('users_id_seq') AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
+(SELECT nextval((SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence)) AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
 FROM (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n

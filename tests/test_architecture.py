@@ -37,13 +37,17 @@ SQLALCHEMY |= {
     f"db.{room}"
     for room in (
         "adaptive",
+        "arrays",
         "batch",
         "bulk",
         "changes",
         "copy",
         "filters",
+        "kept_totals",
         "keyset",
+        "shape",
         "staging",
+        "staging_statements",
         "writes",
     )
 }

@@ -217,14 +217,12 @@ def test_a_write_that_failed_moves_nothing(client: httpx.Client) -> None:
 )
 def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: str) -> None:
     where = lamp(client)
-    before = [client.get(path).json() for path in (where, "/items")]
+    _, before = [client.get(path).json() for path in (where, "/items")]
     if "PROGRAM" in foreign and not sql("SELECT usesuper FROM pg_user WHERE usename = user")[0][0]:
         pytest.skip("COPY FROM PROGRAM is for superusers")
     sql(foreign)
-    for _ in range(100):
-        after = [client.get(path).json() for path in (where, "/items")]
-        if after[1] != before[1]:
-            break
+    eventually(lambda: client.get("/items").json() != before, 30)
+    after = [client.get(path).json() for path in (where, "/items")]
     assert after[1] == client.get("/items", headers={"Cache-Control": "no-cache"}).json()
     fresh = client.get(where, headers={"Cache-Control": "no-cache"})
     assert (after[0]["name"] if fresh.is_success else after[0]["status"]) == (
@@ -443,6 +441,31 @@ class TestCache:
             await cache.cached("k", 100_000, Source(), int)
             (found,) = cache.local.entries.values()
             assert found.until <= time.monotonic() + cache.ttl
+
+    async def test_closing_ends_a_line_that_loses_a_cancellation(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As redis-py does at times: a worker hung for 30 s at the stop, until it was killed."""
+        begun, lost = asyncio.Event(), 0
+
+        async def hear(_: Coherence) -> None:
+            nonlocal lost
+            begun.set()
+            while lost < 2:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    lost += 1
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(Coherence, "_hear_database", hear)
+        monkeypatch.setattr(tiers, "OPENING_SECONDS", 0.0)
+        cache = Cache("", None, limit=1, ttl=300, fingerprint="x")
+        await cache.open()
+        await begun.wait()
+        async with asyncio.timeout(60):
+            await cache.close()
+        assert lost == 2
 
     async def test_what_redis_can_not_say_postgresql_does_though_its_line_was_cut(
         self, database_url: str

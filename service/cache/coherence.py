@@ -10,7 +10,7 @@ Each beat also looks for writers that are heard on neither line, see writers.py.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from time import monotonic
@@ -88,12 +88,12 @@ class Coherence:
         self.stands = asyncio.Event()  # both lines, for the first time
         self._joined = asyncio.Event()
 
-    async def run(self) -> None:
-        """Keep the lines up until cancelled."""
-        async with asyncio.TaskGroup() as lines:
-            lines.create_task(self._keep(self._hear_database))
-            if self.shared is not None:
-                lines.create_task(self._keep(self._hear_redis))
+    def lines(self) -> list[Coroutine[None, None, None]]:
+        """What keeps each line up until it is cancelled."""
+        lines = [self._keep(self._hear_database)]
+        if self.shared is not None:
+            lines.append(self._keep(self._hear_redis))
+        return lines
 
     def on_message(self, tags: Tags, *, forget: bool) -> None:
         """Somebody else has written; `forget` says that Redis has not been told."""

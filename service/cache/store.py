@@ -25,6 +25,9 @@ MISSING_SECONDS = 5.0
 UNSURE_SECONDS = 0.5
 # For the lines to stand at the start; without them nothing is kept here, and that is all.
 OPENING_SECONDS = 0.5
+# A task that does not end is cancelled again after this. redis-py sends within asyncio.wait_for,
+# which in Python 3.11 loses a cancellation that arrives as the sending ends.
+CANCEL_AGAIN_SECONDS = 0.1
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -85,7 +88,8 @@ class Cache:
 
     async def open(self) -> None:
         """Begin to hear what others write; what is away is waited for in the background."""
-        self.spawn(self.coherence.run())
+        for line in self.coherence.lines():
+            self.spawn(line)
         with suppress(TimeoutError):
             async with asyncio.timeout(OPENING_SECONDS):
                 await self.coherence.stands.wait()
@@ -95,9 +99,11 @@ class Cache:
         if self.shared is not None and self.shared.up:
             with suppress(*TROUBLE):
                 await self.shared.begin()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            ended = asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait([ended], timeout=CANCEL_AGAIN_SECONDS)
         if self.shared is not None:
             await self.shared.close()
 
