@@ -160,14 +160,20 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
         assert {one.name for one in await asyncio.gather(*late) if one} == {"After"}
 
 
-async def test_identical_lists_that_meet_share_a_statement(url: str) -> None:
+async def test_identical_lists_that_meet_share_a_statement_and_its_page(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
     page = items.listing.page("id", (), "exact")
     first, second = {"limit": 11, "offset": 0}, {"limit": 11, "offset": 10}
     async with opened(url) as db:
-        work = [batch.single_flight(db, page, one) for one in (first, second) * 20]
+        made: list[list[Any]] = []
+
+        def make(records: list[Any]) -> list[Any]:
+            made.append(records)
+            return records
+
+        work = [batch.single_flight(db, page, one, make) for one in (first, second) * 20]
         found = await asyncio.gather(*work)
-        assert len(db.ran) == 4
+        assert len(db.ran) == len(made) == 4
         assert [records[0]["id"] for records in found] == [1, 11] * 20
         assert not db.batchers
 
@@ -176,10 +182,10 @@ async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:
     page, values = items.listing.page("id", (), "exact"), {"limit": 11, "offset": 0}
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        early = asyncio.create_task(batch.single_flight(db, page, values))
+        early = asyncio.create_task(batch.single_flight(db, page, values, list))
         await asyncio.sleep(0.1)
         await ask(url, "INSERT INTO items (name) VALUES ('New')")
-        late = [asyncio.create_task(batch.single_flight(db, page, values)) for _ in range(3)]
+        late = [asyncio.create_task(batch.single_flight(db, page, values, list)) for _ in range(3)]
         await asyncio.sleep(0.05)
         db.hold.set()
         assert (await early)[0]["total"] == 0

@@ -459,7 +459,7 @@ class TestCache:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(Coherence, "_hear_database", hear)
-        monkeypatch.setattr(tiers, "OPENING_SECONDS", 0.0)
+        monkeypatch.setattr(store_module, "OPENING_SECONDS", 0.0)
         cache = Cache("", None, limit=1, ttl=300, fingerprint="x")
         await cache.open()
         await begun.wait()

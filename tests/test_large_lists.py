@@ -7,6 +7,7 @@ each. Counted is what is read, not the time: blocks, and rows that the scans loo
 import asyncio
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +122,51 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for part in node.get("Plans", ()):
         yield from below(part)
+
+
+# Common matches far from the first page, some of them together in the order, others evenly spread.
+DEEP = (
+    (Case(items.listing, {"q": "modern"}), "name", 8000),
+    (Case(items.listing, {"q": "brass"}), "name", 1000),
+    (Case(items.listing, {"owner_id": 1}), "-price", 1500),
+    (Case(items.listing, {"q": "plain", "is_active": True}), "-created_at", 2000),
+    (Case(items.listing, {"q": "a", "max_price": Decimal(900)}), "-name", 2000),
+    (Case(user_statements.listing, {"q": "example", "role": "user"}), "-username", 4000),
+)
+
+
+@pytest.mark.parametrize("total", ("none", "exact"))
+@pytest.mark.parametrize(
+    ("case", "sort", "offset"), DEEP, ids=[f"{case}-{sort}" for case, sort, _ in DEEP]
+)
+def test_a_deep_page_of_common_matches_is_walked_to_and_sorts_only_itself(
+    large: Large, case: Case, sort: str, offset: int, total: str
+) -> None:
+    asked = question(case, sort, View("page", total, offset))
+    plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
+    sorts = [node for node in below(plan) if node["Node Type"] == "Sort"]
+    parts = [part for node in sorts for part in node["Plans"]]
+    sorted_ = [one["Actual Rows"] for one in parts if one["Parent Relationship"] == "Outer"]
+    assert max(sorted_) <= asked.values["limit"], "it gathers and sorts the matches"
+
+
+@pytest.mark.parametrize(("case", "sort"), [(case, sort) for case, sort, _ in DEEP[:3]])
+def test_a_page_after_the_last_match_is_not_walked_to(large: Large, case: Case, sort: str) -> None:
+    asked = question(case, sort, View("page", "exact", ROWS))
+    plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
+    (far,) = (node for node in below(plan) if node.get("Subplan Name") == "CTE far")
+    assert sum(looked_at(node) for node in below(far) if "Relation Name" in node) == 0
+
+
+async def analyzed(url: str, statement: Statement[Any], values: dict[str, Any]) -> dict[str, Any]:
+    connection = await asyncpg.connect(url, server_settings=SETTINGS)
+    try:
+        args = [values[name] for name in statement.names]
+        text = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement.sql}"
+        plan: dict[str, Any] = json.loads(await connection.fetchval(text, *args))[0]["Plan"]
+    finally:
+        await connection.close()
+    return plan
 
 
 @pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))

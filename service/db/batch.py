@@ -1,6 +1,6 @@
-"""Many requests, one statement: coalesced reads and group commit, each in a lane."""
+"""Many requests, one statement: coalesced reads and group commit, each in a batcher."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from service.db.statement import RefusedError, Statement, binds, columns
 from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
+Value = TypeVar("Value")
 
 # Members of a statement at most: what one has to wait for, and what a failure throws back.
 READS, WRITES = 128, 128
@@ -23,31 +24,43 @@ COMMITS = 1
 
 
 async def single_flight(
-    db: Database, statement: Statement[Any], values: Mapping[str, object]
-) -> list[Any]:
-    """The records of a read; identical ones that come while it runs share the next run.
+    db: Database,
+    statement: Statement[Any],
+    values: Mapping[str, object],
+    make: Callable[[list[Any]], Value],
+    binding: bytes = b"",
+) -> Value:
+    """What `make` returns for the records of a read.
 
+    Identical reads that come while it runs share the next run, and what is made of its records.
     They wait for it instead of sharing what has been sent, for the same reason as `BatchLoader`.
+
+    Args:
+        db: where it runs.
+        statement: a read.
+        values: its arguments by name.
+        make: called with the records of a run.
+        binding: tells, with the statement and the values, all else that `make` depends on.
     """
     args = tuple(values[name] for name in statement.names)
     if not db.batching:
-        return await db.fetch(statement, args)
-    key = (statement.sql, args)
+        return make(await db.fetch(statement, args))
+    key = (statement, args, binding)
     batcher = db.batchers.get(key)
     if batcher is None:
 
-        async def run_one(_: object) -> list[Any]:
-            return await db.fetch(statement, args)
+        async def run_one(_: object) -> Value:
+            return make(await db.fetch(statement, args))
 
         async def run_batch(batch: list[Waiter]) -> None:
             try:
-                records = await db.fetch(statement, args)
+                made = make(await db.fetch(statement, args))
             except Problem as problem:
                 for waiter in batch:
                     waiter.refuse(problem)
                 return
             for waiter in batch:
-                waiter.answer(records)
+                waiter.answer(made)
 
         batcher = db.batchers[key] = Batcher(
             db,
@@ -59,8 +72,8 @@ async def single_flight(
             singles=1,
             when_idle=lambda: db.batchers.pop(key, None),
         )
-    records: list[Any] = await batcher.run(None, None)
-    return records
+    made: Value = await batcher.run(None, None)
+    return made
 
 
 class BatchLoader(Generic[Row]):

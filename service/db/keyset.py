@@ -28,7 +28,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
+from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Conditions, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, worded
 from service.db.kept_totals import kept_totals
 from service.db.statement import RefusedError, Statement, columns
@@ -247,12 +247,11 @@ class Listing(Generic[Row]):
             if index := self.filters[one[0]].index_for(one[1]):
                 driver = drivers.setdefault(index.name, Driver([], index.usable))
                 driver.clauses.extend(self.clauses((one,)))
+        cost = sum(self.filters[name].cost for name, _ in others)
         adaptive = Adaptive(
             self.table,
             self.orders[sort],
-            walked=self.clauses(walked),
-            filters=self.clauses(others),
-            drivers=list(drivers.values()),
+            Conditions(self.clauses(walked), self.clauses(others), list(drivers.values()), cost),
             after=after,
             numbered=offset is not None,
             total=total if kept is None else "none",
