@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from service.errors import Invalid, LineError, Problem
 from service.items.structs import NewItem
-from service.web.table import BEHIND, UNCLOSED, Table
+from service.web.table import BEHIND, UNCLOSED, CsvReader
 
 Fields = list[str]
 
@@ -27,7 +27,7 @@ def read(
     data: bytes, sizes: list[int] | None = None, limit: int = 10_000
 ) -> tuple[list[tuple[int, Fields]], list[LineError]]:
     """The rows with their lines, and the errors; the data comes in parts of these sizes."""
-    table = Table(Three, limit)
+    table = CsvReader(Three, limit)
     rows = []
     start = 0
     for size in [*(sizes or []), len(data) + 1]:
@@ -149,8 +149,8 @@ def test_a_column_twice_is_named() -> None:
         read(b"a,,b,,a\n")
     with pytest.raises(Invalid, match="header is not CSV"):
         read(b'a,"b\n1,2\n')
-    table = Table(NewItem, 100)
-    with pytest.raises(Invalid, match="no column name"):
+    table = CsvReader(NewItem, 100)
+    with pytest.raises(Invalid, match="lacks a required column: name"):
         list(table.feed(b"sku,,\n"))
 
 

@@ -296,10 +296,10 @@ def test_a_file_without_rows_does_nothing(client: httpx.Client) -> None:
         ({"Content-Type": "text/csv; charset=latin-1"}, b"name\n", 415, "UTF-8"),
         ({**NDJSON, "Content-Encoding": "br"}, b"{}", 415, "gzip"),
         ({**NDJSON, **GZIP}, b"{}", 400, "not gzip"),
-        ({**NDJSON, **GZIP}, b"", 400, "ended early"),
-        ({**NDJSON, **GZIP}, gzipped(b'{"name": "a"}')[:-3], 400, "ended early"),
-        ({**NDJSON, **GZIP}, gzipped(b'{"name": "a"}') + b"x", 400, "bytes behind the gzip"),
-        ({**NDJSON, **GZIP}, gzipped(b"a") + b"\x1f\x8b", 400, "ended early"),
+        ({**NDJSON, **GZIP}, b"", 400, "incomplete"),
+        ({**NDJSON, **GZIP}, gzipped(b'{"name": "a"}')[:-3], 400, "incomplete"),
+        ({**NDJSON, **GZIP}, gzipped(b'{"name": "a"}') + b"x", 400, "bytes after the gzip"),
+        ({**NDJSON, **GZIP}, gzipped(b"a") + b"\x1f\x8b", 400, "incomplete"),
         ({**NDJSON, **GZIP}, DAMAGED, 400, "checksum is wrong"),
         ({**NDJSON, **GZIP}, gzipped(b"a")[:10] + b"\xff" * 20, 400, "is damaged"),
         ({**NDJSON, **GZIP}, gzipped(b"\0" * 50_000_000), 413, "line 1 is longer"),
@@ -520,7 +520,7 @@ def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Qu
         response = give(client, broken)
         assert response.status_code == 422
         assert errors(response)[0][0] in (5, 6, 7)
-        assert "not whole" in response.json()["detail"]
+        assert "incomplete" in response.json()["detail"]
         assert give(client, broken, on_error="skip").status_code == 422
     assert client.get("/items/export?trailer=true&owner_id=99").json()["count"] == 0
 

@@ -36,7 +36,7 @@ from service.items.structs import NewItem
 from service.logs import logger
 from service.migrations import migrate
 from service.users import users
-from service.web.row_readers import Lines
+from service.web.row_readers import NdjsonReader
 
 pytestmark = pytest.mark.anyio
 NEEDS = rights.needs(app.tables)
@@ -124,7 +124,7 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return items.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(db, file(*rows), NdjsonReader(NewItem, 10_000), skip=False)
 
 
 def changing(db: Database, row_id: int) -> Any:
@@ -446,7 +446,7 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
             rest.set()
 
         work = asyncio.create_task(
-            outcome(items.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
+            outcome(items.import_(db, slowly(), NdjsonReader(NewItem, 10_000), skip=False))
         )
         if when == "merging":
             other = await asyncpg.connect(url)
