@@ -99,7 +99,7 @@ def eventually(test: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started
 
 
-def test_the_stores_are_those_that_were_asked_for(own_stores: Stores) -> None:
+def test_the_tests_use_the_requested_stores(own_stores: Stores) -> None:
     """Or a run against Debian's would quietly be another one against the embedded."""
     assert own_stores.database_url is not None
     assert own_stores.redis_url is not None
@@ -117,7 +117,7 @@ def test_the_stores_are_those_that_were_asked_for(own_stores: Stores) -> None:
         assert not program.samefile(wheels_own)
 
 
-def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
+def test_a_locked_row_gives_its_writer_a_504_and_delays_no_other_request(
     hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
@@ -153,7 +153,7 @@ def test_a_locked_row_costs_its_writer_a_504_and_nobody_else_anything(
     assert client.patch(first, json={"name": "Changed"}).status_code == 200
 
 
-def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to_refuse(
+def test_an_exhausted_pool_answers_503_in_time_and_rejects_bad_input_without_a_connection(
     hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
@@ -179,7 +179,7 @@ def test_a_pool_that_is_all_taken_answers_503_in_time_and_needs_no_connection_to
     eventually(lambda: client.get(where).status_code == 200, 3)
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
+def test_a_full_queue_answers_503_at_once_with_retry_after(
     own_stores: Stores, tmp_path: Path
 ) -> None:
     settings = {"SERVICE_POOL": "4", "SERVICE_QUEUE_LIMIT": "4"}
@@ -210,7 +210,7 @@ def _serves_us(pid: int) -> bool:
     return b"[local]" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_a_crash_of_postgres_loses_nothing_that_was_acknowledged(
+def test_a_crash_of_postgres_loses_no_acknowledged_write(
     hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     """kill -9 of a backend makes the postmaster restart them all."""
@@ -306,7 +306,7 @@ async def _write_until_killed(url: str, pids: list[int]) -> list[Owner]:
     return owners
 
 
-def test_a_killed_postgres_has_all_that_was_acknowledged_and_its_totals(tmp_path: Path) -> None:
+def test_a_killed_postgres_loses_no_acknowledged_write_and_no_total(tmp_path: Path) -> None:
     """kill -9 of all its processes at once, under many writers, three times over."""
     with stores(tmp_path / "data", redis=False) as running:
         assert running.database_url is not None
@@ -328,7 +328,7 @@ def test_a_killed_postgres_has_all_that_was_acknowledged_and_its_totals(tmp_path
             assert asyncio.run(migrate.check(again.database_url, app.tables, MIGRATIONS)) == []
 
 
-def test_readiness_tells_within_a_second_what_is_away(
+def test_readiness_reports_a_missing_dependency_within_a_second(
     hurt: tuple[Service, httpx.Client], own_stores: Stores
 ) -> None:
     _, client = hurt
@@ -366,7 +366,7 @@ def _redis_pid(stores: Stores) -> int:
     raise AssertionError(run)
 
 
-def test_a_database_that_is_not_migrated_is_said_plainly(
+def test_a_database_that_is_not_migrated_has_a_clear_message(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
     url = new_database()
@@ -389,7 +389,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
         assert running.stop() == 0
 
 
-def test_a_stop_under_load_answers_what_it_has_taken(own_stores: Stores, tmp_path: Path) -> None:
+def test_a_stop_under_load_answers_accepted_requests(own_stores: Stores, tmp_path: Path) -> None:
     """A client may be refused once the service is gone; what it was promised is kept."""
     answers: list[int] = []
     broken: list[str] = []

@@ -82,7 +82,7 @@ def eventually(test: Callable[[], object], seconds: float = 5) -> None:
 # What goes in.
 
 
-def test_a_file_makes_changes_and_leaves_alone(client: httpx.Client) -> None:
+def test_an_import_creates_updates_and_leaves_unchanged_rows(client: httpx.Client) -> None:
     first: list[dict[str, object]] = [
         {"sku": f"A{n}", "name": f"Item {n}", "price": n} for n in range(10)
     ]
@@ -101,7 +101,7 @@ def test_a_file_makes_changes_and_leaves_alone(client: httpx.Client) -> None:
     assert client.get("/items").json()["total"] == 12
 
 
-def test_new_rows_have_their_ids_by_the_order_of_the_file(client: httpx.Client) -> None:
+def test_new_rows_get_ids_in_the_order_of_the_file(client: httpx.Client) -> None:
     made = [{"name": f"{n}", **({"sku": f"S{n}"} if n % 3 else {})} for n in range(1000)]
     random.Random(1).shuffle(made)
     assert counts(give(client, lines(made)))[1] == 1000
@@ -110,7 +110,7 @@ def test_new_rows_have_their_ids_by_the_order_of_the_file(client: httpx.Client) 
     assert client.post("/items", json={"name": "next"}).json()["id"] > found[-1]["id"]
 
 
-def test_each_way_to_send_the_same_file_is_the_same(client: httpx.Client) -> None:
+def test_every_way_to_send_a_file_has_the_same_result(client: httpx.Client) -> None:
     body = lines({"sku": f"B{n}", "name": f"Item {n} \u00e9\u20ac"} for n in range(3000))
     assert counts(give(client, body)) == (3000, 3000, 0, 0, 0)
     two = gzipped(body[:1000]) + gzipped(body[1000:])
@@ -129,7 +129,7 @@ def test_each_way_to_send_the_same_file_is_the_same(client: httpx.Client) -> Non
         assert counts(give(client, sent, headers)) == (3000, 0, 0, 3000, 0)
 
 
-def test_a_line_is_held_to_the_rules_of_a_body(client: httpx.Client) -> None:
+def test_a_line_has_the_same_rules_as_a_body(client: httpx.Client) -> None:
     body = lines([{"name": "  Good  ", "price": 29.99, "unknown": 1}])
     assert counts(give(client, body)) == (1, 1, 0, 0, 0)
     assert rows(client)[0]["name"] == "Good"
@@ -154,7 +154,7 @@ def test_a_line_is_held_to_the_rules_of_a_body(client: httpx.Client) -> None:
         assert found in said
 
 
-def test_lines_that_are_wrong_abort_or_are_skipped(client: httpx.Client, sql: Query) -> None:
+def test_wrong_lines_abort_the_import_or_are_skipped(client: httpx.Client, sql: Query) -> None:
     (owner,) = sql("INSERT INTO users (email, username) VALUES ('a@b.c', 'ada') RETURNING id")
     body = lines(
         [
@@ -189,7 +189,7 @@ def test_lines_that_are_wrong_abort_or_are_skipped(client: httpx.Client, sql: Qu
     assert client.get("/items").json()["total"] == 4
 
 
-def test_of_many_errors_the_first_hundred_are_told(client: httpx.Client) -> None:
+def test_the_first_hundred_errors_are_reported(client: httpx.Client) -> None:
     body = lines([{"name": "good"}, *({"price": n} for n in range(5000))])
     response = give(client, body, on_error="skip")
     assert counts(response) == (5001, 1, 0, 0, 5000)
@@ -204,7 +204,7 @@ def test_of_many_errors_the_first_hundred_are_told(client: httpx.Client) -> None
 # CSV.
 
 
-def test_a_csv_has_its_header_and_its_nulls(client: httpx.Client) -> None:
+def test_a_csv_has_a_header_and_nulls(client: httpx.Client) -> None:
     body = (
         "description,NOTHING,name ,price,is_active,sku\r\n"
         '"with ""quotes"", a comma\nand a line",x,First,1.50,false,S1\r\n'
@@ -232,7 +232,7 @@ def test_a_csv_has_its_header_and_its_nulls(client: httpx.Client) -> None:
     assert len(found) == 7, "those without sku came twice"
 
 
-def test_what_is_wrong_with_a_csv_is_said_of_its_line(client: httpx.Client) -> None:
+def test_errors_of_a_csv_name_the_line(client: httpx.Client) -> None:
     body = (
         b"name,price,owner_id\n"
         b"good,1,\n"
@@ -280,7 +280,7 @@ def test_a_header_that_is_wrong_is_422(client: httpx.Client, body: bytes, said: 
     assert said in response.json()["detail"]
 
 
-def test_a_file_without_rows_does_nothing(client: httpx.Client) -> None:
+def test_a_file_without_rows_changes_nothing(client: httpx.Client) -> None:
     for body, headers in ((b"", NDJSON), (b"\n \n", NDJSON), (b"name,price\n", CSV)):
         assert counts(give(client, body, headers)) == (0, 0, 0, 0, 0)
 
@@ -310,7 +310,7 @@ def test_a_file_without_rows_does_nothing(client: httpx.Client) -> None:
     ),
     ids=lambda value: str(value)[:30],
 )
-def test_what_no_file_may_be_is_refused(
+def test_a_wrong_file_is_rejected(
     client: httpx.Client, headers: dict[str, str], body: bytes, status: int, said: str
 ) -> None:
     response = give(client, body, headers, on_error="skip")
@@ -351,7 +351,7 @@ def small(
         service.process.wait()
 
 
-def test_a_file_is_no_longer_than_allowed(small: tuple[Service, httpx.Client]) -> None:
+def test_a_file_above_the_limit_is_rejected(small: tuple[Service, httpx.Client]) -> None:
     _, client = small
     body = lines({"name": "x" * 30} for _ in range(4000))
     for sent, headers in (
@@ -402,7 +402,7 @@ def test_an_export_shows_what_the_list_shows(client: httpx.Client, sql: Query) -
         assert all(list(row) == list(listed[0]) for row in found)
 
 
-def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Query) -> None:
+def test_a_value_has_the_same_form_in_every_response(client: httpx.Client, sql: Query) -> None:
     names = [
         "plain",
         "=1+1",
@@ -475,7 +475,7 @@ def test_one_value_has_one_form_wherever_it_stands(client: httpx.Client, sql: Qu
         assert counts(give(client, file, headers)) == (8, 0, 0, 8, 0), kind
 
 
-def test_a_csv_is_read_by_others(client: httpx.Client, sql: Query) -> None:
+def test_other_programs_read_our_csv(client: httpx.Client, sql: Query) -> None:
     made = fill(client, sql)
     response = client.get("/items/export", params={"format": "csv"})
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
@@ -489,7 +489,7 @@ def test_a_csv_is_read_by_others(client: httpx.Client, sql: Query) -> None:
 
 
 @pytest.mark.parametrize("form", ("ndjson", "csv"))
-def test_an_export_that_comes_back_gives_the_same_rows(
+def test_an_imported_export_gives_the_same_rows(
     client: httpx.Client, sql: Query, form: str
 ) -> None:
     fill(client, sql)
@@ -505,7 +505,7 @@ def test_an_export_that_comes_back_gives_the_same_rows(
         assert old == new
 
 
-def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Query) -> None:
+def test_the_trailer_proves_that_a_file_is_complete(client: httpx.Client, sql: Query) -> None:
     fill(client, sql)
     file = client.get("/items/export", params={"trailer": "true"}).content
     *body, last = file.splitlines(keepends=True)
@@ -526,7 +526,7 @@ def test_the_last_line_proves_that_a_file_is_whole(client: httpx.Client, sql: Qu
 
 
 @pytest.mark.parametrize(("encoding", "magic"), (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5")))
-def test_an_export_goes_in_the_encoding_that_is_asked_for(
+def test_an_export_is_sent_in_the_requested_encoding(
     client: httpx.Client, service: Service, sql: Query, encoding: str, magic: bytes
 ) -> None:
     sql("INSERT INTO items (name) SELECT 'item ' || n FROM generate_series(1, 20000) AS n")
@@ -604,7 +604,7 @@ class Upload(ByHand):
         return int(head.split()[1]), body
 
 
-def test_who_sends_slowly_holds_no_transaction(
+def test_a_slow_upload_holds_no_transaction(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     body = lines({"sku": f"C{n}", "name": "slow"} for n in range(20_000))
@@ -624,7 +624,7 @@ def test_who_sends_slowly_holds_no_transaction(
 
 
 @pytest.mark.parametrize("query", ("", "?on_error=skip"))
-def test_who_leaves_midway_leaves_nothing(
+def test_an_aborted_upload_writes_nothing(
     client: httpx.Client, service: Service, sql: Query, query: str
 ) -> None:
     with Upload(service, lines({"name": "left"} for _ in range(20_000)), query):
@@ -634,7 +634,9 @@ def test_who_leaves_midway_leaves_nothing(
     assert client.get("/items").json()["total"] == 0
 
 
-def test_only_so_many_run_at_once(client: httpx.Client, service: Service, sql: Query) -> None:
+def test_the_number_of_concurrent_imports_is_limited(
+    client: httpx.Client, service: Service, sql: Query
+) -> None:
     body = b'{"name": "waits"}\n' * 20_000
     with Upload(service, body) as one, Upload(service, body) as other:
         eventually(lambda: busy(sql) == 2)
@@ -647,9 +649,7 @@ def test_only_so_many_run_at_once(client: httpx.Client, service: Service, sql: Q
     assert counts(give(client, b"")) == (0, 0, 0, 0, 0)
 
 
-def test_what_the_caches_hold_is_old_after_an_import(
-    small: tuple[Service, httpx.Client], sql: Query
-) -> None:
+def test_an_import_invalidates_the_caches(small: tuple[Service, httpx.Client], sql: Query) -> None:
     _, client = small
     assert counts(give(client, lines([{"sku": "D", "name": "old"}])))[1] == 1
     eventually(lambda: client.get("/items/1").headers["x-cache"] == "HIT")
@@ -661,7 +661,7 @@ def test_what_the_caches_hold_is_old_after_an_import(
     assert client.get("/items").json()["items"][0]["name"] == "new"
 
 
-def test_who_trickles_takes_no_place_and_is_given_up(
+def test_an_upload_that_is_too_slow_takes_no_slot_and_is_aborted(
     client: httpx.Client, service: Service, sql: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Upload(service, b'{"name": '), Upload(service, b'{"na'), Upload(service, b"{"):
@@ -686,7 +686,7 @@ def test_who_trickles_takes_no_place_and_is_given_up(
     assert next(sent, None) is None, "as long as enough came it was taken"
 
 
-def test_imports_and_bulk_writes_of_the_same_rows_never_wait_in_a_circle(
+def test_imports_and_bulk_writes_of_the_same_rows_never_deadlock(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     made = [{"sku": f"K{n:05}", "name": "first"} for n in range(4000)]
@@ -751,7 +751,7 @@ def test_imports_of_the_same_rows_take_turns(client: httpx.Client, service: Serv
     assert len({row["name"] for row in rows(client)}) == 1
 
 
-def test_a_killed_backend_is_told_and_leaves_nothing(
+def test_an_import_whose_backend_is_killed_reports_it_and_writes_nothing(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     with Upload(service, lines({"name": "lost"} for _ in range(20_000))) as upload:
@@ -793,7 +793,7 @@ def rss(service: Service) -> int:
     return sum(one.memory_info().rss for one in (main, *main.children()))
 
 
-def test_who_reads_slowly_fills_no_memory_and_sees_one_snapshot(
+def test_a_slow_reader_fills_no_memory_and_sees_one_snapshot(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     many(sql, 100_000)  # 45 MB
@@ -814,7 +814,7 @@ def test_who_reads_slowly_fills_no_memory_and_sees_one_snapshot(
     eventually(lambda: busy(sql) == 0)
 
 
-def test_who_leaves_an_export_frees_its_connection(
+def test_an_aborted_export_frees_its_connection(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     many(sql, 100_000)
@@ -826,7 +826,7 @@ def test_who_leaves_an_export_frees_its_connection(
     assert len(client.get("/items/export").content) > 40_000_000
 
 
-def test_who_leaves_before_the_first_row_frees_its_connection(
+def test_an_export_aborted_before_the_first_row_frees_its_connection(
     client: httpx.Client, service: Service, sql: Query, database_url: str
 ) -> None:
     async def leave() -> None:
@@ -850,7 +850,7 @@ def test_who_leaves_before_the_first_row_frees_its_connection(
 
 
 @pytest.mark.parametrize("version", ("1.1", "1.0"))
-def test_an_export_that_breaks_off_does_not_look_whole(
+def test_an_interrupted_export_does_not_look_complete(
     client: httpx.Client, service: Service, sql: Query, version: str
 ) -> None:
     if version == "1.0" and SERVER == "granian":
@@ -892,7 +892,7 @@ def test_an_import_needs_no_more_memory_for_more_rows(
     assert max(top, rss(service)) - before < 16_000_000
 
 
-def test_others_are_served_meanwhile(client: httpx.Client, service: Service) -> None:
+def test_other_requests_are_served_during_an_import(client: httpx.Client, service: Service) -> None:
     client.post("/items", json={"name": "read"})
     stop = threading.Event()
 
@@ -946,7 +946,7 @@ def command(database_url: str, client: httpx.Client, tmp_path: Path) -> Callable
     return run
 
 
-def test_the_commands_do_what_the_endpoints_do(
+def test_the_commands_give_the_same_result_as_the_endpoints(
     client: httpx.Client, sql: Query, command: Callable[..., Ran], tmp_path: Path
 ) -> None:
     fill(client, sql)
@@ -970,7 +970,7 @@ def test_the_commands_do_what_the_endpoints_do(
     ]
 
 
-def test_the_commands_say_what_is_wrong(command: Callable[..., Ran], tmp_path: Path) -> None:
+def test_the_commands_report_errors(command: Callable[..., Ran], tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("name,price\ngood,1\n,2\nbad,-1\n")
     done = command("import", "bad.csv")
     assert (done.code, done.out) == (1, b"")
@@ -988,7 +988,7 @@ def test_the_commands_say_what_is_wrong(command: Callable[..., Ran], tmp_path: P
     assert command("import", "-", stdin=b"{").err.startswith("line 1: not JSON")
 
 
-def test_an_export_goes_where_it_is_sent(
+def test_an_export_is_written_to_files_links_and_pipes(
     client: httpx.Client, sql: Query, command: Callable[..., Ran], tmp_path: Path
 ) -> None:
     fill(client, sql)
@@ -1014,7 +1014,7 @@ def test_an_export_goes_where_it_is_sent(
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_service_that_runs_hears_of_a_file_that_a_command_brings(
+def test_an_import_by_command_invalidates_the_caches_of_a_running_service(
     small: tuple[Service, httpx.Client], command: Callable[..., Ran]
 ) -> None:
     _, client = small

@@ -120,7 +120,7 @@ def test_the_table_of_differences_is_about_vectors() -> None:
 @ours
 @pytest.mark.parametrize("whole", (True, False), ids=("in one write", "in several writes"))
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.name for vector in VECTORS])
-def test_what_is_answered(
+def test_vectors_get_their_documented_answers(
     service: Service, plain: httpx.Client, item: int, vector: Vector, whole: bool
 ) -> None:
     logged = service.log.stat().st_size
@@ -142,12 +142,12 @@ def test_what_is_answered(
         assert json.loads(line)["level"] == "WARNING", "what a client sends is no error of ours"
 
 
-def test_no_vector_is_there_twice() -> None:
+def test_no_vector_is_repeated() -> None:
     names = [vector.name for vector in VECTORS]
     assert len(names) == len(set(names))
 
 
-def test_our_parser_takes_nothing_that_h11_refuses() -> None:
+def test_our_parser_accepts_nothing_that_h11_rejects() -> None:
     """A minute of it runs in CI: `python tests/fuzz_http1.py`."""
     taken = known = 0
     for seed in range(500):
@@ -160,7 +160,7 @@ def test_our_parser_takes_nothing_that_h11_refuses() -> None:
 @pytest.mark.parametrize(
     ("path", "seconds"), (("/items", 3), ("/items/bulk", 3)), ids=("one", "many")
 )
-def test_a_write_is_answered_though_the_client_has_ended_its_side(
+def test_a_write_is_answered_after_the_client_has_half_closed(
     service: Service, path: str, seconds: int
 ) -> None:
     body = b'{"name":"a"}' if path == "/items" else b'{"items":[{"name":"a"}]}'
@@ -174,7 +174,7 @@ def test_a_write_is_answered_though_the_client_has_ended_its_side(
 
 @ours
 @pytest.mark.parametrize("space", (" ", "\t", " \t  "), ids=("space", "tab", "both"))
-def test_white_space_around_a_header_is_no_part_of_it(service: Service, space: str) -> None:
+def test_white_space_around_a_header_value_is_removed(service: Service, space: str) -> None:
     lines = (
         "POST /items HTTP/1.1",
         f"Host:{space}x{space}",
@@ -190,7 +190,7 @@ def test_white_space_around_a_header_is_no_part_of_it(service: Service, space: s
 
 
 @ours
-def test_an_item_in_many_small_chunks_is_taken_or_refused_soon(service: Service) -> None:
+def test_an_item_in_many_small_chunks_is_accepted_or_rejected_soon(service: Service) -> None:
     """Each word of a document may be a chunk; each byte of 0.9 MB may not."""
     head = (
         b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -209,7 +209,7 @@ def test_an_item_in_many_small_chunks_is_taken_or_refused_soon(service: Service)
 
 
 @ours
-def test_the_public_suite_finds_nothing_where_it_is_installed(service: Service) -> None:
+def test_the_public_suite_finds_no_error_if_it_is_installed(service: Service) -> None:
     """Its cases are among the vectors, for where it is not; see docs/http.md."""
     program = os.environ.get("H1SPEC") or shutil.which("h1spec")
     if program is None:

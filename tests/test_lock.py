@@ -48,7 +48,7 @@ def test_every_locked_version_has_hashes() -> None:
 
 
 @pytest.mark.parametrize("name", ("requirements.lock", "pyproject.toml", "justfile"))
-def test_no_file_says_where_packages_come_from(name: str) -> None:
+def test_no_file_names_a_package_registry(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
     assert not re.search(r"\b(pypi|pythonhosted|index-url|find-links)\b", text)

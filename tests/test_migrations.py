@@ -67,7 +67,7 @@ def test_up_down_and_up_again(url: str) -> None:
     assert relations(url) == after
 
 
-def test_a_migrated_database_is_what_the_tables_say(url: str) -> None:
+def test_a_migrated_database_matches_the_tables(url: str) -> None:
     assert check(url) == [f"the database is at revision none, the newest is {HEAD}"]
     migrate.up(url, MIGRATIONS)
     assert check(url) == []
@@ -156,13 +156,13 @@ def plan(url: str, sql: str) -> str:
     return "\n".join(record[0] for record in query(url, f"EXPLAIN {sql}"))
 
 
-def test_a_search_has_its_indexes_where_the_extension_is_available(url: str) -> None:
+def test_a_search_has_its_indexes_if_the_extension_is_available(url: str) -> None:
     migrate.up(url, MIGRATIONS)
     available = query(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'")
     assert (relations(url) >= SEARCH_INDEXES) == bool(available)
 
 
-def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migration(
+def test_a_database_created_without_the_extension_gets_the_index_with_a_later_migration(
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
@@ -179,7 +179,7 @@ def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migrat
     assert "items_search_idx" in plan(url, "SELECT * FROM items WHERE lower(name) LIKE '%19876%'")
 
 
-def test_a_database_without_the_extension_is_migrated_and_right(without_trigrams: str) -> None:
+def test_a_database_without_the_extension_is_migrated_completely(without_trigrams: str) -> None:
     url = without_trigrams
     migrate.up(url, MIGRATIONS)
     assert status(url) == HEAD
@@ -207,7 +207,7 @@ def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
     assert check(url) == []
 
 
-def test_going_back_keeps_the_index_as_the_revision_before_wants_it(url: str) -> None:
+def test_a_downgrade_restores_the_index_of_the_earlier_revision(url: str) -> None:
     migrate.up(url, MIGRATIONS)
     before = relations(url)
     migrate.down(url, MIGRATIONS, "0005")
@@ -219,7 +219,7 @@ def test_going_back_keeps_the_index_as_the_revision_before_wants_it(url: str) ->
     assert check(url) == []
 
 
-def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
+def test_the_printed_advice_creates_the_missing_indexes(without_trigrams: str) -> None:
     url = without_trigrams
     migrate.up(url, MIGRATIONS)
     allow_extensions(url)
@@ -245,7 +245,7 @@ def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
     assert asyncio.run(migrate.advice(url, app.tables)) == []
 
 
-def test_an_index_made_by_hand_before_the_migration_is_left_as_it_is(
+def test_a_migration_keeps_an_index_that_was_created_by_hand(
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
@@ -259,7 +259,7 @@ def test_an_index_made_by_hand_before_the_migration_is_left_as_it_is(
     assert check(url) == []
 
 
-def test_an_extension_in_a_schema_of_its_own_on_the_path_serves_too(url: str) -> None:
+def test_an_extension_in_another_schema_on_the_search_path_is_used(url: str) -> None:
     name = query(url, "SELECT current_database()")[0][0]
     query(url, "CREATE SCHEMA extensions")
     query(url, "CREATE EXTENSION pg_trgm SCHEMA extensions")
@@ -269,7 +269,7 @@ def test_an_extension_in_a_schema_of_its_own_on_the_path_serves_too(url: str) ->
     assert check(url) == []
 
 
-def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
+def test_an_invalid_index_is_drift(url: str) -> None:
     migrate.up(url, MIGRATIONS)
     # As a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
     query(
@@ -279,7 +279,7 @@ def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
     assert any("index items_search_idx" in line for line in check(url))
 
 
-def test_a_limit_for_statements_is_no_limit_for_migrations(url: str) -> None:
+def test_a_statement_timeout_does_not_apply_to_migrations(url: str) -> None:
     name = query(url, "SELECT current_database()")[0][0]
     migrate.up(url, MIGRATIONS, "0005")
     query(url, f"ALTER DATABASE {name} SET statement_timeout = 1")
@@ -296,6 +296,8 @@ async def _without_limit(url: str, sql: str) -> object:
         await connection.close()
 
 
-def test_there_is_one_head_and_the_file_names_tell_it(new_database: Callable[[], str]) -> None:
+def test_there_is_one_head_and_the_file_names_have_the_revisions(
+    new_database: Callable[[], str],
+) -> None:
     config = migrate.config("", MIGRATIONS)
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]

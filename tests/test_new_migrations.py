@@ -311,7 +311,7 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
             query(url, "INSERT INTO items (sku, name, description) VALUES ('A1', 'Lamp', '7')")
 
 
-def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> None:
+def test_a_generated_migration_reads_like_one_by_hand(url: str, migrations: Path) -> None:
     """Each statement is whole, and the project's own linters have nothing to say."""
     for name in ("a table", "another CHECK", "a column with a default", "another type"):
         tables = changed(*CHANGES[name][0])
@@ -330,7 +330,7 @@ def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> Non
         written.path.unlink()
 
 
-def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> None:
+def test_one_migration_has_all_changes(url: str, migrations: Path) -> None:
     safe = [
         changes
         for name, (changes, _) in CHANGES.items()
@@ -362,7 +362,7 @@ def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> 
     assert written.notes
 
 
-def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
+def test_an_index_that_this_database_cannot_have_is_written_too(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -378,14 +378,14 @@ def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
     migrate.down(made, migrations, newest)
 
 
-def test_where_nothing_differs_nothing_is_written(url: str, migrations: Path) -> None:
+def test_no_migration_is_written_without_a_difference(url: str, migrations: Path) -> None:
     before = sorted(migrations.rglob("*"))
     with pytest.raises(MigrationError, match="nothing to write"):
         asyncio.run(revision.new(url, "nothing", app.tables, migrations))
     assert sorted(migrations.rglob("*")) == before
 
 
-def test_a_database_that_is_not_at_the_newest_revision_is_refused(
+def test_a_database_below_the_newest_revision_is_an_error(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -397,7 +397,7 @@ def test_a_database_that_is_not_at_the_newest_revision_is_refused(
 
 
 @pytest.mark.parametrize("message", ("", " ", ".", "x" * 81))
-def test_a_message_that_can_not_name_a_migration_is_refused(
+def test_a_message_that_cannot_name_a_migration_is_an_error(
     url: str, migrations: Path, message: str
 ) -> None:
     with pytest.raises(ValueError, match="characters"):
@@ -414,7 +414,7 @@ def test_a_message_that_can_not_name_a_migration_is_refused(
         ("名前", "change"),
     ),
 )
-def test_any_message_gives_a_file_that_python_reads(
+def test_any_message_gives_a_valid_python_file(
     url: str, migrations: Path, message: str, name: str
 ) -> None:
     tables = changed(*CHANGES["a partial index"][0])

@@ -75,7 +75,7 @@ def hits(one: Node, where: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", NODES)
-def test_no_node_shows_what_another_has_changed(
+def test_no_node_shows_an_old_row_after_a_change_by_another(
     kind: str, new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
@@ -110,7 +110,7 @@ def test_no_node_shows_what_another_has_changed(
         assert sum(line.startswith("answers are cached:") for line in first.lines()) == 1
 
 
-def test_workers_that_share_a_redis_hear_each_other(
+def test_workers_that_share_a_redis_invalidate_each_other(
     new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
@@ -128,7 +128,7 @@ def test_workers_that_share_a_redis_hear_each_other(
             assert not [line for line in one.lines() if line.startswith("nothing is cached")]
 
 
-def test_a_dead_redis_is_said_at_the_start_and_once(database_url: str, tmp_path: Path) -> None:
+def test_a_redis_that_does_not_answer_is_logged_once(database_url: str, tmp_path: Path) -> None:
     with node(database_url, "redis://127.0.0.1:1", tmp_path / "1") as one:
         eventually(lambda: "Redis is not used" in one.lines())
         assert one.client.get("/items/1").status_code == 404

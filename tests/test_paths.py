@@ -54,7 +54,7 @@ def ran(place: Path, *words: str, **environ: str) -> str:
     return done.stdout
 
 
-def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
+def test_a_checkout_and_its_data_may_have_any_path(checkout: Path) -> None:
     """Also for the other commands, and for a migration of one's own."""
     tables = checkout / "service" / "tables.py"
     column = '    Column("price", Numeric),\n'
@@ -75,7 +75,7 @@ def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
         assert one.process.returncode == 0, one.errors()
 
 
-def test_the_socket_of_a_database_may_be_anywhere(strange: Path, database_url: str) -> None:
+def test_the_socket_of_a_database_may_have_any_path(strange: Path, database_url: str) -> None:
     socket = database_url.partition("host=")[2].partition("&")[0]
     # A comma would part two hosts, and the path has at most 107 bytes.
     link = strange.parents[1] / STRANGE.replace("/", "").replace(",", "")

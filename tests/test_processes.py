@@ -64,7 +64,7 @@ def lives(pid: int) -> bool:
 
 
 @on_linux
-def test_a_killed_worker_is_replaced_and_the_other_goes_on(
+def test_a_killed_worker_is_replaced_and_the_other_continues(
     stores: Stores, database_url: str, tmp_path: Path
 ) -> None:
     with serving(stores, database_url, tmp_path / "log", "--workers", "2") as running:
@@ -109,7 +109,7 @@ def changed(change: str, log: Path, database_url: str, *options: str) -> subproc
 
 
 @on_linux
-def test_a_worker_that_is_slow_to_start_is_waited_for(database_url: str, tmp_path: Path) -> None:
+def test_a_worker_may_be_slow_to_start(database_url: str, tmp_path: Path) -> None:
     """uvicorn's own supervisor kills a worker that has not answered its ping for 5 s."""
     log, port = tmp_path / "log", free_port("127.0.0.1")
     process = changed("slow", log, database_url, "--workers", "2", "--port", str(port))
@@ -130,7 +130,7 @@ def test_a_worker_that_is_slow_to_start_is_waited_for(database_url: str, tmp_pat
 
 
 @WORKERS
-def test_an_application_that_does_not_start_says_why(
+def test_an_application_that_does_not_start_prints_the_reason(
     database_url: str, tmp_path: Path, workers: int
 ) -> None:
     log = tmp_path / "log"
@@ -159,7 +159,7 @@ def test_a_closed_terminal_stops_the_service(
         assert "Traceback" not in running.log.read_text()
 
 
-def test_a_hangup_that_is_ignored_from_outside_stays_ignored(
+def test_a_sighup_that_the_parent_ignores_stays_ignored(
     stores: Stores, database_url: str, tmp_path: Path
 ) -> None:
     """As `nohup` starts it."""
@@ -177,7 +177,7 @@ def test_a_hangup_that_is_ignored_from_outside_stays_ignored(
 @on_linux
 @SERVERS
 @WORKERS
-def test_a_second_signal_ends_it_at_once(
+def test_a_second_signal_ends_the_service_at_once(
     stores: Stores, database_url: str, tmp_path: Path, server: str, workers: int
 ) -> None:
     options = ("--server", server, "--workers", str(workers))
@@ -282,7 +282,7 @@ def test_an_idle_connection_does_not_hold_up_the_stop(
     (">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true"),
     ids=("no stdout", "no stderr", "none of the three", "a full disk", "a pipe nobody reads"),
 )
-def test_output_that_goes_nowhere_is_no_reason_not_to_serve(
+def test_the_service_runs_when_its_output_cannot_be_written(
     stores: Stores, database_url: str, tmp_path: Path, how: str
 ) -> None:
     port = free_port("127.0.0.1")
@@ -321,7 +321,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def test_a_start_imports_nothing_that_it_does_not_use() -> None:
+def test_a_start_imports_no_unused_packages() -> None:
     """Each of these costs a tenth of a second or more of CPU."""
     program = (
         "import sys; import service.__main__; import service.cli.banner;"
@@ -371,7 +371,7 @@ main(["work"], prog_name="swiftlet")
     ),
     ids=("serve SIGTERM", "command SIGTERM", "command SIGINT"),
 )
-def test_a_stop_that_comes_within_a_del_is_not_lost(
+def test_a_stop_signal_during_a_del_is_not_lost(
     run: str, number: int, code: int, said: str
 ) -> None:
     script = IN_DEL.format(run=run, number=int(number))
@@ -395,7 +395,7 @@ def test_granian_writes_its_own_lines_to_stderr() -> None:
     assert "crash loop" in ran.stderr
 
 
-def test_a_listener_refuses_until_it_listens_and_takes_every_address_of_a_name() -> None:
+def test_a_listener_refuses_until_it_listens_and_binds_every_address_of_a_name() -> None:
     listener = Listener("localhost", 0)
     try:
         assert listener.port
@@ -410,7 +410,7 @@ def test_a_listener_refuses_until_it_listens_and_takes_every_address_of_a_name()
 
 
 @on_linux
-def test_who_waits_in_the_queue_is_kept_when_others_are_turned_away() -> None:
+def test_queued_connections_are_kept_when_new_ones_are_refused() -> None:
     listener = Listener("127.0.0.1", 0)
     address = ("127.0.0.1", listener.port)
     (one,) = listener.sockets

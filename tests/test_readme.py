@@ -212,7 +212,7 @@ def test_every_snippet_is_of_a_kind_that_is_checked(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     text = BLOCK.sub("", page.read_text())
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", text):
         if target.startswith(("http:", "https:")):
@@ -240,11 +240,11 @@ def test_every_page_is_linked_from_the_readme_or_the_list_of_decisions() -> None
     assert [str(page) for page in PAGES[1:] if page not in linked] == []
 
 
-def test_the_readme_is_read_in_ten_minutes() -> None:
+def test_the_readme_has_at_most_1200_words() -> None:
     assert len(README.read_text().split()) <= 1200, "move details to docs/"
 
 
-def test_the_settings_of_the_readme_have_the_defaults_of_the_code() -> None:
+def test_the_readme_shows_the_real_defaults_of_the_settings() -> None:
     table = README.read_text().split("\n## Settings\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
     fields = {Settings.variable(field): field for field in Settings.__struct_fields__}
@@ -254,7 +254,7 @@ def test_the_settings_of_the_readme_have_the_defaults_of_the_code() -> None:
         assert value is None or default.strip("`") == str(value)
 
 
-def test_the_endpoints_of_the_readme_are_those_of_the_document(client: httpx.Client) -> None:
+def test_the_readme_lists_the_endpoints_of_the_openapi_document(client: httpx.Client) -> None:
     table = README.read_text().split("\n## Endpoints\n")[1].split("\n## ")[0]
     told = {
         (path, method.lower())
@@ -271,7 +271,7 @@ def test_the_endpoints_of_the_readme_are_those_of_the_document(client: httpx.Cli
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_the_references_are_those_of_the_code(name: str) -> None:
+def test_the_generated_references_are_current(name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text()
     assert written == REFERENCES[name](), "run `just docs`"
 
@@ -285,7 +285,7 @@ def test_every_command_and_setting_has_a_line_in_the_references() -> None:
         assert f"\n## `swiftlet {name}`\n" in commands
 
 
-def test_contributing_names_every_room() -> None:
+def test_contributing_lists_every_room() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     tree = text.split("```text\nservice/\n")[1].split("```")[0]
     named = set(re.findall(r"\b([a-z]\w*)(?=/|\.py\b)", tree))

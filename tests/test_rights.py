@@ -102,7 +102,7 @@ def role(url: str) -> Iterator[str]:
     query(url, f"DROP ROLE {name}")
 
 
-def test_every_operation_with_rights_on_the_tables_alone(
+def test_with_table_rights_only_operations_work_or_name_the_missing_right(
     url: str, role: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -162,9 +162,7 @@ def test_every_operation_with_rights_on_the_tables_alone(
     assert "Traceback" not in log.read_text()
 
 
-def test_every_statement_can_be_explained_with_the_rights_that_the_readme_names(
-    url: str, role: str
-) -> None:
+def test_every_statement_can_be_explained_with_the_documented_rights(url: str, role: str) -> None:
     query(url, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
 
     async def explain() -> None:
@@ -261,9 +259,7 @@ def pooler(url: str, place: Path, *settings: str) -> Iterator[str]:
         process.wait(10)
 
 
-def test_a_pooler_that_refuses_our_parameters_is_told_by_readiness(
-    url: str, tmp_path: Path
-) -> None:
+def test_readiness_reports_a_pooler_that_refuses_our_parameters(url: str, tmp_path: Path) -> None:
     place = Path(f"/tmp/pgb-{secrets.token_hex(4)}")
     try:
         with pooler(url, place) as refusing:

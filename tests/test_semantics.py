@@ -89,7 +89,7 @@ def everything(sql: Query) -> list[str]:
     ),
     ids=ascii,
 )
-def test_entity_tags_are_read_as_rfc_9110_has_them(
+def test_entity_tags_are_parsed_as_in_rfc_9110(
     header: bytes, strong: list[int] | None, weak: list[int] | None
 ) -> None:
     found = parse(header)
@@ -109,7 +109,7 @@ def test_a_hostile_list_of_tags_is_read_in_linear_time(header: bytes) -> None:
 @pytest.mark.parametrize(
     "tags", ((b', "1"',), (b'"1",,',), (b'"9"\t,\t"1"',), (b'"9"', b'"1"'), (b'W/"1"',), (b"*",))
 )
-def test_a_list_of_tags_that_names_the_version_is_answered_304(
+def test_a_list_of_tags_with_the_current_version_gives_304(
     client: httpx.Client, lamp: dict[str, Any], tags: tuple[bytes, ...]
 ) -> None:
     client.get("/items/1")
@@ -123,7 +123,7 @@ def test_a_list_of_tags_that_names_the_version_is_answered_304(
 
 
 @pytest.mark.parametrize("tag", ('*, "1"', '"1" "2"', "1", '"2"', ",", ""))
-def test_a_broken_or_other_if_none_match_is_answered_whole(
+def test_an_invalid_or_other_if_none_match_gives_the_full_response(
     client: httpx.Client, lamp: dict[str, Any], tag: str
 ) -> None:
     assert client.get("/items/1", headers={"if-none-match": tag}).json() == lamp
@@ -147,7 +147,7 @@ def test_a_broken_or_other_if_none_match_is_answered_whole(
     ),
     ids=str,
 )
-def test_a_read_obeys_its_preconditions_also_when_it_is_cached(
+def test_preconditions_of_a_read_hold_for_cached_responses_too(
     client: httpx.Client, lamp: dict[str, Any], headers: dict[str, str], status: int
 ) -> None:
     for path in ("/items/1", "/users/1"):
@@ -180,7 +180,7 @@ def test_a_read_obeys_its_preconditions_also_when_it_is_cached(
     ),
     ids=str,
 )
-def test_a_write_obeys_its_preconditions(
+def test_preconditions_of_a_write_hold(
     client: httpx.Client, sql: Query, headers: dict[str, str], status: int
 ) -> None:
     refusal = status if status != 200 else None
@@ -203,7 +203,7 @@ def test_a_write_obeys_its_preconditions(
         assert missing.status_code == (400 if status == 400 else 412 if star else 404)
 
 
-def test_of_writers_who_each_exclude_a_version_no_two_write_from_it(
+def test_if_none_match_of_all_other_versions_prevents_lost_updates(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
     """Each excludes all versions but the one it has read, so a lost update would show."""
@@ -227,7 +227,9 @@ def test_of_writers_who_each_exclude_a_version_no_two_write_from_it(
     assert (item["price"], item["version"]) == (won, 1 + won)
 
 
-def test_a_tag_is_of_one_row(client: httpx.Client, lamp: dict[str, Any]) -> None:
+def test_lists_and_bulk_operations_ignore_preconditions(
+    client: httpx.Client, lamp: dict[str, Any]
+) -> None:
     """Lists and bulk operations have no ETag: a tag says nothing of them."""
     for one in EVERY:
         if not one.has_etag:
@@ -239,7 +241,7 @@ def test_a_tag_is_of_one_row(client: httpx.Client, lamp: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("one", EVERY, ids=named)
-def test_no_shared_cache_may_keep_an_answer_with_data(
+def test_responses_with_data_are_private(
     client: httpx.Client, lamp: dict[str, Any], one: Operation
 ) -> None:
     """A new route is held to it too: it answers with data, unless this test says otherwise."""
@@ -260,7 +262,7 @@ def test_no_shared_cache_may_keep_an_answer_with_data(
 
 
 @pytest.mark.parametrize("one", EVERY, ids=named)
-def test_a_parameter_that_an_operation_does_not_have_is_named(
+def test_an_unknown_parameter_is_named(
     client: httpx.Client, lamp: dict[str, Any], sql: Query, one: Operation
 ) -> None:
     for _ in range(2):  # so that what may be cached is
@@ -280,7 +282,7 @@ def test_a_parameter_that_an_operation_does_not_have_is_named(
     assert send(client, one, query="?&").is_success  # no parameter
 
 
-def test_what_is_not_there_comes_before_its_parameters(client: httpx.Client) -> None:
+def test_a_404_comes_before_errors_of_parameters(client: httpx.Client) -> None:
     assert client.get("/nothing?x=1").status_code == 404
     assert client.put("/items?x=1").status_code == 405
     assert client.get("/users/1?include=items").status_code == 422
@@ -298,7 +300,7 @@ def test_what_is_not_there_comes_before_its_parameters(client: httpx.Client) -> 
         ("POST /items/import?on_error=stop&x=", ["x", "on_error"]),
     ),
 )
-def test_every_wrong_parameter_is_told(
+def test_every_wrong_parameter_is_reported(
     client: httpx.Client, request_: str, fields: list[str]
 ) -> None:
     method, _, path = request_.partition(" ")
@@ -351,7 +353,7 @@ ITEM_FIELDS = ["sku", "name", "description", "price", "is_active", "owner_id"]
     ),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_wrong_field_is_told_with_its_place(
+def test_every_wrong_field_is_reported_with_its_path(
     client: httpx.Client, request_: str, body: Any, fields: list[str]
 ) -> None:
     method, _, path = request_.partition(" ")
@@ -366,7 +368,7 @@ def test_every_wrong_field_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("more", (0, 20_000), ids=("short", "long"))
-def test_a_lone_surrogate_is_told_with_its_field_and_with_all_others(
+def test_a_lone_surrogate_is_reported_with_all_other_errors(
     client: httpx.Client, more: int
 ) -> None:
     """Also one in the last bytes, which msgspec takes for a body that ends too early."""
@@ -396,19 +398,19 @@ def test_a_lone_surrogate_is_told_with_its_field_and_with_all_others(
 
 
 @pytest.mark.parametrize("more", (0, 20_000), ids=("short", "long"))
-def test_a_body_is_utf_8_also_where_it_is_ignored(client: httpx.Client, more: int) -> None:
+def test_ignored_parts_of_a_body_must_be_utf_8_too(client: httpx.Client, more: int) -> None:
     body = b'{"x":"%b\xff","name":"a"}' % (b"y" * more)
     response = client.post("/items", content=body, headers={"content-type": JSON})
     assert response.status_code == 400
     assert response.json()["detail"] == f"the body is not UTF-8 at byte {more + 6}"
 
 
-def test_a_price_that_is_an_object_is_told_in_words_of_json(client: httpx.Client) -> None:
+def test_the_error_of_a_wrong_price_uses_json_type_names(client: httpx.Client) -> None:
     response = client.post("/items", json={"name": "a", "price": {}})
     assert response.json()["errors"][0]["message"] == "expected `number`, got `object`"
 
 
-def test_a_hundred_wrong_fields_are_told_at_most(client: httpx.Client) -> None:
+def test_at_most_a_hundred_errors_are_reported(client: httpx.Client) -> None:
     response = client.post("/items/bulk", json={"items": [{"price": -1}] * 1000})
     assert response.status_code == 422
     assert len(response.json()["errors"]) == 100
@@ -463,7 +465,7 @@ def test_a_number_without_a_fraction_is_an_integer(
     assert (done["created"], done["failed"]) == ((1, 0) if value == 1 else (0, 1))
 
 
-def test_an_id_of_a_bulk_operation_may_be_written_as_any_number(
+def test_ids_of_bulk_operations_accept_every_integer_notation(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
     typed = {"content-type": "application/json"}
@@ -515,7 +517,7 @@ def test_json_is_known_by_its_media_type(client: httpx.Client, content_type: str
     ),
     ids=lambda value: ascii(value[:40]),
 )
-def test_another_type_or_charset_is_not_json(content_type: bytes) -> None:
+def test_another_media_type_or_charset_is_rejected(content_type: bytes) -> None:
     assert not is_json(content_type)
 
 
@@ -543,7 +545,7 @@ def talk(service: Service, *headers: bytes, body: bytes = b"", start: bytes) -> 
     return answer.decode().lower()
 
 
-def test_white_space_around_a_value_is_no_part_of_it(
+def test_white_space_around_header_values_is_ignored(
     client: httpx.Client, service: Service, lamp: dict[str, Any]
 ) -> None:
     made = talk(
@@ -564,7 +566,7 @@ def test_white_space_around_a_value_is_no_part_of_it(
     assert " 422 " in talk(service, start=b"DELETE /items/1?permanent=true&x")
 
 
-def test_two_request_ids_are_none(client: httpx.Client, lamp: dict[str, Any]) -> None:
+def test_two_request_id_headers_are_ignored(client: httpx.Client, lamp: dict[str, Any]) -> None:
     for _ in range(3):  # a read, then hits
         two = client.get("/items/1", headers=[("x-request-id", "a"), ("x-request-id", "b")])
         assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", two.headers["x-request-id"])

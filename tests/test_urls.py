@@ -180,7 +180,7 @@ def test_a_database_url_is_accepted_and_asyncpg_reads_it(
 
 
 @pytest.mark.parametrize(("url", "said"), BAD_DATABASES, ids=numbered(BAD_DATABASES))
-def test_a_database_url_is_refused_without_a_piece_of_the_password(url: str, said: str) -> None:
+def test_the_error_of_a_database_url_shows_no_part_of_the_password(url: str, said: str) -> None:
     told = refusal("DATABASE_URL", url)
     assert said in told
     assert told.startswith("DATABASE_URL=(hidden): ")
@@ -197,7 +197,7 @@ def test_a_redis_url_is_accepted_and_makes_a_client(url: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "said"), BAD_REDIS, ids=numbered(BAD_REDIS))
-def test_a_redis_url_is_refused_without_a_piece_of_the_password(url: str, said: str) -> None:
+def test_the_error_of_a_redis_url_shows_no_part_of_the_password(url: str, said: str) -> None:
     told = refusal("REDIS_URL", url)
     assert said in told
     assert told.startswith("REDIS_URL=(hidden): ")
@@ -205,14 +205,14 @@ def test_a_redis_url_is_refused_without_a_piece_of_the_password(url: str, said: 
 
 
 @pytest.mark.parametrize("character", "/?#@:%&=+ ,;[]()'\"\\<>{}|^~!$*ä€")
-def test_any_password_passes_once_it_is_quoted(character: str) -> None:
+def test_any_percent_encoded_password_is_accepted(character: str) -> None:
     quoted = urllib.parse.quote(f"se{character}cret", safe="")
     for name, scheme in (("DATABASE_URL", "postgresql"), ("REDIS_URL", "redis")):
         Settings.load({name: f"{scheme}://app:{quoted}@host/0"}, NO_FILE)
 
 
 @pytest.mark.parametrize("character", "/?#@:%&=+ ,;[]()'\"\\<>{}|^~!$*ä€")
-def test_a_raw_password_is_accepted_as_meant_or_refused(character: str) -> None:
+def test_a_password_without_encoding_is_accepted_as_written_or_rejected(character: str) -> None:
     url = f"postgresql://app:se{character}cret@host/db"
     refused = ""
     try:
