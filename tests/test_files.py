@@ -267,7 +267,7 @@ def test_errors_of_a_csv_name_the_line(client: httpx.Client) -> None:
         (b"", "empty"),
         (b"\n\n", "empty"),
         (BOM, "empty"),
-        (b"price,sku\n1,a\n", "no column name"),
+        (b"price,sku\n1,a\n", "lacks a required column: name"),
         (b"name,sku,name\n", "twice: name"),
         (b"name," + b",".join(b"c%d" % n for n in range(100)), "more than 100 columns"),
         (b'name,"sku\n', "not CSV"),
