@@ -21,6 +21,7 @@ import service.users.statements as user_statements
 from service import health, logs
 from service.cache.cache import Cache
 from service.cache.off import NoCache
+from service.cache.writer import Writer
 from service.db import rights
 from service.db.connection import unhandled
 from service.db.database import Database
@@ -70,7 +71,13 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         gc.set_threshold(GC_THRESHOLD)
         try:
             cursors = Cursors(settings.signing_secret)
-            yield {"db": db, "settings": settings, "cursors": cursors, "cache": cache}
+            yield {
+                "db": db,
+                "settings": settings,
+                "cursors": cursors,
+                "cache": cache,
+                "writer": Writer(db, cache),
+            }
         finally:
             await db.close()
             if isinstance(cache, Cache):

@@ -81,6 +81,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
       swiftlet import items.csv --on-error skip
       curl https://example.com/items.ndjson | swiftlet import -
     """
+    from service.cache.writer import Writer
     from service.db.database import Database
     from service.items.structs import NewItem
     from service.items.transfer import import_
@@ -103,14 +104,13 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
                 place = source.tell() if size and source.seekable() else 0
                 _move(bars, reading, read, place)
 
+        chunks = _unpacked(source, settings.import_limit)
+        skip = on_error == "skip"
+        writer = Writer(Database(settings.required_database_url, size=None), name=NAME)
         done = run(
-            import_(
-                Database(settings.required_database_url, size=None),
-                _unpacked(source, settings.import_limit),
-                reader,
-                skip=on_error == "skip",
-                progress=progress,
-                name=NAME,
+            writer.run(
+                lambda db: import_(db, chunks, reader, skip=skip, progress=progress),
+                lambda _: (),  # the triggers announce it
             )
         )
     for error in done.errors[:SHOWN]:

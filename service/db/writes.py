@@ -10,8 +10,8 @@ from sqlalchemy import Delete, Table, Update, bindparam
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
-from service.db.database import Database
 from service.db.statement import Runner, Statement, columns
+from service.db.writable import WritableDatabase
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -52,7 +52,7 @@ class Write(Generic[Row]):
         self.merged = merged
 
     async def run(
-        self, db: Database, guard: Guard | None, **values: object
+        self, db: WritableDatabase, guard: Guard | None, **values: object
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; then the version that its guard refused, if a row was.
 
@@ -129,7 +129,7 @@ class Writes(Generic[Row]):
 
     async def run(
         self,
-        db: Database,
+        db: WritableDatabase,
         write: Write[Row],
         guard: Guard | None,
         values: Mapping[str, object],
@@ -143,7 +143,7 @@ class Writes(Generic[Row]):
         )
         return done
 
-    def _batcher(self, db: Database) -> Batcher:
+    def _batcher(self, db: WritableDatabase) -> Batcher:
         async def run_one(asked: _Asked) -> tuple[Row | None, int | None]:
             return await asked.write.run_one(db, asked.guard, asked.values)
 

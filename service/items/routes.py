@@ -1,7 +1,5 @@
 """The items' handlers, then their route list."""
 
-import asyncio
-
 from msgspec import UNSET, structs
 
 from service.cache.generations import EVERYTHING, Tags
@@ -12,7 +10,6 @@ from service.errors import (
     Invalid,
     InvalidLines,
     NotFound,
-    OutcomeUnknown,
 )
 from service.items import statements, transfer
 from service.items.statements import owner_tags, tags
@@ -99,16 +96,10 @@ async def import_items(request: Request) -> Reply:
     rows_of = reader(NewItem, request.header(b"content-type"), settings.body_limit)
     async with Upload(request, settings.import_limit) as body:
         file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
-        try:
-            # Its caches are told below, so the trigger need not.
-            name = request.db.name
-            work = transfer.import_(request.db, file, rows_of, skip=skip, name=name)
-            done = await body.run(work)
-        except (OutcomeUnknown, asyncio.CancelledError):
-            request.outcome_unknown()
-            raise
-    if done.created or done.updated:
-        await request.invalidate(lambda: (EVERYTHING,))
+        done = await request.write(
+            lambda db: body.run(transfer.import_(db, file, rows_of, skip=skip)),
+            lambda done: (EVERYTHING,) if done.created or done.updated else (),
+        )
     return Reply(encode(done))
 
 

@@ -12,6 +12,7 @@ from service.db.connection import AUDIBLE
 from service.db.copy import DedicatedConnection, copied, dedicated
 from service.db.database import UNKNOWN, Database
 from service.db.staging import RejectedRow
+from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.items.statements import exported, listing, stage
 from service.items.structs import ExportQuery
@@ -40,13 +41,12 @@ class Imported(Struct, frozen=True):
 
 
 async def import_(
-    db: Database,
+    db: WritableDatabase,
     chunks: AsyncIterable[bytes],
     reader: Reader,
     *,
     skip: bool,
     progress: Progress = lambda *_: None,
-    name: str = AUDIBLE,
 ) -> Imported:
     """Bring the rows of a file in: an item whose sku stands is changed, any other is new.
 
@@ -59,7 +59,6 @@ async def import_(
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
         progress: told how far it is.
-        name: of the connection, see connection.connect.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.
@@ -80,7 +79,7 @@ async def import_(
                     break
                 rows.clear()
             elif size >= STAGED:
-                one = one or await _opened(opened, db, name)
+                one = one or await _opened(opened, db)
                 await stage.add(one, rows)
                 rows.clear()
                 size = 0
@@ -89,7 +88,7 @@ async def import_(
             await _take(reader.end(), rows)
         if reader.failed and not skip:
             raise _nothing(reader.failed, reader.errors)
-        one = one or await _opened(opened, db, name)
+        one = one or await _opened(opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
         return await _over(one, reader, skip=skip, progress=progress)
@@ -103,8 +102,8 @@ def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGen
     return _with_trailer(rows) if query.trailer else rows
 
 
-async def _opened(on: AsyncExitStack, db: Database, name: str) -> DedicatedConnection:
-    one = await on.enter_async_context(dedicated(db, name))
+async def _opened(on: AsyncExitStack, db: WritableDatabase) -> DedicatedConnection:
+    one = await on.enter_async_context(dedicated(db))
     await stage.open(one)
     return one
 

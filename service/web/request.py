@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope
 from service.cache.cache import Cache
 from service.cache.generations import Tags
 from service.cache.off import NoCache
+from service.cache.writer import Writer
 from service.db.database import Database
+from service.db.writable import WritableDatabase
 from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import Body
@@ -26,6 +28,7 @@ from service.web.cursor import Cursors
 from service.web.media import is_json
 
 Value = TypeVar("Value", bound=Struct)
+Done = TypeVar("Done")
 
 # An extension of ASGI that our own server offers (service/http1): a function that gives the body if
 # all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
@@ -62,6 +65,7 @@ class State(TypedDict):
     settings: Settings
     cursors: Cursors
     cache: Cache | NoCache
+    writer: Writer
 
 
 class Pieces:
@@ -141,15 +145,11 @@ class Request:
         decoded: Value = self._query[1]
         return decoded
 
-    async def invalidate(self, tags: Callable[[], Tags]) -> None:
-        """Tell the caches of a write that was committed; see cache.Cache.invalidate."""
-        cache = self.state["cache"]
-        if cache.on:
-            await cache.invalidate(tags())
-
-    def outcome_unknown(self) -> None:
-        """Tell the caches of a write that may yet be committed."""
-        self.state["cache"].outcome_unknown()
+    def write(
+        self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
+    ) -> Awaitable[Done]:
+        """Run a write, and invalidate what is cached of it; see cache.writer.Writer.run."""
+        return self.state["writer"].run(write, tags)
 
     async def body(self, body: Body[Value]) -> Value:
         """The JSON body as a Struct; see wire.Body.

@@ -1,6 +1,5 @@
 """What the handlers of single rows share: how a row is shown, and how it is written."""
 
-import asyncio
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ from msgspec import Struct
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
 from service.db.writes import Write
-from service.errors import NotFound, OutcomeUnknown, Problem, Stale
+from service.errors import NotFound, Problem, Stale
 from service.web.codec import Header, Reply
 from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
@@ -39,12 +38,7 @@ async def add(
     request: Request, statement: GroupCommit[Row], tags: TableTags, values: tuple[object, ...]
 ) -> Reply:
     """Make a row, and show it with its Location."""
-    try:
-        row: Any = await statement.run(request.db, values)
-    except (OutcomeUnknown, asyncio.CancelledError):
-        request.outcome_unknown()
-        raise
-    await request.invalidate(lambda: tags.written(row))
+    row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
     location = f"{request.root}/{tags.table}/{row.id}"
     return Reply(encode_rows(row, (row,)), 201, (*_headers(row), (b"location", location.encode())))
 
@@ -71,15 +65,13 @@ async def write(
     """
     conditions = preconditions(request)
     guard = None if conditions is None else conditions.guard
-    try:
-        row, found = await statement.run(request.db, guard, id=request.row_id(), **values)
-    except (OutcomeUnknown, asyncio.CancelledError):
-        request.outcome_unknown()
-        raise
+    row_id = request.row_id()
+    row, found = await request.write(
+        lambda db: statement.run(db, guard, id=row_id, **values),
+        lambda done: () if done[0] is None else tags.written(done[0], changed),
+    )
     if row is None:
         raise _refusal(conditions, found)
-    written = row
-    await request.invalidate(lambda: tags.written(written, changed))
     return row
 
 
