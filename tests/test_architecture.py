@@ -42,7 +42,7 @@ SQLALCHEMY |= {
         "copy",
         "filters",
         "keyset",
-        "stage",
+        "staging",
         "writes",
     )
 }
