@@ -1,39 +1,21 @@
 """From a handler to an ASGI callable: one try, one reply, nothing between server and handler."""
 
-import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.cache.cache import Cache
-from service.cache.entry import CachedResponse, EncodedBody, Entry
 from service.cache.generations import Tags
-from service.cache.local import CachedBodies
-from service.cache.off import NoCache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, PRIVATE, Header, Query, Reply
-from service.web.conditional import not_modified
-from service.web.request import SEND_PREBUILT, VISIBLE, Request, new_id
-
-# Of a GET that may be cached: where its answer came from.
-HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
-
-# Of a path and its query: what is longer asks for nothing that others ask for too.
-LONGEST = 2000
-_CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
-_FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
-
-access = logger.getChild("access")
-
-
-Handler = Callable[[Request], Awaitable[Reply]]
+from service.web.cached import access, cacheable, send_hit
+from service.web.codec import Header, Query, Reply
+from service.web.request import Handler, Request
 
 
 class Operation(NamedTuple):
@@ -80,7 +62,11 @@ class Endpoint:
         self.without_query: set[str] = set()
         self.cached = False
         for one in operations:
-            self.handlers[one.method] = one.handler if one.cache_tags is None else cacheable(one)
+            self.handlers[one.method] = (
+                one.handler
+                if one.cache_tags is None
+                else cacheable(one.handler, one.cache_tags, one.share)
+            )
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
@@ -93,7 +79,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and _answered(scope, started):
+        if self.cached and send_hit(scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -165,122 +151,6 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
-
-
-def _key(scope: Scope) -> str | tuple[str, bytes]:
-    """What an answer is kept by: the path, and the query where there is one.
-
-    So a query that is refused never hits, whatever the operation takes.
-    """
-    query: bytes = scope["query_string"]
-    path: str = scope["path"]
-    return (path, query) if query else path
-
-
-def _answered(scope: Scope, started: float) -> bool:
-    """The short way of a hit: whether it was one, and has been sent.
-
-    Only for the plain case, a GET without conditions, and only where the server offers to send
-    what is ready: a third of the CPU of the long way, which answers the same.
-    """
-    ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
-    cache = scope["state"]["cache"]
-    if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
-        return False
-    entry = cache.entry(_key(scope), renews=False)
-    if entry is None or entry.answer.missing is not None:
-        return False
-    request_id = None
-    for name, value in scope["headers"]:
-        if name in _CONDITIONS:
-            return False
-        if name == b"x-request-id":  # two are no id
-            request_id = value.strip(b" \t") if request_id is None else b""
-    form: Entry | EncodedBody = entry
-    body, encoding = entry.answer.body, None
-    if len(body) >= compress.LEAST:
-        encoding = compress.negotiate(scope["headers"])
-        if encoding is not None:
-            if entry.variants is None or encoding not in entry.variants:
-                return False  # the long way makes it, and keeps it
-            variant = entry.variants[encoding]
-            form, body = variant, variant.body
-    if request_id is None or not VISIBLE.fullmatch(request_id):
-        request_id = new_id().encode()
-    lines = form.lines
-    if lines is None:
-        lines = form.lines = _lines(entry.answer, body, encoding)
-    took = perf_counter() - started
-    sent: bool = ready(lines % (request_id, took, took * 1000), body)
-    return sent
-
-
-def _lines(answer: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
-    """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
-    headers = answer.headers
-    if len(answer.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
-        headers = compress.add_vary(headers, encoding)
-    pairs = [
-        *headers,
-        HIT,
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if encoding is not None:
-        pairs.append((b"content-encoding", encoding))
-    head = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    return (
-        b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + head
-    )
-
-
-def cacheable(operation: Operation) -> Handler:
-    """The handler of a GET behind the cache, and behind its preconditions."""
-    load, cache_tags, share = operation.handler, operation.cache_tags, operation.share
-
-    async def handler(request: Request) -> Reply:
-        cache = request.state["cache"]
-        control = request.header(b"cache-control")
-        fresh = control is not None and _FRESH.search(control)
-        key = _key(request.scope)
-        name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
-        if isinstance(cache, NoCache) or cache_tags is None or fresh or len(name) > LONGEST:
-            answer, came = await read(request), BYPASS
-        else:
-            entry = cache.entry(key)
-            if entry is not None:
-                answer, came = entry.answer, HIT
-            else:
-                shared = share is not None and share(request)
-                answer, found = await cache.get_or_load(
-                    key, name, cache_tags(request), lambda: read(request), share=shared
-                )
-                came = HIT if found else MISS
-        if answer.missing is not None:
-            raise NotFound(answer.missing, headers=(came,))
-        headers = (*answer.headers, came)
-        kept = None
-        if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
-            kept = CachedBodies(cache.local, key, answer)
-        if answer.version is not None:
-            try:
-                if not_modified(request, answer.version):
-                    return Reply(answer.body, 304, headers)
-            except Problem as problem:
-                problem.headers = (*problem.headers, came)
-                raise
-        return Reply(answer.body, headers=headers, kept=kept)
-
-    async def read(request: Request) -> CachedResponse:
-        try:
-            reply = await load(request)
-        except NotFound as problem:
-            return CachedResponse(b"", (), missing=problem.detail)
-        return CachedResponse(reply.body, reply.headers, reply.version)
-
-    return handler
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:

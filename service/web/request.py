@@ -23,7 +23,7 @@ from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
-from service.web.codec import JSON, Header, Query, row_id
+from service.web.codec import JSON, Header, Query, Reply, row_id
 from service.web.cursor import Cursors
 from service.web.media import is_json
 
@@ -45,6 +45,10 @@ PIECES, LEAST_PIECE = 1000, 16
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
 _NONE: dict[str, Any] = {}
+# Of a scope: who asks, as an authenticated key; without one, everybody alike. Cached responses are
+# kept by it. It holds no line break.
+PRINCIPAL = "swiftlet.principal"
+
 VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique without a system call per request: random per process, counted within it.
 _ids = itertools.count(1)
@@ -106,6 +110,12 @@ class Request:
     def db(self) -> Database:
         """Where statements run."""
         return self.state["db"]
+
+    @property
+    def principal(self) -> str:
+        """Who asks; empty where no one is told apart."""
+        found: str = self.scope.get(PRINCIPAL, "")
+        return found
 
     @property
     def root(self) -> str:
@@ -225,6 +235,9 @@ class Request:
                     size = len(message.get("body", b""))
                     left -= size
                     pieces.add(size)
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
 
 
 def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
