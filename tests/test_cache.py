@@ -22,11 +22,11 @@ from service.app import create_app
 from service.cache import cache as cache_module
 from service.cache.cache import Cache
 from service.cache.coherence import Coherence
-from service.cache.entry import CachedResponse, Entry
 from service.cache.generations import TAG_COUNT, Generations, TableTags
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
-from service.cache.writers import Writers
+from service.cache.response import CachedResponse
+from service.cache.silent_writers import SilentWriters
 from service.errors import Unavailable
 from service.items.structs import ItemQuery
 from service.settings import Settings
@@ -432,17 +432,17 @@ class TestCache:
         async with standing() as cache:
             await cache.cached("k", 300, Source(), int)
             (found,) = cache.local.entries.values()
-            found.renew = 0.0
+            found.refresh_at = 0.0
             for _ in range(2):
-                assert cache.entry(("cached", "k"), renews=False) is None
-            assert cache.entry(("cached", "k")) is None, "its turn"
-            assert cache.entry(("cached", "k"), renews=False) is found, "somebody is at it"
+                assert cache.find(("cached", "k"), refreshes=False) is None
+            assert cache.find(("cached", "k")) is None, "its turn"
+            assert cache.find(("cached", "k"), refreshes=False) is found, "somebody is at it"
 
     async def test_nothing_is_kept_longer_than_the_setting(self) -> None:
         async with standing() as cache:
             await cache.cached("k", 100_000, Source(), int)
             (found,) = cache.local.entries.values()
-            assert found.until <= time.monotonic() + cache.ttl
+            assert found.expires_at <= time.monotonic() + cache.ttl
 
     async def test_what_redis_can_not_say_postgresql_does_though_its_line_was_cut(
         self, database_url: str
@@ -482,8 +482,8 @@ async def standing() -> AsyncIterator[Cache]:
         await cache.close()
 
 
-def entry(size: int = 100) -> Entry:
-    return Entry(CachedResponse(b"x" * size, ()), (1,), 0, 300)
+def entry(size: int = 100) -> CachedResponse:
+    return CachedResponse(b"x" * size)
 
 
 @given(
@@ -497,7 +497,7 @@ def test_no_more_bytes_than_allowed_are_kept(
     for key, size, used in asked:
         tier.put(key, entry(size))
         if used and key in tier.entries:
-            tier.entries[key].uses += 1
+            tier.entries[key].used = True
         assert tier.size + GHOST * len(tier.gone) <= limit
         assert tier.size == sum(one.size for one in tier.entries.values())
         small = [one for one in tier.entries.values() if not one.main]
@@ -512,7 +512,7 @@ def test_a_scan_leaves_what_is_hot() -> None:
     for _ in range(3):
         for key in hot:
             if key in tier.entries:
-                tier.entries[key].uses = 3
+                tier.entries[key].used = True
             else:
                 tier.put(key, entry())
     for key in range(10_000, 60_000):
@@ -537,7 +537,7 @@ def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there(
 async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of 128 may lose its answers at once."""
     asked: list[datetime] = []
-    monkeypatch.setattr(cache_module, "UNSURE_SECONDS", 0.01)
+    monkeypatch.setattr(cache_module, "UNKNOWN_SECONDS", 0.01)
 
     class Line(Coherence):
         async def clock(self) -> datetime:
@@ -548,7 +548,7 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
             return len(asked) % 2 == 0
 
     async with standing() as cache:
-        cache.coherence = Line("", cache.generations, cache.local.clear, Writers(None))
+        cache.coherence = Line("", cache.generations, cache.local.clear, SilentWriters(None))
         for _ in range(128):
             cache.outcome_unknown()
         await asyncio.sleep(0.1)
@@ -560,22 +560,22 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
 
 def test_counters_of_other_rows_stand_still() -> None:
     generations, facets = Generations(), TableTags("items", "owner_id")
-    before = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
-    generations.move(facets.row(7))
-    after = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
+    before = [generations.current(facets.row(n)) for n in range(1, 1000)]
+    generations.advance(facets.row(7))
+    after = [generations.current(facets.row(n)) for n in range(1, 1000)]
     assert [
         n for n, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) > 1
     ] == [7]
     assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in facets.row(n))
 
 
-def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
+def test_a_million_responses_take_no_more_memory_than_allowed() -> None:
     """In a process of its own, as the kernel counts it."""
     program = """
 import gc
 from service.cache import cache as cache_module
 from service.cache.coherence import Coherence
-from service.cache.entry import Answer, Entry
+from service.cache.response import CachedResponse
 from service.cache.local import Local
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -587,10 +587,10 @@ for n in range(1_000_000):
     body = b'{"id":%d,"sku":null,"name":"Item","description":"%b"}' % (n, b"x" * (n % 300))
     headers = ((b"etag", b'"%d"' % n), (b"cache-control", b"private, no-cache"))
     key = f"/items/{n}"
-    tier.put(key, Entry(Answer(body, headers, n), (n % 65536,), 0, 300))
+    tier.put(key, CachedResponse(body, headers, n, tags=(n % 65536,)), 3 * len(key))
     again = tier.entries.get(f"/items/{n // 2 * 2 - 1000}")
     if again:
-        again.uses = 1
+        again.used = True
 print(rss() - before, limit, len(tier.entries))
 """
     said = subprocess.run(

@@ -23,14 +23,15 @@ from hypothesis.stateful import (
 )
 from msgspec import UNSET, Struct, UnsetType
 
+from service.cache import pending
 from service.cache import shared as shared_module
 from service.cache.cache import Cache
-from service.cache.entry import CachedResponse
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
+from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 
 IDS = (1, 2)
-FACETS = TableTags("items", "id", "is_active")
+TAGS = TableTags("items", "id", "is_active")
 
 
 class Row(Struct):
@@ -85,7 +86,7 @@ class Pipeline:
         self.commands.append(lambda: [self.redis.data.pop(key, None) for key in keys])
 
     def publish(self, channel: str, message: str) -> None:
-        assert channel == "{swiftlet:}:moved"
+        assert channel == "{swiftlet:}:invalidations"
         self.commands.append(lambda: self.redis.world.publish(message))
 
     async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
@@ -119,7 +120,7 @@ class Worker:
             ttl=300,
             fingerprint="x",
             spawn=self.cache.spawn,
-            pending=world.notify,
+            publish_otherwise=world.notify,
         )
         self.shared.sender = f"worker {place}"
         self.cache.shared = self.cache.coherence.shared = self.shared
@@ -203,7 +204,7 @@ class World(RuleBasedStateMachine):
 
     async def stand(self, worker: Worker) -> None:
         if self.bug != "fill after disconnect":
-            worker.cache.coherence.on_message((EVERYTHING,), forget=False)
+            worker.cache.coherence.on_message((EVERYTHING,), in_redis=False)
         worker.up = True
         try:
             if self.bug != "fill after disconnect":
@@ -222,8 +223,8 @@ class World(RuleBasedStateMachine):
         worker.shared.fail(ConnectionError("cut"))
 
     def publish(self, message: str) -> None:
-        sender, _, words = message.partition(":")
-        tags = tuple(int(word) for word in words.split(","))
+        sender, _, text = message.partition(":")
+        tags = tuple(int(tag) for tag in text.split(","))
         for worker in self.workers:
             if worker.up and worker.shared.sender != sender:
                 worker.line.append((tags, False, self.told(tags)))
@@ -236,7 +237,7 @@ class World(RuleBasedStateMachine):
         """What these slots say of what was committed before."""
         found = Known()
         for row_id in IDS:
-            if EVERYTHING in tags or FACETS.row(row_id)[0] in tags:
+            if EVERYTHING in tags or TAGS.row(row_id)[0] in tags:
                 found.rows[row_id] = self.committed.rows[row_id]
                 found.lists = dict(self.committed.lists)
         return found
@@ -247,7 +248,7 @@ class World(RuleBasedStateMachine):
         self, worker: Worker, row_id: int, gate: asyncio.Event | None, *, shared: bool
     ) -> None:
         """A row, which this process keeps, or a list of it alone, which Redis keeps too."""
-        tags = FACETS.listed(ListQuery(id=row_id)) if shared else FACETS.row(row_id)
+        tags = TAGS.listed(ListQuery(id=row_id)) if shared else TAGS.row(row_id)
         required = self.required(worker).rows[row_id]
 
         async def load() -> CachedResponse:
@@ -273,7 +274,7 @@ class World(RuleBasedStateMachine):
                 await gate.wait()
             return CachedResponse(seen, ())
 
-        tags = FACETS.listed(ListQuery(is_active=active))
+        tags = TAGS.listed(ListQuery(is_active=active))
         answer, _ = await worker.cache.get_or_load(("list", active), f"list:{active}", tags, load)
         if json.loads(answer.body) not in self.history[active][required:]:
             self.failures.append(f"worker {worker.place} showed an old list")
@@ -291,7 +292,7 @@ class World(RuleBasedStateMachine):
             return
         else:
             row = Row(row_id, 0, is_active=before.is_active != (what == "flip"))
-        tags = FACETS.written(row, ("is_active",) if what == "flip" else ())
+        tags = TAGS.written(row, ("is_active",) if what == "flip" else ())
         if self.bug == "publish before commit":
             await worker.cache.invalidate(tags)
             if gate is not None:
@@ -361,12 +362,12 @@ class World(RuleBasedStateMachine):
     def a_message_comes(self, who: int) -> None:
         worker = self.workers[who]
         if worker.line:
-            tags, forget, known = worker.line.pop(0)
-            self.run(self.hear(worker, tags, forget=forget))
+            tags, in_redis, known = worker.line.pop(0)
+            self.run(self.hear(worker, tags, in_redis=in_redis))
             worker.known.learn(known)
 
-    async def hear(self, worker: Worker, tags: Tags, *, forget: bool) -> None:
-        worker.cache.coherence.on_message(tags, forget=forget)
+    async def hear(self, worker: Worker, tags: Tags, *, in_redis: bool) -> None:
+        worker.cache.coherence.on_message(tags, in_redis=in_redis)
 
     @rule(who=who)
     def a_line_is_cut_and_two_seconds_pass(self, who: int) -> None:
@@ -431,6 +432,7 @@ SETTINGS = settings(
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes by rules alone."""
     monkeypatch.setattr(shared_module, "SECONDS", 1000)
+    monkeypatch.setattr(pending, "SECONDS", 1000)
 
 
 def test_no_order_of_events_shows_anything_too_old() -> None:
@@ -440,17 +442,17 @@ def test_no_order_of_events_shows_anything_too_old() -> None:
 @contextmanager
 def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
     if bug == "delete-then-fill":  # what is there is forgotten, what is on its way is not
-        monkeypatch.setattr(Generations, "stamp", lambda *_: 0)
+        monkeypatch.setattr(Generations, "current", lambda *_: 0)
         on_message = shared_module.Shared.invalidate
 
         def clearing(self: Cache, tags: Tags) -> Any:
             self.local.clear()
             return on_message(self.shared, tags)  # type: ignore[arg-type]  # there is one
 
-        monkeypatch.setattr(Cache, "moved", clearing)
-    elif bug == "tombstone dropped early":  # an epoch that was lost comes back as it was
+        monkeypatch.setattr(Cache, "invalidate", clearing)
+    elif bug == "tombstone dropped early":  # a generation that was lost comes back with its value
         monkeypatch.setattr("service.cache.shared.secrets.token_hex", lambda n: "0" * 2 * n)
-    elif bug == "list epoch not moved":
+    elif bug == "list generation not advanced":
         written = TableTags.written
         monkeypatch.setattr(TableTags, "written", lambda self, row, _=(): written(self, row))
 
@@ -468,7 +470,7 @@ def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
         "publish before commit",
         "tombstone dropped early",
         "fill after disconnect",
-        "list epoch not moved",
+        "list generation not advanced",
     ),
 )
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:

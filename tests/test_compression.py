@@ -14,9 +14,9 @@ from conftest import Query, Service
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache.entry import CachedResponse, Entry
-from service.cache.local import CachedBodies, Local
+from service.cache.local import Local
 from service.cache.off import NoCache
+from service.cache.response import CachedResponse
 from service.web import compress
 from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Operation
@@ -445,7 +445,9 @@ def test_a_long_body_holds_nobody_up() -> None:
 
 
 def test_what_is_always_the_same_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = Served(monkeypatch, replying(Reply(b"x" * 5000, kept={})))
+    encoded: dict[bytes, bytes] = {}
+    reply = Reply(b"x" * 5000, encoded=encoded, keep=encoded.__setitem__)
+    served = Served(monkeypatch, replying(reply))
     answers = [served.ask(accepts)[1] for accepts in (b"gzip", b"zstd", b"gzip", b"zstd")]
     assert served.packed == [b"gzip", b"zstd"]
     assert answers[:2] == answers[2:]
@@ -462,43 +464,36 @@ def test_what_comes_in_pieces_is_the_whole_at_the_end(encoding: bytes) -> None:
     assert compress.packed(encoding, whole) == compress.packed(encoding, whole), "no time is in it"
 
 
-def entry(number: int, size: int = 1000) -> Entry:
-    return Entry(CachedResponse(b"x" * size, ((b"etag", b'"1"'),), number), (), 0, 300)
+def entry(number: int, size: int = 1000) -> CachedResponse:
+    return CachedResponse(b"x" * size, ((b"etag", b'"1"'),), number)
 
 
-def test_the_compressed_forms_count() -> None:
+def test_encoded_bodies_count() -> None:
     tier = Local(100_000)
     one = entry(1)
     tier.put("a", one)
     plain = tier.size
-    kept = CachedBodies(tier, "a", one.answer)
-    assert kept.get(b"gzip") is None
-    kept[b"gzip"] = b"y" * 500
-    assert kept.get(b"gzip") == b"y" * 500
+    tier.keep_encoded(one, b"gzip", b"y" * 500)
+    assert one.encoded == {b"gzip": b"y" * 500}
     assert tier.size == tier.small_size == one.size >= plain + 500
-    kept[b"gzip"] = b"z" * 400  # whoever came second
-    assert (kept.get(b"gzip"), kept.get(b"zstd")) == (b"y" * 500, None)
-    kept[b"zstd"] = b"y" * 600
-    both = tier.size
-    assert both == one.size >= plain + 1100
+    tier.keep_encoded(one, b"gzip", b"z" * 400)  # of a second request at the same time
+    assert one.encoded == {b"gzip": b"y" * 500}
+    tier.keep_encoded(one, b"zstd", b"y" * 600)
+    assert tier.size == one.size >= plain + 1100
     tier.put("a", entry(2))
-    assert tier.size == plain, "with the answer they go"
-    assert kept.get(b"gzip") is None
-    kept[b"gzip"] = b"old"
-    assert CachedBodies(tier, "a", tier.entries["a"].answer).get(b"gzip") is None
-    assert tier.size == plain
+    assert tier.size == plain, "they leave with their response"
+    tier.keep_encoded(one, b"br", b"old")
+    assert (tier.entries["a"].encoded, tier.size) == (None, plain)
 
 
-def test_a_form_that_is_too_large_is_not_kept() -> None:
+def test_an_encoded_body_that_is_too_large_is_not_kept() -> None:
     tier = Local(100_000)
     one = entry(1)
     tier.put("a", one)
     before = tier.size
-    kept = CachedBodies(tier, "a", one.answer)
-    kept[b"gzip"] = b"y" * 9000
-    assert (kept.get(b"gzip"), tier.size) == (None, before)
-    CachedBodies(tier, "b", one.answer)[b"gzip"] = b"y"
-    assert tier.size == before
+    tier.keep_encoded(one, b"gzip", b"y" * 9000)
+    tier.keep_encoded(entry(2), b"gzip", b"y")  # never kept itself
+    assert (one.encoded, tier.size) == (None, before)
 
 
 @given(
@@ -516,8 +511,8 @@ def test_the_bytes_stay_bounded_and_exact(steps: list[tuple[int, bytes | None, i
         if found is None or encoding is None:
             tier.put(key, entry(key, size))
         else:
-            found.uses += 1
-            CachedBodies(tier, key, found.answer)[encoding] = b"y" * (size // 3)
+            found.used = True
+            tier.keep_encoded(found, encoding, b"y" * (size // 3))
         assert tier.size <= tier.limit
         assert tier.size == sum(one.size for one in tier.entries.values())
         small = sum(one.size for one in tier.entries.values() if not one.main)

@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
 
 from starlette.types import Message, Scope
 
 from service.cache.cache import Cache
-from service.cache.entry import CachedResponse, EncodedBody, Entry
 from service.cache.generations import Tags
-from service.cache.local import CachedBodies
-from service.cache.off import NoCache
+from service.cache.response import CachedResponse
 from service.errors import NotFound, Problem
 from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, PRIVATE, Reply
+from service.web.codec import JSON, PRIVATE, Header, Reply
 from service.web.conditional import not_modified
 from service.web.request import (
     PRINCIPAL,
@@ -117,8 +116,8 @@ def send_hit(scope: Scope, started: float) -> bool:
     cache = scope["state"]["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    entry = cache.entry(key_of(scope), renews=False)
-    if entry is None or entry.answer.missing is not None:
+    response = cache.find(key_of(scope), refreshes=False)
+    if response is None or response.missing is not None:
         return False
     request_id = None
     for name, value in scope["headers"]:
@@ -126,29 +125,30 @@ def send_hit(scope: Scope, started: float) -> bool:
             return False
         if name == b"x-request-id":  # two are no id
             request_id = value.strip(b" \t") if request_id is None else b""
-    form: Entry | EncodedBody = entry
-    body, encoding = entry.answer.body, None
+    body, head, encoding = response.body, response.head, None
     if len(body) >= compress.LEAST:
         encoding = compress.negotiate(scope["headers"])
         if encoding is not None:
-            if entry.variants is None or encoding not in entry.variants:
+            if response.encoded is None or encoding not in response.encoded:
                 return False  # the long way makes it, and keeps it
-            variant = entry.variants[encoding]
-            form, body = variant, variant.body
+            body = response.encoded[encoding]
+            head = response.encoded_heads.get(encoding) if response.encoded_heads else None
     if request_id is None or not VISIBLE.fullmatch(request_id):
         request_id = new_id().encode()
-    lines = form.lines
-    if lines is None:
-        lines = form.lines = _lines(entry.answer, body, encoding)
+    if head is None:
+        head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    sent: bool = ready(lines % (request_id, took, took * 1000), body)
+    sent: bool = ready(head % (request_id, took, took * 1000), body)
     return sent
 
 
-def _lines(answer: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
-    """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
-    headers = answer.headers
-    if len(answer.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
+def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
+    """The header lines of a hit, kept beside its response.
+
+    They are a template for three values: the request's id, and the time it took in s and in ms.
+    """
+    headers = response.headers
+    if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
         headers = compress.add_vary(headers, encoding)
     pairs = [
         *headers,
@@ -159,11 +159,16 @@ def _lines(answer: CachedResponse, body: bytes, encoding: bytes | None) -> bytes
     ]
     if encoding is not None:
         pairs.append((b"content-encoding", encoding))
-    head = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    return (
+    fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
+    head = (
         b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + head
+        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + fixed
     )
+    if encoding is None:
+        response.head = head
+    else:
+        response.encoded_heads = {**(response.encoded_heads or {}), encoding: head}
+    return head
 
 
 def cacheable(
@@ -183,41 +188,63 @@ def cacheable(
         cache = request.state["cache"]
         control = request.header(b"cache-control")
         fresh = control is not None and _FRESH.search(control)
+        if not isinstance(cache, Cache) or fresh:
+            return reply_to(request, await read(CachedRequest(request)), BYPASS)
         key = key_of(request.scope)
+        response = cache.find(key)
+        came = HIT
+        if response is None:
+            response, came = await look_up(cache, key, CachedRequest(request))
+        return reply_to(request, response, came, cache)
+
+    async def look_up(
+        cache: Cache, key: Key, request: CachedRequest
+    ) -> tuple[CachedResponse, Header]:
         name = name_of(key)
-        asked = CachedRequest(request)
-        if isinstance(cache, NoCache) or fresh or len(name) > LONGEST:
-            answer, came = await read(asked), BYPASS
-        else:
-            entry = cache.entry(key)
-            if entry is not None:
-                answer, came = entry.answer, HIT
-            else:
-                shared = share is not None and share(asked)
-                answer, found = await cache.get_or_load(
-                    key, name, cache_tags(asked), lambda: read(asked), share=shared
-                )
-                came = HIT if found else MISS
-        if answer.missing is not None:
-            raise NotFound(answer.missing, headers=(came,))
-        headers = (*answer.headers, came)
-        kept = None
-        if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
-            kept = CachedBodies(cache.local, key, answer)
-        if answer.version is not None:
-            try:
-                if not_modified(request, answer.version):
-                    return Reply(answer.body, 304, headers)
-            except Problem as problem:
-                problem.headers = (*problem.headers, came)
-                raise
-        return Reply(answer.body, headers=headers, kept=kept)
+        if len(name) > LONGEST:
+            return await read(request), BYPASS
+        shared = share is not None and share(request)
+        response, found = await cache.get_or_load(
+            key, name, cache_tags(request), lambda: read(request), share=shared
+        )
+        return response, HIT if found else MISS
 
     async def read(request: CachedRequest) -> CachedResponse:
         try:
             reply = await load(request)
         except NotFound as problem:
-            return CachedResponse(b"", (), missing=problem.detail)
+            return CachedResponse(b"", missing=problem.detail)
         return CachedResponse(reply.body, reply.headers, reply.version)
 
     return handler
+
+
+def reply_to(
+    request: Request, response: CachedResponse, came: Header, cache: Cache | None = None
+) -> Reply:
+    """The response as this request gets it, under its preconditions.
+
+    Args:
+        request: has the preconditions.
+        response: what was found or made.
+        came: its X-Cache.
+        cache: where its encoded bodies are kept.
+
+    Raises:
+        NotFound: the response is a 404.
+        Stale: If-Match does not name its version.
+    """
+    if response.missing is not None:
+        raise NotFound(response.missing, headers=(came,))
+    headers = (*response.headers, came)
+    if response.version is not None:
+        try:
+            if not_modified(request, response.version):
+                return Reply(response.body, 304, headers)
+        except Problem as problem:
+            problem.headers = (*problem.headers, came)
+            raise
+    if cache is None or len(response.body) < compress.LEAST:
+        return Reply(response.body, headers=headers)
+    keep = partial(cache.local.keep_encoded, response)
+    return Reply(response.body, headers=headers, encoded=response.encoded, keep=keep)

@@ -1,14 +1,13 @@
 """The wire: bytes of a body, a query and a path into Structs, and a Reply back into bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import (
     Annotated,
     Any,
     Generic,
     Literal,
-    Protocol,
     TypeVar,
     get_args,
     get_origin,
@@ -43,21 +42,19 @@ _NOT_WHOLE = re.compile(r"Expected `int( \| null)?`, got `number`")
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class EncodedBodies(Protocol):
-    """Where the compressed bodies of an answer are kept, by their encoding; a dict will do."""
-
-    def get(self, encoding: bytes, /) -> bytes | None: ...
-    def __setitem__(self, encoding: bytes, body: bytes, /) -> None: ...
-
-
 class Reply(Struct, frozen=True):
-    """What a handler answers: `body` as it is, `headers` beside those of every answer.
+    """What a handler returns.
 
-    Every answer has a Cache-Control: one with data, or that tells of data, keeps the default.
-
-    With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
-    a 304 is what is not sent. An answer that is given more than once has a place in `kept`. In the
-    place of a body that is made while it is sent stand its `chunks`.
+    Args:
+        body: without a content coding. That of a 304 is not sent.
+        status: of the response.
+        headers: beside those that every response has.
+        content_type: of the body.
+        version: of the row shown; a GET with this version in If-None-Match is answered 304.
+        encoded: bodies in other content codings, by their names, of a reply that is sent often.
+        keep: called with a coding and the body in it, when that was made.
+        chunks: instead of a body, one that is made while it is sent.
+        cache_control: keep the default for a response with data, or about data.
     """
 
     body: bytes = b""
@@ -65,7 +62,8 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
-    kept: EncodedBodies | None = None
+    encoded: Mapping[bytes, bytes] | None = None
+    keep: Callable[[bytes, bytes], object] | None = None
     chunks: Chunks | None = None
     cache_control: bytes = PRIVATE
 

@@ -111,7 +111,7 @@ async def encode_response(
 
     Chunks are told how to be packed.
     """
-    body, headers, kept = reply.body, reply.headers, reply.kept
+    body, headers = reply.body, reply.headers
     if not is_compressible(reply.content_type, headers):
         return body, headers
     encoding = negotiate(asked)
@@ -122,12 +122,12 @@ async def encode_response(
     if reply.chunks is not None:
         reply.chunks.packer = Packer(encoding)
         return body, coded
-    found = None if kept is None else kept.get(encoding)
+    found = reply.encoded.get(encoding) if reply.encoded else None
     if found is None:
         if len(body) > AT_ONCE:
             found = await asyncio.to_thread(packed, encoding, body)
         else:
             found = packed(encoding, body)
-        if kept is not None:
-            kept[encoding] = found
+        if reply.keep is not None:
+            reply.keep(encoding, found)
     return found, coded
