@@ -32,6 +32,10 @@ check: lint types test
 sql:
     uv run swiftlet statements > sql/statements.sql
 
+# Renew docs/reference from the settings and the help texts
+docs:
+    uv run python tests/references.py
+
 # Show the plan of a named statement, as in `just explain items.by_id --analyze`
 explain name *options:
     uv run swiftlet explain {{ quote(name) }} {{ options }}
@@ -60,7 +64,7 @@ bench-files *options:
 bench-trials *names:
     uv run --group bench python -m bench trials {{ names }}
 
-# The README's table, from the newest committed result
+# The tables of README.md and docs/performance.md, from the newest committed results
 bench-table:
     @uv run --group bench python -m bench table
 

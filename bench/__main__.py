@@ -145,20 +145,23 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
     Examples:
       python -m bench trials
       python -m bench trials server batching --rounds 3
+      python -m bench trials objects
       AGAINST=../other-checkout python -m bench trials tree-cache-off tree-cache-on
     """
     from bench.measure import require_wrk
-    from bench.trials import TABLES, TRIALS, run, shown, tabled
+    from bench.trials import PLAIN_TABLES, TABLES, TRIALS, run, shown, tabled
 
-    require_wrk()
-    known = [*(one.name for one in TRIALS), *TABLES]
+    if not names or not PLAIN_TABLES.keys() >= set(names):
+        require_wrk()
+    tables = [*TABLES, *PLAIN_TABLES]
+    known = [*(one.name for one in TRIALS), *tables]
     if wrong := [name for name in names if name not in known]:
         raise click.UsageError(f"there is no {', '.join(wrong)}: there are {', '.join(known)}")
     for trial in TRIALS:
         if not names or trial.name in names:
             rows = run(trial, rounds, seconds, lambda line: click.echo(line, err=True))
             click.echo(shown(trial, rows))
-    for name in TABLES:
+    for name in tables:
         if not names or name in names:
             click.echo(tabled(name))
 
@@ -254,10 +257,12 @@ def files(items: int, rounds: int) -> None:
 
 @main.command()
 def table() -> None:
-    """The README's table, from the newest full result and those committed since."""
-    from bench.readme import rows
+    """The tables of the README and of docs/performance.md, from the newest committed results."""
+    from bench.readme import few, rows
 
-    click.echo(rows(result.read(newest()), since()))
+    found = result.read(newest())
+    click.echo(f"README.md:\n\n{few(found, since())}\n\ndocs/performance.md:\n")
+    click.echo(rows(found, since()))
 
 
 def newest() -> Path:

@@ -11,7 +11,7 @@ import asyncpg
 import uvloop
 
 from bench.stage import StagingTable
-from service.items import statements
+from service.items import items
 from service.web.codec import encode
 from service.web.paging import Page
 
@@ -58,7 +58,7 @@ def table(on: StagingTable) -> str:
 
 async def _bodies(url: str) -> dict[int, bytes]:
     """The first page of so many items, as it is sent."""
-    page = statements.listing.page("id", (), "none")
+    page = items.listing.page("id", (), "none")
     connection = await asyncpg.connect(url)
     try:
         found = {rows: await connection.fetch(page.sql, rows, 0) for rows in ROWS}

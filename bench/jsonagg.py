@@ -9,7 +9,7 @@ import uvloop
 
 from bench.processes import cpu
 from bench.stage import StagingTable
-from service.items import statements
+from service.items import items
 from service.web.codec import encode
 
 PAGES, ROUNDS = 400, 5
@@ -33,7 +33,7 @@ def table(on: StagingTable) -> str:
 
 async def _measured(on: StagingTable, rows: int) -> dict[str, tuple[float, float]]:
     connection = await asyncpg.connect(on.database_url)
-    page = statements.listing.page("id", (), "none")
+    page = items.listing.page("id", (), "none")
     records = await connection.prepare(page.sql)
     agg = await connection.prepare(f"SELECT json_agg(page)::text FROM ({page.sql}) page")
     used: dict[str, list[tuple[float, float]]] = {"records": [], "json_agg": []}

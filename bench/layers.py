@@ -23,15 +23,16 @@ from service.app import ROUTES
 from service.cache.off import NoCache
 from service.db.database import Database
 from service.db.writable import WritableDatabase
-from service.items import statements
-from service.items.routes import new_item
-from service.items.structs import Item
+from service.items import items
+from service.items.structs import Item, NewItem
 from service.settings import Settings
+from service.web.body import Body
 from service.web.codec import Reply, encode
 from service.web.cursor import Cursors
 from service.web.request import Request
 from service.web.routing import Paths
 
+new_item = Body(NewItem)
 TURNS = 4_000
 REPEATS = 5
 AT_ONCE = 64
@@ -78,20 +79,20 @@ def _of(
 
 async def _inside(on: StagingTable, workload: str) -> dict[str, list[float]]:
     settings = Settings(database_url=on.database_url)
-    prepared = (*statements.by_id.prepared, *statements.add.prepared)
+    prepared = (*items.by_id.prepared, *items.add.prepared)
     db = Database(on.database_url, size=4, statements=prepared)
     ids = itertools.cycle(range(1, 1001))
     await db.open()
     try:
-        item = await statements.by_id.get(db, 1)
+        item = await items.by_id.get(db, 1)
         found = {"routing": await _routing(db, settings)}
         if workload == "create":
             found["decode"] = _timed(lambda: new_item.decode(BODY))
             values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
             writable = WritableDatabase(db)
-            found["statement"] = await _statement(lambda: statements.add.run(writable, values))
+            found["statement"] = await _statement(lambda: items.add.run(writable, values))
         else:
-            found["statement"] = await _statement(lambda: statements.by_id.get(db, next(ids)))
+            found["statement"] = await _statement(lambda: items.by_id.get(db, next(ids)))
         found["encode"] = _timed(lambda: encode(item))
     finally:
         await db.close()

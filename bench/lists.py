@@ -23,8 +23,8 @@ from sqlalchemy import BigInteger, bindparam, select
 
 from service.db.keyset import Listing
 from service.db.statement import Statement
-from service.items import statements as items
-from service.users import statements as users
+from service.items import items
+from service.users import users
 
 SETTINGS = {
     "jit": "off",

@@ -67,6 +67,20 @@ KINDS: dict[str, Callable[..., Any]] = {
     "Struct, gc=False": Untracked,
 }
 
+# What the trial `objects` shows: a title, and the rows of the tables below that it takes.
+ROWS = (
+    ("Pydantic model", "Pydantic model", "Pydantic model", "Pydantic model"),
+    ("dataclass, json module", "dataclass", "json, then a dataclass", "dataclass, json"),
+    (
+        "dataclass with slots, from a Pydantic model, to JSON by orjson",
+        "dataclass, slots",
+        "Pydantic model, then a dataclass",
+        "dataclass, orjson",
+    ),
+    ("msgspec Struct", "Struct", "Struct", "Struct"),
+    ("msgspec Struct, gc=False", "Struct, gc=False", "", ""),
+)
+
 
 def tables() -> list[Table]:
     """Creation, memory, and bytes to objects and back."""
@@ -88,6 +102,40 @@ def tables() -> list[Table]:
         _decoding(),
         _encoding(),
     ]
+
+
+def table() -> str:
+    """The figures of one object, in Markdown: the trial `objects`."""
+    creation, memory, decoding, encoding = (
+        {one.name: one for one in found.figures} for found in tables()
+    )
+
+    def cell(found: dict[str, Figure], name: str, scale: float, digits: int) -> str:
+        if name not in found:
+            return "-"
+        one = found[name]
+        middle, least, most = (
+            f"{value * scale:,.{digits}f}" for value in (one.value, one.least, one.most)
+        )
+        return f"{middle} ({least}-{most})" if least != most else middle
+
+    title = (
+        f"**What does an object cost?** (`objects`, {OBJECTS:,} objects, median of {REPEATS} runs)"
+    )
+    lines = [
+        title,
+        "",
+        "| | create, us | bytes | from JSON, us | to JSON, us |",
+        "|---|---|---|---|---|",
+    ]
+    for title, kind, reader, writer in ROWS:
+        lines.append(
+            f"| {title} | {cell(creation, kind, 1000 / OBJECTS, 2)}"
+            f" | {cell(memory, kind, 1e6 / OBJECTS, 0)}"
+            f" | {cell(decoding, reader, 1000 / OBJECTS, 2)}"
+            f" | {cell(encoding, writer, 1000 / OBJECTS, 2)} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def _many(kind: Callable[..., Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The README's table, generated from results."""
+"""The tables of README.md and docs/performance.md, made from results."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,22 @@ ROWS = (
     *("read", "hot", "list", "page-100000", "cursor-100000", "search"),
     *("create", "create-1000", "patch", "mixed", "mixed-bulk"),
 )
+# The README shows these against the reference alone.
+FEW = ("read", "list", "create")
 
 
-def rows(result: Result, later: Sequence[Result] = ()) -> str:
+def few(result: Result, later: Sequence[Result] = ()) -> str:
+    """The three rows of the README."""
+    return rows(result, later, shown=FEW, against=("reference",))
+
+
+def rows(
+    result: Result,
+    later: Sequence[Result] = (),
+    *,
+    shown: Sequence[str] = ROWS,
+    against: Sequence[str] = OTHERS,
+) -> str:
     """Requests/s of ours, and how many times those of the others, with one worker each.
 
     With our cache off, but for the hot reads. The rows are those of `result`; one that a later
@@ -22,7 +35,7 @@ def rows(result: Result, later: Sequence[Result] = ()) -> str:
     """
     latest = {one.name: found for found in (result, *later) for one in found.workloads}
     titles = {one.name: one.title for one in result.contestants}
-    others = [name for name in OTHERS if name in titles]
+    others = [name for name in against if name in titles]
     lines = [
         "| workload (connections) | Swiftlet, requests/s | "
         + " | ".join(f"times {titles[name]}" for name in others)
@@ -30,7 +43,7 @@ def rows(result: Result, later: Sequence[Result] = ()) -> str:
         "|---" * (len(others) + 2) + "|",
     ]
     for workload in result.workloads:
-        if workload.name not in ROWS:
+        if workload.name not in shown:
             continue
         mine = CACHED if workload.name == HOT else OURS
         if not _at(result, workload.name, workload.connections, mine):

@@ -14,7 +14,7 @@ import uvicorn
 
 import service.app
 from service.cli import main
-from service.db import batch, batcher, connection
+from service.db import batch, batcher, pooled_connection
 from service.db.fitness import Fitness
 from service.db.statement import Statement
 
@@ -39,8 +39,8 @@ def change() -> None:
         if threshold == "0":
             gc.freeze = lambda: None
     if environ.get("VARIANT_PREPARED") == "0":
-        connection.PooledConnection.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
-        connection.PooledConnection.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
+        pooled_connection.PooledConnection.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
+        pooled_connection.PooledConnection.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
     if http := environ.get("VARIANT_HTTP"):
         config = uvicorn.Config
         uvicorn.Config = lambda app, **options: config(app, **{**options, "http": http})  # type: ignore[assignment,misc]  # that is the point
@@ -60,7 +60,9 @@ async def _nothing(*_: object) -> Fitness:
     return Fitness(read_only=False, outdated=None)
 
 
-async def _unprepared(self: connection.PooledConnection, statement: Statement[Any]) -> Unprepared:
+async def _unprepared(
+    self: pooled_connection.PooledConnection, statement: Statement[Any]
+) -> Unprepared:
     return Unprepared(self.connection, statement.sql)
 
 

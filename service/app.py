@@ -13,19 +13,16 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-import service.items.bulk_routes as item_bulk
-import service.items.routes as items
-import service.items.statements as item_statements
-import service.users.routes as users
-import service.users.statements as user_statements
 from service import health, logs
-from service.cache.cache import Cache
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db import rights
-from service.db.connection import unhandled
 from service.db.database import Database
+from service.db.pooled_connection import unhandled
+from service.items import items
 from service.settings import Settings
+from service.users import users
 from service.web import docs
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
@@ -36,11 +33,15 @@ from service.web.routing import Paths
 GC_THRESHOLD = 10_000
 
 # Hot routes first: the router tries them in this order.
-ROUTES: list[Operation] = [*items.routes, *users.routes, *item_bulk.routes, *health.routes]
+RESOURCES = (items, users)
+ROUTES: list[Operation] = [*items.operations, *users.operations, *health.routes]
 
 
 def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
-    """The service as an ASGI application; see design section 8 for why it is a bare Router.
+    """The service as an ASGI application: a Router without Starlette's middleware around it.
+
+    Errors, ids and times of requests are the endpoints' work, so that no coroutine is between the
+    server and a handler.
 
     `alone` says that no other worker serves the same database, as far as is known: without Redis
     only such a one may keep answers in its process.
@@ -53,7 +54,7 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
-            statements=(*item_statements.prepared, *user_statements.prepared),
+            statements=(*items.prepared, *users.prepared),
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,

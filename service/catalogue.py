@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 import msgspec
 
 from service.db.access import connect
-from service.db.keyset import Listing
 from service.db.statement import Statement
-from service.items import statements as items
-from service.users import statements as users
+from service.items import items
+from service.users import users
 
-LISTINGS: tuple[Listing[Any], ...] = (items.listing, users.listing)
+RESOURCES = (items, users)
 
 HEADER = """\
 -- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
@@ -24,31 +24,13 @@ HEADER = """\
 """
 
 # What an argument is when `explain` is not told: typical, not special.
-SAMPLES: dict[str, object] = {
-    "after": 0,
-    "excluded": [],
-    "id": 1,
-    "last_id": 1,
-    "limit": 11,
-    "max_price": Decimal(100),
-    "min_price": Decimal(10),
-    "offset": 0,
-    "owner_id": 1,
-    "q": "%widget%",
-    "role": "user",
-    "upto": 20_000,
-    "versions": [1],
-}
+SAMPLES: dict[str, object] = {**users.samples, **items.samples}
 
 
 def statements() -> Iterator[Statement[Any]]:
-    """Slice by slice, in the order of their routes; of the lists those that show each part."""
-    for module in (items, users):
-        yield from module.prepared
-        yield from module.listing.samples()
-    yield items.count
-    yield from items.stage.statements
-    yield from items.exported.samples()
+    """Resource by resource; of the lists those that show each part."""
+    for resource in RESOURCES:
+        yield from resource.statements()
 
 
 def listing() -> str:
@@ -67,14 +49,9 @@ def named(name: str) -> Statement[Any]:
     Raises:
         KeyError: no such statement.
     """
-    for statement in statements():
-        if statement.name == name:
-            return statement
-    if name.startswith(f"{items.exported.name}?"):
-        return items.exported.named(name)
-    for one in LISTINGS:
-        if name.startswith(f"{one.name}."):
-            return one.named(name)
+    for resource in RESOURCES:
+        with suppress(KeyError):
+            return resource.statement(name)
     raise KeyError(name)
 
 
@@ -103,8 +80,9 @@ async def explain(
     await transaction.start()
     try:
         await connection.execute("SET LOCAL statement_timeout = '60s'")
-        if statement in items.stage.statements:
-            await connection.execute(items.stage.create)
+        for resource in RESOURCES:
+            if "stage" in vars(resource) and statement in resource.stage.statements:
+                await connection.execute(resource.stage.create)
         # The driver knows the types of the arguments once the statement is prepared.
         prepared = await connection.prepare(statement.sql)
         types = (parameter.name for parameter in prepared.get_parameters())

@@ -1,4 +1,4 @@
-"""Problems: what may go wrong as exception classes, and SQLSTATE to Problem (RFC 9457)."""
+"""Problem documents (RFC 9457) as exception classes, and the mapping from SQLSTATE to them."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -12,21 +12,21 @@ WRONG = "something went wrong on our side"
 
 
 class FieldError(Struct, frozen=True):
-    """One field that is in the way; `field` is its path in the body or its name in the query."""
+    """One invalid field; `field` is its path in the body or its name in the query."""
 
     field: str
     message: str
 
 
 class LineError(Struct, frozen=True):
-    """One line of a file that is wrong; lines are counted from 1."""
+    """One invalid line of a file; lines count from 1."""
 
     line: int
     message: str
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True):
-    """The one shape of every error (RFC 9457); `errors` only where fields are to blame."""
+    """The document of every error (RFC 9457); `errors` names invalid fields, if any."""
 
     type: str = "about:blank"
     title: str
@@ -37,11 +37,11 @@ class ProblemDocument(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's own word
-    """An answer that is not a success. Subclasses fix the status; `detail` says what to do."""
+    """An error response. Subclasses set the status; `detail` says what is wrong and what to do."""
 
     status = 500
     title = "Internal Server Error"
-    document: ClassVar[type[Struct]] = ProblemDocument  # what `body` makes
+    document: ClassVar[type[Struct]] = ProblemDocument  # the type that `body` encodes
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Conflict(Problem):
 
 
 class Taken(Conflict):
-    """Another row has the unique value."""
+    """Another row already has the unique value."""
 
 
 class Stale(Problem):
@@ -116,13 +116,13 @@ class Invalid(Problem):
 
 
 class LinesDocument(ProblemDocument, frozen=True, kw_only=True):
-    """The shape of a problem with a file: its errors name lines in the place of fields."""
+    """The document of a problem with a file: its errors name lines instead of fields."""
 
-    errors: tuple[LineError, ...]  # type: ignore[assignment]  # only ever made and sent, as this
+    errors: tuple[LineError, ...]  # type: ignore[assignment]  # only encoded, never read as the base
 
 
 class InvalidLines(Invalid):
-    """A file of which nothing was taken: `lines` are wrong, or the first of those that are."""
+    """A file was refused and nothing was written; `lines` are the first invalid lines."""
 
     document = LinesDocument
 
@@ -148,11 +148,11 @@ class HeadersTooLarge(Problem):
 
 
 class Failed(Problem):
-    """A bug of ours; the traceback is in the log, never in the answer."""
+    """A bug in the service. The traceback is in the log, never in the response."""
 
 
 class NotImplementedHere(Problem):
-    """The request needs something of HTTP that this server does not have."""
+    """The request needs a feature of HTTP that this server does not implement."""
 
     status, title = 501, "Not Implemented"
 
@@ -162,7 +162,7 @@ class VersionNotSupported(Problem):
 
 
 class Unavailable(Problem):
-    """Overloaded, or the database is away: come back in `retry_after` seconds."""
+    """Overloaded, or the database is unavailable; retry after `retry_after` seconds."""
 
     status, title = 503, "Service Unavailable"
 
@@ -171,7 +171,7 @@ class Unavailable(Problem):
 
 
 class OutcomeUnknown(Unavailable):
-    """A write was sent, and its answer was lost: it may have happened, or may yet happen."""
+    """A write was sent and its result was lost: it may have been committed, or may be later."""
 
 
 class TimedOut(Problem):
@@ -179,13 +179,13 @@ class TimedOut(Problem):
 
 
 class Locked(TimedOut):
-    """Somebody else holds a row for so long; of several rows in one statement it may be any."""
+    """Another transaction locks a row; in a statement for several rows it may be any of them."""
 
 
 READ_ONLY = "the database is read-only"
 NOT_MIGRATED = "the database is not migrated: run `swiftlet migrate`"
 NO_RIGHT = "the database role lacks a right that this needs; the log says which"
-# The schema is not the one that the statements were written for.
+# Errors of statements that were written for another schema.
 OUTDATED = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -194,15 +194,15 @@ OUTDATED = (
     asyncpg.DatatypeMismatchError,
     asyncpg.InvalidSchemaNameError,
 )
-# Raised by a rule that somebody has added to the database, about the row at hand.
+# Raised by rules, triggers or policies that were added to the database.
 REFUSED = (
     asyncpg.WithCheckOptionViolationError,
     asyncpg.RaiseError,
     asyncpg.ProgramLimitExceededError,
 )
 
-# By class, the first that fits. Only what no state of a database explains is a bug of ours (500).
-# Never by the text of an error: PostgreSQL writes it in the language of `lc_messages`.
+# The first class that matches applies. Only errors that no state of a database explains are 500.
+# Texts of errors are never compared: PostgreSQL writes them in the language of `lc_messages`.
 MEANINGS: tuple[
     tuple[type[BaseException] | tuple[type[BaseException], ...], type[Problem], str], ...
 ] = (
@@ -211,9 +211,9 @@ MEANINGS: tuple[
     (REFUSED, Invalid, "the database refuses these values"),
     (asyncpg.QueryCanceledError, TimedOut, "the database took too long; nothing was changed"),
     (asyncpg.TransactionTimeoutError, TimedOut, "the database took too long; nothing was changed"),
-    (asyncpg.LockNotAvailableError, Locked, "somebody else holds the row; nothing was changed"),
+    (asyncpg.LockNotAvailableError, Locked, "the row is locked; nothing was changed"),
     (asyncpg.DeadlockDetectedError, Unavailable, "the row is busy; try again"),
-    (asyncpg.TransactionRollbackError, Unavailable, "the row changed meanwhile; try again"),
+    (asyncpg.TransactionRollbackError, Unavailable, "the row was changed concurrently; try again"),
     (asyncpg.ReadOnlySQLTransactionError, Unavailable, READ_ONLY),
     (asyncpg.InsufficientResourcesError, Unavailable, "the database is short of resources"),
     (asyncpg.OperatorInterventionError, Unavailable, "the database is going down or coming up"),
@@ -231,11 +231,11 @@ MEANINGS: tuple[
 
 
 def from_database(error: BaseException, *, removes: bool = False) -> Problem:
-    """The Problem behind what asyncpg raised; nothing of the error's own text goes out.
+    """Return the Problem for an exception of asyncpg. The text of the error is never shown.
 
-    `removes` tells that the statement deletes rows: a foreign key is then violated by rows that
-    refer to them, else by a value that refers to nothing. PostgreSQL names the same table and
-    constraint for both.
+    `removes` says that the statement deletes rows. A foreign key error then means that other rows
+    refer to them; otherwise a value refers to a missing row. PostgreSQL names the same table and
+    constraint in both cases.
     """
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return _violated(error, removes=removes)
@@ -246,7 +246,7 @@ def from_database(error: BaseException, *, removes: bool = False) -> Problem:
 
 
 def _violated(error: asyncpg.IntegrityConstraintViolationError, *, removes: bool) -> Problem:
-    """409 or 422; constraints are named `<table>_<field>_<key|fkey|check>`, see tables.py."""
+    """Return 409 or 422. Constraints are named `<table>_<field>_<key|fkey|check>`."""
     table, constraint = error.table_name or "", error.constraint_name or ""
     field = error.column_name or constraint.removeprefix(f"{table}_").rpartition("_")[0]
     match error:

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can serve."""
+"""Liveness and readiness."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -9,44 +9,44 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.cache import client as redis
 from service.db import rights
-from service.db.connection import LOST
 from service.db.database import Database
+from service.db.pooled_connection import LOST
 from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
 from service.migrate import head
 from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import Request
 
-# Each dependency is given this long, so that the answer comes within a second though one hangs.
+# Timeout per dependency: the response comes within a second even when one hangs.
 CHECK_SECONDS = 0.8
-# The Cache-Control of what is true at the moment alone.
+# Cache-Control of these responses: they are true only now.
 NOW_ONLY = b"no-store"
 
 
 class Health(Struct, frozen=True):
-    """The reference program's answer."""
+    """The response of the FastAPI reference program."""
 
     timestamp: Annotated[datetime, Meta(tz=True)]
     message: str
 
 
 class Liveness(Struct, frozen=True):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
 
 
 class Dependency(Struct, frozen=True):
-    """One thing the service needs; `detail` says what is wrong."""
+    """State of one dependency; `detail` says what is wrong."""
 
     state: Annotated[Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState")]
     detail: str | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):
-    """Degraded while a part of the requests fails, or the service is slower than it could be.
+    """`degraded` while some requests fail, or while the service runs slower without Redis.
 
-    Without the database it is a NotReady instead.
+    Without the database the response is NotReady.
     """
 
     status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
@@ -56,7 +56,7 @@ class Readiness(Struct, frozen=True):
 
 
 class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
-    """A problem document with the state of each dependency beside it."""
+    """A problem document with the state of each dependency."""
 
     database: Dependency
     migrations: Dependency
@@ -64,7 +64,7 @@ class NotReadyDocument(ProblemDocument, frozen=True, kw_only=True):
 
 
 class NotReady(Unavailable):
-    """Something without which nothing works is away."""
+    """A required dependency is unavailable."""
 
     document = NotReadyDocument
 
@@ -74,7 +74,7 @@ class NotReady(Unavailable):
         super().__init__(f"not ready: {why}")
 
     def body(self, request_id: str) -> bytes:
-        """The problem document, and the state of each part."""
+        """The problem document with the state of each dependency."""
         return encode(
             NotReadyDocument(
                 title=self.title,
@@ -89,21 +89,21 @@ class NotReady(Unavailable):
 
 
 async def health(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    """The time, and a message; nothing is asked."""
+    """Return the time and a message, without using the database."""
     return Reply(
         encode(Health(datetime.now(UTC), "api reporting for duty!")), cache_control=NOW_ONLY
     )
 
 
 async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signature
-    """Answers as long as the process does."""
+    """Return 200 while the process runs."""
     return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
 async def ready(request: Request) -> Reply:
-    """Asks the database and Redis. Without Redis the service is `degraded`, and can serve.
+    """Check the database and Redis. Without Redis the service is `degraded`, but it serves.
 
-    It answers within a second, also when one of them hangs.
+    The response comes within a second, also when one of them hangs.
     """
     (database, migrations), redis = await asyncio.gather(
         _database(request.db), _redis(request.state["settings"].redis_url)
@@ -116,7 +116,7 @@ async def ready(request: Request) -> Reply:
 
 
 async def _database(db: Database) -> tuple[Dependency, Dependency]:
-    """On a connection as requests have it; not in their queue, which is long when many come."""
+    """Check on a connection with the same settings as requests, outside their queue."""
     unknown = Dependency("away", "not known while the database is away")
     try:
         async with asyncio.timeout(CHECK_SECONDS), rights.spare(db.pool) as connection:
@@ -124,7 +124,7 @@ async def _database(db: Database) -> tuple[Dependency, Dependency]:
     except TimeoutError:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
     except Unavailable as problem:
-        if db.pool.serving:  # all connections are in use, and the server gives us no other
+        if db.pool.serving:  # all connections are busy, and the server refuses another one
             busy = Dependency("ok", f"busy, and no other connection: {problem.detail}")
             return busy, Dependency("ok", "not asked while the database is busy")
         return Dependency("away", problem.detail), unknown

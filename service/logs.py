@@ -1,4 +1,4 @@
-"""Log lines: JSON for machines, plain text on a terminal; imports nothing of ours."""
+"""Log lines: JSON by default, plain text on a terminal."""
 
 import logging
 import logging.handlers
@@ -11,12 +11,12 @@ import msgspec
 
 logger = logging.getLogger("service")
 
-# What a caller may add with `extra={"fields": {...}}`: never a body, a query value or a key.
+# Callers add fields with `extra={"fields": {...}}`: never a body, a query value or a key.
 Form = Literal["json", "text", "off"]
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the caller's fields, a traceback."""
+    """One JSON object per line: time, level, logger, message, extra fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -44,14 +44,15 @@ class TextFormatter(logging.Formatter):
 
 
 def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueListener | None:
-    """Send our lines to stderr through a queue, so that a slow log target holds up no request.
+    """Log to stderr through a queue, so that a slow target does not delay requests.
 
-    Returns the running listener, to be stopped at shutdown; None when logging is off.
+    Returns:
+        The running listener, to be stopped at shutdown; None when logging is off.
     """
     handler = plain(form, access=access)
     if handler is None:
         return None
-    # Bounded: when the target hangs, lines are dropped, not memory eaten.
+    # Bounded: when the target hangs, lines are dropped instead of filling memory.
     lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
     logger.handlers[:] = [_Dropping(lines)]
     listener = logging.handlers.QueueListener(lines, handler)
@@ -60,9 +61,10 @@ def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueL
 
 
 def plain(form: Form | None, *, access: bool = False) -> logging.Handler | None:
-    """Send our lines to stderr at once, for a process that serves no request.
+    """Log to stderr directly, for a process that serves no requests.
 
-    Returns what writes them; None when logging is off.
+    Returns:
+        The handler; None when logging is off.
     """
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -79,7 +81,7 @@ def plain(form: Form | None, *, access: bool = False) -> logging.Handler | None:
 
 
 def adopt(*names: str) -> None:
-    """Write the lines of other loggers in our form, too."""
+    """Write the lines of other loggers in the same format."""
     for name in names:
         other = logging.getLogger(name)
         other.handlers.clear()
@@ -87,10 +89,10 @@ def adopt(*names: str) -> None:
 
 
 class _Dropping(logging.handlers.QueueHandler):
-    """Hands the record over as it is: the queue stays in this process, nothing is pickled."""
+    """Puts the record into the queue unchanged: it stays in this process."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """A full queue drops the line; there is nowhere to complain."""
+        """Drop the line when the queue is full."""

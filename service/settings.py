@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from service.dotenv import DotenvError, read_dotenv
 from service.urls import URLError, check_database_url, check_redis_url
 
-# What a value may be, said once: msgspec checks it, the error line and the README quote it.
+# What a value may be, said once: msgspec checks it, the error line and the reference quote it.
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Bytes = Annotated[int, Meta(ge=1, le=2**40, description="a whole number of bytes, at least 1")]
@@ -41,30 +41,56 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Every setting with its default; its variable is `SERVICE_` and its name in capitals."""
+    """Every setting with its default; its variable is `SERVICE_` and its name in capitals.
+
+    The text below each field is its line in docs/reference/settings.md (`just docs`).
+    """
 
     database_url: DatabaseURL | None = None
+    """PostgreSQL 15 or newer; without it, `serve` runs one of its own in `SERVICE_DATA`."""
     redis_url: RedisURL | None = None
+    """A Redis, a cluster or sentinels; `off` for none. All nodes of one database need the same."""
     host: Text = "127.0.0.1"
+    """The address to listen on."""
     port: Port = 8000
+    """The port to listen on; `0` takes a free one."""
     workers: Count = 1
+    """Worker processes."""
     server: Literal["uvicorn", "granian"] = "uvicorn"
+    """The HTTP server."""
     data: Text = ".data"
+    """Where embedded stores keep their data; one running service per directory."""
     auth: Literal["off"] | None = None
+    """There are no API keys yet. On a host that others can reach, `off` must be set explicitly."""
     cache: Literal["on", "local", "off"] = "on"
+    """`on`, `local` (in the process only, for one worker) or `off`."""
     cache_ttl: Seconds = 300
+    """Seconds that a response is kept in Redis."""
     cache_bytes: Bytes = 67_108_864
+    """Bytes of responses that each worker keeps in its process."""
     pool: Count | Literal["none"] = 4
+    """Database connections per worker, beside one that listens and up to two for files;
+    `none` connects for each use."""
     batching: Literal["on", "off"] = "on"
+    """Whether concurrent reads by id share a statement, and concurrent writes a commit."""
     statement_timeout_ms: Milliseconds = 2000
+    """The longest that a statement may run, and that a request waits for a connection."""
     queue_limit: Queue = 10_000
+    """Requests per worker that may wait for a connection; further ones are answered 503."""
     body_limit: Bytes = 1_048_576
+    """The largest request body, and the longest line of a file."""
     import_limit: Bytes = 1_073_741_824
+    """The largest file of an import, also after decompression."""
     slow_request_ms: Milliseconds = 1000
+    """Slower requests are logged at WARNING."""
     slow_query_ms: Milliseconds = 200
+    """Slower statements are logged at WARNING."""
     log: Literal["json", "text", "off"] | None = None
+    """The format of log lines."""
     access_log: Literal["on", "off"] = "off"
+    """Whether each request is logged."""
     secret: Secret | None = None
+    """Signs cursors; the same on every node. Without it, `DATABASE_URL` does."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
@@ -160,7 +186,7 @@ def describe(kind: Any) -> str:
 
 def _nearest(name: str, known: Mapping[str, str]) -> str:
     close = difflib.get_close_matches(name.upper(), known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; the README lists them all"
+    return f"; did you mean {close[0]}?" if close else "; docs/reference/settings.md lists them all"
 
 
 def _check_url(name: str, value: str) -> None:

@@ -111,7 +111,7 @@ WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
 numbered AS
-(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+(SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows ORDER BY rows.n) AS "new")
  INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id, numbered.sku, numbered.name, numbered.description, numbered.price, numbered.is_active, numbered.owner_id
@@ -129,7 +129,7 @@ WHERE items.sku = rows.sku ORDER BY items.id FOR NO KEY UPDATE OF items),
 updated AS
 (UPDATE items SET sku=stood.sku, name=stood.name, description=stood.description, price=stood.price, is_active=stood.is_active, owner_id=stood.owner_id, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id AND stood.differs),
 numbered AS
-(SELECT nextval('items_id_seq') AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+(SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n
@@ -401,30 +401,30 @@ WHERE NOT items.is_active ORDER BY items.id ASC
 -- items.page?q
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
@@ -444,29 +444,29 @@ WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
 -- items.page?min_price
 -- $1 min_price, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
   FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000)) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
@@ -475,29 +475,29 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- items.page?max_price
 -- $1 max_price, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN true THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit, coalesce(items.price, 10000000000) <= $1::NUMERIC AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
   FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
@@ -506,82 +506,62 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- items.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT items.id, items.id AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items
-  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
-FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM items
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM every), 10000) ELSE (SELECT count(*) FROM (SELECT FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?q&total=none
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items ORDER BY items.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY items.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT items.id, items.id AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items
-  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY items.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key ASC, page.id ASC;
@@ -589,41 +569,31 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- items.after?sort=-created_at&q
 -- $1 q, $2 last_key, $3 last_id, $4 limit
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT items.id FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY items.created_at DESC, items.id DESC LIMIT 200) AS seen) AS counts,
-    (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0625::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM items
-  WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
@@ -633,6 +603,91 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
 FROM items ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- items.count
+-- no arguments
+SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items';
+
+-- items.import.held_owner_id
+-- no arguments
+SELECT count(*) AS held
+FROM (SELECT users.id AS id
+FROM users
+WHERE users.id IN (SELECT items_stage.owner_id
+FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
+
+-- items.import.orphans_owner_id
+-- no arguments
+WITH gone AS
+(DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
+FROM users
+WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n AS n, items_stage.owner_id AS value, null AS first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.repeated
+-- no arguments
+WITH firsts AS
+(SELECT items_stage.sku AS key, min(items_stage.n) AS first
+FROM items_stage
+WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
+HAVING count(*) > 1),
+gone AS
+(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.key AND items_stage.n != firsts.first RETURNING items_stage.n AS n, items_stage.sku AS value, firsts.first AS first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.locked
+-- no arguments
+SELECT count(*) AS locked
+FROM (SELECT items.id AS id
+FROM items, items_stage
+WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
+
+-- items.import.keyed
+-- $1 after
+WITH batch AS
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
+FROM items_stage
+WHERE ($1::VARCHAR IS NULL OR (items_stage.sku COLLATE "C") > $1::VARCHAR) AND items_stage.sku IS NOT NULL ORDER BY items_stage.sku COLLATE "C"
+ LIMIT 20000),
+written AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
+-- items.import.keyless
+-- $1 after
+WITH batch AS
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
+FROM items_stage
+WHERE ($1::BIGINT IS NULL OR items_stage.n > $1::BIGINT) AND items_stage.sku IS NULL ORDER BY items_stage.n
+ LIMIT 20000),
+written AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
+-- items.export?format=ndjson
+-- no arguments
+SELECT row_to_json(line) AS line
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
+FROM items ORDER BY items.id) AS line;
+
+-- items.export?format=csv
+-- no arguments
+SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
+FROM items ORDER BY items.id;
 
 -- users.add
 -- $1 email, $2 username, $3 full_name, $4 role, $5 is_active
@@ -731,7 +786,7 @@ WHERE lower(users.email) = lower(rows.email) ORDER BY users.id FOR NO KEY UPDATE
 updated AS
 (UPDATE users SET email=stood.email, username=stood.username, full_name=stood.full_name, role=stood.role, is_active=stood.is_active, version=(users.version + 1), updated_at=now() FROM stood WHERE users.id = stood.id AND stood.differs),
 numbered AS
-(SELECT nextval('users_id_seq') AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
+(SELECT nextval((SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence)) AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
 FROM (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
 FROM rows
 WHERE (rows.n NOT IN (SELECT stood.n
@@ -931,30 +986,30 @@ WHERE users.role = 'admin' ORDER BY users.id ASC
 -- users.page?q
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT users.id FROM users
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
@@ -963,82 +1018,62 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- users.page?q&total=estimated
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, coalesce(($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0), 0)) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT users.id FROM users
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT users.id, users.id AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users
-  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
-FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM few), 10000) ELSE (SELECT count(*) FROM (SELECT FROM users
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM every), 10000) ELSE (SELECT count(*) FROM (SELECT FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=none
 -- $1 q, $2 limit, $3 offset
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users ORDER BY users.id ASC LIMIT 500) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT AND walked = 500 AS short, least(least(rows * fewest * 4 / 500, rows) / 1, CASE WHEN fewest IS NOT NULL THEN ($2::BIGINT + $3::BIGINT) * 1000 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT users.id FROM users
-  WHERE (SELECT count(*) FROM near) < $2::BIGINT + $3::BIGINT ORDER BY users.id ASC LIMIT 500) AS seen) AS counts,
-    (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
-  WHERE (SELECT short AND budget >= 500 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $2::BIGINT + $3::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT users.id, users.id AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users
-  WHERE (SELECT count(*) FROM few) > 10000 ORDER BY users.id ASC LIMIT (SELECT (rows / 16)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT + $3::BIGINT),
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $2::BIGINT + $3::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key ASC, page.id ASC;
@@ -1046,41 +1081,31 @@ ORDER BY page.sort_key ASC, page.id ASC;
 -- users.after?sort=-created_at&q
 -- $1 q, $2 last_key, $3 last_id, $4 limit
 WITH near AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT (SELECT count(*) FROM near) < $4::BIGINT AND walked = 200 AS short, least(least(rows * fewest * 4 / 200, rows) / 10, CASE WHEN fewest IS NOT NULL THEN ($4::BIGINT) * 400 / nullif((SELECT count(*) FROM near), 0) END) AS budget, rows
-  FROM (SELECT count(*) AS walked, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
-   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN (SELECT count(*) FROM near) END) AS fewest
-    FROM (SELECT users.id FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM near) < $4::BIGINT ORDER BY users.created_at DESC, users.id DESC LIMIT 200) AS seen) AS counts,
-    (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size),
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0341::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
+   FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
   SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT short AND budget >= 200 FROM sample) ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)) AS walked
+  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
   WHERE hit LIMIT $4::BIGINT),
-gather AS MATERIALIZED (SELECT short AND budget < rows AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
-few AS MATERIALIZED (
-  SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather) LIMIT 10001),
-onward AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
-  FROM users
-  WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT (rows / 64)::bigint FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
-  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT count(*) FROM few) > 10000 AND NOT (SELECT count(*) FROM onward) >= $4::BIGINT),
+  WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
 page AS MATERIALIZED (
-  SELECT * FROM (SELECT * FROM near WHERE NOT (SELECT short FROM sample) UNION ALL
-  SELECT * FROM far WHERE NOT (SELECT needed FROM gather) UNION ALL
-  SELECT * FROM few WHERE NOT (SELECT count(*) FROM few) > 10000 UNION ALL
-  SELECT * FROM onward WHERE (SELECT count(*) FROM onward) >= $4::BIGINT UNION ALL
-  SELECT * FROM every WHERE true) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT)
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
@@ -1090,88 +1115,3 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
-
--- items.count
--- no arguments
-SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
-FROM totals
-WHERE totals.name = 'items';
-
--- items.import.held_owner_id
--- no arguments
-SELECT count(*) AS held
-FROM (SELECT users.id AS id
-FROM users
-WHERE users.id IN (SELECT items_stage.owner_id
-FROM items_stage) ORDER BY users.id FOR KEY SHARE) AS held;
-
--- items.import.orphans_owner_id
--- no arguments
-WITH gone AS
-(DELETE FROM items_stage WHERE items_stage.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
-FROM users
-WHERE users.id = items_stage.owner_id)) RETURNING items_stage.n, items_stage.owner_id AS value, null AS first)
- SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
-FROM gone ORDER BY gone.n
- LIMIT 100;
-
--- items.import.repeated
--- no arguments
-WITH firsts AS
-(SELECT items_stage.sku AS sku, min(items_stage.n) AS first
-FROM items_stage
-WHERE items_stage.sku IS NOT NULL GROUP BY items_stage.sku
-HAVING count(*) > 1),
-gone AS
-(DELETE FROM items_stage USING firsts WHERE items_stage.sku = firsts.sku AND items_stage.n != firsts.first RETURNING items_stage.n, items_stage.sku AS value, firsts.first)
- SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
-FROM gone ORDER BY gone.n
- LIMIT 100;
-
--- items.import.locked
--- no arguments
-SELECT count(*) AS locked
-FROM (SELECT items.id AS id
-FROM items, items_stage
-WHERE items.sku = items_stage.sku ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
-
--- items.import.keyed
--- $1 after
-WITH batch AS
-(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
-FROM items_stage
-WHERE (items_stage.sku COLLATE "C") > $1::VARCHAR ORDER BY items_stage.sku COLLATE "C"
- LIMIT 20000),
-written AS
-(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
- SELECT (SELECT count(*) AS count_1
-FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
-FROM batch) AS last
-FROM written;
-
--- items.import.keyless
--- $1 after
-WITH batch AS
-(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.n AS place
-FROM items_stage
-WHERE items_stage.n > $1::BIGINT AND items_stage.sku IS NULL ORDER BY items_stage.n
- LIMIT 20000),
-written AS
-(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) RETURNING items.version)
- SELECT (SELECT count(*) AS count_1
-FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
-FROM batch) AS last
-FROM written;
-
--- items.export?format=ndjson
--- no arguments
-SELECT row_to_json(line) AS line
-FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
-FROM items ORDER BY items.id) AS line;
-
--- items.export?format=csv
--- no arguments
-SELECT items.id, items.sku, items.name, items.description, items.price, CAST(items.is_active AS TEXT) AS is_active, items.owner_id, items.version, to_char(timezone('UTC', items.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, to_char(timezone('UTC', items.updated_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
-FROM items ORDER BY items.id;

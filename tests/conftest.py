@@ -209,7 +209,7 @@ def client(service: Service, database_url: str, sql: Query) -> Iterator[httpx.Cl
 
 
 def check_answer(response: httpx.Response) -> None:
-    """What contract section 3 promises of every response."""
+    """What every response promises, from whatever layer it comes."""
     assert response.headers["x-request-id"]
     assert float(response.headers["x-process-time"]) >= 0
     assert "db;dur=" in response.headers["server-timing"]

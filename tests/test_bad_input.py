@@ -1,6 +1,6 @@
 """What no client should send, and what a client may send though it looks wrong.
 
-The table covers every refusal that contract sections 3 to 5 name; the raw sockets below it send
+The table covers every refusal that the API promises; the raw sockets below it send
 what no HTTP client would.
 """
 

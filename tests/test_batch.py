@@ -23,9 +23,9 @@ from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
-from service.items import statements as items
-from service.items.structs import Item, ItemChange, Price
-from service.users import statements as users
+from service.items import items
+from service.items.structs import Item, Price
+from service.users import users
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ def new(name: str, sku: str | None = None, owner: int | None = None) -> tuple[ob
 async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
-    values = change_values(ItemChange(**fields))
+    values = change_values(items.change(**fields))
     guard = None if versions is None else Guard(versions)
     return await items.writes.change.run(WritableDatabase(db), guard, id=item_id, **values)
 
@@ -163,14 +163,20 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
         assert {one.name for one in await asyncio.gather(*late) if one} == {"After"}
 
 
-async def test_identical_lists_that_meet_share_a_statement(url: str) -> None:
+async def test_identical_lists_that_meet_share_a_statement_and_its_page(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
     page = items.listing.page("id", (), "exact")
     first, second = {"limit": 11, "offset": 0}, {"limit": 11, "offset": 10}
     async with opened(url) as db:
-        work = [batch.single_flight(db, page, one) for one in (first, second) * 20]
+        made: list[list[Any]] = []
+
+        def make(records: list[Any]) -> list[Any]:
+            made.append(records)
+            return records
+
+        work = [batch.single_flight(db, page, one, make) for one in (first, second) * 20]
         found = await asyncio.gather(*work)
-        assert len(db.ran) == 4
+        assert len(db.ran) == len(made) == 4
         assert [records[0]["id"] for records in found] == [1, 11] * 20
         assert not db.batchers
 
@@ -179,10 +185,10 @@ async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:
     page, values = items.listing.page("id", (), "exact"), {"limit": 11, "offset": 0}
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        early = asyncio.create_task(batch.single_flight(db, page, values))
+        early = asyncio.create_task(batch.single_flight(db, page, values, list))
         await asyncio.sleep(0.1)
         await ask(url, "INSERT INTO items (name) VALUES ('New')")
-        late = [asyncio.create_task(batch.single_flight(db, page, values)) for _ in range(3)]
+        late = [asyncio.create_task(batch.single_flight(db, page, values, list)) for _ in range(3)]
         await asyncio.sleep(0.05)
         db.hold.set()
         assert (await early)[0]["total"] == 0
@@ -322,7 +328,7 @@ async def test_versions_that_are_excluded_are_looked_at_by_the_write(
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
     guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
     async with opened(url, batching=batching) as db:
-        values = change_values(ItemChange(price=Price(5)))
+        values = change_values(items.change(price=Price(5)))
         work = [
             items.writes.change.run(WritableDatabase(db), guards[n % len(guards)], id=n, **values)
             for n in range(1, 43)

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from bench import budgets, result
-from bench.readme import rows
+from bench.readme import few, rows
 from bench.result import CPU, Contestant, Result, Run, Workload
 
 pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --group bench pytest`")
@@ -354,11 +354,12 @@ def test_the_committed_result_holds_its_budgets(committed: Result) -> None:
     assert sum(run.errors for run in committed.runs if run.contestant == "swiftlet") == 0
 
 
-def test_the_readme_shows_the_newest_result(committed: Result) -> None:
-    assert rows(committed, since()) in (ROOT / "README.md").read_text(), "run `just bench-table`"
+def test_the_documents_show_the_newest_result(committed: Result) -> None:
+    for page, table in (("README.md", few), ("docs/performance.md", rows)):
+        assert table(committed, since()) in (ROOT / page).read_text(), "run `just bench-table`"
 
 
-def test_a_row_of_the_readme_is_from_the_last_result_that_has_it() -> None:
+def test_a_row_of_the_table_is_from_the_last_result_that_has_it() -> None:
     before = made(
         {("read", "swiftlet"): 100, ("create", "swiftlet"): 10, ("read", "reference"): 100}
     )

@@ -24,8 +24,8 @@ from conftest import EMPTY_TABLES, ROOT, query
 
 from service import server
 from service.errors import Malformed
-from service.items import transfer
 from service.items.structs import NewItem
+from service.resource import transfer
 from service.web.body import Body
 from service.web.request import PIECES, Request
 from service.web.stream import Chunks

@@ -24,7 +24,7 @@ from test_faults import eventually, processes, serving
 
 from service.app import ROUTES
 from service.embedded.data_directory import Stores
-from service.users.routes import folded
+from service.resource.bulk_rows import folded
 from service.web.routing import Paths
 
 JSON = {"content-type": "application/json"}

@@ -2,7 +2,7 @@
 
 Two workers with their real caches; the database, Redis and the lines between them are models that
 can be slow, lose things and start again. After every step each answer is compared with the oldest
-that the contract (section 7) allows. Five bugs are planted to see that it would find them.
+that docs/caching.md allows. Five bugs are planted to see that it would find them.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from service.cache import pending
 from service.cache import shared as shared_module
-from service.cache.cache import Cache
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
+from service.cache.store import Cache
 
 IDS = (1, 2)
 TAGS = TableTags("items", "id", "is_active")

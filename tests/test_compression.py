@@ -19,8 +19,8 @@ from service.cache.off import NoCache
 from service.cache.response import CachedResponse
 from service.web import compress
 from service.web.codec import Reply
-from service.web.endpoint import Endpoint, Operation
-from service.web.request import Handler, Request
+from service.web.endpoint import Endpoint, Handler, Operation
+from service.web.request import Request
 
 if sys.version_info >= (3, 14):
     from compression import zstd

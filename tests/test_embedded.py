@@ -569,7 +569,7 @@ def test_without_redis_the_banner_gets_a_note(
     monkeypatch.setattr(lookup, "wheel_redis", lambda: None)
     with stores(kept, postgres_bin=wheel) as running:
         assert running.redis_url is None
-        assert running.notes == ("no Redis or Valkey found: going on without",)
+        assert running.notes == ("no Redis or Valkey found: the service runs without",)
 
 
 def test_a_redis_that_fails_is_only_noted(data: Path) -> None:
@@ -673,7 +673,7 @@ def test_a_directory_that_may_not_be_written_is_a_clear_error(open_ground: Path)
 
     assert as_nobody(start) == (
         f"EmbeddedError: can't use {open_ground / 'data'}: Permission denied:"
-        " see to it, or give another --data"
+        " check it, or give another --data"
     )
     (open_ground / "data").mkdir()
     assert f"can't use {open_ground / 'data/lock'}: Permission denied" in as_nobody(start)

@@ -25,8 +25,7 @@ from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis
 from service.embedded.stores import stores
 from service.errors import Problem
-from service.items import statements as items
-from service.items.structs import ItemChange
+from service.items import items
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +280,7 @@ class Owner:
                 self.asked = item_id, name if kind == "change" else None
                 if kind == "change":
                     active = self.chance.choice((True, False))
-                    change = change_values(ItemChange(name=name, is_active=active))
+                    change = change_values(items.change(name=name, is_active=active))
                     row, _ = await items.writes.change.run(
                         WritableDatabase(self.db), None, id=item_id, **change
                     )

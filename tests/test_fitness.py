@@ -12,9 +12,9 @@ import pytest
 
 from service import health, migrate
 from service.db.changes import change_values
-from service.db.connection import unhandled
 from service.db.copy import dedicated
 from service.db.database import Database
+from service.db.pooled_connection import unhandled
 from service.db.writable import WritableDatabase
 from service.db.writes import Guard
 from service.errors import (
@@ -29,11 +29,10 @@ from service.errors import (
     Unavailable,
     from_database,
 )
-from service.items import statements as items
-from service.items import transfer
-from service.items.structs import ItemChange, KeyedItem, NewItem
+from service.items import items
+from service.items.structs import NewItem
 from service.logs import logger
-from service.users import statements as users
+from service.users import users
 from service.web.row_readers import Lines
 
 pytestmark = pytest.mark.anyio
@@ -121,11 +120,11 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return transfer.import_(WritableDatabase(db), file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(WritableDatabase(db), file(*rows), Lines(NewItem, 10_000), skip=False)
 
 
 def changing(db: Database, row_id: int) -> Any:
-    values = change_values(ItemChange(name="Changed"))
+    values = change_values(items.change(name="Changed"))
     return items.writes.change.run(WritableDatabase(db), None, id=row_id, **values)
 
 
@@ -148,7 +147,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
             lambda: items.add.run(WritableDatabase(db), NEW), lambda one: "read-only" in one.detail
         )
         assert isinstance(refused, Unavailable)
-        key = (msgspec.convert({"sku": "A", "name": "B"}, KeyedItem),)
+        key = (msgspec.convert({"sku": "A", "name": "B"}, items.keyed),)
         for work in (
             changing(db, made.id),
             items.writes.remove.run(WritableDatabase(db), None, id=made.id),
@@ -465,7 +464,7 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
 
         work = asyncio.create_task(
             outcome(
-                transfer.import_(WritableDatabase(db), slowly(), Lines(NewItem, 10_000), skip=False)
+                items.import_(WritableDatabase(db), slowly(), Lines(NewItem, 10_000), skip=False)
             )
         )
         if when == "merging":

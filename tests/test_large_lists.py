@@ -7,6 +7,7 @@ each. Counted is what is read, not the time: blocks, and rows that the scans loo
 import asyncio
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,16 +20,16 @@ from test_migrations import binaries
 from bench.lists import CASES, SETTINGS, WALKING, Case, View, fill, question
 from service import migrate
 from service.db.adaptive import ESTIMATE_LIMIT
-from service.db.connection import PooledConnection
 from service.db.filters import Bound, containing
 from service.db.keyset import Listing
+from service.db.pooled_connection import PooledConnection
 from service.db.statement import RefusedError, Statement
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.items.structs import Item
 from service.tables import counted, totals, users
 from service.tables import items as items_table
-from service.users import statements as user_statements
+from service.users import users as users_resource
 
 ROWS = 40_000
 # A row that a scan looks at, in blocks.
@@ -123,10 +124,53 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from below(part)
 
 
-@pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))
-@pytest.mark.parametrize(
-    "listing", (items.listing, user_statements.listing), ids=["items", "users"]
+# Common matches far from the first page, some of them together in the order, others evenly spread.
+DEEP = (
+    (Case(items.listing, {"q": "modern"}), "name", 8000),
+    (Case(items.listing, {"q": "brass"}), "name", 1000),
+    (Case(items.listing, {"owner_id": 1}), "-price", 1500),
+    (Case(items.listing, {"q": "plain", "is_active": True}), "-created_at", 2000),
+    (Case(items.listing, {"q": "a", "max_price": Decimal(900)}), "-name", 2000),
+    (Case(users_resource.listing, {"q": "example", "role": "user"}), "-username", 4000),
 )
+
+
+@pytest.mark.parametrize("total", ("none", "exact"))
+@pytest.mark.parametrize(
+    ("case", "sort", "offset"), DEEP, ids=[f"{case}-{sort}" for case, sort, _ in DEEP]
+)
+def test_a_deep_page_of_common_matches_is_walked_to_and_sorts_only_itself(
+    large: Large, case: Case, sort: str, offset: int, total: str
+) -> None:
+    asked = question(case, sort, View("page", total, offset))
+    plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
+    sorts = [node for node in below(plan) if node["Node Type"] == "Sort"]
+    parts = [part for node in sorts for part in node["Plans"]]
+    sorted_ = [one["Actual Rows"] for one in parts if one["Parent Relationship"] == "Outer"]
+    assert max(sorted_) <= asked.values["limit"], "it gathers and sorts the matches"
+
+
+@pytest.mark.parametrize(("case", "sort"), [(case, sort) for case, sort, _ in DEEP[:3]])
+def test_a_page_after_the_last_match_is_not_walked_to(large: Large, case: Case, sort: str) -> None:
+    asked = question(case, sort, View("page", "exact", ROWS))
+    plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
+    (far,) = (node for node in below(plan) if node.get("Subplan Name") == "CTE far")
+    assert sum(looked_at(node) for node in below(far) if "Relation Name" in node) == 0
+
+
+async def analyzed(url: str, statement: Statement[Any], values: dict[str, Any]) -> dict[str, Any]:
+    connection = await asyncpg.connect(url, server_settings=SETTINGS)
+    try:
+        args = [values[name] for name in statement.names]
+        text = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement.sql}"
+        plan: dict[str, Any] = json.loads(await connection.fetchval(text, *args))[0]["Plan"]
+    finally:
+        await connection.close()
+    return plan
+
+
+@pytest.mark.parametrize("q", ("---", "x", "жы", "% _", "lamp 12345"))
+@pytest.mark.parametrize("listing", (items.listing, users_resource.listing), ids=["items", "users"])
 def test_the_trigram_index_is_read_only_for_a_term_that_has_a_trigram(
     large: Large, listing: Listing[Any], q: str
 ) -> None:
@@ -283,7 +327,7 @@ async def rows_read(
 
 
 def test_every_filter_by_value_is_planned_for_it() -> None:
-    for listing in (items.listing, user_statements.listing):
+    for listing in (items.listing, users_resource.listing):
         for name, one in listing.filters.items():
             if isinstance(one, Bound):
                 for sort in listing.orders:

@@ -209,3 +209,11 @@ def test_the_wheel_migrates_without_a_checkout(
         )
         assert (told.returncode, told.stderr) == (0, "")
         assert answer in told.stdout
+
+
+def test_github_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["container"] == "debian:12", "as the first lines of .ci/run say"
+    assert job["steps"][-1]["run"] == ".ci/run"
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

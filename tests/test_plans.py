@@ -20,7 +20,7 @@ from service import catalogue, migrate
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
-from service.items import statements as items
+from service.items import items
 from service.seed import seed
 from service.tables import metadata
 
@@ -266,9 +266,21 @@ def test_the_page_of_a_search_walks_few_rows_before_it_gathers(
 ) -> None:
     (near,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE near")
     kinds = [node["Node Type"] for node in below(near)]
-    assert kinds[:3] == ["Limit", "Subquery Scan", "Limit"]
-    assert kinds[3] in {"Index Scan", "Index Only Scan"}
-    assert below(near)[2]["Plan Rows"] == walked
+    assert kinds[:4] == ["Limit", "Subquery Scan", "WindowAgg", "Limit"]
+    assert kinds[4] in {"Index Scan", "Index Only Scan"}
+    assert below(near)[3]["Plan Rows"] == walked
+
+
+@pytest.mark.parametrize(
+    "name", ("items.page?q", "items.page?sort=-price&q&owner_id", "users.start?q&role=admin")
+)
+def test_the_sample_of_a_filtered_list_reads_the_first_rows_of_pages(
+    seeded: Seeded, name: str
+) -> None:
+    (sample,) = (node for node in seeded.plan(name) if node.get("Subplan Name") == "CTE sample")
+    table = name.partition(".")[0]
+    scans = [node for node in below(sample) if node.get("Relation Name") == table]
+    assert [node["Node Type"] for node in scans] == ["Tid Range Scan"]
 
 
 async def _has_trigram(url: str) -> bool:

@@ -20,7 +20,7 @@ from service.db.writable import WritableDatabase
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
-from service.items import statements as items
+from service.items import items
 
 from conftest import query  # isort: skip
 

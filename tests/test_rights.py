@@ -18,7 +18,7 @@ import pytest
 from conftest import SERVER, Service, check_answer, query
 
 from service import catalogue, migrate
-from service.items import statements as items
+from service.items import items
 
 CSV = {"Content-Type": "text/csv"}
 # Every operation that touches the database, and its answer by a role with all rights.

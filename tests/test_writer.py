@@ -10,18 +10,17 @@ import msgspec
 import pytest
 from conftest import ROOT, Query
 
-from service.cache.cache import Cache
 from service.cache.generations import EVERYTHING, Tags
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.statement import Statement, UnannouncedWriteError
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, OutcomeUnknown, Problem
-from service.items import statements as items
-from service.items.structs import KeyedItem
-from service.users import statements as users
+from service.items import items
+from service.users import users
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +74,7 @@ async def test_a_statement_that_writes_is_refused_outside_a_writer() -> None:
     for statement in writes:
         with pytest.raises(UnannouncedWriteError, match=r"request\.write"):
             await db.fetch(statement, [None] * len(statement.names))
-    item = msgspec.convert({"sku": "A", "name": "B"}, KeyedItem)
+    item = msgspec.convert({"sku": "A", "name": "B"}, items.keyed)
     # mypy refuses these two as well.
     with pytest.raises(UnannouncedWriteError, match=r"items\.add writes"):
         await items.add.run(db, (None, "Lamp", None, None, True, None))  # type: ignore[arg-type]
@@ -175,7 +174,7 @@ async def test_a_write_that_is_cancelled_leaves_nothing_cached(url: str) -> None
 
 def test_nothing_else_invalidates() -> None:
     """A handler that did it by hand could forget it, or do it before the commit."""
-    allowed = {"service/cache/cache.py", "service/cache/writer.py"}
+    allowed = {"service/cache/store.py", "service/cache/writer.py"}
     for path in sorted((ROOT / "service").rglob("*.py")):
         name = str(path.relative_to(ROOT))
         for node in ast.walk(ast.parse(path.read_text())):

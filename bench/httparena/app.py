@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from msgspec import Meta, Raw, Struct, structs
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from service.cache.cache import Cache
 from service.cache.generations import TableTags, Tags
+from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.statement import Statement, binds

@@ -13,7 +13,7 @@ silent_writers.py.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from time import monotonic
@@ -97,12 +97,12 @@ class Coherence:
         self.connected = asyncio.Event()  # both, for the first time
         self._joined = asyncio.Event()
 
-    async def run(self) -> None:
-        """Keep both connections until cancelled."""
-        async with asyncio.TaskGroup() as connections:
-            connections.create_task(self._reconnect(self._listen_to_database))
-            if self.shared is not None:
-                connections.create_task(self._reconnect(self._listen_to_redis))
+    def connections(self) -> list[Coroutine[None, None, None]]:
+        """What keeps each connection until it is cancelled."""
+        connections = [self._reconnect(self._listen_to_database)]
+        if self.shared is not None:
+            connections.append(self._reconnect(self._listen_to_redis))
+        return connections
 
     def on_message(self, tags: Tags, *, in_redis: bool) -> None:
         """Another process has written; `in_redis` says that Redis must be invalidated too."""
@@ -237,7 +237,7 @@ class Coherence:
     async def _listen_to_redis(self) -> None:
         await self._named.wait()
         shared = self.shared
-        assert shared is not None  # noqa: S101 - `run` has checked it
+        assert shared is not None  # noqa: S101 - `connections` has checked it
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 messages = await subscriber(shared.client)

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class NoCache:
-    """Keeps nothing. It has the methods of cache.Cache that handlers and writer.Writer call."""
+    """Keeps nothing. It has the methods of store.Cache that handlers and writer.Writer call."""
 
     on = False
 

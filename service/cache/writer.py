@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from service.cache.cache import Cache
 from service.cache.generations import Tags
 from service.cache.off import NoCache
-from service.db.connection import AUDIBLE
+from service.cache.store import Cache
 from service.db.database import Database
+from service.db.pooled_connection import AUDIBLE
 from service.db.writable import WritableDatabase
 from service.errors import OutcomeUnknown, Problem
 

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from service import migrate
 from service.cache import client as redis
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
-from service.db.connection import connect
+from service.db.pooled_connection import connect
 
 # A store that does not answer holds up the start for so long.
 SECONDS = 2.0

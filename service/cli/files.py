@@ -83,8 +83,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
     """
     from service.cache.writer import Writer
     from service.db.database import Database
-    from service.items.structs import NewItem
-    from service.items.transfer import import_
+    from service.items import items
     from service.web.row_readers import Lines
     from service.web.table import Table
 
@@ -94,7 +93,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
         kind = Table if format_ == "csv" else Lines
-        reader = kind(NewItem, settings.body_limit)
+        reader = kind(items.new, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:
             if total:
@@ -109,7 +108,7 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
         writer = Writer(Database(settings.required_database_url, size=None), name=NAME)
         done = run(
             writer.run(
-                lambda db: import_(db, chunks, reader, skip=skip, progress=progress),
+                lambda db: items.import_(db, chunks, reader, skip=skip, progress=progress),
                 lambda _: (),  # the triggers announce it
             )
         )
@@ -134,21 +133,19 @@ def export(file: str, format_: Format | None, *, trailer: bool) -> None:
       swiftlet export - | head
     """
     from service.db.database import Database
-    from service.items import statements
-    from service.items.structs import ExportQuery
-    from service.items.transfer import export
+    from service.items import items
 
     format_ = _format(file, format_)
     if trailer and format_ == "csv":
         raise click.UsageError("a CSV has no trailer")
-    query = ExportQuery(format=format_, trailer=trailer)
+    query = items.export_query(format=format_, trailer=trailer)
 
     async def write(url: str, bars: "Progress") -> int:
         db = Database(url, size=None)
-        task = bars.add_task("items", total=await statements.count.only(db), rate="")
+        task = bars.add_task("items", total=await items.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
         quoted = False  # a text in a CSV may have line breaks, one in JSON has none
-        async for chunk in export(db, query, name=NAME):
+        async for chunk in items.export(db, query, name=NAME):
             to.write(chunk)
             parts = chunk.split(b'"') if format_ == "csv" else [chunk]
             rows += sum(part.count(b"\n") for part in parts[quoted::2])

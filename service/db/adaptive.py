@@ -7,16 +7,14 @@ hundredth of the rows at best, and takes matches as spread evenly over the order
 chooses while it runs. Each step is a CTE, and runs only if those before it did not fill the page:
 
 1. `near` walks some hundred rows. This is all that a common match costs.
-2. `sample` counts in the same rows how many each index would gather.
-3. `far` walks on for as long as gathering would take by that estimate; in `id` order without a
-   usable index it walks to the end, since a sequential scan is not cheaper.
-4. `few` gathers up to ESTIMATE_LIMIT matches.
-5. `onward` walks once more, a part of the table: there are many matches, one may be near.
-6. `every` gathers all matches.
+2. `sample` looks at rows of pages all over the table. From them it estimates how many matches there
+   are, and what it costs to gather and sort them.
+3. `far` walks on for three quarters of that cost, unless the page can't be filled by then.
+4. `every` gathers all matches. With a total that has to be counted, its rows are the total.
 
-With an exact total, which has to find all matches anyhow, `every` follows `far` at once, and is
-what is counted. A step costs about as much as the best plan at most, so that their sum stays below
-a small multiple of it; `python -m bench lists` measures that.
+So a list costs at most about twice as much as its better plan, wherever the matches lie in the
+order, and three times if the estimate is wrong by a factor of two; `python -m bench lists` measures
+that.
 
 The steps that walk read `hit` from the output of a subquery with a LIMIT, so that the planner
 can't move it into the scan. Those that gather have no order, so that it can't walk. It is written
@@ -46,24 +44,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from service.db.estimate import BY_ID, SCATTERED, Walk, budget
+
 Total = Literal["exact", "estimated", "none"]
 
-# Rows that are walked first: 0.3 ms in the order of the ids, 1 ms in another, where each row is on
-# a page of its own.
-SAMPLE = 500
-SCATTERED_SAMPLE = 200
-# Matches gathered before it is clear that there are few: 10 ms. No estimate counts further.
+# No estimate counts further.
 ESTIMATE_LIMIT = 10_000
-# A row found through an index other than that of the order, in rows of a sequential scan.
-GATHERED = 4
-# A row walked in another order than that of the ids, which is about that of the pages.
-SCATTERED = 10
-# The part of the table that `onward` may walk, in the order of the ids and in another. It takes
-# about as long as `few`.
-ONWARD, SCATTERED_ONWARD = 16, 64
-# How often the number of rows that `far` needs if matches are spread evenly it may walk.
-MARGIN = 2
-
 
 # Of the parts that are given as expressions; each value keeps its name until all is compiled.
 NAMED = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -88,6 +74,19 @@ class Driver(NamedTuple):
     usable: ColumnElement[bool]
 
 
+class Conditions(NamedTuple):
+    """What a list is filtered by.
+
+    `walked` is what the index of the order fulfils by itself, `filters` all else, `drivers` those
+    of them that have an index; `cost` is that of the filters for one row, as in `Bound`.
+    """
+
+    walked: Sequence[ColumnElement[bool]]
+    filters: Sequence[ColumnElement[bool]]
+    drivers: Sequence[Driver]
+    cost: int
+
+
 # Whether a row, given as its key and id, comes after the cursor.
 After = Callable[[ColumnElement[Any], ColumnElement[Any]], ColumnElement[bool]]
 
@@ -98,9 +97,7 @@ class Adaptive:
     Args:
         of: the table.
         order: of the page.
-        walked: conditions that the index of the order fulfils by itself.
-        filters: all other conditions.
-        drivers: which of them have an index.
+        conditions: of the rows.
         after: whether a row, given as its key and id, comes after the cursor, if there is one.
         numbered: whether `offset` is bound beside `limit`.
         total: how matches are counted.
@@ -110,10 +107,8 @@ class Adaptive:
         self,
         of: Table,
         order: Order,
+        conditions: Conditions,
         *,
-        walked: Sequence[ColumnElement[bool]],
-        filters: Sequence[ColumnElement[bool]],
-        drivers: Sequence[Driver],
         after: After | None,
         numbered: bool,
         total: Total,
@@ -122,12 +117,11 @@ class Adaptive:
         self.binds: dict[str, BindParameter[Any]] = {
             name: bindparam(name, type_=BigInteger) for name in numbers
         }
-        self.need = " + ".join(f":{name}" for name in numbers)
+        self.need = f"({' + '.join(f':{name}' for name in numbers)})"
         self.limit = " ".join(f"{name.upper()} :{name}" for name in numbers)
         self.table = of.name
         self.sort_key = order.key.label("sort_key")
         self.key = self._sql(order.key)
-        by_id = order.key is of.c.id
         self.by = ", ".join(self._sql(one) for one in order.by(order.key, of.c.id))
         way = "DESC" if order.descending else "ASC"
         self.page_by = f"sort_key {way}, id {way}"
@@ -137,17 +131,15 @@ class Adaptive:
             found = column("sort_key", order.key.type), column("id", BigInteger)
             self.after = [self._sql(after(order.key, of.c.id))]
             self.page_after = [self._sql(after(*found))]
-        self.walked = [*map(self._sql, walked), *self.after]
-        self.filters = [self._sql(one) for one in filters]
-        self.matching = [*map(self._sql, walked), *self.filters]
+        self.walked = [*map(self._sql, conditions.walked), *self.after]
+        self.filters = [self._sql(one) for one in conditions.filters]
+        self.matching = [*map(self._sql, conditions.walked), *self.filters]
         self.drivers = [
-            (self._sql(and_(*one.clauses)), len(one.clauses) == len(filters), self._sql(one.usable))
-            for one in drivers
+            (self._sql(and_(*one.clauses)), self._sql(one.usable)) for one in conditions.drivers
         ]
         self.total = total
-        self.cost = 1 if by_id else SCATTERED
-        self.sample = SAMPLE if by_id else SCATTERED_SAMPLE
-        self.onward = ONWARD if by_id else SCATTERED_ONWARD
+        self.cost = conditions.cost
+        self.costs = BY_ID if order.key is of.c.id else SCATTERED
 
     def select(
         self, shown: Sequence[ColumnElement[Any]], kept: Select[Any] | None
@@ -156,42 +148,34 @@ class Adaptive:
 
         `kept` is the total of a list that need not be counted; the argument `total` is "none" then.
         """
-        steps = {
-            "near": self._walk(str(self.sample)),
-            "sample": self._sample(),
-            "far": self._walk(
-                # NULL: to the end
-                "(SELECT CASE WHEN budget < rows THEN budget::bigint END FROM sample)",
-                f"(SELECT short AND budget >= {self.sample} FROM sample)",
-            ),
-            "gather": (
-                f"SELECT short AND budget < rows AND (SELECT count(*) FROM far) < {self.need}"
-                " AS needed FROM sample"
-            ),
-        }
         needed = "(SELECT needed FROM gather)"
-        found = {"near": "NOT (SELECT short FROM sample)", "far": f"NOT {needed}"}
-        if self.total == "exact":
-            steps["every"] = self._gather(needed)
-            found["every"] = "true"
-            counted = (
-                f"CASE WHEN {needed} THEN (SELECT count(*) FROM every)"
-                f" ELSE (SELECT count(*) FROM {self.table}{_where(*self.matching)}) END"
-            )
-        else:
-            steps["few"] = f"{self._gather(needed)} LIMIT {ESTIMATE_LIMIT + 1}"
-            many = f"(SELECT count(*) FROM few) > {ESTIMATE_LIMIT}"
-            part = f"(SELECT (rows / {self.onward})::bigint FROM sample)"
-            steps["onward"] = self._walk(part, many)
-            enough = f"(SELECT count(*) FROM onward) >= {self.need}"
-            steps["every"] = self._gather(f"{many} AND NOT {enough}")
-            found |= {"few": f"NOT {many}", "onward": enough, "every": "true"}
-            counted = (
-                f"CASE WHEN {needed} THEN least((SELECT count(*) FROM few), {ESTIMATE_LIMIT})"
-                f" ELSE (SELECT count(*) FROM (SELECT FROM {self.table}{_where(*self.matching)}"
-                f" LIMIT {ESTIMATE_LIMIT}) AS matching) END"
-            )
-        steps["page"] = self._page(found)
+        repeated = {
+            "none": "0",
+            "estimated": f"least({ESTIMATE_LIMIT} * seen / (rows * (found + 1)), 1)",
+            "exact": "1",
+        }[self.total]
+        steps = {
+            "near": self._near(),
+            "reached": self._reached(),
+            "sample": budget(
+                Walk(self.table, self.filters, self.walked, self.drivers, self.cost),
+                self.costs,
+                need=self.need,
+                repeated=repeated,
+            ),
+            "far": self._far(),
+            "gather": (
+                "SELECT short AND budget < remaining"
+                " AND (SELECT count(*) FROM far) < :limit AS needed FROM sample"
+            ),
+            "every": self._gather(needed),
+            "page": self._page(f"NOT {needed}"),
+        }
+        found, count = "(SELECT count(*) FROM every)", f"FROM {self.table}{_where(*self.matching)}"
+        if self.total == "estimated":
+            found = f"least({found}, {ESTIMATE_LIMIT})"
+            count = f"FROM (SELECT {count} LIMIT {ESTIMATE_LIMIT}) AS matching"
+        counted = f"CASE WHEN {needed} THEN {found} ELSE (SELECT count(*) {count}) END"
         if kept is not None:
             counted = f"({self._sql(kept)})"
         return self._rows(steps, shown, None if self.total == "none" and kept is None else counted)
@@ -217,14 +201,36 @@ class Adaptive:
         whole = f"WITH {with_}\nSELECT {listed}\nFROM {rows}\nORDER BY {by}"
         return text(whole).bindparams(*self.binds.values()).columns(*columns)
 
-    def _walk(self, rows: str, *when: str) -> str:
-        """The first matches among so many rows in the order, and no more than the page needs."""
-        hit = " AND ".join(self.filters)
+    def _in_order(self, rows: str, *when: str) -> str:
+        """So many rows in the order, and whether each is a match."""
         return (
-            f"\n  SELECT id, sort_key FROM (SELECT {self.table}.id, {self.key} AS sort_key,"
-            f" {hit} AS hit\n  FROM {self.table}{_where(*self.walked, *when)}"
-            f" ORDER BY {self.by} LIMIT {rows}) AS walked\n  WHERE hit LIMIT {self.need}"
+            f"(SELECT {self.table}.id, {self.key} AS sort_key, {' AND '.join(self.filters)} AS hit"
+            f"\n  FROM {self.table}{_where(*self.walked, *when)} ORDER BY {self.by} LIMIT {rows})"
         )
+
+    def _near(self) -> str:
+        """The first matches; the last row that may be walked is kept too, match or not."""
+        return (
+            "\n  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n"
+            f" FROM {self._in_order(str(self.costs.sample))} AS walked) AS numbered"
+            f"\n  WHERE hit OR n = {self.costs.sample} LIMIT {self.need}"
+        )
+
+    def _reached(self) -> str:
+        """One row: how many matches `near` has, and whether the page needs more and may get it."""
+        hits = "count(*) FILTER (WHERE hit)"
+        return (
+            f"SELECT {hits} AS hits, {hits} < {self.need} AND max(n) = {self.costs.sample} AS short"
+            " FROM near"
+        )
+
+    def _far(self) -> str:
+        """The page among the matches of the rows that may be walked; all of it, or too little."""
+        rows = self._in_order(
+            "(SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)",  # all
+            "(SELECT budget > 0 FROM sample)",
+        )
+        return f"\n  SELECT id, sort_key FROM {rows} AS walked\n  WHERE hit {self.limit}"
 
     def _gather(self, when: str) -> str:
         """The matches, in no order; those of the whole list where they are counted."""
@@ -234,46 +240,15 @@ class Adaptive:
             f" FROM {self.table}{_where(*self.matching, *after, when)}"
         )
 
-    def _sample(self) -> str:
-        """One row: whether `near` falls short, what `far` may walk, the size of the table."""
-        near = "(SELECT count(*) FROM near)"
-        short = f"{near} < {self.need}"
-        # What the index of all filters would gather is what `near` has found.
-        seen = [
-            f"{clauses} AS d{n}" for n, (clauses, all_, _) in enumerate(self.drivers) if not all_
-        ]
-        gathered = [
-            f"CASE WHEN {usable} THEN {near if all_ else f'count(*) FILTER (WHERE d{n})'} END"
-            for n, (_, all_, usable) in enumerate(self.drivers)
-        ]
-        # NULL says that no index is usable; least() passes over it.
-        fewest = f"least({', '.join(gathered)})" if gathered else "NULL::bigint"
-        # A sequential scan at most.
-        gathering = f"least(rows * fewest * {GATHERED} / {self.sample}, rows) / {self.cost}"
-        expected = f"({self.need}) * {self.sample * MARGIN} / nullif({near}, 0)"
-        if self.total != "none":  # what is not found by then is found by counting
-            most = f"coalesce({expected}, 0)"
-        else:
-            most = f"CASE WHEN fewest IS NOT NULL THEN {expected} END"
-        return (
-            f"\n  SELECT {short} AND walked = {self.sample} AS short,"
-            f" least({gathering}, {most}) AS budget, rows\n"
-            f"  FROM (SELECT count(*) AS walked, {fewest} AS fewest\n"
-            f"    FROM (SELECT {', '.join([f'{self.table}.id', *seen])} FROM {self.table}"
-            f"{_where(*self.walked, short)} ORDER BY {self.by} LIMIT {self.sample}) AS seen"
-            f") AS counts,\n    (SELECT greatest(reltuples, {self.sample}) AS rows"
-            f" FROM pg_class WHERE oid = '{self.table}'::regclass) AS size"
-        )
-
-    def _page(self, found: dict[str, str]) -> str:
+    def _page(self, walked: str) -> str:
         """The page among the rows of the steps; only one of them has any."""
-        rows = " UNION ALL\n  ".join(
-            f"SELECT * FROM {step} WHERE {when}" for step, when in found.items()
-        )
         after = [] if self.total == "none" else self.page_after
         return (
-            f"\n  SELECT * FROM ({rows}) AS found{_where(*after)}"
-            f"\n  ORDER BY {self.page_by} {self.limit}"
+            "\n  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near"
+            " WHERE hit AND NOT (SELECT short FROM reached)"
+            f" UNION ALL SELECT * FROM every) AS found{_where(*after)}"
+            f"\n  ORDER BY {self.page_by} {self.limit})"
+            f" UNION ALL SELECT * FROM far WHERE {walked}"
         )
 
     def _sql(self, part: ClauseElement) -> str:

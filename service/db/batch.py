@@ -1,18 +1,21 @@
-"""Many requests, one statement: coalesced reads and group commit, each in a lane."""
+"""Many requests, one statement: coalesced reads and group commit, each in a batcher."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import ARRAY, Table, any_, bindparam, column, func, insert, select
+from sqlalchemy import ARRAY, Table, any_, bindparam, insert, select
 
+from service.db.arrays import unnested
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
+from service.db.shape import check_fields
 from service.db.statement import RefusedError, Statement, binds, columns
 from service.db.writable import WritableDatabase
 from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
+Value = TypeVar("Value")
 
 # Members of a statement at most: what one has to wait for, and what a failure throws back.
 READS, WRITES = 128, 128
@@ -22,31 +25,43 @@ COMMITS = 1
 
 
 async def single_flight(
-    db: Database, statement: Statement[Any], values: Mapping[str, object]
-) -> list[Any]:
-    """The records of a read; identical ones that come while it runs share the next run.
+    db: Database,
+    statement: Statement[Any],
+    values: Mapping[str, object],
+    make: Callable[[list[Any]], Value],
+    binding: bytes = b"",
+) -> Value:
+    """What `make` returns for the records of a read.
 
+    Identical reads that come while it runs share the next run, and what is made of its records.
     They wait for it instead of sharing what has been sent, for the same reason as `BatchLoader`.
+
+    Args:
+        db: where it runs.
+        statement: a read.
+        values: its arguments by name.
+        make: called with the records of a run.
+        binding: tells, with the statement and the values, all else that `make` depends on.
     """
     args = tuple(values[name] for name in statement.names)
     if not db.batching:
-        return await db.fetch(statement, args)
-    key = (statement.sql, args)
+        return make(await db.fetch(statement, args))
+    key = (statement, args, binding)
     batcher = db.batchers.get(key)
     if batcher is None:
 
-        async def run_one(_: object) -> list[Any]:
-            return await db.fetch(statement, args)
+        async def run_one(_: object) -> Value:
+            return make(await db.fetch(statement, args))
 
         async def run_batch(batch: list[Waiter]) -> None:
             try:
-                records = await db.fetch(statement, args)
+                made = make(await db.fetch(statement, args))
             except Problem as problem:
                 for waiter in batch:
                     waiter.refuse(problem)
                 return
             for waiter in batch:
-                waiter.answer(records)
+                waiter.answer(made)
 
         batcher = db.batchers[key] = Batcher(
             db,
@@ -58,8 +73,8 @@ async def single_flight(
             singles=1,
             when_idle=lambda: db.batchers.pop(key, None),
         )
-    records: list[Any] = await batcher.run(None, None)
-    return records
+    made: Value = await batcher.run(None, None)
+    return made
 
 
 class BatchLoader(Generic[Row]):
@@ -139,7 +154,7 @@ class GroupCommit(Generic[Row]):
     same keys never wait for each other in a circle.
 
     Args:
-        key: the unique field of `new`; null sorts first.
+        key: the unique field of `new`, if it has one; null sorts first.
         folded: whether the key is unique without regard to case.
     """
 
@@ -149,17 +164,18 @@ class GroupCommit(Generic[Row]):
         row: type[Row],
         table: Table,
         new: type[Struct],
-        key: str,
+        key: str | None,
         *,
         folded: bool = False,
     ) -> None:
+        check_fields(table, new.__struct_fields__)
         fields = new.__struct_fields__
         shown = columns(row, table)
         self.single = Statement(
             name, row, insert(table).values(binds(new, table)).returning(*shown), order=fields
         )
         given = unnested({field: table.c[field].type for field in fields})
-        rows = select(*(given.c[field] for field in fields)).order_by(given.c.n)
+        rows = select(*(given.rows.c[field] for field in fields)).order_by(given.place)
         # Identities are drawn in that order (https://docs.sqlalchemy.org, "insertmanyvalues", tells
         # of PostgreSQL's word for it), so the n-th smallest id is the n-th member's, however the
         # rows come back.
@@ -168,10 +184,11 @@ class GroupCommit(Generic[Row]):
             row,
             insert(table).from_select(fields, rows).returning(*shown),
             order=tuple(f"{field}s" for field in fields),
+            arrays=given.binds,
         )
-        if key not in fields:
+        if key is not None and key not in fields:
             raise RefusedError(f"{name}: {new.__name__} has no field {key!r}")
-        self.key = fields.index(key)
+        self.key = None if key is None else fields.index(key)
         self.folded = folded
         self.place = row.__struct_fields__.index("id")
         self.prepared = (self.single, self.many)
@@ -188,16 +205,20 @@ class GroupCommit(Generic[Row]):
         made: Row = await batcher.run(None, values)
         return made
 
-    def _order(self, waiter: Waiter) -> str:
-        value: str = waiter.asked[self.key] or ""
-        return value.lower() if self.folded else value
+    def _order(self, waiter: Waiter) -> tuple[bool, Any]:
+        assert self.key is not None  # noqa: S101 - the caller has looked
+        value = waiter.asked[self.key]
+        if value is None:
+            return False, None
+        return True, value.lower() if self.folded else value
 
     def _batcher(self, db: WritableDatabase) -> Batcher:
         async def run_one(values: tuple[object, ...]) -> Row:
             return await self.single.only(db, *values)
 
         async def several(batch: list[Waiter]) -> None:
-            batch = sorted(batch, key=self._order)
+            if self.key is not None:
+                batch = sorted(batch, key=self._order)
             arrays = list(zip(*(waiter.asked for waiter in batch), strict=True))
             records = await db.fetch(self.many, arrays)
             ordered = sorted(records, key=lambda record: record[self.place])
@@ -216,11 +237,3 @@ class GroupCommit(Generic[Row]):
             in_flight=COMMITS,
             singles=2,
         )
-
-
-def unnested(kinds: Mapping[str, Any]) -> Any:
-    """Arrays as rows: a column per name, bound as `<name>s`, and `n`, the place in the arrays."""
-    arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in kinds.items()]
-    names = [column(name, kind) for name, kind in kinds.items()]
-    rows = func.unnest(*arrays).table_valued(*names, with_ordinality="n", name="given")
-    return rows.render_derived()

@@ -5,7 +5,7 @@ it writes any; new rows come after that, in the order of their keys. So writers 
 wait for each other, but never in a circle. Ids follow the order in which new rows are given.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Integer,
+    String,
     Table,
     any_,
     bindparam,
@@ -31,10 +32,11 @@ from sqlalchemy import (
     update,
 )
 
-from service.db.batch import unnested
+from service.db.arrays import Arrays, arrays, unnested
 from service.db.changes import changing, deactivating, removing, touched
 from service.db.database import Database
-from service.db.statement import Statement, columns, next_id
+from service.db.shape import check_fields, shape_of, unused
+from service.db.statement import RefusedError, Statement, columns, next_id
 from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
 
@@ -48,7 +50,7 @@ class Upserted(NamedTuple):
     """What became of a row that was given."""
 
     id: int
-    version: int
+    version: Any  # a number; None if the table has none
     status: Literal["created", "updated", "unchanged"]
 
 
@@ -69,39 +71,50 @@ class Upsert:
         self, name: str, table: Table, new: type[Struct], key: str, *, folded: bool = False
     ) -> None:
         fields = new.__struct_fields__
-        given = _given(table, fields)
+        check_fields(table, fields)
+        arrays = _given(table, fields)
+        given, version = arrays.rows, shape_of(table).version
+        # Beside the fields, whose names are the client's.
+        differs_, id_, version_ = (unused(n, given.c) for n in ("differs", "id", "version"))
         differs = tuple_(*(table.c[field] for field in fields)).is_distinct_from(
             tuple_(*(given.c[field] for field in fields))
         )
+        beside = [table.c.id.label(id_), differs.label(differs_)]
+        if version is not None:
+            beside.insert(1, version.label(version_))
         stood = (
-            select(*given.c, table.c.id, table.c.version, differs.label("differs"))
-            .where(_folded(table.c[key], folded) == _folded(given.c[key], folded))
+            select(*given.c, *beside)
+            .where(fold_case(table.c[key], folded) == fold_case(given.c[key], folded))
             .order_by(table.c.id)
             .with_for_update(of=table, key_share=True)
             .cte("stood")
         )
         updated = (
             update(table)
-            .values(**{field: stood.c[field] for field in fields}, **touched(table))
-            .where(table.c.id == stood.c.id, stood.c.differs)
+            .values({**{field: stood.c[field] for field in fields}, **touched(table)})
+            .where(table.c.id == stood.c[id_], stood.c[differs_])
             .cte("updated")
         )
-        new_ = given.c.n.not_in(select(stood.c.n))
+        new_ = arrays.place.not_in(select(stood.c[arrays.n]))
         inserted = (
-            _inserting(table, given, fields, _key(key, folded=folded), new_)
+            _inserting(table, arrays, fields, key, new_, folded=folded)
             .returning(table.c.id, table.c[key])
             .cte("inserted")
         )
-        version = stood.c.version + cast(stood.c.differs, Integer)
+        versions: list[ColumnElement[Any]] = [cast(null(), BigInteger), cast(null(), BigInteger)]
+        if version is not None:
+            after = stood.c[version_] + cast(stood.c[differs_], Integer)
+            versions = [after, literal_column("1")]
         self.key = key
         # No join at the end: PostgreSQL expects ten rows, and would compare each with each.
         self.statement = Statement(
             name,
             tuple,
             union_all(
-                select(stood.c.id, stood.c[key], version.label("version"), stood.c.differs),
-                select(inserted.c.id, inserted.c[key], literal_column("1"), cast(null(), Boolean)),
+                select(stood.c[id_], stood.c[key], versions[0].label("version"), stood.c[differs_]),
+                select(inserted.c.id, inserted.c[key], versions[1], cast(null(), Boolean)),
             ).add_cte(updated),
+            arrays=arrays.binds,
             prepare=False,
             numbered=True,
         )
@@ -134,17 +147,32 @@ class Adds(Generic[Row]):
 
     Args:
         new: the Struct of a row.
-        key: its unique field, which may be null.
+        key: its unique field, which may be null, if it has one.
+        folded: whether the key is unique without regard to case.
     """
 
     def __init__(
-        self, name: str, row: type[Row], table: Table, new: type[Struct], key: str
+        self,
+        name: str,
+        row: type[Row],
+        table: Table,
+        new: type[Struct],
+        key: str | None,
+        *,
+        folded: bool = False,
     ) -> None:
         fields = new.__struct_fields__
-        adding = _inserting(table, _given(table, fields), fields, _key(key, folded=False))
+        check_fields(table, fields)
+        arrays = _given(table, fields)
+        adding = _inserting(table, arrays, fields, key, folded=folded)
         self.place = row.__struct_fields__.index("id")
         self.statement = Statement(
-            name, row, adding.returning(*columns(row, table)), prepare=False, numbered=True
+            name,
+            row,
+            adding.returning(*columns(row, table)),
+            arrays=arrays.binds,
+            prepare=False,
+            numbered=True,
         )
         self.prepared = (self.statement,)
 
@@ -176,31 +204,47 @@ class Bulk:
             core = select(stood.c.id).add_cte(written)
             return Statement(f"{name}.{what}_all", int, core, prepare=False)
 
+        self.name = name
         self.there = Statement(f"{name}.there", int, there, prepare=False)
         self.change = statement("change", changing(table, change))
-        # Who is inactive already is there all the same, and is left alone.
-        self.deactivate = statement("deactivate", deactivating(table), table.c.is_active)
         self.remove = statement("remove", removing(table))
-        self.prepared = (self.there, self.change, self.deactivate, self.remove)
+        active = shape_of(table).active
+        # A row that is inactive already is found all the same, and is left alone.
+        self._deactivate = (
+            None if active is None else statement("deactivate", deactivating(table), active)
+        )
+        every = (self.there, self.change, self._deactivate, self.remove)
+        self.prepared = tuple(one for one in every if one is not None)
+
+    @property
+    def deactivate(self) -> Statement[int]:
+        """The soft delete.
+
+        Raises:
+            RefusedError: the table has none.
+        """
+        if self._deactivate is None:
+            raise RefusedError(f"{self.name}: no column says whether a row is active, see shape.py")
+        return self._deactivate
 
 
 def taken(
     name: str, table: Table, field: str, *, folded: bool = False, key: str | None = None
 ) -> Statement[int]:
     """The places of values that another row has already; with `key`, a row of another key."""
-    given = _given(table, (field,) if key is None else (field, key))
-    others = [_folded(table.c[field], folded) == _folded(given.c[field], folded)]
+    arrays = _given(table, (field,) if key is None else (field, key))
+    given = arrays.rows
+    others = [fold_case(table.c[field], folded) == fold_case(given.c[field], folded)]
     if key is not None:
-        others.append(_folded(table.c[key], folded) != _folded(given.c[key], folded))
-    return Statement(name, int, _places(given, exists().where(*others)), prepare=False)
+        others.append(fold_case(table.c[key], folded) != fold_case(given.c[key], folded))
+    return _places(name, arrays, exists().where(*others))
 
 
 def absent(name: str, table: Table, field: str, of: Table) -> Statement[int]:
     """The places of values that are no id of the other table."""
-    given = _given(table, (field,))
-    nobody = ~exists().where(of.c.id == given.c[field])
-    core = _places(given, given.c[field].is_not(None), nobody)
-    return Statement(name, int, core, prepare=False)
+    arrays = _given(table, (field,))
+    value = arrays.rows.c[field]
+    return _places(name, arrays, value.is_not(None), ~exists().where(of.c.id == value))
 
 
 async def conflicting_rows(
@@ -210,46 +254,44 @@ async def conflicting_rows(
     return [record[0] for record in await db.fetch(statement, arrays(statement, rows))]
 
 
-def arrays(statement: Statement[Any], rows: Sequence[Struct]) -> list[list[object]]:
-    """The rows as the arguments of a statement that takes an array of each field."""
-    fields = [name.removesuffix("s") for name in statement.names]
-    return [[getattr(row, field) for row in rows] for field in fields]
-
-
-def _given(table: Table, fields: Sequence[str]) -> Any:
-    kinds: Mapping[str, Any] = {field: table.c[field].type for field in fields}
-    given = unnested(kinds)
-    return select(*given.c).cte("rows")
-
-
-def _key(key: str, *, folded: bool) -> Callable[[Any], ColumnElement[Any]]:
-    return lambda rows: collate(_folded(rows.c[key], folded), "C")
+def _given(table: Table, fields: Sequence[str]) -> Arrays:
+    return unnested({field: table.c[field].type for field in fields}).cte()
 
 
 def _inserting(
     table: Table,
-    given: Any,
+    arrays: Arrays,
     fields: Sequence[str],
-    key: Callable[[Any], ColumnElement[Any]],
+    key: str | None,
     *where: ColumnElement[bool],
+    folded: bool,
 ) -> Any:
     """Rows go in by their key, and have their ids by the order in which they were given."""
-    some = select(*(given.c[field] for field in fields)).where(*where).order_by(given.c.n)
-    rows = some.subquery("new")
+    given = (arrays.rows.c[field] for field in fields)
+    rows = select(*given).where(*where).order_by(arrays.place).subquery("new")
     numbered = select(next_id(table).label("id"), *rows.c).cte("numbered")
-    ordered = select(*numbered.c).order_by(key(numbered))
+    ordered = select(*numbered.c)
+    if key is not None:
+        ordered = ordered.order_by(lock_order(numbered.c[key], folded=folded))
     return insert(table).from_select(["id", *fields], ordered)
 
 
-def _places(given: Any, *where: ColumnElement[bool]) -> Any:
-    return select((given.c.n - literal_column("1")).label("n")).where(*where).order_by(given.c.n)
+def _places(name: str, arrays: Arrays, *where: ColumnElement[bool]) -> Statement[int]:
+    place = arrays.place
+    core = select((place - literal_column("1")).label("n")).where(*where).order_by(place)
+    return Statement(name, int, core, arrays=arrays.binds, prepare=False)
 
 
-def _folded(value: ColumnElement[Any], folded: bool) -> ColumnElement[Any]:
+def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:
+    """What new rows are sorted by, so that those who insert the same keys lock them alike."""
+    return collate(fold_case(key, folded), "C") if isinstance(key.type, String) else key
+
+
+def fold_case(value: ColumnElement[Any], folded: bool) -> ColumnElement[Any]:
     return func.lower(value) if folded else value
 
 
-def _told(id_: int, version: int, differs: bool | None) -> Upserted:
+def _told(id_: int, version: int | None, differs: bool | None) -> Upserted:
     if differs is None:
         return Upserted(id_, version, "created")
     return Upserted(id_, version, "updated" if differs else "unchanged")

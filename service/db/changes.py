@@ -1,7 +1,7 @@
 """The changes of a row as Core statements: what is set, and what guards it."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Struct
 from sqlalchemy import (
@@ -30,13 +30,15 @@ from sqlalchemy import (
     update,
 )
 
-from service.db.batch import unnested
+from service.db.arrays import Arrays, unnested
+from service.db.shape import check_fields, shape_of, unused
 from service.db.statement import binds, columns
 
 
 def replacing(table: Table, new: type[Struct]) -> Update:
     """Every field of `new` is set."""
-    return update(table).values(**binds(new, table), **touched(table))
+    check_fields(table, new.__struct_fields__)
+    return update(table).values({**binds(new, table), **touched(table)})
 
 
 def changing(table: Table, change: type[Struct]) -> Update:
@@ -44,6 +46,7 @@ def changing(table: Table, change: type[Struct]) -> Update:
 
     So any set of changed fields is one statement, prepared once; `change_values` fills it.
     """
+    check_fields(table, change.__struct_fields__)
     fields: dict[str, ColumnElement[Any]] = {
         name: case(
             (
@@ -54,7 +57,7 @@ def changing(table: Table, change: type[Struct]) -> Update:
         )
         for name in change.__struct_fields__
     }
-    return update(table).values(**fields, **touched(table))
+    return update(table).values({**fields, **touched(table)})
 
 
 def change_values(change: Struct) -> dict[str, object]:
@@ -75,44 +78,44 @@ def fields_set(change: Struct) -> list[str]:
     return [name for name in change.__struct_fields__ if getattr(change, name) is not UNSET]
 
 
-def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> Any:
+def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> tuple[Any, Arrays]:
     """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
 
-    Beside them `ids`, `versions` (null where any will do) and `softs`: whether it is a soft delete,
-    which leaves the version of an inactive row as it is.
+    Beside them `ids`; `versions`, null where any will do, if the table has one; and `softs`, if it
+    has a soft delete: whether it is one, which leaves the version of an inactive row as it is.
     """
-    kinds: dict[str, Any] = {"id": BigInteger(), "version": BigInteger(), "soft": Boolean()}
+    shape = shape_of(table)
+    kinds: dict[str, Any] = {"id": BigInteger()}
+    if shape.version is not None:
+        kinds["version"] = BigInteger()
+    if shape.active is not None:
+        kinds["soft"] = Boolean()
     for name in fields:
         kinds |= {f"set_{name}": Boolean(), f"new_{name}": table.c[name].type}
-    given = unnested(kinds)
+    arrays = unnested(kinds)
+    given = arrays.rows
     values: dict[str, ColumnElement[Any]] = {
         name: case((given.c[f"set_{name}"], given.c[f"new_{name}"]), else_=table.c[name])
         for name in fields
     }
-    moved = or_(not_(given.c.soft), table.c.is_active)
-    return (
-        update(table)
-        .values(
-            **values,
-            version=table.c.version + cast(moved, Integer),
-            updated_at=case((moved, func.now()), else_=table.c.updated_at),
-        )
-        .where(
-            table.c.id == given.c.id,
-            func.coalesce(table.c.version == given.c.version, true()),
-        )
-        .returning(*columns(row, table))
-    )
+    if shape.active is None:
+        values |= touched(table)
+    else:
+        values |= _touched_if(table, or_(not_(given.c.soft), shape.active))
+    where = [table.c.id == given.c.id]
+    if shape.version is not None:
+        where.append(func.coalesce(shape.version == given.c.version, true()))
+    return update(table).values(values).where(*where).returning(*columns(row, table)), arrays
 
 
 def deactivating(table: Table) -> Update:
-    """The soft delete. Twice is once: a row that is inactive already keeps its version."""
-    active = table.c.is_active
-    return update(table).values(
-        is_active=false(),
-        version=table.c.version + cast(active, Integer),
-        updated_at=case((active, func.now()), else_=table.c.updated_at),
-    )
+    """The soft delete. Twice is once: a row that is inactive already keeps its version.
+
+    The table has a column `active`, see shape.py.
+    """
+    active = shape_of(table).active
+    assert active is not None  # noqa: S101 - the caller has looked
+    return update(table).values({active.name: false(), **_touched_if(table, active)})
 
 
 def removing(table: Table) -> Delete:
@@ -122,20 +125,48 @@ def removing(table: Table) -> Delete:
 
 def touched(table: Table) -> dict[str, ColumnElement[Any]]:
     """What changes with every change."""
-    return {"version": table.c.version + literal_column("1"), "updated_at": func.now()}
+    shape = shape_of(table)
+    values: dict[str, ColumnElement[Any]] = {}
+    if shape.version is not None:
+        values[shape.version.name] = shape.version + literal_column("1")
+    if shape.updated is not None:
+        values[shape.updated.name] = func.now()
+    return values
 
 
-def guarded(change: Any, table: Table) -> Select[Any]:
+def _touched_if(table: Table, condition: ColumnElement[bool]) -> dict[str, ColumnElement[Any]]:
+    """The same, only where the condition is true."""
+    shape = shape_of(table)
+    values: dict[str, ColumnElement[Any]] = {}
+    if shape.version is not None:
+        values[shape.version.name] = shape.version + cast(condition, Integer)
+    if shape.updated is not None:
+        values[shape.updated.name] = case((condition, func.now()), else_=shape.updated)
+    return values
+
+
+class Guarded(NamedTuple):
+    """A write with a guard, and the names that it has beside those of the write itself."""
+
+    core: Select[Any]
+    versions: str
+    excluded: str
+    found: str
+
+
+def guarded(
+    change: Any, table: Table, version: ColumnElement[int], taken: Collection[str]
+) -> Guarded:
     """One round trip tells apart: done, refused (`found` alone is not null), no such row.
 
     The version is compared by the statement that writes, so that no other write comes in between.
+    `taken` are the names that the write has.
     """
-    found = select(table.c.version).where(table.c.id == bindparam("id")).cte("found")
-    allowed = table.c.version == any_(bindparam("versions", type_=ARRAY(BigInteger)))
-    excluded = bindparam("excluded", type_=ARRAY(BigInteger))
-    changed = change.where(func.coalesce(allowed, true()), table.c.version != all_(excluded)).cte(
-        "changed"
-    )
-    return select(*changed.c, found.c.version.label("found")).select_from(
-        found.outerjoin(changed, true())
-    )
+    names = [unused(name, taken) for name in ("versions", "excluded", "found")]
+    allowed, refused = (bindparam(name, type_=ARRAY(BigInteger)) for name in names[:2])
+    found = select(version.label("version")).where(table.c.id == bindparam("id")).cte("found")
+    changed = change.where(
+        func.coalesce(version == any_(allowed), true()), version != all_(refused)
+    ).cte("changed")
+    core = select(*changed.c, found.c.version.label(names[2]))
+    return Guarded(core.select_from(found.outerjoin(changed, true())), *names)

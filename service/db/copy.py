@@ -11,10 +11,10 @@ import asyncpg
 from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
 
-from service.db.connection import AUDIBLE, LOST, connect
 from service.db.database import Database
 from service.db.filters import Chosen, worded
 from service.db.keyset import Listing
+from service.db.pooled_connection import AUDIBLE, LOST, connect
 from service.db.statement import Statement, UnannouncedWriteError, columns
 from service.db.writable import WritableDatabase
 from service.errors import Unavailable
@@ -147,7 +147,7 @@ def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
 async def dedicated(
     db: Database | WritableDatabase, name: str = AUDIBLE
 ) -> AsyncIterator[DedicatedConnection]:
-    """A connection beside the pool; see connection.connect for its name.
+    """A connection beside the pool; see pooled_connection.connect for its name.
 
     For a WritableDatabase the connection runs statements that write, and has that one's name.
 
@@ -199,7 +199,7 @@ async def copied(
         db: where.
         statement: a SELECT.
         values: its arguments.
-        name: of the connection, see connection.connect.
+        name: of the connection, see pooled_connection.connect.
         format_: of the file.
     """
     args = [values[bind] for bind in statement.names]

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 
 from service.db.condition import Seldom
-from service.db.connection import LOST, PooledConnection, refusal
 from service.db.pool import Pool
+from service.db.pooled_connection import LOST, PooledConnection, refusal
 from service.db.statement import Statement, UnannouncedWriteError
 from service.errors import (
     OUTDATED,

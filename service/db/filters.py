@@ -35,6 +35,7 @@ class Choice(NamedTuple):
 
     clauses: Mapping[object, ColumnElement[bool]]
     served_by: Mapping[object, FilterIndex] = MappingProxyType({})
+    cost: int = 0
 
     def index_for(self, value: object) -> FilterIndex | None:
         """The index that finds the matches of a value."""
@@ -45,12 +46,14 @@ class Bound(NamedTuple):
     """A filter that binds its value by its own name, after `encode`.
 
     `one_plan` says that by itself, in the order of its index, it has one good plan for all values.
+    `cost` is what the condition takes for one row beside reading it, in tenths of a microsecond.
     """
 
     clause: ColumnElement[bool]
     encode: Callable[[Any], object] = lambda value: value
     served_by: FilterIndex | None = None
     one_plan: bool = False
+    cost: int = 0
 
     def index_for(self, _: object) -> FilterIndex | None:
         """The index that finds the matches of any value."""
@@ -74,6 +77,9 @@ TRIGRAM = "[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]]."
 # embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
 ASCII_LETTERS = """(SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database())"""
+
+# To lower a text and look for a substring, in tenths of a microsecond.
+LIKE_COST = 5
 
 
 def search(index: str, *columns: ColumnElement[Any]) -> Bound:
@@ -99,7 +105,9 @@ def search(index: str, *columns: ColumnElement[Any]) -> Bound:
             else_=pattern.regexp_match(trigram),
         ),
     )
-    return Bound(found, containing, FilterIndex(index, usable=usable))
+    return Bound(
+        found, containing, FilterIndex(index, usable=usable), cost=LIKE_COST * len(columns)
+    )
 
 
 def _like(pattern: ColumnElement[str], columns: list[Any]) -> ColumnElement[bool]:

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Table,
     TextualSelect,
     bindparam,
-    cast,
     func,
     literal_column,
     select,
@@ -29,10 +28,10 @@ from sqlalchemy import (
     tuple_,
 )
 
-from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Driver, Order, Total
+from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Conditions, Driver, Order, Total
 from service.db.filters import Bound, Choice, Chosen, Filter, worded
+from service.db.kept_totals import kept_totals
 from service.db.statement import RefusedError, Statement, columns
-from service.tables import counted
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -46,11 +45,11 @@ class Listing(Generic[Row]):
         table: has a column `id`.
         keys: the sorts by name; each key must not be null and need an index (key, id).
         filters: the conditions by name, as in the query.
-        totals: where triggers keep the table's totals, so that neither all rows nor those of
-            `is_active` are counted; without it they are counted each time.
+        totals: where triggers keep the table's totals, so that neither all rows nor the active
+            ones are counted; without it they are counted each time.
 
     Raises:
-        RefusedError: no trigger keeps the totals of this table.
+        RefusedError: no trigger keeps the totals of this table, or a filter has a reserved name.
     """
 
     def __init__(
@@ -62,11 +61,13 @@ class Listing(Generic[Row]):
         filters: Mapping[str, Filter],
         totals: Table | None = None,
     ) -> None:
+        if reserved := filters.keys() & {"limit", "offset", "last_id", "last_key"}:
+            raise RefusedError(f"{name}: a filter can't be called {sorted(reserved)}")
         self.name = name
         self.row = row
         self.table = table
         self.filters = filters
-        self.totals = {} if totals is None else _kept(table, totals)
+        self.totals = {} if totals is None else kept_totals(table, totals)
         self.orders = {
             sign + sort: Order(key, sign == "-") for sort, key in keys.items() for sign in ("", "-")
         }
@@ -127,10 +128,12 @@ class Listing(Generic[Row]):
         for name, one in self.filters.items():
             for value in one.clauses if isinstance(one, Choice) else (None,):
                 yield self.page("id", ((name, value),), "exact")
-        searched = next(name for name, one in self.filters.items() if isinstance(one, Bound))
-        yield self.page("id", ((searched, None),), "estimated")
-        yield self.page("id", ((searched, None),), "none")
-        yield self.after("-created_at", ((searched, None),), "none", start=False)
+        bound = [name for name, one in self.filters.items() if isinstance(one, Bound)]
+        for name in bound[:1]:
+            yield self.page("id", ((name, None),), "estimated")
+            yield self.page("id", ((name, None),), "none")
+            sort = "-created_at" if "created_at" in self.orders else "-id"
+            yield self.after(sort, ((name, None),), "none", start=False)
         yield self.page("id", (), "none")
 
     def clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
@@ -244,12 +247,11 @@ class Listing(Generic[Row]):
             if index := self.filters[one[0]].index_for(one[1]):
                 driver = drivers.setdefault(index.name, Driver([], index.usable))
                 driver.clauses.extend(self.clauses((one,)))
+        cost = sum(self.filters[name].cost for name, _ in others)
         adaptive = Adaptive(
             self.table,
             self.orders[sort],
-            walked=self.clauses(walked),
-            filters=self.clauses(others),
-            drivers=list(drivers.values()),
+            Conditions(self.clauses(walked), self.clauses(others), list(drivers.values()), cost),
             after=after,
             numbered=offset is not None,
             total=total if kept is None else "none",
@@ -274,26 +276,6 @@ class Listing(Generic[Row]):
         if total == "estimated":
             matching = matching.limit(literal_column(str(ESTIMATE_LIMIT)))
         return select(func.count().label("total")).select_from(matching.subquery("matching"))
-
-
-def _kept(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
-    """The totals that are not counted, by what is chosen."""
-    if table not in counted(totals.metadata):
-        raise RefusedError(
-            f"no trigger keeps the totals of {table.name}: leave out `totals`, and its rows are"
-            " counted; or declare it beside them, with `is_active`, and run `swiftlet migrate new`"
-        )
-    total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
-    return {
-        chosen: select(
-            cast(func.coalesce(kept, literal_column("0")), BigInteger).label("total")
-        ).where(totals.c.name == literal_column(f"'{table.name}'"))
-        for chosen, kept in {
-            (): total,
-            (("is_active", True),): active,
-            (("is_active", False),): total - active,
-        }.items()
-    }
 
 
 def _number(name: str) -> ColumnElement[int]:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from service.db.connection import AUDIBLE, refusal
 from service.db.database import Database
 from service.db.pool import Pool
+from service.db.pooled_connection import AUDIBLE, refusal
 from service.logs import logger
 from service.tables import items, totals, users
 

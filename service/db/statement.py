@@ -6,7 +6,8 @@ expanded, no value is converted.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 import asyncpg
@@ -21,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal_column,
+    select,
 )
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.sql import visitors
@@ -29,7 +31,8 @@ from sqlalchemy.sql.dml import UpdateBase
 
 Row = TypeVar("Row")
 
-_INSERT = re.compile(r"INSERT INTO \w+ \(id, [^)]*\)")
+# The name may be quoted, or have a schema before it.
+_INSERT = re.compile(r"INSERT INTO [^(]+ \(id, [^)]*\)")
 
 DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
 DIALECT.server_version_info = (15, 0)  # the oldest we support; a connection would have told it
@@ -68,7 +71,8 @@ class Statement(Generic[Row]):
         order: the arguments `get` takes by position, for the hot statements.
         extra: selected columns beside the row's own, after them; `records` gives them too.
         prepare: whether every connection prepares it when it opens.
-        numbered: whether its INSERT gives the ids itself, as `drawn` makes them.
+        arrays: the field whose values an argument holds, by the argument's name.
+        numbered: whether its INSERT gives the ids itself, as `next_id` makes them.
         by_values: whether PostgreSQL plans it at each use for the values at hand; else it may
             settle on one plan for all values.
 
@@ -77,6 +81,7 @@ class Statement(Generic[Row]):
     """
 
     __slots__ = (
+        "arrays",
         "by_values",
         "core",
         "name",
@@ -89,7 +94,7 @@ class Statement(Generic[Row]):
         "writes",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a property of a statement; most have a default
         self,
         name: str,
         row: Callable[..., Row],
@@ -97,6 +102,7 @@ class Statement(Generic[Row]):
         *,
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),
+        arrays: Mapping[str, str] = MappingProxyType({}),
         prepare: bool = True,
         numbered: bool = False,
         by_values: bool = False,
@@ -110,6 +116,7 @@ class Statement(Generic[Row]):
         if numbered:
             self.sql = _overriding(name, self.sql)
         self.names = tuple(compiled.positiontup or ())
+        self.arrays = arrays
         self.row = row
         self.prepare = prepare
         self.by_values = by_values
@@ -137,12 +144,12 @@ class Statement(Generic[Row]):
         records = await db.fetch(self, args)
         return self.row(*records[0])
 
-    async def one(self, db: Runner, **values: object) -> Row | None:
+    async def one(self, db: Runner, /, **values: object) -> Row | None:
         """The row, or None; arguments by name."""
         records = await self.records(db, **values)
         return self.row(*records[0]) if records else None
 
-    async def records(self, db: Runner, **values: object) -> list[asyncpg.Record]:
+    async def records(self, db: Runner, /, **values: object) -> list[asyncpg.Record]:
         """Every record as it came, with the extra columns; arguments by name."""
         return await db.fetch(self, [values[name] for name in self.names])
 
@@ -158,8 +165,24 @@ def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
 
 
 def next_id(table: Table) -> ColumnElement[int]:
-    """The next id of a table, for rows that get theirs in another order than they are inserted."""
-    return func.nextval(literal_column(f"'{table.name}_id_seq'"), type_=BigInteger)
+    """The next id of a table, for rows that get theirs in another order than they are inserted.
+
+    A subquery, so that the sequence is looked up once per statement and not for each row.
+    """
+    sequence: ColumnElement[Any] = literal_column(f"{sequence_of(table)}::regclass")
+    found = select(sequence.label("sequence")).scalar_subquery()
+    return func.nextval(found, type_=BigInteger)
+
+
+def sequence_of(table: Table) -> str:
+    """The SQL that gives the name of the sequence behind the ids, whatever it is called."""
+    return "pg_get_serial_sequence('{}', 'id')".format(quoted(table).replace("'", "''"))
+
+
+def quoted(table: Table) -> str:
+    """The name of a table in SQL, with its schema if it has one."""
+    name: str = DIALECT.identifier_preparer.format_table(table)
+    return name
 
 
 def _overriding(name: str, sql: str) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from service.db.connection import AUDIBLE
 from service.db.database import Database
+from service.db.pooled_connection import AUDIBLE
 from service.db.statement import Statement
 
 

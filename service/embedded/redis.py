@@ -1,4 +1,4 @@
-"""The embedded Redis or Valkey: nothing is kept, and without one the service works too."""
+"""The embedded Redis or Valkey: not persistent, and optional."""
 
 import signal
 import socket
@@ -10,25 +10,25 @@ from service.embedded.data_directory import DataDirectory
 from service.embedded.programs import find_redis, version
 from service.logs import logger
 
-STARTING = 10.0  # seconds for it to answer; 0.04 are usual
+STARTING = 10.0  # seconds until the first answer; 0.04 is usual
 
 REDIS = {
     "port": "0",
     "unixsocketperm": "700",
-    "save": "",  # a cache has nothing to keep
+    "save": "",  # a cache needs no persistence
     "appendonly": "no",
     "maxmemory": "64mb",
     "maxmemory-policy": "allkeys-lru",
-    "logfile": "",  # stdout, which we give: the server itself may not reach DIR
+    "logfile": "",  # stdout, which we open: the server may have no access to the data directory
     "daemonize": "no",
 }
 
 
 def start(directory: DataDirectory, server: Path | None) -> str | None:
-    """Start Redis or Valkey; without one the service works too, so that is only noted."""
+    """Start Redis or Valkey and return its URL; None, with a note, when it is not available."""
     server = server or find_redis()
     if server is None:
-        directory.notes.append("no Redis or Valkey found: going on without")
+        directory.notes.append("no Redis or Valkey found: the service runs without")
         return None
     name = "Valkey" if "valkey" in server.name else "Redis"
     logger.info("starting %s %s", name, version(server) or "")
@@ -41,7 +41,8 @@ def start(directory: DataDirectory, server: Path | None) -> str | None:
         program = str(environment.of(server, server.parent, "redis"))
         child = Child([program, *words], environment, log, dies_by=signal.SIGTERM)
     except OSError as error:
-        directory.notes.append(f"{server} does not start ({error.strerror}): going on without")
+        reason = f"{server} does not start ({error.strerror})"
+        directory.notes.append(f"{reason}: the service runs without")
         return None
     directory.held.callback(child.stop, (signal.SIGTERM, 5.0))
     give_up = time.monotonic() + STARTING
@@ -50,7 +51,7 @@ def start(directory: DataDirectory, server: Path | None) -> str | None:
             return f"unix://{address}"
         time.sleep(0.005)
     child.stop()
-    directory.notes.append(f"{server} does not start (see {log}): going on without")
+    directory.notes.append(f"{server} does not start (see {log}): the service runs without")
     return None
 
 

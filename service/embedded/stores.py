@@ -1,16 +1,16 @@
-"""The supervisor of the embedded PostgreSQL and Redis: makes them, starts them, leaves none behind.
+"""The supervisor of the embedded PostgreSQL and Redis: it creates, starts and stops them.
 
-Read from `stores` down. All that lasts is in one directory, DIR:
+All persistent files are in one data directory:
 
-    lock         held while we run; our process id, our run directory
-    postgres/    the cluster; postgres.new/ while the first start makes it
-    stores.json  the addresses, for `join`; there only while the stores are ready
+    lock         locked while the supervisor runs; its process id and run directory
+    postgres/    the cluster; postgres.new/ during its creation
+    stores.json  the addresses, for `join`; exists while the stores are ready
     secret       64 hex characters
     postgres.log, redis.log
 
-The sockets are in a private run directory outside DIR, since a socket's path may have only 107
-bytes. There is no TCP port. The programs are our own children, not daemons, and die with us,
-even when we are killed with -9: see `children`.
+The sockets are in a private run directory elsewhere, since a socket path has at most 107 bytes.
+There is no TCP port. The programs are child processes, not daemons. They end with this process,
+also after kill -9: see `children`.
 """
 
 import json
@@ -30,16 +30,16 @@ from service.embedded import redis as redis_server
 from service.embedded.data_directory import DataDirectory, Stores, holder, open_private
 from service.embedded.programs import EmbeddedError
 
-# A lock lasts while anybody has its file open: the workers, which are forks, must not have it.
+# A lock lasts while any process has the file open, so forked workers close it.
 _locks: set[BinaryIO] = set()
 
-if sys.platform != "win32":  # where neither exists: `_plainly` says so
+if sys.platform != "win32":  # `_one_line_errors` refuses Windows
     import fcntl
 
     os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
-JOINING = 60.0  # seconds for who has the directory to get ready
+JOINING = 60.0  # seconds for the lock holder to become ready
 
 
 @contextmanager
@@ -53,17 +53,24 @@ def stores(
     redis_binary: Path | None = None,
     settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Iterator[Stores]:
-    """Run the stores of `data`, or with `join` use those that a living service runs there.
+    """Run the stores of a data directory.
 
-    `settings` are PostgreSQL's own, over ours: the benchmark needs room for everyone's pools.
+    Enter it in the main thread: on Linux the children end with the thread that started them.
 
-    Enter it from the main thread: on Linux our children live as long as the thread that made them.
+    Args:
+        data: the data directory.
+        database: whether PostgreSQL is needed.
+        redis: whether Redis is needed.
+        join: use the stores of a running service on this directory, if there is one.
+        postgres_bin: directory of PostgreSQL's programs; found when absent.
+        redis_binary: path of the Redis server; found when absent.
+        settings: settings of PostgreSQL that override ours.
 
     Raises:
-        EmbeddedError: they can't be had; whatever was started is stopped again.
+        EmbeddedError: the stores can't be started; those already started are stopped.
     """
     with ExitStack() as held:
-        with _plainly(data):
+        with _one_line_errors(data):
             data = _directory(data)
             if database:
                 _hide_libpq(held)
@@ -84,22 +91,22 @@ def stores(
 
 
 def secret(data: Path) -> str:
-    """The 64 hex characters kept in `data`, made by the first who asks."""
-    with _plainly(data), open_private(_directory(data) / "secret") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # two first callers, one secret
+    """Return the 64 hex characters kept in `data`; the first call creates them."""
+    with _one_line_errors(data), open_private(_directory(data) / "secret") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two concurrent first calls make one secret
         kept = file.read(1000).decode("ascii", "replace").strip()
         if not kept:
             kept = secrets.token_hex(32)
             file.write(kept.encode())
             os.fsync(file.fileno())
         if not re.fullmatch("[0-9a-f]{64}", kept):
-            raise EmbeddedError(f"{file.name} must hold 64 hex characters: mend or remove it")
+            raise EmbeddedError(f"{file.name} must hold 64 hex characters: correct or remove it")
         return kept
 
 
 @contextmanager
-def _plainly(data: Path) -> Iterator[None]:
-    """Says what the operating system refused in one line."""
+def _one_line_errors(data: Path) -> Iterator[None]:
+    """Turn errors of the operating system into one line."""
     if sys.platform == "win32":
         raise EmbeddedError("no embedded stores on Windows: set DATABASE_URL (and REDIS_URL)")
     try:
@@ -107,30 +114,30 @@ def _plainly(data: Path) -> Iterator[None]:
     except OSError as error:
         raise EmbeddedError(
             f"can't use {error.filename or data}: {error.strerror or error}:"
-            " see to it, or give another --data"
+            " check it, or give another --data"
         ) from error
 
 
 def _hide_libpq(held: ExitStack) -> None:
-    """Take PGSSLMODE, PGOPTIONS and their like out of the environment: they mean other servers."""
+    """Remove PGSSLMODE, PGOPTIONS and the like from the environment: they are for other servers."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         held.callback(os.environ.__setitem__, name, os.environ.pop(name))
 
 
 def _directory(data: Path) -> Path:
-    """DIR, made if need be. Nothing above it, and no DIR that was there, is ever loosened."""
+    """Create the data directory if it is missing; rights of existing directories stay."""
     data = data.resolve()
     if data.exists() and not data.is_dir():
         raise EmbeddedError(f"{data} is a file: give a directory with --data")
     if not data.exists():
         data.mkdir(parents=True, exist_ok=True)
-        # 0711 for root: PostgreSQL, as whom it then runs, must pass through to its cluster.
+        # 0711 for root: PostgreSQL runs as another user and must traverse it.
         data.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return data
 
 
 def _claim(data: Path, held: ExitStack, *, join: bool) -> BinaryIO | Stores:
-    """The lock of DIR, or the stores of who has it."""
+    """Return the lock of the data directory, or with `join` the stores of its holder."""
     lock = held.enter_context(open_private(data / "lock"))
     give_up = time.monotonic() + JOINING
     while True:
@@ -149,14 +156,14 @@ def _claim(data: Path, held: ExitStack, *, join: bool) -> BinaryIO | Stores:
         if found := _published(data, pid):
             return found
         if time.monotonic() > give_up:
-            raise EmbeddedError(f"process {pid} has {data} but does not get ready: stop it")
+            raise EmbeddedError(f"process {pid} uses {data} but does not become ready: stop it")
         time.sleep(0.05)
 
 
 def _published(data: Path, holder: int) -> Stores | None:
     try:
         told = json.loads((data / "stores.json").read_bytes())
-        os.kill(holder, 0)  # a page left by one killed with -9 is not believed
+        os.kill(holder, 0)  # a file left by kill -9 is ignored
     except (FileNotFoundError, ProcessLookupError):
         return None
     if told["pid"] != holder:
@@ -168,7 +175,7 @@ def _published(data: Path, holder: int) -> Stores | None:
 def _wanted(running: Stores, *, database: bool, redis: bool) -> Stores:
     if database and not running.database_url:
         raise EmbeddedError(
-            f"the service on {running.data} has its database elsewhere: set the same DATABASE_URL"
+            f"the service on {running.data} uses another database: set the same DATABASE_URL"
         )
     return running._replace(
         database_url=running.database_url if database else None,

@@ -4,27 +4,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Widget"])]
 SKU = Annotated[str, Meta(min_length=1, max_length=64, examples=["W-1"])]
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-AnyID = Annotated[int, Meta(examples=[1])]
 Time = Annotated[datetime, Meta(tz=True)]
-Search = Annotated[str, Meta(min_length=1, max_length=255)]
-PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
-PageSize = Annotated[int, Meta(ge=1, le=100)]
-# Titles name the enumerations in the OpenAPI document, and so in a generated client.
-Sort = Annotated[
-    Literal["id", "-id", "created_at", "-created_at", "name", "-name", "price", "-price"],
-    Meta(title="ItemSort"),
-]
-Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
 Role = Annotated[Literal["user", "admin"], Meta(title="Role")]
-Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
-Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
-OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
-Include = Annotated[Literal["owner"], Meta(title="ItemInclude")]
 
 
 class Price(Decimal):
@@ -38,6 +24,10 @@ class Price(Decimal):
         "exclusiveMaximum": 10**10,
         "examples": [29.99],
     }
+    # The bound above keeps NaN and Infinity out too: PostgreSQL sorts both above every number.
+    CHECK: ClassVar = "{0} >= 0 AND {0} < 10000000000 AND {0} = round({0}, 4)"
+    # No price reaches this, so it can stand for "no price" in an order.
+    LAST: ClassVar = "10000000000"
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -72,17 +62,6 @@ class NewItem(Struct, kw_only=True):
     owner_id: ID | None = None
 
 
-class ItemChange(Struct):
-    """What PATCH takes: absent keeps, null clears."""
-
-    sku: SKU | UnsetType | None = UNSET
-    name: Name | UnsetType = UNSET
-    description: str | UnsetType | None = UNSET
-    price: Price | UnsetType | None = UNSET
-    is_active: bool | UnsetType = UNSET
-    owner_id: ID | UnsetType | None = UNSET
-
-
 class Item(Struct, frozen=True, gc=False):
     """An item as it is shown; the order of the fields is that of the columns in every statement."""
 
@@ -98,76 +77,6 @@ class Item(Struct, frozen=True, gc=False):
     updated_at: Time | None
 
 
-class KeyedItem(NewItem, kw_only=True):
-    """An item to upsert: by its sku."""
-
-    sku: SKU
-
-
-class NewItems(Struct):
-    """What POST /items/bulk takes."""
-
-    items: Annotated[list[NewItem], Meta(max_length=1000)]
-
-
-class KeyedItems(Struct):
-    """What PUT /items/bulk takes."""
-
-    items: Annotated[list[KeyedItem], Meta(max_length=1000)]
-
-
-class ItemsChange(Struct):
-    """What PATCH /items/bulk takes: one change for all; ids that no row can have are missing."""
-
-    ids: Annotated[list[AnyID], Meta(max_length=1000)]
-    set: ItemChange
-
-
-class ItemsDelete(Struct):
-    """What POST /items/bulk/delete takes."""
-
-    ids: Annotated[list[AnyID], Meta(max_length=1000)]
-    permanent: bool = False
-
-
-class Items(Struct, frozen=True):
-    """The items that were made, in the order in which they were given."""
-
-    items: list[Item]
-
-
-class UpsertedItem(Struct, frozen=True, gc=False):
-    """What became of an item that was given."""
-
-    id: int
-    sku: str
-    version: int
-    status: Status
-
-
-class UpsertedItems(Struct, frozen=True):
-    """How many became what, and each in the order in which it was given."""
-
-    created: int
-    updated: int
-    unchanged: int
-    items: list[UpsertedItem]
-
-
-class ItemsChanged(Struct, frozen=True):
-    """How many were changed, and the ids of which there is no item."""
-
-    updated: int
-    missing: list[int]
-
-
-class ItemsDeleted(Struct, frozen=True):
-    """How many were deleted, and the ids of which there is no item."""
-
-    deleted: int
-    missing: list[int]
-
-
 class Owner(Struct, frozen=True, gc=False):
     """The user behind `owner_id`."""
 
@@ -177,54 +86,3 @@ class Owner(Struct, frozen=True, gc=False):
     full_name: str | None
     role: Role
     is_active: bool
-
-
-class ListedItem(Item, frozen=True, gc=False):
-    """An item in a list; `owner` only with `include=owner`, and null where nobody owns it."""
-
-    owner: Owner | UnsetType | None = UNSET
-
-
-class OwnedItemQuery(Struct, frozen=True):
-    """The parameters of a user's items."""
-
-    page: PageNumber | UnsetType = UNSET
-    per_page: PageSize = 10
-    cursor: str | UnsetType = UNSET
-    sort: Sort = "id"
-    total: Total | UnsetType = UNSET
-    is_active: bool | UnsetType = UNSET
-    q: Search | UnsetType = UNSET
-    min_price: Price | UnsetType = UNSET
-    max_price: Price | UnsetType = UNSET
-
-
-class ItemQuery(OwnedItemQuery, frozen=True):
-    """The parameters of the list."""
-
-    owner_id: ID | UnsetType = UNSET
-    include: Include | UnsetType = UNSET
-
-
-class ExportQuery(Struct, frozen=True):
-    """The parameters of an export: the filters of the list, and what the file is to be."""
-
-    format: Format = "ndjson"
-    trailer: bool = False
-    is_active: bool | UnsetType = UNSET
-    q: Search | UnsetType = UNSET
-    owner_id: ID | UnsetType = UNSET
-    min_price: Price | UnsetType = UNSET
-    max_price: Price | UnsetType = UNSET
-
-
-class ImportQuery(Struct, frozen=True):
-    """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
-
-    on_error: OnError = "abort"
-
-
-class DeleteQuery(Struct, frozen=True):
-    """`permanent=true` removes the row; else it is only set inactive."""
-
-    permanent: bool = False

@@ -1,0 +1,22 @@
+"""Users: people, who may own items."""
+
+from service import tables
+from service.resource import Resource
+from service.users.structs import NewUser, User, UserSummary
+
+users = Resource(
+    "users",
+    NewUser,
+    row=User,
+    summary=UserSummary,
+    table=tables.users,
+    description="People, who may own items",
+    key="email",
+    folded=("email", "username"),
+    sorts=("username",),
+    filters=("is_active", "role"),
+    search=("username", "email", "full_name"),
+    referenced=True,
+    fillfactor=None,
+    without=("bulk_create", "bulk_change", "bulk_delete", "import", "export"),
+)

@@ -20,17 +20,19 @@ Row = TypeVar("Row", bound=Struct)
 Done = TypeVar("Done")
 
 
-def distinct(
-    rows: Sequence[Struct], *fields: str, alike: Callable[[str], str] = lambda text: text
-) -> None:
-    """See that no two rows have the same value in a field that is unique, `alike` or equal.
+def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Check that no two rows have the same value in a unique field.
+
+    Args:
+        rows: the rows.
+        unique: by field, a function whose results are equal for values that are the same.
 
     Raises:
         Invalid: two have; names their places.
     """
     errors = []
-    for field in fields:
-        seen: dict[str, list[str]] = {}
+    for field, alike in unique.items():
+        seen: dict[Any, list[str]] = {}
         for n, row in enumerate(rows):
             value = getattr(row, field)
             if value is not None:

@@ -1,16 +1,16 @@
 """A GET whose responses are cached: how they are found, and what they may depend on."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
 
 from starlette.types import Message, Scope
 
-from service.cache.cache import Cache
 from service.cache.generations import Tags
 from service.cache.response import CachedResponse
+from service.cache.store import Cache
 from service.errors import NotFound, Problem
 from service.logs import logger
 from service.web import compress
@@ -20,7 +20,6 @@ from service.web.request import (
     PRINCIPAL,
     SEND_PREBUILT,
     VISIBLE,
-    Handler,
     Request,
     new_id,
 )
@@ -172,10 +171,10 @@ def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) ->
 
 
 def cacheable(
-    load: Handler,
+    load: Callable[[Request], Awaitable[Reply]],
     cache_tags: Callable[[Request], Tags],
     share: Callable[[Request], bool] | None,
-) -> Handler:
+) -> Callable[[Request], Awaitable[Reply]]:
     """The handler of a GET behind the cache, and behind its preconditions.
 
     Args:

@@ -1,6 +1,6 @@
 """From a handler to an ASGI callable: one try, one reply, nothing between server and handler."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,7 +15,16 @@ from service.logs import logger
 from service.web import compress
 from service.web.cached import access, cacheable, send_hit
 from service.web.codec import Header, Query, Reply
-from service.web.request import Handler, Request
+from service.web.request import Request
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Tag(NamedTuple):
+    """A group of operations in the document."""
+
+    name: str
+    description: str = ""
 
 
 class Operation(NamedTuple):
@@ -24,7 +33,9 @@ class Operation(NamedTuple):
     A GET with `cache_tags` may be cached: it gives what the answer depends on, and the answer must
     depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
     POST takes and a GET gives. `share` tells whether it takes the database so long
-    that the workers share it. `stored` tells whether it needs the database.
+    that the workers share it. `stored` tells whether it needs the database. `tag` is its group in
+    the document, by default the first part of its path; `versioned` says whether its row has a
+    version.
     """
 
     method: str
@@ -40,11 +51,14 @@ class Operation(NamedTuple):
     cache_tags: Callable[[Request], Tags] | None = None
     share: Callable[[Request], bool] | None = None
     stored: bool = True
+    tag: Tag | None = None
+    versioned: bool = True
 
     @property
     def has_etag(self) -> bool:
         """Whether it is about one row, whose version is its ETag."""
-        return self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
+        one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
+        return one_row and self.versioned
 
 
 class NoQuery(Struct):

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from service.errors import ProblemDocument
-from service.web.endpoint import Operation
+from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
 from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, INFO, PROBLEMS, TAGS
 
@@ -30,14 +30,14 @@ def document(operations: Iterable[Operation], root: str = "") -> Document:
     for operation in operations:
         told = _operation(operation, schemas, shared)
         paths.setdefault(operation.path, {})[operation.method.lower()] = told
-    used = {operation["tags"][0] for methods in paths.values() for operation in methods.values()}
+    tags = {(tag := _tag(operation)).name: tag for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": INFO,
         "servers": [{"url": root or "/"}],
         # There are no keys yet: anyone who reaches the service may call it.
         "security": [],
-        "tags": [tag for tag in TAGS if tag["name"] in used],
+        "tags": [_described(tag) for tag in tags.values()],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -52,7 +52,7 @@ def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Docu
         "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
         "description": inspect.getdoc(operation.handler) or f"{operation.summary}.",
-        "tags": [operation.path.split("/")[1]],
+        "tags": [_tag(operation).name],
     }
     if parameters := _parameters(operation, schemas):
         told["parameters"] = parameters
@@ -61,6 +61,18 @@ def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Docu
     answers = _problems(operation, schemas, shared) | _successes(operation, schemas)
     told["responses"] = {str(status): answers[status] for status in sorted(answers)}
     return told
+
+
+def _tag(operation: Operation) -> Tag:
+    if operation.tag is not None:
+        return operation.tag
+    name = operation.path.split("/")[1]
+    return Tag(name, TAGS.get(name, ""))
+
+
+def _described(tag: Tag) -> Document:
+    told = {"name": tag.name}
+    return {**told, "description": tag.description} if tag.description else told
 
 
 def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
@@ -79,6 +91,8 @@ def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
         headers.append("Content-Disposition")
     if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.status == 204:
+        return {204: _answer(operation.summary, headers)}
     whole = _answer(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
     answers = {operation.status: whole}
     if operation.has_etag and operation.method == "GET":

@@ -8,7 +8,7 @@ INFO: dict[str, Any] = {
     "title": "Swiftlet",
     "version": "0.1.0",
     "description": (
-        "Items and Users over HTTP. Every error is a problem document (RFC 9457).\n\n"
+        "Rows over HTTP. Every error is a problem document (RFC 9457).\n\n"
         "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
         " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
         " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
@@ -16,11 +16,8 @@ INFO: dict[str, Any] = {
     "contact": {"name": "Swiftlet"},
     "license": {"name": "MIT", "identifier": "MIT"},
 }
-TAGS = (
-    {"name": "items", "description": "Things with a name and a price"},
-    {"name": "users", "description": "People, who may own items"},
-    {"name": "health", "description": "Whether the service is up, and can serve"},
-)
+# Of operations that name no tag of their own.
+TAGS = {"health": "Whether the service is up, and can serve"}
 
 # Name, meaning and JSON type of each header of an answer.
 HEADERS: dict[str, tuple[str, str]] = {

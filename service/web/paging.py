@@ -66,7 +66,7 @@ class ListQuery(Protocol):
 async def find(
     request: Request, listing: Listing[Row], query: ListQuery
 ) -> Page[Row] | CursorPage[Row]:
-    """The page that a query asks for, in one statement.
+    """The page that a query asks for, in one statement. Requests that ask for the same share it.
 
     Raises:
         Invalid: `cursor` together with `page`, or a cursor that does not belong here.
@@ -89,23 +89,26 @@ async def find(
     else:
         statement = listing.page(query.sort, chosen, total)
         values["offset"] = offset = (number - 1) * query.per_page
-    records = await single_flight(request.db, statement, values)
-    counted: int | None = records[0]["total"] if total != "none" else None
-    if records and records[0]["id"] is None:  # no rows: the total came alone
-        records = []
-    shown = records[: query.per_page]
-    rows = [statement.row(*record[: statement.width]) for record in shown]
-    following = None
-    if len(records) > len(shown):
-        last = shown[-1]
-        key = [] if _by_id(query.sort) else [last["sort_key"]]
-        following = request.state["cursors"].write((*key, last["id"]), binding)
-    if by_cursor:
-        return CursorPage(rows, following, UNSET if counted is None else counted)
-    if counted is not None and records:  # an estimate may be behind what is plainly there
-        counted = max(counted, offset + len(records))
-    pages = None if counted is None else -(-counted // query.per_page)
-    return Page(rows, counted, number, query.per_page, pages, following)
+
+    def page(records: list[Any]) -> Page[Row] | CursorPage[Row]:
+        counted: int | None = records[0]["total"] if total != "none" else None
+        if records and records[0]["id"] is None:  # no rows: the total came alone
+            records = []
+        shown = records[: query.per_page]
+        rows = [statement.row(*record[: statement.width]) for record in shown]
+        following = None
+        if len(records) > len(shown):
+            last = shown[-1]
+            key = [] if _by_id(query.sort) else [last["sort_key"]]
+            following = request.state["cursors"].write((*key, last["id"]), binding)
+        if by_cursor:
+            return CursorPage(rows, following, UNSET if counted is None else counted)
+        if counted is not None and records:  # an estimate may be behind what is plainly there
+            counted = max(counted, offset + len(records))
+        pages = None if counted is None else -(-counted // query.per_page)
+        return Page(rows, counted, number, query.per_page, pages, following)
+
+    return await single_flight(request.db, statement, values, page, binding)
 
 
 def share(query: ListQuery, counted: Iterable[str]) -> bool:
@@ -124,9 +127,23 @@ async def show(request: Request, found: Page[Row] | CursorPage[Row]) -> Reply:
         links = _neighbours(found)
     else:
         links = {"next": {"cursor": found.next_cursor}} if found.next_cursor else {}
-    long = _is_long(found.items)
-    body = await _encode_long(found) if long else encode_rows(found, found.items)
-    return Reply(body, headers=_link(request, links))
+    return Reply(await _body(found), headers=_link(request, links))
+
+
+# The last page that was encoded, with its JSON: requests that share a page come one after another.
+_encoded: tuple[object, bytes] = (None, b"")
+
+
+async def _body(found: Page[Row] | CursorPage[Row]) -> bytes:
+    global _encoded  # noqa: PLW0603 - one place for all requests is its point
+    page, body = _encoded
+    if page is found:
+        return body
+    if _is_long(found.items):
+        return await _encode_long(found)
+    body = encode_rows(found, found.items)
+    _encoded = (found, body)
+    return body
 
 
 def _is_long(rows: list[Any]) -> bool:
@@ -191,10 +208,17 @@ def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header
     """RFC 8288; relative to the request, so that no Host header finds its way into it."""
     if not links:
         return ()
-    given = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
-    kept = [pair for pair in given if pair[0] not in {"page", "cursor"}]
+    kept = ""
+    if query := request.scope["query_string"]:
+        given = parse_qsl(query.decode(), keep_blank_values=True)
+        kept = urlencode([pair for pair in given if pair[0] not in {"page", "cursor"}])
+    start = f"<{request.url_path}?{kept}{'&' if kept else ''}"
+    # Neither a number nor a cursor holds a character that is encoded.
     value = ", ".join(
-        f'<{request.url_path}?{urlencode([*kept, *place.items()])}>; rel="{rel}"'
-        for rel, place in links.items()
+        [
+            f'{start}{name}={place}>; rel="{rel}"'
+            for rel, where in links.items()
+            for name, place in where.items()
+        ]
     )
     return ((b"link", value.encode("ascii")),)

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
-from service.cache.cache import Cache
 from service.cache.generations import Tags
 from service.cache.off import NoCache
+from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.writable import WritableDatabase
@@ -23,7 +23,7 @@ from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
-from service.web.codec import JSON, Header, Query, Reply, row_id
+from service.web.codec import JSON, Header, Query, row_id
 from service.web.cursor import Cursors
 from service.web.media import is_json
 
@@ -235,9 +235,6 @@ class Request:
                     size = len(message.get("body", b""))
                     left -= size
                     pieces.add(size)
-
-
-Handler = Callable[[Request], Awaitable[Reply]]
 
 
 def _by_name(headers: list[Header]) -> dict[bytes, bytes]:

@@ -1,6 +1,6 @@
 """What the handlers of single rows share: how a row is shown, and how it is written."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -22,25 +22,30 @@ def shown(row: Any) -> Reply:
     return Reply(encode_rows(row, (row,)), headers=_headers(row), version=row.version)
 
 
-async def read(request: Request, by_id: BatchLoader[Row]) -> Reply:
-    """The row whose id is in the path.
+def shown_without_version(row: Any) -> Reply:
+    """A row of a table without versions: there is no ETag."""
+    return Reply(encode_rows(row, (row,)))
 
-    Raises:
-        NotFound: there is none.
+
+def adder(
+    statement: GroupCommit[Any], tags: TableTags, path: str, *, versioned: bool
+) -> Callable[[Request, tuple[object, ...]], Awaitable[Reply]]:
+    """What makes a row from the values of its fields, and shows it with its Location.
+
+    Args:
+        statement: the INSERT.
+        tags: of the table.
+        path: of the collection, as `/items`.
+        versioned: whether the row has an ETag.
     """
-    row = await by_id.get(request.db, request.row_id())
-    if row is None:
-        raise NotFound("there is no such row")
-    return shown(row)
+    headers = _headers if versioned else _no_headers
 
+    async def add(request: Request, values: tuple[object, ...]) -> Reply:
+        row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
+        location = (b"location", f"{request.root}{path}/{row.id}".encode())
+        return Reply(encode_rows(row, (row,)), 201, (*headers(row), location))
 
-async def add(
-    request: Request, statement: GroupCommit[Row], tags: TableTags, values: tuple[object, ...]
-) -> Reply:
-    """Make a row, and show it with its Location."""
-    row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
-    location = f"{request.root}/{tags.table}/{row.id}"
-    return Reply(encode_rows(row, (row,)), 201, (*_headers(row), (b"location", location.encode())))
+    return add
 
 
 async def write(
@@ -88,6 +93,10 @@ async def unchanged(request: Request, by_id: BatchLoader[Row]) -> Row:
 
 def _headers(row: Any) -> tuple[Header, ...]:
     return ((b"etag", etag(row.version)),)
+
+
+def _no_headers(_: Any) -> tuple[Header, ...]:
+    return ()
 
 
 def _refusal(conditions: Preconditions | None, found: int | None) -> Problem:

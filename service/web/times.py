@@ -5,7 +5,7 @@ exponent; asyncpg reads a multiple of 10,000 as a Decimal with one, and 1E+4 is 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -18,37 +18,33 @@ from service.web.codec import encode
 
 # Of a time without decimals, as 2026-01-01T00:00:00.
 SECONDS_LENGTH = 19
+# As numbers: one byte is found five times as fast as a bytes object that holds it.
+PLUS, Z = b"+Z"
 
 
 def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
     """The value as JSON; `rows` are those within it, or the value itself."""
     body = encode(value)
     if rows:
-        if b"+" in body and b"E+" in body:  # one character is found 20 times as fast
+        if PLUS in body and b"E+" in body:
             body = _numbers(type(rows[0])).sub(_without_exponent, body)
-        times_of, before = _times(type(rows[0]))
-        if _on_the_second(rows, times_of):
-            return _with_decimals(body, before)
+        for time_of, before in _times(type(rows[0])):
+            for row in rows:  # a loop takes half the time of a generator
+                time = time_of(row)
+                if time is not None and not time.microsecond:
+                    body = _with_decimals(body, before)
+                    break
     return body
 
 
-def _with_decimals(body: bytes, before: tuple[bytes, ...]) -> bytes:
-    """Ten rows take 3 us, by a regular expression 17."""
-    parts = body.split(b'Z"')
-    for place, part in enumerate(parts[:-1]):
-        if part[:-SECONDS_LENGTH].endswith(before):
-            parts[place] = part + b".000000"
-    return b'Z"'.join(parts)
-
-
-def _on_the_second(
-    rows: Iterable[Struct], times_of: Callable[[Struct], tuple[datetime | None, ...]]
-) -> bool:
-    for row in rows:  # a loop takes half the time of a generator: 0.1 us a row
-        for time in times_of(row):
-            if time is not None and not time.microsecond:
-                return True
-    return False
+def _with_decimals(body: bytes, before: bytes) -> bytes:
+    """The times behind `before`, each with decimals: 0.7 us for one, by a regular expression 2."""
+    parts = body.split(before)
+    for place in range(1, len(parts)):
+        part = parts[place]
+        if part[SECONDS_LENGTH] == Z:
+            parts[place] = part[:SECONDS_LENGTH] + b".000000" + part[SECONDS_LENGTH:]
+    return before.join(parts)
 
 
 @cache
@@ -63,15 +59,9 @@ def _without_exponent(found: re.Match[bytes]) -> bytes:
 
 
 @cache
-def _times(
-    row: type[Struct],
-) -> tuple[Callable[[Struct], tuple[datetime | None, ...]], tuple[bytes, ...]]:
-    """What gives the times of a row, and what is before each in its JSON."""
-    names = _fields(row, datetime)
-    if not names:
-        return lambda _: (), ()
-    # A name twice, so that it gives a tuple even of one.
-    return attrgetter(names[0], *names), tuple(f'"{name}":"'.encode() for name in names)
+def _times(row: type[Struct]) -> list[tuple[Callable[[Struct], datetime | None], bytes]]:
+    """What gives each time of a row, and what is before it in JSON, where it is not null."""
+    return [(attrgetter(name), f'"{name}":"'.encode()) for name in _fields(row, datetime)]
 
 
 def _fields(row: type[Struct], kind: type) -> list[str]:

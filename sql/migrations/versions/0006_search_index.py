@@ -4,7 +4,7 @@ All databases of the embedded PostgreSQL were such until it came with contrib.
 
 The indexes are not built CONCURRENTLY: that can't be in a transaction, and the lock that keeps
 several starts apart is held by one. So writes wait, 4 to 6 s for a million short names. Who can't
-let them wait builds the indexes before, as the README says, and this leaves them as they are.
+let them wait builds the indexes before, as docs/deployment.md says; then this changes nothing.
 """
 
 from alembic import op

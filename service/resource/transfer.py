@@ -1,21 +1,20 @@
-"""Items by the million: files of them in and out, for the routes and the commands alike."""
+"""Files of rows, import and export: for the operations and for the commands."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from service.db.connection import AUDIBLE
-from service.db.copy import DedicatedConnection, copied, dedicated
+from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
-from service.db.staging import RejectedRow
+from service.db.pooled_connection import AUDIBLE
+from service.db.staging import RejectedRow, StagingTable
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
-from service.items.statements import exported, listing, stage
-from service.items.structs import ExportQuery
 from service.web.row_readers import TOLD, Reader, Row, Trailer
 
 # Others have their turn after so many rows and after so many bytes, whatever these hold.
@@ -41,6 +40,7 @@ class Imported(Struct, frozen=True):
 
 
 async def import_(
+    stage: StagingTable,
     db: WritableDatabase,
     chunks: AsyncIterable[bytes],
     reader: Reader,
@@ -48,13 +48,14 @@ async def import_(
     skip: bool,
     progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Bring the rows of a file in: an item whose sku stands is changed, any other is new.
+    """Import the rows of a file: a row whose key exists is changed, any other is created.
 
-    The rows wait in a stage until the file has ended, with no transaction open. Then all of them
-    go over in one: whoever ends before it leaves nothing behind.
+    The rows wait in a staging table until the file has ended, with no transaction open. Then all of
+    them are written in one transaction: an import that ends before it leaves nothing behind.
 
     Args:
-        db: where.
+        stage: the staging table, and the table behind it.
+        db: the database.
         chunks: the file.
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
@@ -79,7 +80,7 @@ async def import_(
                     break
                 rows.clear()
             elif size >= STAGED:
-                one = one or await _opened(opened, db)
+                one = one or await _opened(stage, opened, db)
                 await stage.add(one, rows)
                 rows.clear()
                 size = 0
@@ -88,21 +89,32 @@ async def import_(
             await _take(reader.end(), rows)
         if reader.failed and not skip:
             raise _nothing(reader.failed, reader.errors)
-        one = one or await _opened(opened, db)
+        one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(one, reader, skip=skip, progress=progress)
+        return await _over(stage, one, reader, skip=skip, progress=progress)
 
 
-def export(db: Database, query: ExportQuery, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
-    """The items that a query asks for as a file, in the order of their ids, in one snapshot."""
-    chosen, values = listing.choose(query)
+def export(
+    exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
+) -> AsyncGenerator[bytes]:
+    """The rows that a query asks for as a file, in the order of their ids, in one snapshot.
+
+    Args:
+        exported: the statements of the resource.
+        db: the database.
+        query: the filters, and `format` and `trailer`.
+        name: of the connection, see connection.connect.
+    """
+    chosen, values = exported.listing.choose(query)
     statement = exported.statement(query.format, chosen)
     rows = copied(db, statement, values, name, query.format)
     return _with_trailer(rows) if query.trailer else rows
 
 
-async def _opened(on: AsyncExitStack, db: WritableDatabase) -> DedicatedConnection:
+async def _opened(
+    stage: StagingTable, on: AsyncExitStack, db: WritableDatabase
+) -> DedicatedConnection:
     one = await on.enter_async_context(dedicated(db))
     await stage.open(one)
     return one
@@ -125,12 +137,12 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
 
 
 async def _over(
-    one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
 ) -> Imported:
     """The transaction; once more when it was in somebody's way."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(one, reader, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -139,7 +151,7 @@ async def _over(
 
 
 async def _try_over(
-    one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
 ) -> Imported:
     await one.execute("BEGIN")
     failed, told = _all_failed(reader, await stage.validate(one))

@@ -24,6 +24,9 @@ MISSING_SECONDS = 5.0
 UNKNOWN_SECONDS = 0.5
 # How long the start waits for the connections; without them nothing is kept in this process.
 OPENING_SECONDS = 0.5
+# A task that does not end is cancelled again after this. redis-py sends within asyncio.wait_for,
+# which in Python 3.11 loses a cancellation that arrives as the sending ends.
+CANCEL_AGAIN_SECONDS = 0.1
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -85,7 +88,8 @@ class Cache:
 
     async def open(self) -> None:
         """Begin to listen for writes; a server that is away is waited for in the background."""
-        self.spawn(self.coherence.run())
+        for connection in self.coherence.connections():
+            self.spawn(connection)
         with suppress(TimeoutError):
             async with asyncio.timeout(OPENING_SECONDS):
                 await self.coherence.connected.wait()
@@ -95,9 +99,11 @@ class Cache:
         if self.shared is not None and self.shared.up:
             with suppress(*REDIS_ERRORS):
                 await self.shared.begin()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            ended = asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait([ended], timeout=CANCEL_AGAIN_SECONDS)
         if self.shared is not None:
             await self.shared.close()
 

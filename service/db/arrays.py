@@ -1,0 +1,49 @@
+"""Rows as arguments: one array for each field, which `unnest` makes rows of again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+from sqlalchemy import ARRAY, ColumnElement, bindparam, column, func, select
+
+from service.db.shape import unused
+from service.db.statement import Statement
+
+
+class Arrays(NamedTuple):
+    """What can be selected from.
+
+    Args:
+        rows: has a column for each name.
+        n: the name of one more, the place in the arrays from 1.
+        binds: the name behind each bind.
+    """
+
+    rows: Any
+    n: str
+    binds: Mapping[str, str]
+
+    @property
+    def place(self) -> ColumnElement[int]:
+        """The place in the arrays, from 1."""
+        place: ColumnElement[int] = self.rows.c[self.n]
+        return place
+
+    def cte(self) -> "Arrays":
+        """The same in a WITH clause."""
+        return self._replace(rows=select(*self.rows.c).cte("rows"))
+
+
+def unnested(kinds: Mapping[str, Any]) -> Arrays:
+    """Arrays as rows: a column for each name, bound as `<name>s`."""
+    n = unused("n", kinds)
+    arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in kinds.items()]
+    names = [column(name, kind) for name, kind in kinds.items()]
+    rows = func.unnest(*arrays).table_valued(*names, with_ordinality=n, name="given")
+    return Arrays(rows.render_derived(), n, {f"{name}s": name for name in kinds})
+
+
+def arrays(statement: Statement[Any], rows: Sequence[Struct]) -> list[list[object]]:
+    """The rows as the arguments of a statement that takes an array of each field."""
+    fields = [statement.arrays[name] for name in statement.names]
+    return [[getattr(row, field) for row in rows] for field in fields]

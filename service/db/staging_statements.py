@@ -1,0 +1,225 @@
+"""The statements of a staging table: what its rows are checked, locked and written by."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Index,
+    String,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from service.db.bulk import fold_case, lock_order
+from service.db.changes import touched
+from service.db.shape import shape_of, unused
+from service.db.statement import DIALECT, Statement, quoted, sequence_of
+
+# Problems that are told one by one.
+TOLD = 100
+# Rows of a statement that goes over: enough for its own cost not to count, few enough for what its
+# triggers keep of it.
+BATCH = 20_000
+
+
+class RejectedRow(NamedTuple):
+    """A row that can't go over.
+
+    Its line, the value that is to blame, the line that has the same before it, and how many are
+    as spoiled as this one.
+    """
+
+    line: int
+    value: str
+    first: int | None
+    alike: int
+
+
+class Merged(NamedTuple):
+    """What became of the rows of a batch, and where the next one begins: after `last`."""
+
+    given: int
+    created: int
+    written: int
+    last: Any
+
+
+def creating(stage: Table, table: Table) -> str:
+    """The SQL that makes the staging table; its ids are drawn as those of the table are.
+
+    The name of their sequence is looked up once, and not for each row.
+    """
+    create = str(CreateTable(stage).compile(dialect=DIALECT)).strip().replace("%", "%%")
+    alter = f"ALTER TABLE {quoted(stage)} ALTER id SET DEFAULT nextval(%L)"
+    return (
+        f"DO $do$ BEGIN EXECUTE format($sql$\n{create};\n{alter}\n$sql$,"
+        f" {sequence_of(table)}); END $do$"
+    )
+
+
+def held(name: str, field: ColumnElement[Any], parent: ColumnElement[Any]) -> Statement[int]:
+    """Rows that ours refer to stay until we have ended; the foreign key would see to it later."""
+    rows = (
+        select(parent)
+        .where(parent.in_(select(field)))
+        .order_by(parent)
+        .with_for_update(read=True, key_share=True)
+        .subquery("held")
+    )
+    return Statement(name, int, select(func.count().label("held")).select_from(rows), prepare=False)
+
+
+def orphans(
+    name: str, n: ColumnElement[Any], this: ColumnElement[Any], parent: ColumnElement[Any]
+) -> Statement[RejectedRow]:
+    """Rows that refer to nothing go."""
+    nothing = literal_column("null", BigInteger)
+    return _told(name, n, this, nothing, this.is_not(null()), ~exists().where(parent == this))
+
+
+def _told(
+    name: str,
+    n: ColumnElement[Any],
+    value: ColumnElement[Any],
+    first: ColumnElement[Any],
+    *where: ColumnElement[bool],
+) -> Statement[RejectedRow]:
+    """Rows are deleted; it gives how many, and the first of them."""
+    gone = (
+        delete(n.table)
+        .where(*where)
+        .returning(n.label("n"), value.label("value"), first.label("first"))
+    )
+    rows = gone.cte("gone")
+    told = (
+        select(
+            rows.c.n,
+            cast(rows.c.value, Text).label("value"),
+            rows.c.first,
+            func.count().over().label("alike"),
+        )
+        .order_by(rows.c.n)
+        .limit(literal_column(str(TOLD)))
+    )
+    return Statement(name, RejectedRow, told, prepare=False)
+
+
+class Merging(NamedTuple):
+    """The statements that bring the rows of a stage into their table."""
+
+    name: str
+    stage: Table
+    table: Table
+    fields: Sequence[str]
+    n: str
+    key: str | None
+    folded: bool
+
+    def repeated(self, key: str) -> Statement[RejectedRow]:
+        """Of lines with the same key the first stays."""
+        stage = self.stage
+        same = fold_case(stage.c[key], self.folded)
+        firsts = (
+            select(same.label("key"), func.min(stage.c[self.n]).label("first"))
+            .where(stage.c[key].is_not(null()))
+            .group_by(same)
+            .having(func.count() > literal_column("1"))
+            .cte("firsts")
+        )
+        return _told(
+            f"{self.name}.repeated",
+            stage.c[self.n],
+            stage.c[key],
+            firsts.c.first,
+            same == firsts.c.key,
+            stage.c[self.n] != firsts.c.first,
+        )
+
+    def indexing(self, key: str) -> str:
+        """The SQL of the index by which batches find their rows."""
+        order = lock_order(self.stage.c[key], folded=self.folded)
+        return str(CreateIndex(Index(f"{self.stage.name}_key", order)).compile(dialect=DIALECT))
+
+    def locked(self, key: str) -> Statement[int]:
+        """Existing rows, in the order of their ids."""
+        table = self.table
+        rows = (
+            select(table.c.id)
+            .where(
+                fold_case(table.c[key], self.folded) == fold_case(self.stage.c[key], self.folded)
+            )
+            .order_by(table.c.id)
+            .with_for_update(of=table, key_share=True)
+            .subquery("locked")
+        )
+        counted = select(func.count().label("locked")).select_from(rows)
+        return Statement(f"{self.name}.locked", int, counted, prepare=False)
+
+    def merging(self, key: str | None = None) -> Statement[Merged]:
+        """A batch of the rows behind `after`, by their key, or of those without in their order."""
+        stage, table, fields = self.stage, self.table, self.fields
+        order = stage.c[self.n] if key is None else lock_order(stage.c[key], folded=self.folded)
+        kind = order.type if not isinstance(order.type, String) else Text()
+        after = bindparam("after", type_=kind)
+        place = unused("place", ("id", *fields))
+        rows = (
+            select(stage.c.id, *(stage.c[field] for field in fields), order.label(place))
+            .where(or_(after.is_(null()), order > after))
+            .order_by(order)
+            .limit(literal_column(str(BATCH)))
+        )
+        if key is not None:
+            rows = rows.where(stage.c[key].is_not(null()))
+        elif self.key is not None:
+            rows = rows.where(stage.c[self.key].is_(null()))
+        batch = rows.cte("batch")
+        given = ["id", *fields]
+        adding = insert(table).from_select(
+            given, select(*(batch.c[field] for field in given)).order_by(batch.c[place])
+        )
+        if key is not None:
+            adding = self._changing(adding, key)
+        version = shape_of(table).version
+        written = adding.returning(table.c.id if version is None else version).cte("written")
+        # A new row has the id that its line has drawn, and version 1.
+        new: ColumnElement[bool]
+        if version is None:
+            new = exists().where(batch.c.id == written.c.id)
+        else:
+            new = written.c[version.name] == literal_column("1")
+        counted: Any = select(
+            select(func.count()).select_from(batch).scalar_subquery().label("given"),
+            func.count().filter(new).label("created"),
+            func.count().label("written"),
+            select(func.max(batch.c[place])).scalar_subquery().label("last"),
+        ).select_from(written)
+        name = f"{self.name}.keyless" if key is None else f"{self.name}.keyed"
+        return Statement(name, Merged, counted, prepare=False, numbered=True)
+
+    def _changing(self, adding: Any, key: str) -> Any:
+        """The same INSERT, which sets an existing row to what is given where it differs."""
+        table, came = self.table, adding.excluded
+        others = [field for field in self.fields if self.folded or field != key]
+        if not others:
+            return adding.on_conflict_do_nothing(index_elements=[table.c[key]])
+        return adding.on_conflict_do_update(
+            index_elements=[fold_case(table.c[key], self.folded)],
+            set_={**{field: came[field] for field in others}, **touched(table)},
+            where=tuple_(*(table.c[field] for field in others)).is_distinct_from(
+                tuple_(*(came[field] for field in others))
+            ),
+        )

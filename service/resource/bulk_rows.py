@@ -1,0 +1,165 @@
+"""The operations on up to 1000 rows in one request, all of them or none."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from service.db.changes import change_values
+from service.errors import Conflict, FieldError
+from service.resource import shapes
+from service.resource.rows import described
+from service.web import bulk_handlers
+from service.web.body import Body
+from service.web.codec import Reply, encode
+from service.web.endpoint import Operation
+from service.web.request import BODY_PROBLEMS, Request
+from service.web.times import encode_rows
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+
+PROBLEMS = (*BODY_PROBLEMS, Conflict)
+
+
+def folded(text: str) -> str:
+    """Alike for all that is alike to some lower() of PostgreSQL's, and so never two of one row."""
+    return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # of the Turkish I
+
+
+def create(of: "Resource[Any]") -> Operation:
+    """POST /items/bulk."""
+    adds, tags, locators, unique = of.adds, of.tags, of.conflict_locators, _unique(of)
+    answer, rows = of.answers.many, of.new_rows
+    body: Body[Any] = Body(rows)
+
+    async def handler(request: Request) -> Reply:
+        new = (await request.body(body)).items
+        bulk_handlers.distinct(new, unique)
+        made = await bulk_handlers.add(request, adds, tags, new, locators)
+        return Reply(encode_rows(answer(made), made), 201)
+
+    return of.operation(
+        "POST",
+        "/bulk",
+        described(
+            handler,
+            f"create_{of.name}",
+            "In one statement; the answer has them in the order in which they were given.",
+        ),
+        f"Create up to 1000 {of.words.many}, all or none",
+        request=rows,
+        response=answer,
+        status=201,
+        errors=PROBLEMS,
+    )
+
+
+def upsert(of: "Resource[Any]") -> Operation:
+    """PUT /items/bulk."""
+    statement, tags, locators, unique = of.upsert, of.tags, of.conflict_locators, _unique(of)
+    key: Any = of.key
+    one, many = of.answers.upserted, of.answers.upserted_many
+    body: Body[Any] = Body(of.keyed_rows)
+    versioned = of.versioned
+
+    async def handler(request: Request) -> Reply:
+        given = (await request.body(body)).items
+        bulk_handlers.distinct(given, unique)
+        done = await bulk_handlers.upsert(request, statement, tags, given, locators)
+        pairs = zip(given, done, strict=True)
+        if versioned:
+            rows = [one(did.id, getattr(row, key), did.version, did.status) for row, did in pairs]
+        else:
+            rows = [one(did.id, getattr(row, key), did.status) for row, did in pairs]
+        return Reply(encode(many(**bulk_handlers.counted(done), items=rows)))
+
+    return of.operation(
+        "PUT",
+        "/bulk",
+        described(
+            handler,
+            f"upsert_{of.name}",
+            f"{of.words.a.capitalize()} whose {key} exists is replaced, any other is created; all"
+            " of them, or none.",
+        ),
+        f"Create or replace up to 1000 {of.words.many} by their {key}, all or none",
+        request=of.keyed_rows,
+        response=many,
+        errors=PROBLEMS,
+    )
+
+
+def change(of: "Resource[Any]") -> Operation:
+    """PATCH /items/bulk."""
+    statements, tags, answer = of.bulk, of.tags, of.answers.changed
+    there, changed = statements.there, statements.change
+    shape = shapes.change_many(of.words, of.change)
+    body: Body[Any] = Body(shape)
+
+    async def handler(request: Request) -> Reply:
+        asked = await request.body(body)
+        values = change_values(asked.set)
+        if not values:
+            _, missing = await bulk_handlers.by_ids(request, there, tags, asked.ids)
+            return Reply(encode(answer(0, missing)))
+        try:
+            updated, missing = await bulk_handlers.by_ids(
+                request, changed, tags, asked.ids, **values
+            )
+        except Conflict as conflict:
+            errors = [FieldError(f"set.{one.field}", one.message) for one in conflict.errors]
+            raise Conflict(conflict.detail, *errors) from None
+        return Reply(encode(answer(updated, missing)))
+
+    return of.operation(
+        "PATCH",
+        "/bulk",
+        described(
+            handler,
+            f"change_{of.name}",
+            f"The same change for each id; those of which there is no {of.words.one} are"
+            " `missing`.",
+        ),
+        f"Change up to 1000 {of.words.many} alike; absent keeps, null clears",
+        request=shape,
+        response=answer,
+        errors=PROBLEMS,
+    )
+
+
+def delete(of: "Resource[Any]") -> Operation:
+    """POST /items/bulk/delete."""
+    statements, tags, answer, soft = of.bulk, of.tags, of.answers.deleted, of.soft_delete
+    shape = shapes.delete_many(of.words, soft=soft)
+    body: Body[Any] = Body(shape)
+
+    async def handler(request: Request) -> Reply:
+        asked = await request.body(body)
+        statement = statements.deactivate if soft and not asked.permanent else statements.remove
+        deleted, missing = await bulk_handlers.by_ids(request, statement, tags, asked.ids)
+        return Reply(encode(answer(deleted, missing)))
+
+    many = of.words.many
+    return of.operation(
+        "POST",
+        "/bulk/delete",
+        described(
+            handler,
+            f"delete_{of.name}",
+            f"Those of which there is no {of.words.one} are `missing`.",
+        ),
+        f"Set up to 1000 {many} inactive, or with permanent=true remove them"
+        if soft
+        else f"Delete up to 1000 {many}",
+        request=shape,
+        response=answer,
+        errors=PROBLEMS if of.referenced else BODY_PROBLEMS,
+    )
+
+
+def _unique(of: "Resource[Any]") -> Mapping[str, Callable[[Any], Any]]:
+    """What makes two values of a unique field the same, by field."""
+    return {
+        name: folded if name in of.folded else (lambda value: value)
+        for name in of.fields
+        if name in of.unique
+    }

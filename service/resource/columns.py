@@ -1,0 +1,247 @@
+"""The table of a declaration: its columns, constraints and indexes, and the order of each sort.
+
+Constraints are named `<table>_<field>_<key|fkey|check>`: errors.py reads the field from the name.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Date,
+    DateTime,
+    Double,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    collate,
+    func,
+    literal_column,
+    text,
+)
+
+from service.resource.fields import Field
+
+TYPES: dict[type, Any] = {
+    str: Text(),
+    bool: Boolean(),
+    int: BigInteger(),
+    float: Double(),
+    Decimal: Numeric(),
+    datetime: DateTime(timezone=True),
+    date: Date(),
+    UUID: Uuid(),
+}
+# What stands for null in an order, since the key of a keyset must not be null: the last value.
+# An empty text is the first one; there is no last.
+LAST: dict[type, str] = {
+    str: "''",
+    bool: "true",
+    int: "9223372036854775807",
+    float: "'Infinity'::double precision",
+    Decimal: "'Infinity'::numeric",
+    datetime: "'infinity'::timestamp with time zone",
+    date: "'infinity'::date",
+    UUID: "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid",
+}
+
+
+def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
+    name: str,
+    metadata: MetaData,
+    given: Mapping[str, Field],
+    *,
+    stamps: Collection[str],
+    unique: Collection[str],
+    folded: Collection[str],
+    parents: Mapping[str, Table],
+    sorts: Sequence[str],
+    filters: Sequence[str],
+    search: Sequence[str],
+    soft_delete: bool,
+    fillfactor: int | None,
+) -> Table:
+    """The table, with every constraint and every index that the lists need."""
+    options: dict[str, Any] = (
+        {} if fillfactor is None else {"postgresql_with": {"fillfactor": str(fillfactor)}}
+    )
+    made = Table(
+        name,
+        metadata,
+        Column("id", BigInteger, Identity(always=True), nullable=False),
+        *(_column(one) for one in given.values()),
+        *(column for column in _stamps() if column.name in stamps),
+        PrimaryKeyConstraint("id", name=f"{name}_pkey"),
+        *(UniqueConstraint(one, name=f"{name}_{one}_key") for one in unique if one not in folded),
+        *(
+            ForeignKeyConstraint([one], [parent.c.id], name=f"{name}_{one}_fkey")
+            for one, parent in parents.items()
+        ),
+        *(
+            CheckConstraint(rule, name=f"{name}_{one}_check")
+            for one, field in given.items()
+            if one not in parents and (rule := _check(field))
+        ),
+        **options,
+    )
+    _add_indexes(made, given, folded=folded, parents=parents, sorts=sorts, filters=filters)
+    if soft_delete:
+        Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text("NOT is_active"))
+    if search:
+        Index(
+            f"{name}_search_idx",
+            *(func.lower(made.c[one]).label(one) for one in search),
+            postgresql_using="gin",
+            postgresql_ops=dict.fromkeys(search, "gin_trgm_ops"),
+            info={"optional": True},
+        )
+    return made
+
+
+def order(column: Column[Any], field: Field | None) -> ColumnElement[Any]:
+    """What a sort compares: bytes of a text, not a locale; never null.
+
+    The same order on every machine, and no index to rebuild after an update of libc.
+    """
+    plain: ColumnElement[Any] = collate(column, "C") if isinstance(column.type, Text) else column
+    if field is None or not field.null:
+        return plain
+    last = getattr(field.own, "LAST", None) or LAST[field.kind]
+    if isinstance(column.type, Text):
+        return collate(func.coalesce(column, literal_column(last)), "C")
+    return func.coalesce(column, literal_column(last))
+
+
+def index_of(table: Table, name: str) -> str:
+    """The name of the index behind a sort or a filter of a field."""
+    return f"{table.name}_{name}_idx"
+
+
+def choice_index(table: Table, field: Field, value: object) -> str:
+    """The name of the index of the rows with a value that is not the default."""
+    if field.name == "is_active":
+        return f"{table.name}_inactive_idx"
+    return index_of(table, field.name if field.kind is bool else str(value).lower())
+
+
+def rare_values(field: Field) -> list[object]:
+    """Of a filter of few values those that most rows don't have: all but the default."""
+    if field.kind is bool:
+        return [not field.default]
+    return [value for value in field.choices if field.required or value != field.default]
+
+
+def filter_index(table: Table, field: Field, sorts: Collection[str]) -> str:
+    """The name of the index of a filter by a value: that of the sort, where it is the same."""
+    other = field.name in sorts and (field.null or field.kind is str)
+    return f"{table.name}_{field.name}_eq_idx" if other else index_of(table, field.name)
+
+
+def _stamps() -> tuple[Column[Any], ...]:
+    return (
+        Column("version", BigInteger, nullable=False, server_default=text("1")),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("updated_at", DateTime(timezone=True)),
+    )
+
+
+def _column(field: Field) -> Column[Any]:
+    default: Any = None
+    if isinstance(field.default, bool):
+        default = text(str(field.default).lower())
+    elif isinstance(field.default, str):
+        default = field.default
+    elif isinstance(field.default, int | float | Decimal):
+        default = text(str(field.default))
+    return Column(field.name, TYPES[field.kind], nullable=field.null, server_default=default)
+
+
+def _check(field: Field) -> str | None:
+    """The rules of a field as a CHECK; a type of your own says it as CHECK, with `{}` for it."""
+    own = getattr(field.own, "CHECK", None)
+    if own is not None:
+        return str(own).format(field.name)
+    if field.choices:
+        values = ", ".join(literal(value) for value in field.choices)
+        return f"{field.name} IN ({values})"
+    meta = field.meta
+    if field.kind is str:
+        return _between(f"length({field.name})", meta.min_length, meta.max_length)
+    strict = [
+        f"{field.name} {sign} {bound}"
+        for sign, bound in ((">", meta.gt), ("<", meta.lt))
+        if bound is not None
+    ]
+    loose = _between(field.name, meta.ge, meta.le)
+    rules = [*strict, *([loose] if loose else [])]
+    return " AND ".join(rules) or None
+
+
+def _between(what: str, low: float | None, high: float | None) -> str | None:
+    if low is not None and high is not None:
+        return f"{what} BETWEEN {low} AND {high}"
+    if high is not None:
+        return f"{what} <= {high}"
+    return None if low is None else f"{what} >= {low}"
+
+
+def literal(value: object) -> str:
+    """A value of a Literal in SQL."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def _add_indexes(
+    made: Table,
+    given: Mapping[str, Field],
+    *,
+    folded: Collection[str],
+    parents: Mapping[str, Table],
+    sorts: Sequence[str],
+    filters: Sequence[str],
+) -> None:
+    """One per sort, read forwards and backwards, and one per filter; `id` breaks ties."""
+    name, c = made.name, made.c
+    for one in sorts:
+        Index(index_of(made, one), order(c[one], given.get(one)), c.id)
+    ranges = [bound[4:] for bound in filters if bound not in given]
+    for one in dict.fromkeys(ranges):
+        if one not in sorts:
+            Index(index_of(made, one), order(c[one], given[one]), c.id)
+    for one in dict.fromkeys((*parents, *(n for n in filters if n in given))):
+        field = given[one]
+        if field.kind is bool or field.choices:
+            _index_choices(made, field)
+        elif (index := filter_index(made, field, sorts)) not in {i.name for i in made.indexes}:
+            some: dict[str, Any] = (
+                {"postgresql_where": text(f"{one} IS NOT NULL")} if field.null else {}
+            )
+            Index(index, c[one], c.id, **some)
+    for one in folded:
+        Index(f"{name}_{one}_key", func.lower(c[one]), unique=True)
+
+
+def _index_choices(made: Table, field: Field) -> None:
+    """Of each value that is not the default: rows with the common one are found in any order."""
+    if field.name == "is_active":
+        return
+    for value in rare_values(field):
+        where = (
+            ("" if value else "NOT ") + field.name
+            if field.kind is bool
+            else f"{field.name} = {literal(value)}"
+        )
+        Index(choice_index(made, field, value), made.c.id, postgresql_where=text(where))

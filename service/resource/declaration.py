@@ -1,0 +1,251 @@
+"""A resource: one declaration of what a client may send, and everything made of it."""
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import MetaData, Table
+
+from service.db.database import Database
+from service.db.pooled_connection import AUDIBLE
+from service.db.writable import WritableDatabase
+from service.resource import columns, shapes, transfer
+from service.resource.fields import fields
+from service.resource.operations import OPERATIONS, operations
+from service.resource.statements import Row, Statements, samples
+from service.tables import metadata as shared_metadata
+from service.tables import totals
+from service.web import row_handlers
+from service.web.endpoint import Handler, Operation, Tag
+from service.web.row_readers import Reader
+
+
+class Resource(Statements[Row]):
+    """A table and its operations over HTTP, from the Struct of what a client sends.
+
+    ```python
+    class NewNote(Struct, kw_only=True):
+        slug: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+        title: Annotated[str, Meta(min_length=1, max_length=200, examples=["Shopping"])]
+        owner_id: ID | None = None
+        pinned: bool = False
+
+    notes = Resource("notes", NewNote, key="slug", sorts=("title",),
+                     filters=("owner_id", "pinned"), search=("title",),
+                     references={"owner_id": users})
+    ```
+
+    The table has `id`, a column for each field, `version`, `created_at` and `updated_at`. Every
+    attribute is a plain object: `notes.listing`, `notes.by_id`, `notes.operations`.
+
+    Args:
+        name: a plural: of the table, the statements and the path.
+        new: the Struct that POST and PUT take. Its rules (`Meta`) become CHECKs, its defaults
+            column defaults. A field is a str, bool, int, float, Decimal, datetime, date, UUID, a
+            Literal of texts, or a subclass of one of these (see service/items/structs.py for a
+            price); it may be null where the annotation says `| None`.
+        row: the Struct of a row as it is shown, if you write it yourself: mypy then knows
+            `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
+            `created_at` and `updated_at` that the table has.
+        change: the Struct that PATCH takes; by default every field of `new`, each optional.
+        summary: the Struct of a row in a list; by default the whole row.
+        table: a Table of your own. Then its columns decide: without `version` there is no ETag,
+            without `is_active` no soft delete. Constraints must be named
+            `<table>_<field>_<key|fkey|check>`, indexes as the derived ones, see columns.py.
+        path: of the collection; by default `/` and the name.
+        singular: by default made of the name: `notes` gives `note`.
+        description: of the group of operations in the OpenAPI document.
+        key: the natural key: a field of texts, unique. It names rows in an upsert and in a file;
+            without one there is no upsert, and an import creates every row.
+        unique: other fields that are unique.
+        folded: fields that are unique without regard to case.
+        sorts: fields that a list can be sorted by, beside `id` and `created_at`.
+        filters: a field (equal to a value), or `min_<field>` and `max_<field>`.
+        search: fields of text in which `q` looks for a substring.
+        references: the resource that a field named `<parent>_id` refers to.
+        referenced: whether other tables refer to its rows: a delete for good may then be refused
+            with 409, which the OpenAPI document tells.
+        under: those references whose parent also serves the list and the creation of its rows, as
+            GET and POST `/users/{id}/notes`.
+        include: Structs of parents that a list shows beside its rows with `include=<parent>`.
+        soft_delete: whether DELETE sets `is_active` to false first; by default, whether there is
+            such a field.
+        versioned: whether the derived table has `version`; without it there is no ETag.
+        stamped: whether the derived table has `created_at` and `updated_at`.
+        counted: whether a trigger keeps the total of the table, so that a page without filters
+            counts no rows; by default with a soft delete.
+        fillfactor: percent of a page that INSERT fills, so that a changed row has room beside its
+            old version; None leaves PostgreSQL's 100.
+        without: operations that are not served: the keys of OPERATIONS.
+        handlers: a function, or a whole Operation, in the place of one of ours, by its name. The
+            answer of a GET may be kept by the cache: it must depend on nothing but the path, the
+            query and rows of this table.
+        extra: operations that come in addition.
+
+    Raises:
+        TypeError: a name in the declaration is no field, or a field has a type without a column.
+    """
+
+    def __init__(  # noqa: PLR0913 - a declaration is its arguments
+        self,
+        name: str,
+        new: type[Struct],
+        *,
+        row: type[Row] | None = None,
+        change: type[Struct] | None = None,
+        summary: type[Struct] | None = None,
+        table: Table | None = None,
+        metadata: MetaData = shared_metadata,
+        path: str | None = None,
+        singular: str | None = None,
+        description: str = "",
+        key: str | None = None,
+        unique: Sequence[str] = (),
+        folded: Collection[str] = (),
+        sorts: Sequence[str] = (),
+        filters: Sequence[str] = (),
+        search: Sequence[str] = (),
+        references: Mapping[str, "Resource[Any]"] | None = None,
+        referenced: bool = False,
+        under: Collection[str] = (),
+        include: Mapping[str, type[Struct]] | None = None,
+        soft_delete: bool | None = None,
+        versioned: bool = True,
+        stamped: bool = True,
+        counted: bool | None = None,
+        fillfactor: int | None = 90,
+        without: Collection[str] = (),
+        handlers: Mapping[str, Handler | Operation] | None = None,
+        extra: Sequence[Operation] = (),
+    ) -> None:
+        self.name, self.new, self.key = name, new, key
+        self.fields = fields(new)
+        self.words = shapes.words(name, singular)
+        self.path = path or f"/{name}"
+        self.segment = self.path.rpartition("/")[2]
+        self.tag = Tag(name, description)
+        self.folded, self.search = tuple(folded), tuple(search)
+        self.unique = tuple(dict.fromkeys((*([key] if key else ()), *unique, *folded)))
+        self.references = dict(references or {})
+        self.referenced = referenced
+        self.under, self.include = tuple(under), dict(include or {})
+        self.filters, self.without = tuple(filters), frozenset(without)
+        self._check((*self.unique, *self.search, *self.references, *self.under))
+        self.soft_delete = "is_active" in self.fields if soft_delete is None else soft_delete
+        stamps = ("version", "created_at", "updated_at")
+        if table is None:
+            made = dict(zip(stamps, (versioned, stamped, stamped), strict=True))
+            kept = [one for one in stamps if made[one]]
+        else:
+            kept = [one for one in stamps if one in table.c]
+        self.versioned = "version" in kept
+        self.sorts = tuple(
+            dict.fromkeys(("id", *(("created_at",) if "created_at" in kept else ()), *sorts))
+        )
+        if table is None:
+            table = columns.table(
+                name,
+                metadata,
+                self.fields,
+                stamps=kept,
+                unique=self.unique,
+                folded=self.folded,
+                parents={field: parent.table for field, parent in self.references.items()},
+                sorts=self.sorts[1:],
+                filters=self.filters,
+                search=self.search,
+                soft_delete=self.soft_delete,
+                fillfactor=fillfactor,
+            )
+        self.table = table
+        self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
+        self._shape(change, summary)
+        self._add_statements(counted=self.soft_delete if counted is None else counted)
+        self.samples = samples(self)
+        self.show = row_handlers.shown if self.versioned else row_handlers.shown_without_version
+        self.adder = row_handlers.adder(self.add, self.tags, self.path, versioned=self.versioned)
+        self.operations = [*operations(self, handlers or {}), *extra]
+
+    def serves(self, operation: str) -> bool:
+        """Whether an operation of OPERATIONS is served."""
+        return operation not in self.without and (operation != "upsert" or self.key is not None)
+
+    def operation(
+        self, method: str, path: str, handler: Handler, summary: str, **more: Any
+    ) -> Operation:
+        """An operation of this resource, below its path."""
+        return Operation(
+            method,
+            self.path + path,
+            handler,
+            summary,
+            tag=self.tag,
+            versioned=self.versioned,
+            **more,
+        )
+
+    def import_(
+        self,
+        db: WritableDatabase,
+        chunks: AsyncIterable[bytes],
+        reader: Reader,
+        *,
+        skip: bool,
+        progress: transfer.Progress = lambda *_: None,
+    ) -> Coroutine[Any, Any, transfer.Imported]:
+        """Import the rows of a file; see transfer.import_."""
+        return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
+
+    def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
+        """The rows of an `export_query` as a file; see transfer.export."""
+        return transfer.export(self.exported, db, query, name=name)
+
+    def _check(self, names: Collection[str]) -> None:
+        bounds = [name[4:] for name in self.filters if name not in self.fields]
+        for name in (*names, *bounds):
+            if name not in self.fields:
+                known = ", ".join(self.fields)
+                raise TypeError(f"{self.name}: {name!r} is no field; the fields are: {known}")
+        unknown = self.without - OPERATIONS.keys()
+        if unknown:
+            raise TypeError(
+                f"{self.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
+            )
+
+    def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
+        names, given = self.words, self.fields
+        key = given[self.key] if self.key else None
+        self.change = change or shapes.change(names, given)
+        self.summary_row: type[Struct] = summary or self.row
+        self.summary = shapes.listed(names, self.summary_row, self.include)
+        self.pages = shapes.pages(names, self.summary)
+        filters = shapes.filter_fields(given, self.filters, q=bool(self.search))
+        self.filter_names = [filter_[0] for filter_ in filters]
+        self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
+        self.export_query = shapes.export_query(names, filters)
+        self.new_rows = shapes.many(f"New{names.Many}", self.new, "What POST takes for many.")
+        self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
+        self.keyed_rows = (
+            self.new_rows
+            if self.keyed is self.new
+            else shapes.many(f"Keyed{names.Many}", self.keyed, "What PUT takes for many.")
+        )
+        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.versioned)
+
+    def _add_statements(self, *, counted: bool) -> None:
+        self.compile(totals if counted else None)
+        # Those that make PostgreSQL count rows, or read many of them: see paging.share.
+        counts = ("is_active",) if counted else ()
+        self.counted_filters = tuple(
+            name
+            for name in self.filter_names
+            if name not in counts
+            and (name not in self.fields or shapes.few_values(self.fields[name]))
+        )

@@ -1,0 +1,93 @@
+"""The operations on files: import and export over HTTP."""
+
+from typing import TYPE_CHECKING, Any
+
+from service.cache.generations import EVERYTHING
+from service.errors import FieldError, Invalid, InvalidLines
+from service.resource import transfer
+from service.resource.rows import described
+from service.resource.shapes import ImportQuery
+from service.web.codec import Query, Reply, encode
+from service.web.endpoint import Operation
+from service.web.formats import reader
+from service.web.inflate import decoded
+from service.web.request import BODY_PROBLEMS, Request
+from service.web.stream import Chunks
+from service.web.upload import Upload
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+
+MEDIA = {"ndjson": b"application/x-ndjson", "csv": b"text/csv; charset=utf-8"}
+FILES = ("application/x-ndjson", "text/csv")
+import_query = Query(ImportQuery)
+
+
+def import_(of: "Resource[Any]") -> Operation:
+    """POST /items/import."""
+    new = of.new
+
+    async def handler(request: Request) -> Reply:
+        settings = request.state["settings"]
+        skip = request.query(import_query).on_error == "skip"
+        rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
+        async with Upload(request, settings.import_limit) as body:
+            file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
+            done = await request.write(
+                lambda db: body.run(of.import_(db, file, rows_of, skip=skip)),
+                lambda done: (EVERYTHING,) if done.created or done.updated else (),
+            )
+        return Reply(encode(done))
+
+    how = (
+        f"A row whose `{of.key}` exists is changed where it differs, any other is created."
+        if of.key
+        else "Every row is created."
+    )
+    return of.operation(
+        "POST",
+        "/import",
+        described(
+            handler,
+            f"import_{of.name}",
+            "NDJSON, or CSV with a header line, of any length; also with `Content-Encoding: gzip`."
+            f"\n\n{how}",
+        ),
+        f"Import a file of {of.words.many}",
+        query=ImportQuery,
+        files=FILES,
+        response=transfer.Imported,
+        errors=(*BODY_PROBLEMS, InvalidLines),
+    )
+
+
+def export(of: "Resource[Any]") -> Operation:
+    """GET /items/export."""
+    asked: Query[Any] = Query(of.export_query)
+
+    async def handler(request: Request) -> Reply:
+        query = request.query(asked)
+        if query.trailer and query.format == "csv":
+            raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
+        chunks = Chunks(of.export(request.db, query, name=request.db.name))
+        if request.scope["method"] != "HEAD":
+            await chunks.begin(request.gone())
+        file = f'attachment; filename="{of.words.many}.{query.format}"'.encode()
+        return Reply(
+            chunks=chunks,
+            content_type=MEDIA[query.format],
+            headers=((b"content-disposition", file),),
+        )
+
+    return of.operation(
+        "GET",
+        "/export",
+        described(
+            handler,
+            f"export_{of.name}",
+            f"All {of.words.many}, or those that the filters leave, in the order of their ids.",
+        ),
+        f"Export {of.words.many} into a file, in one snapshot",
+        query=of.export_query,
+        files=FILES,
+    )

@@ -1,0 +1,158 @@
+"""The lists of a resource: all of its rows, and those under a parent."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, structs
+
+from service.cache.generations import TableTags, Tags
+from service.db.batch import BatchLoader
+from service.errors import Conflict, NotFound
+from service.resource import shapes
+from service.resource.rows import described
+from service.web import paging
+from service.web.body import Body
+from service.web.codec import Query, Reply
+from service.web.endpoint import Handler, Operation
+from service.web.request import BODY_PROBLEMS, Request
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+
+
+def all_rows(of: "Resource[Any]") -> Operation:
+    """GET /items."""
+    listing, tags, asked, counted = of.listing, of.tags, Query(of.query), of.counted_filters
+    parents: list[TableTags] = [of.references[f"{name}_id"].tags for name in of.include]
+
+    async def handler(request: Request) -> Reply:
+        return await paging.show(request, await paging.find(request, listing, request.query(asked)))
+
+    def list_tags(request: Request) -> Tags:
+        return tags.listed(request.query(asked))
+
+    def tags_with_parents(request: Request) -> Tags:
+        query = request.query(asked)
+        if query.include is UNSET:
+            return tags.listed(query)
+        return tags.listed(query) + tuple(tag for parent in parents for tag in parent.lists)
+
+    def share(request: Request) -> bool:
+        return paging.share(request.query(asked), counted)
+
+    lists = _with_parents(of, asked) if of.include else handler
+    return of.operation(
+        "GET",
+        "",
+        described(
+            lists,
+            f"list_{of.name}",
+            "By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes"
+            " on.\n\nThe filters go together. A page past the last one has no"
+            f" {of.words.many}, and the right total.",
+        ),
+        f"List {of.words.many}, by page or by cursor",
+        query=of.query,
+        response=of.pages,
+        cache_tags=tags_with_parents if of.include else list_tags,
+        share=share,
+    )
+
+
+def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
+    """A list that shows parents beside the rows, in one more statement for each."""
+    listing, shown = of.listing, of.summary
+    loaders: Mapping[str, BatchLoader[Any]] = of.loaders
+
+    async def handler(request: Request) -> Reply:
+        query = request.query(asked)
+        found = await paging.find(request, listing, query)
+        if query.include is UNSET:
+            return await paging.show(request, found)
+        name = query.include
+        field = f"{name}_id"
+        wanted = [id_ for row in found.items if (id_ := getattr(row, field)) is not None]
+        parents = await loaders[name].several(request.db, wanted)
+        rows = [
+            shown(**structs.asdict(row), **{name: parents.get(getattr(row, field))})
+            for row in found.items
+        ]
+        return await paging.show(request, structs.replace(found, items=rows))
+
+    return handler
+
+
+def under(of: "Resource[Any]", field: str) -> list[Operation]:
+    """GET and POST /users/{id}/items: the rows that refer to a parent, and a new one of it."""
+    return [_list_under(of, field), _create_under(of, field)]
+
+
+def _list_under(of: "Resource[Any]", field: str) -> Operation:
+    parent, tags, listing = of.references[field], of.tags, of.listing
+    exists, parent_tags, full = of.exists[field], parent.tags, of.query
+    names = [name for name in of.filter_names if name != field]
+    filters = shapes.filter_fields(of.fields, [n for n in names if n != "q"], q="q" in names)
+    query_type = shapes.list_query(of.words, of.sorts, filters, ())
+    asked: Query[Any] = Query(query_type)
+
+    def query_of(request: Request) -> Any:
+        row_id = request.row_id()
+        return full(**structs.asdict(request.query(asked)), **{field: row_id})
+
+    async def handler(request: Request) -> Reply:
+        query = query_of(request)
+        found = await paging.find(request, listing, query)
+        if not found.items and await exists.get(request.db, getattr(query, field)) is None:
+            raise NotFound(f"there is no such {parent.words.one}")
+        return await paging.show(request, found)
+
+    def list_tags(request: Request) -> Tags:
+        return tags.listed(query_of(request)) + parent_tags.row(request.row_id())
+
+    many, one = of.words.many, parent.words.one
+    return Operation(
+        "GET",
+        f"{parent.path}/{{id}}/{of.segment}",
+        described(
+            handler, f"list_{one}_{many}", f"As the list of all {many}, for those of one {one}."
+        ),
+        f"List the {many} of {parent.words.a}, by page or by cursor",
+        query=query_type,
+        response=of.pages,
+        errors=(NotFound,),
+        cache_tags=list_tags,
+        tag=parent.tag,
+    )
+
+
+def _create_under(of: "Resource[Any]", field: str) -> Operation:
+    parent, add, body = of.references[field], of.adder, Body(of.new)
+    astuple = structs.astuple
+
+    async def handler(request: Request) -> Reply:
+        parent_id = request.row_id()
+        new: Any = await request.body(body)
+        setattr(new, field, parent_id)
+        try:
+            return await add(request, astuple(new))
+        except Conflict as conflict:
+            if any(error.field == field for error in conflict.errors):
+                raise NotFound(f"there is no such {parent.words.one}") from None
+            raise
+
+    one = parent.words.one
+    return Operation(
+        "POST",
+        f"{parent.path}/{{id}}/{of.segment}",
+        described(
+            handler,
+            f"create_{one}_{of.words.one}",
+            f"`{field}` in the body is ignored: it is the {one} in the path.",
+        ),
+        f"Create {of.words.a} of {parent.words.a}",
+        request=of.new,
+        response=of.row,
+        status=201,
+        errors=(*BODY_PROBLEMS, NotFound, Conflict),
+        tag=parent.tag,
+    )

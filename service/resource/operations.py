@@ -1,0 +1,50 @@
+"""Which operations a resource serves, and in which order."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from service.resource import bulk_rows, file_handlers, lists, rows
+from service.web.endpoint import Handler, Operation
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+
+# What makes each operation, the most frequent first: the router tries them in this order.
+OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
+    "read": rows.read,
+    "list": lists.all_rows,
+    "create": rows.create,
+    "import": file_handlers.import_,
+    "export": file_handlers.export,
+    "replace": rows.replace,
+    "change": rows.change,
+    "delete": rows.delete,
+    "bulk_create": bulk_rows.create,
+    "upsert": bulk_rows.upsert,
+    "bulk_change": bulk_rows.change,
+    "bulk_delete": bulk_rows.delete,
+}
+
+
+def operations(
+    of: "Resource[Any]", handlers: Mapping[str, Handler | Operation]
+) -> Iterator[Operation]:
+    """The operations of a resource; `handlers` has what comes in the place of ours.
+
+    Raises:
+        TypeError: a name in `handlers` is no operation.
+    """
+    unknown = handlers.keys() - OPERATIONS.keys()
+    if unknown:
+        raise TypeError(
+            f"{of.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
+        )
+    for name, make in OPERATIONS.items():
+        own = handlers.get(name)
+        if isinstance(own, Operation):
+            yield own
+        elif of.serves(name):
+            made = make(of)
+            yield made if own is None else made._replace(handler=own)
+    for field in of.under:
+        yield from lists.under(of, field)

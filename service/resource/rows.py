@@ -1,0 +1,192 @@
+"""The operations on one row: read, create, replace, change, delete."""
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from service.cache.generations import Tags
+from service.db.changes import change_values, fields_set
+from service.errors import Conflict, NotFound
+from service.resource.shapes import DeleteQuery
+from service.web import row_handlers
+from service.web.body import Body
+from service.web.codec import Query, Reply
+from service.web.endpoint import Handler, Operation
+from service.web.request import BODY_PROBLEMS, Request
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+
+WRITE_PROBLEMS = (*BODY_PROBLEMS, NotFound, Conflict)
+REFERENCED = "; as long as rows of other tables refer to it, that is refused with 409."
+delete_query = Query(DeleteQuery)
+
+
+def described(handler: Any, name: str, description: str) -> Handler:
+    """The handler under the name and the description that the OpenAPI document shows."""
+    handler.__name__ = handler.__qualname__ = name
+    handler.__doc__ = description
+    named: Handler = handler
+    return named
+
+
+def read(of: "Resource[Any]") -> Operation:
+    """GET /items/{id}."""
+    by_id, tags, show = of.by_id, of.tags, of.show
+    inactive = (
+        f"{of.words.a.capitalize()} that was deleted without `permanent=true` is shown with"
+        " `is_active: false`."
+    )
+
+    async def handler(request: Request) -> Reply:
+        row = await by_id.get(request.db, request.row_id())
+        if row is None:
+            raise NotFound("there is no such row")
+        return show(row)
+
+    def row_tags(request: Request) -> Tags:
+        return tags.row(request.row_id())
+
+    return of.operation(
+        "GET",
+        "/{id}",
+        described(handler, f"read_{of.words.one}", inactive if of.soft_delete else ""),
+        f"Read {of.words.a}",
+        response=of.row,
+        errors=(NotFound,),
+        cache_tags=row_tags,
+    )
+
+
+def create(of: "Resource[Any]") -> Operation:
+    """POST /items."""
+    add, body, astuple = of.adder, Body(of.new), structs.astuple
+
+    async def handler(request: Request) -> Reply:
+        return await add(request, astuple(await request.body(body)))
+
+    folded = " and ".join(f"`{name}`" for name in of.folded)
+    verb = "are" if len(of.folded) > 1 else "is"
+    return of.operation(
+        "POST",
+        "",
+        described(
+            handler,
+            f"create_{of.words.one}",
+            f"{folded} {verb} unique without regard to case."
+            if folded
+            else "Unknown fields are ignored; strings are stripped of white space around them.",
+        ),
+        f"Create {of.words.a}",
+        request=of.new,
+        response=of.row,
+        status=201,
+        errors=(*BODY_PROBLEMS, Conflict),
+    )
+
+
+def replace(of: "Resource[Any]") -> Operation:
+    """PUT /items/{id}."""
+    write, tags, show, body = of.writes.replace, of.tags, of.show, Body(of.new)
+    asdict = structs.asdict
+
+    async def handler(request: Request) -> Reply:
+        request.row_id()
+        new = asdict(await request.body(body))
+        return show(await row_handlers.write(request, write, tags, new, **new))
+
+    return of.operation(
+        "PUT",
+        "/{id}",
+        described(
+            handler,
+            f"replace_{of.words.one}",
+            f"The {of.words.one} is replaced as a whole: optional fields that are missing take"
+            " their default.",
+        ),
+        f"Replace {of.words.a}; what is missing takes its default",
+        request=of.new,
+        response=of.row,
+        errors=WRITE_PROBLEMS,
+    )
+
+
+def change(of: "Resource[Any]") -> Operation:
+    """PATCH /items/{id}."""
+    write, by_id, tags, show, body = of.writes.change, of.by_id, of.tags, of.show, Body(of.change)
+
+    async def handler(request: Request) -> Reply:
+        request.row_id()
+        asked = await request.body(body)
+        values = change_values(asked)
+        if not values:
+            return show(await row_handlers.unchanged(request, by_id))
+        fields = fields_set(asked)
+        return show(await row_handlers.write(request, write, tags, fields, **values))
+
+    return of.operation(
+        "PATCH",
+        "/{id}",
+        described(
+            handler,
+            f"change_{of.words.one}",
+            "A field that is absent stays, null clears it; `{}` changes nothing.",
+        ),
+        f"Change {of.words.a}; absent keeps, null clears",
+        request=of.change,
+        response=of.row,
+        errors=WRITE_PROBLEMS,
+    )
+
+
+def delete(of: "Resource[Any]") -> Operation:
+    """DELETE /items/{id}."""
+    return _soft_delete(of) if of.soft_delete else _delete(of)
+
+
+def _soft_delete(of: "Resource[Any]") -> Operation:
+    deactivate, remove, tags, show = of.writes.deactivate, of.writes.remove, of.tags, of.show
+
+    async def handler(request: Request) -> Reply:
+        request.row_id()
+        if request.query(delete_query).permanent:
+            await row_handlers.write(request, remove, tags)
+            return Reply(status=204)
+        return show(await row_handlers.write(request, deactivate, tags, ("is_active",)))
+
+    one = of.words.one
+    return of.operation(
+        "DELETE",
+        "/{id}",
+        described(
+            handler,
+            f"delete_{one}",
+            f"The {one} stays, inactive; with `permanent=true` it is gone, and the answer is 204"
+            f"{REFERENCED if of.referenced else '.'}",
+        ),
+        f"Set {of.words.a} inactive, or with permanent=true remove it (204)",
+        query=DeleteQuery,
+        response=of.row,
+        errors=(NotFound, *((Conflict,) if of.referenced else ())),
+    )
+
+
+def _delete(of: "Resource[Any]") -> Operation:
+    remove, tags = of.writes.remove, of.tags
+
+    async def handler(request: Request) -> Reply:
+        await row_handlers.write(request, remove, tags)
+        return Reply(status=204)
+
+    return of.operation(
+        "DELETE",
+        "/{id}",
+        described(
+            handler,
+            f"delete_{of.words.one}",
+            f"The {of.words.one} is gone{REFERENCED if of.referenced else '.'}",
+        ),
+        f"Delete {of.words.a}",
+        status=204,
+        errors=(NotFound, *((Conflict,) if of.referenced else ())),
+    )

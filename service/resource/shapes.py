@@ -1,0 +1,237 @@
+"""The Structs that a declaration does not write out: rows, changes, queries, bulk bodies."""
+
+from collections.abc import Mapping, Sequence
+from types import new_class
+from typing import Annotated, Any, Literal, NamedTuple
+
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
+
+from service.resource.fields import Field, Time
+from service.web.paging import CursorPage, Page
+
+Many = Meta(max_length=1000)
+AnyID = Annotated[int, Meta(examples=[1])]
+Search = Annotated[str, Meta(min_length=1, max_length=255)]
+PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
+PageSize = Annotated[int, Meta(ge=1, le=100)]
+# Titles name the enumerations in the OpenAPI document, and so in a generated client.
+Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
+Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
+Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
+OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
+
+
+class DeleteQuery(Struct, frozen=True):
+    """`permanent=true` removes the row; else it is only set inactive."""
+
+    permanent: bool = False
+
+
+class ImportQuery(Struct, frozen=True):
+    """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
+
+    on_error: OnError = "abort"
+
+
+class BulkChanged(NamedTuple):
+    """The answers of the operations on many rows."""
+
+    many: Any
+    upserted: Any
+    upserted_many: Any
+    changed: Any
+    deleted: Any
+
+
+class Words(NamedTuple):
+    """The names of a resource: `item`, `items`, `Item`, `Items`."""
+
+    one: str
+    many: str
+    One: str
+    Many: str
+
+    @property
+    def a(self) -> str:
+        """With its article: "an item", "a user"."""
+        return f"{'an' if self.one[0] in 'aeio' else 'a'} {self.one.replace('_', ' ')}"
+
+
+def words(name: str, singular: str | None) -> Words:
+    """The names made of that of a resource, which is a plural."""
+    one = singular or _singular(name)
+    return Words(one, name, _camel(one), _camel(name))
+
+
+def row(names: Words, given: Mapping[str, Field], stamps: Sequence[str]) -> Any:
+    """A row as it is shown: the id, the fields, and the columns that the database keeps."""
+    kinds = {"version": int, "created_at": Time, "updated_at": Time | None}
+    shown = [("id", int), *((one.name, one.shown) for one in given.values())]
+    kept = [(name, kinds[name]) for name in stamps if name not in given]
+    doc = f"{names.a.capitalize()} as it is shown."
+    return _struct(names.One, [*shown, *kept], doc, frozen=True, gc=False)
+
+
+def change(names: Words, given: Mapping[str, Field]) -> Any:
+    """What PATCH takes: every field may be absent."""
+    fields = [(one.name, one.hint | UnsetType, UNSET) for one in given.values()]
+    return _struct(f"{names.One}Change", fields, "What PATCH takes: absent keeps, null clears.")
+
+
+def keyed(names: Words, new: type[Struct], key: Field) -> Any:
+    """A row to upsert: the key is required; `new` itself where it always is."""
+    if key.required and not key.null:
+        return new
+    fields = [(key.name, key.some)]
+    doc = f"{names.a.capitalize()} to upsert: by its {key.name}."
+    return _struct(f"Keyed{names.One}", fields, doc, bases=(new,), kw_only=True)
+
+
+def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
+    """A row of a list; with the parents that `include` may ask for."""
+    if not include:
+        return shown
+    fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
+    told = ", ".join(f"`{name}` only with `include={name}`" for name in include)
+    doc = f"{names.a.capitalize()} in a list; {told}, and null where there is none."
+    return _struct(f"Listed{names.One}", fields, doc, bases=(shown,), frozen=True, gc=False)
+
+
+def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
+    """The page by number and the page by cursor, under names that a client can read."""
+    by_number = f"A page of {names.many} by number; `total` and `pages` are null with `total=none`."
+    by_cursor = (
+        f"A page of {names.many} by cursor; `total` only when asked for, `next_cursor` null at the"
+        " end."
+    )
+    return (
+        _page(f"{names.One}Page", Page[shown], by_number),  # type: ignore[valid-type]  # known at run time alone
+        _page(f"{names.One}CursorPage", CursorPage[shown], by_cursor),  # type: ignore[valid-type]  # as above
+    )
+
+
+def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
+    """The parameters of the filters; `q` comes behind those of few values."""
+    found = []
+    for name in filters:
+        field = given.get(name) or given[name[4:]]
+        found.append((name, field.some | UnsetType, UNSET))
+    if q:
+        few = [n for n, name in enumerate(filters) if name in given and few_values(given[name])]
+        found.insert(few[-1] + 1 if few else 0, ("q", Search | UnsetType, UNSET))
+    return found
+
+
+def few_values(field: Field) -> bool:
+    """Whether each value of a filter has a statement of its own."""
+    return field.kind is bool or bool(field.choices)
+
+
+def list_query(
+    names: Words, sorts: Sequence[str], filters: Sequence[Any], include: Sequence[str]
+) -> Any:
+    """The parameters of a list."""
+    both: Any = Literal[tuple(sign + name for name in sorts for sign in ("", "-"))]
+    fields = [
+        ("page", PageNumber | UnsetType, UNSET),
+        ("per_page", PageSize, 10),
+        ("cursor", str | UnsetType, UNSET),
+        ("sort", Annotated[both, Meta(title=f"{names.One}Sort")], "id"),
+        ("total", Total | UnsetType, UNSET),
+        *filters,
+    ]
+    if include:
+        known: Any = Literal[tuple(include)]
+        titled = Annotated[known, Meta(title=f"{names.One}Include")]
+        fields.append(("include", titled | UnsetType, UNSET))
+    return _struct(f"{names.One}Query", fields, "The parameters of the list.", frozen=True)
+
+
+def export_query(names: Words, filters: Sequence[Any]) -> Any:
+    """The parameters of an export."""
+    fields = [("format", Format, "ndjson"), ("trailer", bool, False), *filters]
+    doc = "The parameters of an export: the filters of the list, and what the file is to be."
+    return _struct(f"{names.One}ExportQuery", fields, doc, frozen=True)
+
+
+def many(name: str, of: Any, doc: str) -> Any:
+    """A body with up to 1000 rows."""
+    return _struct(name, [("items", Annotated[list[of], Many])], doc)
+
+
+def change_many(names: Words, of: Any) -> Any:
+    """One change for all; ids that no row can have are missing."""
+    fields = [("ids", Annotated[list[AnyID], Many]), ("set", of)]
+    doc = f"What PATCH takes for many {names.many}: one change for all."
+    return _struct(f"{names.Many}Change", fields, doc)
+
+
+def delete_many(names: Words, *, soft: bool) -> Any:
+    """The ids of the rows that go."""
+    fields: list[Any] = [("ids", Annotated[list[AnyID], Many])]
+    if soft:
+        fields.append(("permanent", bool, False))
+    return _struct(f"{names.Many}Delete", fields, f"Which {names.many} to delete, by their ids.")
+
+
+def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
+    """What the operations on many rows answer."""
+    made = f"The {names.many} that were made, in the order in which they were given."
+    upserted: Any = None
+    upserted_many: Any = None
+    if key is not None:
+        fields = [("id", int), (key.name, key._replace(null=False, hint=key.some).shown)]
+        fields += [("version", int)] if versioned else []
+        became = f"What became of {names.a} that was given."
+        upserted = _struct(
+            f"Upserted{names.One}", [*fields, ("status", Status)], became, frozen=True, gc=False
+        )
+        counts = [(what, int) for what in ("created", "updated", "unchanged")]
+        each = "How many became what, and each in the order in which it was given."
+        upserted_many = _struct(
+            f"Upserted{names.Many}",
+            [*counts, ("items", list.__class_getitem__(upserted))],
+            each,
+            frozen=True,
+        )
+    missing = ("missing", list[int])
+    told = f"and the ids of which there is no {names.one}."
+    return BulkChanged(
+        many=_struct(names.Many, [("items", list[shown])], made, frozen=True),
+        upserted=upserted,
+        upserted_many=upserted_many,
+        changed=_struct(
+            f"{names.Many}Changed",
+            [("updated", int), missing],
+            f"How many were changed, {told}",
+            frozen=True,
+        ),
+        deleted=_struct(
+            f"{names.Many}Deleted",
+            [("deleted", int), missing],
+            f"How many were deleted, {told}",
+            frozen=True,
+        ),
+    )
+
+
+def _page(name: str, of: Any, doc: str) -> Any:
+    def body(namespace: dict[str, Any]) -> None:
+        namespace |= {"__doc__": doc, "__module__": __name__}
+
+    return new_class(name, (of,), {"frozen": True}, body)
+
+
+def _struct(name: str, fields: Sequence[Any], doc: str, **options: Any) -> Any:
+    return defstruct(name, fields, namespace={"__doc__": doc}, module=__name__, **options)
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _singular(name: str) -> str:
+    for ending, one in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
+        if name.endswith(ending):
+            return name.removesuffix(ending) + one
+    return name.removesuffix("s")

@@ -1,0 +1,286 @@
+"""Every statement of a declaration, in the order of its operations."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Generic
+
+from msgspec import Struct
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    literal_column,
+    not_,
+    select,
+)
+
+from service.cache.generations import TableTags
+from service.db.batch import BatchLoader, GroupCommit
+from service.db.bulk import Adds, Bulk, Upsert, absent, taken
+from service.db.copy import Export
+from service.db.filters import Bound, Choice, Filter, FilterIndex, search
+from service.db.keyset import Listing
+from service.db.staging import StagingTable
+from service.db.statement import Statement
+from service.db.writes import Writes
+from service.resource import columns
+from service.resource.fields import Field
+from service.resource.shapes import few_values
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from service.resource.declaration import Resource
+
+    Row = TypeVar("Row", bound=Struct, default=Any)
+else:
+    from typing import TypeVar
+
+    Row = TypeVar("Row", bound=Struct)
+
+# What an argument of any resource is when `explain` is not told: typical, not special.
+SAMPLES: dict[str, object] = {
+    "after": 0,
+    "excluded": [],
+    "id": 1,
+    "last_id": 1,
+    "limit": 11,
+    "offset": 0,
+    "q": "%a%",
+    "upto": 20_000,
+    "versions": [1],
+}
+BOUNDS: dict[type, tuple[object, object]] = {
+    int: (10, 100),
+    float: (10.0, 100.0),
+    Decimal: (Decimal(10), Decimal(100)),
+    datetime: (datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
+    date: (date(2026, 1, 1), date(2027, 1, 1)),
+}
+
+
+class Statements(Generic[Row]):
+    """The statements of a resource. It lacks those that none of its operations needs."""
+
+    name: str
+    table: Table
+    new: type[Struct]
+    row: type[Row]
+    change: type[Struct]
+    keyed: type[Struct]
+    summary_row: type[Struct]
+    fields: Mapping[str, Field]
+    key: str | None
+    unique: tuple[str, ...]
+    folded: tuple[str, ...]
+    sorts: tuple[str, ...]
+    filters: tuple[str, ...]
+    filter_names: list[str]
+    search: tuple[str, ...]
+    references: "Mapping[str, Resource[Any]]"
+    under: tuple[str, ...]
+    include: Mapping[str, type[Struct]]
+
+    upsert: Upsert
+    adds: Adds[Row]
+    bulk: Bulk
+    count: Statement[int]
+    stage: StagingTable
+    exported: Export
+
+    def serves(self, operation: str) -> bool:
+        """Whether an operation is served."""
+        raise NotImplementedError
+
+    def compile(self, totals: Table | None) -> None:
+        """Make the statements of the operations that are served."""
+        name, table, row, new = self.name, self.table, self.row, self.new
+        key: Any = self.key
+        folded = key in self.folded
+        self.tags: TableTags = TableTags(table.name, *_tag_fields(self))
+        self.by_id: BatchLoader[Row] = BatchLoader(f"{name}.by_id", row, table)
+        self.add: GroupCommit[Row] = GroupCommit(
+            f"{name}.add", row, table, new, key=key, folded=folded
+        )
+        self.writes: Writes[Row] = Writes(name, row, table, new, self.change)
+        self.loaders: dict[str, BatchLoader[Any]] = {
+            include: BatchLoader(f"{name}.{include}s", kind, self.references[f"{include}_id"].table)
+            for include, kind in self.include.items()
+        }
+        self.exists: dict[str, Statement[int]] = {
+            field: _exists(f"{name}.{_parent(field)}_exists", parent.table)
+            for field, parent in self.references.items()
+            if field in self.under
+        }
+        if self.serves("bulk_create"):
+            self.adds = Adds(f"{name}.add_all", row, table, new, key)
+        if self.serves("upsert"):
+            self.upsert = Upsert(f"{name}.upsert", table, self.keyed, key, folded=folded)
+        if self.serves("bulk_change") or self.serves("bulk_delete"):
+            self.bulk = Bulk(name, table, self.change)
+        self.conflict_locators: dict[str, Statement[int]] = dict(_conflict_locators(self))
+        self.listing: Listing[Any] = _listing(self, totals)
+        if self.serves("import") or self.serves("export"):
+            total = self.listing.count((), "exact")
+            self.count = Statement(f"{name}.count", int, total, prepare=False)
+        if self.serves("import"):
+            self.stage = StagingTable(f"{name}.import", table, new, key=key)
+        if self.serves("export"):
+            self.exported = Export(f"{name}.export", self.listing, row)
+        self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
+
+    def _prepared(self) -> Iterator[Statement[Any]]:
+        yield from self.add.prepared
+        yield from self.by_id.prepared
+        for loader in self.loaders.values():
+            yield from loader.prepared
+        yield from self.exists.values()
+        for name in ("writes", "adds", "upsert", "bulk"):
+            if name in vars(self):
+                yield from vars(self)[name].prepared
+        yield from self.conflict_locators.values()
+
+    def statements(self) -> Iterator[Statement[Any]]:
+        """Every statement; of the lists and exports those that show each part."""
+        yield from self.prepared
+        yield from self.listing.samples()
+        if "count" in vars(self):
+            yield self.count
+        if "stage" in vars(self):
+            yield from self.stage.statements
+        if "exported" in vars(self):
+            yield from self.exported.samples()
+
+    def statement(self, name: str) -> Statement[Any]:
+        """The statement of a name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for statement in self.statements():
+            if statement.name == name:
+                return statement
+        if "exported" in vars(self) and name.startswith(f"{self.exported.name}?"):
+            return self.exported.named(name)
+        if name.startswith(f"{self.listing.name}."):
+            return self.listing.named(name)
+        raise KeyError(name)
+
+
+def samples(of: "Statements[Any]") -> dict[str, object]:
+    """Arguments for `explain`, by the names of the binds."""
+    found = dict(SAMPLES)
+    for name in of.filters:
+        field = of.fields.get(name)
+        if field is None:
+            low, high = BOUNDS[of.fields[name[4:]].kind]
+            found[name] = low if name.startswith("min_") else high
+        elif name in of.references:
+            found[name] = 1
+        elif field.choices:
+            found[name] = field.choices[0]
+    if of.search:
+        examples = of.fields[of.search[0]].meta.examples
+        found["q"] = f"%{str(examples[0]).lower()}%" if examples else SAMPLES["q"]
+    return found
+
+
+def orders(of: "Statements[Any]") -> Mapping[str, ColumnElement[Any]]:
+    """What each sort compares."""
+    c = of.table.c
+    return {
+        name: c.id if name == "id" else columns.order(c[name], of.fields.get(name))
+        for name in of.sorts
+    }
+
+
+def _exists(name: str, table: Table) -> Statement[int]:
+    this = table.c.id == bindparam("id", type_=BigInteger)
+    return Statement(name, int, select(table.c.id).where(this), order=("id",))
+
+
+def _parent(field: str) -> str:
+    return field.removesuffix("_id")
+
+
+def _tag_fields(of: "Statements[Any]") -> list[str]:
+    """By which lists are told apart: the field with the most values first."""
+    plain = [of.fields[name] for name in of.filters if name in of.fields]
+
+    def values(field: Field) -> float:
+        return -(len(field.choices) + 0.5) if field.choices else -2 if few_values(field) else -1e9
+
+    return [field.name for field in sorted(plain, key=values)]
+
+
+def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[int]]]:
+    """What finds, among many rows, those that PostgreSQL has refused; by their field."""
+    if not (of.serves("bulk_create") or of.serves("upsert")):
+        return
+    for field in of.unique:
+        folded = field in of.folded
+        name = f"{of.name}.{field}_taken"
+        if field == of.key:
+            if of.serves("bulk_create"):
+                yield field, taken(name, of.table, field, folded=folded)
+        elif of.serves("upsert"):
+            yield field, taken(name, of.table, field, folded=folded, key=of.key)
+        else:
+            yield field, taken(name, of.table, field, folded=folded)
+    for field, parent in of.references.items():
+        yield field, absent(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table)
+
+
+def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:
+    filters: dict[str, Filter] = {}
+    # Filters with one index are walked together, and are known by its identity.
+    indexes = {
+        name: FilterIndex(columns.index_of(of.table, name), name)
+        for name in {name[4:] for name in of.filters if name not in of.fields}
+    }
+    for name in of.filter_names:
+        if name == "q":
+            index = f"{of.table.name}_search_idx"
+            filters[name] = search(index, *(of.table.c[one] for one in of.search))
+        elif name in of.fields:
+            filters[name] = _by_value(of, of.fields[name])
+        else:
+            filters[name] = _by_bound(of, name, of.fields[name[4:]], indexes[name[4:]])
+    shown = of.summary_row
+    return Listing(of.name, shown, of.table, keys=orders(of), filters=filters, totals=totals)
+
+
+def _by_value(of: "Statements[Any]", field: Field) -> Filter:
+    column = of.table.c[field.name]
+    if not few_values(field):
+        index = columns.filter_index(of.table, field, of.sorts)
+        bind = bindparam(field.name, type_=column.type)
+        return Bound(column == bind, served_by=FilterIndex(index, "id"), one_plan=True)
+    values = (True, False) if field.kind is bool else field.choices
+    if field.kind is bool:
+        clauses: dict[object, ColumnElement[bool]] = {True: column.is_(True), False: not_(column)}
+    else:
+        clauses = {value: column == literal_column(columns.literal(value)) for value in values}
+    rare = {
+        value: FilterIndex(columns.choice_index(of.table, field, value), "id")
+        for value in columns.rare_values(field)
+    }
+    return Choice(clauses, rare)
+
+
+def _by_bound(of: "Statements[Any]", name: str, field: Field, index: FilterIndex) -> Bound:
+    """`min_<field>` or `max_<field>`, on the expression of its index; null is beyond both."""
+    column = of.table.c[field.name]
+    order = columns.order(column, field)
+    bind = bindparam(name, type_=column.type)
+    lowest = name.startswith("min_")
+    clause: ColumnElement[bool] = order >= bind if lowest else order <= bind
+    last: Any = getattr(field.own, "LAST", None)
+    if field.null and last is None:
+        clause = and_(clause, column.is_not(None))
+    elif field.null and lowest:
+        clause = and_(clause, order < literal_column(last))
+    return Bound(clause, served_by=index)

@@ -1,0 +1,94 @@
+"""Writes docs/reference from the code: `python tests/references.py`, or `just docs`."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+
+from service.cli import main
+from service.settings import SECRET, Settings, describe, variable
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+# A setting without a fixed default: what it is then.
+DEFAULTS = {
+    "database_url": "embedded",
+    "redis_url": "embedded, else none",
+    "auth": "`off` on a loopback host",
+    "log": "`text` on a terminal, else `json`",
+    "secret": "made and kept in `SERVICE_DATA` when embedded",
+}
+SETTINGS = """\
+# Settings
+
+Written from `service/settings.py` by `just docs`; do not edit.
+
+Settings come from the environment, or from `.env` in the working directory; the environment wins.
+An empty value counts as not set. An unknown `SERVICE_*` name or a wrong value stops the start with
+one line that names it. No message shows a value marked as secret.
+
+| name | default | allowed | meaning |
+|---|---|---|---|
+"""
+DOTENV = """
+`.env` has lines of `NAME=value`; `export` before the name is allowed. A value may be in quotes.
+A `#` after a space begins a comment.
+
+In `DATABASE_URL` and `REDIS_URL`, write these characters of a password as percent codes:
+`/` `%2F`, `?` `%3F`, `#` `%23`, `@` `%40`, `:` `%3A`, `%` `%25`.
+"""
+COMMANDS = """\
+# Commands
+
+Written from the help texts by `just docs`; do not edit.
+
+`swiftlet` and `service` are the same command; Debian has another program called `service`. Errors
+are one line on stderr. Exit codes: 0 success, 1 the work failed, 2 wrong usage or settings,
+130 interrupted.
+"""
+
+
+def settings() -> str:
+    """The page of the settings: a row per field of `Settings`."""
+    meanings = dict(_meanings(inspect.getsource(Settings)))
+    types = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    rows = []
+    for field in Settings.__struct_fields__:
+        value = getattr(defaults, field)
+        default = DEFAULTS[field] if value is None else f"`{value}`"
+        secret = " (secret)" if field in SECRET else ""
+        cells = (f"`{variable(field)}`", default, describe(types[field]), meanings[field] + secret)
+        rows.append(f"| {' | '.join(cells)} |\n")
+    return SETTINGS + "".join(rows) + DOTENV
+
+
+def commands() -> str:
+    """The page of the commands: the help text of each."""
+    return COMMANDS + "".join(_command(main, "swiftlet", None))
+
+
+def _meanings(source: str) -> Iterator[tuple[str, str]]:
+    """Each field with the text below it."""
+    field = re.compile(r'^    (\w+): [^\n]*\n    """(.*?)"""$', re.MULTILINE | re.DOTALL)
+    for name, text in field.findall(source):
+        yield name, " ".join(text.split())
+
+
+def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    settings: Any = {"terminal_width": 90, **command.context_settings}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
+    yield f"\n## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for each in sorted(command.commands):
+            yield from _command(command.commands[each], each, context)
+
+
+PAGES = {"settings.md": settings, "commands.md": commands}
+
+
+if __name__ == "__main__":
+    for page, text in PAGES.items():
+        (REFERENCE / page).write_text(text())
