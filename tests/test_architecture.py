@@ -14,6 +14,7 @@ PACKAGE = ROOT / "service"
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"urls", "dotenv"}),
     frozenset({"settings", "errors", "logs", "embedded", "listener", "processes"}),
+    frozenset({"http1"}),
     frozenset({"tables"}),
     frozenset({"db"}),
     frozenset({"cache"}),
@@ -24,7 +25,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"resource"}),
     frozenset({"items", "users"}),
     frozenset({"health", "catalogue"}),
-    frozenset({"app", "http1", "granian_server"}),
+    frozenset({"app", "granian_server"}),
     frozenset({"asgi", "server"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -12,17 +12,13 @@ from service.cache.generations import Tags
 from service.cache.response import CachedResponse
 from service.cache.store import Cache
 from service.errors import NotFound, Problem
+from service.http1.extensions import SEND_PREBUILT
+from service.http1.standard_headers import PRIVATE, TEMPLATE, request_id
 from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, PRIVATE, Header, Reply
+from service.web.codec import JSON, Header, Reply
 from service.web.conditional import not_modified
-from service.web.request import (
-    PRINCIPAL,
-    SEND_PREBUILT,
-    VISIBLE,
-    Request,
-    new_id,
-)
+from service.web.request import PRINCIPAL, Request
 
 # X-Cache of a GET that may be cached: where its response came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
@@ -118,12 +114,12 @@ def send_hit(scope: Scope, started: float) -> bool:
     response = cache.find(key_of(scope), refreshes=False)
     if response is None or response.missing is not None:
         return False
-    request_id = None
+    given_id = None
     for name, value in scope["headers"]:
         if name in _CONDITIONS:
             return False
         if name == b"x-request-id":  # two are no id
-            request_id = value.strip(b" \t") if request_id is None else b""
+            given_id = value.strip(b" \t") if given_id is None else b""
     body, head, encoding = response.body, response.head, None
     if len(body) >= compress.LEAST:
         encoding = compress.negotiate(scope["headers"])
@@ -132,19 +128,17 @@ def send_hit(scope: Scope, started: float) -> bool:
                 return False  # the long way makes it, and keeps it
             body = response.encoded[encoding]
             head = response.encoded_heads.get(encoding) if response.encoded_heads else None
-    if request_id is None or not VISIBLE.fullmatch(request_id):
-        request_id = new_id().encode()
     if head is None:
         head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    sent: bool = ready(head % (request_id, took, took * 1000), body)
+    sent: bool = ready(head % (request_id(given_id), took, took * 1000), body)
     return sent
 
 
 def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
     """The header lines of a hit, kept beside its response.
 
-    They are a template for three values: the request's id, and the time it took in s and in ms.
+    What TEMPLATE leaves open is filled in for each request.
     """
     headers = response.headers
     if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
@@ -159,10 +153,7 @@ def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) ->
     if encoding is not None:
         pairs.append((b"content-encoding", encoding))
     fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    head = (
-        b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + fixed
-    )
+    head = b"%b\r\n%b" % (TEMPLATE, fixed)
     if encoding is None:
         response.head = head
     else:

@@ -19,13 +19,12 @@ import msgspec
 from msgspec import Struct, structs
 
 from service.errors import FieldError, Invalid, NotFound
+from service.http1.standard_headers import PRIVATE
 from service.web.stream import Chunks
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
 JSON = b"application/json"
-# A client may keep an answer, and asks each time whether it still holds; a shared cache may not.
-PRIVATE = b"private, no-cache"
 Header = tuple[bytes, bytes]
 ID_MAX = 2**63 - 1
 # Fields that a problem names at most.

@@ -11,6 +11,7 @@ from service.cache.generations import Tags
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
+from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
 from service.web.cached import access, cacheable, send_hit
@@ -113,13 +114,7 @@ class Endpoint:
             body, more = await compress.encode_response(reply, scope["headers"])
         took = perf_counter() - started
         headers: list[Header] = [
-            (b"x-request-id", request.id.encode()),
-            (b"x-process-time", b"%.6f" % took),
-            (
-                b"server-timing",
-                b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
-                % (spent.seconds * 1000, spent.statements, took * 1000),
-            ),
+            *standard_headers(request.id.encode(), took, spent.statements, spent.seconds),
             (b"cache-control", reply.cache_control),
             *more,
         ]

@@ -1,10 +1,6 @@
 """One HTTP request, as handlers see it."""
 
 import asyncio
-import itertools
-import os
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypedDict, TypeVar
@@ -19,7 +15,10 @@ from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.writable import WritableDatabase
-from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
+from service.errors import Invalid, Malformed, Problem, TooLarge, TooSlow, Unsupported
+from service.http1.extensions import FULL_BODY
+from service.http1.framing import BODY_SECONDS, body_too_slow
+from service.http1.standard_headers import request_id
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
@@ -30,14 +29,6 @@ from service.web.media import is_json
 Value = TypeVar("Value", bound=Struct)
 Done = TypeVar("Done")
 
-# An extension of ASGI that our own server offers (service/http1): a function that gives the body if
-# all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
-FULL_BODY = "swiftlet.whole_body"
-# Another: a function that sends a 200 whose header lines and body are ready, in one call instead of
-# two messages; False when it can't, and the messages must be sent.
-SEND_PREBUILT = "swiftlet.ready"
-# A client that sends its body slower than this is not going to send it.
-BODY_SECONDS = 10.0
 # Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
 # costs up to 110 us (granian), whatever its size.
 PIECES, LEAST_PIECE = 1000, 16
@@ -48,18 +39,6 @@ _NONE: dict[str, Any] = {}
 # Of a scope: who asks, as an authenticated key; without one, everybody alike. Cached responses are
 # kept by it. It holds no line break.
 PRINCIPAL = "swiftlet.principal"
-
-VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
-# Unique without a system call per request: random per process, counted within it.
-_ids = itertools.count(1)
-_process = [secrets.token_hex(6)]
-# granian's workers are forks of one process.
-os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
-
-
-def new_id() -> str:
-    """An id for a request whose client gave none."""
-    return f"{_process[0]}-{next(_ids):x}"
 
 
 class State(TypedDict):
@@ -100,11 +79,7 @@ class Request:
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
         self._headers = _by_name(scope["headers"])
-        given = self.header(b"x-request-id")
-        if given is not None and VISIBLE.fullmatch(given):
-            self.id = given.decode("ascii")
-        else:
-            self.id = new_id()
+        self.id = request_id(self.header(b"x-request-id")).decode("ascii")
 
     @property
     def db(self) -> Database:
@@ -198,11 +173,7 @@ class Request:
         too_large = TooLarge(f"the body is larger than {limit} bytes")
         if body is not None:
             raise too_large
-        announced = self.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > limit:
-            # Who asks before sending (Expect: 100-continue) is told at once.
-            await self.drain(more=self.header(b"expect") is None)
-            raise too_large
+        await self.check_length(limit, too_large)
         chunks: list[bytes] = []
         size = 0
         pieces = Pieces()
@@ -222,7 +193,15 @@ class Request:
                         return b"".join((*chunks, chunk)) if chunks else chunk
                     chunks.append(chunk)
         except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+            raise body_too_slow() from None
+
+    async def check_length(self, limit: int, too_large: Problem) -> None:
+        """Raise `too_large` if Content-Length announces more bytes than the limit."""
+        announced = self.header(b"content-length") or b""
+        if announced.isdigit() and int(announced[:19]) > limit:
+            # A client that waits for 100 (Continue) is answered at once.
+            await self.drain(more=self.header(b"expect") is None)
+            raise too_large
 
     async def drain(self, *, more: bool) -> None:
         """Read what is left of a body, and throw it away; only so much, and only for so long."""
