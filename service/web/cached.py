@@ -50,11 +50,11 @@ def name_of(key: Key) -> str:
 
 
 class CachedRequest(Request):
-    """What the handler of a cached GET sees of a request: what is in the key, and no more.
+    """A request as the handler of a cached GET sees it: with what is in the key, and no more.
 
-    A response that depended on a header, say, would be shown to clients that sent another one.
-    Reading anything else is an error of the handler, and raises at once. Preconditions, ranges of
-    encodings and Cache-Control are handled outside, see `cacheable`.
+    If a response depended on a header, clients that sent another value would get it too. So reading
+    anything else raises RuntimeError. Preconditions, encodings, Cache-Control and the request's id
+    are handled outside, see `cacheable`.
     """
 
     __slots__ = ()
@@ -102,10 +102,10 @@ def _not_in_key(what: str) -> NoReturn:
 
 
 def send_hit(scope: Scope, started: float) -> bool:
-    """Send a hit in the short way, and return whether that was possible.
+    """Send a hit without an Endpoint's other work, and return whether that was possible.
 
-    Only for the plain case, a GET without conditions, and only where the server offers to send
-    what is ready: a third of the CPU of the long way, which answers the same.
+    Only for a GET without preconditions, and only if the server has SEND_PREBUILT. It takes a third
+    of the CPU and sends the same response.
     """
     ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
     cache = scope["state"]["cache"]
@@ -118,14 +118,14 @@ def send_hit(scope: Scope, started: float) -> bool:
     for name, value in scope["headers"]:
         if name in _CONDITIONS:
             return False
-        if name == b"x-request-id":  # two are no id
+        if name == b"x-request-id":  # two of them are not an id
             given_id = value.strip(b" \t") if given_id is None else b""
     body, head, encoding = response.body, response.head, None
     if len(body) >= compress.LEAST:
         encoding = compress.negotiate(scope["headers"])
         if encoding is not None:
             if response.encoded is None or encoding not in response.encoded:
-                return False  # the long way makes it, and keeps it
+                return False  # Endpoint compresses it, and keeps the result
             body = response.encoded[encoding]
             head = response.encoded_heads.get(encoding) if response.encoded_heads else None
     if head is None:
@@ -171,7 +171,7 @@ def cacheable(
     Args:
         load: makes the response, from a CachedRequest.
         cache_tags: what the response depends on.
-        share: whether it is worth a question to Redis.
+        share: whether to look in Redis too.
     """
 
     async def handler(request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""From a handler to an ASGI callable: one try, one reply, nothing between server and handler."""
+"""From handlers to an ASGI application: errors become problems, replies become messages."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
@@ -29,14 +29,15 @@ class Tag(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A line of a route table: what makes the route, and what the document tells of it.
+    """An entry of a route table: the route, and its description in the document.
 
-    A GET with `cache_tags` may be cached: it gives what the answer depends on, and the answer must
-    depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
-    POST takes and a GET gives. `share` tells whether it takes the database so long
-    that the workers share it. `stored` tells whether it needs the database. `tag` is its group in
-    the document, by default the first part of its path; `versioned` says whether its row has a
-    version.
+    A GET with `cache_tags` is cached: these are the tags that its response depends on. Beside them
+    it may depend only on what is in the cache key, see cached.CachedRequest. `share` says whether
+    it takes the database so long that the workers share it.
+
+    `files` are the media types of a file of rows, which a POST takes and a GET returns. `stored`
+    says whether it needs the database. `tag` is its group in the document, by default the first
+    part of its path; `versioned` says whether its row has a version.
     """
 
     method: str
@@ -63,14 +64,14 @@ class Operation(NamedTuple):
 
 
 class NoQuery(Struct):
-    """The parameters of an operation that has none."""
+    """The parameters of an operation without any."""
 
 
 _no_query = Query(NoQuery)
 
 
 class Endpoint:
-    """The operations of one path; an ASGI application that always answers."""
+    """The operations of one path, as an ASGI application that always responds."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers: dict[str, Handler] = {}
@@ -105,7 +106,7 @@ class Endpoint:
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
-            # The one place where a bug surfaces: log it whole, tell the client nothing of it.
+            # The only place that catches bugs: log the traceback, show the client nothing of it.
             fields = {"request_id": request.id, "method": method, "path": request.path}
             logger.exception("request failed", extra={"fields": fields})
             reply = _problem_reply(Failed("something went wrong on our side"), request)
@@ -132,7 +133,7 @@ class Endpoint:
         self._log(request, reply, took)
 
     def _handler(self, request: Request) -> Handler:
-        """The handler of the request's method; where it has no parameters, none may be given."""
+        """The handler of the request's method. Without query parameters, any query is refused."""
         method = request.scope["method"]
         handler = self.handlers.get(method)
         if handler is None:

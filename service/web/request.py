@@ -29,20 +29,20 @@ from service.web.media import is_json
 Value = TypeVar("Value", bound=Struct)
 Done = TypeVar("Done")
 
-# Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
-# costs up to 110 us (granian), whatever its size.
+# A body may come in PIECES pieces, and for each further one it must have LEAST_PIECE bytes: a piece
+# takes up to 110 us (granian), whatever its size.
 PIECES, LEAST_PIECE = 1000, 16
-# What is read of a body that is too large, so that the client sees the answer, not a reset.
+# How much is read of a body that is too large, so that the client gets the response, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
 _NONE: dict[str, Any] = {}
-# Of a scope: who asks, as an authenticated key; without one, everybody alike. Cached responses are
-# kept by it. It holds no line break.
+# In a scope: who sent the request, once it is authenticated. It is part of the cache key, so no
+# principal gets the cached response of another one. It has no line break.
 PRINCIPAL = "swiftlet.principal"
 
 
 class State(TypedDict):
-    """What the lifespan opens and every request sees."""
+    """What the lifespan opens, for every request."""
 
     db: Database
     settings: Settings
@@ -52,16 +52,16 @@ class State(TypedDict):
 
 
 class Pieces:
-    """Counts the pieces in which a body comes: one that comes byte by byte is refused."""
+    """Counts the pieces of a body: one that comes byte by byte is refused."""
 
     def __init__(self) -> None:
         self.left = PIECES * LEAST_PIECE
 
     def add(self, size: int) -> None:
-        """One more, of so many bytes.
+        """Count a piece of so many bytes.
 
         Raises:
-            Malformed: they are too many for what is in them.
+            Malformed: there are too many pieces for the bytes in them.
         """
         self.left += size - LEAST_PIECE
         if self.left < 0:
@@ -88,13 +88,13 @@ class Request:
 
     @property
     def principal(self) -> str:
-        """Who asks; empty where no one is told apart."""
+        """Who sent the request; empty if it is not authenticated."""
         found: str = self.scope.get(PRINCIPAL, "")
         return found
 
     @property
     def root(self) -> str:
-        """What stands before every path of ours in a URL, as `/api`; empty without a prefix."""
+        """The prefix of every path in a URL, as `/api`; empty without one."""
         root: str = self.scope.get("root_path", "")
         return quote(root.rstrip("/")) if root else ""
 
@@ -105,26 +105,26 @@ class Request:
 
     @property
     def url_path(self) -> str:
-        """The path of a URL that comes back here: with the prefix, percent-encoded."""
+        """The path for a URL of this request: with the prefix, percent-encoded."""
         root: str = self.scope.get("root_path", "")
-        # ASGI has the prefix in the path, but not every server does.
+        # In ASGI the path contains the prefix, but not every server does that.
         path = self.path if self.path.startswith(f"{root}/") else root + self.path
         return quote(path)
 
     def header(self, name: bytes) -> bytes | None:
         """The header's value, several lines joined as one list; `name` in lower case.
 
-        White space around a value is no part of it (RFC 9110, 5.5); not every server strips it.
+        White space around a value is not part of it (RFC 9110, 5.5); not every server strips it.
         """
         value = self._headers.get(name)
         return None if value is None else value.strip(b" \t")
 
     def row_id(self) -> int:
-        """The id in the path; see wire.row_id."""
+        """The id in the path; see codec.row_id."""
         return row_id(self.scope["path_params"]["id"])
 
     def query(self, query: Query[Value]) -> Value:
-        """The query string as a Struct; see wire.Query."""
+        """The query string as a Struct; see codec.Query."""
         if self._query[0] is not query:
             self._query = (query, query.decode(self.scope["query_string"]))
         decoded: Value = self._query[1]
@@ -137,7 +137,7 @@ class Request:
         return self.state["writer"].run(write, tags)
 
     async def body(self, body: Body[Value]) -> Value:
-        """The JSON body as a Struct; see wire.Body.
+        """The JSON body as a Struct; see body.Body.
 
         Raises:
             Problem: 400, 408, 413, 415 or 422.
@@ -147,7 +147,7 @@ class Request:
         return body.decode(data) if len(data) <= AT_ONCE else await body.decode_long(data)
 
     async def gone(self) -> None:
-        """Return when the client has left; for an answer that takes a while."""
+        """Return when the client has left; for a response that takes long."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -204,7 +204,7 @@ class Request:
             raise too_large
 
     async def drain(self, *, more: bool) -> None:
-        """Read what is left of a body, and throw it away; only so much, and only for so long."""
+        """Read the rest of a body and discard it, up to DRAIN_BYTES and DRAIN_SECONDS."""
         left, pieces = DRAIN_BYTES, Pieces()
         with suppress(TimeoutError, Malformed):
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -226,5 +226,5 @@ def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
     return found
 
 
-# What any request with a body may run into.
+# The errors that any request with a body may get.
 BODY_PROBLEMS = (Malformed, TooSlow, TooLarge, Unsupported, Invalid)
