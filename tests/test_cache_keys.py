@@ -13,12 +13,14 @@ from msgspec import structs
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.app import ROUTES, create_app
+from service.app import create_app
 from service.cache.generations import TableTags
 from service.db.database import Database
 from service.db.statement import Statement
 from service.errors import NotFound
+from service.items import items
 from service.settings import Settings
+from service.users import users
 from service.web.cached import key_of, name_of
 from service.web.codec import Reply
 from service.web.endpoint import Operation
@@ -27,7 +29,9 @@ from service.web.routing import Paths
 
 pytestmark = pytest.mark.anyio
 
-CACHED = [operation for operation in ROUTES if operation.cache_tags is not None]
+RESOURCES = (users, items)
+OPERATIONS = [operation for one in RESOURCES for operation in one.operations]
+CACHED = [operation for operation in OPERATIONS if operation.cache_tags is not None]
 
 
 @pytest.fixture
@@ -39,8 +43,8 @@ def anyio_backend() -> str:
 async def client_of(url: str, app: Any, **scope_fields: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application in this process; `scope_fields` as a middleware would set them."""
     settings = Settings.load({"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"})
-    main = create_app(settings, alone=True)
-    assert isinstance(main, Paths)
+    main = create_app(settings, resources=RESOURCES)
+    main.alone = True
     async with main.lifespan_context(Starlette()) as state:
 
         async def served(scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,15 +25,15 @@ from service.cache.client import REDIS_ERRORS, subscriber
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
 from service.cache.shared import RETRY_SECONDS, Shared
 from service.cache.silent_writers import PRESENCE, SilentWriters
+from service.db.names import CHANNEL, LISTENER, SILENT
 from service.logs import logger
 
-# Between two heartbeats; and how long after one the in-process tier is valid. The contract allows
-# 2 s (section 7): a quarter second is left for a late timer.
+# Between two heartbeats; and how long after one the in-process tier is valid. docs/caching.md
+# promises 2 s: a quarter second is left for a late timer.
 HEARTBEAT_SECONDS, VALID_SECONDS = 0.5, 1.75
 ANSWER_SECONDS = 1.0
-# The channel of NOTIFY. Its payloads are JOINED, INVALIDATE with tags, or anything else, as the
+# The payloads of NOTIFY are JOINED, INVALIDATE with tags, or anything else, as the
 # names of tables that the triggers send: that invalidates everything.
-CHANNEL = "swiftlet"
 INVALIDATE = "invalidate:"
 # A worker sends it when it begins to listen: the others look for silent writers at once.
 JOINED = "joined"
@@ -50,7 +50,7 @@ FROM pg_database WHERE datname = current_database()
 RUNNING_SINCE = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE application_name LIKE 'swiftlet%' AND application_name <> 'swiftlet-cache'
+    WHERE application_name LIKE $2 AND application_name <> $3
         AND state = 'active' AND query_start < $1
 )
 """
@@ -126,7 +126,7 @@ class Coherence:
 
     async def ended(self, since: datetime) -> bool:
         """Whether every statement of the service that began before has ended."""
-        return await self._fetch(RUNNING_SINCE, since) is False
+        return await self._fetch(RUNNING_SINCE, since, f"{SILENT}%", LISTENER) is False
 
     async def _fetch(self, sql: str, *args: object) -> Any:
         """One value; None without a connection. One query at a time."""
@@ -173,7 +173,7 @@ class Coherence:
             self.url,
             timeout=ANSWER_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings={"application_name": "swiftlet-cache"},
+            server_settings={"application_name": LISTENER},
         )
         try:
             await connection.add_listener(CHANNEL, self._on_notify)

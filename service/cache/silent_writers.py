@@ -1,6 +1,6 @@
 """Writers whose writes are not announced to this worker.
 
-The triggers leave out the service's pooled connections (connection.SILENT), because a NOTIFY costs
+The triggers leave out the service's pooled connections (names.SILENT), because a NOTIFY costs
 a write up to a third of its CPU. Workers announce such writes over Redis instead. A node with
 another Redis, or with none, does not receive these messages. Each worker therefore looks for such
 connections in PostgreSQL, and caches nothing while there are some that do not announce themselves
@@ -13,11 +13,12 @@ from time import monotonic
 import asyncpg
 
 from service.db.condition import Condition
+from service.db.names import SILENT
 
 # The PostgreSQL processes that the triggers leave out; every role may see them.
 SILENT_WRITERS = """
 SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
-WHERE application_name = 'swiftlet' AND datname = current_database()
+WHERE application_name = $1 AND datname = current_database()
 """
 # Before the name of the channel of invalidations: the channel where workers announce which
 # PostgreSQL processes write for them.
@@ -68,7 +69,7 @@ class SilentWriters:
         if self.own is None:
             await connection.fetchval("SELECT 1")
             return True
-        writers = set(await connection.fetchval(SILENT_WRITERS))
+        writers = set(await connection.fetchval(SILENT_WRITERS, SILENT))
         before, self._unknown = self._unknown, writers - self._known()
         found = bool(self._unknown if at_once or self.found else self._unknown & before)
         if not found:

@@ -7,7 +7,7 @@ from service.cache.generations import Tags
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.db.database import Database
-from service.db.pooled_connection import AUDIBLE
+from service.db.names import AUDIBLE
 from service.db.writable import WritableDatabase
 from service.errors import OutcomeUnknown, Problem
 

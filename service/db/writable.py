@@ -4,7 +4,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from service.db.database import Database
-from service.db.pooled_connection import AUDIBLE
+from service.db.names import AUDIBLE
 from service.db.statement import Statement
 
 
