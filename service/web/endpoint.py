@@ -12,26 +12,27 @@ from service.cache.entry import Answer, Entry, Variant
 from service.cache.epochs import Slots
 from service.cache.local import Variants
 from service.cache.off import NoCache
-from service.cache.tiers import Cache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.logs import logger
 from service.web import compress
 from service.web.conditional import not_modified
+from service.web.prebuilt import send_prebuilt
 from service.web.request import READY, VISIBLE, Request, new_id
 from service.web.wire import JSON, PRIVATE, Header, Query, Reply
 
 # Of a GET that may be cached: where its answer came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
+# In a scope: there was no hit.
+LOOKED_UP = "swiftlet.looked_up"
 # Of a path and its query: what is longer asks for nothing that others ask for too.
 LONGEST = 2000
 _CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
 access = logger.getChild("access")
-
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -93,7 +94,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and _answered(scope, started):
+        if self.cached and LOOKED_UP not in scope and answered(scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -112,6 +113,9 @@ class Endpoint:
         if len(body) >= compress.LEAST or reply.chunks is not None:
             body, more = await compress.sent(reply, scope["headers"])
         took = perf_counter() - started
+        if send_prebuilt(request, reply, spent, took, body, more):
+            self._log(request, reply, took)
+            return
         headers: list[Header] = [
             (b"x-request-id", request.id.encode()),
             (b"x-process-time", b"%.6f" % took),
@@ -177,7 +181,7 @@ def _key(scope: Scope) -> str | tuple[str, bytes]:
     return (path, query) if query else path
 
 
-def _answered(scope: Scope, started: float) -> bool:
+def answered(scope: Scope, started: float) -> bool:
     """The short way of a hit: whether it was one, and has been sent.
 
     Only for the plain case, a GET without conditions, and only where the server offers to send
@@ -242,11 +246,13 @@ def cacheable(operation: Operation) -> Handler:
 
     async def handler(request: Request) -> Reply:
         cache = request.state["cache"]
+        if isinstance(cache, NoCache):
+            return _conditional(request, await read(request), BYPASS)
         control = request.header(b"cache-control")
         fresh = control is not None and _FRESH.search(control)
         key = _key(request.scope)
         name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
-        if isinstance(cache, NoCache) or depends is None or fresh or len(name) > LONGEST:
+        if depends is None or fresh or len(name) > LONGEST:
             answer, came = await read(request), BYPASS
         else:
             entry = cache.entry(key)
@@ -258,20 +264,10 @@ def cacheable(operation: Operation) -> Handler:
                     key, name, depends(request), lambda: read(request), share=share
                 )
                 came = HIT if found else MISS
-        if answer.missing is not None:
-            raise NotFound(answer.missing, headers=(came,))
-        headers = (*answer.headers, came)
         kept = None
-        if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
+        if len(answer.body) >= compress.LEAST:
             kept = Variants(cache.local, key, answer)
-        if answer.version is not None:
-            try:
-                if not_modified(request, answer.version):
-                    return Reply(answer.body, 304, headers)
-            except Problem as problem:
-                problem.headers = (*problem.headers, came)
-                raise
-        return Reply(answer.body, headers=headers, kept=kept)
+        return _conditional(request, answer, came, kept)
 
     async def read(request: Request) -> Answer:
         try:
@@ -281,6 +277,23 @@ def cacheable(operation: Operation) -> Handler:
         return Answer(reply.body, reply.headers, reply.version)
 
     return handler
+
+
+def _conditional(
+    request: Request, answer: Answer, came: Header, kept: Variants | None = None
+) -> Reply:
+    """The reply to a GET under its preconditions."""
+    if answer.missing is not None:
+        raise NotFound(answer.missing, headers=(came,))
+    headers = (*answer.headers, came)
+    if answer.version is not None:
+        try:
+            if not_modified(request, answer.version):
+                return Reply(answer.body, 304, headers)
+        except Problem as problem:
+            problem.headers = (*problem.headers, came)
+            raise
+    return Reply(answer.body, headers=headers, kept=kept)
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:

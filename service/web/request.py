@@ -30,8 +30,8 @@ Value = TypeVar("Value", bound=Struct)
 # An extension of ASGI that our own server offers (service/http1): a function that gives the body if
 # all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
 WHOLE_BODY = "swiftlet.whole_body"
-# Another: a function that sends a 200 whose header lines and body are ready, in one call instead of
-# two messages; False when it can't, and the messages must be sent.
+# Another: a function that sends an answer whose header lines and body are ready, in one call
+# instead of two messages; False when it can't, and the messages must be sent.
 READY = "swiftlet.ready"
 # A client that sends its body slower than this is not going to send it.
 BODY_SECONDS = 10.0

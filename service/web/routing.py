@@ -1,13 +1,14 @@
 """From a route table to an ASGI application: Starlette's Router, and a short way for most paths."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
-from service.web.endpoint import Endpoint, Operation
+from service.web.endpoint import LOOKED_UP, Endpoint, Operation, answered
 from service.web.framing import framing_problem
 from service.web.request import READY, Request
 from service.web.wire import Reply
@@ -66,6 +67,23 @@ class Paths(Router):
                 await endpoint(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> bool:
+        """Answer a request if its answer is in this process's cache; whether it was.
+
+        Our own server calls it before it starts a task for the request, which then does not look
+        again.
+        """
+        if scope["method"] != "GET" or not scope["state"]["cache"].on:
+            return False
+        path = scope["path"]
+        if scope["root_path"] or b"%" in scope["raw_path"]:
+            return False
+        endpoint = self.constant.get(path) or self.by_id.get(path.rpartition("/")[0])
+        if endpoint is None or not endpoint.cached:
+            return False
+        scope[LOOKED_UP] = True
+        return answered(scope, perf_counter())
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """What answers a request that no route may see, or None."""
