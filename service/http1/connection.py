@@ -75,7 +75,6 @@ class Connection(asyncio.Protocol):
         self.blocked: asyncio.Event | None = None
         self.idle: IdleTimer
 
-    # The transport's calls.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own
@@ -117,7 +116,6 @@ class Connection(asyncio.Protocol):
             self.blocked.set()
             self.blocked = None
 
-    # The parser's calls.
     def request(self, head: Head) -> None:
         path = head.path.decode("ascii")
         self.scope = {
@@ -181,7 +179,6 @@ class Connection(asyncio.Protocol):
             cycle.broken = True
             cycle.wake()
 
-    # Ours.
     def finished(self, cycle: RequestCycle) -> None:
         """The answer is written: the next request's turn."""
         self.server_state.total_requests += 1
@@ -252,10 +249,9 @@ class Connection(asyncio.Protocol):
 
     def _answered_at_once(self, cycle: RequestCycle, scope: Scope) -> bool:
         """Whether the application had the answer ready: a task is a quarter of a hit's CPU."""
+        ready = None if self.stopping or self.ended else self.at_once
         try:
-            return bool(
-                self.at_once and not self.stopping and not self.ended and self.at_once(scope)
-            )
+            return ready is not None and ready(scope)
         except Exception:  # noqa: BLE001 - the task tries the long way
             logger.exception("the application failed")
             return cycle.finished
