@@ -31,11 +31,11 @@ from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
 from service.db.keyset import Listing
+from service.db.schema import totals
 from service.db.shape import shape_of
 from service.db.staging import StagingTable
 from service.db.statement import DIALECT, RefusedError
 from service.db.writes import Guard, Writes
-from service.tables import totals
 
 pytestmark = pytest.mark.anyio
 

@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from service.db.fitness import Fitness
+from service.db.names import AUDIBLE
 from service.db.statement import Statement
 from service.errors import OUTDATED, Unavailable
 from service.logs import logger
@@ -23,10 +24,6 @@ PREPARED_LIMIT = 200
 # What is raised when a connection is gone. An InterfaceError may also be a misuse of ours;
 # RuntimeError is uvloop's, for a write to a transport that has just been closed.
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, RuntimeError)
-# The application_name of connections whose writes the trigger does not tell (migration 0005): their
-# process tells its caches and, over Redis, those of the others. Only held connections may have it:
-# cache/coherence.py must be able to see them. Writes under any other name are told.
-SILENT, AUDIBLE = "swiftlet", "swiftlet-audible"
 # Parameters that PgBouncer refuses unless it is told to ignore them.
 POOLED = (
     "default_transaction_isolation",

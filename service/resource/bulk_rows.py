@@ -59,7 +59,7 @@ def upsert(of: "Resource[Any]") -> Operation:
     key: Any = of.key
     one, many = of.answers.upserted, of.answers.upserted_many
     body: Body[Any] = Body(of.keyed_rows)
-    versioned = of.versioned
+    versioned = of.version is not None
 
     async def handler(request: Request) -> Reply:
         given = (await request.body(body)).items

@@ -116,7 +116,7 @@ class Statements(Generic[Row]):
             if field in self.under
         }
         if self.serves("bulk_create"):
-            self.adds = Adds(f"{name}.add_all", row, table, new, key)
+            self.adds = Adds(f"{name}.add_all", row, table, new, key, folded=folded)
         if self.serves("upsert"):
             self.upsert = Upsert(f"{name}.upsert", table, self.keyed, key, folded=folded)
         if self.serves("bulk_change") or self.serves("bulk_delete"):
@@ -127,7 +127,7 @@ class Statements(Generic[Row]):
             total = self.listing.count((), "exact")
             self.count = Statement(f"{name}.count", int, total, prepare=False)
         if self.serves("import"):
-            self.stage = StagingTable(f"{name}.import", table, new, key=key)
+            self.stage = StagingTable(f"{name}.import", table, new, key=key, folded=folded)
         if self.serves("export"):
             self.exported = Export(f"{name}.export", self.listing, row)
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
