@@ -320,7 +320,7 @@ def anyio_backend() -> str:
 
 @pytest.mark.anyio
 async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
-    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+    """`request.state["cache"].cached(...)`, as docs/caching.md has it, where the cache is off."""
     calls = []
 
     async def load() -> dict[str, Any]:
