@@ -30,7 +30,7 @@ from service.db.database import Database
 from service.items import items
 from service.users import users
 
-ROUNDS, SECONDS = 5, 0.05
+ROUNDS, SECONDS = 15, 0.02
 # Rows of a page, and pages that are read in turn.
 ROWS, PAGES = 10, 20
 
