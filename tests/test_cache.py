@@ -339,7 +339,7 @@ def anyio_backend() -> str:
 
 @pytest.mark.anyio
 async def test_cached_works_in_a_handler_where_the_cache_is_off() -> None:
-    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+    """`request.state["cache"].cached(...)`, as docs/caching.md has it, where the cache is off."""
     calls = []
 
     async def load() -> dict[str, Any]:
