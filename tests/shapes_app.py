@@ -60,7 +60,7 @@ class NewTag(Struct):
     soft: bool = True
 
 
-tags = Resource("tags", NewTag, versioned=False, stamped=False, sorts=("n", "key"))
+tags = Resource("tags", NewTag, versioned=False, stamped=False, sorts=("n", "key"), referenced=True)
 
 
 class NewMeasure(Struct, kw_only=True):

@@ -149,7 +149,7 @@ class RowTests(Base):
     def test_a_write_obeys_its_preconditions(
         self, served: Served, of: Resource[Any], method: str
     ) -> None:
-        row = served.create(of)
+        row = served.create(of, **({of.active: True} if of.soft_delete else {}))
         path, tag = f"{of.path}/{row['id']}", str(_etag(of, row))
         body = None if method == "DELETE" else served.new(of)
 
