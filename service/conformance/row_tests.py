@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
 from service.conformance import values
@@ -50,27 +51,59 @@ class RowTests(Base):
         named = {error["field"] for error in refused.json().get("errors", [])}
         assert named == {name for name, field in of.fields.items() if field.required}
 
-    @where("create")
+    @where("create", "replace", "change", also=lambda of: bool(of.unique))
     def test_a_unique_value_is_taken_once(self, served: Served, of: Resource[Any]) -> None:
         for field in of.unique:
-            row = served.create(of)
+            row, other = served.create(of), served.create(of)
             taken = values.upper(row[field]) if field in of.folded else row[field]
-            refused = served.client.post(of.path, json=served.new(of, **{field: taken}))
-            assert refused.status_code == 409, refused.text
-            assert [error["field"] for error in refused.json()["errors"]] == [field]
+            path = f"{of.path}/{other['id']}"
+            for refused in (
+                served.client.post(of.path, json=served.new(of, **{field: taken})),
+                served.client.put(path, json=served.new(of, **{field: taken})),
+                served.client.patch(path, json={field: taken}),
+            ):
+                assert refused.status_code == 409, refused.text
+                (error,) = refused.json()["errors"]
+                assert error == {"field": field, "message": "already taken"}
+            # Its own value, in other letters, is no conflict.
+            same = served.client.patch(f"{of.path}/{row['id']}", json={field: taken})
+            assert (same.status_code, same.json()[field]) == (200, taken)
 
-    @where("create", also=lambda of: bool(of.references))
+    @where("create", "change", also=lambda of: bool(of.references))
     def test_a_parent_must_exist(self, served: Served, of: Resource[Any]) -> None:
         for field in of.references:
-            refused = served.client.post(of.path, json=served.new(of, **{field: NO_ID}))
-            assert refused.status_code == 409, refused.text
-            assert [error["field"] for error in refused.json()["errors"]] == [field]
+            path = f"{of.path}/{served.create(of)['id']}"
+            for refused in (
+                served.client.post(of.path, json=served.new(of, **{field: NO_ID})),
+                served.client.patch(path, json={field: NO_ID}),
+            ):
+                assert refused.status_code == 409, refused.text
+                (error,) = refused.json()["errors"]
+                assert error == {"field": field, "message": "no such row"}
 
-    @where("read")
-    def test_a_row_that_does_not_exist_is_not_found(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
-        assert served.client.get(f"{of.path}/{NO_ID}").status_code == 404
+    @where("create", also=lambda of: bool(of.references))
+    def test_a_parent_with_rows_is_not_deleted(self, served: Served, of: Resource[Any]) -> None:
+        for field, parent in of.references.items():
+            path = f"{parent.path}/{served.create(of)[field]}"
+            query = {"permanent": "true"} if parent.soft_delete else {}
+            refused = served.client.delete(path, params=query)
+            assert refused.status_code == 409, refused.text
+            (error,) = refused.json()["errors"]
+            assert error == {"field": of.table.name, "message": "still refer to it"}
+            assert served.client.get(path).status_code == 200
+
+    @where("read", "replace", "change", "delete")
+    def test_a_missing_row_is_not_found(self, served: Served, of: Resource[Any]) -> None:
+        path, new = f"{of.path}/{NO_ID}", served.new(of)
+        for answer in (
+            served.client.get(path),
+            served.client.put(path, json=new),
+            served.client.patch(path, json=new),
+            served.client.patch(path, json={}),
+            served.client.delete(path),
+            served.client.delete(path, params={"permanent": "true"} if of.soft_delete else {}),
+        ):
+            assert (answer.status_code, statements_run(answer)) == (404, 1)
         assert served.client.get(f"{of.path}/{2**70}").status_code == 404
         assert served.client.get(f"{of.path}/one").status_code == 422
 
@@ -140,31 +173,51 @@ class RowTests(Base):
     ) -> None:
         row = served.create(of)
         path, tag = f"{of.path}/{row['id']}", str(_etag(of, row))
-        for condition, status in ((tag, 304), (f'"99", W/{tag}', 304), ("*", 304), ('"99"', 200)):
+        for condition in (tag, f"W/{tag}", f'"99", {tag}', f'"x",W/{tag}', "*"):
             read = served.client.get(path, headers={"if-none-match": condition})
-            assert (read.status_code, read.headers["etag"]) == (status, tag)
+            assert (read.status_code, read.headers["etag"], read.content) == (304, tag, b"")
+            assert read.headers["cache-control"] == "private, no-cache"
+        for condition in ('"99"', tag.strip('"'), "garbage", '"11"', ""):
+            read = served.client.get(path, headers={"if-none-match": condition})
+            assert (read.status_code, read.headers["etag"], read.json()) == (200, tag, row)
 
-    @pytest.mark.parametrize("method", ("PUT", "PATCH", "DELETE"))
+    @pytest.mark.parametrize("how", ("PUT", "PATCH", "PATCH {}", "DELETE", "DELETE for good"))
     @where("create", "read", "replace", "change", "delete", also=versioned)
     def test_a_write_obeys_its_preconditions(
-        self, served: Served, of: Resource[Any], method: str
+        self, served: Served, of: Resource[Any], how: str
     ) -> None:
+        new = served.new(of)
+
+        def write(row_id: int, name: str, value: str) -> httpx.Response:
+            method = how.split(maxsplit=1)[0]
+            body = None if method == "DELETE" else {} if how == "PATCH {}" else new
+            query = {"permanent": "true"} if how == "DELETE for good" and of.soft_delete else {}
+            path = f"{of.path}/{row_id}"
+            headers = {name: value}
+            return served.client.request(method, path, json=body, params=query, headers=headers)
+
         row = served.create(of, **({of.active: True} if of.soft_delete else {}))
-        path, tag = f"{of.path}/{row['id']}", str(_etag(of, row))
-        body = None if method == "DELETE" else served.new(of)
-
-        def status(name: str, value: str) -> int:
-            return served.client.request(method, path, json=body, headers={name: value}).status_code
-
-        assert status("if-match", '"99"') == 412
-        assert status("if-none-match", tag) == 412
-        assert served.client.get(path).json() == row
-        assert status("if-match", f'"99", {tag}') in {200, 204}
-        assert status("if-match", tag) in {404, 412}
-        missing = served.client.request(
-            method, f"{of.path}/{NO_ID}", json=body, headers={"if-match": "*"}
-        )
-        assert missing.status_code == 412
+        tag = str(_etag(of, row))
+        for name, value in (
+            ("if-match", '"99"'),
+            ("if-match", f"W/{tag}"),
+            ("if-match", '"x"'),
+            ("if-match", '"01"'),
+            ("if-none-match", tag),
+            ("if-none-match", "*"),
+        ):
+            refused = write(row["id"], name, value)
+            assert (refused.status_code, statements_run(refused)) == (412, 1), (name, value)
+        assert write(row["id"], "if-match", "1").status_code == 400
+        assert served.client.get(f"{of.path}/{row['id']}").json() == row
+        done = write(row["id"], "if-match", f'"99", {tag}')
+        assert (done.status_code in {200, 204}, statements_run(done)) == (True, 1)
+        if how != "PATCH {}":
+            assert write(row["id"], "if-match", tag).status_code in {404, 412}
+        new = served.new(of)
+        assert write(served.create(of)["id"], "if-match", "*").status_code in {200, 204}
+        assert write(NO_ID, "if-match", '"1"').status_code == 404
+        assert write(NO_ID, "if-match", "*").status_code == 412
 
     @where("create", "read", "change", also=lambda of: not versioned(of))
     def test_without_a_version_there_is_no_etag_and_no_precondition(
