@@ -406,7 +406,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -449,7 +449,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
@@ -480,7 +480,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
@@ -511,7 +511,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -543,7 +543,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -575,7 +575,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0625::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -991,7 +991,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -1023,7 +1023,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -1055,7 +1055,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
@@ -1087,7 +1087,7 @@ WITH near AS MATERIALIZED (
   WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
 reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining THEN budget WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
   FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0341::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')

@@ -15,13 +15,19 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from service.errors import Malformed, Problem, TooLarge, TooSlow
+from service.errors import Malformed, Problem
+from service.http1.extensions import FULL_BODY, SEND_PREBUILT
+from service.http1.framing import (
+    BODY_SECONDS,
+    READS_BODY,
+    UNUSED_BODY,
+    body_too_slow,
+    unused_body_too_large,
+)
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
 from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
-from service.web.framing import READS_BODY, UNUSED_BODY
-from service.web.request import BODY_SECONDS, FULL_BODY, SEND_PREBUILT
 
 # Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
 # wait for the answers to earlier ones.
@@ -150,7 +156,7 @@ class Connection(asyncio.Protocol):
         if cycle.size > BODY_AHEAD:
             self.pause_reading()
         if cycle.size > UNUSED_BODY and self.scope and cycle.method not in READS_BODY:
-            raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
+            raise unused_body_too_large()
 
     def end(self) -> None:
         if self.cycle is not None:
@@ -277,8 +283,7 @@ class Connection(asyncio.Protocol):
 
     def _give_up(self, cycle: RequestCycle) -> None:
         if self.cycle is cycle and self.scope is not None:
-            problem = TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s")
-            self.refuse(problem, cycle.method)
+            self.refuse(body_too_slow(), cycle.method)
 
     def _linger(self) -> None:
         """Close a little later: now, what still comes would make a reset, and lose the answer."""

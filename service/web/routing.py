@@ -7,10 +7,11 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
+from service.http1.extensions import SEND_PREBUILT
+from service.http1.framing import framing_problem
 from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Operation
-from service.web.framing import framing_problem
-from service.web.request import SEND_PREBUILT, Request
+from service.web.request import Request
 
 
 class Paths(Router):

@@ -1,0 +1,8 @@
+"""The extensions of ASGI that our own HTTP/1.1 offers: names in `scope["extensions"]`."""
+
+# A function that returns the body if all of it has come, else None. It saves a message and a timer:
+# 5 us of a write's 45.
+FULL_BODY = "swiftlet.full_body"
+# A function that sends a 200 from finished header lines and a body, in one call instead of two
+# messages. It returns False when it can't; then send the messages.
+SEND_PREBUILT = "swiftlet.send_prebuilt"
