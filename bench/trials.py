@@ -8,7 +8,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, jsonagg, listcost, micro, startcost, upsert
+from bench import (
+    compresscost,
+    eviction,
+    jsonagg,
+    listcost,
+    micro,
+    ormcost,
+    startcost,
+    upsert,
+)
 from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
@@ -211,8 +220,10 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "eviction": eviction.table,
     "upsert": upsert.table,
     "start": startcost.table,
+    "orm": ormcost.table,
 }
 
 

@@ -11,6 +11,7 @@ from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
 from service.db.shape import check_fields
 from service.db.statement import RefusedError, Statement, binds, columns
+from service.db.writable import WritableDatabase
 from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
@@ -192,7 +193,7 @@ class GroupCommit(Generic[Row]):
         self.place = row.__struct_fields__.index("id")
         self.prepared = (self.single, self.many)
 
-    async def run(self, db: Database, values: tuple[object, ...]) -> Row:
+    async def run(self, db: WritableDatabase, values: tuple[object, ...]) -> Row:
         """The row as it was made; `values` are those of the Struct, in its order.
 
         Raises:
@@ -211,7 +212,7 @@ class GroupCommit(Generic[Row]):
             return False, None
         return True, value.lower() if self.folded else value
 
-    def _batcher(self, db: Database) -> Batcher:
+    def _batcher(self, db: WritableDatabase) -> Batcher:
         async def run_one(values: tuple[object, ...]) -> Row:
             return await self.single.only(db, *values)
 

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from service.db.database import Database, timing
+from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
 
 # Statements of one kind at once, when requests wait. Two keep both us and PostgreSQL at work; more
@@ -66,7 +67,7 @@ class Batcher:
 
     def __init__(
         self,
-        db: Database,
+        db: Database | WritableDatabase,
         run_one: Callable[[Any], Awaitable[Any]],
         run_batch: Callable[[list[Waiter]], Awaitable[None]],
         *,

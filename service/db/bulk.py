@@ -37,6 +37,7 @@ from service.db.changes import changing, deactivating, removing, touched
 from service.db.database import Database
 from service.db.shape import check_fields, shape_of, unused
 from service.db.statement import RefusedError, Statement, columns, next_id
+from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
 
 Row = TypeVar("Row", bound=Struct)
@@ -119,7 +120,7 @@ class Upsert:
         )
         self.prepared = (self.statement,)
 
-    async def run(self, db: Database, rows: Sequence[Struct]) -> list[Upserted]:
+    async def run(self, db: WritableDatabase, rows: Sequence[Struct]) -> list[Upserted]:
         """What became of the rows, in their order; no two may have the same key.
 
         Raises:
@@ -175,7 +176,7 @@ class Adds(Generic[Row]):
         )
         self.prepared = (self.statement,)
 
-    async def run(self, db: Database, rows: Sequence[Struct]) -> list[Row]:
+    async def run(self, db: WritableDatabase, rows: Sequence[Struct]) -> list[Row]:
         """The rows as they were made, in their order.
 
         Raises:

@@ -10,9 +10,9 @@ from sqlalchemy import Delete, Table, Update, bindparam
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
-from service.db.database import Database
 from service.db.shape import shape_of
 from service.db.statement import RefusedError, Runner, Statement, columns
+from service.db.writable import WritableDatabase
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -65,7 +65,7 @@ class Write(Generic[Row]):
         return (self.plain,) if self.guarded is None else (self.plain, self.guarded)
 
     async def run(
-        self, db: Database, guard: Guard | None, /, **values: object
+        self, db: WritableDatabase, guard: Guard | None, /, **values: object
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; then the version that its guard refused, if a row was.
 
@@ -173,7 +173,7 @@ class Writes(Generic[Row]):
 
     async def run(
         self,
-        db: Database,
+        db: WritableDatabase,
         write: Write[Row],
         guard: Guard | None,
         values: Mapping[str, object],
@@ -187,7 +187,7 @@ class Writes(Generic[Row]):
         )
         return done
 
-    def _batcher(self, db: Database) -> Batcher:
+    def _batcher(self, db: WritableDatabase) -> Batcher:
         async def run_one(asked: _Call) -> tuple[Row | None, int | None]:
             return await asked.write.run_one(db, asked.guard, asked.values)
 
