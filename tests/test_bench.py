@@ -180,7 +180,7 @@ def test_wrk_knows_every_workload() -> None:
         assert kind == "crud" or re.search(rf"\b{kind} = ", script), one.name
 
 
-def test_a_full_run_has_what_the_page_draws() -> None:
+def test_a_full_run_has_all_data_of_the_report() -> None:
     planned = cells([], 100_000, quick=False)
     assert {cell.connections for cell in planned if cell.workload == "read"} == {1, 64, 256}
     assert {cell.workers for cell in planned if cell.workload == "mixed"} == {1, 2}

@@ -1,4 +1,4 @@
-"""Files of items: what goes in and out by the million, and what must not go wrong with it."""
+"""Import and export of files of items, by endpoint and by command, and their errors."""
 
 import asyncio
 import csv
@@ -79,7 +79,7 @@ def eventually(test: Callable[[], object], seconds: float = 5) -> None:
         time.sleep(0.02)
 
 
-# What goes in.
+# Imports.
 
 
 def test_an_import_creates_updates_and_leaves_unchanged_rows(client: httpx.Client) -> None:
@@ -174,7 +174,7 @@ def test_wrong_lines_abort_the_import_or_are_skipped(client: httpx.Client, sql: 
     ]
     response = give(client, body)
     assert response.status_code == 422
-    assert errors(response) == told[:1], "what the lines themselves say comes first"
+    assert errors(response) == told[:1], "errors of parsing come first"
     response = give(client, body.replace(b'{"sku": "2"}', b'{"name": "now good"}'))
     assert response.status_code == 422
     assert errors(response) == told[1:]
@@ -229,7 +229,7 @@ def test_a_csv_has_a_header_and_nulls(client: httpx.Client) -> None:
         ("Fourth", "", None, True, None),
         ("Fifth", "a \U0001f426", 2, False, "S5"),
     ]
-    assert len(found) == 7, "those without sku came twice"
+    assert len(found) == 7, "rows without a sku were inserted twice"
 
 
 def test_errors_of_a_csv_name_the_line(client: httpx.Client) -> None:
@@ -254,7 +254,7 @@ def test_errors_of_a_csv_name_the_line(client: httpx.Client) -> None:
     assert told[4] == "has 1 fields, the header names 3"
     assert told[5].startswith("price: ")
     assert told[6] == "not UTF-8 at byte 0"
-    assert told[7].startswith("price: "), "the line on which the record begins"
+    assert told[7].startswith("price: "), "the first line of the record"
     assert told[9].startswith("not CSV: ")
     assert "whole number" in told[10]
     assert told[11] == "name: required, but missing"
@@ -285,7 +285,7 @@ def test_a_file_without_rows_changes_nothing(client: httpx.Client) -> None:
         assert counts(give(client, body, headers)) == (0, 0, 0, 0, 0)
 
 
-# Limits, and bodies that mean no good.
+# Limits, and hostile bodies.
 
 
 @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ def test_a_query_that_is_wrong_is_422(client: httpx.Client) -> None:
 def small(
     database_url: str, stores: Stores, tmp_path: Path, client: httpx.Client
 ) -> Iterator[tuple[Service, httpx.Client]]:
-    """A service of its own with little room; the tables are empty.
+    """A separate service with small limits and empty tables.
 
-    It shares the Redis of the other one, or it would keep nothing in its cache.
+    It shares the Redis of the other service; otherwise it would cache nothing.
     """
     service = Service(
         tmp_path / "log",
@@ -365,7 +365,7 @@ def test_a_file_above_the_limit_is_rejected(small: tuple[Service, httpx.Client])
     assert counts(give(client, body[:99_000].rpartition(b"\n")[0]))[1] > 2000
 
 
-# What comes out.
+# Exports.
 
 
 def fill(client: httpx.Client, sql: Query) -> list[dict[str, Any]]:
@@ -435,7 +435,7 @@ def test_a_value_has_the_same_form_in_every_response(client: httpx.Client, sql: 
     )
     for n, time_ in enumerate(times):
         sql(f"{changed} WHERE sku = $2", f"2026-01-02 03:{time_}Z", f"F{n}")
-    sql("UPDATE items SET price = 0.10 WHERE sku = 'F0'")  # as others write it: two decimals
+    sql("UPDATE items SET price = 0.10 WHERE sku = 'F0'")  # two decimals, by another writer
 
     fresh = {"cache-control": "no-cache"}
     ids = range(1, 9)
@@ -450,7 +450,7 @@ def test_a_value_has_the_same_form_in_every_response(client: httpx.Client, sql: 
         "changed": b",".join(client.patch(f"/items/{n}", json={}).content for n in ids),
         "ndjson": client.get("/items/export").content.rstrip(b"\n").replace(b"\n", b","),
     }
-    # Numbers as they are written.
+    # Compare numbers as text.
     shown = {
         form: json.loads(b"[%b]" % text, parse_float=str, parse_int=str)
         for form, text in forms.items()
@@ -553,11 +553,11 @@ def test_an_empty_export_and_a_head_are_answered(client: httpx.Client) -> None:
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
 
 
-# Under fire.
+# Concurrency and disconnects.
 
 
 def busy(sql: Query) -> int:
-    """Connections beside the pool."""
+    """Return the number of connections outside of the pool."""
     found = sql(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'swiftlet%'"
         " AND datname = current_database() AND query ~ 'items_stage|COPY'"
@@ -566,7 +566,7 @@ def busy(sql: Query) -> int:
 
 
 class ByHand:
-    """A connection that a test speaks on by itself."""
+    """A raw connection."""
 
     socket: socket.socket
 
@@ -578,7 +578,7 @@ class ByHand:
 
 
 class Upload(ByHand):
-    """An import whose body is sent by hand."""
+    """An import whose body the test sends in parts."""
 
     def __init__(self, service: Service, body: bytes = b"", query: str = "") -> None:
         self.socket = socket.create_connection(("127.0.0.1", service.port), timeout=30)
@@ -683,14 +683,14 @@ def test_an_upload_that_is_too_slow_takes_no_slot_and_is_aborted(
 
     with pytest.raises(TooSlow, match="1000 bytes a second"):
         asyncio.run(read())
-    assert next(sent, None) is None, "as long as enough came it was taken"
+    assert next(sent, None) is None, "parts are accepted while the rate is high enough"
 
 
 def test_imports_and_bulk_writes_of_the_same_rows_never_deadlock(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
     made = [{"sku": f"K{n:05}", "name": "first"} for n in range(4000)]
-    there = random.Random(1).sample(made[::2], 2000)  # their ids have another order than their skus
+    there = random.Random(1).sample(made[::2], 2000)  # the order of ids and skus differs
     give(client, lines(there))
     before = deadlocks(sql)
     stop = threading.Event()
@@ -775,7 +775,7 @@ def many(sql: Query, count: int) -> None:
 
 
 class Download(ByHand):
-    """An export that is read by hand, with little room in between."""
+    """An export that the test reads in parts, with a small receive buffer."""
 
     def __init__(self, service: Service, query: str = "", version: str = "1.1") -> None:
         self.socket = socket.socket()
@@ -837,7 +837,7 @@ def test_an_export_aborted_before_the_first_row_frees_its_connection(
                 await asyncio.to_thread(eventually, lambda: busy(sql) == 2)
             await asyncio.to_thread(eventually, lambda: busy(sql) == 0)
             with Download(service) as one, Download(service) as other:
-                for waiting in (one, other):  # a place that was not freed would be a 503 at once
+                for waiting in (one, other):  # a slot that is still taken would give a 503
                     waiting.socket.settimeout(0.3)
                     with pytest.raises(TimeoutError):
                         await asyncio.to_thread(waiting.read, 1)
@@ -854,7 +854,7 @@ def test_an_interrupted_export_does_not_look_complete(
     client: httpx.Client, service: Service, sql: Query, version: str
 ) -> None:
     if version == "1.0" and SERVER == "granian":
-        pytest.skip("granian ends it like a whole one")
+        pytest.skip("granian ends an interrupted response like a complete one")
     many(sql, 100_000)
     with Download(service, version=version) as download:
         got = bytearray(download.read(100))
@@ -913,7 +913,7 @@ def test_other_requests_are_served_during_an_import(client: httpx.Client, servic
     finally:
         stop.set()
         thread.join()
-    assert sorted(took)[50] < 0.25, "nobody waits for a file to end"
+    assert sorted(took)[50] < 0.25, "no request waits for the end of a file"
 
 
 # The commands.
@@ -927,7 +927,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture
 def command(database_url: str, client: httpx.Client, tmp_path: Path) -> Callable[..., Ran]:
-    """Runs `service` on the server's database, in a directory of the test's own."""
+    """Run `service` on the server's database, in an own directory."""
     environ = {**os.environ, "DATABASE_URL": database_url, "SERVICE_LOG": "off"}
 
     def run(*words: str, stdin: bytes = b"") -> Ran:
@@ -1041,7 +1041,7 @@ def test_ctrl_c_ends_an_import_cleanly(
         running.stdin.flush()
         here = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'swiftlet-files'"
         eventually(lambda: sql(here), 20)
-        time.sleep(0.2)  # it has read all there is, and waits for more
+        time.sleep(0.2)  # it has read all input and waits for more
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 130
         assert running.stderr.read().strip() == b"service: interrupted"

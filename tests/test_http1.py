@@ -1,4 +1,4 @@
-"""Our side of HTTP/1.1 under uvicorn, byte by byte: order, framing, pressure, what breaks it."""
+"""Our HTTP/1.1 protocol under uvicorn: order, framing, flow control, errors and the stop."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ seen: list[str] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - a path each
-    """What the path asks for."""
+    """An application whose behaviour depends on the path."""
     path = scope["path"].strip("/")
     status, headers = 200, []
     body = b""
@@ -124,7 +124,7 @@ class Server(uvicorn.Server):
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
     def talk(self, *parts: bytes, pause: float = 0.0) -> bytes:
-        """Everything that is answered until the server closes."""
+        """Send the parts; return all data until the server closes."""
         with self.connect() as client:
             for part in parts:
                 client.sendall(part)
@@ -160,7 +160,7 @@ def request(line: str, *headers: str, body: bytes = b"", last: bool = False) -> 
 
 
 def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
-    """Each answer's status, headers and body; of those that tell their length."""
+    """Return status, headers and body of each answer with a Content-Length."""
     found = []
     while data:
         head, _, data = data.partition(b"\r\n\r\n")
@@ -327,7 +327,7 @@ def test_endless_headers_are_rejected(server: Server) -> None:
         b"hello there\r\n\r\n",
     ),
 )
-def test_what_is_not_http_gets_a_problem_document(server: Server, data: bytes) -> None:
+def test_a_non_http_request_gets_a_problem_document(server: Server, data: bytes) -> None:
     ((status, headers, body),) = answers(server.talk(data))
     assert status == 400
     assert headers["connection"] == "close"
@@ -350,7 +350,7 @@ def test_an_application_that_fails_is_a_500(server: Server, path: str) -> None:
 
 def test_a_response_that_fails_midway_has_no_last_chunk(server: Server) -> None:
     found = server.talk(request("GET /stream/fails"))
-    assert found.endswith(b"two\r\n"), "no last chunk: the client knows"
+    assert found.endswith(b"two\r\n"), "without a last chunk the client sees the error"
 
 
 def test_an_upgrade_request_is_answered_and_then_the_connection_is_closed(server: Server) -> None:
@@ -362,7 +362,7 @@ def test_an_upgrade_request_is_answered_and_then_the_connection_is_closed(server
 
 
 def test_the_body_of_a_declined_upgrade_is_read(server: Server) -> None:
-    """Java's client asks for HTTP/2 in this way with each of its requests."""
+    """Java's HTTP client sends such an upgrade to HTTP/2 with every request."""
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA")
     chunked = request("POST /b", *upgrade, "Transfer-Encoding: chunked")
     for sent in (
@@ -433,7 +433,7 @@ def test_a_client_that_half_closes_within_a_head_is_closed(server: Server) -> No
 
 
 def test_a_disconnect_during_a_wait_is_noticed_within_a_second(server: Server) -> None:
-    """Until it is sent something, it looks like one that has only ended its side."""
+    """Before anything is sent to it, it looks like a client that has only half-closed."""
     with server.connect() as client:
         client.sendall(request("POST /gone", body=b"abc"))
         time.sleep(0.05)
@@ -464,7 +464,7 @@ def test_only_http_1_1_gets_100_continue(server: Server, version: str) -> None:
 def test_a_request_with_an_unused_body_waits_for_its_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be executed before its framing is known to be right."""
+    """Otherwise it would be executed before its framing is known to be right."""
     monkeypatch.setattr(connection, "BODY_SECONDS", 0.3)
     start = request("DELETE /unread", "Transfer-Encoding: chunked")
     for rest_of_it, status in (
@@ -486,7 +486,7 @@ def test_a_request_with_an_unused_body_waits_for_its_end(
 
 
 def test_a_408_closes_the_connection(server: Server) -> None:
-    """The rest of the body may still come, and is no request."""
+    """The rest of the body may still arrive, and must not be parsed as a request."""
     sent = request("POST /408", body=b"abc"), b"abc" + request("GET /smuggled")
     found = server.talk(sent[0][:-3] + b"abc", sent[1], pause=0.05)
     ((status, headers, _),) = answers(found)
@@ -494,7 +494,7 @@ def test_a_408_closes_the_connection(server: Server) -> None:
 
 
 class Counting:
-    """What the parser tells, counted."""
+    """A receiver that counts the calls of the parser."""
 
     def __init__(self) -> None:
         self.parser = Parser(self)
@@ -521,14 +521,14 @@ def test_the_work_for_small_chunks_is_limited_per_step_and_in_total(size: int, w
     counting.parser.feed(request("POST /a", "Transfer-Encoding: chunked"))
     data = (b"%x\r\n%b\r\n" % (size, b"x" * size)) * (900_000 // size) + b"0\r\n\r\n"
     turns = 0
-    for at in range(0, len(data), 2**18):  # what uvloop reads at once
+    for at in range(0, len(data), 2**18):  # bytes that uvloop reads at once
         part, again = data[at : at + 2**18], True
         while again:
             turns, before = turns + 1, counting.size
             again = counting.parser.feed(part) if part else counting.parser.proceed()
             assert counting.size - before <= CHUNKS_A_TURN * size
             part = b""
-    assert counting.calls <= turns, "one call for all chunks of a turn"
+    assert counting.calls <= turns, "one call for all chunks of an iteration"
     assert (counting.problem is None) == whole
     assert (counting.size == 900_000 // size * size) == whole
     if not whole:
@@ -545,7 +545,7 @@ def test_a_body_with_broken_framing_ends_at_once(server: Server) -> None:
 
 
 def test_bytes_of_a_body_are_never_parsed_as_a_request(server: Server) -> None:
-    """It was answered before its body came, as what is at no path is."""
+    """For a request that is answered before its body arrives, such as one to an unknown path."""
     inner = b"GET /smuggled HTTP/1.1\r\nX: y"
     found = server.talk(
         request("POST /unread", body=inner)[: -len(inner)],
@@ -583,7 +583,7 @@ def test_a_long_body_does_not_count_as_the_next_head(server: Server) -> None:
 def test_a_head_of_the_maximum_size_may_end_in_another_packet(
     server: Server, size: int, status: int, late: int
 ) -> None:
-    """Reading must not pause while there is no request whose end would resume it."""
+    """Reading must not pause when no request is running whose end would resume it."""
     begin = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
     head = begin.ljust(size, b"x") + b"\r\n\r\n"
     parts = [head[:-late], *(head[at : at + 1] for at in range(len(head) - late, len(head)))]
@@ -603,7 +603,7 @@ def test_no_secret_in_a_header_is_kept_beyond_its_connection() -> None:
 
 
 def test_pipelined_requests_are_all_answered_and_wait_in_the_kernel(server: Server) -> None:
-    """The bytes wait in the parser; when there are too many, the client's kernel holds the rest."""
+    """The bytes wait in the parser up to a limit; the rest stays in the client's kernel."""
     many = request("GET /slow") + request("GET /a", "X: " + "v" * 1000) * 3000
     with server.connect() as client:
         sent = threading.Thread(target=client.sendall, args=(many + request("GET /z", last=True),))
@@ -628,7 +628,7 @@ def test_a_client_that_never_reads_is_closed(server: Server) -> None:
 
 
 def test_a_client_that_reads_slowly_is_not_closed(server: Server) -> None:
-    """Some bytes a second, where the kernel holds megabytes: it is not told of each of them."""
+    """A few bytes per second, while the kernel buffers megabytes."""
     with server.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(request("GET /stream/endless"))
@@ -636,7 +636,7 @@ def test_a_client_that_reads_slowly_is_not_closed(server: Server) -> None:
             assert client.recv(20_000)
             time.sleep(0.1)
         assert server.server_state.connections
-    while len(seen) < 1000:  # it sends to nobody, and ends
+    while len(seen) < 1000:  # without a client the response ends
         time.sleep(0.01)
 
 
@@ -655,7 +655,7 @@ def test_a_client_that_does_not_read_pauses_the_sender(server: Server) -> None:
         time.sleep(0.3)
         sent = len(seen)
         time.sleep(0.2)
-        assert len(seen) == sent < 500, "64 MB would lie in memory"
+        assert len(seen) == sent < 500, "else 64 MB would be in memory"
         with client.makefile("rb") as reader:
             while len(seen) < 1000:
                 reader.read(65536)
@@ -729,9 +729,9 @@ def test_a_stop_waits_for_the_rest_of_a_request() -> None:
 
 
 def test_requests_create_no_reference_cycles() -> None:
-    """A cycle per request costs a tenth of a read, and longer pauses."""
+    """A reference cycle per request costs a tenth of a read, and longer pauses of the collector."""
     with (
-        Server(keep_alive=60).running() as server,  # collecting may take its time
+        Server(keep_alive=60).running() as server,  # a collection may take long
         server.connect() as client,
         client.makefile("rb") as reader,
     ):

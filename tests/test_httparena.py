@@ -1,4 +1,4 @@
-"""HttpArena's CRUD profile: the steps of its validation, and what a cache may not do."""
+"""HttpArena's CRUD profile: the steps of its validation, and stale reads."""
 
 import asyncio
 import itertools
@@ -31,13 +31,13 @@ COMMANDS = {
     "granian": "granian --interface asgi --loop uvloop --log-level warning --port {} " + APP,
     "uvicorn": "uvicorn --loop uvloop --lifespan on --log-level warning --port {} " + APP,
 }
-# Ids that no other test asks for.
+# Ids that no other test uses.
 fresh = itertools.count(100)
 
 
 @contextmanager
 def served(log: Path, **environ: str) -> Iterator[httpx.Client]:
-    """A server process of the app, as its docstring says to start it."""
+    """Start a server process of the app, like its docstring says."""
     port = server.free_port("127.0.0.1")
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")}
     with log.open("wb") as output:
@@ -80,7 +80,7 @@ def redis_url(stores: Stores) -> str:
 def clients(
     new_database: Callable[[], str], redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, httpx.Client]]:
-    """One server with its cache in process, and two that share a Redis; all on one database."""
+    """One server with a cache in its process, and two that share a Redis; all on one database."""
     url = new_database()
     asyncio.run(seed(url, ROWS))
     logs = tmp_path_factory.mktemp("httparena")
@@ -243,7 +243,7 @@ def test_impossible_ids_are_rejected(client: httpx.Client) -> None:
 def test_no_read_after_an_acknowledged_change_shows_the_old_row(
     client: httpx.Client, path: str
 ) -> None:
-    """Readers hammer one row of the process that changes it."""
+    """Readers read one row without a pause in the process that changes it."""
     readers = [client] * 4
     acknowledged, done, old = 0, False, []
 
@@ -296,7 +296,7 @@ def test_the_pool_stays_within_its_limit(
 
 
 def test_the_application_has_fewer_than_200_lines() -> None:
-    """Fewer than 200 lines, blank ones not counted: that is what the kernel is for."""
+    """Without blank lines: the rest is the work of the library."""
     files = (ROOT / "bench" / "httparena").glob("*.py")
     lines = [line for one in files for line in one.read_text().splitlines() if line.strip()]
     assert 100 < len(lines) < 200

@@ -1,4 +1,4 @@
-"""What is installed, in the image and in development, is what was tested."""
+"""Image and development use the tested versions of packages."""
 
 import re
 import tomllib
@@ -59,5 +59,5 @@ def test_the_tests_run_on_the_locked_versions() -> None:
         try:
             installed = version(name)
         except PackageNotFoundError:
-            continue  # a marker leaves it out here
-        assert installed == locked, f"{name}: `uv sync` brings the locked version"
+            continue  # a marker excludes it here
+        assert installed == locked, f"{name}: run `uv sync` for the locked version"

@@ -1,4 +1,4 @@
-"""Alembic on PostgreSQL 15 and 18: up, down, check, and several starts at once."""
+"""Alembic on PostgreSQL 15 and 18: up, down, check, and concurrent starts."""
 
 import asyncio
 import subprocess
@@ -130,7 +130,7 @@ SEARCH_INDEXES = {"items_search_idx", "users_search_idx"}
 
 @pytest.fixture
 def without_trigrams(url: str) -> str:
-    """As on a PostgreSQL without contrib: every CREATE EXTENSION is refused."""
+    """Reject every CREATE EXTENSION, like a PostgreSQL without contrib."""
     for statement in (
         "CREATE SCHEMA refusal",
         """
@@ -174,7 +174,7 @@ def test_a_database_created_without_the_extension_gets_the_index_with_a_later_mi
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
     assert query(url, "SELECT count(*) FROM items WHERE name = 'Item 77'")[0][0] == 1
-    # Analyzed too: all rows are expected, where 1 in 200 is the guess without statistics.
+    # Also analyzed: without statistics the planner would guess 1 row in 200, not all rows.
     assert "Seq Scan" in plan(url, "SELECT * FROM items WHERE lower(name) LIKE '%item%'")
     assert "items_search_idx" in plan(url, "SELECT * FROM items WHERE lower(name) LIKE '%19876%'")
 
@@ -190,7 +190,7 @@ def test_a_database_without_the_extension_is_migrated_completely(without_trigram
 
 
 def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
-    # Trusted as pg_trgm is, it takes CREATE on the database, which a role may lack.
+    # pg_trgm is trusted, but needs CREATE on the database, which a role may lack.
     name = query(url, "SELECT current_database()")[0][0]
     query(url, f"CREATE ROLE {name}_plain")
     query(url, f"GRANT CREATE ON SCHEMA public TO {name}_plain")
@@ -199,7 +199,7 @@ def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
     migrate.up(as_plain, MIGRATIONS)
     assert status(as_plain) == HEAD
     assert not SEARCH_INDEXES & relations(url)
-    # An extension made by someone who may is found: the role owns the tables, so it has the rest.
+    # An extension that another role created is found; the role owns the tables, so it has the rest.
     migrate.down(as_plain, MIGRATIONS, "0005")
     query(url, "CREATE EXTENSION pg_trgm")
     migrate.up(as_plain, MIGRATIONS)
@@ -271,7 +271,7 @@ def test_an_extension_in_another_schema_on_the_search_path_is_used(url: str) -> 
 
 def test_an_invalid_index_is_drift(url: str) -> None:
     migrate.up(url, MIGRATIONS)
-    # As a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
+    # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
     query(
         url,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_search_idx'::regclass",

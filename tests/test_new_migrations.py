@@ -1,4 +1,4 @@
-"""`migrate new`: what it writes leads to the tables in code and back; it says what to look at."""
+"""`migrate new`: the migration leads to the tables in code and back, with notes for the author."""
 
 import ast
 import asyncio
@@ -48,7 +48,7 @@ plain = Table(
     Column("note", Text, unique=True),
 )
 """
-# The change of tables.py, and what the migration has in it; "" replaces the end of the file.
+# A change of tables.py, and parts of the expected migration; "" replaces the end of the file.
 CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "a column that may be null": (
         (
@@ -244,7 +244,7 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
 
 
 def changed(*changes: tuple[str, str]) -> Tables:
-    """The tables of an edited tables.py."""
+    """Return the tables of an edited tables.py."""
     source = TABLES
     for old, new in changes:
         assert old in source, old
@@ -256,7 +256,7 @@ def changed(*changes: tuple[str, str]) -> Tables:
 
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
-    """A copy of the migrations, to write into."""
+    """A writable copy of the migrations."""
     place = tmp_path / "100% new"
     shutil.copytree(MIGRATIONS, place, ignore=shutil.ignore_patterns("__pycache__"))
     return place
@@ -264,7 +264,7 @@ def migrations(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def url(new_database: Callable[[], str]) -> str:
-    """A migrated database with rows; each test leaves it as it was."""
+    """A migrated database with rows; no test changes it permanently."""
     made = new_database()
     migrate.up(made, MIGRATIONS)
     query(made, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
@@ -287,7 +287,7 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
 ) -> None:
     changes, parts = CHANGES[name]
     tables, newest = changed(*changes), HEAD
-    # What a database may lack is no difference.
+    # A missing optional index is not a difference.
     assert check(url, tables, migrations) or "for searches" in name
     written = asyncio.run(revision.new(url, name, tables, migrations))
     assert written.path.parent == migrations
@@ -312,7 +312,7 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
 
 
 def test_a_generated_migration_reads_like_one_by_hand(url: str, migrations: Path) -> None:
-    """Each statement is whole, and the project's own linters have nothing to say."""
+    """Each statement is complete, and the linters of the project report nothing."""
     for name in ("a table", "another CHECK", "a column with a default", "another type"):
         tables = changed(*CHANGES[name][0])
         written = asyncio.run(revision.new(url, name, tables, migrations))

@@ -1,4 +1,4 @@
-"""Several nodes on one database: none shows an old row, whether they share a Redis or not."""
+"""Several nodes on one database never show old rows, with a shared Redis or without."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ NODES = {
 
 
 class Node:
-    """A service process, and a client of it."""
+    """A service process and its client."""
 
     def __init__(self, running: Service, client: httpx.Client) -> None:
         self.running = running
@@ -84,7 +84,7 @@ def test_no_node_shows_an_old_row_after_a_change_by_another(
     with ExitStack() as opened:
         first = opened.enter_context(node(url, redis[0], tmp_path / "1"))
         where = first.client.post("/items", json={"name": "Lamp"}).headers["location"]
-        # Alone it keeps answers.
+        # A single node caches.
         eventually(lambda: hits(first, where))
         assert first.total() == 1
 
@@ -100,7 +100,7 @@ def test_no_node_shows_an_old_row_after_a_change_by_another(
                 assert writer.client.post("/items", json={"name": "More"}).status_code == 201
                 assert reader.total() == writer.total() == 2 + 4 * number + n
 
-        # It lasts, so each says once what to do; and it ends with the other node.
+        # Each node logs once what to do; the state ends with the other node.
         told = "nothing is cached: another process writes to this database"
         for one in nodes:
             eventually(lambda one=one: any(line.startswith(told) for line in one.lines()))  # type: ignore[misc]  # the loop's own
@@ -122,7 +122,7 @@ def test_workers_that_share_a_redis_invalidate_each_other(
         where = first.client.post("/items", json={"name": "Lamp"}).headers["location"]
         for one in (first, second):
             eventually(lambda one=one: hits(one, where))  # type: ignore[misc]  # the loop's own
-        time.sleep(1.2)  # two looks
+        time.sleep(1.2)  # two checks
         for one in (first, second):
             assert hits(one, where)
             assert not [line for line in one.lines() if line.startswith("nothing is cached")]

@@ -1,4 +1,4 @@
-"""The image, compose.yaml and the wheel: what can be seen of them without a container engine."""
+"""Checks of the image, compose.yaml and the wheel that need no container engine."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from service.server import DRAIN_SECONDS
 
 Services = dict[str, dict[str, Any]]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# As the engine reads it: without comments, a line that ends in a backslash goes on.
+# Parsed like the engine does: without comments, with continuation lines joined.
 INSTRUCTIONS = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
 
 
@@ -52,7 +52,7 @@ def seconds(duration: str) -> int:
 
 
 def test_every_service_has_a_health_check_that_others_wait_for(services: Services) -> None:
-    assert "\nHEALTHCHECK " in INSTRUCTIONS, "the service's own is in its image"
+    assert "\nHEALTHCHECK " in INSTRUCTIONS, "the image has the health check of the service"
     for name in ("postgres", "redis"):
         assert services[name]["healthcheck"]["test"][0] == "CMD"
         assert services["service"]["depends_on"][name] == {"condition": "service_healthy"}
@@ -86,7 +86,7 @@ def test_only_this_machine_reaches_the_service_and_no_port_leads_to_the_stores(
 def test_compose_says_why_there_is_no_authentication(
     services: Services,
 ) -> None:
-    # Unquoted, YAML would read a boolean.
+    # Without quotes, YAML would parse a boolean.
     assert services["service"]["environment"]["SERVICE_AUTH"] == "off"
     before, _, _ = (ROOT / "compose.yaml").read_text().partition("SERVICE_AUTH:")
     assert before.splitlines()[-2].lstrip().startswith("#")
@@ -155,7 +155,7 @@ def test_the_health_check_of_the_image_is_a_program_that_runs() -> None:
         r'^HEALTHCHECK .*\bCMD \["python", "-c", "(.+)"\]$', INSTRUCTIONS, re.MULTILINE
     )
     assert found
-    # Nothing answers there as a rule, and that it says by its exit code.
+    # Usually nothing answers on that port, and the exit code shows it.
     program = found[1].replace(":8000/", ":1/")
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

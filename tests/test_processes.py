@@ -1,4 +1,4 @@
-"""The processes of a service: how they start, share the port, are replaced, and end."""
+"""Processes of a service: start, shared port, replacement and stop."""
 
 import os
 import signal
@@ -81,7 +81,7 @@ def test_a_killed_worker_is_replaced_and_the_other_continues(
         assert running.stop() == 0
 
 
-# Runs the service with a change that is made first, in the process that the workers are made from.
+# Runs the service with a change in the process that forks the workers.
 CHANGED = """
 import asyncio, sys
 from service.db.database import Database
@@ -110,7 +110,7 @@ def changed(change: str, log: Path, database_url: str, *options: str) -> subproc
 
 @on_linux
 def test_a_worker_may_be_slow_to_start(database_url: str, tmp_path: Path) -> None:
-    """uvicorn's own supervisor kills a worker that has not answered its ping for 5 s."""
+    """uvicorn's own supervisor kills a worker that does not answer its ping for 5 s."""
     log, port = tmp_path / "log", free_port("127.0.0.1")
     process = changed("slow", log, database_url, "--workers", "2", "--port", str(port))
     try:
@@ -152,7 +152,7 @@ def test_a_closed_terminal_stops_the_service(
     options = ("--server", server, "--workers", str(workers))
     with serving(stores, database_url, tmp_path / "log", *options) as running:
         below = children(running.process.pid)
-        for pid in below:  # the kernel tells the whole foreground group
+        for pid in below:  # the kernel signals the whole foreground process group
             os.kill(pid, signal.SIGHUP)
         assert running.stop(signal.SIGHUP) == 0
         assert not any(map(lives, below))
@@ -162,7 +162,7 @@ def test_a_closed_terminal_stops_the_service(
 def test_a_sighup_that_the_parent_ignores_stays_ignored(
     stores: Stores, database_url: str, tmp_path: Path
 ) -> None:
-    """As `nohup` starts it."""
+    """`nohup` starts a process like this."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with serving(stores, database_url, tmp_path / "log") as running:
@@ -184,11 +184,11 @@ def test_a_second_signal_ends_the_service_at_once(
     with serving(stores, database_url, tmp_path / "log", *options) as running:
         below = children(running.process.pid)
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
-            # A body that does not come: the drain would wait for it.
+            # A body that never arrives: the drain would wait for it.
             head = "POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             time.sleep(0.2)
-            for pid in (*below, running.process.pid):  # as a terminal does
+            for pid in (*below, running.process.pid):  # like a terminal
                 os.kill(pid, signal.SIGINT)
             time.sleep(0.1)
             assert running.process.poll() is None
@@ -198,7 +198,7 @@ def test_a_second_signal_ends_the_service_at_once(
 
 
 class Clients:
-    """Threads that ask in a loop until they are refused; `seen` counts what became of it."""
+    """Threads that send requests until they are refused; `seen` counts the results."""
 
     def __init__(self, port: int, connecting: int, keeping: int) -> None:
         self.address = ("127.0.0.1", port)
@@ -246,9 +246,9 @@ class Clients:
 def test_a_stop_resets_no_connection(
     stores: Stores, database_url: str, tmp_path: Path, server: str, workers: int
 ) -> None:
-    """What the kernel has accepted is answered, what comes later is refused."""
+    """Connections that the kernel has accepted are answered, later ones are refused."""
     options = ("--server", server, "--workers", str(workers))
-    # granian closes a connection that is kept alive between two of its requests.
+    # granian closes a keep-alive connection between two requests.
     kept = 4 if server == "uvicorn" else 0
     seen: Counter[str] = Counter()
     for number in range(2):
@@ -322,7 +322,7 @@ def _answers(url: str) -> bool:
 
 
 def test_a_start_imports_no_unused_packages() -> None:
-    """Each of these costs a tenth of a second or more of CPU."""
+    """Each of these packages costs 0.1 s of CPU or more."""
     program = (
         "import sys; import service.__main__; import service.cli.banner;"
         "from service import server; import service.server.uvicorn;"
@@ -336,7 +336,7 @@ def test_a_start_imports_no_unused_packages() -> None:
     assert not imported & {"rich", "alembic", "mako", "granian", "True"}
 
 
-# A signal comes while a `__del__` runs; Python drops what its handler raises there.
+# A signal arrives while a `__del__` runs; Python drops an exception of its handler there.
 IN_DEL = """
 import os, signal, sys, time
 class Slow:

@@ -1,4 +1,4 @@
-"""HTTP semantics (RFC 9110) that hold on every route: preconditions, Cache-Control, parameters."""
+"""HTTP semantics (RFC 9110) of every route: preconditions, Cache-Control, parameters."""
 
 import re
 import socket
@@ -40,7 +40,7 @@ def named(one: Operation) -> str:
 def send(
     client: httpx.Client, one: Operation, query: str = "", headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    """A request that succeeds where the row with id 1 is an item, and a user who owns it."""
+    """Send a request that succeeds if item 1 and its owner, user 1, exist."""
     path = one.path.replace("{id}", "1") + query
     if one.method == "POST" and one.files:
         typed = {"content-type": one.files[0], **(headers or {})}
@@ -52,7 +52,7 @@ def send(
 
 @pytest.fixture
 def lamp(client: httpx.Client) -> dict[str, Any]:
-    """An item at version 1, and its owner."""
+    """An item of version 1, and its owner."""
     client.post("/users", json={"email": "ada@example.com", "username": "ada"})
     item: dict[str, Any] = client.post("/items", json={"name": "Lamp", "owner_id": 1}).json()
     return item
@@ -138,10 +138,10 @@ def test_an_invalid_or_other_if_none_match_gives_the_full_response(
         ({"if-match": '"7", "1"'}, 200),
         ({"if-match": "*"}, 200),
         ({"if-match": "1"}, 400),
-        # If-Match is looked at first (13.2.2).
+        # If-Match is evaluated first (13.2.2).
         ({"if-match": '"7"', "if-none-match": '"1"'}, 412),
         ({"if-match": '"1"', "if-none-match": '"1"'}, 304),
-        # There is no Last-Modified, so dates are not looked at.
+        # Without Last-Modified, dates are ignored.
         ({"if-unmodified-since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200),
         ({"if-modified-since": "Fri, 01 Jan 2100 00:00:00 GMT"}, 200),
     ),
@@ -206,7 +206,7 @@ def test_preconditions_of_a_write_hold(
 def test_if_none_match_of_all_other_versions_prevents_lost_updates(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
-    """Each excludes all versions but the one it has read, so a lost update would show."""
+    """Each writer excludes all versions except the one it has read."""
 
     def increment(_: int) -> int:
         won = 0
@@ -230,7 +230,7 @@ def test_if_none_match_of_all_other_versions_prevents_lost_updates(
 def test_lists_and_bulk_operations_ignore_preconditions(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
-    """Lists and bulk operations have no ETag: a tag says nothing of them."""
+    """They have no ETag."""
     for one in EVERY:
         if not one.has_etag:
             for headers in ({"if-match": '"7"'}, {"if-none-match": "*"}, {"if-match": "x"}):
@@ -244,13 +244,13 @@ def test_lists_and_bulk_operations_ignore_preconditions(
 def test_responses_with_data_are_private(
     client: httpx.Client, lamp: dict[str, Any], one: Operation
 ) -> None:
-    """A new route is held to it too: it answers with data, unless this test says otherwise."""
+    """New routes too: a route returns data unless this test lists it as an exception."""
     without = {"/health": "no-store", "/openapi.json": "no-cache", "/docs": "no-cache"}
     expected = without.get("/" + one.path.split("/")[1], "private, no-cache")
     answers = [send(client, one)]
     if one.method == "GET":
         head = client.head(one.path.replace("{id}", "1"))
-        answers += [head, send(client, one)]  # the second is a hit where it may be cached
+        answers += [head, send(client, one)]  # the second may be a cache hit
     for answer in answers:
         assert answer.is_success, answer.text
         assert answer.headers.get_list("cache-control") == [expected]
@@ -265,7 +265,7 @@ def test_responses_with_data_are_private(
 def test_an_unknown_parameter_is_named(
     client: httpx.Client, lamp: dict[str, Any], sql: Query, one: Operation
 ) -> None:
-    for _ in range(2):  # so that what may be cached is
+    for _ in range(2):  # the second may be a cache hit
         if one.method == "GET":
             send(client, one)
     before = everything(sql)
@@ -279,7 +279,7 @@ def test_an_unknown_parameter_is_named(
         assert [error["field"] for error in answer.json()["errors"]] == ["nope"]
         assert "nope" in answer.json()["detail"]
     assert everything(sql) == before
-    assert send(client, one, query="?&").is_success  # no parameter
+    assert send(client, one, query="?&").is_success  # without a parameter
 
 
 def test_a_404_comes_before_errors_of_parameters(client: httpx.Client) -> None:
@@ -371,12 +371,12 @@ def test_every_wrong_field_is_reported_with_its_path(
 def test_a_lone_surrogate_is_reported_with_all_other_errors(
     client: httpx.Client, more: int
 ) -> None:
-    """Also one in the last bytes, which msgspec takes for a body that ends too early."""
+    """Also in the last bytes, where msgspec reports a truncated body."""
     ignored = rb'"x":"\ud800%b"' % (b"y" * more)
     rows = (
         rb'{"name":"a","description":"\udfff","price":-1}',
         b'{"name":"a",%b}' % ignored,
-        rb'{"name":"\\ud800 \ud83d\ude00"}',  # the text \ud800, and a pair
+        rb'{"name":"\\ud800 \ud83d\ude00"}',  # the string \ud800, and a surrogate pair
         rb'{"name":"\ud83d"}',
     )
     body = b'{"items":[%b]}' % b",".join(rows)
@@ -425,7 +425,7 @@ def test_at_most_a_hundred_errors_are_reported(client: httpx.Client) -> None:
         ("0.1e1", 1),
         ("1E0", 1),
         ("100e-2", 1),
-        ("9007199254740993.0", 9007199254740993),  # no double holds it
+        ("9007199254740993.0", 9007199254740993),  # not representable as a double
         ("9223372036854775807.0", 2**63 - 1),
         ("1.5", None),
         ("1e-400", None),
@@ -443,8 +443,8 @@ def test_at_most_a_hundred_errors_are_reported(client: httpx.Client) -> None:
 def test_a_number_without_a_fraction_is_an_integer(
     client: httpx.Client, lamp: dict[str, Any], number: str, value: int | None
 ) -> None:
-    """JSON Schema has it so: 1.0 is an integer, wherever a body takes one."""
-    status = {None: 422, 1: 201}.get(value, 409)  # there is no such owner
+    """As in JSON Schema: 1.0 is an integer."""
+    status = {None: 422, 1: 201}.get(value, 409)  # 409: the owner does not exist
     new = f'{{"name":"Torch","owner_id":{number}}}'
     typed = {"content-type": "application/json"}
     for method, path, body in (
@@ -534,7 +534,7 @@ def test_files_are_known_by_the_same_rules(client: httpx.Client, content_type: s
 
 
 def talk(service: Service, *headers: bytes, body: bytes = b"", start: bytes) -> str:
-    """What the server answers to header lines that no HTTP client would send."""
+    """Send raw header lines that an HTTP client would not; return the response."""
     length = b"Content-Length: %d" % len(body)
     lines = [start + b" HTTP/1.1", b"Host: x", b"Connection: close", length, *headers, b"", body]
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as one:

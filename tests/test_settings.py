@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, and the one line that stops a start."""
+"""Settings: sources of a value, and the one-line errors that stop a start."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from service.settings import Settings, SettingsError
 
 PASSWORD = "hunter2hunter2"
 
-# Each variable with the value of its field when it is not set; a changed one is a breaking change.
+# The default of each variable; a changed default is a breaking change.
 DEFAULTS: dict[str, object] = {
     "DATABASE_URL": None,
     "DATABASE_REPLICA_URLS": None,
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
 }
-# Of each setting that is not just any text: values that it must not have, and what is offered.
+# For each setting that is not any text: wrong values, and the allowed ones in the message.
 WRONG = (
     ("DATABASE_URL", "mysql://host/db", "postgresql://"),
     ("DATABASE_URL", "host:5432", "postgresql://"),
@@ -93,12 +93,12 @@ def load(dotenv: Path, **environ: str) -> Settings:
 
 
 def line_of(dotenv: Path, **environ: str) -> str:
-    """The one line that these variables stop the start with."""
+    """Return the one-line error of these variables."""
     with pytest.raises(SettingsError) as caught:
         Settings.load(environ, dotenv)
     message = str(caught.value)
     assert "\n" not in message
-    # What led to it would show the value again in a traceback.
+    # A chained exception would show the value in a traceback.
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     return message
@@ -364,7 +364,7 @@ def test_only_a_loopback_address_is_not_public(host: str, public: bool) -> None:
 
 
 def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """`swiftlet serve` in an empty directory, with these variables and no others of ours."""
+    """Run `swiftlet serve` in an empty directory, with only these settings."""
     return subprocess.run(
         [sys.executable, "-m", "service", "serve", *options],
         cwd=tmp_path,
@@ -463,7 +463,7 @@ def test_an_asgi_server_prints_a_wrong_setting_in_one_line(
     assert PASSWORD not in told.stderr
 
 
-def test_a_foreign_server_says_in_one_line_that_the_database_is_not_set(tmp_path: Path) -> None:
+def test_an_asgi_server_prints_in_one_line_that_the_database_is_not_set(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "uvicorn", "--port", "0", "service.asgi:app"],
         cwd=tmp_path,

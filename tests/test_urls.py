@@ -1,4 +1,4 @@
-"""Addresses of stores: which are accepted, and that no refusal shows a piece of a password."""
+"""URLs of stores: accepted ones, and errors that show no part of a password."""
 
 import re
 import urllib.parse
@@ -33,10 +33,10 @@ GOOD_DATABASES = (
     "postgresql:///db?user=ada@example&password=x",
     "postgresql://app@host/app?sslmode=verify-full&application_name=shop",
     "postgresql://app@host/app?options=-csearch_path%3Dshop",
-    # A setting of the server: whether there is such a one, the server says.
+    # A setting of the server, which the server checks.
     "postgresql://app@host/app?connect_timeout=5",
 )
-# Each with what its refusal says. The password's pieces are se, cret and 1234.
+# Each with a part of its error. The parts of the password are se, cret and 1234.
 BAD_DATABASES = (
     ("postgresql://app:se/cret@host/app", "@ behind the host"),
     ("postgresql://app:se?cret@host/app", "@ behind the host"),
@@ -52,7 +52,7 @@ BAD_DATABASES = (
     ("postgresql://app:se\udce4cret@host/app", "control character"),
     ("postgresql://app:se[cret@host/app", "host can't be read"),
     ("postgresql://app:se℀cret@host/app", "host can't be read"),
-    # What is before the / looks like a port.
+    # The text before the / looks like a port.
     ("postgresql://app:12/34secret@host/app", "@ behind the host"),
     ("postgresql://app:12?x=34secret@host/app", "@ behind the host"),
     ("postgresql://secret/1234@host/app", "@ behind the host"),
@@ -185,7 +185,7 @@ def test_the_error_of_a_database_url_shows_no_part_of_the_password(url: str, sai
     assert said in told
     assert told.startswith("DATABASE_URL=(hidden): ")
     assert "\n" not in told
-    # The form that a URL must have has no password of ours in it.
+    # The example of a right URL in the message has no password of ours.
     assert not PIECES.search(told), told
 
 
