@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
-from service.db.batcher import SINGLES
+from service.db.batcher import UNQUEUED
 from service.db.changes import change_values
 from service.db.database import Database
 from service.db.statement import Statement
@@ -108,7 +108,7 @@ async def test_reads_that_meet_share_statements(url: str) -> None:
             *(f"Item {n}" for n in range(1, 301)),
             *[None] * 10,
         ]
-        assert len(db.ran) <= SINGLES + 3
+        assert len(db.ran) <= UNQUEUED + 3
         assert max(size for _, size in db.ran) == batch.READS
 
 
@@ -125,7 +125,7 @@ async def test_a_key_asked_twice_is_one_key(url: str) -> None:
     async with opened(url) as db:
         found = await asyncio.gather(*(items.by_id.get(db, 1 + n % 2) for n in range(100)))
         assert Counter(one.name for one in found if one) == {"Item 1": 50, "Item 2": 50}
-        assert sum(size for _, size in db.ran) <= SINGLES + 2
+        assert sum(size for _, size in db.ran) <= UNQUEUED + 2
 
 
 async def test_reads_of_one_and_of_several_share_statements(url: str, batching: bool) -> None:
@@ -135,7 +135,7 @@ async def test_reads_of_one_and_of_several_share_statements(url: str, batching: 
         many, one = await asyncio.gather(
             asyncio.gather(*work), asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 40)))
         )
-        assert len(db.ran) <= SINGLES + 2 or not batching
+        assert len(db.ran) <= UNQUEUED + 2 or not batching
         assert [{key: row.name for key, row in found.items()} for found in many] == [
             {n: f"Item {n}", n + 1: f"Item {n + 1}"} for n in range(1, 25)
         ]
@@ -150,7 +150,7 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
     await ask(url, "INSERT INTO items (name) VALUES ('Before')")
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(SINGLES)]
+        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(UNQUEUED)]
         await asyncio.sleep(0.1)
         await ask(url, "UPDATE items SET name = 'After'")
         late = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(5)]
@@ -394,7 +394,7 @@ async def test_who_leaves_a_batch_that_is_sent_disturbs_nobody(url: str) -> None
         await asyncio.sleep(0.1)
         await locker.execute("ROLLBACK")
         await asyncio.sleep(0)
-        for task in tasks[SINGLES:20]:
+        for task in tasks[UNQUEUED:20]:
             task.cancel()
         found = await settled(tasks)
     assert [one.name for one in found[20:]] == [f"More {n}" for n in range(20, 40)]
@@ -418,7 +418,7 @@ async def test_a_lost_connection_leaves_the_outcome_open(url: str) -> None:
         for problem in found:
             assert isinstance(problem, Unavailable)
             assert "outcome unknown" in str(problem.detail)
-        assert len(db.ran) <= SINGLES + 2, "none is tried again"
+        assert len(db.ran) <= UNQUEUED + 2, "none is tried again"
         await locker.execute("ROLLBACK")
         assert (await items.add.run(db, new("Afterwards"))).name == "Afterwards"
     await locker.close()
@@ -468,7 +468,7 @@ async def test_rows_that_are_locked_leave_the_reads_a_connection(url: str) -> No
 async def test_a_full_queue_says_so_at_once(url: str) -> None:
     async with opened(url, queue_limit=5) as db:
         db.hold = asyncio.Event()
-        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES + 5)]
+        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED + 5)]
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable, match="waiting"):
             await asyncio.wait_for(items.by_id.get(db, 9), 0.02)
@@ -479,7 +479,7 @@ async def test_a_full_queue_says_so_at_once(url: str) -> None:
 async def test_who_waited_too_long_is_told(url: str) -> None:
     async with opened(url, statement_timeout=0.2) as db:
         db.hold = asyncio.Event()
-        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES)]
+        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED)]
         late = asyncio.create_task(items.by_id.get(db, 9))
         await asyncio.sleep(0.3)
         db.hold.set()

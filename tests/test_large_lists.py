@@ -131,7 +131,7 @@ DEEP = (
     (Case(items.listing, {"owner_id": 1}), "-price", 1500),
     (Case(items.listing, {"q": "plain", "is_active": True}), "-created_at", 2000),
     (Case(items.listing, {"q": "a", "max_price": Decimal(900)}), "-name", 2000),
-    (Case(user_statements.listing, {"q": "example", "role": "user"}), "-username", 4000),
+    (Case(users_resource.listing, {"q": "example", "role": "user"}), "-username", 4000),
 )
 
 

@@ -146,10 +146,10 @@ def test_rows_of_one_statement_are_inserted_in_the_order_of_the_named_key(
         def __init__(self, value: object) -> None:
             values: list[object] = [None] * len(new.__struct_fields__)
             values[place] = value
-            self.asked = tuple(values)
+            self.args = tuple(values)
 
     ordered = sorted((Asks(value) for value in given), key=add._order)
-    assert [one.asked[place] for one in ordered] == expected
+    assert [one.args[place] for one in ordered] == expected
     with pytest.raises(RefusedError, match="no field 'nothing'"):
         GroupCommit("test", SHOWN[new], table, new, key="nothing")
 
