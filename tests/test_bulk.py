@@ -91,8 +91,8 @@ def test_new_items_are_shown_whole_and_in_the_order_given(client: httpx.Client) 
     ("how", "field", "value", "message"),
     (
         (create, "sku", "S-1", "already taken"),
-        (create, "owner_id", 77, "no such row"),
-        (upsert, "owner_id", 77, "no such row"),
+        (create, "owner_id", 77, "does not exist"),
+        (upsert, "owner_id", 77, "does not exist"),
     ),
 )
 def test_what_is_in_the_way_is_named_by_its_places(
@@ -316,7 +316,7 @@ def test_a_change_that_cannot_be_changes_nobody(client: httpx.Client, sql: Query
     for field, value, message in (
         ("sku", "S-2", "already taken"),
         ("sku", "N", "already taken"),  # one for two
-        ("owner_id", 7, "no such row"),
+        ("owner_id", 7, "does not exist"),
     ):
         response = change(client, [1, 2], **{field: value})
         assert response.status_code == 409

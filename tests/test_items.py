@@ -193,7 +193,7 @@ def test_an_owner_must_be_there(client: httpx.Client, lamp: dict[str, Any]) -> N
         client.patch("/items/1", json={"owner_id": 1}),
     ):
         assert response.status_code == 409
-        assert response.json()["errors"] == [{"field": "owner_id", "message": "no such row"}]
+        assert response.json()["errors"] == [{"field": "owner_id", "message": "does not exist"}]
 
 
 @pytest.mark.parametrize("tag", ('"1"', 'W/"1"', '"7", "1"', "*", '"x",W/"1"'))

@@ -221,4 +221,4 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
 def _told(rejected: RejectedRow, field: str) -> LineError:
     if rejected.first is not None:
         return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
-    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")
+    return LineError(rejected.line, f"{field}: {rejected.value} does not exist")
