@@ -13,7 +13,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 
-from service.app import ROUTES
+from service.asgi import app as built_in
 from service.db.statement import Statement
 from service.settings import Settings
 from service.web.cursor import Cursors
@@ -51,4 +51,4 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
     await db.engine.dispose()
 
 
-app = Paths(ROUTES, lifespan=lifespan)
+app = Paths(built_in.operations, lifespan=lifespan)

@@ -19,7 +19,7 @@ from starlette.types import Message, Scope
 
 from bench.result import Figure, Run, Table
 from bench.stage import StagingTable
-from service.app import ROUTES
+from service.asgi import app as built_in
 from service.cache.off import NoCache
 from service.db.database import Database
 from service.items import items
@@ -104,7 +104,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
         return reply
 
     reply = Reply(b"{}")
-    replaced = [one._replace(handler=handler) for one in ROUTES]
+    replaced = [one._replace(handler=handler) for one in built_in.operations]
     app = Paths(replaced)
     state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
 

@@ -18,10 +18,12 @@ import redis
 
 from bench.contestants import HTTPARENA, PUBLIC, Program
 from bench.httparena import seed as httparena
-from service import migrate, server
+from service import server
+from service.asgi import MIGRATIONS
 from service.embedded.programs import wheel_postgres, wheel_redis
 from service.embedded.stores import stores
-from service.seed import seed
+from service.items.seed import samples
+from service.migrations import migrate
 
 DATABASE = "service"
 # The public reference's, as its models make it.
@@ -86,7 +88,7 @@ def stage(directory: Path) -> Iterator[StagingTable]:
     ) as running:
         if running.database_url is None or running.redis_url is None or programs is None:
             sys.exit("the benchmark needs the embedded PostgreSQL and Redis: Linux or macOS")
-        migrate.up(running.database_url)
+        migrate.up(running.database_url, MIGRATIONS)
         with redis.Redis.from_url(running.redis_url) as client:
             redis_pid = int(client.info("server")["process_id"])
         postmaster = int((data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
@@ -170,7 +172,8 @@ def fill(on: StagingTable, items: int) -> None:
     """The tables anew with the samples: ids 1 to `items`; nothing cached in Redis."""
     keep_totals(on, kept=True)
     sql(on, "TRUNCATE items, users RESTART IDENTITY")
-    asyncio.run(seed(on.database_url, min(USERS, items), items, lambda *_: None))
+    rows = {"users": min(USERS, items), "items": items}
+    asyncio.run(samples.write(on.database_url, rows, lambda *_: None))
     sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")
     forget(on)
 

@@ -1,67 +1,116 @@
-"""The composition root: what the lifespan opens, the route lists, the application."""
+"""An application: its resources and routes, and what is open while it serves them."""
 
 import asyncio
 import gc
-import hashlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
-import asyncpg
-import msgspec
-from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from service import health, logs
+from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
-from service.items import items
-from service.settings import Settings
-from service.users import users
+from service.db.schema import with_totals
+from service.resource import Resource
+from service.settings import Settings, SettingsError
 from service.web import docs
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
+from service.web.openapi_texts import About
 from service.web.request import State
 from service.web.routing import Paths
 
 # Objects made before the youngest are looked at; Python's own 700 costs a read 5 % of its CPU.
 GC_THRESHOLD = 10_000
 
-# Hot routes first: the router tries them in this order.
-RESOURCES = (items, users)
-ROUTES: list[Operation] = [*items.operations, *users.operations, *health.routes]
+
+class Seed(Protocol):
+    """Sample data, for `swiftlet seed`. `rows` has the default number of rows for each table."""
+
+    @property
+    def rows(self) -> Mapping[str, int]: ...
+
+    async def write(
+        self, url: str, rows: Mapping[str, int], progress: Callable[[str, int], None]
+    ) -> Mapping[str, int]:
+        """Write so many rows of each table, and return how many of them are new.
+
+        `progress` is told a table and the rows of it done so far.
+        """
 
 
-def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
-    """The service as an ASGI application: a Router without Starlette's middleware around it.
+class Application(Paths):
+    """An ASGI application, with what the commands need to know of it.
 
-    Errors, ids and times of requests are the endpoints' work, so that no coroutine is between the
-    server and a handler.
+    It is a Router without Starlette's middleware around it: errors, ids and times of requests are
+    the endpoints' work, so that no coroutine is between the server and a handler.
 
-    `alone` says that no other worker serves the same database, as far as is known: without Redis
-    only such a one may keep answers in its process.
+    Attributes:
+        settings: as they were loaded; `swiftlet serve` adds the addresses of the stores it starts.
+        resources: in the order in which they were given.
+        operations: of the resources, then those of one's own, then those of health.
+        tables: of the resources, what they refer to, and the totals.
+        migrations: the folder.
+        seed: writes sample data, None where there is none.
+        alone: whether no other worker serves the same database, as far as is known. Without Redis
+            only such a one may keep answers in its process.
     """
 
+    def __init__(
+        self,
+        settings: Settings,
+        resources: Sequence[Resource[Any]],
+        routes: Iterable[Operation | BaseRoute],
+        *,
+        migrations: Path,
+        about: About,
+        seed: Seed | None,
+    ) -> None:
+        routes = list(routes)
+        self.settings = settings
+        self.resources = tuple(resources)
+        self.tables = with_totals(one.table for one in resources)
+        self.migrations = migrations
+        self.needs = rights.needs(self.tables)
+        self.about = about
+        self.seed = seed
+        self.alone = False
+        self.operations = [
+            *(operation for one in resources for operation in one.operations),
+            *(route for route in routes if isinstance(route, Operation)),
+            *health.routes(self.needs, migrations),
+        ]
+        super().__init__(
+            [*self.operations, *docs.routes(self.operations, about)],
+            others=[route for route in routes if isinstance(route, BaseRoute)],
+            lifespan=self._lifespan,
+        )
+
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+    async def _lifespan(self, _: object) -> AsyncIterator[State]:
+        settings = self.settings
         listener = logs.setup(settings.log, access=settings.access_log == "on")
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
-            statements=(*items.prepared, *users.prepared),
+            statements=[one for resource in self.resources for one in resource.prepared],
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,
             batching=settings.batching == "on",
         )
         await db.open()
-        db.spawn(rights.log_lacking(db))
-        cache = _cache(settings, db, alone=alone)
+        db.spawn(rights.log_lacking(db, self.needs))
+        cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
         # What the imports made lives for ever: no collection need look at it again. And requests
@@ -70,8 +119,12 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         try:
-            cursors = Cursors(settings.signing_secret)
-            yield {"db": db, "settings": settings, "cursors": cursors, "cache": cache}
+            yield {
+                "db": db,
+                "settings": settings,
+                "cursors": Cursors(settings.signing_secret),
+                "cache": cache,
+            }
         finally:
             await db.close()
             if isinstance(cache, Cache):
@@ -79,30 +132,71 @@ def create_app(settings: Settings, *, alone: bool = False) -> ASGIApp:
             if listener is not None:
                 listener.stop()
 
-    return Paths([*ROUTES, *docs.routes(ROUTES)], lifespan=lifespan)
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As Starlette's; a setting that is missing is told in one line, without a traceback."""
+        try:
+            _ = self.settings.required_database_url
+        except SettingsError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
+            return
+        await super().lifespan(scope, receive, send)
+
+    def _cache(self, db: Database) -> Cache | NoCache:
+        settings = self.settings
+        redis_url = settings.shared_redis_url
+        if settings.cache == "off" or (
+            redis_url is None and settings.cache == "on" and not self.alone
+        ):
+            return NoCache()
+        return Cache(
+            settings.required_database_url,
+            redis_url,
+            limit=settings.cache_bytes,
+            ttl=settings.cache_ttl,
+            fingerprint=fingerprint(settings.signing_secret, self.migrations.parent),
+            own=db.pids,
+        )
 
 
-def _cache(settings: Settings, db: Database, *, alone: bool) -> Cache | NoCache:
-    redis_url = settings.shared_redis_url
-    if settings.cache == "off" or (redis_url is None and settings.cache == "on" and not alone):
-        return NoCache()
-    return Cache(
-        settings.required_database_url,
-        redis_url,
-        limit=settings.cache_bytes,
-        ttl=settings.cache_ttl,
-        fingerprint=_fingerprint(settings.signing_secret),
-        own=db.pids,
-    )
+def create_app(  # noqa: PLR0913 - an application is its arguments
+    settings: Settings,
+    *,
+    resources: Sequence[Resource[Any]] = (),
+    routes: Iterable[Operation | BaseRoute] = (),
+    migrations: Path | str | None = None,
+    title: str = "Service",
+    version: str = "0.1.0",
+    description: str = "",
+    info: Mapping[str, Any] | None = None,
+    seed: Seed | None = None,
+) -> Application:
+    """The application that serves these resources and routes.
 
+    Args:
+        settings: `Settings.load()`, or of a class of one's own.
+        resources: what is served, in the order of the documents. A resource that another refers to
+            need not be among them; its table is made all the same.
+        routes: beside the resources: Operations, which have their place in the OpenAPI document,
+            and Starlette's routes, which have not.
+        migrations: the folder of its migrations; `migrations` beside the calling file if not given.
+        title: of the OpenAPI document, as the next three.
+        version: of the application.
+        description: its first sentences.
+        info: further members of its `info`, as `contact` and `license`.
+        seed: what `swiftlet seed` calls.
 
-def _fingerprint(secret: str) -> str:
-    """Of what makes the answers: the code, the libraries, the secret that signs their cursors.
-
-    So a deploy finds no answers that it would have made otherwise.
+    Raises:
+        ValueError: two tables have one name, or two operations have one method and path.
     """
-    versions = (sys.version, msgspec.__version__, asyncpg.__version__)
-    found = hashlib.sha256("\0".join((secret, *versions)).encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:12]
+    if migrations is None:
+        # A frame, as NamedTuple's: a folder of the process would be another under each server.
+        migrations = Path(sys._getframe(1).f_code.co_filename).parent / "migrations"  # noqa: SLF001
+    return Application(
+        settings,
+        resources,
+        routes,
+        migrations=Path(migrations).absolute(),
+        about=About(title, version, description, info or {}),
+        seed=seed,
+    )

@@ -1,14 +1,42 @@
-"""For any ASGI server: `granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`."""
+"""The built-in application, items and users, for any ASGI server.
+
+`granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`.
+"""
 
 import sys
+from pathlib import Path
 
-from service.app import create_app
+from service.app import Application, create_app
+from service.items import items
+from service.items.seed import samples
 from service.settings import Settings, SettingsError
+from service.users import users
+
+PACKAGE = Path(__file__).parent
+# In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
+MIGRATIONS = next(
+    path
+    for path in (PACKAGE.parent / "sql" / "migrations", PACKAGE / "sql" / "migrations")
+    if path.is_dir()
+)
+
+
+def built_in(settings: Settings) -> Application:
+    """Items and users, with these settings."""
+    return create_app(
+        settings,
+        resources=(items, users),
+        migrations=MIGRATIONS,
+        title="Swiftlet",
+        description="Items and Users over HTTP.",
+        info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
+        seed=samples,
+    )
+
 
 try:
     settings = Settings.load()
-    _ = settings.required_database_url
 except SettingsError as error:
     # The server would print a traceback around this one line.
     sys.exit(f"swiftlet: {error}")
-app = create_app(settings)
+app = built_in(settings)

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 import asyncpg
@@ -12,9 +13,9 @@ from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import LOST
 from service.errors import NOT_MIGRATED, READ_ONLY, ProblemDocument, Unavailable
-from service.migrate import head
+from service.migrations.migrate import head
 from service.web.codec import Reply, encode
-from service.web.endpoint import Operation
+from service.web.endpoint import Handler, Operation
 from service.web.request import Request
 
 # Timeout per dependency: the response comes within a second even when one hangs.
@@ -100,27 +101,40 @@ async def live(request: Request) -> Reply:  # noqa: ARG001 - a handler's signatu
     return Reply(b'{"status":"ok"}', cache_control=NOW_ONLY)
 
 
-async def ready(request: Request) -> Reply:
-    """Check the database and Redis. Without Redis the service is `degraded`, but it serves.
+def readiness(needs: rights.Needs, migrations: Path) -> Handler:
+    """The handler of `/health/ready` for an application.
 
-    The response comes within a second, also when one of them hangs.
+    Args:
+        needs: the rights on its tables.
+        migrations: the folder of its migrations.
     """
-    (database, migrations), redis = await asyncio.gather(
-        _database(request.db), _redis(request.state["settings"].redis_url)
-    )
-    if "away" in (database.state, migrations.state):
-        raise NotReady(database, migrations, redis)
-    well = all(one.state in ("ok", "off") for one in (database, migrations, redis))
-    status: Literal["ok", "degraded"] = "ok" if well else "degraded"
-    return Reply(encode(Readiness(status, database, migrations, redis)), cache_control=NOW_ONLY)
+
+    async def ready(request: Request) -> Reply:
+        """Check the database and Redis. Without Redis the service is `degraded`, but it serves.
+
+        The response comes within a second, also when one of them hangs.
+        """
+        (database, migrated), redis = await asyncio.gather(
+            _database(request.db, needs, head(migrations)),
+            _redis(request.state["settings"].redis_url),
+        )
+        if "away" in (database.state, migrated.state):
+            raise NotReady(database, migrated, redis)
+        well = all(one.state in ("ok", "off") for one in (database, migrated, redis))
+        status: Literal["ok", "degraded"] = "ok" if well else "degraded"
+        return Reply(encode(Readiness(status, database, migrated, redis)), cache_control=NOW_ONLY)
+
+    return ready
 
 
-async def _database(db: Database) -> tuple[Dependency, Dependency]:
+async def _database(
+    db: Database, needs: rights.Needs, newest: str | None
+) -> tuple[Dependency, Dependency]:
     """Check on a connection with the same settings as requests, outside their queue."""
     unknown = Dependency("away", "not known while the database is away")
     try:
         async with asyncio.timeout(CHECK_SECONDS), rights.spare(db.pool) as connection:
-            found = await rights.find(connection)
+            found = await rights.find(connection, needs)
     except TimeoutError:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s"), unknown
     except Unavailable as problem:
@@ -130,7 +144,7 @@ async def _database(db: Database) -> tuple[Dependency, Dependency]:
         return Dependency("away", problem.detail), unknown
     except (asyncpg.PostgresError, *LOST):
         return Dependency("away", "the connection was lost"), unknown
-    return _state(db, found), _migrations(db, found)
+    return _state(db, found), _migrations(db, found, newest)
 
 
 def _state(db: Database, found: rights.Found) -> Dependency:
@@ -143,14 +157,16 @@ def _state(db: Database, found: rights.Found) -> Dependency:
     return Dependency("ok")
 
 
-def _migrations(db: Database, found: rights.Found) -> Dependency:
+def _migrations(db: Database, found: rights.Found, newest: str | None) -> Dependency:
     outdated = db.pool.fitness.outdated.active
     if rights.UNREADABLE in found.lacking:
         detail = f"the role lacks a right, so the revision is not known: {rights.UNREADABLE}"
         return Dependency("away" if outdated else "degraded", detail)
-    if found.revision is not None and found.revision > head():
-        return Dependency("ok", f"at {found.revision}, newer than this version's {head()}")
-    if found.revision != head():
+    if newest is None:
+        return Dependency("off", "this application has no migrations")
+    if found.revision is not None and found.revision > newest:
+        return Dependency("ok", f"at {found.revision}, newer than this version's {newest}")
+    if found.revision != newest:
         return Dependency("away", NOT_MIGRATED)
     if outdated:
         return Dependency("away", "the tables are not those of the migrations; the log has more")
@@ -171,20 +187,27 @@ async def _redis(url: str | None) -> Dependency:
     return Dependency("ok")
 
 
-routes = [
-    Operation(
-        "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
-    ),
-    Operation(
-        "GET", "/health/live", live, "Liveness: touches nothing", response=Liveness, stored=False
-    ),
-    Operation(
-        "GET",
-        "/health/ready",
-        ready,
-        "Readiness: the state of each dependency (503 when one is away)",
-        response=Readiness,
-        errors=(NotReady,),
-        stored=False,
-    ),
-]
+def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
+    """The operations of health, of an application with these needs and this folder."""
+    return [
+        Operation(
+            "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
+        ),
+        Operation(
+            "GET",
+            "/health/live",
+            live,
+            "Liveness: touches nothing",
+            response=Liveness,
+            stored=False,
+        ),
+        Operation(
+            "GET",
+            "/health/ready",
+            readiness(needs, migrations),
+            "Readiness: the state of each dependency (503 when one is away)",
+            response=Readiness,
+            errors=(NotReady,),
+            stored=False,
+        ),
+    ]

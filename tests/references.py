@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import click
 
 from service.cli import main
-from service.settings import SECRET, Settings, describe, variable
+from service.settings import Settings, describe, is_hidden
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 # A setting without a fixed default: what it is then.
@@ -23,7 +23,7 @@ DEFAULTS = {
 SETTINGS = """\
 # Settings
 
-Written from `service/settings.py` by `just docs`; do not edit.
+Written from `service/settings/__init__.py` by `just docs`; do not edit.
 
 Settings come from the environment, or from `.env` in the working directory; the environment wins.
 An empty value counts as not set. An unknown `SERVICE_*` name or a wrong value stops the start with
@@ -59,8 +59,13 @@ def settings() -> str:
     for field in Settings.__struct_fields__:
         value = getattr(defaults, field)
         default = DEFAULTS[field] if value is None else f"`{value}`"
-        secret = " (secret)" if field in SECRET else ""
-        cells = (f"`{variable(field)}`", default, describe(types[field]), meanings[field] + secret)
+        secret = " (secret)" if is_hidden(types[field]) else ""
+        cells = (
+            f"`{Settings.variable(field)}`",
+            default,
+            describe(types[field]),
+            meanings[field] + secret,
+        )
         rows.append(f"| {' | '.join(cells)} |\n")
     return SETTINGS + "".join(rows) + DOTENV
 

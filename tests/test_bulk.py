@@ -22,7 +22,7 @@ from conftest import Query, Service, check_answer, own_stores_in, query, stateme
 from starlette.routing import Route
 from test_faults import eventually, processes, serving
 
-from service.app import ROUTES
+from service.asgi import app
 from service.embedded.data_directory import Stores
 from service.resource.bulk_rows import folded
 from service.web.routing import Paths
@@ -754,6 +754,6 @@ def test_a_connection_lost_under_a_bulk_leaves_its_outcome_open_and_nothing_by_h
 
 def test_constant_paths_come_first_where_the_router_goes_in_order() -> None:
     """Behind a prefix (root_path) the dictionary of paths is not asked."""
-    paths = [route.path for route in Paths(ROUTES).routes if isinstance(route, Route)]
+    paths = [route.path for route in Paths(app.operations).routes if isinstance(route, Route)]
     assert paths.index("/items/bulk") < paths.index("/items/{id}")
     assert sorted(paths, key=lambda path: "{" in path) == paths

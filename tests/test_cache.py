@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from test_faults import eventually
 
-from service.app import create_app
+from service.asgi import built_in
 from service.cache import store as store_module
 from service.cache.coherence import Coherence
 from service.cache.entry import CachedResponse, Entry
@@ -31,7 +31,6 @@ from service.errors import Unavailable
 from service.items import items
 from service.settings import Settings
 from service.web import paging
-from service.web.routing import Paths
 
 
 def came(response: httpx.Response) -> str:
@@ -339,10 +338,7 @@ async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
 @pytest.mark.anyio
 async def test_every_request_has_a_cache_to_ask(database_url: str) -> None:
     for off in ({"SERVICE_CACHE": "off"}, {"SERVICE_CACHE": "on"}):
-        app = create_app(
-            Settings.load({"DATABASE_URL": database_url, "REDIS_URL": "off", **off}), alone=False
-        )
-        assert isinstance(app, Paths)
+        app = built_in(Settings.load({"DATABASE_URL": database_url, "REDIS_URL": "off", **off}))
         async with app.lifespan_context(Starlette()) as state:
             assert state is not None
             assert isinstance(state["cache"], NoCache)

@@ -19,12 +19,14 @@ from typing import Any
 import click
 import httpx
 import pytest
-from conftest import ROOT, STORES, query
+from conftest import HEAD, ROOT, STORES, query
 from openapi_spec_validator import validate
 
-from service import migrate, seed
+from service.asgi import MIGRATIONS
 from service.cli import main
 from service.cli.banner import address
+from service.items import seed
+from service.migrations import migrate
 from service.server import free_port
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
@@ -152,7 +154,7 @@ def test_migrate_tells_by_its_exit_code_how_the_database_stands(
     place: Path, new_database: Callable[[], str]
 ) -> None:
     url = new_database()
-    newest = migrate.head()
+    newest = HEAD
 
     def ran(action: str) -> Ran:
         return Ran(place, "migrate", action, DATABASE_URL=url)
@@ -182,7 +184,7 @@ def _has_index(url: str) -> bool:
 def migrated(new_database: Callable[[], str]) -> Callable[[], str]:
     def make() -> str:
         url = new_database()
-        migrate.up(url)
+        migrate.up(url, MIGRATIONS)
         return url
 
     return make

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
-from conftest import query
+from conftest import HEAD, query
 
-from service import migrate
+from service.asgi import MIGRATIONS
 from service.cli import main
+from service.migrations import migrate
 
 PASSWORD = "hunter2"
 TLS_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -329,8 +330,8 @@ def test_tables_that_are_too_old_or_unknown_are_one_line(
     command: Command, new_database: Callable[[], str]
 ) -> None:
     url = new_database()
-    migrate.up(url, "0004")
-    newest = migrate.head()
+    migrate.up(url, MIGRATIONS, "0004")
+    newest = HEAD
     line = command("export", "-", DATABASE_URL=url).refused(1)
     assert f"is at revision 0004, and this code needs {newest}: run `swiftlet migrate`" in line
     query(url, "UPDATE alembic_version SET version_num = '9999'")
@@ -338,7 +339,7 @@ def test_tables_that_are_too_old_or_unknown_are_one_line(
     # Newer tables may serve older code, as in a deploy that is under way.
     migrate_back = "UPDATE alembic_version SET version_num = '0004'"
     query(url, migrate_back)
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     query(url, "UPDATE alembic_version SET version_num = '9999'")
     assert command("export", "out.csv", DATABASE_URL=url).code == 0
 
@@ -352,7 +353,7 @@ def test_who_may_not_create_tables_or_read_them_is_told_in_one_line(
     stranger = f"{url}&options=-crole%3D{role}"
     try:
         assert "permission denied for" in command("migrate", DATABASE_URL=stranger).refused(1)
-        migrate.up(url)
+        migrate.up(url, MIGRATIONS)
         for words, kind in COMMANDS.items():
             if kind == MIGRATES or words[:2] in {("migrate", "check"), ("migrate", "new")}:
                 continue
@@ -441,7 +442,7 @@ def test_a_connection_that_is_lost_during_a_transaction_is_one_line(
 ) -> None:
     """asyncpg then tells of its transaction's __aexit__, and of nothing else."""
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     copy = asyncpg.Connection.copy_records_to_table
 
     async def lose(self: asyncpg.Connection, *args: Any, **options: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from conftest import Service
 from openapi_spec_validator import validate
 
-from service.app import ROUTES
+from service.asgi import app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -23,7 +23,7 @@ def test_the_document_is_valid_and_tells_of_every_route(client: httpx.Client) ->
     told = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    assert told == {(operation.method, operation.path) for operation in ROUTES}
+    assert told == {(operation.method, operation.path) for operation in app.operations}
 
 
 def test_the_page_takes_nothing_from_elsewhere(client: httpx.Client) -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores_in, query
 
-from service import migrate
+from service.asgi import MIGRATIONS, app
 from service.db.changes import change_values
 from service.db.database import Database
 from service.embedded.data_directory import Stores
@@ -25,6 +25,7 @@ from service.embedded.programs import find_postgres, wheel_redis
 from service.embedded.stores import stores
 from service.errors import Problem
 from service.items import items
+from service.migrations import migrate
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +310,7 @@ def test_a_killed_postgres_has_all_that_was_acknowledged_and_its_totals(tmp_path
     """kill -9 of all its processes at once, under many writers, three times over."""
     with stores(tmp_path / "data", redis=False) as running:
         assert running.database_url is not None
-        migrate.up(running.database_url)
+        migrate.up(running.database_url, MIGRATIONS)
     for _ in range(3):
         with stores(tmp_path / "data", redis=False) as running:
             assert running.database_url is not None
@@ -324,7 +325,7 @@ def test_a_killed_postgres_has_all_that_was_acknowledged_and_its_totals(tmp_path
                     unknown = owner.asked is not None and owner.asked[0] == item_id
                     open_to = {name, owner.asked[1]} if unknown and owner.asked else {name}
                     assert stored.get(item_id) in open_to
-            assert asyncio.run(migrate.check(again.database_url)) == []
+            assert asyncio.run(migrate.check(again.database_url, app.tables, MIGRATIONS)) == []
 
 
 def test_readiness_tells_within_a_second_what_is_away(
@@ -380,7 +381,7 @@ def test_a_database_that_is_not_migrated_is_said_plainly(
         assert "swiftlet migrate" in answer.json()["detail"]
         ready = httpx.get(f"{running.url}/health/ready")
         assert (ready.status_code, ready.json()["migrations"]["state"]) == (503, "away")
-        migrate.up(url)
+        migrate.up(url, MIGRATIONS)
         # No restart: what was missing is prepared when it is first met.
         assert httpx.get(f"{running.url}/items").status_code == 200
         eventually(lambda: httpx.get(f"{running.url}/health/ready").status_code == 200, 5)

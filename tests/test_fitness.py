@@ -9,8 +9,11 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from conftest import HEAD
 
-from service import health, migrate
+from service import health
+from service.asgi import MIGRATIONS, app
+from service.db import rights
 from service.db.changes import change_values
 from service.db.copy import dedicated
 from service.db.database import Database
@@ -31,10 +34,12 @@ from service.errors import (
 from service.items import items
 from service.items.structs import NewItem
 from service.logs import logger
+from service.migrations import migrate
 from service.users import users
 from service.web.row_readers import Lines
 
 pytestmark = pytest.mark.anyio
+NEEDS = rights.needs(app.tables)
 
 NEW = (None, "Widget", None, None, True, None)
 
@@ -48,7 +53,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 @pytest.fixture
 def url(new_database: Callable[[], str]) -> str:
     found = new_database()
-    migrate.up(found)
+    migrate.up(found, MIGRATIONS)
     return found
 
 
@@ -304,11 +309,11 @@ async def test_readiness_does_not_end_a_service_that_only_has_no_connection_more
         db.pool.connect = connect  # type: ignore[method-assign,assignment]  # as a server that is full
         link = db.pool.take()
         assert link is not None
-        database, migrations = await health._database(db)
+        database, migrations = await health._database(db, NEEDS, HEAD)
         assert (database.state, migrations.state) == ("ok", "ok")
         assert "no free connection" in str(database.detail)
         link.deadline = 0.0  # its server does not answer
-        database, _ = await health._database(db)
+        database, _ = await health._database(db, NEEDS, HEAD)
         assert (database.state, database.detail) == ("away", "the database has no free connection")
         db.pool.release(link)
 
@@ -320,12 +325,12 @@ async def test_readiness_answers_in_time_on_a_connection_that_hangs(
     async with opened(url, size=1) as db:
         other = await asyncpg.connect(url)
         await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
-        database, _ = await health._database(db)
+        database, _ = await health._database(db, NEEDS, HEAD)
         assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
         await other.close()
         # The answer that came too late is nobody's: the connection is another one.
         assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
-        database, _ = await health._database(db)
+        database, _ = await health._database(db, NEEDS, HEAD)
         assert database.state == "ok"
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from alembic.config import Config
 from alembic.script import ScriptDirectory
-from conftest import ROOT, query
+from conftest import HEAD, ROOT, query
 
-from service import migrate
+from service.asgi import MIGRATIONS, app
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
+from service.migrations import migrate
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
@@ -43,7 +43,7 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 
 
 def check(url: str) -> list[str]:
-    return asyncio.run(migrate.check(url))
+    return asyncio.run(migrate.check(url, app.tables, MIGRATIONS))
 
 
 def status(url: str) -> str | None:
@@ -57,19 +57,19 @@ def relations(url: str) -> set[str]:
 
 def test_up_down_and_up_again(url: str) -> None:
     assert status(url) is None
-    migrate.up(url)
-    assert status(url) == migrate.head()
+    migrate.up(url, MIGRATIONS)
+    assert status(url) == HEAD
     after = relations(url)
     assert {"items", "users", "items_name_idx"} <= after
-    migrate.down(url, "base")
+    migrate.down(url, MIGRATIONS, "base")
     assert not relations(url) - {"alembic_version", "alembic_version_pkc"}
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     assert relations(url) == after
 
 
 def test_a_migrated_database_is_what_the_tables_say(url: str) -> None:
-    assert check(url) == [f"the database is at revision None, the newest is {migrate.head()}"]
-    migrate.up(url)
+    assert check(url) == [f"the database is at revision none, the newest is {HEAD}"]
+    migrate.up(url, MIGRATIONS)
     assert check(url) == []
 
 
@@ -93,7 +93,7 @@ def test_a_migrated_database_is_what_the_tables_say(url: str) -> None:
     ),
 )
 def test_any_drift_is_found(url: str, change: str, named: str) -> None:
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     for statement in change.split(";"):
         query(url, statement)
     differences = check(url)
@@ -101,7 +101,7 @@ def test_any_drift_is_found(url: str, change: str, named: str) -> None:
 
 
 def test_checking_leaves_nothing_behind(url: str) -> None:
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     before = relations(url)
     check(url)
     assert relations(url) == before
@@ -109,7 +109,10 @@ def test_checking_leaves_nothing_behind(url: str) -> None:
 
 
 def test_several_starts_at_once_migrate_once(url: str) -> None:
-    code = "import sys; from service import migrate; migrate.up(sys.argv[1])"
+    code = (
+        "import sys; from service.asgi import MIGRATIONS; from service.migrations import migrate;"
+        " migrate.up(sys.argv[1], MIGRATIONS)"
+    )
     starts = [
         subprocess.Popen([sys.executable, "-c", code, url], cwd=ROOT, stderr=subprocess.PIPE)
         for _ in range(4)
@@ -117,7 +120,7 @@ def test_several_starts_at_once_migrate_once(url: str) -> None:
     for start in starts:
         _, errors = start.communicate(timeout=60)
         assert start.returncode == 0, errors.decode()
-    assert status(url) == migrate.head()
+    assert status(url) == HEAD
     assert query(url, "SELECT count(*) FROM alembic_version")[0][0] == 1
     assert check(url) == []
 
@@ -154,7 +157,7 @@ def plan(url: str, sql: str) -> str:
 
 
 def test_a_search_has_its_indexes_where_the_extension_is_available(url: str) -> None:
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     available = query(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'")
     assert (relations(url) >= SEARCH_INDEXES) == bool(available)
 
@@ -163,11 +166,11 @@ def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migrat
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
-    migrate.up(url, "0005")
+    migrate.up(url, MIGRATIONS, "0005")
     assert not SEARCH_INDEXES & relations(url)
     query(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 20000) n")
     allow_extensions(url)
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
     assert query(url, "SELECT count(*) FROM items WHERE name = 'Item 77'")[0][0] == 1
@@ -178,11 +181,11 @@ def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migrat
 
 def test_a_database_without_the_extension_is_migrated_and_right(without_trigrams: str) -> None:
     url = without_trigrams
-    migrate.up(url)
-    assert status(url) == migrate.head()
+    migrate.up(url, MIGRATIONS)
+    assert status(url) == HEAD
     assert not SEARCH_INDEXES & relations(url)
     assert check(url) == []
-    migrate.down(url, "base")
+    migrate.down(url, MIGRATIONS, "base")
     assert not relations(url) - {"alembic_version", "alembic_version_pkc"}
 
 
@@ -193,34 +196,34 @@ def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
     query(url, f"GRANT CREATE ON SCHEMA public TO {name}_plain")
     as_plain = f"{url}&role={name}_plain"
     assert not query(as_plain, f"SELECT 1 WHERE has_database_privilege('{name}', 'CREATE')")
-    migrate.up(as_plain)
-    assert status(as_plain) == migrate.head()
+    migrate.up(as_plain, MIGRATIONS)
+    assert status(as_plain) == HEAD
     assert not SEARCH_INDEXES & relations(url)
     # An extension made by someone who may is found: the role owns the tables, so it has the rest.
-    migrate.down(as_plain, "0005")
+    migrate.down(as_plain, MIGRATIONS, "0005")
     query(url, "CREATE EXTENSION pg_trgm")
-    migrate.up(as_plain)
+    migrate.up(as_plain, MIGRATIONS)
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
 
 
 def test_going_back_keeps_the_index_as_the_revision_before_wants_it(url: str) -> None:
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     before = relations(url)
-    migrate.down(url, "0005")
+    migrate.down(url, MIGRATIONS, "0005")
     assert relations(url) == before
-    migrate.down(url, "0002")  # which searches by ILIKE
+    migrate.down(url, MIGRATIONS, "0002")  # which searches by ILIKE
     assert "lower" not in query(url, "SELECT pg_get_indexdef('items_search_idx'::regclass)")[0][0]
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     assert relations(url) == before
     assert check(url) == []
 
 
 def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
     url = without_trigrams
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     allow_extensions(url)
-    statements = asyncio.run(migrate.advice(url))
+    statements = asyncio.run(migrate.advice(url, app.tables))
     assert statements == [
         "CREATE EXTENSION IF NOT EXISTS pg_trgm",
         (
@@ -239,19 +242,19 @@ def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
         query(url, statement)
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
-    assert asyncio.run(migrate.advice(url)) == []
+    assert asyncio.run(migrate.advice(url, app.tables)) == []
 
 
 def test_an_index_made_by_hand_before_the_migration_is_left_as_it_is(
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
-    migrate.up(url, "0005")
+    migrate.up(url, MIGRATIONS, "0005")
     allow_extensions(url)
-    for statement in asyncio.run(migrate.advice(url)):
+    for statement in asyncio.run(migrate.advice(url, app.tables)):
         query(url, statement)
     made = query(url, "SELECT 'items_search_idx'::regclass::oid")
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     assert query(url, "SELECT 'items_search_idx'::regclass::oid") == made
     assert check(url) == []
 
@@ -261,13 +264,13 @@ def test_an_extension_in_a_schema_of_its_own_on_the_path_serves_too(url: str) ->
     query(url, "CREATE SCHEMA extensions")
     query(url, "CREATE EXTENSION pg_trgm SCHEMA extensions")
     query(url, f"ALTER DATABASE {name} SET search_path = public, extensions")
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
 
 
 def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     # As a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
     query(
         url,
@@ -278,11 +281,11 @@ def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
 
 def test_a_limit_for_statements_is_no_limit_for_migrations(url: str) -> None:
     name = query(url, "SELECT current_database()")[0][0]
-    migrate.up(url, "0005")
+    migrate.up(url, MIGRATIONS, "0005")
     query(url, f"ALTER DATABASE {name} SET statement_timeout = 1")
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     found = asyncio.run(_without_limit(url, "SELECT version_num FROM alembic_version"))
-    assert found == migrate.head()
+    assert found == HEAD
 
 
 async def _without_limit(url: str, sql: str) -> object:
@@ -294,6 +297,5 @@ async def _without_limit(url: str, sql: str) -> object:
 
 
 def test_there_is_one_head_and_the_file_names_tell_it(new_database: Callable[[], str]) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(migrate.MIGRATIONS))
-    assert ScriptDirectory.from_config(config).get_heads() == [migrate.head()]
+    config = migrate.config("", MIGRATIONS)
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]

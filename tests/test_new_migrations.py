@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, query
-from sqlalchemy import MetaData
+from conftest import HEAD, ROOT, query
 
-from service import migrate, revision
-from service.migrate import MigrationError
+from service.asgi import MIGRATIONS, app
+from service.db.schema import Tables, with_totals
+from service.migrations import migrate, revision
+from service.migrations.migrate import MigrationError
 
-TABLES = (ROOT / "service" / "tables.py").read_text()
+TABLES = (ROOT / "tests" / "tables_by_hand.py").read_text()
 NOTES = """
 notes = Table(
     "notes",
@@ -242,7 +243,7 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
 }
 
 
-def changed(*changes: tuple[str, str]) -> MetaData:
+def changed(*changes: tuple[str, str]) -> Tables:
     """The tables of an edited tables.py."""
     source = TABLES
     for old, new in changes:
@@ -250,15 +251,14 @@ def changed(*changes: tuple[str, str]) -> MetaData:
         source = source.replace(old, new) if old else source + new
     module = types.ModuleType("edited")
     exec(source, module.__dict__)
-    tables: MetaData = module.metadata
-    return tables
+    return with_totals(module.metadata.tables.values())
 
 
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
     """A copy of the migrations, to write into."""
     place = tmp_path / "100% new"
-    shutil.copytree(migrate.MIGRATIONS, place, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(MIGRATIONS, place, ignore=shutil.ignore_patterns("__pycache__"))
     return place
 
 
@@ -266,7 +266,7 @@ def migrations(tmp_path: Path) -> Path:
 def url(new_database: Callable[[], str]) -> str:
     """A migrated database with rows; each test leaves it as it was."""
     made = new_database()
-    migrate.up(made)
+    migrate.up(made, MIGRATIONS)
     query(made, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
     query(
         made,
@@ -277,8 +277,8 @@ def url(new_database: Callable[[], str]) -> str:
     return made
 
 
-def check(url: str, tables: MetaData, migrations: Path) -> list[str]:
-    return asyncio.run(migrate.check(url, tables=tables, migrations=migrations))
+def check(url: str, tables: Tables, migrations: Path) -> list[str]:
+    return asyncio.run(migrate.check(url, tables, migrations))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -286,11 +286,11 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     url: str, migrations: Path, name: str
 ) -> None:
     changes, parts = CHANGES[name]
-    tables, newest = changed(*changes), migrate.head()
+    tables, newest = changed(*changes), HEAD
     # What a database may lack is no difference.
     assert check(url, tables, migrations) or "for searches" in name
-    written = asyncio.run(revision.new(url, name, tables=tables, migrations=migrations))
-    assert written.path.parent == migrations / "versions"
+    written = asyncio.run(revision.new(url, name, tables, migrations))
+    assert written.path.parent == migrations
     assert written.path.name == f"{int(newest) + 1:04}_{name.lower().replace(' ', '_')}.py"
     text = " ".join(written.path.read_text().split())
     for part in parts:
@@ -299,14 +299,14 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     if fails:
         query(url, "DELETE FROM items")
     try:
-        migrate.up(url, migrations=migrations)
+        migrate.up(url, migrations)
         assert check(url, tables, migrations) == []
-        migrate.down(url, newest, migrations=migrations)
-        assert asyncio.run(migrate.check(url)) == [], "as it was before"
-        migrate.up(url, migrations=migrations)
+        migrate.down(url, migrations, newest)
+        assert asyncio.run(migrate.check(url, app.tables, MIGRATIONS)) == [], "as it was before"
+        migrate.up(url, migrations)
         assert check(url, tables, migrations) == []
     finally:
-        migrate.down(url, newest, migrations=migrations)
+        migrate.down(url, migrations, newest)
         if fails:
             query(url, "INSERT INTO items (sku, name, description) VALUES ('A1', 'Lamp', '7')")
 
@@ -315,7 +315,7 @@ def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> Non
     """Each statement is whole, and the project's own linters have nothing to say."""
     for name in ("a table", "another CHECK", "a column with a default", "another type"):
         tables = changed(*CHANGES[name][0])
-        written = asyncio.run(revision.new(url, name, tables=tables, migrations=migrations))
+        written = asyncio.run(revision.new(url, name, tables, migrations))
         ruff = [sys.executable, "-m", "ruff"]
         config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
         for command in (["check", "--ignore", "INP001"], ["format", "--diff"]):
@@ -345,9 +345,9 @@ def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> 
             "another identity",
         }
     ]
-    tables, newest = changed(*(one for changes in safe for one in changes)), migrate.head()
-    written = asyncio.run(revision.new(url, "all", tables=tables, migrations=migrations))
-    migrate.up(url, migrations=migrations)
+    tables, newest = changed(*(one for changes in safe for one in changes)), HEAD
+    written = asyncio.run(revision.new(url, "all", tables, migrations))
+    migrate.up(url, migrations)
     try:
         assert check(url, tables, migrations) == []
         query(url, "INSERT INTO notes (slug, body) VALUES ('a', 'b')")
@@ -356,8 +356,8 @@ def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> 
         query(url, "SELECT recount_totals()")
         assert check(url, tables, migrations) == []
     finally:
-        migrate.down(url, newest, migrations=migrations)
-    assert asyncio.run(migrate.check(url)) == []
+        migrate.down(url, migrations, newest)
+    assert asyncio.run(migrate.check(url, app.tables, MIGRATIONS)) == []
     assert not query(url, "SELECT FROM totals WHERE name = 'notes'")
     assert written.notes
 
@@ -366,22 +366,22 @@ def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
-    migrate.up(made)
+    migrate.up(made, MIGRATIONS)
     query(made, "DROP EXTENSION IF EXISTS pg_trgm CASCADE")
-    tables, newest = changed(*CHANGES["an index for searches"][0]), migrate.head()
-    written = asyncio.run(revision.new(made, "index", tables=tables, migrations=migrations))
+    tables, newest = changed(*CHANGES["an index for searches"][0]), HEAD
+    written = asyncio.run(revision.new(made, "index", tables, migrations))
     text = written.path.read_text()
     assert text.count("CREATE INDEX items_text_idx") == 1
     assert "items_search_idx" not in text, "0001 makes it"
-    migrate.up(made, migrations=migrations)
+    migrate.up(made, migrations)
     assert not query(made, "SELECT FROM pg_class WHERE relname = 'items_text_idx'")
-    migrate.down(made, newest, migrations=migrations)
+    migrate.down(made, migrations, newest)
 
 
 def test_where_nothing_differs_nothing_is_written(url: str, migrations: Path) -> None:
     before = sorted(migrations.rglob("*"))
     with pytest.raises(MigrationError, match="nothing to write"):
-        asyncio.run(revision.new(url, "nothing", migrations=migrations))
+        asyncio.run(revision.new(url, "nothing", app.tables, migrations))
     assert sorted(migrations.rglob("*")) == before
 
 
@@ -390,10 +390,10 @@ def test_a_database_that_is_not_at_the_newest_revision_is_refused(
 ) -> None:
     made = new_database()
     with pytest.raises(MigrationError, match="not migrated"):
-        asyncio.run(revision.new(made, "x", migrations=migrations))
-    migrate.up(made, "0004")
+        asyncio.run(revision.new(made, "x", app.tables, migrations))
+    migrate.up(made, MIGRATIONS, "0004")
     with pytest.raises(MigrationError, match="at revision 0004"):
-        asyncio.run(revision.new(made, "x", migrations=migrations))
+        asyncio.run(revision.new(made, "x", app.tables, migrations))
 
 
 @pytest.mark.parametrize("message", ("", " ", ".", "x" * 81))
@@ -401,7 +401,7 @@ def test_a_message_that_can_not_name_a_migration_is_refused(
     url: str, migrations: Path, message: str
 ) -> None:
     with pytest.raises(ValueError, match="characters"):
-        asyncio.run(revision.new(url, message, migrations=migrations))
+        asyncio.run(revision.new(url, message, app.tables, migrations))
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_any_message_gives_a_file_that_python_reads(
     url: str, migrations: Path, message: str, name: str
 ) -> None:
     tables = changed(*CHANGES["a partial index"][0])
-    written = asyncio.run(revision.new(url, message, tables=tables, migrations=migrations))
+    written = asyncio.run(revision.new(url, message, tables, migrations))
     assert written.path.name.endswith(f"_{name}.py")
     said = ast.get_docstring(ast.parse(written.path.read_text())) or ""
     assert said.lower() == f"{' '.join(message.split()).rstrip('.').lower()}."

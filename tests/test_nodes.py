@@ -11,8 +11,9 @@ import httpx
 import pytest
 from conftest import SERVER, Service
 
-from service import migrate
+from service.asgi import MIGRATIONS
 from service.embedded.data_directory import Stores
+from service.migrations import migrate
 
 NODES = {
     "no Redis": ("off", "off"),
@@ -78,7 +79,7 @@ def test_no_node_shows_what_another_has_changed(
     kind: str, new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     redis = [stores.redis_url if one == "shared" else one for one in NODES[kind]]
     with ExitStack() as opened:
         first = opened.enter_context(node(url, redis[0], tmp_path / "1"))
@@ -113,7 +114,7 @@ def test_workers_that_share_a_redis_hear_each_other(
     new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     with (
         node(url, stores.redis_url, tmp_path / "1") as first,
         node(url, stores.redis_url, tmp_path / "2") as second,

@@ -13,10 +13,9 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from service.app import ROUTES, create_app
+from service.asgi import app, built_in
 from service.settings import Settings
 from service.web.openapi import document
-from service.web.routing import Paths
 
 Document = dict[str, Any]
 
@@ -187,7 +186,7 @@ class Checker:
 
 @pytest.fixture(scope="module")
 def told() -> Document:
-    return document(ROUTES)
+    return document(app.operations, app.about)
 
 
 def test_every_answer_is_documented_and_every_documented_answer_is_given(
@@ -284,12 +283,11 @@ async def test_links_have_the_prefix_of_the_request(
     database_url: str, client: httpx.Client, root: str, shown: str
 ) -> None:
     """A prefix is the root_path of ASGI: `uvicorn --root-path`, `granian --url-path-prefix`."""
-    app = create_app(
+    app = built_in(
         Settings.load(
             {"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_SECRET": "x" * 32}
         )
     )
-    assert isinstance(app, Paths)
     async with app.lifespan_context(None) as state:
 
         async def stateful(scope: Any, receive: Any, send: Any) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from conftest import ROOT
+from conftest import HEAD, ROOT
 
-from service import migrate
 from service.server import DRAIN_SECONDS
 
 Services = dict[str, dict[str, Any]]
@@ -180,9 +179,9 @@ def test_everything_the_image_copies_reaches_the_engine() -> None:
 
 def test_the_wheel_holds_the_service_and_its_migrations(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    for migration in (ROOT / "sql/migrations/versions").glob("*.py"):
-        assert f"service/migrations/versions/{migration.name}" in names
-    assert any(name.startswith("service/migrations/versions/0001") for name in names)
+    for migration in (ROOT / "sql/migrations").glob("*.py"):
+        assert f"service/sql/migrations/{migration.name}" in names
+    assert any(name.startswith("service/sql/migrations/0001") for name in names)
     for module in (ROOT / "service").rglob("*.py"):
         assert module.relative_to(ROOT).as_posix() in names
     strangers = {name for name in names if not name.startswith(("service/", "swiftlet-"))}
@@ -196,7 +195,7 @@ def test_the_wheel_migrates_without_a_checkout(
     url = new_database()
     for action, answer in (
         ("up", ""),
-        ("status", f"revision {migrate.head()}, newest {migrate.head()}\n"),
+        ("status", f"revision {HEAD}, newest {HEAD}\n"),
         ("check", "the database, the migrations and tables.py agree\n"),
     ):
         told = subprocess.run(

@@ -65,7 +65,7 @@ def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
             tables.read_text().replace(column, f'{column}    Column("colour", Text),\n')
         )
         told = ran(checkout, "migrate", "new", "items have a colour")
-        assert f"{checkout}/sql/migrations/versions/" in told
+        assert f"{checkout}/sql/migrations/" in told
         assert "_items_have_a_colour.py" in told
         ran(checkout, "migrate")
         assert "agree" in ran(checkout, "migrate", "check")

@@ -16,13 +16,14 @@ import pytest
 from conftest import query
 from test_migrations import binaries
 
-from service import catalogue, migrate
+from service.asgi import MIGRATIONS, app
+from service.cli import catalogue
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
 from service.items import items
-from service.seed import seed
-from service.tables import metadata
+from service.items.seed import samples
+from service.migrations import migrate
 
 EXAMPLES: dict[str, str] = {
     "bigint": "5000",
@@ -117,7 +118,7 @@ class Seeded:
     async def _plan(self, name: str) -> dict[str, Any]:
         connection = await asyncpg.connect(self.url)
         try:
-            statement = catalogue.named(name)
+            _, statement = catalogue.find(app.resources, name)
             mode = "force_custom_plan" if statement.by_values else "force_generic_plan"
             await connection.execute(f"SET plan_cache_mode = {mode}; SET jit = off")
             await connection.execute(f"PREPARE one AS {statement.sql}")
@@ -139,8 +140,10 @@ def seeded(
     data: Path = tmp_path_factory.mktemp("plans") / "data"
     with stores(data, redis=False, postgres_bin=request.param) as running:
         assert running.database_url is not None
-        migrate.up(running.database_url)
-        asyncio.run(seed(running.database_url, 2000, 20_000, lambda *_: None))
+        migrate.up(running.database_url, MIGRATIONS)
+        asyncio.run(
+            samples.write(running.database_url, {"users": 2000, "items": 20_000}, lambda *_: None)
+        )
         yield Seeded(running.database_url)
 
 
@@ -163,7 +166,7 @@ def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
 ) -> None:
     plan = seeded.plan(f"{table}.upsert")[0]
     parts = {node.get("Subplan Name"): node for node in plan["Plans"]}
-    locking = parts["CTE stood"]
+    locking = parts["CTE existing"]
     assert locking["Node Type"] == "LockRows"
     (sort,) = locking["Plans"]
     assert (sort["Node Type"], sort["Sort Key"]) == ("Sort", [f"{table}.id"])
@@ -177,7 +180,7 @@ def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
     (sort,) = (node for node in below(parts["CTE inserted"]) if node["Node Type"] == "Sort")
     assert {node.get("CTE Name") for node in below(sort)} == {None, "numbered"}
     numbered = below(parts["CTE numbered"])
-    assert "stood" in {node.get("CTE Name") for node in numbered}
+    assert "existing" in {node.get("CTE Name") for node in numbered}
     assert any("hashed" in node.get("Filter", "") for node in numbered)
     assert [node["Sort Key"] for node in numbered if node["Node Type"] == "Sort"] == [["rows_1.n"]]
     # Nothing compares each row with each.
@@ -292,7 +295,7 @@ async def _has_trigram(url: str) -> bool:
 
 
 def test_every_index_has_a_reader() -> None:
-    made = {str(index.name) for table in metadata.sorted_tables for index in table.indexes}
+    made = {str(index.name) for table in app.tables for index in table.indexes}
     read = {index for _, index in (*ONE_INDEX, *SEARCHES)}
     assert made <= read | CONSTRAINTS, "an index that nothing reads only costs every write"
 
@@ -302,7 +305,7 @@ def test_an_index_is_used_where_the_term_has_trigrams(seeded: Seeded, ctype: str
     name = f"letters_{ctype.lower()[:1]}{len(ctype)}"
     query(seeded.url, f"CREATE DATABASE {name} TEMPLATE template0 LC_CTYPE '{ctype}'")
     url = re.sub(r"///\w+", f"///{name}", seeded.url)
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     served_by = items.listing.filters["q"].served_by
     assert isinstance(served_by, FilterIndex)
     usable = str(served_by.usable.compile(dialect=DIALECT))

@@ -19,8 +19,8 @@ from conftest import ROOT, Service
 from test_faults import eventually
 
 from service.embedded.data_directory import Stores
-from service.listener import Listener
 from service.server import free_port
+from service.server.listener import Listener
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
 SERVERS = pytest.mark.parametrize("server", ("uvicorn", "granian"))
@@ -325,7 +325,7 @@ def test_a_start_imports_nothing_that_it_does_not_use() -> None:
     """Each of these costs a tenth of a second or more of CPU."""
     program = (
         "import sys; import service.__main__; import service.cli.banner;"
-        "from service import server; import service.http1.running;"
+        "from service import server; import service.server.uvicorn;"
         "print(*{name.partition('.')[0] for name in sys.modules}, 'sqlalchemy.orm' in sys.modules)"
     )
     ran = subprocess.run(
@@ -351,7 +351,7 @@ def work():
 sys.exit(1)
 """
 IN_SERVE = """
-from service.processes import StopSignals
+from service.server.processes import StopSignals
 with StopSignals(lambda: sys.exit(0)).installed():
     work()
 """
@@ -384,7 +384,7 @@ def test_a_stop_that_comes_within_a_del_is_not_lost(
 def test_granian_writes_its_own_lines_to_stderr() -> None:
     script = (
         "from granian.log import LogLevels, configure_logging, logger\n"
-        "from service.granian_server import LOGGING\n"
+        "from service.server.granian import LOGGING\n"
         "configure_logging(LogLevels.warning, LOGGING)\n"
         "logger.error('Worker crash loop detected, exiting')\n"
     )

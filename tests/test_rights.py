@@ -15,10 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from conftest import SERVER, Service, check_answer, query
+from conftest import HEAD, SERVER, Service, check_answer, query
 
-from service import catalogue, migrate
+from service.asgi import MIGRATIONS
+from service.cli import catalogue
 from service.items import items
+from service.migrations import migrate
 
 CSV = {"Content-Type": "text/csv"}
 # Every operation that touches the database, and its answer by a role with all rights.
@@ -85,7 +87,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def url(new_database: Callable[[], str]) -> str:
     found = new_database()
-    migrate.up(found)
+    migrate.up(found, MIGRATIONS)
     return found
 
 
@@ -167,7 +169,7 @@ def test_every_statement_can_be_explained_with_the_rights_that_the_readme_names(
 
     async def explain() -> None:
         for statement in (*items.prepared, *items.stage.statements):
-            await catalogue.explain(f"{url}&role={role}", statement, {}, analyze=False)
+            await catalogue.explain(f"{url}&role={role}", items, statement, {}, analyze=False)
 
     asyncio.run(explain())
 
@@ -181,7 +183,7 @@ def test_readiness_says_when_the_schema_is_newer_or_the_database_read_only(
         ready = httpx.get(f"{running.url}/health/ready")
         assert (ready.status_code, ready.json()["migrations"]["state"]) == (200, "ok")
         assert "at 9000, newer" in ready.json()["migrations"]["detail"]
-        query(url, f"UPDATE alembic_version SET version_num = '{migrate.head()}'")
+        query(url, f"UPDATE alembic_version SET version_num = '{HEAD}'")
 
         name = urlsplit(url).path[1:]
         query(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")

@@ -9,14 +9,14 @@ import httpx
 import pytest
 from conftest import Query, Service, statements_run
 
-from service.app import ROUTES
+from service.asgi import app
 from service.web import docs
 from service.web.conditional import parse
 from service.web.endpoint import Operation
 from service.web.media import is_json, utf_8_media_type
 
 JSON = "application/json"
-EVERY = [*ROUTES, *docs.routes(ROUTES)]
+EVERY = [*app.operations, *docs.routes(app.operations, app.about)]
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/items"): {"name": "Torch"},
     ("PUT", "/items/{id}"): {"name": "Torch"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from service.settings import Settings, SettingsError, variable
+from service.settings import Settings, SettingsError
 
 PASSWORD = "hunter2hunter2"
 
@@ -78,7 +78,7 @@ WRONG = (
     ("SERVICE_ACCESS_LOG", "true", "on or off"),
     ("SERVICE_SECRET", "short", "at least 16 characters"),
 )
-FIELDS = {variable(field): field for field in Settings.__struct_fields__}
+FIELDS = {Settings.variable(field): field for field in Settings.__struct_fields__}
 
 
 @pytest.fixture

@@ -20,13 +20,17 @@ from sqlalchemy import (
     update,
 )
 
-from service import catalogue
+from service.asgi import app
+from service.cli import catalogue
 from service.db.batch import GroupCommit
 from service.db.filters import containing
 from service.db.statement import RefusedError, Statement
+from service.items import items as item_resource
 from service.items.structs import Item, NewItem
-from service.tables import items, users
+from service.users import users as user_resource
 from service.users.structs import NewUser, User
+
+items, users = item_resource.table, user_resource.table
 
 things = Table(
     "things",
@@ -46,21 +50,23 @@ class Thing(Struct):
 
 
 def test_the_listing_is_current() -> None:
-    assert (ROOT / "sql" / "statements.sql").read_text() == catalogue.listing(), "run `just sql`"
+    assert (ROOT / "sql" / "statements.sql").read_text() == catalogue.listing(app.resources), (
+        "run `just sql`"
+    )
 
 
 def test_every_name_is_given_once() -> None:
-    names = [statement.name for statement in catalogue.statements()]
+    names = [statement.name for statement in catalogue.statements(app.resources)]
     assert len(names) == len(set(names))
 
 
 def test_every_statement_is_found_by_its_name() -> None:
-    for statement in catalogue.statements():
-        assert catalogue.named(statement.name).sql == statement.sql
+    for statement in catalogue.statements(app.resources):
+        assert catalogue.find(app.resources, statement.name)[1].sql == statement.sql
     with pytest.raises(KeyError):
-        catalogue.named("items.nothing")
+        catalogue.find(app.resources, "items.nothing")
     with pytest.raises(KeyError):
-        catalogue.named("items.page?sort=colour")
+        catalogue.find(app.resources, "items.page?sort=colour")
 
 
 def test_no_statement_alters_the_session() -> None:
@@ -69,7 +75,7 @@ def test_no_statement_alters_the_session() -> None:
         r"\b(SET|LISTEN|DECLARE|WITH HOLD|pg_advisory_lock|set_config|TEMP|PREPARE)\b"
         r"(?!.*\b(LOCAL|xact)\b)"
     )
-    for statement in catalogue.statements():
+    for statement in catalogue.statements(app.resources):
         text = re.sub(r"UPDATE (\w+ )?SET", "UPDATE", statement.sql)
         assert not pattern.search(text), f"{statement.name} alters the session"
 

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_migrations import binaries
 
-from service import migrate
+from service.asgi import MIGRATIONS, app
 from service.embedded.stores import stores
-from service.seed import seed
+from service.items.seed import samples
+from service.migrations import migrate
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     data = tmp_path_factory.mktemp("totals") / "data"
     with stores(data, redis=False, postgres_bin=request.param) as running:
         assert running.database_url is not None
-        migrate.up(running.database_url)
+        migrate.up(running.database_url, MIGRATIONS)
         yield running.database_url
 
 
@@ -156,7 +157,7 @@ async def test_copy_and_the_seed_keep_them(url: str) -> None:
             "items", records=records, columns=("id", "name", "is_active")
         )
         assert await one.fetchval(BOTH)
-        await seed(url, 100, 1000, lambda *_: None)
+        await samples.write(url, {"users": 100, "items": 1000}, lambda *_: None)
         assert await one.fetchval(BOTH)
         assert await one.fetchval("SELECT sum(total) FROM totals WHERE name = 'users'") == 100
 
@@ -298,10 +299,10 @@ def test_what_stood_there_before_the_migration_is_counted(url: str) -> None:
     name = "before_totals"
     query(url, f"CREATE DATABASE {name}")
     old = url.replace("///service?", f"///{name}?")
-    migrate.up(old, "0001")
+    migrate.up(old, MIGRATIONS, "0001")
     query(old, "INSERT INTO items (name, is_active) SELECT 'x', n < 5 FROM generate_series(1, 9) n")
-    migrate.up(old)
-    assert asyncio.run(migrate.check(old)) == []
+    migrate.up(old, MIGRATIONS)
+    assert asyncio.run(migrate.check(old, app.tables, MIGRATIONS)) == []
     found = query(old, "SELECT * FROM totals ORDER BY name")
     assert [tuple(row) for row in found] == [("items", 0, 9, 4)]
     query(url, f"DROP DATABASE {name}")
@@ -309,16 +310,16 @@ def test_what_stood_there_before_the_migration_is_counted(url: str) -> None:
 
 def test_writes_behind_the_triggers_are_found_and_mended(new_database: Callable[[], str]) -> None:
     url = new_database()
-    migrate.up(url)
+    migrate.up(url, MIGRATIONS)
     query(url, "INSERT INTO items (name) SELECT 'x' FROM generate_series(1, 9)")
     query(url, "ALTER TABLE items DISABLE TRIGGER items_deleted")
     query(url, "DELETE FROM items WHERE id < 4")
-    told = asyncio.run(migrate.check(url))
+    told = asyncio.run(migrate.check(url, app.tables, MIGRATIONS))
     assert any("trigger items_deleted" in line for line in told)
     assert "the totals of items are wrong; SELECT recount_totals()" in told
     query(url, "ALTER TABLE items ENABLE TRIGGER items_deleted")
     query(url, "SELECT recount_totals()")
-    assert asyncio.run(migrate.check(url)) == []
+    assert asyncio.run(migrate.check(url, app.tables, MIGRATIONS)) == []
 
 
 @pytest.mark.parametrize("data_only", (False, True))
@@ -326,7 +327,7 @@ def test_writes_behind_the_triggers_are_found_and_mended(new_database: Callable[
 def test_a_restore_has_them_right(url: str, data_only: bool, triggers: str) -> None:
     program = Path(_programs(url)) / "pg_dump"
     query(url, "TRUNCATE items, users RESTART IDENTITY")
-    asyncio.run(seed(url, 50, 500, lambda *_: None))
+    asyncio.run(samples.write(url, {"users": 50, "items": 500}, lambda *_: None))
     options = ["--data-only", "--exclude-table=alembic_version"] if data_only else []
     if triggers and not data_only:
         pytest.skip("pg_dump has it for data alone")
@@ -339,13 +340,13 @@ def test_a_restore_has_them_right(url: str, data_only: bool, triggers: str) -> N
     query(url, f"CREATE DATABASE {name}")
     other = url.replace("///service?", f"///{name}?")
     if data_only:
-        migrate.up(other)
+        migrate.up(other, MIGRATIONS)
     restored = subprocess.run(
         [program.with_name("psql"), "--quiet", f"--dbname={other}"],
         check=True, input=dumped, capture_output=True, text=True,
     )  # fmt: skip
     assert query(other, "SELECT count(*) FROM items")[0][0] == 500
-    assert asyncio.run(migrate.check(other)) == [], restored.stderr
+    assert asyncio.run(migrate.check(other, app.tables, MIGRATIONS)) == [], restored.stderr
     query(url, f"DROP DATABASE {name}")
 
 

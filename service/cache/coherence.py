@@ -22,12 +22,12 @@ from service.cache.client import TROUBLE, listener
 from service.cache.generations import EVERYTHING, TAG_COUNT, Generations, Tags
 from service.cache.shared import AGAIN_SECONDS, Shared
 from service.cache.writers import PRESENCE, Writers
+from service.db.names import CHANNEL, LISTENER, SILENT
 from service.logs import logger
 
 # A line is asked whether it stands this often; what is in the tier holds so long after it did.
 BEAT_SECONDS, HOLDS_SECONDS = 0.5, 1.75
 ANSWER_SECONDS = 1.0
-CHANNEL = "swiftlet"
 # Said by who begins to listen: look for unheard writers at once, it may have brought some.
 JOINED = "joined"
 # Before such a look: until then it has been heard on Redis, if that is the same.
@@ -42,7 +42,7 @@ FROM pg_database WHERE datname = current_database()
 UNDER_WAY = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE application_name LIKE 'swiftlet%' AND application_name <> 'swiftlet-cache'
+    WHERE application_name LIKE $2 AND application_name <> $3
         AND state = 'active' AND query_start < $1
 )
 """
@@ -117,7 +117,7 @@ class Coherence:
 
     async def ended(self, since: datetime) -> bool:
         """Whether every statement of the service has ended that began before."""
-        return await self._ask(UNDER_WAY, since) is False
+        return await self._ask(UNDER_WAY, since, f"{SILENT}%", LISTENER) is False
 
     async def _ask(self, sql: str, *args: object) -> Any:
         """The answer, one question at a time; None while the line is down."""
@@ -164,7 +164,7 @@ class Coherence:
             self.url,
             timeout=ANSWER_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings={"application_name": "swiftlet-cache"},
+            server_settings={"application_name": LISTENER},
         )
         try:
             await connection.add_listener(CHANNEL, self._notified)

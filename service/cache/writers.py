@@ -12,11 +12,12 @@ from time import monotonic
 import asyncpg
 
 from service.db.condition import Condition
+from service.db.names import SILENT
 
 # PostgreSQL's processes whose writes the triggers do not tell; every role may see them.
 SILENT_WRITERS = """
 SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
-WHERE application_name = 'swiftlet' AND datname = current_database()
+WHERE application_name = $1 AND datname = current_database()
 """
 # Before the name of the channel of what has moved: where workers tell who writes for them.
 PRESENCE = "presence:"
@@ -66,7 +67,7 @@ class Writers:
         if self.own is None:
             await connection.fetchval("SELECT 1")
             return True
-        writers = set(await connection.fetchval(SILENT_WRITERS))
+        writers = set(await connection.fetchval(SILENT_WRITERS, SILENT))
         before, self._unknown = self._unknown, writers - self._known()
         unheard = bool(self._unknown if at_once or self.unheard else self._unknown & before)
         if not unheard:

@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 from redis.exceptions import ResponseError
 
-from service import migrate
 from service.cache import client as redis
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
 from service.db.pooled_connection import connect
@@ -81,12 +80,13 @@ async def look_at_redis(url: str | None) -> str | None:
 
 
 def lines(
-    found: Database, database: str, redis_name: str | None, redis: str
+    found: Database, head: str | None, database: str, redis_name: str | None, redis: str
 ) -> list[tuple[str, str]]:
     """A line for each store, and a note where something is to be done.
 
     Args:
         found: the database.
+        head: the newest revision of the application; None where it has no migrations.
         database: where it is.
         redis_name: its name and version, None when it does not answer.
         redis: where it is, or `OFF`.
@@ -95,7 +95,8 @@ def lines(
         ("Database", _line(found.version, database)),
         ("Redis", OFF if redis == OFF else _line(redis_name, redis)),
     ]
-    head = migrate.head()
+    if head is None:
+        return told
     if found.version and not found.readable:
         why = "this role can't read alembic_version: GRANT SELECT ON alembic_version"
         told.append(("Note", f"it is not known whether the database is migrated, {why}"))

@@ -1,4 +1,4 @@
-"""Commands that fill and empty the database: samples, and files of items."""
+"""`swiftlet import` and `swiftlet export`: files of rows."""
 
 import asyncio
 import errno
@@ -9,14 +9,18 @@ import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
-from service.cli.group import main, run, with_database
+from service.cli.bars import move, progress_bars
+from service.cli.group import app_option, application, main, run, with_database
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
+
+    from service.app import Application
+    from service.resource import Resource
 
 # Of a file at once.
 CHUNK = 65_536
@@ -36,32 +40,14 @@ format_option = click.option(
 )
 
 
-@main.command()
-@click.option("--users", type=click.IntRange(0), default=1000, show_default=True)
-@click.option("--items", type=click.IntRange(0), default=10_000, show_default=True)
-def seed(users: int, items: int) -> None:
-    """Fill the database with sample rows; those that are there already stay as they are.
-
-    \b
-    Example:
-      swiftlet seed --users 1000 --items 100000
-    """
-    from service import seed as samples
-
-    with with_database() as settings, _bars() as bars:
-        tasks = {
-            name: bars.add_task(name, total=total, rate="")
-            for name, total in (("users", users), ("items", items))
-        }
-
-        def progress(table: str, done: int) -> None:
-            _move(bars, tasks[table], done)
-
-        new = run(samples.seed(settings.required_database_url, users, items, progress))
-    click.echo(f"{new.users} users and {new.items} items are new")
+resource_option = click.option(
+    "--resource", "name", metavar="NAME", help="By default the first that has files."
+)
 
 
 @main.command(name="import")
+@app_option
+@resource_option
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @format_option
 @click.option(
@@ -71,39 +57,45 @@ def seed(users: int, items: int) -> None:
     show_default=True,
     help="With lines that are wrong: write nothing, or leave them out.",
 )
-def import_(file: str, format_: Format | None, on_error: str) -> None:
-    """Bring in a file of items, or standard input (-): NDJSON or CSV, also with gzip.
+def import_(name: str | None, file: str, format_: Format | None, on_error: str) -> None:
+    """Bring in a file of rows, or standard input (-): NDJSON or CSV, also with gzip.
 
-    An item whose sku stands is changed, any other is new.
+    A row whose key exists is changed, any other is created.
 
     \b
     Example:
       swiftlet import items.csv --on-error skip
       curl https://example.com/items.ndjson | swiftlet import -
+      swiftlet import notes.csv --app notes:app --resource notes
     """
     from service.db.database import Database
-    from service.items import items
     from service.web.row_readers import Lines
     from service.web.table import Table
 
     format_ = _format(file, format_)
-    with click.open_file(file, "rb") as source, with_database() as settings, _bars() as bars:
+    app = application()
+    resource = _resource(app, "import", name)
+    with (
+        click.open_file(file, "rb") as source,
+        with_database(app) as settings,
+        progress_bars() as bars,
+    ):
         size = os.fstat(source.fileno()).st_size or None
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
         kind = Table if format_ == "csv" else Lines
-        reader = kind(items.new, settings.body_limit)
+        reader = kind(resource.new, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:
             if total:
                 bars.update(writing, total=total, visible=True)
-                _move(bars, writing, done)
+                move(bars, writing, done)
             else:
                 place = source.tell() if size and source.seekable() else 0
-                _move(bars, reading, read, place)
+                move(bars, reading, read, place)
 
         done = run(
-            items.import_(
+            resource.import_(
                 Database(settings.required_database_url, size=None),
                 _unpacked(source, settings.import_limit),
                 reader,
@@ -121,65 +113,61 @@ def import_(file: str, format_: Format | None, on_error: str) -> None:
 
 
 @main.command()
+@app_option
+@resource_option
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @format_option
 @click.option("--trailer", is_flag=True, help="End NDJSON with a line that proves it is whole.")
-def export(file: str, format_: Format | None, *, trailer: bool) -> None:
-    """Write all items into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
+def export(name: str | None, file: str, format_: Format | None, *, trailer: bool) -> None:
+    """Write all rows into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
 
     \b
     Example:
       swiftlet export items.csv.gz
       swiftlet export - | head
+      swiftlet export notes.csv --app notes:app --resource notes
     """
     from service.db.database import Database
-    from service.items import items
 
     format_ = _format(file, format_)
     if trailer and format_ == "csv":
         raise click.UsageError("a CSV has no trailer")
-    query = items.export_query(format=format_, trailer=trailer)
+    app = application()
+    resource = _resource(app, "export", name)
+    query = resource.export_query(format=format_, trailer=trailer)
 
     async def write(url: str, bars: "Progress") -> int:
         db = Database(url, size=None)
-        task = bars.add_task("items", total=await items.count.only(db), rate="")
+        task = bars.add_task(resource.name, total=await resource.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
         quoted = False  # a text in a CSV may have line breaks, one in JSON has none
-        async for chunk in items.export(db, query, name=NAME):
+        async for chunk in resource.export(db, query, name=NAME):
             to.write(chunk)
             parts = chunk.split(b'"') if format_ == "csv" else [chunk]
             rows += sum(part.count(b"\n") for part in parts[quoted::2])
             quoted ^= len(parts) % 2 == 0
-            _move(bars, task, rows)
+            move(bars, task, rows)
         return rows
 
-    with with_database(read=True) as settings, _bars() as bars, _written(file) as to:
+    with with_database(app, read=True) as settings, progress_bars() as bars, _written(file) as to:
         rows = run(write(settings.required_database_url, bars))
-    click.echo(f"{rows:,} items written", err=True)
+    click.echo(f"{rows:,} {resource.name} written", err=True)
 
 
-def _bars() -> "Progress":
-    # Only commands with a bar pay for this import: `serve` starts without.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def _resource(app: "Application", operation: str, name: str | None) -> "Resource[Any]":
+    """The resource of a name, or the first that has files.
 
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def _move(bars: "Progress", task: "TaskID", rows: int, place: int | None = None) -> None:
-    """Tell of so many rows; the bar itself may go by the place in a file."""
-    speed = rows / (bars.tasks[task].elapsed or 1)
-    rate = f"{rows:,} rows, {speed:,.0f}/s"
-    bars.update(task, completed=rows if place is None else place, rate=rate)
+    Raises:
+        click.UsageError: there is none.
+    """
+    served = [one for one in app.resources if one.serves(operation)]
+    for one in served:
+        if name in {None, one.name}:
+            return one
+    if not served:
+        raise click.UsageError(f"{app.settings.app} has no resource with {operation}")
+    known = ", ".join(one.name for one in served)
+    raise click.UsageError(f"no resource {name} with {operation}; there are: {known}")
 
 
 def _format(file: str, given: Format | None) -> Format:

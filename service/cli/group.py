@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import asyncpg
 import click
@@ -21,10 +21,15 @@ from service.embedded.programs import EmbeddedError
 from service.embedded.stores import secret, stores
 from service.errors import InvalidLines, Problem
 from service.logs import logger
-from service.processes import ServerError, dropped_exits, send_soon
+from service.server.loading import ApplicationError, load
+from service.server.processes import ServerError, dropped_exits, send_soon
 from service.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from service.app import Application
+
 Result = TypeVar("Result")
+NO_FILE = Path(os.devnull)
 
 
 class Stopped(Exception):  # noqa: N818 - it ends a command
@@ -76,6 +81,7 @@ WRONG = (
     click.Abort,
     click.ClickException,
     SettingsError,
+    ApplicationError,
     EmbeddedError,
     ServerError,
     DatabaseError,
@@ -97,7 +103,7 @@ def _told(error: BaseException) -> tuple[str, int]:
             return f"{error.format_message()} (--help tells more)", error.exit_code
         case click.ClickException():
             return error.format_message(), error.exit_code
-        case SettingsError():
+        case SettingsError() | ApplicationError():
             return str(error), 2
         case Problem() if isinstance(error.__cause__, asyncpg.PostgresError):
             return f"{error.detail}: {first_line(error.__cause__)}", 1
@@ -122,11 +128,12 @@ def _end(name: str, message: str, code: int) -> NoReturn:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="swiftlet")
 def main() -> None:
-    """Swiftlet: Items and Users over HTTP.
+    """Swiftlet: a JSON API on PostgreSQL, of the built-in application or of your own (--app).
 
     \b
     Example:
       swiftlet serve
+      swiftlet serve --app notes:app
     """
     signal.signal(signal.SIGTERM, _terminate)
     # A command says what is wrong in its one line; `serve` sets up the log for its workers.
@@ -146,9 +153,38 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
 
-def settings_of(options: dict[str, str | None] | None = None) -> Settings:
-    given = {f"SERVICE_{name.upper()}": value for name, value in (options or {}).items()}
-    return Settings.load({**os.environ, **{k: v for k, v in given.items() if v is not None}})
+def _remember_app(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.meta["app"] = value  # shared with the contexts of subcommands
+
+
+app_option = click.option(
+    "--app",
+    metavar="MODULE:NAME",
+    expose_value=False,
+    callback=_remember_app,
+    help="The application, as notes:app; also SERVICE_APP.  [default: service.asgi:app]",
+)
+
+
+def application(options: Mapping[str, str | None] | None = None) -> "Application":
+    """The application that `--app` or SERVICE_APP names; `options` replace its settings."""
+    given = {f"SERVICE_{k.upper()}": v for k, v in (options or {}).items() if v is not None}
+    name = click.get_current_context().meta.get("app")
+    name = name or Settings.load({**os.environ, **given}).app
+    before = dict(os.environ)
+    os.environ.update(given)  # it may load its settings with them
+    try:
+        app = load(name)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    kind = type(app.settings)
+    asked = kind.load(given, NO_FILE)
+    fields = [field for field in kind.__struct_fields__ if kind.variable(field) in given]
+    replaced = {field: getattr(asked, field) for field in fields}
+    app.settings = msgspec.structs.replace(app.settings, app=name, **replaced)
+    return app
 
 
 @contextlib.contextmanager
@@ -183,17 +219,17 @@ def with_stores(
 
 
 @contextlib.contextmanager
-def with_database(*, read: bool = False) -> Iterator[Settings]:
+def with_database(app: "Application", *, read: bool = False) -> Iterator[Settings]:
     """The settings with the address of a database that is migrated.
 
     One of our own is migrated first, unless the command only reads.
     """
-    from service import migrate
+    from service.migrations import migrate
 
-    with with_stores(settings_of(), read=read) as (settings, running):
+    with with_stores(app.settings, read=read) as (settings, running):
         if running is not None and not running.joined and not read:
-            migrate.up(settings.required_database_url)
-        run(migrate.require(settings.required_database_url))
+            migrate.up(settings.required_database_url, app.migrations)
+        run(migrate.require(settings.required_database_url, app.migrations))
         yield settings
 
 

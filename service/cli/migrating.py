@@ -1,11 +1,17 @@
 """`swiftlet migrate`: the database and its migrations."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from service.cli.group import main, run, settings_of, stop, with_stores
+from service.cli.group import app_option, application, main, run, stop, with_stores
+
+if TYPE_CHECKING:
+    from service.app import Application
 
 
 @main.group(name="migrate", invoke_without_command=True)
+@app_option
 @click.pass_context
 def migrate_(context: click.Context) -> None:
     """Bring the database to the newest revision (up), or see how it stands.
@@ -13,12 +19,14 @@ def migrate_(context: click.Context) -> None:
     \b
     Example:
       DATABASE_URL=postgresql://user:pass@db/app swiftlet migrate
+      swiftlet migrate --app notes:app
     """
     if context.invoked_subcommand is None:
         context.invoke(up)
 
 
 @migrate_.command()
+@app_option
 def up() -> None:
     """Bring the database to the newest revision.
 
@@ -27,82 +35,97 @@ def up() -> None:
     \b
     Example:
       DATABASE_URL=postgresql://user:pass@db/app swiftlet migrate up
+      swiftlet migrate up --app notes:app
     """
-    from service import migrate
+    from service.migrations import migrate
 
-    with with_stores(settings_of()) as (settings, _):
-        migrate.up(settings.required_database_url)
-        _tell(settings.required_database_url)
-        _advise(settings.required_database_url)
+    app = application()
+    with with_stores(app.settings) as (settings, _):
+        migrate.up(settings.required_database_url, app.migrations)
+        _tell(app, settings.required_database_url)
+        _advise(app, settings.required_database_url)
 
 
 @migrate_.command()
+@app_option
 def status() -> None:
     """Tell at which revision the database is, and which is the newest.
 
     \b
     Example:
       swiftlet migrate status
+      swiftlet migrate status --app notes:app
     """
-    with with_stores(settings_of(), read=True) as (settings, _):
-        _tell(settings.required_database_url)
+    app = application()
+    with with_stores(app.settings, read=True) as (settings, _):
+        _tell(app, settings.required_database_url)
 
 
 @migrate_.command()
+@app_option
 def check() -> None:
     """Compare database, migrations and the tables in code; exit with 1 where they differ.
 
     \b
     Example:
       swiftlet migrate check
+      swiftlet migrate check --app notes:app
     """
-    from service import migrate
+    from service.migrations import migrate
 
-    with with_stores(settings_of(), read=True) as (settings, _):
-        differences = run(migrate.check(settings.required_database_url))
+    app = application()
+    with with_stores(app.settings, read=True) as (settings, _):
+        url = settings.required_database_url
+        differences = run(migrate.check(url, app.tables, app.migrations))
         for line in differences:
             click.echo(line, err=True)
         if differences:
-            stop("the database, the migrations and tables.py do not agree", 1)
-        click.echo("the database, the migrations and tables.py agree")
-        _advise(settings.required_database_url)
+            stop("the database, the migrations and the tables in code do not agree", 1)
+        click.echo("the database, the migrations and the tables in code agree")
+        _advise(app, url)
 
 
 @migrate_.command()
+@app_option
 @click.argument("message")
 def new(message: str) -> None:
     """Write a migration that makes the database's tables those in code.
 
-    The database must be at the newest revision. Nothing is changed there.
+    The database must be at the newest revision. Nothing is changed there. The first migration of
+    an application makes all its tables, and its database must have none.
 
     \b
     Example:
       swiftlet migrate new "items have a colour"
+      swiftlet migrate new "first tables" --app notes:app
     """
-    from service import revision
+    from service.migrations import migrate, revision
 
     try:
         message = revision.checked(message)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    with with_stores(settings_of(), read=True) as (settings, _):
-        written = run(revision.new(settings.required_database_url, message))
+    app = application()
+    first = migrate.head(app.migrations) is None
+    with with_stores(app.settings, read=not first) as (settings, _):
+        url = settings.required_database_url
+        written = run(revision.new(url, message, app.tables, app.migrations))
     for note in written.notes:
         click.echo(note, err=True)
     click.echo(f"{written.path}: read it, then `swiftlet migrate`")
 
 
-def _advise(url: str) -> None:
+def _advise(app: "Application", url: str) -> None:
     """Say how to make what is optional and missing."""
-    from service import migrate
+    from service.migrations import migrate
 
-    if statements := run(migrate.advice(url)):
+    if statements := run(migrate.advice(url, app.tables)):
         click.echo("searches read every row here; to make an index for them, also while it serves:")
         click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
 
 
-def _tell(url: str) -> None:
-    from service import migrate
+def _tell(app: "Application", url: str) -> None:
+    from service.migrations import migrate
 
     revision = run(migrate.status(url))
-    click.echo(f"revision {revision or 'none'}, newest {migrate.head()}")
+    click.echo(f"revision {revision or 'none'}, newest {migrate.head(app.migrations) or 'none'}")

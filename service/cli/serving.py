@@ -8,18 +8,20 @@ import click
 import msgspec
 
 from service import logs
-from service.cli.group import main, run, settings_of, with_stores
+from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
-from service.processes import StopSignals
+from service.server.processes import StopSignals
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from service.app import Application
     from service.cli.banner import Database
-    from service.listener import Listener
+    from service.server.listener import Listener
 
 
 @main.command()
+@app_option
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--workers", help="Worker processes.  [default: 1]")
@@ -31,16 +33,18 @@ def serve(**options: str | None) -> None:
     \b
     Example:
       swiftlet serve --port 9000 --workers 2
+      swiftlet serve --app notes:app
     """
     # Being told to stop is how a service ends.
     with StopSignals(_exit).installed() as stop:
-        settings = settings_of(options)
-        _check(settings)
-        logs.plain(settings.log)
+        app = application(options)
+        _check(app.settings)
+        logs.plain(app.settings.log)
         from service import server
 
-        with contextlib.closing(server.bind(settings)) as listener:
-            _serve(msgspec.structs.replace(settings, port=listener.port), listener, stop)
+        with contextlib.closing(server.bind(app.settings)) as listener:
+            app.settings = msgspec.structs.replace(app.settings, port=listener.port)
+            _serve(app, listener, stop)
 
 
 def _check(settings: Settings) -> None:
@@ -56,22 +60,22 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _serve(asked: Settings, listener: "Listener", stop: StopSignals) -> None:
+def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
     from service import server
     from service.cli import banner
 
-    found = None
+    found, asked = None, app.settings
     if asked.database_url is not None:  # before anything is started
         found = run(banner.look_at_database(asked.database_url))
     with with_stores(asked, join=False) as (settings, running):
-        stores = _stores(settings, running, found)
+        stores = _stores(app, settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # A Redis of our own, and nobody to share it with.
         cache = "local" if alone and settings.cache == "on" else settings.cache
-        served = msgspec.structs.replace(settings, cache=cache)
+        app.settings = served = msgspec.structs.replace(settings, cache=cache)
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
-        server.run(served, listener, lambda: _show(_banner(served, running, stores)), stop)
+        server.run(app, listener, lambda: _show(_banner(served, running, stores)), stop)
 
 
 def _exit() -> NoReturn:
@@ -80,23 +84,29 @@ def _exit() -> NoReturn:
 
 
 def _stores(
-    settings: Settings, running: Stores | None, found: "Database | None"
+    app: "Application", settings: Settings, running: Stores | None, found: "Database | None"
 ) -> list[tuple[str, str]]:
     """What the banner says of the stores; an embedded database is migrated first."""
-    from service import migrate
     from service.cli import banner
+    from service.migrations import migrate
 
-    url = settings.required_database_url
+    url, head = settings.required_database_url, migrate.head(app.migrations)
     if found is None:
-        found, head = run(banner.look_at_database(url)), migrate.head()
-        if found.revision is not None and found.revision > head:
+        found = run(banner.look_at_database(url))
+        if head is None and app.tables:
+            raise EmbeddedError(
+                f"there are no migrations in {app.migrations}: write the first with"
+                ' `swiftlet migrate new "first tables"`'
+            )
+        if found.revision is not None and (head is None or found.revision > head):
             raise EmbeddedError(
                 f"the database in {settings.data} is at revision {found.revision}, this version of"
-                f" the service knows up to {head}: start a newer one, or give another --data"
+                f" the service knows up to {head or 'none'}: start a newer one, or give"
+                " another --data"
             )
         if found.revision != head:  # else Alembic, half a second of CPU, is not even imported
             logs.logger.info("migrating the database to revision %s", head)
-            migrate.up(url)
+            migrate.up(url, app.migrations)
             found = found._replace(revision=head)
         database = banner.EMBEDDED
     else:
@@ -106,7 +116,7 @@ def _stores(
         own = running is not None and running.redis_url is not None
         redis = banner.EMBEDDED if own else f"at {banner.address(settings.redis_url)}"
     name = run(banner.look_at_redis(settings.redis_url))
-    return banner.lines(found, database, name, redis)
+    return banner.lines(found, head, database, name, redis)
 
 
 def _banner(

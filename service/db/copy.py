@@ -14,7 +14,8 @@ from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, liter
 from service.db.database import Database
 from service.db.filters import Chosen, worded
 from service.db.keyset import Listing
-from service.db.pooled_connection import AUDIBLE, LOST, connect
+from service.db.names import AUDIBLE
+from service.db.pooled_connection import LOST, connect
 from service.db.statement import Statement, columns
 from service.errors import Unavailable
 

@@ -16,8 +16,9 @@ PAGES, ROWS_OF_A_PAGE = 128, 2
 # A row read in a sequential scan; one found through an index other than that of the order; a match
 # kept and sorted (4 for a first page, 10 for a deep one).
 READ, GATHERED, SORTED = 1, 5, 6
-# The part of the cost of gathering that a walk may take.
-PART = 0.75
+# The part of the cost of gathering that a walk may take, unless it costs no more to walk to the
+# end, as in the order of the ids without a usable index: there is a rounding error in ABOUT.
+PART, ABOUT = 0.75, 0.98
 # The number of rows that a walk needs if matches are spread evenly is taken for right up to this
 # factor.
 MARGIN = 2
@@ -105,7 +106,7 @@ def budget(walk: Walk, costs: Costs, *, need: str, repeated: str) -> str:
     even = f"longest * {MARGIN} + rows / {costs.onward}"
     return (
         "\n  SELECT short, remaining, CASE WHEN NOT short THEN 0"
-        f" WHEN budget >= remaining THEN budget WHEN {hopeful}"
+        f" WHEN budget >= remaining * {PART * ABOUT} THEN remaining WHEN {hopeful}"
         f" THEN CASE WHEN elsewhere THEN budget ELSE least(budget, {even}) END"
         f" ELSE 0 END AS budget\n  FROM ({numbers}) AS numbers"
     )

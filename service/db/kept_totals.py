@@ -5,9 +5,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, literal_column, select
 
 from service.db.filters import Chosen
+from service.db.schema import counted
 from service.db.shape import shape_of
 from service.db.statement import RefusedError
-from service.tables import counted
 
 
 def kept_totals(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
@@ -16,10 +16,10 @@ def kept_totals(table: Table, totals: Table) -> dict[Chosen, Select[Any]]:
     Raises:
         RefusedError: no trigger keeps the totals of this table.
     """
-    if table not in counted(totals.metadata):
+    if not counted([table]):
         raise RefusedError(
             f"no trigger keeps the totals of {table.name}: leave out `totals`, and its rows are"
-            " counted; or declare it beside them, with `is_active`, and run `swiftlet migrate new`"
+            " counted; or give it info=COUNTED, and run `swiftlet migrate new`"
         )
     total, active = (func.sum(totals.c[name]) for name in ("total", "active"))
     sums: dict[Chosen, ColumnElement[Any]] = {(): total}

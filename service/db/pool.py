@@ -18,7 +18,8 @@ from typing import Any
 
 from service.db.condition import Condition
 from service.db.fitness import Fitness, FitnessWatch
-from service.db.pooled_connection import AUDIBLE, SILENT, PooledConnection, refusal
+from service.db.names import AUDIBLE, SILENT
+from service.db.pooled_connection import PooledConnection, refusal
 from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger

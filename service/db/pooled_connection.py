@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from service.db.fitness import Fitness
+from service.db.names import AUDIBLE
 from service.db.statement import Statement
 from service.errors import OUTDATED, Unavailable
 from service.logs import logger
@@ -24,10 +25,6 @@ PREPARED_LIMIT = 200
 # Raised when a connection is lost. An InterfaceError may also be a bug of ours; RuntimeError is
 # uvloop's, for a write to a transport that has just been closed.
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, RuntimeError)
-# The application_name of connections whose writes the trigger does not report (migration 0005):
-# their process invalidates its cache and, over Redis, those of other workers. Only connections of a
-# pool may have it, because cache/coherence.py must see them. Other writes are reported.
-SILENT, AUDIBLE = "swiftlet", "swiftlet-audible"
 # Parameters that PgBouncer refuses unless it is told to ignore them.
 POOLED = (
     "default_transaction_isolation",

@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from service.db.database import Database
+from service.db.names import AUDIBLE
 from service.db.pool import Pool
-from service.db.pooled_connection import AUDIBLE, refusal
+from service.db.pooled_connection import refusal
+from service.db.schema import Tables, quoted, totals
 from service.logs import logger
-from service.tables import items, totals, users
-
-WRITTEN = [table.name for table in (items, users)]
-# Read only: what writes the totals is a trigger that has its owner's rights.
-READ = [totals.name]
 
 # A right on a part of the columns counts. What does not exist is not told here.
 LACKING = """
@@ -28,9 +25,12 @@ FROM (
     SELECT name, 'select', has_any_column_privilege(to_regclass(name), 'select')
     FROM unnest($2::text[]) AS name
     UNION ALL
-    SELECT 'sequence ' || name || '_id_seq', 'usage',
-        has_sequence_privilege(to_regclass(name || '_id_seq'), 'usage, update')
+    SELECT 'sequence ' || relname, 'usage',
+        CASE relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'usage, update') ELSE true END
     FROM unnest($1::text[]) AS name
+    JOIN pg_depend ON refobjid = to_regclass(name) AND refclassid = 'pg_class'::regclass
+        AND classid = 'pg_class'::regclass
+    JOIN pg_class c ON c.oid = objid
     UNION ALL
     SELECT 'database ' || current_database(), 'temporary',
         has_database_privilege(current_database(), 'temporary')
@@ -41,22 +41,37 @@ REVISION = "SELECT version_num FROM alembic_version"
 UNREADABLE = "select on alembic_version"
 
 
+class Needs(NamedTuple):
+    """The tables that a service writes, and those that it only reads; quoted where need be."""
+
+    written: list[str]
+    read: list[str]
+
+
+def needs(tables: Tables) -> Needs:
+    """What a service of these tables needs; a trigger with its owner's rights writes the totals."""
+    written = sorted(quoted(one.name) for one in tables if one is not totals)
+    return Needs(written, [totals.name] if totals in tables else [])
+
+
 class Found(NamedTuple):
     """The rights that the role lacks, and the revision of the schema; None for none."""
 
     lacking: list[str]
     revision: str | None
+    needs: Needs
 
     @property
     def unreadable(self) -> bool:
         """Whether a table can't even be read; then hardly any request can be answered."""
-        tables = [*WRITTEN, *READ]
-        return any(f"select on {name}" in self.lacking for name in tables)
+        return any(
+            f"select on {name}" in self.lacking for name in (*self.needs.written, *self.needs.read)
+        )
 
 
-async def find(connection: asyncpg.Connection) -> Found:
+async def find(connection: asyncpg.Connection, needs: Needs) -> Found:
     """Ask on a connection as requests have it; raises as asyncpg does."""
-    records: list[Any] = await connection.fetch(LACKING, WRITTEN, READ)
+    records: list[Any] = await connection.fetch(LACKING, needs.written, needs.read)
     lacking = [record[0] for record in records]
     revision = None
     try:
@@ -65,7 +80,7 @@ async def find(connection: asyncpg.Connection) -> Found:
         pass
     except asyncpg.InsufficientPrivilegeError:
         lacking.append(UNREADABLE)
-    return Found(lacking, revision)
+    return Found(lacking, revision, needs)
 
 
 @asynccontextmanager
@@ -97,11 +112,11 @@ async def spare(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
         pool.release(link)
 
 
-async def log_lacking(db: Database) -> None:
+async def log_lacking(db: Database, needs: Needs) -> None:
     """Say at the start which rights the role lacks; a database that is away says so itself."""
     try:
         async with spare(db.pool) as connection:
-            found = await find(connection)
+            found = await find(connection, needs)
     except Exception:  # noqa: BLE001 - whatever it is, requests and readiness tell it
         return
     if found.lacking:

@@ -1,6 +1,5 @@
 """Items: things with a name and a price, which users may own."""
 
-from service import tables
 from service.items.structs import Item, NewItem, Owner
 from service.resource import Resource
 from service.users import users
@@ -9,7 +8,6 @@ items = Resource(
     "items",
     NewItem,
     row=Item,
-    table=tables.items,
     description="Things with a name and a price",
     key="sku",
     sorts=("name", "price"),

@@ -14,13 +14,13 @@ from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
 from service.db.database import Database
-from service.db.pooled_connection import AUDIBLE
+from service.db.names import AUDIBLE
+from service.db.schema import ACTIVE, COUNTED, totals
+from service.db.shape import shape_of
 from service.resource import columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import OPERATIONS, operations
 from service.resource.statements import Row, Statements, samples
-from service.tables import metadata as shared_metadata
-from service.tables import totals
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
@@ -56,8 +56,9 @@ class Resource(Statements[Row]):
         change: the Struct that PATCH takes; by default every field of `new`, each optional.
         summary: the Struct of a row in a list; by default the whole row.
         table: a Table of your own. Then its columns decide: without `version` there is no ETag,
-            without `is_active` no soft delete. Constraints must be named
-            `<table>_<field>_<key|fkey|check>`, indexes as the derived ones, see columns.py.
+            without `is_active` no soft delete; db/shape.py says how to name them otherwise.
+            Constraints must be named `<table>_<field>_<key|fkey|check>`, indexes as the derived
+            ones, see columns.py.
         path: of the collection; by default `/` and the name.
         singular: by default made of the name: `notes` gives `note`.
         description: of the group of operations in the OpenAPI document.
@@ -74,8 +75,8 @@ class Resource(Statements[Row]):
         under: those references whose parent also serves the list and the creation of its rows, as
             GET and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows beside its rows with `include=<parent>`.
-        soft_delete: whether DELETE sets `is_active` to false first; by default, whether there is
-            such a field.
+        soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
+            by default, whether there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
         counted: whether a trigger keeps the total of the table, so that a page without filters
@@ -101,7 +102,6 @@ class Resource(Statements[Row]):
         change: type[Struct] | None = None,
         summary: type[Struct] | None = None,
         table: Table | None = None,
-        metadata: MetaData = shared_metadata,
         path: str | None = None,
         singular: str | None = None,
         description: str = "",
@@ -137,39 +137,38 @@ class Resource(Statements[Row]):
         self.under, self.include = tuple(under), dict(include or {})
         self.filters, self.without = tuple(filters), frozenset(without)
         self._check((*self.unique, *self.search, *self.references, *self.under))
-        self.soft_delete = "is_active" in self.fields if soft_delete is None else soft_delete
-        stamps = ("version", "created_at", "updated_at")
-        if table is None:
-            made = dict(zip(stamps, (versioned, stamped, stamped), strict=True))
-            kept = [one for one in stamps if made[one]]
-        else:
-            kept = [one for one in stamps if one in table.c]
-        self.versioned = "version" in kept
-        self.sorts = tuple(
-            dict.fromkeys(("id", *(("created_at",) if "created_at" in kept else ()), *sorts))
-        )
+        stamps = columns.stamps(versioned=versioned, stamped=stamped)
+        kept = columns.kinds(stamps if table is None else table.c, {"id", *self.fields})
+        created = ("created_at",) if "created_at" in kept else ()
+        self.sorts = tuple(dict.fromkeys(("id", *created, *sorts)))
         if table is None:
             table = columns.table(
                 name,
-                metadata,
+                MetaData(),
                 self.fields,
-                stamps=kept,
+                stamps=stamps,
                 unique=self.unique,
                 folded=self.folded,
                 parents={field: parent.table for field, parent in self.references.items()},
                 sorts=self.sorts[1:],
                 filters=self.filters,
                 search=self.search,
-                soft_delete=self.soft_delete,
+                active=ACTIVE in self.fields,
                 fillfactor=fillfactor,
             )
+        if ACTIVE in table.c if counted is None else counted:
+            table.info.update(COUNTED)
         self.table = table
+        shape = shape_of(table)
+        self.version = None if shape.version is None else shape.version.name
+        self.active = "" if shape.active is None else shape.active.name
+        self.soft_delete = bool(self.active) if soft_delete is None else soft_delete
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self._shape(change, summary)
-        self._add_statements(counted=self.soft_delete if counted is None else counted)
+        self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
-        self.show = row_handlers.shown if self.versioned else row_handlers.shown_without_version
-        self.adder = row_handlers.adder(self.add, self.tags, self.path, versioned=self.versioned)
+        self.show = row_handlers.shower(self.version)
+        self.adder = row_handlers.adder(self.add, self.tags, self.path, self.version)
         self.operations = [*operations(self, handlers or {}), *extra]
 
     def serves(self, operation: str) -> bool:
@@ -186,7 +185,7 @@ class Resource(Statements[Row]):
             handler,
             summary,
             tag=self.tag,
-            versioned=self.versioned,
+            versioned=self.version is not None,
             **more,
         )
 
@@ -239,12 +238,12 @@ class Resource(Statements[Row]):
             if self.keyed is self.new
             else shapes.many(f"Keyed{names.Many}", self.keyed, "What PUT takes for many.")
         )
-        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.versioned)
+        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.version is not None)
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)
         # Those that make PostgreSQL count rows, or read many of them: see paging.share.
-        counts = ("is_active",) if counted else ()
+        counts = (ACTIVE,) if counted else ()
         self.counted_filters = tuple(
             name
             for name in self.filter_names

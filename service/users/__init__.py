@@ -1,6 +1,5 @@
 """Users: people, who may own items."""
 
-from service import tables
 from service.resource import Resource
 from service.users.structs import NewUser, User, UserSummary
 
@@ -9,7 +8,6 @@ users = Resource(
     NewUser,
     row=User,
     summary=UserSummary,
-    table=tables.users,
     description="People, who may own items",
     key="email",
     folded=("email", "username"),

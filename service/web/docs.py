@@ -12,6 +12,7 @@ import msgspec
 from service.web.codec import Header, Reply
 from service.web.endpoint import Operation
 from service.web.openapi import document
+from service.web.openapi_texts import About
 from service.web.request import Request
 
 STYLE = """
@@ -50,12 +51,12 @@ CACHE_CONTROL = b"no-cache"
 ROOTS = 8
 
 
-def routes(operations: list[Operation]) -> list[Operation]:
+def routes(operations: list[Operation], about: About) -> list[Operation]:
     """The two operations, told of all `operations`; both answers are made once per prefix."""
 
     @lru_cache(ROOTS)
     def replies(root: str) -> tuple[Reply, Reply]:
-        told = document(operations, root)
+        told = document(operations, about, root)
         as_json, page = msgspec.json.encode(told), _page(told, root).encode()
         html = b"text/html; charset=utf-8"
         return (
@@ -93,8 +94,8 @@ def _page(told: dict[str, Any], root: str) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{info['title']} API</title><style>{STYLE}</style>"
-        f"<h1>{info['title']} <small>{info['version']}</small></h1>"
+        f"<title>{escape(info['title'])} API</title><style>{STYLE}</style>"
+        f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
         f"<p>{_paragraphs(info['description'])}</p><p>The document behind this page: "
         f'<a href="{escape(root)}/openapi.json">{escape(root)}/openapi.json</a>.</p>'
         f'<p id="base"><code>{BASE}</code> stands for the address of this service.</p>'

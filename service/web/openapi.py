@@ -10,16 +10,17 @@ from msgspec import Struct, structs
 from service.errors import ProblemDocument
 from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
-from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, INFO, PROBLEMS, TAGS
+from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, PROBLEMS, TAGS, About
 
 Document = dict[str, Any]
 
 
-def document(operations: Iterable[Operation], root: str = "") -> Document:
+def document(operations: Iterable[Operation], about: About, root: str = "") -> Document:
     """The document, as plain data.
 
     Args:
         operations: the route table.
+        about: the application.
         root: the prefix of every path, as `/api` (the root_path of ASGI). The server's URL is
             relative, so that no Host header finds its way into it.
     """
@@ -33,7 +34,7 @@ def document(operations: Iterable[Operation], root: str = "") -> Document:
     tags = {(tag := _tag(operation)).name: tag for operation in operations}
     return {
         "openapi": "3.1.0",
-        "info": INFO,
+        "info": about.info(),
         "servers": [{"url": root or "/"}],
         # There are no keys yet: anyone who reaches the service may call it.
         "security": [],

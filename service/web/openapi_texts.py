@@ -1,23 +1,41 @@
 """What the OpenAPI document says in words: of the service, of headers, of what may go wrong."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from service.errors import Invalid, Malformed, Problem, Stale, TimedOut, Unavailable
 
-INFO: dict[str, Any] = {
-    "title": "Swiftlet",
-    "version": "0.1.0",
-    "description": (
-        "Rows over HTTP. Every error is a problem document (RFC 9457).\n\n"
-        "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
-        " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
-        " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
-    ),
-    "contact": {"name": "Swiftlet"},
-    "license": {"name": "MIT", "identifier": "MIT"},
-}
+RULES = (
+    "Every error is a problem document (RFC 9457).\n\n"
+    "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
+    " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
+    " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
+)
 # Of operations that name no tag of their own.
 TAGS = {"health": "Whether the service is up, and can serve"}
+
+
+class About(NamedTuple):
+    """What the document says of an application.
+
+    Args:
+        title: its name.
+        version: its own, not that of this library.
+        description: its first sentences.
+        more: further members of `info`, as `contact` and `license`.
+    """
+
+    title: str
+    version: str
+    description: str = ""
+    more: Mapping[str, Any] = {}
+
+    def info(self) -> dict[str, Any]:
+        """The member `info`."""
+        description = f"{self.description} {RULES}".lstrip()
+        about = {"title": self.title, "version": self.version, "description": description}
+        return {**about, **self.more}
+
 
 # Name, meaning and JSON type of each header of an answer.
 HEADERS: dict[str, tuple[str, str]] = {

@@ -1,9 +1,9 @@
 """From a route table to an ASGI application: Starlette's Router, and a short way for most paths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
@@ -21,10 +21,21 @@ class Paths(Router):
 
     Args:
         operations: the route table; the operations of one path share an endpoint.
+        others: Starlette's routes, tried after them.
         options: of Starlette's Router, as `lifespan`.
+
+    Raises:
+        ValueError: two operations have one method and path.
     """
 
-    def __init__(self, operations: Sequence[Operation], **options: Any) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], others: Iterable[BaseRoute] = (), **options: Any
+    ) -> None:
+        once: set[tuple[str, str]] = set()
+        for one in operations:
+            if (one.method, one.path) in once:
+                raise ValueError(f"two operations are {one.method} {one.path}")
+            once.add((one.method, one.path))
         paths = dict.fromkeys(operation.path for operation in operations)
         endpoints = {
             path + slash: Endpoint(one for one in operations if one.path == path)
@@ -34,7 +45,10 @@ class Paths(Router):
         self.nothing = Endpoint()
         super().__init__(
             # Constant paths first: /items/bulk is no item.
-            routes=[Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)],
+            routes=[
+                *(Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)),
+                *others,
+            ],
             default=self.nothing,
             redirect_slashes=False,
             **options,

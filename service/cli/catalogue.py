@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,50 +12,46 @@ import msgspec
 
 from service.db.access import connect
 from service.db.statement import Statement
-from service.items import items
-from service.users import users
+from service.resource import Resource
 
-RESOURCES = (items, users)
+Resources = Sequence[Resource[Any]]
 
 HEADER = """\
 -- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
--- statements in service/*/statements.py; tests/test_statements.py keeps it current.
+-- resources of the application; tests/test_statements.py keeps it current.
 -- Of the lists there are more: any filters go together, in any sort, and are compiled alike.
 """
 
-# What an argument is when `explain` is not told: typical, not special.
-SAMPLES: dict[str, object] = {**users.samples, **items.samples}
 
-
-def statements() -> Iterator[Statement[Any]]:
+def statements(resources: Resources) -> Iterator[Statement[Any]]:
     """Resource by resource; of the lists those that show each part."""
-    for resource in RESOURCES:
+    for resource in resources:
         yield from resource.statements()
 
 
-def listing() -> str:
+def listing(resources: Resources) -> str:
     """The text of `sql/statements.sql`."""
     parts = [HEADER]
-    for statement in statements():
+    for statement in statements(resources):
         text = re.sub(r" +\n", "\n", statement.sql)
         arguments = ", ".join(f"${n} {name}" for n, name in enumerate(statement.names, 1))
         parts.append(f"-- {statement.name}\n-- {arguments or 'no arguments'}\n{text};\n")
     return "\n".join(parts)
 
 
-def named(name: str) -> Statement[Any]:
-    """The statement of a name.
+def find(resources: Resources, name: str) -> tuple[Resource[Any], Statement[Any]]:
+    """The statement of a name, with its resource.
 
     Raises:
         KeyError: no such statement.
     """
-    for resource in RESOURCES:
+    for resource in resources:
         with suppress(KeyError):
-            return resource.statement(name)
+            return resource, resource.statement(name)
     raise KeyError(name)
 
 
-def check_names(statement: Statement[Any], given: dict[str, str]) -> None:
+def check_names(statement: Statement[Any], given: Mapping[str, str]) -> None:
     """Refuse parameters that the statement does not have.
 
     Raises:
@@ -67,7 +63,12 @@ def check_names(statement: Statement[Any], given: dict[str, str]) -> None:
 
 
 async def explain(
-    url: str, statement: Statement[Any], given: dict[str, str], *, analyze: bool
+    url: str,
+    resource: Resource[Any],
+    statement: Statement[Any],
+    given: Mapping[str, str],
+    *,
+    analyze: bool,
 ) -> str:
     """PostgreSQL's plan; with `analyze` it runs, in a transaction that is rolled back.
 
@@ -80,14 +81,13 @@ async def explain(
     await transaction.start()
     try:
         await connection.execute("SET LOCAL statement_timeout = '60s'")
-        for resource in RESOURCES:
-            if "stage" in vars(resource) and statement in resource.stage.statements:
-                await connection.execute(resource.stage.create)
+        if resource.serves("import") and statement in resource.stage.statements:
+            await connection.execute(resource.stage.create)
         # The driver knows the types of the arguments once the statement is prepared.
         prepared = await connection.prepare(statement.sql)
         types = (parameter.name for parameter in prepared.get_parameters())
         args = [
-            _value(kind, name, given.get(name))
+            _value(kind, name, given.get(name), resource.samples)
             for name, kind in zip(statement.names, types, strict=True)
         ]
         options = "ANALYZE, BUFFERS" if analyze else "COSTS"
@@ -120,10 +120,10 @@ EXAMPLES: dict[str, object] = {
 }
 
 
-def _value(kind: str, name: str, text: str | None) -> object:
+def _value(kind: str, name: str, text: str | None, samples: Mapping[str, object]) -> object:
     if text is None:
         try:
-            return msgspec.convert(SAMPLES.get(name), KINDS.get(kind, str))
+            return msgspec.convert(samples.get(name), KINDS.get(kind, str))
         except ValueError:  # none, or for another statement's argument of this name
             return EXAMPLES.get(kind, "sample")
     try:

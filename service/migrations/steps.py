@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from service.db.access import DatabaseError
-from service.snapshot import Column, Constraint, Snapshot, Table
+from service.migrations.snapshot import Column, Constraint, Snapshot, Table
 
 # In the definition of an index that only a database with pg_trgm can have.
 OPTIONAL = "gin_trgm_ops"
@@ -19,7 +19,8 @@ BEGIN
     END IF;
 END
 $$"""
-COUNTS = "EXECUTE FUNCTION keep_totals()"
+TOTALS = "totals"
+COUNTS = "EXECUTE FUNCTION keep_"
 
 
 class StepsError(DatabaseError):
@@ -60,7 +61,7 @@ def steps(old: Snapshot, new: Snapshot) -> Steps:
     yield from _make_parts(pairs)
     for function in _changed(new.functions, old.functions):
         yield Step(new.functions[function])
-    yield from _make_triggers(pairs)
+    yield from _make_triggers(pairs, totals=TOTALS in new.tables)
 
 
 def _drop_parts(pairs: Pairs) -> Steps:
@@ -89,13 +90,13 @@ def _make_parts(pairs: Pairs) -> Steps:
         yield from _add_constraints(name, before, after, foreign=True)
 
 
-def _make_triggers(pairs: Pairs) -> Steps:
+def _make_triggers(pairs: Pairs, *, totals: bool) -> Steps:
     for name, before, after in pairs:
         for trigger in _changed(after.triggers, before.triggers):
             yield Step(after.triggers[trigger])
         if _counted(after) and not _counted(before) and before is not NOTHING:
             yield Step("SELECT recount_totals()")
-        elif _counted(before) and not _counted(after):
+        elif _counted(before) and not _counted(after) and totals:
             yield Step(_forget(name))
 
 
@@ -134,7 +135,7 @@ def _drop_tables(gone: dict[str, Table]) -> Steps:
         ) from None
     for name in reversed(order):
         yield Step(f"DROP TABLE {name}", f"The rows of {name} are lost.")
-        if _counted(gone[name]):
+        if _counted(gone[name]) and TOTALS not in gone:
             yield Step(_forget(name))
 
 

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Self
 
-from service.listener import Listener
 from service.logs import logger
+from service.server.listener import Listener
 
 # What ends a service: SIGHUP comes when its terminal is closed. Windows has none.
 STOPS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else ()))

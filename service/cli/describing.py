@@ -5,23 +5,26 @@ from pathlib import Path
 import click
 import msgspec
 
-from service.cli.group import main, run, with_database
+from service.cli.group import app_option, application, main, run, with_database
 
 
 @main.command()
+@app_option
 def statements() -> None:
     """Print every statement the service runs, as `sql/statements.sql` has them.
 
     \b
     Example:
       swiftlet statements > sql/statements.sql
+      swiftlet statements --app notes:app
     """
-    from service import catalogue
+    from service.cli import catalogue
 
-    click.echo(catalogue.listing(), nl=False)
+    click.echo(catalogue.listing(application().resources), nl=False)
 
 
 @main.command()
+@app_option
 @click.argument("name")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument.")
 @click.option("--analyze", is_flag=True, help="Run it, in a transaction that is rolled back.")
@@ -31,24 +34,27 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
     \b
     Example:
       swiftlet explain 'items.page?sort=-price&q' --param q=%lamp% --analyze
+      swiftlet explain notes.by_id --app notes:app
     """
-    from service import catalogue
+    from service.cli import catalogue
 
+    app = application()
     try:
-        statement = catalogue.named(name)
+        resource, statement = catalogue.find(app.resources, name)
     except KeyError:
         raise click.BadParameter(f"{name!r} is none; `swiftlet statements` lists them") from None
     given = dict(param.partition("=")[::2] for param in params)
     try:
         catalogue.check_names(statement, given)  # before a database is started or asked
-        with with_database(read=True) as settings:
+        with with_database(app, read=True) as settings:
             url = settings.required_database_url
-            click.echo(run(catalogue.explain(url, statement, given, analyze=analyze)))
+            click.echo(run(catalogue.explain(url, resource, statement, given, analyze=analyze)))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
 @main.command()
+@app_option
 @click.argument("file", type=click.Path(dir_okay=False, writable=True), default="-")
 def openapi(file: str) -> None:
     """Write the OpenAPI 3.1 document.
@@ -56,11 +62,13 @@ def openapi(file: str) -> None:
     \b
     Example:
       swiftlet openapi openapi.json
+      swiftlet openapi --app notes:app
     """
-    from service.app import ROUTES
     from service.web.openapi import document
 
-    text = msgspec.json.format(msgspec.json.encode(document(ROUTES)), indent=2).decode()
+    app = application()
+    found = document(app.operations, app.about)
+    text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
     if file == "-":
         click.echo(text)
         return

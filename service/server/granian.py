@@ -12,8 +12,8 @@ from granian.http import HTTP1Settings
 from granian.log import LOGGING_CONFIG, LogLevels
 from granian.server import MPServer
 
-from service.listener import BACKLOG, Listener
-from service.processes import DRAIN_SECONDS, StopSignals
+from service.server.listener import BACKLOG, Listener
+from service.server.processes import DRAIN_SECONDS, StopSignals
 from service.settings import Settings
 
 # A whole request head must come within this time.

@@ -1,4 +1,4 @@
-"""Migrations: Alembic on a database, and whether tables.py, migrations and database agree."""
+"""Migrations: Alembic on a database, and whether code, migrations and database agree."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,25 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
-from sqlalchemy import Index, MetaData
+from sqlalchemy import Index
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
 from service.db.access import DatabaseError, connect
+from service.db.schema import Table, Tables, active_rows, counted, literal, quoted
 from service.db.statement import DIALECT
-from service.snapshot import Snapshot, describe, describe_code, differences
-from service.tables import counted, metadata, quoted
+from service.migrations.snapshot import Snapshot, describe, describe_code, differences
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-PACKAGE = Path(__file__).parent
-# In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
-MIGRATIONS = next(
-    path
-    for path in (PACKAGE.parent / "sql" / "migrations", PACKAGE / "migrations")
-    if path.is_dir()
-)
+ROOM = Path(__file__).parent  # with env.py, which Alembic runs
 
 # Which of the optional indexes the database has, if it has what they are made with.
 OPTIONAL = """
@@ -45,7 +39,7 @@ WHERE (coalesce(kept.total, 0), coalesce(kept.active, 0)) <> (counted.total, cou
 ORDER BY name
 """
 COUNTED = """\
-    SELECT '{table}' AS name, count(*) AS total, count(*) FILTER (WHERE is_active) AS active
+    SELECT {table} AS name, count(*) AS total, {active} AS active
     FROM {on}"""
 
 
@@ -57,17 +51,17 @@ class NotMigratedError(MigrationError):
     """The database has no tables, or older ones than this code reads."""
 
 
-def head(migrations: Path = MIGRATIONS) -> str:
-    """The newest revision: migrations are numbered, `0001_….py`."""
-    return max(path.stem[:4] for path in (migrations / "versions").glob("[0-9]*.py"))
+def head(migrations: Path) -> str | None:
+    """The newest revision of a folder, None for none: migrations are numbered, `0001_….py`."""
+    return max((path.stem[:4] for path in migrations.glob("[0-9]*.py")), default=None)
 
 
-def up(url: str, revision: str = "head", *, migrations: Path = MIGRATIONS) -> None:
+def up(url: str, migrations: Path, revision: str = "head") -> None:
     """Migrate; several starts at once are safe, each waits for the one before."""
     _alembic("upgrade", url, revision, migrations)
 
 
-def down(url: str, revision: str, *, migrations: Path = MIGRATIONS) -> None:
+def down(url: str, migrations: Path, revision: str) -> None:
     """Undo migrations down to a revision, `base` for all."""
     _alembic("downgrade", url, revision, migrations)
 
@@ -84,29 +78,32 @@ async def status(url: str) -> str | None:
     return found
 
 
-async def require(url: str) -> None:
+async def require(url: str, migrations: Path) -> None:
     """Make sure that the tables are there; newer ones than this code's may serve it too.
+
+    An application without migrations has its tables from elsewhere.
 
     Raises:
         NotMigratedError: they are not.
     """
+    newest = head(migrations)
+    if newest is None:
+        return
     try:
         found = await status(url)
     except asyncpg.InsufficientPrivilegeError:
         return  # who may not read the revision may still read the tables
     if found is None:
         raise NotMigratedError("the database is not migrated: run `swiftlet migrate`")
-    if found < head():
+    if found < newest:
         raise NotMigratedError(
-            f"the database is at revision {found}, and this code needs {head()}:"
+            f"the database is at revision {found}, and this code needs {newest}:"
             " run `swiftlet migrate`"
         )
 
 
-async def check(
-    url: str, *, tables: MetaData = metadata, migrations: Path = MIGRATIONS
-) -> list[str]:
-    """What differs: the database against the newest revision, then against tables.py.
+async def check(url: str, tables: Tables, migrations: Path) -> list[str]:
+    """What differs: the database against the newest revision, then against the tables in code.
 
     The tables are made from the code in a schema of their own, in a transaction that is rolled
     back, and PostgreSQL's own descriptions of both are compared: types, defaults, every
@@ -116,19 +113,19 @@ async def check(
     """
     found, newest = await status(url), head(migrations)
     if found != newest:
-        return [f"the database is at revision {found}, the newest is {newest}"]
+        return [f"the database is at revision {found or 'none'}, the newest is {newest or 'none'}"]
     async with compared(url, tables) as (connection, database, code):
         told = differences(database, code)
-        names = [t.name for t in counted(tables) if quoted(t.name) in database.tables]
-        wrong = WRONG_TOTALS.format(counted="\nUNION ALL\n".join(map(_counts, names)))
+        these = [one for one in counted(tables) if quoted(one.name) in database.tables]
+        wrong = WRONG_TOTALS.format(counted="\nUNION ALL\n".join(map(_counts, these)))
         await connection.execute("RESET search_path")
-        records = await connection.fetch(wrong) if names else []
+        records = await connection.fetch(wrong) if these else []
     return [*told, *(f"the totals of {n} are wrong; SELECT recount_totals()" for (n,) in records)]
 
 
 @asynccontextmanager
 async def compared(
-    url: str, tables: MetaData
+    url: str, tables: Tables
 ) -> AsyncIterator[tuple[asyncpg.Connection, Snapshot, Snapshot]]:
     """What the database has and what it would have by the code, within a transaction to undo."""
     connection = await connect(url)
@@ -144,15 +141,17 @@ async def compared(
         await connection.close()
 
 
-def _counts(table: str) -> str:
-    return COUNTED.format(table=table, on=quoted(table))
+def _counts(table: Table) -> str:
+    return COUNTED.format(
+        table=literal(table.name), active=active_rows(table), on=quoted(table.name)
+    )
 
 
-async def advice(url: str) -> list[str]:
+async def advice(url: str, tables: Tables) -> list[str]:
     """SQL for the optional indexes that the database lacks; CONCURRENTLY, so that writes go on."""
     connection = await connect(url)
     try:
-        lacking = await missing(connection, metadata)
+        lacking = await missing(connection, tables)
     finally:
         await connection.close()
     if not lacking:
@@ -162,15 +161,15 @@ async def advice(url: str) -> list[str]:
         made = str(CreateIndex(index).compile(dialect=DIALECT))
         statements.append(made.replace("INDEX", "INDEX CONCURRENTLY", 1))
     # The planner knows nothing of an index's expressions before.
-    tables = {index.table.name: None for index in lacking if index.table is not None}
-    return [*statements, *(f"ANALYZE {name}" for name in tables)]
+    names = {quoted(index.table.name): None for index in lacking if index.table is not None}
+    return [*statements, *(f"ANALYZE {name}" for name in names)]
 
 
-async def missing(connection: asyncpg.Connection, tables: MetaData) -> list[Index]:
+async def missing(connection: asyncpg.Connection, tables: Tables) -> list[Index]:
     """The optional indexes that the database lacks."""
     optional = {
         str(index.name): index
-        for table in tables.sorted_tables
+        for table in tables
         for index in table.indexes
         if index.info.get("optional")
     }
@@ -195,11 +194,13 @@ def _alembic(command: str, url: str, revision: str, migrations: Path) -> None:
         raise (cause or error) from None
 
 
-def config(url: str, migrations: Path = MIGRATIONS) -> "Config":
+def config(url: str, migrations: Path) -> "Config":
     """Alembic's settings, which are in no file."""
     from alembic.config import Config
 
     made = Config(attributes={"url": url})
     # ConfigParser reads this value, and takes a % in a path for its own.
-    made.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    made.set_main_option("script_location", str(ROOM).replace("%", "%%"))
+    made.set_main_option("version_locations", str(migrations).replace("%", "%%"))
+    made.set_main_option("path_separator", "newline")  # a path may have spaces and colons
     return made

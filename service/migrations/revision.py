@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
-from sqlalchemy import MetaData
 from sqlalchemy.schema import CreateIndex
 
-from service import migrate
 from service.db.access import first_line
+from service.db.schema import Tables
 from service.db.statement import DIALECT
-from service.migrate import MIGRATIONS, PACKAGE, MigrationError
-from service.snapshot import Snapshot, describe, differences, make_schema
-from service.steps import Step, drop_index, make_index, steps
-from service.tables import metadata
+from service.migrations import migrate
+from service.migrations.migrate import MigrationError
+from service.migrations.snapshot import Snapshot, describe, differences, make_schema
+from service.migrations.steps import Step, drop_index, make_index, steps
 
+PACKAGE = Path(__file__).parents[1]
 LONGEST = 80  # characters of a message, so that it fits its line
 WIDTH = 92  # characters of SQL in a line of the file
 # A word of SQL is not broken, nor what stands in quotes: a line break in it would be text.
@@ -35,7 +35,7 @@ FILE = '''\
 from alembic import op
 
 revision = "{revision}"
-down_revision = "{before}"
+down_revision = {before}
 
 UP = [
 {up}]
@@ -67,25 +67,32 @@ class Written(NamedTuple):
     notes: list[str]
 
 
-async def new(
-    url: str, message: str, *, tables: MetaData = metadata, migrations: Path = MIGRATIONS
-) -> Written:
+async def new(url: str, message: str, tables: Tables, migrations: Path) -> Written:
     """Write a migration; the database must be at the newest revision.
+
+    The first makes all tables, so its database must have none.
 
     Raises:
         MigrationError: it is not, nothing differs, or the change must be written by hand.
         ValueError: the message can't name a migration.
     """
     message = checked(message)
-    if migrations == PACKAGE / "migrations":
+    if migrations.is_relative_to(PACKAGE):
         raise MigrationError("these are the migrations of an installed package: use a checkout")
     newest = migrate.head(migrations)
-    await migrate.require(url)
+    await migrate.require(url, migrations)
     if (found := await migrate.status(url)) != newest:
         raise MigrationError(
-            f"the database is at revision {found}, the newest is {newest}: migrate it first"
+            f"the database is at revision {found}, and {migrations} has no migrations"
+            if newest is None
+            else f"the database is at revision {found}, the newest is {newest}: migrate it first"
         )
     async with migrate.compared(url, tables) as (connection, database, code):
+        if newest is None and database.tables:
+            raise MigrationError(
+                f"the first migration makes all tables, and the database has some already"
+                f" ({', '.join(sorted(database.tables))}): set DATABASE_URL to an empty one"
+            )
         up, down = list(steps(database, code)), list(steps(code, database))
         try:
             await _rehearse(connection, database, code, *map(_statements, (up, down)))
@@ -100,17 +107,16 @@ async def new(
                 down.insert(0, drop_index(str(index.name), definition))
     if not up and not down:
         raise MigrationError("the tables in code and the database agree: nothing to write")
-    revision = f"{int(newest) + 1:04}"
-    path = migrations / "versions" / f"{revision}_{_slug(message)}.py"
+    revision = f"{int(newest or 0) + 1:04}"
+    path = migrations / f"{revision}_{_slug(message)}.py"
     text = FILE.format(
         message=(message[0].upper() + message[1:]).replace("\\", "\\\\").replace('"', '\\"'),
         revision=revision,
-        before=newest,
+        before="None" if newest is None else f'"{newest}"',
         up=_rendered(up),
         down=_rendered(down),
     )
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    _write(path, text)
     notes = [
         f"{way}: {step.sql.split(chr(10))[0]}: {step.note}"
         for way, told in (("up", up), ("down", down))
@@ -118,6 +124,12 @@ async def new(
         if step.note
     ]
     return Written(path, notes)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def checked(message: str) -> str:
@@ -165,7 +177,7 @@ def _statements(told: Iterable[Step]) -> list[str]:
 def _mentioned(index: str, migrations: Path) -> bool:
     """Whether a migration makes it already: a database without pg_trgm can't tell."""
     name = re.compile(rf"\b{re.escape(index)}\b")
-    files = (migrations / "versions").glob("*.py")
+    files = migrations.glob("*.py")
     return any(name.search(file.read_text(encoding="utf-8")) for file in files)
 
 

@@ -1,4 +1,4 @@
-"""Alembic's environment: one connection, one transaction, one lock; service/migrate.py calls it."""
+"""Alembic runs this file: one connection, one transaction, one lock."""
 
 import asyncio
 
@@ -8,14 +8,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.db.access import connect
-from service.tables import metadata
 
 # Any number, the same for every start: several at once migrate one after the other.
 LOCK = 7_305_718_812_964_034
 
 
 def migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata)
+    context.configure(connection=connection)
     with context.begin_transaction():
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
         # Reads the revision only now, behind the lock.

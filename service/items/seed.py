@@ -1,11 +1,10 @@
-"""Sample data: the same rows at every run, through COPY, and none of them twice."""
+"""Sample users and items: the same rows at every run, through COPY, and none of them twice."""
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
 
 import asyncpg
 
@@ -49,24 +48,35 @@ STAGES = {
 Progress = Callable[[str, int], None]
 
 
-class Seeded(NamedTuple):
-    """Rows that are new; the rest stood there."""
+class Samples:
+    """What `swiftlet seed` writes for the built-in application."""
 
-    users: int
-    items: int
+    rows: Mapping[str, int] = {"users": 1000, "items": 10_000}
+
+    async def write(self, url: str, rows: Mapping[str, int], progress: Progress) -> dict[str, int]:
+        """Write so many users and items; run again, it goes on where rows are missing.
+
+        Returns:
+            How many of them are new.
+        """
+        samples = {
+            "users": _users(rows["users"]),
+            "items": _items(rows["items"], rows["users"]),
+        }
+        connection = await connect(url)
+        try:
+            new = {
+                name: await _write(connection, name, some, progress)
+                for name, some in samples.items()
+            }
+            # So that the planner knows the rows, and index-only scans find their pages all-visible.
+            await connection.execute("VACUUM (ANALYZE) users, items")
+        finally:
+            await connection.close()
+        return new
 
 
-async def seed(url: str, users: int, items: int, progress: Progress) -> Seeded:
-    """Write the samples; interrupted and run again it goes on where rows are missing."""
-    connection = await connect(url)
-    try:
-        new_users = await _write(connection, "users", _users(users), progress)
-        new_items = await _write(connection, "items", _items(items, users), progress)
-        # So that the planner knows the rows, and index-only scans find their pages all-visible.
-        await connection.execute("VACUUM (ANALYZE) users, items")
-    finally:
-        await connection.close()
-    return Seeded(new_users, new_items)
+samples = Samples()
 
 
 async def _write(

@@ -7,13 +7,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp
-
-from service.app import create_app
-from service.listener import Listener
-from service.processes import DRAIN_SECONDS, ServerError, StopSignals, follow_parent, supervise
+from service.server.listener import Listener
+from service.server.loading import load
+from service.server.processes import (
+    DRAIN_SECONDS,
+    ServerError,
+    StopSignals,
+    follow_parent,
+    supervise,
+)
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.app import Application
 
 __all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
 
@@ -39,17 +47,17 @@ def bind(settings: Settings) -> Listener:
 
 
 def run(
-    settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
+    app: "Application", listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    """Serve until the stop; `ready` is called once the address answers.
+    """Serve an application as its settings say; `ready` is called once the address answers.
 
     Raises:
         ServerError: no worker comes up.
     """
-    if settings.server == "granian":
-        _granian(settings, listener, ready, stop)
+    if app.settings.server == "granian":
+        _granian(app.settings, listener, ready, stop)
     else:
-        _uvicorn(settings, listener, ready, stop)
+        _uvicorn(app, listener, ready, stop)
 
 
 def free_port(host: str) -> int:
@@ -61,13 +69,13 @@ def free_port(host: str) -> int:
 
 
 def _uvicorn(
-    settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
+    app: "Application", listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    from service.http1.running import Server, config
+    from service.server.uvicorn import Server, config
 
-    alone = settings.workers == 1
-    # Made before the workers are forked: all that it imports and compiles is done once.
-    made = config(create_app(settings, alone=alone))
+    app.alone = alone = app.settings.workers == 1
+    # It was made before the workers are forked: all that it imports and compiles is done once.
+    made = config(app)
 
     def serve(up: Callable[[], None]) -> None:
         Server(made, listener, up, stop, alone=alone).run()
@@ -75,20 +83,23 @@ def _uvicorn(
     if alone:
         serve(ready)
     else:
-        supervise(settings.workers, serve, listener, ready, stop)
+        supervise(app.settings.workers, serve, listener, ready, stop)
 
 
-def worker() -> ASGIApp:
+def worker() -> "Application":
     """The application of one of granian's workers, which finds its settings in the environment."""
     follow_parent()
-    settings = Settings.load()
-    return create_app(settings, alone=settings.workers == 1)
+    app = load(Settings.load().app)
+    # A fork has imported it before, with other settings.
+    app.settings = type(app.settings).load()
+    app.alone = app.settings.workers == 1
+    return app
 
 
 def _granian(
     settings: Settings, listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    from service.granian_server import serve
+    from service.server.granian import serve
 
     # Its workers read what was given, joined and started as variables.
     os.environ.update(settings.environ())

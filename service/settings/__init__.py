@@ -5,13 +5,13 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
-from service.dotenv import DotenvError, read_dotenv
-from service.urls import URLError, check_database_url, check_redis_url
+from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.urls import URLError, check_database_url, check_redis_url
 
 # What a value may be, said once: msgspec checks it, the error line and the reference quote it.
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
@@ -22,16 +22,27 @@ Milliseconds = Annotated[
     int, Meta(ge=1, le=3_600_000, description="a whole number of milliseconds, 1 to 3600000")
 ]
 Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
-Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters")]
+# Of a value that no message may show, in the Meta of its type.
+HIDDEN = {"hidden": True}
+Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters", extra=HIDDEN)]
 DatabaseURL = Annotated[
-    str, Meta(pattern=r"^postgres(ql)?://", description="postgresql://user:pass@host:port/db")
+    str,
+    Meta(
+        pattern=r"^postgres(ql)?://",
+        description="postgresql://user:pass@host:port/db",
+        extra=HIDDEN,
+    ),
 ]
 Seconds = Annotated[int, Meta(ge=1, le=86_400, description="a whole number of seconds, 1 to 86400")]
+AppName = Annotated[
+    str, Meta(pattern=r"^[^:]+:[^:]+$", description="MODULE:NAME, as service.asgi:app")
+]
 RedisURL = Annotated[
     str,
     Meta(
         pattern=r"^((redis|rediss|unix|redis\+cluster|redis\+sentinel)://.+|off)$",
         description="redis://, rediss://, unix://, redis+cluster://, redis+sentinel:// or off",
+        extra=HIDDEN,
     ),
 ]
 
@@ -44,12 +55,27 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Every setting with its default; its variable is `SERVICE_` and its name in capitals.
 
     The text below each field is its line in docs/reference/settings.md (`just docs`).
+
+    A class of your own has your settings beside these. Their variables have your own prefix:
+
+    ```python
+    class MySettings(Settings, frozen=True, kw_only=True):
+        prefix: ClassVar[str] = "NOTES_"
+        greeting: Annotated[str, Meta(min_length=1)] = "Hello"  # NOTES_GREETING
+        token: Secret | None = None  # NOTES_TOKEN, never printed
+    ```
+
+    Their types are those of one value: str, int, float, bool, a Literal, with a Meta or None.
     """
+
+    prefix: ClassVar[str] = ""
 
     database_url: DatabaseURL | None = None
     """PostgreSQL 15 or newer; without it, `serve` runs one of its own in `SERVICE_DATA`."""
     redis_url: RedisURL | None = None
     """A Redis, a cluster or sentinels; `off` for none. All nodes of one database need the same."""
+    app: AppName = "service.asgi:app"
+    """The application of the commands; its module may be in the current directory."""
     host: Text = "127.0.0.1"
     """The address to listen on."""
     port: Port = 8000
@@ -97,38 +123,56 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Read `dotenv`, then the environment over it; an empty value counts as not set.
 
         Raises:
-            SettingsError: a `SERVICE_*` name nobody reads, or a value of the wrong kind.
+            SettingsError: a name that begins with `SERVICE_` or the prefix of this class and is no
+                setting, or a value of the wrong kind.
         """
         given = {**_read(dotenv), **(os.environ if environ is None else environ)}
         types = get_type_hints(cls, include_extras=True)
-        fields = {variable(field): field for field in cls.__struct_fields__}
+        fields = {cls.variable(field): field for field in cls.__struct_fields__}
+        prefixes = ("SERVICE_", cls.prefix) if cls.prefix else ("SERVICE_",)
         values: dict[str, Any] = {}
         for name, value in given.items():
             field = fields.get(name)
             if field is None:
-                if name.startswith("SERVICE_"):
+                if name.startswith(prefixes):
                     raise SettingsError(f"{name} is not a setting{_nearest(name, fields)}")
             elif value != "":
                 try:
                     values[field] = msgspec.convert(value, types[field], strict=False)
                 except msgspec.ValidationError:
-                    shown = "(hidden)" if field in SECRET else repr(value)
+                    shown = "(hidden)" if is_hidden(types[field]) else repr(value)
                     allowed = describe(types[field])
                     raise SettingsError(f"{name}={shown}: must be {allowed}") from None
                 _check_url(name, value)
         return cls(**values)
 
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable of a field.
+
+        Raises:
+            TypeError: a field of a class of one's own, and the class has no prefix.
+        """
+        if field in {"database_url", "redis_url"}:
+            return field.upper()
+        if field in Settings.__struct_fields__:
+            return f"SERVICE_{field.upper()}"
+        if not cls.prefix or cls.prefix.startswith("SERVICE_"):
+            raise TypeError(f'{cls.__name__} needs a prefix of its own: prefix: ClassVar = "MY_"')
+        return f"{cls.prefix}{field.upper()}"
+
     def __repr__(self) -> str:
+        types = get_type_hints(type(self), include_extras=True)
         shown = ", ".join(
-            f"{field}={'(hidden)' if field in SECRET else repr(getattr(self, field))}"
+            f"{field}={'(hidden)' if is_hidden(types[field]) else repr(getattr(self, field))}"
             for field in self.__struct_fields__
         )
-        return f"Settings({shown})"
+        return f"{type(self).__name__}({shown})"
 
     def environ(self) -> dict[str, str]:
         """These settings as variables, for the workers that a start brings up."""
         return {
-            variable(field): str(value)
+            self.variable(field): str(value)
             for field in self.__struct_fields__
             if (value := getattr(self, field)) is not None
         }
@@ -165,23 +209,27 @@ class Settings(Struct, frozen=True, kw_only=True):
             return True
 
 
-# Never printed, in an error line or anywhere else: a URL bears a password.
-SECRET = frozenset({"database_url", "redis_url", "secret"})
-
-
-def variable(field: str) -> str:
-    """The environment variable of a field."""
-    return field.upper() if field in {"database_url", "redis_url"} else f"SERVICE_{field.upper()}"
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def describe(kind: Any) -> str:
     """What a type allows, in words: the description of its Meta, or the literals."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return next(str(meta.description) for meta in arguments[1:] if meta.description)
+        told = (str(meta.description) for meta in arguments[1:] if meta.description)
+        return next(told, None) or describe(arguments[0])
     if origin is Literal:
         return " or ".join(str(argument) for argument in arguments)
+    if not arguments:
+        return KINDS.get(kind, str(kind))
     return " or ".join(describe(part) for part in arguments if part is not type(None))
+
+
+def is_hidden(kind: Any) -> bool:
+    """Whether no message may show a value of a type: a secret, or a URL with a password."""
+    if get_origin(kind) is Annotated:
+        return any((meta.extra or {}).get("hidden") for meta in get_args(kind)[1:])
+    return any(is_hidden(part) for part in get_args(kind))
 
 
 def _nearest(name: str, known: Mapping[str, str]) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import asyncpg
-from sqlalchemy import Index, MetaData
+from sqlalchemy import Index
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from service.db.schema import Tables, functions, triggers
 from service.db.statement import DIALECT
-from service.tables import functions, triggers
 
 # Every name is quoted where it has to be, as in the definitions.
 TABLES = """
@@ -169,7 +169,7 @@ def differences(database: Snapshot, code: Snapshot) -> list[str]:
     stands, wanted = set(database.lines()), set(code.lines())
     return [
         *(f"only in the database: {line}" for line in sorted(stands - wanted)),
-        *(f"only in tables.py: {line}" for line in sorted(wanted - stands)),
+        *(f"only in code: {line}" for line in sorted(wanted - stands)),
     ]
 
 
@@ -212,14 +212,14 @@ async def describe(connection: asyncpg.Connection, schema: str) -> Snapshot:
 
 
 async def describe_code(
-    connection: asyncpg.Connection, tables: MetaData, left_out: Collection[Index]
+    connection: asyncpg.Connection, tables: Tables, left_out: Collection[Index]
 ) -> Snapshot:
     """What the tables in code would be. The caller rolls the transaction back.
 
     They are made in a schema of their own, which stays the first on the search path.
     """
     await make_schema(connection, "as_in_code")
-    for table in tables.sorted_tables:
+    for table in tables:
         await connection.execute(str(CreateTable(table).compile(dialect=DIALECT)))
         for index in sorted(table.indexes - set(left_out), key=lambda one: str(one.name)):
             await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp
 from uvicorn.lifespan.on import LifespanOn
 
 from service.http1.connection import Connection
-from service.listener import BACKLOG, Listener
 from service.logs import adopt
-from service.processes import DRAIN_SECONDS, ServerError, StopSignals
+from service.server.listener import BACKLOG, Listener
+from service.server.processes import DRAIN_SECONDS, ServerError, StopSignals
 
 # An idle connection is closed after this long; a proxy in front must give up on it earlier.
 KEEP_ALIVE_SECONDS = 75

@@ -1,0 +1,260 @@
+"""What the schema of every application has: the totals, the functions and triggers of its tables.
+
+The tables themselves are given: an application names them through its resources.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, MetaData, PrimaryKeyConstraint, Text
+from sqlalchemy import Table as Table  # noqa: PLC0414 - for rooms that only name it in types
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import sort_tables
+
+from service.db.names import CHANNEL, SILENT
+from service.db.shape import CONVENTION, shape_of
+
+PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
+# Where tables are declared that refer to each other by name.
+metadata = MetaData()
+
+# `info` of a table whose rows are counted by triggers, so that a list knows its total at once.
+COUNTED: Mapping[str, Any] = {"counted": True}
+# The column of a soft delete, if a table does not say otherwise: its active rows are counted too.
+ACTIVE = CONVENTION["active"][0]
+Tables = Collection[Table]
+# An index that a database may lack: it needs an extension. `swiftlet migrate` says how to add it.
+OPTIONAL = {"optional": True}
+
+
+def trigrams(*names: str) -> dict[str, Any]:
+    """What makes an Index one of trigrams, over expressions that are labelled so."""
+    operators = dict.fromkeys(names, "gin_trgm_ops")
+    return {"postgresql_using": "gin", "postgresql_ops": operators, "info": OPTIONAL}
+
+
+# How many rows a table has, and how many of them are active: the sum over its slots. A slot is
+# taken by who is alone on it, so that no writer waits for another; all are added up by each
+# snapshot for itself, so the total is exact whatever commits, rolls back or crashes meanwhile.
+totals = Table(
+    "totals",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("slot", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("active", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
+)
+
+# Who writes keeps the totals, whoever it is; one call per statement, however many rows it has.
+# The lowest slot that no other transaction holds takes the difference. Two kinds of writers take
+# a slot of their own, named by the transaction: the seventeenth at once, and one whose snapshot is
+# older than the slots (an update of theirs would fail). Now and then such slots are folded into
+# slot 0. An advisory lock is tried instead of FOR UPDATE SKIP LOCKED: it costs a tenth.
+# TRUNCATE empties what an old snapshot does not see, and so would leave totals of nothing: it is
+# refused unless the snapshot is surely the newest, with no transaction before or after it.
+# The owner's rights: who may write items needs none on the totals. So the names in it are looked up
+# where nobody else can put anything, and nobody else may hang it on a table of theirs.
+KEEP_TOTALS = """
+CREATE OR REPLACE FUNCTION keep_totals() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    more bigint := 0;
+    more_active bigint := 0;
+    place bigint;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            place := pg_current_xact_id()::text::bigint;
+            IF pg_snapshot_xmin(pg_current_snapshot())::text::bigint = place
+                AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint = place
+            THEN
+                BEGIN
+                    PERFORM pg_xact_status((place + 1)::text::xid8);
+                    place := 0;
+                EXCEPTION WHEN invalid_parameter_value THEN
+                    NULL;
+                END;
+            ELSE
+                place := 0;
+            END IF;
+            IF place = 0 THEN
+                RAISE serialization_failure USING MESSAGE =
+                    'to TRUNCATE ' || TG_TABLE_NAME || ' while others write needs READ COMMITTED';
+            END IF;
+        END IF;
+        DELETE FROM {schema}.totals WHERE name = TG_TABLE_NAME;
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        SELECT count(*), count(*) FILTER (WHERE is_active) INTO more, more_active FROM come;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        SELECT more - count(*), more_active - count(*) FILTER (WHERE is_active)
+        INTO more, more_active FROM gone;
+    END IF;
+    IF more = 0 AND more_active = 0 THEN
+        RETURN NULL;
+    END IF;
+    place := 16 + pg_current_xact_id()::text::bigint;
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        FOR n IN 0..15 LOOP
+            IF pg_try_advisory_xact_lock(TG_RELID::integer, n) THEN
+                place := n;
+                EXIT;
+            END IF;
+        END LOOP;
+    END IF;
+    IF place = 0 AND random() < 0.02 THEN
+        WITH surplus AS (
+            DELETE FROM {schema}.totals WHERE name = TG_TABLE_NAME AND slot >= 16
+            RETURNING total, active
+        )
+        SELECT more + coalesce(sum(total), 0), more_active + coalesce(sum(active), 0)
+        INTO more, more_active FROM surplus;
+    END IF;
+    INSERT INTO {schema}.totals AS kept VALUES (TG_TABLE_NAME, place, more, more_active)
+    ON CONFLICT (name, slot) DO UPDATE
+    SET total = kept.total + excluded.total, active = kept.active + excluded.active;
+    RETURN NULL;
+END $$
+"""
+ACTIVE_ROWS = f"count(*) FILTER (WHERE {ACTIVE})"
+
+# For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
+# empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
+RECOUNT_TOTALS = """
+CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE {locked} IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM {{schema}}.totals;
+    INSERT INTO {{schema}}.totals
+{counted};
+    PERFORM pg_notify('CHANNEL', 'totals');
+END $$
+""".replace("CHANNEL", CHANNEL)
+RECOUNT_ONE = """\
+    SELECT {table}, 0, count(*), {active}
+    FROM {{schema}}.{on} HAVING count(*) > 0"""
+
+WAYS = ("inserted", "updated", "deleted", "truncated")
+TOTALS_TRIGGERS = """
+CREATE TRIGGER {inserted} AFTER INSERT ON {on}
+    REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION {keeper}();
+CREATE TRIGGER {updated} AFTER UPDATE ON {on}
+    REFERENCING OLD TABLE AS gone NEW TABLE AS come
+    FOR EACH STATEMENT EXECUTE FUNCTION {keeper}();
+CREATE TRIGGER {deleted} AFTER DELETE ON {on}
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {keeper}();
+CREATE TRIGGER {truncated} AFTER TRUNCATE ON {on}
+    FOR EACH STATEMENT EXECUTE FUNCTION {keeper}()
+"""
+
+# Whoever writes beside the service, psql and migrations among them, tells its caches. Its own
+# connections, known by their name, tell each other over Redis: a NOTIFY takes a lock that all
+# committing transactions share.
+TELL_WRITES = f"""
+CREATE FUNCTION tell_writes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('{CHANNEL}', TG_TABLE_NAME);
+    RETURN NULL;
+END $$
+"""
+
+WRITES_TRIGGER = f"""
+CREATE TRIGGER {{told}} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {{on}}
+    FOR EACH STATEMENT WHEN (current_setting('application_name') <> '{SILENT}')
+    EXECUTE FUNCTION tell_writes()
+"""
+
+
+def with_totals(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """All tables of an application: those given, what they refer to, and the totals if need be.
+
+    A table comes after those that it refers to.
+
+    Raises:
+        ValueError: two tables have one name.
+    """
+    found: dict[str, Table] = {}
+    waiting = list(tables)
+    while waiting:
+        one = waiting.pop()
+        if one.name not in found:
+            waiting += [key.column.table for key in one.foreign_keys]
+        if found.setdefault(one.name, one) is not one:
+            raise ValueError(f"two tables are named {one.name}")
+    if counted(found.values()):
+        found[totals.name] = totals
+    return tuple(sort_tables([found[name] for name in sorted(found)]))
+
+
+def counted(tables: Tables) -> list[Table]:
+    """The tables whose rows are counted in the totals, by name."""
+    return sorted((one for one in tables if one.info.get("counted")), key=lambda one: one.name)
+
+
+def active_rows(table: Table) -> str:
+    """SQL of how many rows are active, as an aggregate; 0 for a table that does not tell."""
+    active = shape_of(table).active
+    return "0" if active is None else ACTIVE_ROWS.replace(ACTIVE, quoted(active.name))
+
+
+def functions(tables: Tables) -> list[str]:
+    """What makes the functions; `{schema}` in it stands for the schema of the tables."""
+    these = counted(tables)
+    if not these:
+        return [TELL_WRITES]
+    recount = RECOUNT_TOTALS.format(
+        locked=", ".join(f"{{schema}}.{quoted(one.name)}" for one in these),
+        counted="\n    UNION ALL\n".join(
+            RECOUNT_ONE.format(
+                table=literal(one.name), active=active_rows(one), on=quoted(one.name)
+            )
+            for one in these
+        ),
+    )
+    keepers = {
+        _keeper(one): KEEP_TOTALS.replace("keep_totals", quoted(_keeper(one))).replace(
+            ACTIVE_ROWS, active_rows(one)
+        )
+        for one in these
+    }
+    return [*(keepers[name] for name in sorted(keepers)), recount, TELL_WRITES]
+
+
+def triggers(tables: Tables) -> list[str]:
+    """What makes the triggers: every table but the totals tells of writes by others."""
+    return [
+        *(
+            TOTALS_TRIGGERS.format(
+                **{way: quoted(f"{one.name}_{way}") for way in WAYS},
+                on=quoted(one.name),
+                keeper=quoted(_keeper(one)),
+            )
+            for one in counted(tables)
+        ),
+        *(
+            WRITES_TRIGGER.format(told=quoted(f"{one.name}_told"), on=quoted(one.name))
+            for one in tables
+            if one is not totals
+        ),
+    ]
+
+
+def _keeper(table: Table) -> str:
+    """The name of the function that counts a table, by the column of its soft delete."""
+    active = shape_of(table).active
+    if active is None:
+        return "keep_row_totals"
+    return "keep_totals" if active.name == ACTIVE else f"keep_totals_by_{active.name}"
+
+
+def quoted(name: str) -> str:
+    """The name of a table, column or trigger as it is written in SQL."""
+    return PREPARER.quote(name)
+
+
+def literal(text: str) -> str:
+    """The text as it is written in SQL, with its quotes."""
+    return "'" + text.replace("'", "''") + "'"
