@@ -46,6 +46,7 @@ SQLALCHEMY |= {
         "batch",
         "bulk",
         "changes",
+        "conflicts",
         "copy",
         "filters",
         "kept_totals",

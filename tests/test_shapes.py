@@ -25,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, conflicting_rows, taken_values
+from service.db.bulk import Adds, Bulk, Upsert
 from service.db.changes import change_values
+from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound

@@ -16,14 +16,10 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Integer,
-    String,
     Table,
     any_,
     bindparam,
     cast,
-    collate,
-    exists,
-    func,
     insert,
     literal_column,
     null,
@@ -33,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from service.db.arrays import Arrays, arrays, unnested
+from service.db.arrays import Arrays, arrays, fold_case, given_rows, lock_order
 from service.db.changes import changing, deactivating, removing, touched
 from service.db.database import Database
 from service.db.shape import check_fields, shape_of, unused
@@ -75,7 +71,7 @@ class Upsert:
     ) -> None:
         fields = new.__struct_fields__
         check_fields(table, fields)
-        arrays = _given(table, fields)
+        arrays = given_rows(table, fields)
         given, version = arrays.rows, shape_of(table).version
         # Columns beside the fields, which may have any names.
         differs_, id_, version_ = (unused(n, given.c) for n in ("differs", "id", "version"))
@@ -174,7 +170,7 @@ class Adds(Generic[Row]):
     ) -> None:
         fields = new.__struct_fields__
         check_fields(table, fields)
-        arrays = _given(table, fields)
+        arrays = given_rows(table, fields)
         adding = _inserting(table, arrays, fields, key, folded=folded)
         self.place = row.__struct_fields__.index("id")
         self.statement = Statement(
@@ -241,36 +237,6 @@ class Bulk:
         return self._deactivate
 
 
-def taken_values(
-    name: str, table: Table, field: str, *, folded: bool = False, key: str | None = None
-) -> Statement[int]:
-    """The places of values that another row has; with `key`, only rows of another key count."""
-    arrays = _given(table, (field,) if key is None else (field, key))
-    given = arrays.rows
-    others = [fold_case(table.c[field], folded) == fold_case(given.c[field], folded)]
-    if key is not None:
-        others.append(fold_case(table.c[key], folded) != fold_case(given.c[key], folded))
-    return _places(name, arrays, exists().where(*others))
-
-
-def missing_parents(name: str, table: Table, field: str, of: Table) -> Statement[int]:
-    """The places of values that are not the id of a row of the other table."""
-    arrays = _given(table, (field,))
-    value = arrays.rows.c[field]
-    return _places(name, arrays, value.is_not(None), ~exists().where(of.c.id == value))
-
-
-async def conflicting_rows(
-    db: Database, statement: Statement[int], rows: Sequence[Struct]
-) -> list[int]:
-    """The places of the rows that a statement of `taken_values` or `missing_parents` finds."""
-    return [record[0] for record in await db.fetch(statement, arrays(statement, rows))]
-
-
-def _given(table: Table, fields: Sequence[str]) -> Arrays:
-    return unnested({field: table.c[field].type for field in fields}).cte()
-
-
 def _inserting(
     table: Table,
     arrays: Arrays,
@@ -287,22 +253,6 @@ def _inserting(
     if key is not None:
         ordered = ordered.order_by(lock_order(numbered.c[key], folded=folded))
     return insert(table).from_select(["id", *fields], ordered)
-
-
-def _places(name: str, arrays: Arrays, *where: ColumnElement[bool]) -> Statement[int]:
-    place = arrays.place
-    core = select((place - literal_column("1")).label("n")).where(*where).order_by(place)
-    return Statement(name, int, core, arrays=arrays.binds, prepare=False)
-
-
-def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:
-    """What new rows are sorted by, so that all transactions lock the same keys in one order."""
-    return collate(fold_case(key, folded), "C") if isinstance(key.type, String) else key
-
-
-def fold_case(value: ColumnElement[Any], folded: bool) -> ColumnElement[Any]:
-    """The value in lower case if it is `folded`."""
-    return func.lower(value) if folded else value
 
 
 def _result(id_: int, version: int | None, differs: bool | None) -> Upserted:

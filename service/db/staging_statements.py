@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from service.db.bulk import fold_case, lock_order
+from service.db.arrays import fold_case, lock_order
 from service.db.changes import touched
 from service.db.shape import shape_of, unused
 from service.db.statement import DIALECT, Statement, quoted, sequence_of

@@ -19,7 +19,8 @@ from sqlalchemy import (
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, missing_parents, taken_values
+from service.db.bulk import Adds, Bulk, Upsert
+from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing

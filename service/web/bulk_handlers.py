@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from service.cache.generations import TableTags
-from service.db.bulk import Adds, Upsert, Upserted, conflicting_rows
+from service.db.bulk import Adds, Upsert, Upserted
+from service.db.conflicts import conflicting_rows
 from service.db.statement import Statement
 from service.errors import Conflict, FieldError, OutcomeUnknown, Problem
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
