@@ -11,21 +11,23 @@ from typing import Any
 
 import asyncpg
 
-from bench.stage import StagingTable
+from bench.stage import StagingTable as Stage
+from service.db import staging_statements
 from service.db.arrays import arrays
 from service.db.changes import change_values
 from service.db.copy import DedicatedConnection
+from service.db.staging import StagingTable
 from service.db.staging_statements import BATCH
 from service.db.statement import Statement
 from service.items import items
 from service.items.structs import NewItem
 
-ROUNDS = 9
+ROUNDS = 5
 # A column of the table: what is run, and how many rows that is.
 Variant = tuple[str, Callable[[], Awaitable[Any]], int]
 
 
-def table(on: StagingTable) -> str:
+def table(on: Stage) -> str:
     """A table in Markdown: what stands, and what would do the same with one statement less."""
     found = asyncio.run(_measured(on))
     lines = [
@@ -43,7 +45,7 @@ def table(on: StagingTable) -> str:
     return "\n".join([*lines, ""])
 
 
-async def _measured(on: StagingTable) -> list[list[tuple[str, int, float, float]]]:
+async def _measured(on: Stage) -> list[list[tuple[str, int, float, float]]]:
     one = await asyncpg.connect(on.database_url, statement_cache_size=0)
     await one.execute("SET jit = off; SET application_name = 'swiftlet'")
     try:
@@ -51,6 +53,7 @@ async def _measured(on: StagingTable) -> list[list[tuple[str, int, float, float]
         groups += [await _changes(one, rows) for rows in (16, 64, 1000)]
         groups.append(await _upserts(one, 1000))
         groups.append(await _upserts(one, BATCH))
+        groups.append(_batches(one, 3 * BATCH))
         return [await _spent(one, group) for group in groups]
     finally:
         await one.close()
@@ -164,6 +167,28 @@ async def _upserts(one: asyncpg.Connection, rows: int) -> list[Variant]:
     found.append(("staged: ON CONFLICT", lambda: staged(on_conflict), rows))
     found.append(("staged: update, then insert", lambda: staged(lambda: one.execute(APART)), rows))
     return found
+
+
+def _batches(one: asyncpg.Connection, rows: int) -> list[Variant]:
+    """New rows alone, in batches of other sizes."""
+    dedicated: Any = DedicatedConnection(None, one)  # type: ignore[arg-type]  # no error comes
+    lines = [(n, *_values(_new(n))) for n in range(1, rows + 1)]
+
+    def variant(size: int) -> Variant:
+        staging_statements.BATCH = size
+        stage = StagingTable("bench.import", items.table, NewItem, "sku")
+        staging_statements.BATCH = BATCH
+
+        async def once() -> None:
+            await stage.open(dedicated)
+            await stage.add(dedicated, lines)
+            await stage.validate(dedicated)
+            async for _ in stage.upsert(dedicated):
+                pass
+
+        return f"staged, {size:,} rows in a batch", once, rows
+
+    return [variant(size) for size in (BATCH, BATCH // 20, 10 * BATCH)]
 
 
 def _values(item: NewItem) -> tuple[object, ...]:

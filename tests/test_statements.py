@@ -89,7 +89,7 @@ def test_no_statement_alters_the_session() -> None:
         ),
         ("Python-side default", insert(things).values(id=bindparam("id"))),
         ("Python-side default", update(things).values(word=bindparam("word"))),
-        ("a value stands in", select(things.c.id).where(things.c.id == 5)),
+        ("a value is in the statement", select(things.c.id).where(things.c.id == 5)),
         ("every column", insert(things)),
     ),
 )

@@ -73,8 +73,8 @@ def worded(chosen: Chosen) -> list[str]:
 # Whether pg_trgm takes a trigram from a pattern `%…%`: three letters or digits, or the first one of
 # a word, or the last two of one. Without any it would read the whole index.
 TRIGRAM = "[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]]."
-# It asks LC_CTYPE what a letter is, where a regular expression asks the collation. They differ in
-# embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
+# pg_trgm takes LC_CTYPE to tell what a letter is, a regular expression the collation. They differ
+# in embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
 ASCII_LETTERS = """(SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database())"""
 

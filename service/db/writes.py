@@ -67,7 +67,7 @@ class Write(Generic[Row]):
     async def run(
         self, db: Database, guard: Guard | None, /, **values: object
     ) -> tuple[Row | None, int | None]:
-        """The row after the write, or None; then the version that its guard refused, if a row was.
+        """The row after the write, or None; and the version of the row if the guard refused it.
 
         Raises:
             Problem: for this write alone, also when others shared its statement.
@@ -154,9 +154,9 @@ class Writes(Generic[Row]):
         many, arrays = merging(table, self.fields, row)
         self.many = Statement(f"{name}.change_many", row, many, arrays=arrays.binds)
         self._order = [arrays.binds[bind] for bind in self.many.names]
-        singles = (self.replace, self.change, self._deactivate, self.remove)
+        every = (self.replace, self.change, self._deactivate, self.remove)
         self.prepared = (
-            *(statement for one in singles if one is not None for statement in one.prepared),
+            *(statement for one in every if one is not None for statement in one.prepared),
             self.many,
         )
 

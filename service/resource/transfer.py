@@ -12,7 +12,8 @@ from msgspec import Struct, structs
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
 from service.db.names import AUDIBLE
-from service.db.staging import RejectedRow, StagingTable
+from service.db.staging import StagingTable
+from service.db.staging_statements import RejectedRow
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import TOLD, Reader, Row, Trailer
 
