@@ -103,7 +103,7 @@ class BatchLoader(Generic[Row]):
         """The row, or None."""
         if not db.batching:
             return await self.single.get(db, key)
-        found: Row | None = await self._batcher(db).run(db, None, key)
+        found: Row | None = await (db.batchers.get(self) or self._batcher(db)).run(db, None, key)
         return found
 
     async def several(self, db: Database, keys: Iterable[Any]) -> dict[Any, Row]:
@@ -113,16 +113,15 @@ class BatchLoader(Generic[Row]):
             return {}
         if not db.batching:
             return await self._rows(db, wanted)
-        found: dict[Any, Row] = await self._batcher(db).run(db, None, wanted)
+        found: dict[Any, Row] = await (db.batchers.get(self) or self._batcher(db)).run(
+            db, None, wanted
+        )
         return found
 
     def _batcher(self, db: Database) -> Batcher:
-        found: Batcher | None = db.batchers.get(self)
-        if found is None:
-            found = db.batchers[self] = Batcher(
-                self._run_one, self._run_batch, ordered=False, max_batch=READS
-            )
-        return found
+        made = Batcher(self._run_one, self._run_batch, ordered=False, max_batch=READS)
+        db.batchers[self] = made
+        return made
 
     async def _rows(self, db: Database, keys: list[Any]) -> dict[Any, Row]:
         if len(keys) == 1:

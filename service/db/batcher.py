@@ -27,7 +27,7 @@ IN_FLIGHT = 2
 # served sooner each by itself; where many come, each that goes alone makes the next batch smaller
 # (`python -m bench trials unqueued`).
 UNQUEUED = 4
-# Seconds after which waiting requests get a statement beside one that is held up, by a lock or a
+# Seconds after which waiting requests get another statement while one is held up, by a lock or a
 # slow disk. Batches take 1 to 5 ms under load (`python -m bench trials patience`).
 PATIENCE = 0.05
 # Statuses for which no member of a batch is to blame: each gets the answer, none is tried again.

@@ -3,7 +3,7 @@
 Each statement locks existing rows in the order of their ids, as `Writes` does, before it writes
 any; then it inserts new rows in the order of their keys. So writers of the same rows wait for each
 other, but never in a circle. New rows have their ids in the order in which they are given.
-docs/decisions/multi-row-statements.md tells why some statements exist twice.
+docs/decisions/multi-row-statements.md says why some statements exist twice.
 """
 
 from collections.abc import Sequence

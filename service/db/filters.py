@@ -85,7 +85,7 @@ LIKE_COST = 5
 def search(index: str, *columns: ColumnElement[Any]) -> Bound:
     """The filter `q`: rows of which a column holds it as a substring, in whatever case.
 
-    As ILIKE would, which lowers the pattern anew for each row and so takes 1.4 times as long.
+    The result is that of ILIKE, which lowers the pattern for each row and takes 1.4 times as long.
     `index` is optional, see tables.py.
     """
     pattern = bindparam("q", type_=Text)

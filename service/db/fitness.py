@@ -49,7 +49,7 @@ class FitnessWatch:
         self._look = look
         self._retire = retire
         self._spawn = spawn
-        self._unprepared: Statement[Any] | None = None  # met last while `outdated`
+        self._unprepared: Statement[Any] | None = None  # the last one that failed while `outdated`
         self._looking = False
         self._closed = False
 

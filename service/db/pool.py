@@ -134,7 +134,7 @@ class Pool:
             return self._lend(await future)
         except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.release(future.result())  # cancelled with a connection in hand
+                self.release(future.result())  # cancelled when it had a connection already
             elif future in self._waiting:  # it must not take a place in the queue any more
                 self._waiting.remove(future)
             raise

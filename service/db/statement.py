@@ -35,7 +35,7 @@ Row = TypeVar("Row")
 _INSERT = re.compile(r"INSERT INTO [^(]+ \(id, [^)]*\)")
 
 DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
-DIALECT.server_version_info = (15, 0)  # the oldest supported; normally a connection tells it
+DIALECT.server_version_info = (15, 0)  # the oldest supported; normally taken from a connection
 
 
 class Runner(Protocol):

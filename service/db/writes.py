@@ -205,7 +205,7 @@ class Writes(Generic[Row]):
                 waiter.answer((found[waiter.key], None))
             elif waiter.args.guard is None:
                 waiter.answer((None, None))
-            else:  # no such row, or at another version: its own statement tells which
+            else:  # no such row, or another version: its own statement finds out
                 await bisect_on_error(db, [waiter], self._run_one, self._run_many)
 
     async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
