@@ -152,7 +152,7 @@ async def _upserts(one: asyncpg.Connection, rows: int) -> list[Variant]:
                 rows,
             )
         )
-    dedicated: Any = DedicatedConnection(None, one)  # type: ignore[arg-type]  # no error comes
+    dedicated: Any = DedicatedConnection(None, one, writing=True)  # type: ignore[arg-type]  # no error comes
 
     async def staged(then: Callable[[], Awaitable[object]]) -> None:
         await items.stage.open(dedicated)
@@ -171,7 +171,7 @@ async def _upserts(one: asyncpg.Connection, rows: int) -> list[Variant]:
 
 def _batches(one: asyncpg.Connection, rows: int) -> list[Variant]:
     """New rows alone, in batches of other sizes."""
-    dedicated: Any = DedicatedConnection(None, one)  # type: ignore[arg-type]  # no error comes
+    dedicated: Any = DedicatedConnection(None, one, writing=True)  # type: ignore[arg-type]  # no error comes
     lines = [(n, *_values(_new(n))) for n in range(1, rows + 1)]
 
     def variant(size: int) -> Variant:

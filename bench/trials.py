@@ -8,7 +8,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, jsonagg, listcost, micro, multirow, startcost, upsert
+from bench import (
+    compresscost,
+    eviction,
+    jsonagg,
+    listcost,
+    micro,
+    multirow,
+    ormcost,
+    startcost,
+    upsert,
+)
 from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
@@ -222,8 +232,10 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "list-cost": listcost.table,
     "compress": compresscost.table,
     "multi-row": multirow.table,
+    "eviction": eviction.table,
     "upsert": upsert.table,
     "start": startcost.table,
+    "orm": ormcost.table,
 }
 
 

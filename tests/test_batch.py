@@ -20,6 +20,7 @@ from service.db.batcher import UNQUEUED
 from service.db.changes import change_values
 from service.db.database import Database
 from service.db.statement import Statement
+from service.db.writable import WritableDatabase
 from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import items
@@ -47,11 +48,13 @@ class Watched(Database):
         self.ran: list[tuple[str, int]] = []
         self.hold: asyncio.Event | None = None
 
-    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+    async def fetch(
+        self, statement: Statement[Any], args: Sequence[object], *, writing: bool = False
+    ) -> list[Any]:
         first: Any = args[0] if args else ()
         size = len(first) if isinstance(first, list | tuple) else 1
         self.ran.append((statement.name, size))
-        found = await super().fetch(statement, args)
+        found = await super().fetch(statement, args, writing=writing)
         if self.hold is not None:
             await self.hold.wait()
         return found
@@ -90,7 +93,7 @@ async def change(
 ) -> Any:
     values = change_values(items.change(**fields))
     guard = None if versions is None else Guard(versions)
-    return await items.writes.change.run(db, guard, id=item_id, **values)
+    return await items.writes.change.run(WritableDatabase(db), guard, id=item_id, **values)
 
 
 async def settled(work: list[Any]) -> list[Any]:
@@ -199,7 +202,9 @@ async def test_each_creation_gets_its_own_row(url: str, batching: bool) -> None:
     names = [f"Widget {n}" for n in range(400)]
     random.Random(1).shuffle(names)
     async with opened(url, batching=batching) as db:
-        made = await asyncio.gather(*(items.add.run(db, new(name)) for name in names))
+        made = await asyncio.gather(
+            *(items.add.run(WritableDatabase(db), new(name)) for name in names)
+        )
         assert [one.name for one in made] == names
         assert len({one.id for one in made}) == 400
         assert (len(db.ran) < 20) == batching
@@ -215,7 +220,7 @@ async def test_a_bad_row_fails_alone(url: str, batching: bool) -> None:
     wanted[51] = new("Twin", sku="twin")
     wanted[93] = new("Twin", sku="twin")
     async with opened(url, batching=batching) as db:
-        found = await settled([items.add.run(db, values) for values in wanted])
+        found = await settled([items.add.run(WritableDatabase(db), values) for values in wanted])
     bad = {n: one for n, one in enumerate(found) if isinstance(one, BaseException)}
     assert {7, 50} < set(bad)
     assert len(bad) == 3
@@ -261,9 +266,9 @@ async def test_changes_of_different_fields_share_a_statement(url: str) -> None:
             work += [
                 change(db, n, name="Named"),
                 change(db, n + 1, price=None, description="Cleared"),
-                items.writes.deactivate.run(db, None, id=n + 2),
+                items.writes.deactivate.run(WritableDatabase(db), None, id=n + 2),
                 items.writes.replace.run(
-                    db, None, id=n + 3, sku=None, name="Whole", description=None,
+                    WritableDatabase(db), None, id=n + 3, sku=None, name="Whole", description=None,
                     price=Decimal(7), is_active=True, owner_id=None,
                 ),
             ]  # fmt: skip
@@ -290,7 +295,7 @@ async def test_a_second_soft_delete_changes_nothing_within_a_batch_too(url: str)
     )
     async with opened(url) as db:
         found = await asyncio.gather(
-            *(items.writes.deactivate.run(db, None, id=n) for n in range(1, 11))
+            *(items.writes.deactivate.run(WritableDatabase(db), None, id=n) for n in range(1, 11))
         )
     assert [row.version for row, _ in found if row] == [1] * 5 + [2] * 5
     assert [row.updated_at is None for row, _ in found if row] == [True] * 5 + [False] * 5
@@ -323,7 +328,7 @@ async def test_the_write_itself_compares_excluded_versions(url: str, batching: b
     async with opened(url, batching=batching) as db:
         values = change_values(items.change(price=Price(5)))
         work = [
-            items.writes.change.run(db, guards[n % len(guards)], id=n, **values)
+            items.writes.change.run(WritableDatabase(db), guards[n % len(guards)], id=n, **values)
             for n in range(1, 43)
         ]
         found = await settled(work)
@@ -354,7 +359,7 @@ async def test_a_delete_runs_in_order_with_changes_of_its_row(url: str) -> None:
     await ask(url, "INSERT INTO items (name) VALUES ('Item')")
     async with opened(url) as db:
         before = [change(db, 1, name=f"Change {n}") for n in range(5)]
-        gone = items.writes.remove.run(db, None, id=1)
+        gone = items.writes.remove.run(WritableDatabase(db), None, id=1)
         after = [change(db, 1, name="Late") for _ in range(3)]
         found = await asyncio.gather(*before, gone, *after)
     assert [row and row.version for row, _ in found[:6]] == [2, 3, 4, 5, 6, 6]
@@ -367,7 +372,10 @@ async def test_a_delete_runs_in_order_with_changes_of_its_row(url: str) -> None:
 async def test_a_cancelled_waiting_request_does_not_affect_others(url: str) -> None:
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        tasks = [asyncio.create_task(items.add.run(db, new(f"Item {n}"))) for n in range(50)]
+        tasks = [
+            asyncio.create_task(items.add.run(WritableDatabase(db), new(f"Item {n}")))
+            for n in range(50)
+        ]
         await asyncio.sleep(0.1)
         for task in tasks[10:40]:  # they wait
             task.cancel()
@@ -385,10 +393,16 @@ async def test_a_cancelled_waiting_request_does_not_affect_others(url: str) -> N
 async def test_a_request_cancelled_within_a_sent_batch_does_not_affect_others(url: str) -> None:
     locker = await asyncpg.connect(url)
     async with opened(url) as db:
-        tasks = [asyncio.create_task(items.add.run(db, new(f"Item {n}"))) for n in range(40)]
+        tasks = [
+            asyncio.create_task(items.add.run(WritableDatabase(db), new(f"Item {n}")))
+            for n in range(40)
+        ]
         await asyncio.gather(*tasks)
         await locker.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
-        tasks = [asyncio.create_task(items.add.run(db, new(f"More {n}"))) for n in range(40)]
+        tasks = [
+            asyncio.create_task(items.add.run(WritableDatabase(db), new(f"More {n}")))
+            for n in range(40)
+        ]
         await asyncio.sleep(0.1)
         await locker.execute("ROLLBACK")
         await asyncio.sleep(0)
@@ -404,7 +418,8 @@ async def test_a_lost_connection_means_an_unknown_outcome_for_the_batch(url: str
     await locker.execute("BEGIN; INSERT INTO items (name, sku) VALUES ('First', 'same')")
     async with opened(url) as db:
         tasks = [
-            asyncio.create_task(items.add.run(db, new(f"Item {n}", "same"))) for n in range(30)
+            asyncio.create_task(items.add.run(WritableDatabase(db), new(f"Item {n}", "same")))
+            for n in range(30)
         ]
         await asyncio.sleep(0.2)
         waiting = "wait_event_type = 'Lock' AND datname = current_database()"
@@ -418,7 +433,7 @@ async def test_a_lost_connection_means_an_unknown_outcome_for_the_batch(url: str
             assert "outcome unknown" in str(problem.detail)
         assert len(db.ran) <= UNQUEUED + 2, "none is tried again"
         await locker.execute("ROLLBACK")
-        assert (await items.add.run(db, new("Afterwards"))).name == "Afterwards"
+        assert (await items.add.run(WritableDatabase(db), new("Afterwards"))).name == "Afterwards"
     await locker.close()
 
 
@@ -450,7 +465,8 @@ async def test_locked_rows_leave_a_connection_for_reads(url: str) -> None:
     async with opened(url, statement_timeout=1.0) as db:
         blocked = [asyncio.create_task(change(db, n, name="Changed")) for n in range(1, 150)]
         blocked += [
-            asyncio.create_task(items.writes.remove.run(db, None, id=n)) for n in range(150, 170)
+            asyncio.create_task(items.writes.remove.run(WritableDatabase(db), None, id=n))
+            for n in range(150, 170)
         ]
         await asyncio.sleep(0.1)
         for n in range(1, 200):
@@ -505,7 +521,9 @@ async def test_users_are_batched_like_items(url: str) -> None:
     async with opened(url) as db:
         made = await settled(
             [
-                users.add.run(db, (f"u{n % 95}@example.com", f"user{n}", None, "user", True))
+                users.add.run(
+                    WritableDatabase(db), (f"u{n % 95}@example.com", f"user{n}", None, "user", True)
+                )
                 for n in range(100)
             ]
         )
@@ -550,7 +568,7 @@ class History:
         for _ in range(turns):
             await asyncio.sleep(0)
         if kind == "add":
-            made = await items.add.run(self.db, new(f"Made {number}"))
+            made = await items.add.run(WritableDatabase(self.db), new(f"Made {number}"))
             assert made.name == f"Made {number}"
         elif kind == "read":
             was, was_gone = self.answered[item_id], item_id in self.gone
@@ -561,7 +579,7 @@ class History:
                 assert row.version >= was
                 self.seen.append(row)
         elif kind == "remove":
-            await items.writes.remove.run(self.db, None, id=item_id)
+            await items.writes.remove.run(WritableDatabase(self.db), None, id=item_id)
             self.gone.add(item_id)
         else:
             await self._write(kind, item_id, version, f"Change {number}")
@@ -570,7 +588,7 @@ class History:
         was, was_gone = self.answered[item_id], item_id in self.gone
         versions = [version] if kind == "guarded" and version is not None else None
         if kind == "deactivate":
-            row, _ = await items.writes.deactivate.run(self.db, None, id=item_id)
+            row, _ = await items.writes.deactivate.run(WritableDatabase(self.db), None, id=item_id)
         else:
             row, found = await change(self.db, item_id, versions, name=name)
             assert found is None or versions is None or found not in versions

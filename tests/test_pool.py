@@ -16,6 +16,7 @@ from sqlalchemy import Float, Select, bindparam, func, select, table, text
 
 from service.db.database import Database, Timing, timing
 from service.db.statement import Statement
+from service.db.writable import WritableDatabase
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
@@ -63,7 +64,7 @@ async def problem_of(work: Any) -> Problem:
 async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: str) -> None:
     async with opened(database_url, size=1, statements=items.prepared) as db:
         await asyncio.sleep(0.3)
-        item = await items.add.run(db, NEW)
+        item = await items.add.run(WritableDatabase(db), NEW)
         assert datetime.now(UTC) - item.created_at < timedelta(seconds=0.25)
     async with opened(database_url, size=2, statements=items.prepared):
         other = await asyncpg.connect(database_url)
@@ -168,7 +169,7 @@ async def test_idle_connections_that_the_server_closed_are_replaced_without_an_e
             await other.fetchval("SELECT pg_terminate_backend($1)", backend)
         await other.close()
         assert await pid.one(db) not in before
-        assert (await items.add.run(db, NEW)).name == "Widget"
+        assert (await items.add.run(WritableDatabase(db), NEW)).name == "Widget"
 
 
 async def test_a_read_whose_connection_is_lost_is_tried_once_more(database_url: str) -> None:
@@ -188,7 +189,7 @@ async def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(database_
         backend = await pid.one(db)
         other = await asyncpg.connect(database_url)
         await other.execute("BEGIN; LOCK TABLE items IN EXCLUSIVE MODE")
-        write = asyncio.create_task(items.add.run(db, NEW))
+        write = asyncio.create_task(items.add.run(WritableDatabase(db), NEW))
         await asyncio.sleep(0.1)
         await other.fetchval("SELECT pg_terminate_backend($1)", backend)
         await other.execute("ROLLBACK")

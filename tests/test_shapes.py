@@ -36,6 +36,7 @@ from service.db.schema import totals
 from service.db.shape import shape_of
 from service.db.staging import StagingTable
 from service.db.statement import DIALECT, RefusedError
+from service.db.writable import WritableDatabase
 from service.db.writes import Guard, Writes
 
 pytestmark = pytest.mark.anyio
@@ -139,7 +140,9 @@ async def test_rows_are_written_whatever_their_fields_are_called(
     async with opened(url, things, batching=batching) as db:
         keys = [f"k{n}" for n in range(20)]
         given = [things.given(key, key) for key in keys]
-        rows = await asyncio.gather(*(things.add.run(db, structs.astuple(one)) for one in given))
+        rows = await asyncio.gather(
+            *(things.add.run(WritableDatabase(db), structs.astuple(one)) for one in given)
+        )
         for one, row in zip(given, rows, strict=True):
             sent = structs.asdict(one)
             assert {name: getattr(row, name) for name in sent} == sent
@@ -148,9 +151,13 @@ async def test_rows_are_written_whatever_their_fields_are_called(
         new = things.given("k0", "!")
         change = things.change(status="s", n=None)
         done: list[Any] = await asyncio.gather(
-            things.writes.replace.run(db, None, id=first[0], **structs.asdict(new)),
+            things.writes.replace.run(
+                WritableDatabase(db), None, id=first[0], **structs.asdict(new)
+            ),
             *(
-                things.writes.change.run(db, None, id=one, **change_values(change))
+                things.writes.change.run(
+                    WritableDatabase(db), None, id=one, **change_values(change)
+                )
                 for one in first[1:]
             ),
         )
@@ -159,20 +166,28 @@ async def test_rows_are_written_whatever_their_fields_are_called(
         if things.version:
             assert {getattr(row, things.version) for row, _ in done} == {2}
             change = change_values(things.change(sku="guarded"))
-            refused, version = await things.writes.change.run(db, Guard([1]), id=first[1], **change)
+            refused, version = await things.writes.change.run(
+                WritableDatabase(db), Guard([1]), id=first[1], **change
+            )
             assert (refused, version) == (None, 2)
             allowed: Any
             allowed, _ = await things.writes.replace.run(
-                db, Guard([2, 3]), id=first[1], **structs.asdict(things.given("k1", "?"))
+                WritableDatabase(db),
+                Guard([2, 3]),
+                id=first[1],
+                **structs.asdict(things.given("k1", "?")),
             )
             assert (allowed.versions, getattr(allowed, things.version)) == ("versions?", 3)
         if things.active:
             soft = await asyncio.gather(
-                *(things.writes.deactivate.run(db, None, id=one) for one in first[2:5])
+                *(
+                    things.writes.deactivate.run(WritableDatabase(db), None, id=one)
+                    for one in first[2:5]
+                )
             )
             assert {getattr(row, things.active) for row, _ in soft} == {False}
         gone: Any
-        gone, _ = await things.writes.remove.run(db, None, id=first[5])
+        gone, _ = await things.writes.remove.run(WritableDatabase(db), None, id=first[5])
         assert gone.key == "k5"
         assert await things.by_id.get(db, first[5]) is None
 
@@ -183,12 +198,14 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
 ) -> None:
     things = Things(shape)
     async with opened(url, things) as db:
-        made = await things.adds.run(db, [things.given(key) for key in ("b", None, "a")])
+        made = await things.adds.run(
+            WritableDatabase(db), [things.given(key) for key in ("b", None, "a")]
+        )
         assert [row.key for row in made] == ["b", None, "a"]
         assert [row.id for row in made] == [1, 2, 3]
 
         given = [things.given("c"), things.given("a"), things.given("b", "!")]
-        upserted = await things.upsert.run(db, given)
+        upserted = await things.upsert.run(WritableDatabase(db), given)
         assert [one.status for one in upserted] == ["created", "unchanged", "updated"]
         assert [one.id for one in upserted] == [4, 3, 1]
         assert [one.version for one in upserted] == ([1, 1, 2] if things.version else [None] * 3)
@@ -217,7 +234,7 @@ async def test_files_go_into_any_table(
     """Also with an empty text as a key, and without a key where every row is new."""
     things = Things(shape, key=key)
     async with opened(url, things) as db:
-        await things.adds.run(db, [things.given("a"), things.given("b", "!")])
+        await things.adds.run(WritableDatabase(db), [things.given("a"), things.given("b", "!")])
         keys = ["c", "a", "", None, "b"] if key else ["c", "d", "", None, None]
         lines = [things.given(one) for one in keys]
         lines += [things.given("c")] if key else []
@@ -248,7 +265,7 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
     listing = Listing("t", row, table, {"id": table.c.id}, {})
     assert [one.name for one in listing.samples()]
     async with opened(url, things) as db:
-        await things.adds.run(db, [things.given(key) for key in "abc"])
+        await things.adds.run(WritableDatabase(db), [things.given(key) for key in "abc"])
         page = await listing.page("id", (), "exact").records(db, limit=2, offset=1)
         assert [(record["key"], record["total"]) for record in page] == [("b", 3), ("c", 3)]
     with pytest.raises(RefusedError, match="no trigger keeps the totals"):

@@ -12,6 +12,7 @@ from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
 from service.db.shape import check_fields
 from service.db.statement import RefusedError, Statement, binds, columns
+from service.db.writable import WritableDatabase
 from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
@@ -205,7 +206,7 @@ class GroupCommit(Generic[Row]):
         self.place = row.__struct_fields__.index("id")
         self.prepared = (self.single, self.many)
 
-    async def run(self, db: Database, values: tuple[object, ...]) -> Row:
+    async def run(self, db: WritableDatabase, values: tuple[object, ...]) -> Row:
         """The row as it was made; `values` are those of the Struct, in its order.
 
         Raises:
@@ -233,10 +234,10 @@ class GroupCommit(Generic[Row]):
             return False, None
         return True, value.lower() if self.folded else value
 
-    async def _run_one(self, db: Database, values: tuple[object, ...]) -> Row:
+    async def _run_one(self, db: WritableDatabase, values: tuple[object, ...]) -> Row:
         return await self.single.only(db, *values)
 
-    async def _run_many(self, db: Database, batch: list[Waiter]) -> None:
+    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         if self.key is not None:
             batch = sorted(batch, key=self._order)
         columns = list(zip(*(waiter.args for waiter in batch), strict=True))
@@ -245,5 +246,5 @@ class GroupCommit(Generic[Row]):
         for waiter, record in zip(batch, ordered, strict=True):
             waiter.answer(self.many.row(*record))
 
-    async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
+    async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         await bisect_on_error(db, batch, self._run_one, self._run_many)

@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from service.db.database import Database, timing
+from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
 
 # Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
@@ -33,8 +34,9 @@ PATIENCE = 0.05
 # Statuses for which no member of a batch is to blame: each gets the answer, none is tried again.
 COMMON = frozenset({500, 503, 504})
 
-RunOne = Callable[[Database, Any], Awaitable[Any]]
-RunBatch = Callable[[Database, "list[Waiter]"], Awaitable[None]]
+AnyDatabase = Database | WritableDatabase
+RunOne = Callable[[Any, Any], Awaitable[Any]]  # of a AnyDatabase and the arguments of a request
+RunBatch = Callable[[Any, "list[Waiter]"], Awaitable[None]]
 
 
 class Waiter:
@@ -82,7 +84,7 @@ class Batcher:
         max_batch: int,
         in_flight: int = IN_FLIGHT,
         unqueued: int = UNQUEUED,
-        when_idle: Callable[[Database], object] | None = None,
+        when_idle: Callable[[AnyDatabase], object] | None = None,
     ) -> None:
         self.run_one = run_one
         self.run_batch = run_batch
@@ -98,7 +100,7 @@ class Batcher:
         self.busy: set[Any] = set()
         self.waiting: deque[Waiter] = deque()
 
-    async def run(self, db: Database, key: Any, args: Any) -> Any:
+    async def run(self, db: AnyDatabase, key: Any, args: Any) -> Any:
         """The answer to one request, by a statement of its own or a shared one.
 
         Raises:
@@ -131,7 +133,7 @@ class Batcher:
         if self.ordered:
             self.busy.update(keys)
 
-    def _end(self, db: Database, keys: Sequence[Any]) -> None:
+    def _end(self, db: AnyDatabase, keys: Sequence[Any]) -> None:
         self.running -= 1
         if self.ordered:
             self.busy.difference_update(keys)
@@ -139,7 +141,7 @@ class Batcher:
         if self.when_idle is not None and not self.running and not self.waiting:
             self.when_idle(db)
 
-    def _look(self, db: Database) -> None:
+    def _look(self, db: AnyDatabase) -> None:
         """Begin one more statement if none has begun for PATIENCE while requests wait."""
         self.watch = None
         if not self.waiting:
@@ -148,7 +150,7 @@ class Batcher:
             self._flush(db, min(self.running + 1, self.unqueued))
         self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
 
-    def _flush(self, db: Database, at_once: int) -> None:
+    def _flush(self, db: AnyDatabase, at_once: int) -> None:
         """Begin batches until so many statements run."""
         while self.waiting and self.running < at_once:
             batch = self._next_batch(db)
@@ -159,7 +161,7 @@ class Batcher:
             self._begin([waiter.key for waiter in batch])
             db.spawn(self._run(db, batch))
 
-    def _next_batch(self, db: Database) -> list[Waiter]:
+    def _next_batch(self, db: AnyDatabase) -> list[Waiter]:
         """Requests in the order of their arrival, without those that wait for one of their key."""
         batch: list[Waiter] = []
         kept: deque[Waiter] = deque()
@@ -181,7 +183,7 @@ class Batcher:
         self.waiting = kept
         return batch
 
-    async def _run(self, db: Database, batch: list[Waiter]) -> None:
+    async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
         try:
             await self.run_batch(db, batch)
         except asyncio.CancelledError:
@@ -196,7 +198,7 @@ class Batcher:
 
 
 async def bisect_on_error(
-    db: Database, batch: list[Waiter], run_one: RunOne, run_many: RunBatch
+    db: AnyDatabase, batch: list[Waiter], run_one: RunOne, run_many: RunBatch
 ) -> None:
     """Run a batch; if a row of it is refused nothing was written, so each half runs by itself.
 

@@ -31,9 +31,9 @@ from sqlalchemy import (
 
 from service.db.arrays import Arrays, arrays, fold_case, given_rows, lock_order
 from service.db.changes import changing, deactivating, removing, touched
-from service.db.database import Database
 from service.db.shape import check_fields, shape_of, unused
 from service.db.statement import RefusedError, Statement, columns, next_id
+from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
 
 Row = TypeVar("Row", bound=Struct)
@@ -124,7 +124,7 @@ class Upsert:
         )
         self.prepared = (self.statement,)
 
-    async def run(self, db: Database, rows: Sequence[Struct]) -> list[Upserted]:
+    async def run(self, db: WritableDatabase, rows: Sequence[Struct]) -> list[Upserted]:
         """The results for the rows, in their order; no two may have the same key.
 
         Raises:
@@ -183,7 +183,7 @@ class Adds(Generic[Row]):
         )
         self.prepared = (self.statement,)
 
-    async def run(self, db: Database, rows: Sequence[Struct]) -> list[Row]:
+    async def run(self, db: WritableDatabase, rows: Sequence[Struct]) -> list[Row]:
         """The rows as they were made, in their order.
 
         Raises:

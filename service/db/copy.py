@@ -16,7 +16,8 @@ from service.db.filters import Chosen, worded
 from service.db.keyset import Listing
 from service.db.names import AUDIBLE
 from service.db.pooled_connection import LOST, connect
-from service.db.statement import Statement, columns
+from service.db.statement import Statement, UnannouncedWriteError, columns
+from service.db.writable import WritableDatabase
 from service.errors import Unavailable
 
 # Connections beside the pool, per worker; a request for one more gets 503 with Retry-After.
@@ -47,18 +48,23 @@ class DedicatedConnection:
     """A connection beside the pool; statements run on it as on a Database, without a timeout.
 
     When it is closed, a transaction that was not committed is rolled back.
+    `writing` says whether it runs statements that write, see WritableDatabase.
     """
 
-    def __init__(self, db: Database, connection: asyncpg.Connection) -> None:
+    def __init__(self, db: Database, connection: asyncpg.Connection, *, writing: bool) -> None:
         self.db = db
         self.connection = connection
+        self.writing = writing
 
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         """Run a statement, and return its records.
 
         Raises:
             Problem: see errors.from_database.
+            UnannouncedWriteError: the statement writes, and the connection is not for writes.
         """
+        if statement.writes and not self.writing:
+            raise UnannouncedWriteError(statement)
         with self.watched(statement):
             records: list[Any] = await self.connection.fetch(statement.sql, *args)
         return records
@@ -142,12 +148,19 @@ def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:
 
 
 @asynccontextmanager
-async def dedicated(db: Database, name: str = AUDIBLE) -> AsyncIterator[DedicatedConnection]:
+async def dedicated(
+    db: Database | WritableDatabase, name: str = AUDIBLE
+) -> AsyncIterator[DedicatedConnection]:
     """A connection beside the pool; see pooled_connection.connect for its name.
+
+    For a WritableDatabase the connection runs statements that write, and has that one's name.
 
     Raises:
         Problem: 503, there are too many already, or the database is away.
     """
+    writing = isinstance(db, WritableDatabase)
+    if isinstance(db, WritableDatabase):
+        db, name = db.database, db.name
     if db.dedicated >= DEDICATED:
         busy = f"{DEDICATED} files are being transferred: try again in {AGAIN_SECONDS} s"
         raise Unavailable(busy, retry_after=AGAIN_SECONDS)
@@ -161,7 +174,7 @@ async def dedicated(db: Database, name: str = AUDIBLE) -> AsyncIterator[Dedicate
             raise db.refused(error) from error
         db.beside.add(connection)
         try:
-            yield DedicatedConnection(db, connection)
+            yield DedicatedConnection(db, connection, writing=writing)
         except asyncio.CancelledError:
             # asyncpg cancels the running statement, which `terminate` would prevent.
             with suppress(Exception):

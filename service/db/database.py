@@ -11,7 +11,7 @@ import asyncpg
 from service.db.condition import Seldom
 from service.db.pool import Pool
 from service.db.pooled_connection import LOST, PooledConnection, refusal
-from service.db.statement import Statement
+from service.db.statement import Statement, UnannouncedWriteError
 from service.errors import (
     OUTDATED,
     READ_ONLY,
@@ -125,19 +125,27 @@ class Database:
         """Run it in the background, outside any request; `close` cancels it."""
         self.pool.spawn(work)
 
-    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+    async def fetch(
+        self, statement: Statement[Any], args: Sequence[object], *, writing: bool = False
+    ) -> list[Any]:
         """Run a statement, and return its records.
+
+        A statement that writes is refused unless `writing` is set. Only WritableDatabase sets it,
+        so that every write goes through cache.writer.Writer, which invalidates the caches.
 
         A second try is made where that is safe: after a plan that a migration made stale, after a
         deadlock, and for a read whose connection was lost.
 
         Raises:
             Problem: 409, 422, 503 or 504, see errors.from_database.
+            UnannouncedWriteError: the statement writes, and `writing` is not set.
         """
         started = perf_counter()
         try:
             if not statement.writes:
                 return await self._fetch(statement, args)
+            if not writing:
+                raise UnannouncedWriteError(statement)
             if self.pool.fitness.read_only.active:
                 raise Unavailable(READ_ONLY)
             await self._begin_write()

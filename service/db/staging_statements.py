@@ -176,7 +176,8 @@ class Merging(NamedTuple):
         """Upsert a batch of rows after `after`: by their keys, or those without a key by line."""
         stage, table, fields = self.stage, self.table, self.fields
         order = stage.c[self.n] if key is None else lock_order(stage.c[key], folded=self.folded)
-        kind = order.type if not isinstance(order.type, String) else Text()
+        column = stage.c[self.n if key is None else key]  # lower() of it has no type
+        kind = Text() if isinstance(column.type, String) else column.type
         after = bindparam("after", type_=kind)
         place = unused("place", ("id", *fields))
         rows = (

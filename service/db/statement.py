@@ -50,6 +50,16 @@ class RefusedError(TypeError):
     """A statement that would run wrongly; the message says what to do instead."""
 
 
+class UnannouncedWriteError(TypeError):
+    """A statement that writes was run without a Writer, so no cache would be invalidated."""
+
+    def __init__(self, statement: "Statement[Any]") -> None:
+        super().__init__(
+            f"{statement.name} writes: run it with `request.write` in a handler, elsewhere with"
+            " `Writer(db).run`, so that the caches are invalidated"
+        )
+
+
 class Statement(Generic[Row]):
     """SQL text, the order of its arguments, and the type of a row.
 

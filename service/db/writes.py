@@ -10,9 +10,9 @@ from sqlalchemy import Delete, Table, Update, bindparam
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
-from service.db.database import Database
 from service.db.shape import shape_of
 from service.db.statement import RefusedError, Runner, Statement, columns
+from service.db.writable import WritableDatabase
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -65,7 +65,7 @@ class Write(Generic[Row]):
         return (self.plain,) if self.guarded is None else (self.plain, self.guarded)
 
     async def run(
-        self, db: Database, guard: Guard | None, /, **values: object
+        self, db: WritableDatabase, guard: Guard | None, /, **values: object
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; and the version of the row if the guard refused it.
 
@@ -173,7 +173,7 @@ class Writes(Generic[Row]):
 
     async def run(
         self,
-        db: Database,
+        db: WritableDatabase,
         write: Write[Row],
         guard: Guard | None,
         values: Mapping[str, object],
@@ -191,10 +191,10 @@ class Writes(Generic[Row]):
         )
         return done
 
-    async def _run_one(self, db: Database, call: _Call) -> tuple[Row | None, int | None]:
+    async def _run_one(self, db: WritableDatabase, call: _Call) -> tuple[Row | None, int | None]:
         return await call.write.run_one(db, call.guard, call.values)
 
-    async def _run_many(self, db: Database, batch: list[Waiter]) -> None:
+    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         # In the order of the ids, so that statements of two workers lock rows alike.
         batch = sorted(batch, key=lambda waiter: int(waiter.key))
         rows = [self._arguments(waiter.args) for waiter in batch]
@@ -208,7 +208,7 @@ class Writes(Generic[Row]):
             else:  # no such row, or another version: its own statement finds out
                 await bisect_on_error(db, [waiter], self._run_one, self._run_many)
 
-    async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
+    async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         # Side by side, so that a locked row holds up its own statement alone.
         merged = [waiter for waiter in batch if waiter.args.mergeable]
         others = [[waiter] for waiter in batch if not waiter.args.mergeable]

@@ -17,6 +17,7 @@ from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
+from service.db.writable import WritableDatabase
 from service.resource import columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import OPERATIONS, operations
@@ -191,18 +192,15 @@ class Resource(Statements[Row]):
 
     def import_(
         self,
-        db: Database,
+        db: WritableDatabase,
         chunks: AsyncIterable[bytes],
         reader: Reader,
         *,
         skip: bool,
         progress: transfer.Progress = lambda *_: None,
-        name: str = AUDIBLE,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
-        return transfer.import_(
-            self.stage, db, chunks, reader, skip=skip, progress=progress, name=name
-        )
+        return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
         """The rows of an `export_query` as a file; see transfer.export."""

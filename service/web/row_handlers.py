@@ -1,6 +1,5 @@
 """What the handlers of single rows share: how a row is shown, and how it is written."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from msgspec import Struct
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
 from service.db.writes import Write
-from service.errors import NotFound, OutcomeUnknown, Problem, Stale
+from service.errors import NotFound, Problem, Stale
 from service.web.codec import Reply
 from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
@@ -46,12 +45,7 @@ def adder(
     show = shower(version)
 
     async def add(request: Request, values: tuple[object, ...]) -> Reply:
-        try:
-            row: Any = await statement.run(request.db, values)
-        except (OutcomeUnknown, asyncio.CancelledError):
-            request.outcome_unknown()
-            raise
-        await request.invalidate(lambda: tags.written(row))
+        row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
         shown = show(row)
         location = (b"location", f"{request.root}{path}/{row.id}".encode())
         return Reply(shown.body, 201, (*shown.headers, location))
@@ -81,15 +75,13 @@ async def write(
     """
     conditions = None if statement.guarded is None else preconditions(request)
     guard = None if conditions is None else conditions.guard
-    try:
-        row, found = await statement.run(request.db, guard, id=request.row_id(), **values)
-    except (OutcomeUnknown, asyncio.CancelledError):
-        request.outcome_unknown()
-        raise
+    row_id = request.row_id()
+    row, found = await request.write(
+        lambda db: statement.run(db, guard, id=row_id, **values),
+        lambda done: () if done[0] is None else tags.written(done[0], changed),
+    )
     if row is None:
         raise _refusal(conditions, found)
-    written = row
-    await request.invalidate(lambda: tags.written(written, changed))
     return row
 
 
