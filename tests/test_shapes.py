@@ -25,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, conflicting_rows, taken
+from service.db.bulk import Adds, Bulk, Upsert
 from service.db.changes import change_values
+from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
@@ -105,7 +106,7 @@ class Things:
         self.bulk = Bulk("t", table, change)
         self.stage = StagingTable("t.import", table, new, key)
         self.upsert = Upsert("t.upsert", table, new, "key")
-        self.taken = taken("t.taken", table, "n", key="key")
+        self.taken = taken_values("t.taken", table, "n", key="key")
 
     def given(self, key: str | None, text: str = "") -> Any:
         """What a client sends: each field has its name as its value, and the text behind it."""
