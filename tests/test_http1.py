@@ -465,7 +465,7 @@ def test_a_request_with_an_unused_body_waits_for_its_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise it would be executed before its framing is known to be right."""
-    monkeypatch.setattr(connection, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr("service.http1.framing.BODY_SECONDS", 0.3)
     start = request("DELETE /unread", "Transfer-Encoding: chunked")
     for rest_of_it, status in (
         (b"5\r\nhello\r\n0\r\n\r\n", 200),
