@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
-from service.http1 import connection
 from service.http1.connection import REQUESTS_AHEAD, Connection
 from service.http1.head import HEAD_LIMIT, Head
 from service.http1.headers import HeaderReader, _known
