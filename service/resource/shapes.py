@@ -85,6 +85,15 @@ def keyed(names: Words, new: type[Struct], key: Field) -> Any:
     return _struct(f"Keyed{names.One}", fields, doc, bases=(new,), kw_only=True)
 
 
+def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
+    """What POST takes under a parent: the reference may be missing there."""
+    if not field.required:
+        return new
+    fields = [(field.name, field.hint | UnsetType, UNSET)]
+    doc = f"{names.a.capitalize()} of {parent.a}; `{field.name}` is ignored."
+    return _struct(f"New{parent.One}{names.One}", fields, doc, bases=(new,), kw_only=True)
+
+
 def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
     """A row of a list; with the parents that `include` may ask for."""
     if not include:
