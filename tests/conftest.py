@@ -129,6 +129,8 @@ def own_database_url(new_database: Callable[[], str]) -> str:
 class Service:
     """A server process of its own: `url`, `process`, what it printed."""
 
+    folder = ROOT  # in which it runs
+
     def __init__(self, log: Path, *options: str, **environ: str) -> None:
         self.port = server.free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
@@ -137,7 +139,7 @@ class Service:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--port", str(self.port), *options],
-                cwd=ROOT,
+                cwd=self.folder,
                 env={**kept, **environ},
                 stdout=output,
                 stderr=subprocess.STDOUT,
