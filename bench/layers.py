@@ -22,6 +22,7 @@ from bench.stage import StagingTable
 from service.asgi import app as built_in
 from service.cache.off import NoCache
 from service.db.database import Database
+from service.db.writable import WritableDatabase
 from service.items import items
 from service.items.structs import Item, NewItem
 from service.settings import Settings
@@ -88,7 +89,8 @@ async def _inside(on: StagingTable, workload: str) -> dict[str, list[float]]:
         if workload == "create":
             found["decode"] = _timed(lambda: new_item.decode(BODY))
             values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
-            found["statement"] = await _statement(lambda: items.add.run(db, values))
+            writable = WritableDatabase(db)
+            found["statement"] = await _statement(lambda: items.add.run(writable, values))
         else:
             found["statement"] = await _statement(lambda: items.by_id.get(db, next(ids)))
         found["encode"] = _timed(lambda: encode(item))

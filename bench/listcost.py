@@ -15,7 +15,7 @@ import uvloop
 from bench.processes import cpu
 from bench.stage import StagingTable
 from service.cache.client import client
-from service.cache.entry import CachedResponse
+from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 from service.items import items
 from service.items.structs import Price
@@ -66,17 +66,17 @@ async def _used_by_redis(on: StagingTable) -> tuple[float, float]:
             ttl=300,
             fingerprint="bench",
             spawn=tasks.create_task,
-            pending=_nobody,
+            publish_otherwise=_nobody,
         )
         await shared.begin()
-        _, lease = await shared.look("list", (1,))
+        _, lease = await shared.look_up("list", (1,))
         if lease is None:
             raise RuntimeError("Redis gave no lease")
         shared.keep(lease, CachedResponse(b"x" * 1500, ()))
         await asyncio.sleep(0.1)
 
         async def once() -> None:
-            kept, _ = await shared.look("list", (1,))
+            kept, _ = await shared.look_up("list", (1,))
             if kept is None:
                 raise RuntimeError("Redis has lost what it was to keep")
 

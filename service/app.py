@@ -15,6 +15,7 @@ from service import health, logs
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
+from service.cache.writer import Writer
 from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
@@ -124,6 +125,7 @@ class Application(Paths):
                 "settings": settings,
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
+                "writer": Writer(db, cache),
             }
         finally:
             await db.close()

@@ -180,7 +180,7 @@ async def _redis(url: str | None) -> Dependency:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await client.ping()
-    except redis.TROUBLE:
+    except redis.REDIS_ERRORS:
         return Dependency("away", f"no answer within {CHECK_SECONDS} s")
     finally:
         await client.aclose()

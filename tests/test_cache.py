@@ -1,6 +1,7 @@
-"""What is cached, seen from a client: where an answer came from, and that it is never too old."""
+"""The cache as a client sees it: where a response came from, and that it is never too old."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
@@ -21,12 +22,12 @@ from test_faults import eventually
 from service.asgi import built_in
 from service.cache import store as store_module
 from service.cache.coherence import Coherence
-from service.cache.entry import CachedResponse, Entry
 from service.cache.generations import TAG_COUNT, Generations, TableTags
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
+from service.cache.response import CachedResponse
+from service.cache.silent_writers import SilentWriters
 from service.cache.store import Cache
-from service.cache.writers import Writers
 from service.errors import Unavailable
 from service.items import items
 from service.settings import Settings
@@ -53,7 +54,22 @@ def user(client: httpx.Client, name: str) -> int:
     return found
 
 
-def test_the_second_answer_is_the_first_one_again(client: httpx.Client) -> None:
+def test_hits_in_one_packet_are_all_answered_in_their_order(client: httpx.Client) -> None:
+    places = [lamp(client) for _ in range(3)] * 20
+    for where in places:
+        client.get(where)
+    asked = "".join(f"GET {where} HTTP/1.1\r\nHost: a\r\n\r\n" for where in places)
+    last = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    address = (client.base_url.host, client.base_url.port)
+    with socket.create_connection(address, timeout=10) as one:
+        one.sendall((asked + last).encode())
+        found = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert found.count(b"x-cache: HIT") == len(places)
+    ids = [int(part.partition(b",")[0]) for part in found.split(b'{"id":')[1:]]
+    assert ids == [int(where.rpartition("/")[2]) for where in places]
+
+
+def test_a_second_get_returns_the_same_response_from_the_cache(client: httpx.Client) -> None:
     where = lamp(client)
     owner = user(client, "ada")
     paths = (where, "/items", "/items?q=lamp&total=none", "/items?cursor=", f"/users/{owner}")
@@ -70,7 +86,7 @@ def test_the_second_answer_is_the_first_one_again(client: httpx.Client) -> None:
         assert kept[0] == kept[1]
 
 
-def test_a_hit_is_an_answer_like_any_other(client: httpx.Client) -> None:
+def test_a_hit_has_the_request_id_and_the_framing_of_its_own_request(client: httpx.Client) -> None:
     where = lamp(client)
     client.get(where)
     given_id = client.get(where, headers={"X-Request-ID": "mine"})
@@ -85,7 +101,7 @@ def test_a_hit_is_an_answer_like_any_other(client: httpx.Client) -> None:
     assert (came(last), last.headers["connection"]) == ("HIT", "close")
 
 
-def test_who_asks_for_a_fresh_answer_gets_one(client: httpx.Client) -> None:
+def test_no_cache_bypasses_the_cache(client: httpx.Client) -> None:
     where = lamp(client)
     for path in (where, "/items"):
         client.get(path)
@@ -96,7 +112,7 @@ def test_who_asks_for_a_fresh_answer_gets_one(client: httpx.Client) -> None:
         assert came(client.get(path, headers={"Cache-Control": "max-age=9, x-no-cache"})) == "HIT"
 
 
-def test_who_has_it_is_told_so_from_the_version_alone(client: httpx.Client) -> None:
+def test_a_matching_if_none_match_is_answered_304_from_the_cache(client: httpx.Client) -> None:
     where = lamp(client)
     for expected in ("MISS", "HIT", "HIT"):
         response = client.get(where, headers={"If-None-Match": 'W/"1"'})
@@ -111,7 +127,7 @@ def test_who_has_it_is_told_so_from_the_version_alone(client: httpx.Client) -> N
     assert (response.status_code, response.json()["name"]) == (200, "Torch")
 
 
-def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
+def test_a_read_after_a_write_returns_the_new_row(client: httpx.Client) -> None:
     where = lamp(client)
     writes: tuple[tuple[str, dict[str, Any]], ...] = (
         ("PUT", {"json": {"name": "Torch", "price": 1}}),
@@ -133,7 +149,7 @@ def test_every_write_is_seen_by_the_next_read(client: httpx.Client) -> None:
     assert client.get("/items").json()["total"] == 0
 
 
-def test_a_query_that_is_too_long_is_not_kept(client: httpx.Client) -> None:
+def test_a_query_that_is_too_long_is_not_cached(client: httpx.Client) -> None:
     where = lamp(client)
     client.get(where)
     assert client.get(where, params={"x": "1" * 5000}).status_code == 422
@@ -144,7 +160,7 @@ def test_a_query_that_is_too_long_is_not_kept(client: httpx.Client) -> None:
     assert {came(client.get("/items", params=long)) for _ in range(2)} == {"HIT"}
 
 
-def test_what_is_not_there_is_remembered_until_it_is(client: httpx.Client) -> None:
+def test_a_404_is_cached_until_the_row_exists(client: httpx.Client) -> None:
     first, second = client.get("/items/1"), client.get("/items/1")
     assert (came(first), came(second)) == ("MISS", "HIT")
     assert first.json()["request_id"] != second.json()["request_id"]
@@ -157,7 +173,9 @@ def test_what_is_not_there_is_remembered_until_it_is(client: httpx.Client) -> No
     assert (refused.status_code, "x-cache" in refused.headers) == (422, False)
 
 
-def test_a_write_moves_the_lists_that_it_can_touch_and_no_others(client: httpx.Client) -> None:
+def test_a_write_invalidates_the_lists_that_it_may_change_and_no_others(
+    client: httpx.Client,
+) -> None:
     ada, bob = user(client, "ada"), user(client, "bob")
     where = lamp(client, owner_id=ada)
     lists = {
@@ -171,28 +189,31 @@ def test_a_write_moves_the_lists_that_it_can_touch_and_no_others(client: httpx.C
         "with owners": "/items?include=owner",
     }
 
-    def moved_by(method: str, path: str, **options: Any) -> set[str]:
+    def invalidated_by(method: str, path: str, **options: Any) -> set[str]:
         for one in lists.values():
             client.get(one)
         assert client.request(method, path, **options).is_success
         return {name for name, one in lists.items() if came(client.get(one)) == "MISS"}
 
     every = set(lists)
-    changed = moved_by("PATCH", where, json={"name": "Torch"})
+    changed = invalidated_by("PATCH", where, json={"name": "Torch"})
     assert changed == every - {"inactive", "bob"}
-    assert moved_by("PATCH", where, json={"is_active": False}) == every - {"bob"}
-    assert moved_by("PATCH", where, json={"price": 1}) == every - {"active", "bob"}
-    assert moved_by("PATCH", where, json={"owner_id": bob}) == every - {"active"}
-    assert moved_by("POST", "/items", json={"name": "Other", "owner_id": bob}) == every - {
+    assert invalidated_by("PATCH", where, json={"is_active": False}) == every - {"bob"}
+    assert invalidated_by("PATCH", where, json={"price": 1}) == every - {"active", "bob"}
+    assert invalidated_by("PATCH", where, json={"owner_id": bob}) == every - {"active"}
+    assert invalidated_by("POST", "/items", json={"name": "Other", "owner_id": bob}) == every - {
         "inactive",
         "ada",
         "ada's",
     }
-    assert moved_by("PATCH", f"/users/{bob}", json={"full_name": "Bob"}) == {"with owners"}
-    assert moved_by("PATCH", where, json={"sku": "x"}, headers={"If-Match": "*"}) >= {"bob", "all"}
+    assert invalidated_by("PATCH", f"/users/{bob}", json={"full_name": "Bob"}) == {"with owners"}
+    assert invalidated_by("PATCH", where, json={"sku": "x"}, headers={"If-Match": "*"}) >= {
+        "bob",
+        "all",
+    }
 
 
-def test_a_write_that_failed_moves_nothing(client: httpx.Client) -> None:
+def test_a_write_that_failed_invalidates_nothing(client: httpx.Client) -> None:
     where = lamp(client, sku="taken")
     other = lamp(client)
     for path in (where, "/items"):
@@ -214,7 +235,7 @@ def test_a_write_that_failed_moves_nothing(client: httpx.Client) -> None:
         "COPY items (name) FROM PROGRAM 'echo Foreign'",
     ),
 )
-def test_what_others_write_is_seen(client: httpx.Client, sql: Query, foreign: str) -> None:
+def test_a_write_by_another_program_is_seen(client: httpx.Client, sql: Query, foreign: str) -> None:
     where = lamp(client)
     _, before = [client.get(path).json() for path in (where, "/items")]
     if "PROGRAM" in foreign and not sql("SELECT usesuper FROM pg_user WHERE usename = user")[0][0]:
@@ -246,7 +267,7 @@ def served(
         running.process.wait()
 
 
-def test_without_a_cache_every_answer_is_fresh(database_url: str, tmp_path: Path) -> None:
+def test_without_a_cache_every_response_is_fresh(database_url: str, tmp_path: Path) -> None:
     settings = {"REDIS_URL": "off", "SERVICE_CACHE": "off"}
     with served(tmp_path / "log", database_url, **settings) as (_, client):
         where = lamp(client)
@@ -254,7 +275,7 @@ def test_without_a_cache_every_answer_is_fresh(database_url: str, tmp_path: Path
         assert client.get(where, headers={"If-None-Match": '"1"'}).status_code == 304
 
 
-def test_several_workers_without_redis_keep_nothing_and_say_so(
+def test_several_workers_without_redis_cache_nothing_and_log_it(
     database_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -264,9 +285,7 @@ def test_several_workers_without_redis_keep_nothing_and_say_so(
     assert "nothing is cached: several workers need Redis" in log.read_text()
 
 
-def test_one_process_without_redis_keeps_what_it_has_read(
-    own_database_url: str, tmp_path: Path
-) -> None:
+def test_a_single_process_caches_without_redis(own_database_url: str, tmp_path: Path) -> None:
     for settings in ({}, {"SERVICE_CACHE": "local"}):
         environ = {"REDIS_URL": "off", **settings}
         with served(tmp_path / "log", own_database_url, **environ) as (_, client):
@@ -275,7 +294,7 @@ def test_one_process_without_redis_keeps_what_it_has_read(
             assert came(client.get(where)) == "HIT"
 
 
-def test_the_process_alone_is_for_one_worker(database_url: str) -> None:
+def test_cache_local_is_for_one_worker(database_url: str) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "service", "serve", "--workers", "2"],
         env={"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_CACHE": "local"},
@@ -289,7 +308,7 @@ def test_the_process_alone_is_for_one_worker(database_url: str) -> None:
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_what_ends_by_time_is_read_again(own_database_url: str, tmp_path: Path) -> None:
+def test_an_expired_response_is_loaded_again(own_database_url: str, tmp_path: Path) -> None:
     settings = {"REDIS_URL": "off", "SERVICE_CACHE_TTL": "1"}
     with served(tmp_path / "log", own_database_url, **settings) as (_, client):
         where = lamp(client)
@@ -301,7 +320,7 @@ def test_what_ends_by_time_is_read_again(own_database_url: str, tmp_path: Path) 
 
 
 class Source:
-    """Something to load: it counts how often it is, and takes its time."""
+    """A slow load that counts its calls."""
 
     def __init__(self, seconds: float = 0.02) -> None:
         self.seconds = seconds
@@ -319,8 +338,8 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.anyio
-async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
-    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+async def test_cached_works_in_a_handler_where_the_cache_is_off() -> None:
+    """`request.state["cache"].cached(...)`, as docs/caching.md has it, where the cache is off."""
     calls = []
 
     async def load() -> dict[str, Any]:
@@ -336,7 +355,7 @@ async def test_a_handler_needs_not_know_whether_there_is_a_cache() -> None:
 
 
 @pytest.mark.anyio
-async def test_every_request_has_a_cache_to_ask(database_url: str) -> None:
+async def test_the_state_has_a_cache_object_where_caching_is_off(database_url: str) -> None:
     for off in ({"SERVICE_CACHE": "off"}, {"SERVICE_CACHE": "on"}):
         app = built_in(Settings.load({"DATABASE_URL": database_url, "REDIS_URL": "off", **off}))
         async with app.lifespan_context(Starlette()) as state:
@@ -346,16 +365,16 @@ async def test_every_request_has_a_cache_to_ask(database_url: str) -> None:
 
 @pytest.mark.anyio
 class TestCache:
-    """Without servers: what it does with whoever asks at the same time."""
+    """Without servers: requests for the same key at the same time."""
 
-    async def test_one_reads_for_all_who_ask(self) -> None:
+    async def test_simultaneous_requests_share_one_load(self) -> None:
         async with standing() as cache:
             load = Source()
             found = await asyncio.gather(*(cache.cached("k", 9, load, int) for _ in range(100)))
             assert (set(found), load.loads) == ({1}, 1)
             assert await cache.cached("other", 9, load, int) == 2
 
-    async def test_what_fails_fails_for_all_who_wait_and_is_not_kept(self) -> None:
+    async def test_a_load_that_fails_fails_for_all_waiters_and_is_not_cached(self) -> None:
         async with standing() as cache:
             source = Source()
 
@@ -369,7 +388,7 @@ class TestCache:
             assert all(isinstance(one, Unavailable) for one in found)
             assert await cache.cached("k", 9, load, int) == 2
 
-    async def test_who_leaves_takes_nobody_along(self) -> None:
+    async def test_a_cancelled_request_does_not_cancel_the_load_of_the_others(self) -> None:
         async with standing() as cache:
 
             async def load() -> str:
@@ -381,7 +400,7 @@ class TestCache:
             asked[0].cancel()
             assert await asyncio.gather(*asked[1:]) == ["value", "value"]
 
-    async def test_a_reading_that_a_write_has_overtaken_is_shared_with_nobody_later(self) -> None:
+    async def test_a_load_begun_before_a_write_is_not_shared_with_requests_after_it(self) -> None:
         async with standing() as cache:
             tags, values, gate = TableTags("things").row(1), ["old"], asyncio.Event()
 
@@ -400,7 +419,7 @@ class TestCache:
             assert [await before, await after] == ["old", "new"]
             assert await cache.cached("k", 9, load, str, tags) == "new"
 
-    async def test_nothing_is_a_value_too(self) -> None:
+    async def test_none_is_a_value_that_can_be_cached(self) -> None:
         async with standing() as cache:
             loads = 0
 
@@ -412,39 +431,41 @@ class TestCache:
             found = [await cache.cached("k", 9, load, int | None) for _ in range(3)]
             assert (found, loads) == ([None] * 3, 1)
 
-    async def test_one_reads_it_anew_before_it_ends(self) -> None:
+    async def test_one_request_refreshes_a_response_before_it_expires(self) -> None:
         async with standing() as cache:
             load = Source()
             assert await cache.cached("k", 0.5, load, int) == 1
             await asyncio.sleep(0.46)
             renewing = asyncio.create_task(cache.cached("k", 0.5, load, int))
             await asyncio.sleep(0)
-            assert await cache.cached("k", 0.5, load, int) == 1, "nobody waits for it"
+            assert await cache.cached("k", 0.5, load, int) == 1, "the others do not wait"
             assert (await renewing, load.loads) == (2, 2)
 
-    async def test_the_turn_to_renew_is_left_to_who_would(self) -> None:
+    async def test_only_a_request_that_loads_takes_the_turn_to_refresh(self) -> None:
         async with standing() as cache:
             await cache.cached("k", 300, Source(), int)
             (found,) = cache.local.entries.values()
-            found.renew = 0.0
+            found.refresh_at = 0.0
             for _ in range(2):
-                assert cache.entry(("cached", "k"), renews=False) is None
-            assert cache.entry(("cached", "k")) is None, "its turn"
-            assert cache.entry(("cached", "k"), renews=False) is found, "somebody is at it"
+                assert cache.find(("cached", "k"), refreshes=False) is None
+            assert cache.find(("cached", "k")) is None, "its turn to refresh"
+            assert cache.find(("cached", "k"), refreshes=False) is found, (
+                "another request refreshes it"
+            )
 
-    async def test_nothing_is_kept_longer_than_the_setting(self) -> None:
+    async def test_nothing_is_cached_longer_than_the_setting(self) -> None:
         async with standing() as cache:
             await cache.cached("k", 100_000, Source(), int)
             (found,) = cache.local.entries.values()
-            assert found.until <= time.monotonic() + cache.ttl
+            assert found.expires_at <= time.monotonic() + cache.ttl
 
-    async def test_closing_ends_a_line_that_loses_a_cancellation(
+    async def test_closing_ends_a_connection_that_loses_a_cancellation(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As redis-py does at times: a worker hung for 30 s at the stop, until it was killed."""
         begun, lost = asyncio.Event(), 0
 
-        async def hear(_: Coherence) -> None:
+        async def listen(_: Coherence) -> None:
             nonlocal lost
             begun.set()
             while lost < 2:
@@ -454,7 +475,7 @@ class TestCache:
                     lost += 1
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(Coherence, "_hear_database", hear)
+        monkeypatch.setattr(Coherence, "_listen_to_database", listen)
         monkeypatch.setattr(store_module, "OPENING_SECONDS", 0.0)
         cache = Cache("", None, limit=1, ttl=300, fingerprint="x")
         await cache.open()
@@ -463,7 +484,7 @@ class TestCache:
             await cache.close()
         assert lost == 2
 
-    async def test_what_redis_can_not_say_postgresql_does_though_its_line_was_cut(
+    async def test_postgresql_carries_invalidations_also_after_its_connection_was_lost(
         self, database_url: str
     ) -> None:
         one, other = (Cache(database_url, None, limit=1, ttl=300, fingerprint="x") for _ in "12")
@@ -501,22 +522,22 @@ async def standing() -> AsyncIterator[Cache]:
         await cache.close()
 
 
-def entry(size: int = 100) -> Entry:
-    return Entry(CachedResponse(b"x" * size, ()), (1,), 0, 300)
+def entry(size: int = 100) -> CachedResponse:
+    return CachedResponse(b"x" * size)
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3000), st.booleans()), max_size=200),
     st.integers(5_000, 60_000),
 )
-def test_no_more_bytes_than_allowed_are_kept(
+def test_the_tier_holds_no_more_bytes_than_allowed(
     asked: list[tuple[int, int, bool]], limit: int
 ) -> None:
     tier = Local(limit)
     for key, size, used in asked:
         tier.put(key, entry(size))
         if used and key in tier.entries:
-            tier.entries[key].uses += 1
+            tier.entries[key].used = True
         assert tier.size + GHOST * len(tier.gone) <= limit
         assert tier.size == sum(one.size for one in tier.entries.values())
         small = [one for one in tier.entries.values() if not one.main]
@@ -525,13 +546,13 @@ def test_no_more_bytes_than_allowed_are_kept(
         assert len(tier.small) + len(tier.main) == len(tier.entries)
 
 
-def test_a_scan_leaves_what_is_hot() -> None:
+def test_a_scan_does_not_evict_what_is_used_often() -> None:
     tier = Local(1_000_000)
     hot = range(500)
     for _ in range(3):
         for key in hot:
             if key in tier.entries:
-                tier.entries[key].uses = 3
+                tier.entries[key].used = True
             else:
                 tier.put(key, entry())
     for key in range(10_000, 60_000):
@@ -540,7 +561,7 @@ def test_a_scan_leaves_what_is_hot() -> None:
     assert tier.size <= 1_000_000
 
 
-def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there() -> None:
+def test_only_costly_lists_are_looked_up_in_redis() -> None:
     def share(**fields: Any) -> bool:
         return paging.share(items.query(**fields), ("q", "min_price", "max_price"))
 
@@ -553,12 +574,12 @@ def test_only_lists_that_cost_more_than_a_question_to_redis_are_asked_for_there(
 
 
 @pytest.mark.anyio
-async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of 128 may lose its answers at once."""
+async def test_many_unknown_outcomes_share_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost connection makes the outcome of a whole batch of 128 unknown."""
     asked: list[datetime] = []
-    monkeypatch.setattr(store_module, "UNSURE_SECONDS", 0.01)
+    monkeypatch.setattr(store_module, "UNKNOWN_SECONDS", 0.01)
 
-    class Line(Coherence):
+    class Ended(Coherence):
         async def clock(self) -> datetime:
             return datetime(2026, 1, 1 + len(asked), tzinfo=UTC)
 
@@ -567,34 +588,34 @@ async def test_who_is_unsure_looks_once_for_all_who_are(monkeypatch: pytest.Monk
             return len(asked) % 2 == 0
 
     async with standing() as cache:
-        cache.coherence = Line("", cache.generations, cache.local.clear, Writers(None))
+        cache.coherence = Ended("", cache.generations, cache.local.clear, SilentWriters(None))
         for _ in range(128):
             cache.outcome_unknown()
         await asyncio.sleep(0.1)
-        assert [one.day for one in asked] == [1, 1], "looked at until it had ended"
+        assert [one.day for one in asked] == [1, 1], "checked until it had ended"
         cache.outcome_unknown()
         await asyncio.sleep(0.1)
         assert [one.day for one in asked] == [1, 1, 3, 3]
 
 
-def test_counters_of_other_rows_stand_still() -> None:
-    generations, facets = Generations(), TableTags("items", "owner_id")
-    before = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
-    generations.move(facets.row(7))
-    after = [generations.stamp(facets.row(n)) for n in range(1, 1000)]
+def test_a_write_advances_no_counter_of_another_row() -> None:
+    generations, tags = Generations(), TableTags("items", "owner_id")
+    before = [generations.current(tags.row(n)) for n in range(1, 1000)]
+    generations.advance(tags.row(7))
+    after = [generations.current(tags.row(n)) for n in range(1, 1000)]
     assert [
         n for n, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) > 1
     ] == [7]
-    assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in facets.row(n))
+    assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in tags.row(n))
 
 
-def test_a_million_answers_take_no_more_memory_than_allowed() -> None:
-    """In a process of its own, as the kernel counts it."""
+def test_a_million_responses_take_no_more_memory_than_allowed() -> None:
+    """In a separate process, by its resident set size."""
     program = """
 import gc
 from service.cache import store as store_module
 from service.cache.coherence import Coherence
-from service.cache.entry import CachedResponse, Entry
+from service.cache.response import CachedResponse
 from service.cache.local import Local
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -606,10 +627,10 @@ for n in range(1_000_000):
     body = b'{"id":%d,"sku":null,"name":"Item","description":"%b"}' % (n, b"x" * (n % 300))
     headers = ((b"etag", b'"%d"' % n), (b"cache-control", b"private, no-cache"))
     key = f"/items/{n}"
-    tier.put(key, Entry(CachedResponse(body, headers, n), (n % 65536,), 0, 300))
+    tier.put(key, CachedResponse(body, headers, n, tags=(n % 65536,)), 3 * len(key))
     again = tier.entries.get(f"/items/{n // 2 * 2 - 1000}")
     if again:
-        again.uses = 1
+        again.used = True
 print(rss() - before, limit, len(tier.entries))
 """
     said = subprocess.run(

@@ -1,8 +1,8 @@
 """The promise about staleness, held against readers, writers and faults in any order.
 
-Two workers with their real caches; the database, Redis and the lines between them are models that
-can be slow, lose things and start again. After every step each answer is compared with the oldest
-that docs/caching.md allows. Five bugs are planted to see that it would find them.
+Two workers with their real caches; the database, Redis and the connections between them are models
+that can be slow, lose data and restart. After every step each response is compared with the oldest
+that docs/caching.md allows. Five planted bugs show that it finds them.
 """
 
 import asyncio
@@ -23,14 +23,15 @@ from hypothesis.stateful import (
 )
 from msgspec import UNSET, Struct, UnsetType
 
+from service.cache import pending
 from service.cache import shared as shared_module
-from service.cache.entry import CachedResponse
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
+from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 from service.cache.store import Cache
 
 IDS = (1, 2)
-FACETS = TableTags("items", "id", "is_active")
+TAGS = TableTags("items", "id", "is_active")
 
 
 class Row(Struct):
@@ -45,7 +46,7 @@ class ListQuery(Struct):
 
 
 class Redis:
-    """A Redis that can be held up, and forget."""
+    """A Redis that can hang, and lose its data."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -68,7 +69,7 @@ class Pipeline:
         self.commands: list[Callable[[], object]] = []
 
     def set(self, key: str, value: Any, *, px: int, nx: bool = False) -> None:
-        assert px > 0, "all in it ends by itself"
+        assert px > 0, "every key expires"
 
         def run() -> None:
             if not nx or key not in self.redis.data:
@@ -78,14 +79,16 @@ class Pipeline:
 
     def execute_command(self, command: str, *keys: str) -> None:
         assert command == "MGET"
-        assert len({key.split("{")[1].split("}")[0] for key in keys}) == 1, "one place in a cluster"
+        assert len({key.split("{")[1].split("}")[0] for key in keys}) == 1, (
+            "all keys on one node of a cluster"
+        )
         self.commands.append(lambda: [self.redis.data.get(key) for key in keys])
 
     def delete(self, *keys: str) -> None:
         self.commands.append(lambda: [self.redis.data.pop(key, None) for key in keys])
 
     def publish(self, channel: str, message: str) -> None:
-        assert channel == "{swiftlet:}:moved"
+        assert channel == "{swiftlet:}:invalidations"
         self.commands.append(lambda: self.redis.world.publish(message))
 
     async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
@@ -99,7 +102,7 @@ class Pipeline:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 opened.cancel()
-            if failed.done():  # given up; the server may see it long after
+            if failed.done():  # the client gave up; the server may run it much later
                 self.redis.world.ghosts.append(lambda: [one() for one in self.commands])
                 raise TimeoutError
         await asyncio.sleep(0)
@@ -110,7 +113,7 @@ class Worker:
     def __init__(self, world: "World", place: int) -> None:
         self.world = world
         self.place = place
-        self.line: list[tuple[Tags, bool, Known]] = []
+        self.inbox: list[tuple[Tags, bool, Known]] = []
         self.up = False
         self.known = Known()
         self.cache = Cache("", None, limit=1_000_000, ttl=300, fingerprint="x")
@@ -119,14 +122,14 @@ class Worker:
             ttl=300,
             fingerprint="x",
             spawn=self.cache.spawn,
-            pending=world.notify,
+            publish_otherwise=world.notify,
         )
         self.shared.sender = f"worker {place}"
         self.cache.shared = self.cache.coherence.shared = self.shared
 
 
 class Known:
-    """What a reader must not be shown anything older than."""
+    """The oldest versions that a reader may be shown."""
 
     def __init__(self) -> None:
         self.rows = dict.fromkeys(IDS, 0)
@@ -167,10 +170,10 @@ class World(RuleBasedStateMachine):
         self.store = Redis(self)
         self.workers = [Worker(self, 0), Worker(self, 1)]
         for worker in self.workers:
-            await self.stand(worker)
+            await self.connect(worker)
 
     def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:
-        """Until nothing moves any more."""
+        """Run the loop until nothing more happens."""
 
         async def settle() -> None:
             if work is not None:
@@ -199,11 +202,11 @@ class World(RuleBasedStateMachine):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    # What stands between the workers.
+    # The connections between the workers.
 
-    async def stand(self, worker: Worker) -> None:
+    async def connect(self, worker: Worker) -> None:
         if self.bug != "fill after disconnect":
-            worker.cache.coherence.on_message((EVERYTHING,), forget=False)
+            worker.cache.coherence.on_message((EVERYTHING,), in_redis=False)
         worker.up = True
         try:
             if self.bug != "fill after disconnect":
@@ -215,39 +218,39 @@ class World(RuleBasedStateMachine):
         worker.known.learn(self.answered)
         worker.cache.coherence.valid_until = float("inf")
 
-    def fall(self, worker: Worker) -> None:
+    def disconnect(self, worker: Worker) -> None:
         worker.up = False
-        worker.line.clear()
+        worker.inbox.clear()
         worker.cache.coherence.valid_until = 0.0
         worker.shared.fail(ConnectionError("cut"))
 
     def publish(self, message: str) -> None:
-        sender, _, words = message.partition(":")
-        tags = tuple(int(word) for word in words.split(","))
+        sender, _, text = message.partition(":")
+        tags = tuple(int(tag) for tag in text.split(","))
         for worker in self.workers:
             if worker.up and worker.shared.sender != sender:
-                worker.line.append((tags, False, self.told(tags)))
+                worker.inbox.append((tags, False, self.known_from(tags)))
 
     async def notify(self, tags: Tags) -> None:
         for worker in self.workers:
-            worker.line.append((tags, True, self.told(tags)))
+            worker.inbox.append((tags, True, self.known_from(tags)))
 
-    def told(self, tags: Tags) -> Known:
-        """What these slots say of what was committed before."""
+    def known_from(self, tags: Tags) -> Known:
+        """What these tags invalidate of what was committed before."""
         found = Known()
         for row_id in IDS:
-            if EVERYTHING in tags or FACETS.row(row_id)[0] in tags:
+            if EVERYTHING in tags or TAGS.row(row_id)[0] in tags:
                 found.rows[row_id] = self.committed.rows[row_id]
                 found.lists = dict(self.committed.lists)
         return found
 
-    # What clients do.
+    # Clients.
 
     async def read(
         self, worker: Worker, row_id: int, gate: asyncio.Event | None, *, shared: bool
     ) -> None:
-        """A row, which this process keeps, or a list of it alone, which Redis keeps too."""
-        tags = FACETS.listed(ListQuery(id=row_id)) if shared else FACETS.row(row_id)
+        """Read a row, cached in this process, or a list of it alone, cached in Redis too."""
+        tags = TAGS.listed(ListQuery(id=row_id)) if shared else TAGS.row(row_id)
         required = self.required(worker).rows[row_id]
 
         async def load() -> CachedResponse:
@@ -273,7 +276,7 @@ class World(RuleBasedStateMachine):
                 await gate.wait()
             return CachedResponse(seen, ())
 
-        tags = FACETS.listed(ListQuery(is_active=active))
+        tags = TAGS.listed(ListQuery(is_active=active))
         answer, _ = await worker.cache.get_or_load(("list", active), f"list:{active}", tags, load)
         if json.loads(answer.body) not in self.history[active][required:]:
             self.failures.append(f"worker {worker.place} showed an old list")
@@ -291,7 +294,7 @@ class World(RuleBasedStateMachine):
             return
         else:
             row = Row(row_id, 0, is_active=before.is_active != (what == "flip"))
-        tags = FACETS.written(row, ("is_active",) if what == "flip" else ())
+        tags = TAGS.written(row, ("is_active",) if what == "flip" else ())
         if self.bug == "publish before commit":
             await worker.cache.invalidate(tags)
             if gate is not None:
@@ -349,41 +352,41 @@ class World(RuleBasedStateMachine):
 
     @precondition(lambda self: self.gates)
     @rule(data=st.data())
-    def one_goes_on(self, data: st.DataObject) -> None:
+    def one_continues(self, data: st.DataObject) -> None:
         gate = data.draw(st.sampled_from(self.gates))
         self.gates.remove(gate)
         gate.set()
         self.run()
 
-    # What goes wrong.
+    # Faults.
 
     @rule(who=who)
-    def a_message_comes(self, who: int) -> None:
+    def a_message_arrives(self, who: int) -> None:
         worker = self.workers[who]
-        if worker.line:
-            tags, forget, known = worker.line.pop(0)
-            self.run(self.hear(worker, tags, forget=forget))
+        if worker.inbox:
+            tags, in_redis, known = worker.inbox.pop(0)
+            self.run(self.receive(worker, tags, in_redis=in_redis))
             worker.known.learn(known)
 
-    async def hear(self, worker: Worker, tags: Tags, *, forget: bool) -> None:
-        worker.cache.coherence.on_message(tags, forget=forget)
+    async def receive(self, worker: Worker, tags: Tags, *, in_redis: bool) -> None:
+        worker.cache.coherence.on_message(tags, in_redis=in_redis)
 
     @rule(who=who)
-    def a_line_is_cut_and_two_seconds_pass(self, who: int) -> None:
-        self.fall(self.workers[who])
+    def a_connection_is_lost_for_two_seconds(self, who: int) -> None:
+        self.disconnect(self.workers[who])
         self.run()
 
     @rule(who=who)
-    def a_line_is_back(self, who: int) -> None:
+    def a_connection_is_back(self, who: int) -> None:
         if not self.workers[who].up and self.store.free.is_set():
-            self.run(self.stand(self.workers[who]))
+            self.run(self.connect(self.workers[who]))
 
     @rule(who=who)
     def a_worker_is_killed_and_started_again(self, who: int) -> None:
         if self.store.free.is_set():
-            self.fall(self.workers[who])
+            self.disconnect(self.workers[who])
             self.workers[who] = Worker(self, who)
-            self.run(self.stand(self.workers[who]))
+            self.run(self.connect(self.workers[who]))
 
     @rule(who=who, what=st.sampled_from(("process", "redis")), data=st.data())
     def something_is_evicted(self, who: int, what: str, data: st.DataObject) -> None:
@@ -393,29 +396,31 @@ class World(RuleBasedStateMachine):
             del self.store.data[data.draw(st.sampled_from(sorted(self.store.data)))]
 
     @rule(
-        what=st.sampled_from(("anew", "hangs", "goes on", "is given up", "does what was given up"))
+        what=st.sampled_from(
+            ("restarts empty", "hangs", "continues", "is given up", "runs what was given up")
+        )
     )
     def redis(self, what: str) -> None:
-        if what == "anew":
+        if what == "restarts empty":
             self.store.data.clear()
             self.ghosts.clear()
             for worker in self.workers:
-                self.fall(worker)
+                self.disconnect(worker)
         if what == "hangs":
             self.store.free.clear()
-        if what in ("anew", "goes on"):
+        if what in ("restarts empty", "continues"):
             self.store.free.set()
         if what == "is given up":
             for one in self.store.waiting:
                 if not one.done():
                     one.set_result(None)
             self.store.waiting.clear()
-        if what == "does what was given up" and self.ghosts:
+        if what == "runs what was given up" and self.ghosts:
             self.ghosts.pop(0)()
         self.run()
 
     @invariant()
-    def nobody_was_shown_anything_too_old(self) -> None:
+    def no_response_is_too_old(self) -> None:
         assert not self.failures, self.failures
 
 
@@ -429,28 +434,29 @@ SETTINGS = settings(
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time passes by rules alone."""
+    """Time passes only by rules."""
     monkeypatch.setattr(shared_module, "SECONDS", 1000)
+    monkeypatch.setattr(pending, "SECONDS", 1000)
 
 
-def test_no_order_of_events_shows_anything_too_old() -> None:
+def test_no_order_of_events_shows_a_response_that_is_too_old() -> None:
     run_state_machine_as_test(World, settings=SETTINGS)
 
 
 @contextmanager
 def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
-    if bug == "delete-then-fill":  # what is there is forgotten, what is on its way is not
-        monkeypatch.setattr(Generations, "stamp", lambda *_: 0)
+    if bug == "delete-then-fill":  # a fill that began before is not stopped
+        monkeypatch.setattr(Generations, "current", lambda *_: 0)
         on_message = shared_module.Shared.invalidate
 
         def clearing(self: Cache, tags: Tags) -> Any:
             self.local.clear()
             return on_message(self.shared, tags)  # type: ignore[arg-type]  # there is one
 
-        monkeypatch.setattr(Cache, "moved", clearing)
-    elif bug == "tombstone dropped early":  # an epoch that was lost comes back as it was
+        monkeypatch.setattr(Cache, "invalidate", clearing)
+    elif bug == "tombstone dropped early":  # a generation that was lost comes back with its value
         monkeypatch.setattr("service.cache.shared.secrets.token_hex", lambda n: "0" * 2 * n)
-    elif bug == "list epoch not moved":
+    elif bug == "list generation not advanced":
         written = TableTags.written
         monkeypatch.setattr(TableTags, "written", lambda self, row, _=(): written(self, row))
 
@@ -468,14 +474,14 @@ def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
         "publish before commit",
         "tombstone dropped early",
         "fill after disconnect",
-        "list epoch not moved",
+        "list generation not advanced",
     ),
 )
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with planted(bug, monkeypatch) as world, pytest.raises(AssertionError, match="showed"):
         run_state_machine_as_test(
             world,
-            # The same steps each time, and no search for the shortest: it is found, or it is not.
+            # The same steps each time, without a search for the shortest ones.
             settings=settings(
                 SETTINGS,
                 max_examples=5000,

@@ -1,4 +1,4 @@
-"""Redis in trouble, in a cluster, behind sentinels: real ones, and a real service in front."""
+"""Faults of Redis, clusters and sentinels: real servers behind a real service."""
 
 import asyncio
 import itertools
@@ -37,7 +37,7 @@ TAG = "{swiftlet:"
 
 
 def free_port() -> int:
-    """Below those that the system gives to whoever connects, with its cluster's port 10,000 on."""
+    """Below the range of the system; the port of the cluster bus is 10,000 higher."""
     while True:
         port = random.randrange(12_000, 22_000)
         with socket.socket() as one, socket.socket() as other, suppress(OSError):
@@ -54,7 +54,7 @@ def eventually(test: Callable[[], object], seconds: float) -> None:
 
 
 class Server:
-    """A Redis of the test's own, which may be hurt: on a port, and on a socket beside it."""
+    """A Redis that a test may kill, on a port and on a Unix socket."""
 
     def __init__(self, place: Path, *settings: str, sentinel: bool = False) -> None:
         place.mkdir()
@@ -105,7 +105,7 @@ class Server:
             self.process.wait()
 
     def listening(self) -> int:
-        """How many of the service's workers hear what is told here."""
+        """How many workers of the service are subscribed here."""
         channels = self.say("PUBSUB", "CHANNELS", TAG + "*")
         return sum(self.say("PUBSUB", "NUMSUB", *channels)[1::2]) if channels else 0
 
@@ -115,7 +115,7 @@ NewRedis = Callable[..., Server]
 
 @contextmanager
 def servers(place: Path) -> Iterator[NewRedis]:
-    """Makes servers that are not started yet, and ends them."""
+    """Makes servers, not started yet, and kills them at the end."""
     with ExitStack() as ends:
         numbers = itertools.count()
 
@@ -166,23 +166,23 @@ def serve(own_database_url: str, tmp_path: Path) -> Serve:
 
 
 def used(client: httpx.Client, *nodes: Server, workers: int = 1) -> bool:
-    """Whether all workers listen there, and what costs much is kept there."""
+    """Whether all workers are subscribed there, and costly lists are kept there."""
     word = secrets.token_hex(4)
     assert client.get(f"/items?q={word}").status_code == 200
     time.sleep(0.02)
-    kept = [key for one in nodes for key in one.say("KEYS", TAG + "*") if key.endswith(word)]
+    kept = [key for one in nodes for key in one.say("KEYS", TAG + "*") if f"q={word}" in key]
     return bool(kept) and sum(one.listening() for one in nodes) == workers
 
 
 class Pace:
-    """How long requests took, of clients who each stay with one worker."""
+    """How long requests took; each client stays with one worker."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.url = client.base_url
         self.took: list[float] = []
 
     def round(self) -> None:
-        """Writes and reads of one client, who is always shown what it wrote last."""
+        """Writes and reads of one client, which always sees its last write."""
         word = secrets.token_hex(4)
         with client_of(self.url) as client:
 
@@ -202,7 +202,7 @@ class Pace:
                     assert [item["name"] for item in ask("GET", search)["items"]] == [name]
 
     def rounds(self, seconds: float = 0.0) -> None:
-        """Nobody waits for Redis."""
+        """No request waits for Redis."""
         until = time.monotonic() + seconds
         self.round()
         while time.monotonic() < until:
@@ -213,7 +213,7 @@ class Pace:
 
 
 def while_fresh(client: httpx.Client, test: Callable[[], bool]) -> None:
-    """Until the test is met, nobody is shown anything old."""
+    """Until the test is met, no client is shown anything old."""
 
     def met() -> bool:
         Pace(client).rounds()
@@ -222,7 +222,7 @@ def while_fresh(client: httpx.Client, test: Callable[[], bool]) -> None:
     eventually(met, 20)
 
 
-# What can be wrong with a Redis.
+# Faults of a Redis.
 
 
 @contextmanager
@@ -291,7 +291,7 @@ Trouble = Callable[[Server], AbstractContextManager[None]]
         ("url", killed, 0.6),
         ("unix", killed, 0.6),
         ("url", restarted_empty, 0),
-        # A line that is silent for a second is cut; one that answers before it goes on.
+        # A connection without an answer for a second is closed.
         ("url", hung, 0.2),
         ("url", hung, 1.6),
         ("unix", hung, 1.6),
@@ -300,7 +300,7 @@ Trouble = Callable[[Server], AbstractContextManager[None]]
         ("url", loading, 0.6),
     ),
 )
-def test_trouble_with_redis_is_seen_by_no_client_and_over_when_it_is(
+def test_a_fault_of_redis_is_seen_by_no_client_and_ends_with_it(
     way: str, trouble: Trouble, seconds: float, new_redis: NewRedis, serve: Serve
 ) -> None:
     server = new_redis().start()
@@ -313,7 +313,7 @@ def test_trouble_with_redis_is_seen_by_no_client_and_over_when_it_is(
 
 
 class Slow(socketserver.ThreadingTCPServer):
-    """A way to a server that takes `seconds` in each direction."""
+    """A proxy to a server that delays by `seconds` in each direction."""
 
     daemon_threads = True
     block_on_close = False
@@ -341,7 +341,7 @@ class Slow(socketserver.ThreadingTCPServer):
             target.shutdown(socket.SHUT_WR)
 
 
-def test_a_slow_redis_is_waited_for_by_nobody(new_redis: NewRedis, serve: Serve) -> None:
+def test_no_request_waits_for_a_slow_redis(new_redis: NewRedis, serve: Serve) -> None:
     server = new_redis().start()
     with Slow(server.port) as way:
         threading.Thread(target=way.serve_forever, args=(0.05,)).start()
@@ -366,7 +366,7 @@ def test_a_slow_redis_is_waited_for_by_nobody(new_redis: NewRedis, serve: Serve)
         "redis+sentinel://127.0.0.1:{0},127.0.0.1:{1}/mymaster/0",
     ),
 )
-def test_a_redis_that_was_never_there_is_missed_by_nobody(url: str, serve: Serve) -> None:
+def test_the_service_starts_and_serves_without_its_redis(url: str, serve: Serve) -> None:
     with serve(url.format(free_port(), free_port())) as client:
         Pace(client).rounds(0.6)
         ready = client.get("/health/ready")
@@ -377,7 +377,7 @@ def test_a_redis_that_was_never_there_is_missed_by_nobody(url: str, serve: Serve
 
 
 def crowd(client: httpx.Client, path: str) -> list[tuple[str, httpx.Response]]:
-    """Answers enough to meet both workers, which the ids that they make tell apart."""
+    """Enough responses to reach both workers; their request ids tell them apart."""
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.get(path), range(16)))
     assert {answer.status_code for answer in answers} <= {200, 404}
@@ -385,7 +385,7 @@ def crowd(client: httpx.Client, path: str) -> list[tuple[str, httpx.Response]]:
 
 
 class Sample:
-    """An item that both workers have in their processes, and lists of it."""
+    """An item and lists of it that both workers have cached."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -397,7 +397,7 @@ class Sample:
         self.settle(5, f"old {self.word}")
 
     def settle(self, seconds: float, name: str | None) -> None:
-        """Both workers come to show the name, None for what is deleted, and then nothing else."""
+        """Wait until both workers show the name, and nothing older after that; None if deleted."""
         for path in self.paths:
             started = time.monotonic()
             calm = 0
@@ -415,7 +415,7 @@ class Sample:
 
 
 def check_workers(client: httpx.Client) -> None:
-    """A change, then the end of an item is shown by both."""
+    """Both show a change of an item, and then its deletion."""
     for _ in range(2):
         sample = Sample(client)
         name = f"new {sample.word}"
@@ -428,7 +428,7 @@ def check_workers(client: httpx.Client) -> None:
 
 
 def check_shared(client: httpx.Client) -> None:
-    """What costs much is read once: the second worker has it from Redis."""
+    """A costly list is read once: the second worker gets it from Redis."""
 
     def shared() -> bool:
         path = f"/items?q={secrets.token_hex(4)}"
@@ -442,7 +442,7 @@ def check_shared(client: httpx.Client) -> None:
     eventually(shared, 5)
 
 
-def test_two_workers_share_what_costs_much_and_show_what_was_written(
+def test_two_workers_share_costly_lists_and_show_every_write(
     new_redis: NewRedis, serve: Serve
 ) -> None:
     server = new_redis().start()
@@ -453,10 +453,10 @@ def test_two_workers_share_what_costs_much_and_show_what_was_written(
 
 
 @pytest.mark.parametrize("trouble", (hung, read_only, killed))
-def test_a_write_that_redis_cannot_tell_of_is_shown_by_both_workers(
+def test_a_write_is_shown_by_both_workers_when_redis_cannot_publish_it(
     trouble: Trouble, new_redis: NewRedis, serve: Serve
 ) -> None:
-    """And still is when Redis answers again, with what it had before."""
+    """Also when Redis answers again, with the data that it had before."""
     server = new_redis().start()
     with serve(server.url, workers=2) as client:
         eventually(lambda: used(client, server, workers=2), 5)
@@ -484,7 +484,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
             node.say("CLUSTER", "ADDSLOTSRANGE", first, last)
         for other in masters[1:]:
             masters[0].say("CLUSTER", "MEET", HERE, other.port)
-        eventually(lambda: stands(masters, 3), 20)
+        eventually(lambda: cluster_is_ok(masters, 3), 20)
         yield masters
 
 
@@ -492,7 +492,7 @@ def new_node(make: NewRedis) -> Server:
     return make("cluster-enabled yes", "cluster-node-timeout 1000").start()
 
 
-def stands(nodes: list[Server], known: int) -> bool:
+def cluster_is_ok(nodes: list[Server], known: int) -> bool:
     said = [node.say("CLUSTER", "INFO") for node in nodes]
     return all("cluster_state:ok" in one and f"known_nodes:{known}" in one for one in said)
 
@@ -502,11 +502,11 @@ def cluster_url(nodes: list[Server]) -> str:
 
 
 def owner(nodes: list[Server]) -> Server:
-    """Where all is that is cached."""
+    """The node that has all cached responses."""
     return next(node for node in nodes if node.say("KEYS", TAG + "*"))
 
 
-def test_a_cluster_serves_both_workers_and_is_missed_by_nobody_when_a_master_is_lost(
+def test_a_cluster_serves_both_workers_and_may_lose_a_master(
     cluster: list[Server], serve: Serve
 ) -> None:
     with serve(cluster_url(cluster), workers=2) as client:
@@ -519,12 +519,12 @@ def test_a_cluster_serves_both_workers_and_is_missed_by_nobody_when_a_master_is_
             Pace(client).rounds(1)
             eventually(lambda: "state:fail" in rest[0].say("CLUSTER", "INFO"), 10)
             Pace(client).rounds()
-        eventually(lambda: stands(cluster, 3), 20)
+        eventually(lambda: cluster_is_ok(cluster, 3), 20)
         eventually(lambda: used(client, *cluster, workers=2), 5)
         check_workers(client)
 
 
-def test_a_cluster_whose_replica_takes_over_is_used_on(
+def test_a_cluster_is_used_again_after_a_replica_takes_over(
     cluster: list[Server], serve: Serve, new_redis: NewRedis
 ) -> None:
     with serve(cluster_url(cluster), workers=2) as client:
@@ -532,13 +532,13 @@ def test_a_cluster_whose_replica_takes_over_is_used_on(
         lost = owner(cluster)
         replica = new_node(new_redis)
         replica.say("CLUSTER", "MEET", HERE, cluster[0].port)
-        eventually(lambda: stands([*cluster, replica], 4), 20)
+        eventually(lambda: cluster_is_ok([*cluster, replica], 4), 20)
         replica.say("CLUSTER", "REPLICATE", lost.say("CLUSTER", "MYID"))
         eventually(lambda: replica.say("ROLE")[3:4] == ["connected"], 20)
         rest = [replica, *(node for node in cluster if node is not lost)]
         lost.kill()
         while_fresh(client, lambda: replica.say("ROLE")[0] == "master")
-        eventually(lambda: stands(rest, 4), 20)
+        eventually(lambda: cluster_is_ok(rest, 4), 20)
         eventually(lambda: used(client, *rest, workers=2), 5)
         check_workers(client)
 
@@ -561,7 +561,7 @@ def guarded(new_redis: NewRedis) -> tuple[Server, Server, Server]:
     return master, replica, sentinel
 
 
-def test_what_sentinels_make_the_master_is_used(
+def test_the_master_that_the_sentinels_name_is_used(
     guarded: tuple[Server, Server, Server], serve: Serve
 ) -> None:
     master, replica, sentinel = guarded
@@ -578,7 +578,7 @@ def test_what_sentinels_make_the_master_is_used(
         check_workers(client)
 
 
-def test_a_sentinel_that_is_away_is_passed_over(
+def test_a_sentinel_that_does_not_answer_is_skipped(
     guarded: tuple[Server, Server, Server], serve: Serve
 ) -> None:
     master, _, sentinel = guarded
@@ -592,7 +592,7 @@ def test_a_sentinel_that_is_away_is_passed_over(
 
 
 def connections(one: Any) -> list[Any]:
-    """One of each kind that it would make."""
+    """One connection of each kind that the client makes."""
     if isinstance(one, RedisCluster):
         assert one.retry.get_retries() == 0
         return [node.acquire_connection() for node in one.startup_nodes]
@@ -627,7 +627,7 @@ NOBODY = (None, None)
         ("redis+sentinel://me:p%2Fs@one:7/x", [("one", 7)], ("me", "p/s"), 0, "x"),
     ),
 )
-def test_a_url_says_where_and_as_whom_and_nobody_there_is_waited_for(
+def test_a_url_has_the_servers_the_login_and_short_timeouts(
     url: str, places: list[object], login: tuple[str | None, ...], db: int, name: str | None
 ) -> None:
     one: Any = redis_client(url)
@@ -637,25 +637,25 @@ def test_a_url_says_where_and_as_whom_and_nobody_there_is_waited_for(
         assert (each.retry.get_retries(), int(each.protocol)) == (0, 3)
     assert {(each.username, each.password) for each in made if name is None} <= {login}
     assert (made[0].username, made[0].password, made[0].db) == (*login, db)
-    if name is not None:  # the master is where the sentinels say
+    if name is not None:  # the sentinels say where the master is
         assert one.connection_pool.service_name == name
         del made[0]
     assert [getattr(each, "path", None) or (each.host, each.port) for each in made] == places
     assert isinstance(made[0], SSLConnection) == url.startswith("rediss:")
 
 
-def test_a_write_is_told_over_redis_also_while_nothing_is_kept_there(
+def test_a_write_is_published_over_redis_also_while_nothing_is_stored_there(
     new_redis: NewRedis,
 ) -> None:
-    """A worker keeps nothing beside writers that it can't hear; the others still hear it."""
-    asyncio.run(_told_while_paused(new_redis().start().url))
+    """A worker caches nothing beside silent writers; the other workers still get its messages."""
+    asyncio.run(_published_while_paused(new_redis().start().url))
 
 
-async def _told_while_paused(url: str) -> None:
-    told_otherwise: list[Tags] = []
+async def _published_while_paused(url: str) -> None:
+    published: list[Tags] = []
 
-    async def tell_otherwise(tags: Tags) -> None:
-        told_otherwise.append(tags)
+    async def publish_otherwise(tags: Tags) -> None:
+        published.append(tags)
 
     tasks: set[asyncio.Task[None]] = set()
     made: Any = redis_client(url, 1)
@@ -664,20 +664,20 @@ async def _told_while_paused(url: str) -> None:
         ttl=10,
         fingerprint="",
         spawn=lambda work: tasks.add(asyncio.create_task(work)),
-        pending=tell_otherwise,
+        publish_otherwise=publish_otherwise,
     )
     hearing = made.pubsub()
     await hearing.subscribe(shared.channel)
     await shared.begin()
     shared.pause()
     await shared.invalidate((7,))
-    on_message: list[Any] = []
+    messages: list[Any] = []
     async with asyncio.timeout(5):
-        while len(on_message) < 3:
-            on_message.append(await hearing.get_message(timeout=1))
-    assert on_message[-1] is not None
-    assert on_message[-1]["data"].endswith(b":7")
-    assert not told_otherwise
-    assert await shared.look("/items", (7,)) == (None, None), "nothing is read there meanwhile"
+        while len(messages) < 3:
+            messages.append(await hearing.get_message(timeout=1))
+    assert messages[-1] is not None
+    assert messages[-1]["data"].endswith(b":7")
+    assert not published
+    assert await shared.look_up("/items", (7,)) == (None, None), "nothing is read there"
     await hearing.aclose()
     await shared.close()

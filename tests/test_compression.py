@@ -1,4 +1,4 @@
-"""Bodies of 1000 bytes and more in the encoding that a client takes; smaller ones as they are."""
+"""Bodies of 1000 bytes and more are compressed as Accept-Encoding says; smaller ones are not."""
 
 import asyncio
 import gzip
@@ -14,9 +14,9 @@ from conftest import Query, Service
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache.entry import CachedResponse, Entry
-from service.cache.local import CachedBodies, Local
+from service.cache.local import Local
 from service.cache.off import NoCache
+from service.cache.response import CachedResponse
 from service.web import compress
 from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Handler, Operation
@@ -50,7 +50,7 @@ class Got(NamedTuple):
 
 
 class Plainly:
-    """A client that sends no header of its own, and shows the bytes that came."""
+    """A client without default headers, which shows the bytes as they came."""
 
     def __init__(self, port: int) -> None:
         self.connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -129,7 +129,7 @@ CASES: tuple[tuple[str | None, str | None], ...] = (
 
 
 @pytest.mark.parametrize(("accepts", "expected"), CASES)
-def test_each_client_gets_what_it_takes(
+def test_the_encoding_follows_accept_encoding(
     client: httpx.Client, ask: Plainly, accepts: str | None, expected: str | None
 ) -> None:
     where = lamp(client)
@@ -157,14 +157,16 @@ def test_a_list_in_several_lines_is_one_list(ask: Plainly, client: httpx.Client)
 
 
 @given(st.binary(max_size=60) | st.text("gzipstd*;q=01., \t", max_size=60).map(str.encode))
-def test_whatever_a_client_takes_is_answered(accepts: bytes) -> None:
+def test_any_accept_encoding_is_answered(accepts: bytes) -> None:
     assert compress.negotiate([(b"accept-encoding", accepts)]) in (None, b"gzip", b"zstd")
 
 
 # What is compressed.
 
 
-def test_what_has_less_than_1000_bytes_stays_as_it_is(client: httpx.Client, ask: Plainly) -> None:
+def test_a_body_of_less_than_1000_bytes_is_not_compressed(
+    client: httpx.Client, ask: Plainly
+) -> None:
     where = lamp(client, "x")
     client.patch(where, json={"description": "y"})
     short = len(ask(where).raw) - 1
@@ -194,7 +196,7 @@ def test_lists_pages_and_the_document_are_compressed(client: httpx.Client, ask: 
                     assert found.headers.get(name) == plain.headers.get(name)
 
 
-def test_what_a_write_answers_is_compressed_too(client: httpx.Client) -> None:
+def test_the_response_of_a_write_is_compressed(client: httpx.Client) -> None:
     where = lamp(client)
     response = client.patch(where, json={"price": 2})
     assert response.headers["content-encoding"] == "gzip"
@@ -218,7 +220,7 @@ def test_the_tag_of_the_plain_body_guards_a_write(client: httpx.Client) -> None:
         assert written.status_code == status
 
 
-def test_a_head_is_told_what_a_get_would_be(client: httpx.Client, ask: Plainly) -> None:
+def test_head_has_the_headers_of_get(client: httpx.Client, ask: Plainly) -> None:
     where = lamp(client)
     changing = {"x-request-id", "x-process-time", "server-timing", "date", "x-cache"}
     for path in (where, "/items", "/openapi.json"):
@@ -231,7 +233,9 @@ def test_a_head_is_told_what_a_get_would_be(client: httpx.Client, ask: Plainly) 
 
 
 @pytest.mark.parametrize("fresh", (False, True))
-def test_who_has_a_form_of_it_is_told_so(client: httpx.Client, ask: Plainly, fresh: bool) -> None:
+def test_a_matching_tag_of_an_encoded_body_is_answered_304(
+    client: httpx.Client, ask: Plainly, fresh: bool
+) -> None:
     where = lamp(client)
     asked = {"Cache_Control": "no-cache"} if fresh else {}
     for tag in ('"1"', 'W/"1"', '"0", W/"1"', "*"):
@@ -247,7 +251,7 @@ def test_who_has_a_form_of_it_is_told_so(client: httpx.Client, ask: Plainly, fre
     assert (small.status, small.headers["etag"], "vary" in small.headers) == (304, '"1"', False)
 
 
-def test_a_megabyte_comes_in_each_encoding(client: httpx.Client, ask: Plainly) -> None:
+def test_a_megabyte_is_sent_in_each_encoding(client: httpx.Client, ask: Plainly) -> None:
     where = lamp(client, TEXT * 55_000)
     for accepts in ("gzip", "zstd"):
         for control in ({"Cache_Control": "no-cache"}, {}, {}):
@@ -265,7 +269,7 @@ def came(got: Got) -> tuple[str, str | None]:
 
 
 @pytest.mark.parametrize("first", (None, "gzip", "zstd"))
-def test_each_form_is_found_whichever_was_read_first(
+def test_each_encoding_is_cached_whichever_was_read_first(
     client: httpx.Client, ask: Plainly, first: str | None
 ) -> None:
     where = lamp(client)
@@ -278,7 +282,7 @@ def test_each_form_is_found_whichever_was_read_first(
             assert found.body == read.body
 
 
-def test_after_a_write_no_old_form_is_found(client: httpx.Client, ask: Plainly) -> None:
+def test_after_a_write_no_old_encoding_is_found(client: httpx.Client, ask: Plainly) -> None:
     where = lamp(client)
     for number in range(2, 8):
         for path in (where, "/items"):
@@ -292,7 +296,7 @@ def test_after_a_write_no_old_form_is_found(client: httpx.Client, ask: Plainly) 
         assert ask(where, "gzip").headers["etag"] == f'W/"{number}"'
 
 
-def test_who_asks_for_a_fresh_answer_gets_it_compressed(client: httpx.Client, ask: Plainly) -> None:
+def test_a_bypassed_response_is_compressed(client: httpx.Client, ask: Plainly) -> None:
     where = lamp(client)
     for path in (where, "/items"):
         ask(path, "gzip")
@@ -301,7 +305,7 @@ def test_who_asks_for_a_fresh_answer_gets_it_compressed(client: httpx.Client, as
         assert fresh.body == ask(path).raw
 
 
-def test_what_others_write_is_seen_in_every_form(
+def test_a_write_by_another_program_is_seen_in_every_encoding(
     client: httpx.Client, ask: Plainly, sql: Query
 ) -> None:
     where = lamp(client)
@@ -315,7 +319,7 @@ def test_what_others_write_is_seen_in_every_form(
         assert b"Foreign" in ask(where, accepts).body
 
 
-def test_a_kept_form_has_the_same_headers_as_one_that_was_read(
+def test_a_cached_encoding_has_the_same_headers_as_a_new_one(
     client: httpx.Client, ask: Plainly
 ) -> None:
     where = lamp(client)
@@ -423,7 +427,7 @@ def test_a_problem_of_1000_bytes_is_compressed(monkeypatch: pytest.MonkeyPatch) 
     assert (headers[b"content-encoding"], zstd.decompress(sent)) == (b"zstd", problem.body)
 
 
-def test_a_long_body_holds_nobody_up() -> None:
+def test_compressing_a_long_body_does_not_block_the_loop() -> None:
     body = "".join(f"{number * number % 9973:x}" for number in range(4_000_000)).encode()
     ticks = 0
 
@@ -444,61 +448,58 @@ def test_a_long_body_holds_nobody_up() -> None:
     assert ticks >= 5
 
 
-def test_what_is_always_the_same_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = Served(monkeypatch, replying(Reply(b"x" * 5000, kept={})))
+def test_a_fixed_reply_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: dict[bytes, bytes] = {}
+    reply = Reply(b"x" * 5000, encoded=encoded, keep=encoded.__setitem__)
+    served = Served(monkeypatch, replying(reply))
     answers = [served.ask(accepts)[1] for accepts in (b"gzip", b"zstd", b"gzip", b"zstd")]
     assert served.packed == [b"gzip", b"zstd"]
     assert answers[:2] == answers[2:]
 
 
 @pytest.mark.parametrize("encoding", (b"gzip", b"zstd"))
-def test_what_comes_in_pieces_is_the_whole_at_the_end(encoding: bytes) -> None:
+def test_a_body_compressed_in_pieces_is_complete(encoding: bytes) -> None:
     pieces = [f"line {number}\n".encode() * (number % 50) for number in range(3000)]
     packer = compress.Packer(encoding)
     sent = b"".join(packer.pack(piece) for piece in pieces) + packer.end()
     whole = b"".join(pieces)
     assert UNPACK[encoding.decode()](sent) == whole
     assert len(sent) < len(whole) / 10
-    assert compress.packed(encoding, whole) == compress.packed(encoding, whole), "no time is in it"
+    assert compress.packed(encoding, whole) == compress.packed(encoding, whole), (
+        "equal bodies give equal bytes"
+    )
 
 
-def entry(number: int, size: int = 1000) -> Entry:
-    return Entry(CachedResponse(b"x" * size, ((b"etag", b'"1"'),), number), (), 0, 300)
+def entry(number: int, size: int = 1000) -> CachedResponse:
+    return CachedResponse(b"x" * size, ((b"etag", b'"1"'),), number)
 
 
-def test_the_compressed_forms_count() -> None:
+def test_encoded_bodies_count() -> None:
     tier = Local(100_000)
     one = entry(1)
     tier.put("a", one)
     plain = tier.size
-    kept = CachedBodies(tier, "a", one.answer)
-    assert kept.get(b"gzip") is None
-    kept[b"gzip"] = b"y" * 500
-    assert kept.get(b"gzip") == b"y" * 500
+    tier.keep_encoded(one, b"gzip", b"y" * 500)
+    assert one.encoded == {b"gzip": b"y" * 500}
     assert tier.size == tier.small_size == one.size >= plain + 500
-    kept[b"gzip"] = b"z" * 400  # whoever came second
-    assert (kept.get(b"gzip"), kept.get(b"zstd")) == (b"y" * 500, None)
-    kept[b"zstd"] = b"y" * 600
-    both = tier.size
-    assert both == one.size >= plain + 1100
+    tier.keep_encoded(one, b"gzip", b"z" * 400)  # of a second request at the same time
+    assert one.encoded == {b"gzip": b"y" * 500}
+    tier.keep_encoded(one, b"zstd", b"y" * 600)
+    assert tier.size == one.size >= plain + 1100
     tier.put("a", entry(2))
-    assert tier.size == plain, "with the answer they go"
-    assert kept.get(b"gzip") is None
-    kept[b"gzip"] = b"old"
-    assert CachedBodies(tier, "a", tier.entries["a"].answer).get(b"gzip") is None
-    assert tier.size == plain
+    assert tier.size == plain, "they leave with their response"
+    tier.keep_encoded(one, b"br", b"old")
+    assert (tier.entries["a"].encoded, tier.size) == (None, plain)
 
 
-def test_a_form_that_is_too_large_is_not_kept() -> None:
+def test_an_encoded_body_that_is_too_large_is_not_kept() -> None:
     tier = Local(100_000)
     one = entry(1)
     tier.put("a", one)
     before = tier.size
-    kept = CachedBodies(tier, "a", one.answer)
-    kept[b"gzip"] = b"y" * 9000
-    assert (kept.get(b"gzip"), tier.size) == (None, before)
-    CachedBodies(tier, "b", one.answer)[b"gzip"] = b"y"
-    assert tier.size == before
+    tier.keep_encoded(one, b"gzip", b"y" * 9000)
+    tier.keep_encoded(entry(2), b"gzip", b"y")  # never kept itself
+    assert (one.encoded, tier.size) == (None, before)
 
 
 @given(
@@ -516,8 +517,8 @@ def test_the_bytes_stay_bounded_and_exact(steps: list[tuple[int, bytes | None, i
         if found is None or encoding is None:
             tier.put(key, entry(key, size))
         else:
-            found.uses += 1
-            CachedBodies(tier, key, found.answer)[encoding] = b"y" * (size // 3)
+            found.used = True
+            tier.keep_encoded(found, encoding, b"y" * (size // 3))
         assert tier.size <= tier.limit
         assert tier.size == sum(one.size for one in tier.entries.values())
         small = sum(one.size for one in tier.entries.values() if not one.main)
@@ -525,7 +526,7 @@ def test_the_bytes_stay_bounded_and_exact(steps: list[tuple[int, bytes | None, i
 
 
 def test_hits_cost_no_compression(client: httpx.Client, ask: Plainly) -> None:
-    """A megabyte takes gzip milliseconds, and a hit on it none."""
+    """Compressing a megabyte takes milliseconds, a hit does not."""
     where = lamp(client, "".join(chr(97 + n * n % 23) for n in range(900_000)))
     first = float(ask(where, "gzip").headers["x-process-time"])
     least = min(float(ask(where, "gzip").headers["x-process-time"]) for _ in range(5))

@@ -20,6 +20,7 @@ from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores
 from service.asgi import MIGRATIONS, app
 from service.db.changes import change_values
 from service.db.database import Database
+from service.db.writable import WritableDatabase
 from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis
 from service.embedded.stores import stores
@@ -271,7 +272,9 @@ class Owner:
             try:
                 if kind == "add":
                     self.asked = None, name
-                    made = await items.add.run(self.db, (None, name, None, None, True, None))
+                    made = await items.add.run(
+                        WritableDatabase(self.db), (None, name, None, None, True, None)
+                    )
                     self.told[made.id] = made.name
                     continue
                 item_id = self.chance.choice(here)
@@ -279,11 +282,13 @@ class Owner:
                 if kind == "change":
                     active = self.chance.choice((True, False))
                     change = change_values(items.change(name=name, is_active=active))
-                    row, _ = await items.writes.change.run(self.db, None, id=item_id, **change)
+                    row, _ = await items.writes.change.run(
+                        WritableDatabase(self.db), None, id=item_id, **change
+                    )
                     assert row is not None
                     self.told[item_id] = row.name
                 else:
-                    await items.writes.remove.run(self.db, None, id=item_id)
+                    await items.writes.remove.run(WritableDatabase(self.db), None, id=item_id)
                     self.told[item_id] = None
             except Problem as problem:
                 return problem

@@ -18,6 +18,7 @@ from service.db.changes import change_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
+from service.db.writable import WritableDatabase
 from service.db.writes import Guard
 from service.errors import (
     Conflict,
@@ -124,12 +125,12 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return items.import_(db, file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(WritableDatabase(db), file(*rows), Lines(NewItem, 10_000), skip=False)
 
 
 def changing(db: Database, row_id: int) -> Any:
     values = change_values(items.change(name="Changed"))
-    return items.writes.change.run(db, None, id=row_id, **values)
+    return items.writes.change.run(WritableDatabase(db), None, id=row_id, **values)
 
 
 # Read-only: a database, a role or a whole server that takes no writes.
@@ -140,19 +141,23 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
     url: str, size: int | None, lines: list[str]
 ) -> None:
     async with opened(url, size=size) as db:
-        made = await items.add.run(db, NEW)
+        made = await items.add.run(WritableDatabase(db), NEW)
         opened_ = _count_connections(db)
         off = f"ALTER DATABASE {name_of(url)} SET default_transaction_read_only = on"
         await run(url, off, hang_up(url))
-        refused = await until(lambda: items.add.run(db, NEW), lambda one: one.status == 503)
-        refused = await until(lambda: items.add.run(db, NEW), lambda one: "read-only" in one.detail)
+        refused = await until(
+            lambda: items.add.run(WritableDatabase(db), NEW), lambda one: one.status == 503
+        )
+        refused = await until(
+            lambda: items.add.run(WritableDatabase(db), NEW), lambda one: "read-only" in one.detail
+        )
         assert isinstance(refused, Unavailable)
         key = (msgspec.convert({"sku": "A", "name": "B"}, items.keyed),)
         for work in (
             changing(db, made.id),
-            items.writes.remove.run(db, None, id=made.id),
-            items.adds.run(db, key),
-            items.upsert.run(db, key),
+            items.writes.remove.run(WritableDatabase(db), None, id=made.id),
+            items.adds.run(WritableDatabase(db), key),
+            items.upsert.run(WritableDatabase(db), key),
             importing(db, b'{"name": "Lamp"}'),
         ):
             problem = await outcome(work)
@@ -160,7 +165,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
         # Reads go on, and writes neither wait nor cost a connection each.
         before = len(opened_)
         for _ in range(300):
-            assert isinstance(await outcome(items.add.run(db, NEW)), Unavailable)
+            assert isinstance(await outcome(items.add.run(WritableDatabase(db), NEW)), Unavailable)
         assert len(opened_) - before <= 10
         assert (await items.by_id.get(db, made.id)) == made
         assert lines.count("the database is read-only") == 1
@@ -168,7 +173,10 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
 
         # Connections that were opened meanwhile can't write, whatever is set now.
         await run(url, f"ALTER DATABASE {name_of(url)} RESET default_transaction_read_only")
-        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+        await until(
+            lambda: items.add.run(WritableDatabase(db), NEW),
+            lambda one: not isinstance(one, Problem),
+        )
         done = await asyncio.gather(*(outcome(changing(db, made.id)) for _ in range(20)))
         assert not [one for one in done if isinstance(one, Problem)]
         assert lines.count("the database is read-only") == 1
@@ -192,13 +200,18 @@ async def test_a_server_that_becomes_read_only_under_its_connections_is_left_beh
 ) -> None:
     """As a failover does: the connections stand, and their server takes no writes any more."""
     async with opened(url, size=2) as db:
-        made = await items.add.run(db, NEW)
+        made = await items.add.run(WritableDatabase(db), NEW)
         # In every session that is there, and in none that comes after.
         for link in (*db.pool._idle,):
             await link.connection.execute("SET default_transaction_read_only = on")
-        assert (await outcome(items.add.run(db, NEW))).detail == "the database is read-only"
+        assert (
+            await outcome(items.add.run(WritableDatabase(db), NEW))
+        ).detail == "the database is read-only"
         assert await items.by_id.get(db, made.id) == made
-        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+        await until(
+            lambda: items.add.run(WritableDatabase(db), NEW),
+            lambda one: not isinstance(one, Problem),
+        )
         done = await asyncio.gather(*(outcome(changing(db, made.id)) for _ in range(20)))
         assert not [one for one in done if isinstance(one, Problem)]
     assert lines.count("the database is read-only") == 1
@@ -213,7 +226,10 @@ async def test_a_service_that_starts_on_a_read_only_database_says_so_at_once(
         assert lines.count("the database is read-only") == 1
         assert await items.by_id.get(db, 1) is None
         await run(url, f"ALTER DATABASE {name_of(url)} RESET default_transaction_read_only")
-        await until(lambda: items.add.run(db, NEW), lambda one: not isinstance(one, Problem))
+        await until(
+            lambda: items.add.run(WritableDatabase(db), NEW),
+            lambda one: not isinstance(one, Problem),
+        )
 
 
 # No connection can be had.
@@ -231,7 +247,7 @@ async def test_a_dropped_database_is_503_and_said_once(
             lambda: items.by_id.get(db, 1),
             lambda one: one is not None and one.detail == "the database does not exist",
         )
-        for work in (items.add.run(db, NEW), changing(db, 1)):
+        for work in (items.add.run(WritableDatabase(db), NEW), changing(db, 1)):
             assert (await outcome(work)).status == 503
         assert (await outcome(importing(db, b'{"name": "Lamp"}'))).status == 503
         assert lines.count("the database is away") == 1
@@ -341,7 +357,7 @@ async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: l
     await run_in(url, "ALTER TABLE items RENAME COLUMN description TO descr")
     async with opened(url, size=2) as db:
         for _ in range(5):
-            for work in (items.by_id.get(db, 1), items.add.run(db, NEW)):
+            for work in (items.by_id.get(db, 1), items.add.run(WritableDatabase(db), NEW)):
                 problem = await outcome(work)
                 assert isinstance(problem, Unavailable)
                 assert "run `swiftlet migrate`" in problem.detail
@@ -420,12 +436,18 @@ async def test_statements_know_whether_they_remove() -> None:
 
 async def test_a_user_with_items_is_kept_in_any_language(url: str) -> None:
     async with opened(url, size=1) as db:
-        user = await users.add.run(db, ("a@example.com", "ada", None, "user", True))
-        await items.add.run(db, (None, "Lamp", None, None, True, user.id))
+        user = await users.add.run(
+            WritableDatabase(db), ("a@example.com", "ada", None, "user", True)
+        )
+        await items.add.run(WritableDatabase(db), (None, "Lamp", None, None, True, user.id))
         for guard in (None, Guard([1])):
-            problem = await outcome(users.writes.remove.run(db, guard, id=user.id))
+            problem = await outcome(
+                users.writes.remove.run(WritableDatabase(db), guard, id=user.id)
+            )
             assert [error.field for error in problem.errors] == ["items"]
-        problem = await outcome(items.add.run(db, (None, "Lamp", None, None, True, 99)))
+        problem = await outcome(
+            items.add.run(WritableDatabase(db), (None, "Lamp", None, None, True, 99))
+        )
         assert [error.field for error in problem.errors] == ["owner_id"]
 
 
@@ -446,7 +468,9 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
             rest.set()
 
         work = asyncio.create_task(
-            outcome(items.import_(db, slowly(), Lines(NewItem, 10_000), skip=False))
+            outcome(
+                items.import_(WritableDatabase(db), slowly(), Lines(NewItem, 10_000), skip=False)
+            )
         )
         if when == "merging":
             other = await asyncpg.connect(url)
@@ -487,7 +511,7 @@ async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connec
                 "items_stage", records=rows(), columns=items.stage.columns
             )
         _transport(db.pool._idle[0].connection).close()
-        assert isinstance(await outcome(items.add.run(db, NEW)), OutcomeUnknown)
+        assert isinstance(await outcome(items.add.run(WritableDatabase(db), NEW)), OutcomeUnknown)
         assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
         link = db.pool._idle[0]
         _transport(link.connection).close()

@@ -150,6 +150,15 @@ def test_a_deep_page_of_common_matches_is_walked_to_and_sorts_only_itself(
     assert max(sorted_) <= asked.values["limit"], "it gathers and sorts the matches"
 
 
+def test_without_an_index_the_walk_by_id_goes_on_to_a_rare_match(large: Large) -> None:
+    if large.trigrams:
+        pytest.skip("the index gathers it")
+    asked = question(Case(items.listing, {"q": "lamp 12"}), "id", View("page", "none", 60))
+    plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
+    kinds = {node["Node Type"] for node in below(plan) if node["Actual Loops"]}
+    assert "Seq Scan" not in kinds
+
+
 @pytest.mark.parametrize(("case", "sort"), [(case, sort) for case, sort, _ in DEEP[:3]])
 def test_a_page_after_the_last_match_is_not_walked_to(large: Large, case: Case, sort: str) -> None:
     asked = question(case, sort, View("page", "exact", ROWS))

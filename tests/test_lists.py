@@ -98,30 +98,6 @@ def test_an_empty_table_has_an_empty_first_page(client: httpx.Client) -> None:
     )
 
 
-@pytest.mark.parametrize("sort", EITHER)
-def test_pages_and_cursors_show_the_same_order(client: httpx.Client, sql: Query, sort: str) -> None:
-    insert(sql, 60)
-    everything = client.get("/items?per_page=100").json()["items"]
-    expected = sorted(everything, key=key(sort), reverse=sort.startswith("-"))
-    numbered = [
-        item
-        for page in range(1, 10)
-        for item in client.get(f"/items?sort={sort}&per_page=7&page={page}").json()["items"]
-    ]
-    assert numbered == expected
-    assert pages(client, f"sort={sort}&per_page=7") == expected
-
-
-@pytest.mark.parametrize("sort", EITHER)
-def test_a_page_hands_over_to_a_cursor(client: httpx.Client, sql: Query, sort: str) -> None:
-    insert(sql, 30)
-    page = client.get(f"/items?sort={sort}&per_page=10&page=2").json()
-    rest = client.get(f"/items?sort={sort}&per_page=10&cursor={page['next_cursor']}").json()
-    third = client.get(f"/items?sort={sort}&per_page=10&page=3").json()
-    assert rest["items"] == third["items"]
-    assert rest["next_cursor"] is None
-
-
 FILTERS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("is_active=true", lambda item: item["is_active"]),
     ("is_active=false", lambda item: not item["is_active"]),

@@ -25,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, conflicting_rows, taken
+from service.db.bulk import Adds, Bulk, Upsert
 from service.db.changes import change_values
+from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
@@ -35,6 +36,7 @@ from service.db.schema import totals
 from service.db.shape import shape_of
 from service.db.staging import StagingTable
 from service.db.statement import DIALECT, RefusedError
+from service.db.writable import WritableDatabase
 from service.db.writes import Guard, Writes
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +106,7 @@ class Things:
         self.bulk = Bulk("t", table, change)
         self.stage = StagingTable("t.import", table, new, key)
         self.upsert = Upsert("t.upsert", table, new, "key")
-        self.taken = taken("t.taken", table, "n", key="key")
+        self.taken = taken_values("t.taken", table, "n", key="key")
 
     def given(self, key: str | None, text: str = "") -> Any:
         """What a client sends: each field has its name as its value, and the text behind it."""
@@ -138,7 +140,9 @@ async def test_rows_are_written_whatever_their_fields_are_called(
     async with opened(url, things, batching=batching) as db:
         keys = [f"k{n}" for n in range(20)]
         given = [things.given(key, key) for key in keys]
-        rows = await asyncio.gather(*(things.add.run(db, structs.astuple(one)) for one in given))
+        rows = await asyncio.gather(
+            *(things.add.run(WritableDatabase(db), structs.astuple(one)) for one in given)
+        )
         for one, row in zip(given, rows, strict=True):
             sent = structs.asdict(one)
             assert {name: getattr(row, name) for name in sent} == sent
@@ -147,9 +151,13 @@ async def test_rows_are_written_whatever_their_fields_are_called(
         new = things.given("k0", "!")
         change = things.change(status="s", n=None)
         done: list[Any] = await asyncio.gather(
-            things.writes.replace.run(db, None, id=first[0], **structs.asdict(new)),
+            things.writes.replace.run(
+                WritableDatabase(db), None, id=first[0], **structs.asdict(new)
+            ),
             *(
-                things.writes.change.run(db, None, id=one, **change_values(change))
+                things.writes.change.run(
+                    WritableDatabase(db), None, id=one, **change_values(change)
+                )
                 for one in first[1:]
             ),
         )
@@ -158,20 +166,28 @@ async def test_rows_are_written_whatever_their_fields_are_called(
         if things.version:
             assert {getattr(row, things.version) for row, _ in done} == {2}
             change = change_values(things.change(sku="guarded"))
-            refused, version = await things.writes.change.run(db, Guard([1]), id=first[1], **change)
+            refused, version = await things.writes.change.run(
+                WritableDatabase(db), Guard([1]), id=first[1], **change
+            )
             assert (refused, version) == (None, 2)
             allowed: Any
             allowed, _ = await things.writes.replace.run(
-                db, Guard([2, 3]), id=first[1], **structs.asdict(things.given("k1", "?"))
+                WritableDatabase(db),
+                Guard([2, 3]),
+                id=first[1],
+                **structs.asdict(things.given("k1", "?")),
             )
             assert (allowed.versions, getattr(allowed, things.version)) == ("versions?", 3)
         if things.active:
             soft = await asyncio.gather(
-                *(things.writes.deactivate.run(db, None, id=one) for one in first[2:5])
+                *(
+                    things.writes.deactivate.run(WritableDatabase(db), None, id=one)
+                    for one in first[2:5]
+                )
             )
             assert {getattr(row, things.active) for row, _ in soft} == {False}
         gone: Any
-        gone, _ = await things.writes.remove.run(db, None, id=first[5])
+        gone, _ = await things.writes.remove.run(WritableDatabase(db), None, id=first[5])
         assert gone.key == "k5"
         assert await things.by_id.get(db, first[5]) is None
 
@@ -182,12 +198,14 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
 ) -> None:
     things = Things(shape)
     async with opened(url, things) as db:
-        made = await things.adds.run(db, [things.given(key) for key in ("b", None, "a")])
+        made = await things.adds.run(
+            WritableDatabase(db), [things.given(key) for key in ("b", None, "a")]
+        )
         assert [row.key for row in made] == ["b", None, "a"]
         assert [row.id for row in made] == [1, 2, 3]
 
         given = [things.given("c"), things.given("a"), things.given("b", "!")]
-        upserted = await things.upsert.run(db, given)
+        upserted = await things.upsert.run(WritableDatabase(db), given)
         assert [one.status for one in upserted] == ["created", "unchanged", "updated"]
         assert [one.id for one in upserted] == [4, 3, 1]
         assert [one.version for one in upserted] == ([1, 1, 2] if things.version else [None] * 3)
@@ -197,15 +215,15 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
         ]
 
         values = change_values(things.change(address="elsewhere"))
-        changed = await things.bulk.change.records(db, ids=[1, 2, 99], **values)
+        changed = await things.bulk.change.records(WritableDatabase(db), ids=[1, 2, 99], **values)
         assert [record[0] for record in changed] == [1, 2]
         row: Any = await things.by_id.get(db, 1)
         assert (row.address, row.n) == ("elsewhere", "n!")
         if things.active:
-            await things.bulk.deactivate.records(db, ids=[1])
+            await things.bulk.deactivate.records(WritableDatabase(db), ids=[1])
             row = await things.by_id.get(db, 1)
             assert not getattr(row, things.active)
-        assert len(await things.bulk.remove.records(db, ids=[1, 2])) == 2
+        assert len(await things.bulk.remove.records(WritableDatabase(db), ids=[1, 2])) == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -216,11 +234,11 @@ async def test_files_go_into_any_table(
     """Also with an empty text as a key, and without a key where every row is new."""
     things = Things(shape, key=key)
     async with opened(url, things) as db:
-        await things.adds.run(db, [things.given("a"), things.given("b", "!")])
+        await things.adds.run(WritableDatabase(db), [things.given("a"), things.given("b", "!")])
         keys = ["c", "a", "", None, "b"] if key else ["c", "d", "", None, None]
         lines = [things.given(one) for one in keys]
         lines += [things.given("c")] if key else []
-        async with dedicated(db) as one:
+        async with dedicated(WritableDatabase(db)) as one:
             await things.stage.open(one)
             rows = [(n, *structs.astuple(line)) for n, line in enumerate(lines, 1)]
             await things.stage.add(one, rows)
@@ -247,7 +265,7 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
     listing = Listing("t", row, table, {"id": table.c.id}, {})
     assert [one.name for one in listing.samples()]
     async with opened(url, things) as db:
-        await things.adds.run(db, [things.given(key) for key in "abc"])
+        await things.adds.run(WritableDatabase(db), [things.given(key) for key in "abc"])
         page = await listing.page("id", (), "exact").records(db, limit=2, offset=1)
         assert [(record["key"], record["total"]) for record in page] == [("b", 3), ("c", 3)]
     with pytest.raises(RefusedError, match="no trigger keeps the totals"):

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from service.cache.generations import TableTags, Tags
 from service.cache.store import Cache
+from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.statement import Statement, binds
 from service.errors import NotFound
@@ -134,10 +135,8 @@ async def create_item(request: Request) -> Reply:
 
 
 async def write(request: Request, statement: Statement[Any], values: dict[str, Any]) -> Any:
-    try:
-        return await statement.one(request.db, **values)
-    finally:  # a statement that failed may have been committed: the connection was lost
-        await request.invalidate(lambda: tags.listed(Key(values["id"])))
+    changed = tags.listed(Key(values["id"]))
+    return await request.write(lambda db: statement.one(db, **values), lambda _: changed)
 
 
 @asynccontextmanager
@@ -155,7 +154,7 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
         fingerprint="crud",
     )
     await cache.open()
-    yield {"db": db, "settings": settings, "cache": cache}
+    yield {"db": db, "settings": settings, "cache": cache, "writer": Writer(db, cache)}
     await cache.close()
     await db.close()
 

@@ -1,4 +1,4 @@
-"""A Redis client from REDIS_URL, set so that a Redis in trouble costs nobody more than 50 ms."""
+"""A Redis client from REDIS_URL, set so that a slow or absent Redis delays a request by 50 ms."""
 
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -12,8 +12,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 Client = Redis | RedisCluster
 
-# What tells that it is not to be had; a cluster's own errors are none of redis-py's RedisError.
-TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
+# What is raised when Redis can't be used; a cluster's errors are not subclasses of RedisError.
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 SECONDS = 0.05
 CONNECTIONS = 8
@@ -21,15 +21,15 @@ PORT, SENTINEL_PORT = 6379, 26_379
 
 
 def client(url: str, seconds: float = SECONDS) -> Client:
-    """A client of a server, a cluster or what sentinels call the master.
+    """A client of a server, of a cluster, or of the master that sentinels name.
 
-    redis-py's own limits are 5 s and ten tries: a stopped Redis would hold a request up for a
-    minute. And it would give a server that announces its maintenance 10 s more.
+    redis-py's defaults are 5 s and ten tries: a stopped Redis would delay a request by a minute.
+    It would also wait 10 s longer for a server that announces its maintenance.
 
     Args:
         url: as REDIS_URL: `redis://`, `rediss://`, `unix://`, `redis+cluster://host:port,host:port`
             or `redis+sentinel://host:port,host:port/name/db`, each with `user:password@` before.
-        seconds: for a connection to stand, and for an answer to come.
+        seconds: the timeout for connecting, and for each answer.
     """
     options: dict[str, Any] = {
         "socket_timeout": seconds,
@@ -48,7 +48,7 @@ def client(url: str, seconds: float = SECONDS) -> Client:
         places, login, path = _parts(url, SENTINEL_PORT)
         name, _, number = path.partition("/")
         asking = {**quiet, **options}
-        sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # theirs has none
+        sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         master = sentinel.master_for(
             name or "mymaster", db=int(number or 0), **login, **quiet, **options
         )
@@ -56,8 +56,8 @@ def client(url: str, seconds: float = SECONDS) -> Client:
     return Redis.from_url(url, **quiet, **options)
 
 
-async def listener(one: Client) -> Any:
-    """What hears of messages; a cluster's client knows where once it has looked around, anew."""
+async def subscriber(one: Client) -> Any:
+    """What receives messages. A cluster's client looks up the nodes anew before."""
     if isinstance(one, RedisCluster):
         await one.aclose()
         await one.initialize()
@@ -65,7 +65,7 @@ async def listener(one: Client) -> Any:
 
 
 def is_cluster(one: Client) -> bool:
-    """Whether what goes in one pipeline reaches several servers, in any order."""
+    """Whether the commands of one pipeline reach several servers, in any order."""
     return isinstance(one, RedisCluster)
 
 

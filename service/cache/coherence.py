@@ -1,12 +1,15 @@
-"""What others have written: the lines on which a worker hears of it, and for how long it may not.
+"""How a worker learns what others write, and until when it may rely on that.
 
-Two lines. Redis carries what the service's own workers write. PostgreSQL carries (by NOTIFY, from
-the triggers of sql/migrations) what anybody else writes, psql and migrations among them; and the
-words of a worker that can't reach Redis. While a line stands each beat proves that all that was
-said before it has been heard. Without a beat the in-process tier ends by itself, even when this
-process was stopped and knows nothing of it: no flag has to be set in time.
+It listens on two connections. Over Redis come the writes of the service's own workers. Over
+PostgreSQL come the writes of all other programs, psql and migrations among them (NOTIFY by the
+triggers of sql/migrations), and the writes of workers that can't reach Redis.
 
-Each beat also looks for writers that are heard on neither line, see writers.py.
+A heartbeat asks each server and waits for the answer; every message sent before the answer has
+been received by then. Without heartbeats the in-process tier becomes invalid by time alone, also
+in a process that was stopped for a while: no flag has to be set in time.
+
+Each heartbeat also looks for writers that announce themselves on neither connection, see
+silent_writers.py.
 """
 
 import asyncio
@@ -18,35 +21,40 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import TROUBLE, listener
-from service.cache.generations import EVERYTHING, TAG_COUNT, Generations, Tags
-from service.cache.shared import AGAIN_SECONDS, Shared
-from service.cache.writers import PRESENCE, Writers
+from service.cache.client import REDIS_ERRORS, subscriber
+from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
+from service.cache.shared import RETRY_SECONDS, Shared
+from service.cache.silent_writers import PRESENCE, SilentWriters
 from service.db.names import CHANNEL, LISTENER, SILENT
 from service.logs import logger
 
-# A line is asked whether it stands this often; what is in the tier holds so long after it did.
-BEAT_SECONDS, HOLDS_SECONDS = 0.5, 1.75
+# Between two heartbeats; and how long after one the in-process tier is valid. docs/caching.md
+# promises 2 s: a quarter second is left for a late timer.
+HEARTBEAT_SECONDS, VALID_SECONDS = 0.5, 1.75
 ANSWER_SECONDS = 1.0
-# Said by who begins to listen: look for unheard writers at once, it may have brought some.
+# The payloads of NOTIFY are JOINED, INVALIDATE with tags, or anything else, as the
+# names of tables that the triggers send: that invalidates everything.
+INVALIDATE = "invalidate:"
+# A worker sends it when it begins to listen: the others look for silent writers at once.
 JOINED = "joined"
-# Before such a look: until then it has been heard on Redis, if that is the same.
+# Before that look: the worker's announcement over Redis needs a moment.
 JOINING_SECONDS = 0.05
-# More of them are said as "everything": a NOTIFY takes less than 8,000 bytes.
-MANY = 1000
+# From so many tags on everything is invalidated: a NOTIFY takes less than 8,000 bytes.
+MAX_TAGS = 1000
 
+NOTIFY = "SELECT true FROM pg_notify($1, $2)"
 IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid
 FROM pg_database WHERE datname = current_database()
 """
-UNDER_WAY = """
+RUNNING_SINCE = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
     WHERE application_name LIKE $2 AND application_name <> $3
         AND state = 'active' AND query_start < $1
 )
 """
-AWAY = (
+DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -56,13 +64,13 @@ AWAY = (
 
 
 class Coherence:
-    """The lines of one worker.
+    """The two connections of one worker.
 
     Args:
         url: the database.
-        epochs: what is moved by what is heard.
-        clear: called when something may have been missed.
-        writers: those of the database, see writers.py.
+        generations: advanced by every message.
+        clear: called when messages may have been missed.
+        writers: those of the database, see silent_writers.py.
     """
 
     def __init__(
@@ -70,96 +78,97 @@ class Coherence:
         url: str,
         generations: Generations,
         clear: Callable[[], None],
-        writers: Writers,
+        writers: SilentWriters,
     ) -> None:
         self.url = url
         self.generations = generations
         self.clear = clear
         self.writers = writers
         self.shared: Shared | None = None
-        # Until when all that was said has surely been heard, by time.monotonic().
+        # Until when the in-process tier is valid, by time.monotonic().
         self.valid_until = 0.0
+        # When the last answered heartbeat was sent; 0.0 when it does not count.
         self._database = self._redis = 0.0
         self._connection: Any = None
         self._pending: dict[int, None] = {}
-        self._saying: asyncio.Task[None] | None = None
-        self._speaking = asyncio.Lock()
-        self._known = asyncio.Event()  # the database's name
-        self.stands = asyncio.Event()  # both lines, for the first time
+        self._sending: asyncio.Task[None] | None = None
+        self._querying = asyncio.Lock()
+        self._named = asyncio.Event()  # the database's name is known
+        self.connected = asyncio.Event()  # both, for the first time
         self._joined = asyncio.Event()
 
-    def lines(self) -> list[Coroutine[None, None, None]]:
-        """What keeps each line up until it is cancelled."""
-        lines = [self._keep(self._hear_database)]
+    def connections(self) -> list[Coroutine[None, None, None]]:
+        """What keeps each connection until it is cancelled."""
+        connections = [self._reconnect(self._listen_to_database)]
         if self.shared is not None:
-            lines.append(self._keep(self._hear_redis))
-        return lines
+            connections.append(self._reconnect(self._listen_to_redis))
+        return connections
 
-    def on_message(self, tags: Tags, *, forget: bool) -> None:
-        """Somebody else has written; `forget` says that Redis has not been told."""
-        self.generations.move(tags)
+    def on_message(self, tags: Tags, *, in_redis: bool) -> None:
+        """Another process has written; `in_redis` says that Redis must be invalidated too."""
+        self.generations.advance(tags)
         if EVERYTHING in tags:
             self.clear()
-        if forget and self.shared is not None:
+        if in_redis and self.shared is not None:
             self.shared.on_message(tags)
 
     async def publish(self, tags: Tags) -> None:
-        """Tell the other workers by PostgreSQL; what can't be said now is said when it is back."""
+        """Send tags to the other workers over PostgreSQL, now or when it is back."""
         self._pending.update(dict.fromkeys(tags))
-        self._begin_to_say()
-        if self._saying is not None:
-            await asyncio.wait([self._saying])
+        self._start_sending()
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
 
     async def clock(self) -> datetime | None:
-        """PostgreSQL's; None while it is away."""
-        found: datetime | None = await self._ask("SELECT now()")
+        """PostgreSQL's time; None while it is away."""
+        found: datetime | None = await self._fetch("SELECT now()")
         return found
 
     async def ended(self, since: datetime) -> bool:
-        """Whether every statement of the service has ended that began before."""
-        return await self._ask(UNDER_WAY, since, f"{SILENT}%", LISTENER) is False
+        """Whether every statement of the service that began before has ended."""
+        return await self._fetch(RUNNING_SINCE, since, f"{SILENT}%", LISTENER) is False
 
-    async def _ask(self, sql: str, *args: object) -> Any:
-        """The answer, one question at a time; None while the line is down."""
+    async def _fetch(self, sql: str, *args: object) -> Any:
+        """One value; None without a connection. One query at a time."""
         try:
-            async with self._speaking:
+            async with self._querying:
                 return self._connection and await self._connection.fetchval(sql, *args)
-        except AWAY:
+        except DATABASE_ERRORS:
             return None
 
-    def _begin_to_say(self) -> None:
-        if self._saying is None and self._pending and self._connection is not None:
-            self._saying = asyncio.create_task(self._say())
+    def _start_sending(self) -> None:
+        if self._sending is None and self._pending and self._connection is not None:
+            self._sending = asyncio.create_task(self._send())
 
-    async def _say(self) -> None:
+    async def _send(self) -> None:
         try:
             while self._pending:
-                tags, self._pending = self._pending, {}
-                said = tuple(tags) if len(tags) < MANY else (EVERYTHING,)
-                words = f"moved:{','.join(map(str, said))}"
-                if await self._ask("SELECT true FROM pg_notify($1, $2)", CHANNEL, words) is None:
-                    self._pending = tags | self._pending
+                pending, self._pending = self._pending, {}
+                tags = tuple(pending) if len(pending) < MAX_TAGS else (EVERYTHING,)
+                payload = INVALIDATE + message(tags)
+                if await self._fetch(NOTIFY, CHANNEL, payload) is None:
+                    self._pending = pending | self._pending
                     return
         finally:
-            self._saying = None
+            self._sending = None
 
-    def _beat(self) -> None:
+    def _extend(self) -> None:
         redis = self._redis if self.shared is not None else self._database
-        self.valid_until = min(self._database, redis) + HOLDS_SECONDS
+        self.valid_until = min(self._database, redis) + VALID_SECONDS
         if self._database and redis:
-            self.stands.set()
+            self.connected.set()
 
-    async def _keep(self, hear: Callable[[], Any]) -> None:
+    async def _reconnect(self, listen: Callable[[], Any]) -> None:
         while True:
             try:
-                await hear()
-            except (*AWAY, *TROUBLE):
+                await listen()
+            except (*DATABASE_ERRORS, *REDIS_ERRORS):
                 pass
-            except Exception:  # noqa: BLE001 - a line that nobody keeps up would be down for ever
-                logger.exception("a line of the cache failed")
-            await asyncio.sleep(AGAIN_SECONDS)
+            except Exception:  # noqa: BLE001 - logged; without a retry it would never come back
+                logger.exception("a connection of the cache failed")
+            await asyncio.sleep(RETRY_SECONDS)
 
-    async def _hear_database(self) -> None:
+    async def _listen_to_database(self) -> None:
         connection = await asyncpg.connect(
             self.url,
             timeout=ANSWER_SECONDS,
@@ -167,133 +176,124 @@ class Coherence:
             server_settings={"application_name": LISTENER},
         )
         try:
-            await connection.add_listener(CHANNEL, self._notified)
+            await connection.add_listener(CHANNEL, self._on_notify)
             name = await connection.fetchval(IDENTITY)
             if self.shared is not None:
                 if self.shared.name not in ("", name):
                     self.shared.fail(ConnectionError("another database"))
                 self.shared.name = name
-            self._known.set()
-            self.on_message((EVERYTHING,), forget=True)
+            self._named.set()
+            self.on_message((EVERYTHING,), in_redis=True)
             self._connection = connection
-            self._begin_to_say()
-            async with self._speaking:
-                await connection.fetchval("SELECT pg_notify($1, $2)", CHANNEL, JOINED)
-            await self._beat_of_database(connection)
+            self._start_sending()
+            async with self._querying:
+                await connection.fetchval(NOTIFY, CHANNEL, JOINED)
+            await self._database_heartbeats(connection)
         finally:
             self._connection = None
             connection.terminate()
 
-    async def _beat_of_database(self, connection: asyncpg.Connection) -> None:
-        """Ask again and again; whatever was notified before an answer has been heard by then."""
+    async def _database_heartbeats(self, connection: asyncpg.Connection) -> None:
+        """Query until the connection fails; what was notified before an answer has come by then."""
         at_once = True
         while True:
-            asked, unheard = monotonic(), self.writers.unheard
-            redis_stands = self.shared is None or asked - self._redis < HOLDS_SECONDS
-            async with self._speaking:
-                if redis_stands:
-                    all_heard = await self.writers.look(connection, at_once=at_once)
-                else:  # nothing holds, so who writes is no matter
+            asked, silent = monotonic(), self.writers.found
+            redis_up = self.shared is None or asked - self._redis < VALID_SECONDS
+            async with self._querying:
+                if redis_up:
+                    all_announced = await self.writers.look(connection, at_once=at_once)
+                else:  # the tier is invalid anyway
                     await connection.fetchval("SELECT 1")
-            if not redis_stands:
-                self._database = 0.0  # not before a look
-            elif not all_heard:
+            if not redis_up:
+                self._database = 0.0  # until the next look
+            elif not all_announced:
                 self._database = self.valid_until = 0.0
                 if self.shared is not None:
                     self.shared.pause()
             else:
-                if unheard:  # what they wrote last was not heard
-                    self.on_message((EVERYTHING,), forget=True)
+                if silent:  # their last writes were not announced
+                    self.on_message((EVERYTHING,), in_redis=True)
                 self._database = asked
-                self._beat()
-            at_once = not redis_stands
+                self._extend()
+            at_once = not redis_up
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._joined.wait()
                 self._joined.clear()
                 at_once = True
                 await asyncio.sleep(JOINING_SECONDS)
 
-    def _notified(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
-        words = str(payload)
-        if words == JOINED:
+    def _on_notify(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
+        text = str(payload)
+        if text == JOINED:
             if self._connection is None or pid != self._connection.get_server_pid():
                 self._database = self.valid_until = 0.0
                 self._joined.set()
             return
-        tags = _tags(words.removeprefix("moved:")) if words.startswith("moved:") else None
-        self.on_message(tags or (EVERYTHING,), forget=True)
+        ours = text.startswith(INVALIDATE)
+        tags = parse(text.removeprefix(INVALIDATE)) if ours else (EVERYTHING,)
+        self.on_message(tags, in_redis=True)
 
-    async def _hear_redis(self) -> None:
-        await self._known.wait()
+    async def _listen_to_redis(self) -> None:
+        await self._named.wait()
         shared = self.shared
-        assert shared is not None  # noqa: S101 - `run` has looked
+        assert shared is not None  # noqa: S101 - `connections` has checked it
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                hearing = await listener(shared.client)
+                messages = await subscriber(shared.client)
         except Exception as error:
             shared.fail(error)
             raise
         channel = shared.channel
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await hearing.subscribe(channel, PRESENCE + shared.channel)
+                await messages.subscribe(channel, PRESENCE + shared.channel)
                 message = None
                 while message is None or message["type"] != "subscribe":
-                    message = await hearing.get_message(timeout=ANSWER_SECONDS)
-            self.on_message((EVERYTHING,), forget=False)
+                    message = await messages.get_message(timeout=ANSWER_SECONDS)
+            self.on_message((EVERYTHING,), in_redis=False)
             while shared.channel == channel:
-                # At the beginning, after it was too slow once, and after a pause.
-                if not shared.up and not self.writers.unheard:
+                # At the start, after a command took too long, and after a pause.
+                if not shared.up and not self.writers.found:
                     await shared.begin()
                 async with asyncio.timeout(2 * ANSWER_SECONDS):
-                    await self._beat_of_redis(hearing, shared)
+                    await self._redis_heartbeat(messages, shared)
         except Exception as error:
             shared.fail(error)
             raise
         finally:
-            await hearing.aclose()
+            await messages.aclose()
 
-    async def _beat_of_redis(self, hearing: Any, shared: Shared) -> None:
-        """Ask, hear until it answers, then hear until the next beat."""
+    async def _redis_heartbeat(self, messages: Any, shared: Shared) -> None:
+        """Ping, receive messages until the answer, and then until the next heartbeat."""
         asked = monotonic()
-        await self._tell_presence(shared)
-        await hearing.ping()
-        answered = False
-        while (left := asked + (BEAT_SECONDS if answered else ANSWER_SECONDS) - monotonic()) > 0:
-            message = await hearing.get_message(timeout=left)
+        await self._publish_presence(shared)
+        await messages.ping()
+        answered, seconds = False, ANSWER_SECONDS
+        while (left := asked + seconds - monotonic()) > 0:
+            message = await messages.get_message(timeout=left)
             if message is None:
                 continue
             if message["type"] == "pong":
-                answered = True
+                answered, seconds = True, HEARTBEAT_SECONDS
                 self._redis = asked
                 if self._database:
-                    self._beat()
+                    self._extend()
                 else:
                     self._joined.set()  # look now
             elif message["type"] == "message":
-                sender, _, words = message["data"].decode(errors="replace").partition(":")
+                sender, _, text = message["data"].decode(errors="replace").partition(":")
                 if sender == shared.sender:
                     continue
                 if message["channel"].decode() == PRESENCE + shared.channel:
-                    if self.writers.told(sender, words):
-                        await self._tell_presence(shared)
+                    if self.writers.on_presence(sender, text):
+                        await self._publish_presence(shared)
                 else:
-                    self.on_message(_tags(words) or (EVERYTHING,), forget=False)
+                    self.on_message(parse(text), in_redis=False)
         if not answered:
-            raise TimeoutError("no answer on the line")
+            raise TimeoutError("Redis did not answer the heartbeat")
 
-    async def _tell_presence(self, shared: Shared) -> None:
-        with suppress(*TROUBLE):  # too slow once: the next beat says it again
+    async def _publish_presence(self, shared: Shared) -> None:
+        with suppress(*REDIS_ERRORS):  # the next heartbeat sends it again
             presence = f"{shared.sender}:{self.writers.presence()}"
             await shared.client.publish(PRESENCE + shared.channel, presence)
-
-
-def _tags(words: str) -> Tags | None:
-    """None for what is none: a stranger's words."""
-    try:
-        tags = tuple(int(word) for word in words.split(","))
-    except ValueError:
-        logger.warning("strange words on the line")
-        return None
-    return tags if all(0 <= tag < TAG_COUNT for tag in tags) else None

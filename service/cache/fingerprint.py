@@ -1,4 +1,4 @@
-"""What makes the answers of an application, as a few characters."""
+"""A hash of everything that determines the responses of an application."""
 
 import hashlib
 import sys
@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def fingerprint(secret: str, place: Path) -> str:
-    """Of the code, the libraries, and the secret that signs cursors.
+    """The hash of the code, the libraries, and the secret that signs cursors.
 
-    So a deploy finds no answers in Redis that it would have made otherwise.
+    It is part of every key in Redis, so a new version finds no responses of an older one.
 
     Args:
         secret: signs the cursors.
@@ -27,7 +27,7 @@ def fingerprint(secret: str, place: Path) -> str:
 
 
 def _imported(place: Path) -> set[Path]:
-    """The files below a folder that are imported; libraries have their place in it, too."""
+    """The imported files below a folder, without the libraries in it."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     paths = {Path(file) for file in files if file and file.endswith(".py")}
     return {

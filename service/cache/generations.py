@@ -1,9 +1,9 @@
-"""Generations: counters that a write increments. A response holds while its counters stand.
+"""Generations: counters that a write increments. A response is valid while its counters stay.
 
-Whoever reads takes the stamp of what the answer depends on *before* it reads, and keeps the answer
-with it. A write moves the counters of what it may have changed after its commit and before its
-answer. So what was read too early is dead when it comes to be kept, however late that is, and no
-fence can be forgotten: evicting an answer evicts nothing that protects it.
+A reader takes the sum of the counters of a response's tags *before* it reads, and keeps it with the
+response. A write increments the counters of what it may have changed, after its commit and before
+its response. So a response that was read too early is invalid by the time it is kept, however late
+that is. Evicting a response evicts no counter.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,13 +13,32 @@ from zlib import crc32
 
 from msgspec import UNSET
 
-# One counter for everything; then those of lists; then those of rows. Who shares one by chance is
-# read anew without need, never too late.
+from service.logs import logger
+
+# A tag is the number of a counter: one for everything, then those of lists, then those of rows.
+# Where two share one by chance, a response is loaded again without need; it is never too old.
 EVERYTHING = 0
-LIST_TAGS = 4096
+FIRST_ROW_TAG = 4096
 TAG_COUNT = 65_536
 
 Tags = tuple[int, ...]
+
+
+def message(tags: Tags) -> str:
+    """The tags as they are sent to other workers."""
+    return ",".join(map(str, tags))
+
+
+def parse(text: str) -> Tags:
+    """The tags of a message; EVERYTHING if it is malformed."""
+    try:
+        tags = tuple(int(tag) for tag in text.split(","))
+    except ValueError:
+        tags = ()
+    if tags and all(0 <= tag < TAG_COUNT for tag in tags):
+        return tags
+    logger.warning("malformed invalidation message: everything is invalidated")
+    return (EVERYTHING,)
 
 
 class Generations:
@@ -28,29 +47,29 @@ class Generations:
     def __init__(self) -> None:
         self.counts = [0] * TAG_COUNT
 
-    def stamp(self, tags: Tags) -> int:
-        """A number that is the same as long as none of them has moved: counters only grow."""
+    def current(self, tags: Tags) -> int:
+        """The sum of their counters. It is the same only while none was incremented."""
         counts = self.counts
         total = counts[EVERYTHING]
         for tag in tags:
             total += counts[tag]
         return total
 
-    def move(self, tags: Iterable[int]) -> None:
-        """What depends on any of them holds no longer."""
+    def advance(self, tags: Iterable[int]) -> None:
+        """Increment their counters: what depends on any of them is no longer valid."""
         for tag in tags:
             self.counts[tag] += 1
 
 
 class TableTags:
-    """What the rows and the lists of a table depend on, and what a write of a row moves.
+    """The tags of a table: what its rows and lists depend on, and what a write invalidates.
 
-    A list filtered by one of `fields` is moved only by writes of rows that bear its value, before
-    or after; any other list by every write of the table.
+    A list filtered by one of `fields` is invalidated only by writes of rows that have its value,
+    before or after; any other list by every write of the table.
 
     Args:
         table: its name.
-        fields: by which lists are told apart, the one with the most values first.
+        fields: those by which lists are told apart, the one with the most values first.
     """
 
     def __init__(self, table: str, *fields: str) -> None:
@@ -61,10 +80,10 @@ class TableTags:
 
     def row(self, row_id: int) -> Tags:
         """What the row with this id depends on."""
-        return (LIST_TAGS + (self.salt + row_id) % (TAG_COUNT - LIST_TAGS),)
+        return (FIRST_ROW_TAG + (self.salt + row_id) % (TAG_COUNT - FIRST_ROW_TAG),)
 
     def listed(self, query: object) -> Tags:
-        """What the list that a query asks for depends on; filters it does not set are UNSET."""
+        """What the list of a query depends on; filters that it does not set are UNSET."""
         for field in self.fields:
             value = getattr(query, field, UNSET)
             if value is not UNSET:
@@ -72,23 +91,26 @@ class TableTags:
         return self.lists
 
     def many(self, row_ids: Iterable[int]) -> Tags:
-        """What a write of many rows moves: these rows, and every list of the table."""
+        """What a write of many rows invalidates: these rows, and every list of the table."""
         rows = (tag for row_id in row_ids for tag in self.row(row_id))
         return (*rows, *self.lists, *(_list_tag(self.table, field) for field in self.fields))
 
     def written(self, row: Any, changed: Collection[str] = ()) -> Tags:
-        """What a write moves: `row` as it is after it, or was; `changed` names what it has set.
+        """What a write of one row invalidates.
 
-        What a changed field was before is not known, so that every list by this field moves.
+        Args:
+            row: after the write; a removed row as it was before.
+            changed: the fields that were set. Their old values are not known, so every list by one
+                of these fields is invalidated.
         """
-        invalidate = [*self.row(row.id), *self.lists]
+        tags = [*self.row(row.id), *self.lists]
         for field in self.fields:
-            invalidate.append(_list_tag(self.table, field, getattr(row, field)))
+            tags.append(_list_tag(self.table, field, getattr(row, field)))
             if field in changed:
-                invalidate.append(_list_tag(self.table, field))
-        return tuple(invalidate)
+                tags.append(_list_tag(self.table, field))
+        return tuple(tags)
 
 
 @lru_cache(maxsize=10_000)
-def _list_tag(*words: object) -> int:
-    return 1 + crc32(repr(words).encode()) % (LIST_TAGS - 1)
+def _list_tag(*parts: object) -> int:
+    return 1 + crc32(repr(parts).encode()) % (FIRST_ROW_TAG - 1)

@@ -1,57 +1,70 @@
-"""The in-process tier: finished answers, bounded by bytes."""
+"""The in-process tier: responses, bounded by bytes."""
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
-from service.cache.entry import CachedResponse, EncodedBody, Entry
+from service.cache.response import CachedResponse
 
-# Of the bytes, for what has been asked for once; of an entry that is gone, so that it is known.
+# The share of the bytes for responses that were asked for once; and the bytes that an evicted key
+# counts for while it is remembered. `python -m bench trials eviction` compares the alternatives.
 SMALL, GHOST = 0.1, 120
-USES = 3
 
 
 class Local:
-    """Entries by key, evicted by S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need").
+    """Responses by key, evicted by S3-FIFO (Yang et al., SOSP 2023).
 
-    What comes new waits in a small queue, and only what is used there reaches the main one, so
-    that a scan passes through without touching what is hot. Who was evicted from the small queue
-    and comes again goes to the main one at once: its name is kept for a while. A hit only counts.
+    A new response enters a small queue. If it is used there it moves to the main queue, else it is
+    evicted, so a scan does not displace what is used often. The keys evicted from the small queue
+    are remembered for a while; a response that comes back under one enters the main queue. A hit
+    only sets a flag.
 
     Args:
-        limit: bytes, the names of what is gone included.
+        limit: bytes, the remembered keys included.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = self.small_size = 0
-        self.entries: dict[Hashable, Entry] = {}
+        self.entries: dict[Hashable, CachedResponse] = {}
         self.small: deque[Hashable] = deque()
         self.main: deque[Hashable] = deque()
         self.gone: OrderedDict[int, None] = OrderedDict()
 
-    def put(self, key: Hashable, entry: Entry) -> None:
-        """Keep it in the place of what stood there; what is too large for its queue is not kept."""
-        if entry.size > self.limit * SMALL:
+    def put(self, key: Hashable, response: CachedResponse, key_size: int = 0) -> None:
+        """Keep a response, instead of another one under the same key.
+
+        It is not kept if it is larger than the small queue. `key_size` are the bytes of the key.
+        """
+        size = response.cost + len(response.body) + key_size
+        if size > self.limit * SMALL:
             return
         old = self.entries.get(key)
         if old is not None:
-            entry.uses, entry.main = old.uses, old.main
+            response.used, response.main = old.used, old.main
             self._count(old, -old.size)
         else:
-            entry.main = self.gone.pop(hash(key), True) is None
-            (self.main if entry.main else self.small).append(key)
-        self.entries[key] = entry
-        self._count(entry, entry.size)
+            response.main = self.gone.pop(hash(key), True) is None
+            (self.main if response.main else self.small).append(key)
+        response.key, response.size = key, size
+        self.entries[key] = response
+        self._count(response, size)
         self._shrink()
 
-    def grow(self, key: Hashable, entry: Entry, size: int) -> bool:
-        """Make room for more bytes of an entry; False if it is gone, or would be too large."""
-        if self.entries.get(key) is not entry or entry.size + size > self.limit * SMALL:
-            return False
-        entry.size += size
-        self._count(entry, size)
+    def keep_encoded(self, response: CachedResponse, encoding: bytes, body: bytes) -> None:
+        """Keep the body in a content coding beside its response, if this is still kept.
+
+        It counts as a second response with the same headers, and is not kept if both together are
+        larger than the small queue.
+        """
+        if self.entries.get(response.key) is not response or encoding in (response.encoded or ()):
+            return
+        size = response.cost + len(body)
+        if response.size + size > self.limit * SMALL:
+            return
+        response.encoded = {**(response.encoded or {}), encoding: body}
+        response.size += size
+        self._count(response, size)
         self._shrink()
-        return True
 
     def clear(self) -> None:
         """Forget everything."""
@@ -61,9 +74,9 @@ class Local:
         self.gone.clear()
         self.size = self.small_size = 0
 
-    def _count(self, entry: Entry, size: int) -> None:
+    def _count(self, response: CachedResponse, size: int) -> None:
         self.size += size
-        if not entry.main:
+        if not response.main:
             self.small_size += size
 
     def _shrink(self) -> None:
@@ -76,54 +89,22 @@ class Local:
                 self.gone.popitem(last=False)
                 return
             key = self.small.popleft()
-            entry = self.entries[key]
-            self._count(entry, -entry.size)
-            if entry.uses:
-                entry.uses, entry.main = 0, True
+            response = self.entries[key]
+            self._count(response, -response.size)
+            if response.used:
+                response.used, response.main = False, True
                 self.main.append(key)
-                self._count(entry, entry.size)
+                self._count(response, response.size)
                 return
             self.gone[hash(key)] = None
             while len(self.gone) > len(self.entries):
                 self.gone.popitem(last=False)
         else:
             key = self.main.popleft()
-            entry = self.entries[key]
-            if entry.uses:
-                entry.uses -= 1
+            response = self.entries[key]
+            if response.used:
+                response.used = False
                 self.main.append(key)
                 return
-            self._count(entry, -entry.size)
+            self._count(response, -response.size)
         del self.entries[key]
-
-
-class CachedBodies:
-    """The compressed bodies of an answer, by encoding: beside it for as long as it stands here."""
-
-    __slots__ = ("answer", "key", "tier")
-
-    def __init__(self, tier: Local, key: Hashable, answer: CachedResponse) -> None:
-        self.tier = tier
-        self.key = key
-        self.answer = answer
-
-    def get(self, encoding: bytes, /) -> bytes | None:
-        """None also where the answer has never been kept, or is no longer."""
-        entry = self._entry()
-        if entry is None or entry.variants is None:
-            return None
-        variant = entry.variants.get(encoding)
-        return None if variant is None else variant.body
-
-    def __setitem__(self, encoding: bytes, body: bytes, /) -> None:
-        """Keep it, if there is room: it counts as a second answer with the same headers."""
-        entry = self._entry()
-        if entry is None or encoding in (entry.variants or ()):
-            return
-        size = self.answer.size - len(self.answer.body) + len(body)
-        if self.tier.grow(self.key, entry, size):
-            entry.variants = {**(entry.variants or {}), encoding: EncodedBody(body)}
-
-    def _entry(self) -> Entry | None:
-        entry = self.tier.entries.get(self.key)
-        return entry if entry is not None and entry.answer is self.answer else None

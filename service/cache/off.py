@@ -1,4 +1,4 @@
-"""No cache: what a request finds where the cache is off, or may not be used."""
+"""No cache: what requests get when caching is off, or is not possible."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class NoCache:
-    """Keeps nothing. It has those methods of store.Cache that a handler calls."""
+    """Keeps nothing. It has the methods of store.Cache that handlers and writer.Writer call."""
 
     on = False
 
@@ -23,12 +23,12 @@ class NoCache:
         kind: type[Value] | Any,
         tags: Tags = (),  # noqa: ARG002
     ) -> Value:
-        """What `load` gives now, of the same types as a kept value; see Cache.cached."""
+        """What `load` returns, converted as a cached value would be; see Cache.cached."""
         value: Value = msgspec.msgpack.decode(msgspec.msgpack.encode(await load()), type=kind)
         return value
 
     async def invalidate(self, tags: Tags) -> None:
-        """Nothing was kept, so nothing is outdated."""
+        """Nothing is kept, so there is nothing to invalidate."""
 
     def outcome_unknown(self) -> None:
-        """As `moved`."""
+        """As `invalidate`."""

@@ -1,85 +1,42 @@
-"""The tier that all workers share: answers in Redis, dead as soon as an epoch of theirs is deleted.
+"""The tier that all workers share: responses in Redis, invalid once a generation of theirs is gone.
 
-An epoch in Redis is a key with a random value that nobody has drawn before. A reader takes the
-epochs of an answer before it reads, and keeps the answer with them in front; it counts as long as
-they are those that stand. A writer deletes the epochs of what it changed, and only then tells the
-other workers. An epoch that was deleted, evicted or lost with its server comes back with another
-value, so nothing kept before it is believed: no script, no tombstone, no time to reason about.
+A generation in Redis is a key with a random value that was never used before. A reader gets the
+generations of a response's tags before it reads, and stores the response with their values in
+front; it is valid while they are the current values. A writer deletes the generations of what it
+changed, and only then publishes the tags to the other workers. A generation that was deleted,
+evicted or lost with its server comes back with another value, so nothing stored before it is
+valid. That needs no script, no tombstone and no clock.
 
-All that is asked within a turn of the loop goes in one pipeline, one at a time. Redis is never
-waited for longer than 50 ms; after a failure nobody asks it until it has answered again.
+The commands of one turn of the event loop go in one pipeline, one pipeline at a time. A request
+waits for Redis 50 ms at most. After a failure Redis is not used until it has answered again.
 """
 
 import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from service.cache.client import SECONDS, Client, is_cluster
-from service.cache.entry import CachedResponse, decode, encode
-from service.cache.generations import EVERYTHING, LIST_TAGS, Tags
+from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
+from service.cache.pending import Invalidation, Lease, Lookup, answer_all
+from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
-AGAIN_SECONDS = 0.25
-WIDTH = 16  # of an epoch
-
-Spawn = Callable[[Coroutine[None, None, None]], object]
-
-
-class _Look:
-    """Asks for the answer under `keys[0]`; the other keys are those of its epochs."""
-
-    __slots__ = ("future", "key", "keys")
-
-    def __init__(self, key: bytes, keys: list[str]) -> None:
-        self.key = key
-        self.keys = keys
-        self.future: asyncio.Future[tuple[bytes | None, bytes | None]] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    def answer(self, found: bytes | None, lease: bytes | None) -> None:
-        """What was found, or else what to keep the answer with."""
-        if not self.future.done():
-            self.future.set_result((found, lease))
-
-
-class _Moves:
-    """Slots that have moved within a turn of the loop, and whether others are to be told."""
-
-    __slots__ = ("future", "publish", "tags", "timer")
-
-    def __init__(self, *, publish: bool) -> None:
-        loop = asyncio.get_running_loop()
-        self.tags: dict[int, None] = {}
-        self.publish = publish
-        self.future: asyncio.Future[None] = loop.create_future()
-        self.timer = loop.call_later(SECONDS, self.done)
-
-    def done(self) -> None:
-        self.timer.cancel()
-        if not self.future.done():
-            self.future.set_result(None)
-
-
-class Lease(NamedTuple):
-    """The right to keep an answer that is read from now on."""
-
-    place: str
-    prefix: bytes
+RETRY_SECONDS = 0.25
+WIDTH = 16  # of a generation's value
 
 
 class Shared:
-    """The answers in Redis.
+    """The responses in Redis.
 
     Args:
         client: see client.client.
-        ttl: seconds that an answer is kept, up to a tenth less.
-        fingerprint: of the code: who makes other answers keeps them elsewhere.
+        ttl: seconds that a response is kept, up to a tenth less.
+        fingerprint: of the code; another version of it keeps its responses under other keys.
         spawn: runs a coroutine in the background.
-        unsaid: tells the other workers in another way, when Redis can't.
+        publish_otherwise: publishes tags to the other workers when Redis can't.
     """
 
     def __init__(
@@ -88,107 +45,108 @@ class Shared:
         *,
         ttl: float,
         fingerprint: str,
-        spawn: Spawn,
-        pending: Callable[[Tags], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        publish_otherwise: Callable[[Tags], Awaitable[None]],
     ) -> None:
         self.client = client
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.spawn = spawn
-        self.pending = pending
+        self.publish_otherwise = publish_otherwise
         self.sender = secrets.token_hex(4)
-        self.name = ""  # of the database: known once it has answered
-        # `up`: answers are read and kept there. It may be off while Redis can be reached: then what
-        # is written here is still told there, where the other workers hear it.
+        self.name = ""  # of the database; known once that has answered
+        # `up`: responses are read and stored. It may be off while Redis can be reached: writes are
+        # then still published there, where the other workers listen.
         self.up = self._reached = self._failed = False
-        self._looks: list[_Look] = []
-        self._keeps: list[tuple[str, bytes, int]] = []
-        self._moves: _Moves | None = None
-        self._heard: _Moves | None = None
+        self._lookups: list[Lookup] = []
+        self._stores: list[tuple[str, bytes, int]] = []
+        self._invalidation: Invalidation | None = None  # of this worker's writes
+        self._received: Invalidation | None = None
         self._running = False
 
     @property
     def _place(self) -> str:
-        """Before every key. All share a hash tag, since one answer depends on any of the epochs."""
+        """Before every key. All have one hash tag: a response depends on any of the generations."""
         return f"{{swiftlet:{self.name}}}:"
 
     @property
     def channel(self) -> str:
-        """Where writers tell what they have moved."""
-        return f"{self._place}moved"
+        """Where writers publish the tags that they have invalidated."""
+        return f"{self._place}invalidations"
 
     def takes(self, tags: Tags) -> bool:
-        """Whether it can be used for what depends on these: a row's epochs are not in Redis.
+        """Whether responses with these tags are kept here: those that depend on lists alone.
 
-        Reading a row together with others costs less than asking for it here
+        A single row costs less to read with others than to look up in Redis
         (`python -m bench trials cache`).
         """
-        return self.up and all(tag < LIST_TAGS for tag in tags)
+        return self.up and all(tag < FIRST_ROW_TAG for tag in tags)
 
-    async def look(self, key: str, tags: Tags) -> tuple[CachedResponse | None, Lease | None]:
-        """What is kept under the key; else a lease to keep it by, None if Redis is in trouble.
+    async def look_up(self, key: str, tags: Tags) -> tuple[CachedResponse | None, Lease | None]:
+        """The response under the key; else a lease to store it with, None if Redis can't be used.
 
-        The lease must be had before the reading begins whose answer it is for.
+        Get the lease before you begin to read what the response is made from.
         """
         place = self._place
         generations = [f"{place}{tag}" for tag in (EVERYTHING, *tags)]
-        asked = _Look(key.encode(), [f"{place}{self.fingerprint}:{key}", *generations])
-        self._looks.append(asked)
+        lookup = Lookup(key.encode(), [f"{place}{self.fingerprint}:{key}", *generations])
+        self._lookups.append(lookup)
         self._start()
         try:
             async with asyncio.timeout(SECONDS):
-                found, prefix = await asked.future
+                found, prefix = await lookup.future
         except TimeoutError:
             return None, None
         if found is not None:
             return decode(found), None
-        return None, None if prefix is None else Lease(asked.keys[0], prefix)
+        return None, None if prefix is None else Lease(lookup.keys[0], prefix)
 
-    def keep(self, lease: Lease, answer: CachedResponse, seconds: float | None = None) -> None:
-        """Keep what was read under a lease; it is there soon, or never."""
+    def keep(self, lease: Lease, response: CachedResponse, seconds: float | None = None) -> None:
+        """Store a response that was read under a lease, in the background."""
         if not self.up:
             return
         seconds = self.ttl if seconds is None else min(seconds, self.ttl)
-        seconds *= random.uniform(0.9, 1)  # noqa: S311 - so that not all end at once
-        value = lease.prefix + encode(answer)
-        self._keeps.append((lease.place, value, max(1, round(seconds * 1000))))
+        seconds *= random.uniform(0.9, 1)  # noqa: S311 - so that not all expire at once
+        value = lease.prefix + encode(response)
+        self._stores.append((lease.place, value, max(1, round(seconds * 1000))))
         self._start()
 
     async def invalidate(self, tags: Tags) -> None:
-        """Let nothing be believed that depends on them, then tell the other workers.
+        """Invalidate what depends on the tags, then publish them to the other workers.
 
-        Returns when that is done, or after 50 ms. After a failure Redis is not asked until
-        `begin` has made an end of everything in it.
+        Returns when that is done, or after 50 ms. After a failure Redis is not used until `begin`
+        has invalidated everything in it.
         """
-        moves = self._moves
-        if moves is None:
-            moves = self._moves = _Moves(publish=True)
+        invalidation = self._invalidation
+        if invalidation is None:
+            invalidation = self._invalidation = Invalidation(publish=True)
             self._start()
-        moves.tags.update(dict.fromkeys(tags))
-        await asyncio.shield(moves.future)  # shared: who is cancelled leaves the others to it
+        invalidation.tags.update(dict.fromkeys(tags))
+        # Several writes wait for it: one that is cancelled leaves it to the others.
+        await asyncio.shield(invalidation.future)
 
     def on_message(self, tags: Tags) -> None:
-        """The same for what somebody else has told who could not tell Redis."""
-        if self._heard is None:
-            self._heard = _Moves(publish=False)
+        """Invalidate tags that came from a process that could not reach Redis."""
+        if self._received is None:
+            self._received = Invalidation(publish=False)
             self._start()
-        self._heard.tags.update(dict.fromkeys(tags))
+        self._received.tags.update(dict.fromkeys(tags))
 
     async def begin(self) -> None:
-        """Use Redis from now on: after a pause nobody knows what was missed, so nothing counts.
+        """Use Redis from now on. Messages may have been missed, so everything is invalidated.
 
         Raises:
-            RedisError, OSError, TimeoutError: it is not to be had.
+            RedisError, OSError, TimeoutError: it can't be used.
         """
         async with asyncio.timeout(4 * SECONDS):
-            await self._forget((EVERYTHING,), publish=True)
+            await self._delete((EVERYTHING,), publish=True)
         self._reached, self._failed = True, False
         if not self.up:
             self.up = True
             logger.info("Redis is used")
 
     def fail(self, error: BaseException) -> None:
-        """Use Redis no more until `begin`; said once, at the start too."""
+        """Don't use Redis until `begin`; logged once, also at the start."""
         self.up = self._reached = False
         if not self._failed:
             self._failed = True
@@ -196,7 +154,7 @@ class Shared:
             logger.warning("Redis is not used", extra={"fields": fields})
 
     def pause(self) -> None:
-        """Read and keep nothing there until `begin`, though nothing is wrong with it."""
+        """Read and store nothing there until `begin`, though Redis can be reached."""
         self.up = False
 
     async def close(self) -> None:
@@ -211,89 +169,69 @@ class Shared:
 
     async def _run(self) -> None:
         try:
-            await asyncio.sleep(0)  # what is asked within this turn goes together
-            while self._looks or self._keeps or self._moves or self._heard:
-                looks, self._looks = self._looks, []
-                keeps, self._keeps = self._keeps, []
-                moves = [one for one in (self._moves, self._heard) if one is not None]
-                self._moves = self._heard = None
-                told = False
+            await asyncio.sleep(0)  # what comes in this turn of the event loop goes together
+            while self._lookups or self._stores or self._invalidation or self._received:
+                lookups, self._lookups = self._lookups, []
+                stores, self._stores = self._stores, []
+                both = (self._invalidation, self._received)
+                invalidations = [one for one in both if one is not None]
+                self._invalidation = self._received = None
+                published = False
                 try:
                     if self._reached:
                         async with asyncio.timeout(SECONDS):
-                            for one in moves:
-                                await self._forget(tuple(one.tags), publish=one.publish)
+                            for one in invalidations:
+                                await self._delete(tuple(one.tags), publish=one.publish)
                                 one.done()
-                            told = True
-                            if self.up and (looks or keeps):
-                                await self._exchange(looks, keeps)
-                except Exception as error:  # noqa: BLE001 - a cluster's are of any kind
+                            published = True
+                            if self.up and (lookups or stores):
+                                await self._exchange(lookups, stores)
+                except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
                     self.fail(error)
                 finally:
-                    for look in looks:
-                        look.answer(None, None)
-                for one in moves:
-                    if one.publish and not told:
-                        await self.pending(tuple(one.tags))
+                    for lookup in lookups:
+                        lookup.answer(None, None)
+                for one in invalidations:
+                    if one.publish and not published:
+                        await self.publish_otherwise(tuple(one.tags))
                     one.done()
         finally:
             self._running = False
 
-    async def _forget(self, tags: Tags, *, publish: bool) -> None:
-        """Delete the generations, then publish; a cluster does not keep the order by itself."""
+    async def _delete(self, tags: Tags, *, publish: bool) -> None:
+        """Delete the generations, then publish; a cluster keeps no order within a pipeline."""
         pipeline: Any = self.client.pipeline(transaction=False)
-        keys = [f"{self._place}{tag}" for tag in tags if tag < LIST_TAGS]
+        keys = [f"{self._place}{tag}" for tag in tags if tag < FIRST_ROW_TAG]
         if keys:
             pipeline.delete(*keys)
-        message = f"{self.sender}:{','.join(map(str, tags))}"
+        text = f"{self.sender}:{message(tags)}"
         if publish and not is_cluster(self.client):
-            pipeline.publish(self.channel, message)
+            pipeline.publish(self.channel, text)
         await pipeline.execute()
         if publish and is_cluster(self.client):
-            await self.client.publish(self.channel, message)
+            await self.client.publish(self.channel, text)
 
-    async def _exchange(self, looks: Iterable[_Look], keeps: list[tuple[str, bytes, int]]) -> None:
-        asking = [look for look in looks if not look.future.done()]
+    async def _exchange(
+        self, lookups: Iterable[Lookup], stores: list[tuple[str, bytes, int]]
+    ) -> None:
+        asking = [lookup for lookup in lookups if not lookup.future.done()]
         pipeline: Any = self.client.pipeline(transaction=False)
-        for key, value, milliseconds in keeps:
+        for key, value, milliseconds in stores:
             pipeline.set(key, value, px=milliseconds)
-        for look in asking:
-            pipeline.execute_command("MGET", *look.keys)  # a cluster's has no mget
-        results = (await pipeline.execute(raise_on_error=False))[len(keeps) :]
-        drawing = []
-        for look, result in zip(asking, results, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            if None in result[1:]:
-                drawing.append(look)
-            else:
-                _tell(look, result)
-        if drawing:
-            await self._draw(drawing)
+        for lookup in asking:
+            pipeline.execute_command("MGET", *lookup.keys)  # a cluster's client has no mget
+        results = (await pipeline.execute(raise_on_error=False))[len(stores) :]
+        if without := answer_all(asking, results):
+            await self._make_generations(without)
 
-    async def _draw(self, looks: list[_Look]) -> None:
-        """Draw the generations that are missing. The first worker wins, so read them again."""
+    async def _make_generations(self, lookups: list[Lookup]) -> None:
+        """Make those that are missing. The first worker's value counts, so read them again."""
         milliseconds = round(max(2 * self.ttl, 1) * 1000)
         pipeline: Any = self.client.pipeline(transaction=False)
-        for key in {key for look in looks for key in look.keys[1:]}:
+        for key in {key for lookup in lookups for key in lookup.keys[1:]}:
             pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, px=milliseconds)
-        for look in looks:
-            pipeline.execute_command("MGET", *look.keys)  # a cluster's has no mget
-        results = (await pipeline.execute(raise_on_error=False))[-len(looks) :]
-        for look, result in zip(looks, results, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            if None in result[1:]:  # no room for them, or deleted again already
-                look.answer(None, None)
-            else:
-                _tell(look, result)
-
-
-def _tell(look: _Look, result: list[bytes]) -> None:
-    """The value bears its epochs and its key: no answer is believed to be for another question."""
-    prefix = b"".join(result[1:]) + b"%d:" % len(look.key) + look.key
-    value = result[0]
-    if value and value.startswith(prefix):
-        look.answer(value[len(prefix) :], None)
-    else:
-        look.answer(None, prefix)
+        for lookup in lookups:
+            pipeline.execute_command("MGET", *lookup.keys)  # a cluster's client has no mget
+        results = (await pipeline.execute(raise_on_error=False))[-len(lookups) :]
+        for lookup in answer_all(lookups, results):  # Redis is full, or they are deleted again
+            lookup.answer(None, None)

@@ -1,4 +1,4 @@
-"""The cache: the in-process tier, the shared one, and whoever else reads the same meanwhile."""
+"""The cache of a worker: the in-process tier, the one in Redis, and loads that requests share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
@@ -8,22 +8,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.cache.client import TROUBLE, client
+from service.cache.client import REDIS_ERRORS, client
 from service.cache.coherence import Coherence
-from service.cache.entry import CachedResponse, Entry
 from service.cache.generations import EVERYTHING, Generations, Tags
-from service.cache.local import USES, Local
+from service.cache.local import Local
+from service.cache.response import CachedResponse
 from service.cache.shared import Shared
-from service.cache.writers import Writers
+from service.cache.silent_writers import SilentWriters
 
 Value = TypeVar("Value")
 
-# What is not there, is not there for so long.
+# How long a 404 is kept.
 MISSING_SECONDS = 5.0
-
-# Between two looks whether a write whose answer was lost has ended.
-UNSURE_SECONDS = 0.5
-# For the lines to stand at the start; without them nothing is kept here, and that is all.
+# Between two checks whether a write whose outcome is unknown has ended.
+UNKNOWN_SECONDS = 0.5
+# How long the start waits for the connections; without them nothing is kept in this process.
 OPENING_SECONDS = 0.5
 # A task that does not end is cancelled again after this. redis-py sends within asyncio.wait_for,
 # which in Python 3.11 loses a cancellation that arrives as the sending ends.
@@ -33,27 +32,28 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class InFlightLoad:
-    """A reading under way, which others may wait for as long as nothing it depends on moves."""
+    """A load that is running; other requests wait for it while its generation is current."""
 
-    __slots__ = ("future", "stamp")
+    __slots__ = ("future", "generation")
 
-    def __init__(self, stamp: int) -> None:
-        self.stamp = stamp
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
         self.future: asyncio.Future[CachedResponse | None] = (
             asyncio.get_running_loop().create_future()
         )
 
 
 class Cache:
-    """Finished answers and values, in this process and in Redis.
+    """Finished responses and values, in this process and in Redis.
 
     Args:
-        url: the database, which tells of what others write.
-        redis_url: None for this process alone.
+        url: the database, which announces what other programs write.
+        redis_url: None to cache in this process alone.
         limit: bytes in this process; 0 for none.
-        ttl: seconds that anything is kept.
-        fingerprint: of the code that makes the answers.
-        own: gives PostgreSQL's processes that write for this worker; None where no other writes.
+        ttl: seconds that anything is kept at most.
+        fingerprint: of the code that makes the responses.
+        own: gives the PostgreSQL processes that write for this worker; None not to look for other
+            writers, see silent_writers.py.
     """
 
     on = True  # see off.NoCache
@@ -71,11 +71,11 @@ class Cache:
         self.ttl = ttl
         self.generations = Generations()
         self.local = Local(limit)
-        self.coherence = Coherence(url, self.generations, self.local.clear, Writers(own))
+        self.coherence = Coherence(url, self.generations, self.local.clear, SilentWriters(own))
         self.in_flight: dict[Hashable, InFlightLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._doubt = False
-        self._doubting: asyncio.Task[None] | None = None
+        self._unknown = False
+        self._waiting_for_unknown: asyncio.Task[None] | None = None
         self.shared: Shared | None = None
         if redis_url is not None:
             self.shared = self.coherence.shared = Shared(
@@ -83,21 +83,21 @@ class Cache:
                 ttl=ttl,
                 fingerprint=fingerprint,
                 spawn=self.spawn,
-                pending=self.coherence.publish,
+                publish_otherwise=self.coherence.publish,
             )
 
     async def open(self) -> None:
-        """Begin to hear what others write; what is away is waited for in the background."""
-        for line in self.coherence.lines():
-            self.spawn(line)
+        """Begin to listen for writes; a server that is away is waited for in the background."""
+        for connection in self.coherence.connections():
+            self.spawn(connection)
         with suppress(TimeoutError):
             async with asyncio.timeout(OPENING_SECONDS):
-                await self.coherence.stands.wait()
+                await self.coherence.connected.wait()
 
     async def close(self) -> None:
-        """Let all begin anew, since something may still be unsaid; then close the lines."""
+        """Invalidate everything in Redis, since a message may not be sent yet, and disconnect."""
         if self.shared is not None and self.shared.up:
-            with suppress(*TROUBLE):
+            with suppress(*REDIS_ERRORS):
                 await self.shared.begin()
         while self._tasks:
             for task in self._tasks:
@@ -114,26 +114,26 @@ class Cache:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def entry(self, key: Hashable, *, renews: bool = True) -> Entry | None:
-        """What stands in this process and holds; None also for whose turn it is to renew it.
+    def find(self, key: Hashable, *, refreshes: bool = True) -> CachedResponse | None:
+        """The valid response of this process, if there is one.
 
-        `renews` tells whether the caller would do so: else the turn is left to somebody else.
+        Shortly before it expires one caller gets None, to load it again; the others go on with it.
+        `refreshes` says whether this caller would do so.
         """
-        entry = self.local.entries.get(key)
-        if entry is None:
+        response = self.local.entries.get(key)
+        if response is None:
             return None
         now = monotonic()
-        if now > entry.renew or now > self.coherence.valid_until:
-            if now > entry.until or now > self.coherence.valid_until:
+        if now > response.refresh_at or now > self.coherence.valid_until:
+            if now > response.expires_at or now > self.coherence.valid_until:
                 return None
-            if renews:  # one reads it anew before it ends; the others go on with it
-                entry.renew = entry.until
+            if refreshes:
+                response.refresh_at = response.expires_at
             return None
-        if self.generations.stamp(entry.tags) != entry.stamp:
+        if self.generations.current(response.tags) != response.generation:
             return None
-        if entry.uses < USES:
-            entry.uses += 1
-        return entry
+        response.used = True
+        return response
 
     async def get_or_load(
         self,
@@ -145,54 +145,55 @@ class Cache:
         *,
         share: bool = True,
     ) -> tuple[CachedResponse, bool]:
-        """What is kept, or else what is read now; and whether it was there.
+        """The cached response, or else the one that `load` makes; and whether it was cached.
 
-        Who asks for the same meanwhile gets the same, unless a write came in between.
+        Requests for the same key wait for one load, unless a write invalidates it while it runs.
 
         Args:
             key: in this process.
-            name: in Redis.
-            tags: what it depends on.
-            load: reads it; what it raises is raised, and kept for nobody.
+            name: the key in Redis.
+            tags: what the response depends on.
+            load: makes it. What it raises is raised, and not cached.
             seconds: that it is kept, at most `ttl`.
-            share: whether it is worth a question to Redis.
+            share: whether to look in Redis too.
         """
-        stamp = self.generations.stamp(tags)
-        valid_until = monotonic() < self.coherence.valid_until
-        load_in_flight = self.in_flight.get(key)
-        if valid_until and load_in_flight is not None and load_in_flight.stamp == stamp:
-            answer = await asyncio.shield(load_in_flight.future)
-            if answer is not None:
-                return answer, True
-        load_in_flight = self.in_flight[key] = InFlightLoad(stamp)
-        answer = lease = None
+        generation = self.generations.current(tags)
+        valid = monotonic() < self.coherence.valid_until
+        running = self.in_flight.get(key)
+        if valid and running is not None and running.generation == generation:
+            response = await asyncio.shield(running.future)
+            if response is not None:
+                return response, True
+        running = self.in_flight[key] = InFlightLoad(generation)
+        response = lease = None
         try:
             if share and self.shared is not None and self.shared.takes(tags):
-                answer, lease = await self.shared.look(name, tags)
-            found = answer is not None
-            if answer is None:
-                answer = await load()
-        except Exception as error:  # whoever waits for it is told the same, and tries no more
-            load_in_flight.future.set_exception(error)
-            load_in_flight.future.exception()
+                response, lease = await self.shared.look_up(name, tags)
+            found = response is not None
+            if response is None:
+                response = await load()
+        except Exception as error:  # those who wait for it get the same, and don't try again
+            running.future.set_exception(error)
+            running.future.exception()
             raise
         finally:
-            if (
-                not load_in_flight.future.done()
-            ):  # None for who was cancelled: the others go by themselves
-                load_in_flight.future.set_result(answer)
-            if self.in_flight.get(key) is load_in_flight:
+            if not running.future.done():  # None after a cancellation: those who wait load it
+                running.future.set_result(response)
+            if self.in_flight.get(key) is running:
                 del self.in_flight[key]
         seconds = self.ttl if seconds is None else min(seconds, self.ttl)
-        if answer.missing is not None:
+        if response.missing is not None:
             seconds = min(seconds, MISSING_SECONDS)
-        if found:  # nobody knows for how long it was there
+        if found:  # how long it has been in Redis is not known
             seconds /= 10
-        if valid_until and self.generations.stamp(tags) == stamp:
-            self.local.put(key, Entry(answer, tags, stamp, seconds, 3 * len(name)))
+        if valid and self.generations.current(tags) == generation:
+            response.tags, response.generation = tags, generation
+            response.expires_at = monotonic() + seconds
+            response.refresh_at = response.expires_at - seconds / 10
+            self.local.put(key, response, 3 * len(name))
         if lease is not None and self.shared is not None:
-            self.shared.keep(lease, answer, seconds)
-        return answer, found
+            self.shared.keep(lease, response, seconds)
+        return response, found
 
     async def cached(
         self,
@@ -202,59 +203,57 @@ class Cache:
         kind: type[Value] | Any,
         tags: Tags = (),
     ) -> Value:
-        """Any value: the kept one, or what `load` gives.
+        """Any value: the cached one, or what `load` returns.
 
         Args:
-            key: as it is, so it must name all that the value depends on, the caller included.
+            key: must name all that the value depends on, the principal included.
             ttl: seconds that it is kept.
-            load: reads or makes it; one call for all who ask meanwhile.
-            kind: the type that msgspec makes of what was kept; None is a value like others.
-            tags: what moves it, see generations.TableTags; without any only time ends it. What
-                depends on single rows is kept in this process alone.
+            load: reads or computes it; called once for all requests that come at the same time.
+            kind: the type that msgspec decodes the cached value as. None is a value like others.
+            tags: what invalidates it, see generations.TableTags; without tags it only expires. A
+                value that depends on single rows is kept in this process alone.
         """
 
-        async def answer() -> CachedResponse:
-            return CachedResponse(_encode(await load()), ())
+        async def response() -> CachedResponse:
+            return CachedResponse(_encode(await load()))
 
         place = ("cached", key)
-        entry = self.entry(place)
-        if entry is not None:
-            kept = entry.answer
-        else:
-            kept, _ = await self.get_or_load(place, f"cached:{key}", tags, answer, ttl)
-        value: Value = msgspec.msgpack.decode(kept.body, type=kind)
+        found = self.find(place)
+        if found is None:
+            found, _ = await self.get_or_load(place, f"cached:{key}", tags, response, ttl)
+        value: Value = msgspec.msgpack.decode(found.body, type=kind)
         return value
 
     async def invalidate(self, tags: Tags) -> None:
-        """A write was committed: call it before that is answered.
+        """Invalidate what a committed write has changed; only writer.Writer calls it.
 
-        From here on this process shows nothing older; the other workers once they have heard of
-        it, which is on its way when this returns.
+        From here on this process shows nothing older. When it returns, the message to the other
+        workers has been sent.
         """
-        self.generations.move(tags)
+        self.generations.advance(tags)
         shared = self.shared
         if shared is not None:
             await shared.invalidate(tags)
 
     def outcome_unknown(self) -> None:
-        """A write may have happened, or may yet happen: nothing holds until it has ended.
+        """A write may have been committed, or may still be: keep nothing until it has ended.
 
-        PostgreSQL goes on with it when its client is gone, and a commit may wait for a disk or a
-        standby for any time.
+        PostgreSQL goes on with a statement when its client is gone, and a commit may wait for a
+        disk or a standby for any time. Only writer.Writer calls it.
         """
-        self.generations.move((EVERYTHING,))
-        self._doubt = True
-        if self._doubting is None or self._doubting.done():
-            self._doubting = self.spawn(self._move_until_ended())
+        self.generations.advance((EVERYTHING,))
+        self._unknown = True
+        if self._waiting_for_unknown is None or self._waiting_for_unknown.done():
+            self._waiting_for_unknown = self.spawn(self._invalidate_until_ended())
 
-    async def _move_until_ended(self) -> None:
-        """One for all who are unsure; who comes to be so meanwhile is waited for too."""
-        while self._doubt:
-            self._doubt = False
+    async def _invalidate_until_ended(self) -> None:
+        """One task for all writes whose outcome is unknown, also for those that come later."""
+        while self._unknown:
+            self._unknown = False
             since, ended = None, False
             while not ended:
                 await self.invalidate((EVERYTHING,))
                 since = since or await self.coherence.clock()
                 ended = since is not None and await self.coherence.ended(since)
-                await asyncio.sleep(UNSURE_SECONDS)
+                await asyncio.sleep(UNKNOWN_SECONDS)
             await self.invalidate((EVERYTHING,))

@@ -70,7 +70,7 @@ async def look_at_redis(url: str | None) -> str | None:
             told = await client.info("server")
     except ResponseError:  # it answers, but not to this question
         return "Redis"
-    except redis.TROUBLE:
+    except redis.REDIS_ERRORS:
         return None
     finally:
         await client.aclose()

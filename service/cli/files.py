@@ -68,6 +68,7 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
       curl https://example.com/items.ndjson | swiftlet import -
       swiftlet import notes.csv --app notes:app --resource notes
     """
+    from service.cache.writer import Writer
     from service.db.database import Database
     from service.web.row_readers import Lines
     from service.web.table import Table
@@ -94,14 +95,13 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
                 place = source.tell() if size and source.seekable() else 0
                 move(bars, reading, read, place)
 
+        chunks = _unpacked(source, settings.import_limit)
+        skip = on_error == "skip"
+        writer = Writer(Database(settings.required_database_url, size=None), name=NAME)
         done = run(
-            resource.import_(
-                Database(settings.required_database_url, size=None),
-                _unpacked(source, settings.import_limit),
-                reader,
-                skip=on_error == "skip",
-                progress=progress,
-                name=NAME,
+            writer.run(
+                lambda db: resource.import_(db, chunks, reader, skip=skip, progress=progress),
+                lambda _: (),  # the triggers announce it
             )
         )
     for error in done.errors[:SHOWN]:

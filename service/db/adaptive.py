@@ -23,6 +23,7 @@ as text: SQLAlchemy takes 20 ms of CPU for as much in Core, 3 for this.
 
 # ruff: noqa: S608 - the text is made of expressions and names of ours; every value is bound
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +46,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.db.estimate import BY_ID, SCATTERED, Walk, budget
+from service.db.statement import quoted
 
 Total = Literal["exact", "estimated", "none"]
 
@@ -52,6 +54,7 @@ Total = Literal["exact", "estimated", "none"]
 ESTIMATE_LIMIT = 10_000
 
 # Of the parts that are given as expressions; each value keeps its name until all is compiled.
+_CAST = re.compile(r"(?<![:\w]):\w+(?=::)")
 NAMED = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
@@ -119,7 +122,7 @@ class Adaptive:
         }
         self.need = f"({' + '.join(f':{name}' for name in numbers)})"
         self.limit = " ".join(f"{name.upper()} :{name}" for name in numbers)
-        self.table = of.name
+        self.table = quoted(of)
         self.sort_key = order.key.label("sort_key")
         self.key = self._sql(order.key)
         self.by = ", ".join(self._sql(one) for one in order.by(order.key, of.c.id))
@@ -255,7 +258,9 @@ class Adaptive:
         compiled = part.compile(dialect=NAMED)
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
         self.binds |= compiled.binds
-        return f"({compiled})" if isinstance(part, BooleanClauseList) else str(compiled)
+        # `text` takes no name with a cast right behind it for a bind.
+        sql = _CAST.sub(r"(\g<0>)", str(compiled))
+        return f"({sql})" if isinstance(part, BooleanClauseList) else sql
 
 
 def _where(*conditions: str) -> str:

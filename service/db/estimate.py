@@ -16,8 +16,9 @@ PAGES, ROWS_OF_A_PAGE = 128, 2
 # A row read in a sequential scan; one found through an index other than that of the order; a match
 # kept and sorted (4 for a first page, 10 for a deep one).
 READ, GATHERED, SORTED = 1, 5, 6
-# The part of the cost of gathering that a walk may take.
-PART = 0.75
+# The part of the cost of gathering that a walk may take, unless it costs no more to walk to the
+# end, as in the order of the ids without a usable index: there is a rounding error in ABOUT.
+PART, ABOUT = 0.75, 0.98
 # The number of rows that a walk needs if matches are spread evenly is taken for right up to this
 # factor.
 MARGIN = 2
@@ -82,7 +83,8 @@ def budget(walk: Walk, costs: Costs, *, need: str, repeated: str) -> str:
     sort = f"rows / seen * greatest(found, least(hits, 2)) * {SORTED}"
     part = PART / (costs.row + walk.cost)
     densities = f"nullif(hits, 0) / {costs.sample}::float8, nullif(found, 0) / seen::float8"
-    pages = f"pg_relation_size('{walk.table}') / current_setting('block_size')::bigint"
+    name = walk.table.replace("'", "''")
+    pages = f"pg_relation_size('{name}') / current_setting('block_size')::bigint"
     counts = (
         f"SELECT {', '.join(seen)}\n    FROM generate_series(0, {pages} - 1,"
         f" greatest({pages} / {PAGES}, 1)) AS page,"
@@ -98,14 +100,14 @@ def budget(walk: Walk, costs: Costs, *, need: str, repeated: str) -> str:
         f" {need} / greatest({densities}) AS expected, {need} / least({densities}) AS longest,"
         f"\n    ({scan} * (1 - {repeated}) + {sort}) * {part:.4f}::float8 AS budget"
         f"\n  FROM ({counts}) AS counts, reached, (SELECT greatest(reltuples, {costs.sample})"
-        f" AS rows FROM pg_class WHERE oid = '{walk.table}'::regclass) AS size OFFSET 0"
+        f" AS rows FROM pg_class WHERE oid = '{name}'::regclass) AS size OFFSET 0"
     )
     # NULL, so false, where no match is known. In fewer rows than the page needs it can't be found.
     hopeful = f"expected < {MARGIN} * budget AND budget >= {need}"
     even = f"longest * {MARGIN} + rows / {costs.onward}"
     return (
         "\n  SELECT short, remaining, CASE WHEN NOT short THEN 0"
-        f" WHEN budget >= remaining THEN budget WHEN {hopeful}"
+        f" WHEN budget >= remaining * {PART * ABOUT} THEN remaining WHEN {hopeful}"
         f" THEN CASE WHEN elsewhere THEN budget ELSE least(budget, {even}) END"
         f" ELSE 0 END AS budget\n  FROM ({numbers}) AS numbers"
     )

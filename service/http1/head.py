@@ -16,8 +16,8 @@ from service.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
+from service.http1.framing import check_authority
 from service.http1.headers import TOKEN, HeaderReader
-from service.web.framing import check_authority
 
 # The request line and the headers together, in bytes.
 HEAD_LIMIT = 65_536

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from service.errors import BadExpectation, HeadersTooLarge, Malformed, TooLarge
-from service.web.framing import check_authority, check_codings
+from service.http1.framing import check_authority, check_codings
 
 # The number of headers of one request.
 FIELD_LIMIT = 256

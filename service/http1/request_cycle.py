@@ -1,7 +1,6 @@
 """One request and its answer, as ASGI sees them and as they stand on the wire."""
 
 import asyncio
-import secrets
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -10,9 +9,9 @@ from uvicorn.server import ServerState
 
 from service.errors import JSON, Failed, Problem
 from service.http1.head import Head
+from service.http1.standard_headers import PRIVATE, request_id, standard_headers
 from service.http1.transports import reset
 from service.logs import logger
-from service.web.codec import PRIVATE
 
 # An answer up to this goes out with its head; a longer one is not copied for it.
 TOGETHER = 65_536
@@ -154,14 +153,21 @@ class RequestCycle:
             self.finished = True
             connection.finished(self)
 
-    def ready(self, lines: bytes, body: bytes) -> bool:
-        """Send a 200: its header lines, without the last end, and its body; False if not now."""
+    def ready(self, lines: bytes, body: bytes, status: int = 200) -> bool:
+        """Send an answer: its header lines, without the last end, and its body; False if not now.
+
+        The status is one that has a body, and the method is not HEAD.
+        """
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
             return False
-        start = _beginning(200, connection.server_state.default_headers)
+        start = _beginning(status, connection.server_state.default_headers)
         end = b"\r\n\r\n" if self.keep else b"\r\nconnection: close\r\n\r\n"
-        connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
+        if len(body) <= TOGETHER:
+            connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
+        else:
+            connection.transport.write(b"".join((start, b"\r\n", lines, end)))
+            connection.transport.write(body)
         self.begun = self.finished = True
         connection.finished(self)
         return True
@@ -222,12 +228,10 @@ def status_line(status: int) -> bytes:
 
 def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The headers and the body of a problem that no endpoint has seen."""
-    request_id = secrets.token_hex(8)
-    body = problem.body(request_id)
+    new_id = request_id(None)
+    body = problem.body(new_id.decode())
     return [
-        (b"x-request-id", request_id.encode()),
-        (b"x-process-time", b"0.000000"),
-        (b"server-timing", b'db;dur=0.000;desc="0 statements", total;dur=0.000'),
+        *standard_headers(new_id, 0.0),
         (b"cache-control", PRIVATE),
         (b"content-type", JSON),
         (b"content-length", b"%d" % len(body)),

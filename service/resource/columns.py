@@ -3,7 +3,7 @@
 Constraints are named `<table>_<field>_<key|fkey|check>`: errors.py reads the field from the name.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -34,7 +34,7 @@ from sqlalchemy import (
     text,
 )
 
-from service.resource.fields import Field
+from service.resource.fields import Field, Time
 
 TYPES: dict[type, Any] = {
     str: Text(),
@@ -65,14 +65,14 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
     metadata: MetaData,
     given: Mapping[str, Field],
     *,
-    stamps: Collection[str],
+    stamps: Collection[Column[Any]],
     unique: Collection[str],
     folded: Collection[str],
     parents: Mapping[str, Table],
     sorts: Sequence[str],
     filters: Sequence[str],
     search: Sequence[str],
-    soft_delete: bool,
+    active: bool,
     fillfactor: int | None,
 ) -> Table:
     """The table, with every constraint and every index that the lists need."""
@@ -84,7 +84,7 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
         metadata,
         Column("id", BigInteger, Identity(always=True), nullable=False),
         *(_column(one) for one in given.values()),
-        *(column for column in _stamps() if column.name in stamps),
+        *stamps,
         PrimaryKeyConstraint("id", name=f"{name}_pkey"),
         *(UniqueConstraint(one, name=f"{name}_{one}_key") for one in unique if one not in folded),
         *(
@@ -99,7 +99,7 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
         **options,
     )
     _add_indexes(made, given, folded=folded, parents=parents, sorts=sorts, filters=filters)
-    if soft_delete:
+    if active:
         Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text("NOT is_active"))
     if search:
         Index(
@@ -151,12 +151,25 @@ def filter_index(table: Table, field: Field, sorts: Collection[str]) -> str:
     return f"{table.name}_{field.name}_eq_idx" if other else index_of(table, field.name)
 
 
-def _stamps() -> tuple[Column[Any], ...]:
-    return (
-        Column("version", BigInteger, nullable=False, server_default=text("1")),
-        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+def stamps(*, versioned: bool, stamped: bool) -> list[Column[Any]]:
+    """The columns that the database and the statements keep by themselves."""
+    version = Column("version", BigInteger, nullable=False, server_default=text("1"))
+    now = func.now()
+    times = (
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=now),
         Column("updated_at", DateTime(timezone=True)),
     )
+    return [*((version,) if versioned else ()), *(times if stamped else ())]
+
+
+def kinds(table: Iterable[Column[Any]], known: Collection[str]) -> dict[str, Any]:
+    """The type of a value of each column that is not known, for a Struct."""
+    found: dict[str, Any] = {}
+    for column in table:
+        if column.key not in known:
+            kind = Time if isinstance(column.type, DateTime) else column.type.python_type
+            found[str(column.key)] = kind | None if column.nullable else kind
+    return found
 
 
 def _column(field: Field) -> Column[Any]:

@@ -16,6 +16,8 @@ from sqlalchemy import MetaData, Table
 from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
+from service.db.shape import shape_of
+from service.db.writable import WritableDatabase
 from service.resource import columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import OPERATIONS, operations
@@ -55,8 +57,9 @@ class Resource(Statements[Row]):
         change: the Struct that PATCH takes; by default every field of `new`, each optional.
         summary: the Struct of a row in a list; by default the whole row.
         table: a Table of your own. Then its columns decide: without `version` there is no ETag,
-            without `is_active` no soft delete. Constraints must be named
-            `<table>_<field>_<key|fkey|check>`, indexes as the derived ones, see columns.py.
+            without `is_active` no soft delete; db/shape.py says how to name them otherwise.
+            Constraints must be named `<table>_<field>_<key|fkey|check>`, indexes as the derived
+            ones, see columns.py.
         path: of the collection; by default `/` and the name.
         singular: by default made of the name: `notes` gives `note`.
         description: of the group of operations in the OpenAPI document.
@@ -73,8 +76,8 @@ class Resource(Statements[Row]):
         under: those references whose parent also serves the list and the creation of its rows, as
             GET and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows beside its rows with `include=<parent>`.
-        soft_delete: whether DELETE sets `is_active` to false first; by default, whether there is
-            such a field.
+        soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
+            by default, whether there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
         counted: whether a trigger keeps the total of the table, so that a page without filters
@@ -135,41 +138,38 @@ class Resource(Statements[Row]):
         self.under, self.include = tuple(under), dict(include or {})
         self.filters, self.without = tuple(filters), frozenset(without)
         self._check((*self.unique, *self.search, *self.references, *self.under))
-        self.soft_delete = ACTIVE in self.fields if soft_delete is None else soft_delete
-        stamps = ("version", "created_at", "updated_at")
-        if table is None:
-            made = dict(zip(stamps, (versioned, stamped, stamped), strict=True))
-            kept = [one for one in stamps if made[one]]
-        else:
-            kept = [one for one in stamps if one in table.c]
-        self.versioned = "version" in kept
-        self.sorts = tuple(
-            dict.fromkeys(("id", *(("created_at",) if "created_at" in kept else ()), *sorts))
-        )
+        stamps = columns.stamps(versioned=versioned, stamped=stamped)
+        kept = columns.kinds(stamps if table is None else table.c, {"id", *self.fields})
+        created = ("created_at",) if "created_at" in kept else ()
+        self.sorts = tuple(dict.fromkeys(("id", *created, *sorts)))
         if table is None:
             table = columns.table(
                 name,
                 MetaData(),
                 self.fields,
-                stamps=kept,
+                stamps=stamps,
                 unique=self.unique,
                 folded=self.folded,
                 parents={field: parent.table for field, parent in self.references.items()},
                 sorts=self.sorts[1:],
                 filters=self.filters,
                 search=self.search,
-                soft_delete=self.soft_delete,
+                active=ACTIVE in self.fields,
                 fillfactor=fillfactor,
             )
-        if self.soft_delete if counted is None else counted:
+        if ACTIVE in table.c if counted is None else counted:
             table.info.update(COUNTED)
         self.table = table
+        shape = shape_of(table)
+        self.version = None if shape.version is None else shape.version.name
+        self.active = "" if shape.active is None else shape.active.name
+        self.soft_delete = bool(self.active) if soft_delete is None else soft_delete
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self._shape(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
-        self.show = row_handlers.shown if self.versioned else row_handlers.shown_without_version
-        self.adder = row_handlers.adder(self.add, self.tags, self.path, versioned=self.versioned)
+        self.show = row_handlers.shower(self.version)
+        self.adder = row_handlers.adder(self.add, self.tags, self.path, self.version)
         self.operations = [*operations(self, handlers or {}), *extra]
 
     def serves(self, operation: str) -> bool:
@@ -186,24 +186,21 @@ class Resource(Statements[Row]):
             handler,
             summary,
             tag=self.tag,
-            versioned=self.versioned,
+            versioned=self.version is not None,
             **more,
         )
 
     def import_(
         self,
-        db: Database,
+        db: WritableDatabase,
         chunks: AsyncIterable[bytes],
         reader: Reader,
         *,
         skip: bool,
         progress: transfer.Progress = lambda *_: None,
-        name: str = AUDIBLE,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
-        return transfer.import_(
-            self.stage, db, chunks, reader, skip=skip, progress=progress, name=name
-        )
+        return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
         """The rows of an `export_query` as a file; see transfer.export."""
@@ -239,7 +236,7 @@ class Resource(Statements[Row]):
             if self.keyed is self.new
             else shapes.many(f"Keyed{names.Many}", self.keyed, "What PUT takes for many.")
         )
-        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.versioned)
+        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.version is not None)
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)

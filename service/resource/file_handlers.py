@@ -1,10 +1,9 @@
 """The operations on files: import and export over HTTP."""
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from service.cache.generations import EVERYTHING
-from service.errors import FieldError, Invalid, InvalidLines, OutcomeUnknown
+from service.errors import FieldError, Invalid, InvalidLines
 from service.resource import transfer
 from service.resource.rows import described
 from service.resource.shapes import ImportQuery
@@ -34,15 +33,10 @@ def import_(of: "Resource[Any]") -> Operation:
         rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
         async with Upload(request, settings.import_limit) as body:
             file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
-            try:
-                # Its caches are told below, so the trigger need not.
-                work = of.import_(request.db, file, rows_of, skip=skip, name=request.db.name)
-                done = await body.run(work)
-            except (OutcomeUnknown, asyncio.CancelledError):
-                request.outcome_unknown()
-                raise
-        if done.created or done.updated:
-            await request.invalidate(lambda: (EVERYTHING,))
+            done = await request.write(
+                lambda db: body.run(of.import_(db, file, rows_of, skip=skip)),
+                lambda done: (EVERYTHING,) if done.created or done.updated else (),
+            )
         return Reply(encode(done))
 
     how = (

@@ -1,6 +1,7 @@
 """The lists of a resource: all of its rows, and those under a parent."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, structs
@@ -126,15 +127,17 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
 
 
 def _create_under(of: "Resource[Any]", field: str) -> Operation:
-    parent, add, body = of.references[field], of.adder, Body(of.new)
-    astuple = structs.astuple
+    parent, add = of.references[field], of.adder
+    new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
+    body: Body[Any] = Body(new_type)
+    values_of = attrgetter(*of.fields, field)  # one more, so that it gives a tuple
 
     async def handler(request: Request) -> Reply:
         parent_id = request.row_id()
-        new: Any = await request.body(body)
+        new = await request.body(body)
         setattr(new, field, parent_id)
         try:
-            return await add(request, astuple(new))
+            return await add(request, values_of(new)[:-1])
         except Conflict as conflict:
             if any(error.field == field for error in conflict.errors):
                 raise NotFound(f"there is no such {parent.words.one}") from None
@@ -150,7 +153,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
             f"`{field}` in the body is ignored: it is the {one} in the path.",
         ),
         f"Create {of.words.a} of {parent.words.a}",
-        request=of.new,
+        request=new_type,
         response=of.row,
         status=201,
         errors=(*BODY_PROBLEMS, NotFound, Conflict),

@@ -35,7 +35,7 @@ def read(of: "Resource[Any]") -> Operation:
     by_id, tags, show = of.by_id, of.tags, of.show
     inactive = (
         f"{of.words.a.capitalize()} that was deleted without `permanent=true` is shown with"
-        " `is_active: false`."
+        f" `{of.active}: false`."
     )
 
     async def handler(request: Request) -> Reply:
@@ -114,13 +114,14 @@ def replace(of: "Resource[Any]") -> Operation:
 def change(of: "Resource[Any]") -> Operation:
     """PATCH /items/{id}."""
     write, by_id, tags, show, body = of.writes.change, of.by_id, of.tags, of.show, Body(of.change)
+    version = of.version
 
     async def handler(request: Request) -> Reply:
         request.row_id()
         asked = await request.body(body)
         values = change_values(asked)
         if not values:
-            return show(await row_handlers.unchanged(request, by_id))
+            return show(await row_handlers.unchanged(request, by_id, version))
         fields = fields_set(asked)
         return show(await row_handlers.write(request, write, tags, fields, **values))
 
@@ -146,13 +147,14 @@ def delete(of: "Resource[Any]") -> Operation:
 
 def _soft_delete(of: "Resource[Any]") -> Operation:
     deactivate, remove, tags, show = of.writes.deactivate, of.writes.remove, of.tags, of.show
+    active = (of.active,)
 
     async def handler(request: Request) -> Reply:
         request.row_id()
         if request.query(delete_query).permanent:
             await row_handlers.write(request, remove, tags)
             return Reply(status=204)
-        return show(await row_handlers.write(request, deactivate, tags, ("is_active",)))
+        return show(await row_handlers.write(request, deactivate, tags, active))
 
     one = of.words.one
     return of.operation(

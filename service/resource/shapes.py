@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from service.resource.fields import Field, Time
+from service.resource.fields import Field
 from service.web.paging import CursorPage, Page
 
 Many = Meta(max_length=1000)
@@ -63,13 +63,11 @@ def words(name: str, singular: str | None) -> Words:
     return Words(one, name, _camel(one), _camel(name))
 
 
-def row(names: Words, given: Mapping[str, Field], stamps: Sequence[str]) -> Any:
+def row(names: Words, given: Mapping[str, Field], kept: Mapping[str, Any]) -> Any:
     """A row as it is shown: the id, the fields, and the columns that the database keeps."""
-    kinds = {"version": int, "created_at": Time, "updated_at": Time | None}
     shown = [("id", int), *((one.name, one.shown) for one in given.values())]
-    kept = [(name, kinds[name]) for name in stamps if name not in given]
     doc = f"{names.a.capitalize()} as it is shown."
-    return _struct(names.One, [*shown, *kept], doc, frozen=True, gc=False)
+    return _struct(names.One, [*shown, *kept.items()], doc, frozen=True, gc=False)
 
 
 def change(names: Words, given: Mapping[str, Field]) -> Any:
@@ -85,6 +83,15 @@ def keyed(names: Words, new: type[Struct], key: Field) -> Any:
     fields = [(key.name, key.some)]
     doc = f"{names.a.capitalize()} to upsert: by its {key.name}."
     return _struct(f"Keyed{names.One}", fields, doc, bases=(new,), kw_only=True)
+
+
+def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
+    """What POST takes under a parent: the reference may be missing there."""
+    if not field.required:
+        return new
+    fields = [(field.name, field.hint | UnsetType, UNSET)]
+    doc = f"{names.a.capitalize()} of {parent.a}; `{field.name}` is ignored."
+    return _struct(f"New{parent.One}{names.One}", fields, doc, bases=(new,), kw_only=True)
 
 
 def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:

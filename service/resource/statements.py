@@ -19,7 +19,8 @@ from sqlalchemy import (
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, absent, taken
+from service.db.bulk import Adds, Bulk, Upsert
+from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing
@@ -116,7 +117,7 @@ class Statements(Generic[Row]):
             if field in self.under
         }
         if self.serves("bulk_create"):
-            self.adds = Adds(f"{name}.add_all", row, table, new, key)
+            self.adds = Adds(f"{name}.add_all", row, table, new, key, folded=folded)
         if self.serves("upsert"):
             self.upsert = Upsert(f"{name}.upsert", table, self.keyed, key, folded=folded)
         if self.serves("bulk_change") or self.serves("bulk_delete"):
@@ -127,7 +128,7 @@ class Statements(Generic[Row]):
             total = self.listing.count((), "exact")
             self.count = Statement(f"{name}.count", int, total, prepare=False)
         if self.serves("import"):
-            self.stage = StagingTable(f"{name}.import", table, new, key=key)
+            self.stage = StagingTable(f"{name}.import", table, new, key=key, folded=folded)
         if self.serves("export"):
             self.exported = Export(f"{name}.export", self.listing, row)
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
@@ -225,13 +226,16 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
         name = f"{of.name}.{field}_taken"
         if field == of.key:
             if of.serves("bulk_create"):
-                yield field, taken(name, of.table, field, folded=folded)
+                yield field, taken_values(name, of.table, field, folded=folded)
         elif of.serves("upsert"):
-            yield field, taken(name, of.table, field, folded=folded, key=of.key)
+            yield field, taken_values(name, of.table, field, folded=folded, key=of.key)
         else:
-            yield field, taken(name, of.table, field, folded=folded)
+            yield field, taken_values(name, of.table, field, folded=folded)
     for field, parent in of.references.items():
-        yield field, absent(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table)
+        yield (
+            field,
+            missing_parents(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table),
+        )
 
 
 def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:

@@ -12,7 +12,9 @@ from msgspec import Struct, structs
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
 from service.db.names import AUDIBLE
-from service.db.staging import RejectedRow, StagingTable
+from service.db.staging import StagingTable
+from service.db.staging_statements import RejectedRow
+from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import TOLD, Reader, Row, Trailer
 
@@ -40,13 +42,12 @@ class Imported(Struct, frozen=True):
 
 async def import_(
     stage: StagingTable,
-    db: Database,
+    db: WritableDatabase,
     chunks: AsyncIterable[bytes],
     reader: Reader,
     *,
     skip: bool,
     progress: Progress = lambda *_: None,
-    name: str = AUDIBLE,
 ) -> Imported:
     """Import the rows of a file: a row whose key exists is changed, any other is created.
 
@@ -60,7 +61,6 @@ async def import_(
         reader: makes rows of it.
         skip: whether lines that are wrong are left out; else nothing is written.
         progress: told how far it is.
-        name: of the connection, see pooled_connection.connect.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.
@@ -81,7 +81,7 @@ async def import_(
                     break
                 rows.clear()
             elif size >= STAGED:
-                one = one or await _opened(stage, opened, db, name)
+                one = one or await _opened(stage, opened, db)
                 await stage.add(one, rows)
                 rows.clear()
                 size = 0
@@ -90,7 +90,7 @@ async def import_(
             await _take(reader.end(), rows)
         if reader.failed and not skip:
             raise _nothing(reader.failed, reader.errors)
-        one = one or await _opened(stage, opened, db, name)
+        one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
         return await _over(stage, one, reader, skip=skip, progress=progress)
@@ -114,9 +114,9 @@ def export(
 
 
 async def _opened(
-    stage: StagingTable, on: AsyncExitStack, db: Database, name: str
+    stage: StagingTable, on: AsyncExitStack, db: WritableDatabase
 ) -> DedicatedConnection:
-    one = await on.enter_async_context(dedicated(db, name))
+    one = await on.enter_async_context(dedicated(db))
     await stage.open(one)
     return one
 
@@ -221,4 +221,4 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
 def _told(rejected: RejectedRow, field: str) -> LineError:
     if rejected.first is not None:
         return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
-    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")
+    return LineError(rejected.line, f"{field}: {rejected.value} does not exist")

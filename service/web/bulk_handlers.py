@@ -3,17 +3,17 @@
 If-Match is not looked at: a tag is of one row.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from service.cache.generations import TableTags
-from service.db.bulk import Adds, Upsert, Upserted, conflicting_rows
+from service.cache.generations import TableTags, Tags
+from service.db.bulk import Adds, Upsert, Upserted
+from service.db.conflicts import conflicting_rows
 from service.db.statement import Statement
-from service.errors import Conflict, FieldError, OutcomeUnknown, Problem
+from service.errors import Conflict, FieldError, Problem
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
 from service.web.request import Request
 
@@ -56,11 +56,12 @@ async def add(
     """Make rows, all or none; `in_the_way` finds a field's places when PostgreSQL refuses it."""
     if not rows:
         return []
-    made: list[Any] = await _placed(
-        request, statement.run(request.db, rows), rows, conflict_locators
-    )
-    await request.invalidate(lambda: tags.many([row.id for row in made]))
-    return made
+
+    def written(made: list[Any]) -> Tags:
+        return tags.many([row.id for row in made])
+
+    work = request.write(lambda db: statement.run(db, rows), written)
+    return await _placed(request, work, rows, conflict_locators)
 
 
 async def upsert(
@@ -71,11 +72,13 @@ async def upsert(
     conflict_locators: Mapping[str, Statement[int]],
 ) -> list[Upserted]:
     """Upsert rows, all or none; as `add`."""
-    done = await _placed(request, statement.run(request.db, rows), rows, conflict_locators)
-    invalidate = [one.id for one in done if one.status != "unchanged"]
-    if invalidate:
-        await request.invalidate(lambda: tags.many(invalidate))
-    return done
+
+    def written(done: list[Upserted]) -> Tags:
+        changed = [one.id for one in done if one.status != "unchanged"]
+        return tags.many(changed) if changed else ()
+
+    work = request.write(lambda db: statement.run(db, rows), written)
+    return await _placed(request, work, rows, conflict_locators)
 
 
 def counted(done: Sequence[Upserted]) -> dict[str, int]:
@@ -96,19 +99,15 @@ async def by_ids(
     possible = [row_id for row_id in asked if 0 < row_id <= ID_MAX]
     if not possible:
         return 0, list(asked)
-    records = await _known(request, statement.records(request.db, ids=possible, **values))
+    if statement.writes:
+        records = await request.write(
+            lambda db: statement.records(db, ids=possible, **values),
+            lambda records: tags.many([record[0] for record in records]) if records else (),
+        )
+    else:
+        records = await statement.records(request.db, ids=possible, **values)
     found = {record[0] for record in records}
-    if found and statement.writes:
-        await request.invalidate(lambda: tags.many(found))
     return len(found), [row_id for row_id in asked if row_id not in found]
-
-
-async def _known(request: Request, work: Awaitable[Done]) -> Done:
-    try:
-        return await work
-    except (OutcomeUnknown, asyncio.CancelledError):
-        request.outcome_unknown()
-        raise
 
 
 async def _placed(
@@ -118,7 +117,7 @@ async def _placed(
     conflict_locators: Mapping[str, Statement[int]],
 ) -> Done:
     try:
-        return await _known(request, work)
+        return await work
     except Conflict as conflict:
         refused = conflict
     (error,) = refused.errors

@@ -1,14 +1,13 @@
-"""The wire: bytes of a body, a query and a path into Structs, and a Reply back into bytes."""
+"""Between bytes and values: queries and ids in paths are decoded, replies encoded."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import (
     Annotated,
     Any,
     Generic,
     Literal,
-    Protocol,
     TypeVar,
     get_args,
     get_origin,
@@ -20,44 +19,41 @@ import msgspec
 from msgspec import Struct, structs
 
 from service.errors import FieldError, Invalid, NotFound
+from service.http1.standard_headers import PRIVATE
 from service.web.stream import Chunks
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
 JSON = b"application/json"
-# A client may keep an answer, and asks each time whether it still holds; a shared cache may not.
-PRIVATE = b"private, no-cache"
 Header = tuple[bytes, bytes]
 ID_MAX = 2**63 - 1
-# Fields that a problem names at most.
+# A problem names this many fields at most.
 MAX_ERRORS = 100
 
-# How Python's "surrogateescape" shows such bytes.
+# Such bytes, as "surrogateescape" decodes them.
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
-# msgspec names the place at the end of its message: pinned by tests/test_bad_input.py.
+# msgspec ends its messages with the place; tests/test_bad_input.py checks that.
 _PLACE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _NOT_WHOLE = re.compile(r"Expected `int( \| null)?`, got `number`")
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class EncodedBodies(Protocol):
-    """Where the compressed bodies of an answer are kept, by their encoding; a dict will do."""
-
-    def get(self, encoding: bytes, /) -> bytes | None: ...
-    def __setitem__(self, encoding: bytes, body: bytes, /) -> None: ...
-
-
 class Reply(Struct, frozen=True):
-    """What a handler answers: `body` as it is, `headers` beside those of every answer.
+    """What a handler returns.
 
-    Every answer has a Cache-Control: one with data, or that tells of data, keeps the default.
-
-    With `version`, that of the row shown, a GET is answered 304 to who has it already; the body of
-    a 304 is what is not sent. An answer that is given more than once has a place in `kept`. In the
-    place of a body that is made while it is sent stand its `chunks`.
+    Args:
+        body: without a content coding. That of a 304 is not sent.
+        status: of the response.
+        headers: beside those that every response has.
+        content_type: of the body.
+        version: of the row shown; a GET with this version in If-None-Match is answered 304.
+        encoded: bodies in other content codings, by their names, of a reply that is sent often.
+        keep: called with a coding and the body in it, when that was made.
+        chunks: instead of a body, one that is made while it is sent.
+        cache_control: keep the default for a response with data, or about data.
     """
 
     body: bytes = b""
@@ -65,13 +61,14 @@ class Reply(Struct, frozen=True):
     headers: tuple[Header, ...] = ()
     content_type: bytes = JSON
     version: int | None = None
-    kept: EncodedBodies | None = None
+    encoded: Mapping[bytes, bytes] | None = None
+    keep: Callable[[bytes, bytes], object] | None = None
     chunks: Chunks | None = None
     cache_control: bytes = PRIVATE
 
 
 class Query(Generic[Value_co]):
-    """Decodes a query string into a Struct; its fields are the parameters that exist."""
+    """Decodes a query string into a Struct, whose fields are the parameters."""
 
     def __init__(self, struct: type[Value_co]) -> None:
         self.struct = struct
@@ -84,7 +81,7 @@ class Query(Generic[Value_co]):
         """The Struct.
 
         Raises:
-            Invalid: a parameter is unknown, given twice, or of the wrong kind; names all of them.
+            Invalid: parameters are unknown, given twice, or invalid; it names all of them.
         """
         values: dict[str, str] = {}
         errors: dict[str, str] = {}
@@ -109,9 +106,9 @@ class Query(Generic[Value_co]):
         return self.convert(values, errors)
 
     def convert(self, values: dict[str, str], errors: Mapping[str, str] | None = None) -> Value_co:
-        """The Struct, from fields that are text; raises as `decode`.
+        """The Struct, from the text of each field; raises as `decode`.
 
-        `errors` are what is wrong already, by field.
+        `errors` are the errors found so far, by field.
         """
         if not errors and (found := self.quick(values)) is not None:
             return found
@@ -132,7 +129,7 @@ class Query(Generic[Value_co]):
         raise invalid([FieldError(*one) for one in wrong.items()])
 
     def quick(self, values: dict[str, str]) -> Value_co | None:
-        """As `convert`, but None if something is wrong, whatever it is."""
+        """As `convert`, but None if there is any error."""
         for name, value in values.items():
             if "\0" in value or (name in self._whole and not _WHOLE.fullmatch(value)):
                 return None
@@ -148,7 +145,7 @@ class Query(Generic[Value_co]):
 
 
 def invalid(errors: Sequence[FieldError]) -> Invalid:
-    """422 that names every field that is wrong, MAX_ERRORS at most; the detail tells the first."""
+    """422 that names every invalid field, MAX_ERRORS at most; the detail has the first."""
     first, others = errors[0], len(errors) - 1
     more = f" (and {others} more)" if others else ""
     return Invalid(f"{first.field}: {first.message}{more}", *errors[:MAX_ERRORS])
@@ -159,19 +156,19 @@ def row_id(text: str) -> int:
 
     Raises:
         Invalid: not an integer.
-        NotFound: an integer that no row can have.
+        NotFound: an integer that is out of range for an id.
     """
     if not _WHOLE.fullmatch(text):
         raise Invalid("the id must be a whole number", FieldError("id", "not a whole number"))
     # 19 digits hold every bigint; more would make int() slow, then refuse.
     value = int(text) if len(text) <= 19 else 0
     if not 0 < value <= ID_MAX:
-        raise NotFound(f"there is no {text[:20]}")
+        raise NotFound("id out of range")
     return value
 
 
 def parse_number(kind: Any, value: object) -> Any:
-    """Types that know how to read themselves (`parse`) do so; a body's numbers are exact."""
+    """A value of a type with a `parse` function; the numbers of a body are exact."""
     return kind.parse(value)
 
 
@@ -182,7 +179,7 @@ def _parse_text(kind: Any, value: object) -> Any:
 
 
 def decimal(text: str) -> Decimal:
-    """Exact; beyond what a Decimal can hold it is infinite, and out of any range."""
+    """The exact number; infinite beyond the range of Decimal, and so out of any range."""
     try:
         return Decimal(text)
     except ArithmeticError:
@@ -190,7 +187,7 @@ def decimal(text: str) -> Decimal:
 
 
 def words_of(kind: Any) -> str:
-    """What a value of this kind may be; empty where msgspec's own words are good."""
+    """What a value of this type may be; empty where the message of msgspec is good enough."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is Annotated:
@@ -201,7 +198,7 @@ def words_of(kind: Any) -> str:
 
 
 def blamed(error: msgspec.ValidationError, words: str = "") -> str:
-    """What is wrong with the one value that was checked; `words` are what it may be."""
+    """What is wrong with the value that was checked; `words` say what it may be."""
     what = _PLACE.sub(r"\g<what>", str(error)).replace("`decimal`", "`number`")
     if found := _NOT_WHOLE.fullmatch(what):
         return f"must be a whole number{' or null' if found[1] else ''}"

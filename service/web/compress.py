@@ -1,4 +1,4 @@
-"""Content-Encoding: what a client takes, and bodies in it (RFC 9110, 8.4 and 12.5.3)."""
+"""Content-Encoding: which one a client accepts, and compression (RFC 9110, 8.4 and 12.5.3)."""
 
 import asyncio
 import re
@@ -14,18 +14,18 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# What is shorter is one packet anyway, and is never looked at here.
+# Shorter bodies are not compressed: they fit into one packet.
 LEAST = 1000
-# What is longer is compressed in a thread: prose of this length takes gzip half a millisecond and
-# a megabyte of it 16, in which the loop serves others; there and back costs 30 us (by hand).
+# Longer bodies are compressed in a thread, so that the event loop can serve others: gzip takes half
+# a millisecond for prose of this length, 16 ms for a megabyte. The thread costs 30 us.
 AT_ONCE = 32_768
-# The levels beyond which bytes get dearer: figures by `python -m bench trials compress`.
+# Higher levels cost more CPU per byte saved: `python -m bench trials compress`.
 GZIP_LEVEL, ZSTD_LEVEL = 4, 3
 
 GZIP, ZSTD = b"gzip", b"zstd"
 PREFERRED = (ZSTD, GZIP)
 VARY: Header = (b"vary", b"accept-encoding")
-_GZIP_FORMAT = 31  # zlib's number for gzip's header; its time is 0, so equal bodies stay equal
+_GZIP_FORMAT = 31  # zlib's number for a gzip header; its time is 0, so equal bodies stay equal
 _LONGEST = 200  # of a header; browsers send 25
 
 _CODING = re.compile(
@@ -33,12 +33,12 @@ _CODING = re.compile(
 )
 _TEXT = re.compile(rb"text/|application/(?:json|x-ndjson|javascript|xml)\b|[^;]+\+(?:json|xml)\b")
 
-# A new one each costs 9 us of a page's 15. For the loop alone: each call is a frame.
+# A new compressor each time costs 9 us of a page's 15. Only the event loop's thread may use it.
 _zstd = zstd.ZstdCompressor(ZSTD_LEVEL)
 
 
 class Packer:
-    """Compresses a body that comes in pieces: `pack` each, then `end`. It gives what is due."""
+    """Compresses a body in pieces: `pack` each, then `end`. Both return bytes to send."""
 
     pack: Callable[[bytes], bytes]
     end: Callable[[], bytes]
@@ -56,15 +56,15 @@ def packed(encoding: bytes, body: bytes) -> bytes:
     """The body in this encoding."""
     if encoding != ZSTD:
         return zlib.compress(body, GZIP_LEVEL, wbits=_GZIP_FORMAT)
-    if len(body) > AT_ONCE:  # in a thread, which nobody shall wait for
+    if len(body) > AT_ONCE:  # in a thread, where `_zstd` may not be used
         return zstd.compress(body, ZSTD_LEVEL)
     return _zstd.compress(body, _zstd.FLUSH_FRAME)
 
 
 def negotiate(headers: Iterable[Header]) -> bytes | None:
-    """The encoding that a request's Accept-Encoding asks for; None for the body as it is.
+    """The encoding that a request's Accept-Encoding prefers; None for no encoding.
 
-    That is what everyone gets who takes nothing we have: it is worth more than a 406.
+    A client that accepts none of ours gets the body without encoding too, instead of a 406.
     """
     accepted = b",".join([value for name, value in headers if name == b"accept-encoding"])
     return _negotiate(accepted) if len(accepted) <= _LONGEST else None
@@ -85,16 +85,16 @@ def _negotiate(accepted: bytes) -> bytes | None:
 
 
 def is_compressible(content_type: bytes, headers: tuple[Header, ...]) -> bool:
-    """Whether a body of LEAST bytes and more is text, and in no encoding yet."""
+    """Whether a body of LEAST bytes and more is text that is not encoded yet."""
     return bool(_TEXT.match(content_type)) and not any(
         name == b"content-encoding" for name, _ in headers
     )
 
 
 def add_vary(headers: tuple[Header, ...], encoding: bytes | None) -> tuple[Header, ...]:
-    """The headers of what is worth it: with Vary, and in an encoding with a weak ETag.
+    """The headers of a compressible body: with Vary, and in an encoding with a weak ETag.
 
-    The tag names the same row, but other bytes.
+    The tag is of the same row, but the bytes differ.
     """
     if encoding is not None:
         headers = tuple(
@@ -107,11 +107,11 @@ def add_vary(headers: tuple[Header, ...], encoding: bytes | None) -> tuple[Heade
 async def encode_response(
     reply: Reply, asked: Iterable[Header]
 ) -> tuple[bytes, tuple[Header, ...]]:
-    """A reply of LEAST bytes and more as who asked with these headers takes it: body, headers.
+    """The body and headers of a reply for a client, from its request headers `asked`.
 
-    Chunks are told how to be packed.
+    Only for a body of LEAST bytes and more, or for chunks: these get a Packer.
     """
-    body, headers, kept = reply.body, reply.headers, reply.kept
+    body, headers = reply.body, reply.headers
     if not is_compressible(reply.content_type, headers):
         return body, headers
     encoding = negotiate(asked)
@@ -122,12 +122,12 @@ async def encode_response(
     if reply.chunks is not None:
         reply.chunks.packer = Packer(encoding)
         return body, coded
-    found = None if kept is None else kept.get(encoding)
+    found = reply.encoded.get(encoding) if reply.encoded else None
     if found is None:
         if len(body) > AT_ONCE:
             found = await asyncio.to_thread(packed, encoding, body)
         else:
             found = packed(encoding, body)
-        if kept is not None:
-            kept[encoding] = found
+        if reply.keep is not None:
+            reply.keep(encoding, found)
     return found, coded

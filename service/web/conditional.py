@@ -1,7 +1,7 @@
 """Conditional requests (RFC 9110, 13): the row's version is its strong ETag.
 
-Lists and bulk operations have no ETag: there the headers are not looked at, since a tag is of one
-row. There is no Last-Modified either, so If-Modified-Since and If-Unmodified-Since are ignored.
+Lists and bulk operations have no ETag and ignore these headers. There is no Last-Modified, so
+If-Modified-Since and If-Unmodified-Since are ignored too.
 """
 
 import re
@@ -11,7 +11,7 @@ from service.errors import FieldError, Malformed, Problem, Stale
 from service.web.request import Request
 
 # A list of entity tags. A member may be empty (RFC 9110, 5.6.1), and a tag may hold a comma and
-# obs-text. Possessive, so that no header takes long.
+# obs-text. Possessive, so that no header takes long to match.
 _MEMBER = rb'[ \t]*+(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"[ \t]*+)?'
 _LIST = re.compile(rb"%b(?:,%b)*+" % (_MEMBER, _MEMBER))
 _VERSION = re.compile(rb'(W/)?"([1-9][0-9]{0,18})"')
@@ -34,7 +34,7 @@ class Tags:
 
 
 class Preconditions:
-    """If-Match and If-None-Match of one request; None for a header that is not there."""
+    """If-Match and If-None-Match of one request; None for a header that was not sent."""
 
     __slots__ = ("match", "none_match")
 
@@ -44,7 +44,7 @@ class Preconditions:
 
     @property
     def guard(self) -> Guard | None:
-        """The versions that a write may change; None where any will do."""
+        """The versions that a write may change; None for any."""
         match, none_match = self.match, self.none_match
         versions = None if match is None or match.any else match.strong
         if none_match is None:
@@ -69,12 +69,11 @@ def etag(version: int) -> bytes:
 
 
 def preconditions(request: Request) -> Preconditions | None:
-    """Those of a request; None where there are none, as nearly always.
+    """Those of a request; None without any.
 
     Raises:
-        Malformed: If-Match, or If-None-Match of a write, is not a list of entity tags: what can't
-            be read must not let a write through. A broken If-None-Match of a read is ignored, as
-            it could only save bytes.
+        Malformed: If-Match, or If-None-Match of a write, is not a list of entity tags; such a
+            write must not happen. A malformed If-None-Match of a read is ignored.
     """
     match = request.header(b"if-match")
     none_match = request.header(b"if-none-match")
@@ -111,8 +110,8 @@ def parse(header: bytes) -> Tags | None:
     if not _LIST.fullmatch(header):
         return None
     tags = Tags(any_tag=False)
-    # In a list that is right, nothing else looks like a tag of ours. A header of 64 KB may hold the
-    # same one 16,000 times.
+    # In a valid list, nothing else looks like a tag of ours. A header of 64 KB may have the same
+    # tag 16,000 times.
     for weak, version in dict.fromkeys(_VERSION.findall(header)):
         if (number := int(version)) <= VERSION_MAX:
             tags.weak.append(number)

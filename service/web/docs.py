@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.web.codec import Header, Reply
+from service.web.codec import JSON, Header, Reply
 from service.web.endpoint import Operation
 from service.web.openapi import document
 from service.web.openapi_texts import About
@@ -58,10 +58,9 @@ def routes(operations: list[Operation], about: About) -> list[Operation]:
     def replies(root: str) -> tuple[Reply, Reply]:
         told = document(operations, about, root)
         as_json, page = msgspec.json.encode(told), _page(told, root).encode()
-        html = b"text/html; charset=utf-8"
         return (
-            Reply(as_json, kept={}, cache_control=CACHE_CONTROL),
-            Reply(page, 200, POLICY, html, kept={}, cache_control=CACHE_CONTROL),
+            _reply(as_json, (), JSON),
+            _reply(page, POLICY, b"text/html; charset=utf-8"),
         )
 
     async def openapi(request: Request) -> Reply:
@@ -75,6 +74,19 @@ def routes(operations: list[Operation], about: About) -> list[Operation]:
         Operation("GET", "/openapi.json", openapi, "The OpenAPI document", stored=False),
         Operation("GET", "/docs", docs, "The API on one page", stored=False),
     ]
+
+
+def _reply(body: bytes, headers: tuple[Header, ...], content_type: bytes) -> Reply:
+    encoded: dict[bytes, bytes] = {}
+    return Reply(
+        body,
+        200,
+        headers,
+        content_type,
+        encoded=encoded,
+        keep=encoded.__setitem__,
+        cache_control=CACHE_CONTROL,
+    )
 
 
 def _page(told: dict[str, Any], root: str) -> str:

@@ -1,6 +1,5 @@
-"""From a handler to an ASGI callable: one try, one reply, nothing between server and handler."""
+"""From handlers to an ASGI application: errors become problems, replies become messages."""
 
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -8,30 +7,17 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from service.cache.entry import CachedResponse, EncodedBody, Entry
 from service.cache.generations import Tags
-from service.cache.local import CachedBodies
-from service.cache.off import NoCache
-from service.cache.store import Cache
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
+from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, PRIVATE, Header, Query, Reply
-from service.web.conditional import not_modified
-from service.web.request import SEND_PREBUILT, VISIBLE, Request, new_id
-
-# Of a GET that may be cached: where its answer came from.
-HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
-
-# Of a path and its query: what is longer asks for nothing that others ask for too.
-LONGEST = 2000
-_CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
-_FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
-
-access = logger.getChild("access")
-
+from service.web.cached import LOOKED_UP, access, cacheable, send_hit
+from service.web.codec import Header, Query, Reply
+from service.web.prebuilt import send_prebuilt
+from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -44,14 +30,15 @@ class Tag(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A line of a route table: what makes the route, and what the document tells of it.
+    """An entry of a route table: the route, and its description in the document.
 
-    A GET with `cache_tags` may be cached: it gives what the answer depends on, and the answer must
-    depend on nothing else, nor on who asks. `files` are the media types of a file of rows, which a
-    POST takes and a GET gives. `share` tells whether it takes the database so long
-    that the workers share it. `stored` tells whether it needs the database. `tag` is its group in
-    the document, by default the first part of its path; `versioned` says whether its row has a
-    version.
+    A GET with `cache_tags` is cached: these are the tags that its response depends on. Beside them
+    it may depend only on what is in the cache key, see cached.CachedRequest. `share` says whether
+    it takes the database so long that the workers share it.
+
+    `files` are the media types of a file of rows, which a POST takes and a GET returns. `stored`
+    says whether it needs the database. `tag` is its group in the document, by default the first
+    part of its path; `versioned` says whether its row has a version.
     """
 
     method: str
@@ -78,21 +65,25 @@ class Operation(NamedTuple):
 
 
 class NoQuery(Struct):
-    """The parameters of an operation that has none."""
+    """The parameters of an operation without any."""
 
 
 _no_query = Query(NoQuery)
 
 
 class Endpoint:
-    """The operations of one path; an ASGI application that always answers."""
+    """The operations of one path, as an ASGI application that always responds."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers: dict[str, Handler] = {}
         self.without_query: set[str] = set()
         self.cached = False
         for one in operations:
-            self.handlers[one.method] = one.handler if one.cache_tags is None else cacheable(one)
+            self.handlers[one.method] = (
+                one.handler
+                if one.cache_tags is None
+                else cacheable(one.handler, one.cache_tags, one.share)
+            )
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
@@ -105,7 +96,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and _answered(scope, started):
+        if self.cached and LOOKED_UP not in scope and send_hit(scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -116,7 +107,7 @@ class Endpoint:
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
-            # The one place where a bug surfaces: log it whole, tell the client nothing of it.
+            # The only place that catches bugs: log the traceback, show the client nothing of it.
             fields = {"request_id": request.id, "method": method, "path": request.path}
             logger.exception("request failed", extra={"fields": fields})
             reply = _problem_reply(Failed("something went wrong on our side"), request)
@@ -124,14 +115,11 @@ class Endpoint:
         if len(body) >= compress.LEAST or reply.chunks is not None:
             body, more = await compress.encode_response(reply, scope["headers"])
         took = perf_counter() - started
+        if send_prebuilt(request, reply, spent, took, body, more):
+            self._log(request, reply, took)
+            return
         headers: list[Header] = [
-            (b"x-request-id", request.id.encode()),
-            (b"x-process-time", b"%.6f" % took),
-            (
-                b"server-timing",
-                b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
-                % (spent.seconds * 1000, spent.statements, took * 1000),
-            ),
+            *standard_headers(request.id.encode(), took, spent.statements, spent.seconds),
             (b"cache-control", reply.cache_control),
             *more,
         ]
@@ -149,7 +137,7 @@ class Endpoint:
         self._log(request, reply, took)
 
     def _handler(self, request: Request) -> Handler:
-        """The handler of the request's method; where it has no parameters, none may be given."""
+        """The handler of the request's method. Without query parameters, any query is refused."""
         method = request.scope["method"]
         handler = self.handlers.get(method)
         if handler is None:
@@ -177,122 +165,6 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
-
-
-def _key(scope: Scope) -> str | tuple[str, bytes]:
-    """What an answer is kept by: the path, and the query where there is one.
-
-    So a query that is refused never hits, whatever the operation takes.
-    """
-    query: bytes = scope["query_string"]
-    path: str = scope["path"]
-    return (path, query) if query else path
-
-
-def _answered(scope: Scope, started: float) -> bool:
-    """The short way of a hit: whether it was one, and has been sent.
-
-    Only for the plain case, a GET without conditions, and only where the server offers to send
-    what is ready: a third of the CPU of the long way, which answers the same.
-    """
-    ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
-    cache = scope["state"]["cache"]
-    if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
-        return False
-    entry = cache.entry(_key(scope), renews=False)
-    if entry is None or entry.answer.missing is not None:
-        return False
-    request_id = None
-    for name, value in scope["headers"]:
-        if name in _CONDITIONS:
-            return False
-        if name == b"x-request-id":  # two are no id
-            request_id = value.strip(b" \t") if request_id is None else b""
-    form: Entry | EncodedBody = entry
-    body, encoding = entry.answer.body, None
-    if len(body) >= compress.LEAST:
-        encoding = compress.negotiate(scope["headers"])
-        if encoding is not None:
-            if entry.variants is None or encoding not in entry.variants:
-                return False  # the long way makes it, and keeps it
-            variant = entry.variants[encoding]
-            form, body = variant, variant.body
-    if request_id is None or not VISIBLE.fullmatch(request_id):
-        request_id = new_id().encode()
-    lines = form.lines
-    if lines is None:
-        lines = form.lines = _lines(entry.answer, body, encoding)
-    took = perf_counter() - started
-    sent: bool = ready(lines % (request_id, took, took * 1000), body)
-    return sent
-
-
-def _lines(answer: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
-    """The header lines of a hit; open are the request's id, and the time it took in s and ms."""
-    headers = answer.headers
-    if len(answer.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
-        headers = compress.add_vary(headers, encoding)
-    pairs = [
-        *headers,
-        HIT,
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if encoding is not None:
-        pairs.append((b"content-encoding", encoding))
-    head = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    return (
-        b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-        b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f\r\n' + head
-    )
-
-
-def cacheable(operation: Operation) -> Handler:
-    """The handler of a GET behind the cache, and behind its preconditions."""
-    load, cache_tags, share = operation.handler, operation.cache_tags, operation.share
-
-    async def handler(request: Request) -> Reply:
-        cache = request.state["cache"]
-        control = request.header(b"cache-control")
-        fresh = control is not None and _FRESH.search(control)
-        key = _key(request.scope)
-        name = key if isinstance(key, str) else f"{key[0]}?{key[1].decode('latin-1')}"
-        if isinstance(cache, NoCache) or cache_tags is None or fresh or len(name) > LONGEST:
-            answer, came = await read(request), BYPASS
-        else:
-            entry = cache.entry(key)
-            if entry is not None:
-                answer, came = entry.answer, HIT
-            else:
-                shared = share is not None and share(request)
-                answer, found = await cache.get_or_load(
-                    key, name, cache_tags(request), lambda: read(request), share=shared
-                )
-                came = HIT if found else MISS
-        if answer.missing is not None:
-            raise NotFound(answer.missing, headers=(came,))
-        headers = (*answer.headers, came)
-        kept = None
-        if isinstance(cache, Cache) and len(answer.body) >= compress.LEAST:
-            kept = CachedBodies(cache.local, key, answer)
-        if answer.version is not None:
-            try:
-                if not_modified(request, answer.version):
-                    return Reply(answer.body, 304, headers)
-            except Problem as problem:
-                problem.headers = (*problem.headers, came)
-                raise
-        return Reply(answer.body, headers=headers, kept=kept)
-
-    async def read(request: Request) -> CachedResponse:
-        try:
-            reply = await load(request)
-        except NotFound as problem:
-            return CachedResponse(b"", (), missing=problem.detail)
-        return CachedResponse(reply.body, reply.headers, reply.version)
-
-    return handler
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:

@@ -11,10 +11,10 @@ _PARAMETER = re.compile(
     % (_TOKEN, _TOKEN),
     re.DOTALL,
 )
-# What is longer is no media type: a parameter costs half a microsecond, be it empty.
+# A longer header is refused: each parameter takes half a microsecond, even an empty one.
 LONGEST = 1000
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-# All that we read is UTF-8, of which ASCII is a part.
+# Bodies are read as UTF-8, which includes ASCII.
 _UTF_8 = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
 
@@ -22,8 +22,8 @@ _UTF_8 = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 def utf_8_media_type(content_type: bytes) -> bytes | None:
     """The media type in lower case, as `text/csv`, of a body that is in UTF-8.
 
-    Parameters other than `charset` are ignored. None where the header is malformed, or names
-    another charset.
+    Parameters other than `charset` are ignored. None if the header is malformed or has another
+    charset.
     """
     found = _TYPE.match(content_type)
     if found is None or len(content_type) > LONGEST:

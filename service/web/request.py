@@ -1,11 +1,7 @@
 """One HTTP request, as handlers see it."""
 
 import asyncio
-import itertools
-import os
-import re
-import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
@@ -16,8 +12,13 @@ from starlette.types import Receive, Scope
 from service.cache.generations import Tags
 from service.cache.off import NoCache
 from service.cache.store import Cache
+from service.cache.writer import Writer
 from service.db.database import Database
-from service.errors import Invalid, Malformed, TooLarge, TooSlow, Unsupported
+from service.db.writable import WritableDatabase
+from service.errors import Invalid, Malformed, Problem, TooLarge, TooSlow, Unsupported
+from service.http1.extensions import FULL_BODY
+from service.http1.framing import BODY_SECONDS, body_too_slow
+from service.http1.standard_headers import request_id
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
@@ -26,55 +27,41 @@ from service.web.cursor import Cursors
 from service.web.media import is_json
 
 Value = TypeVar("Value", bound=Struct)
+Done = TypeVar("Done")
 
-# An extension of ASGI that our own server offers (service/http1): a function that gives the body if
-# all of it has come, and else None. It saves a message and a timer: 5 us of a write's 45.
-FULL_BODY = "swiftlet.whole_body"
-# Another: a function that sends a 200 whose header lines and body are ready, in one call instead of
-# two messages; False when it can't, and the messages must be sent.
-SEND_PREBUILT = "swiftlet.ready"
-# A client that sends its body slower than this is not going to send it.
-BODY_SECONDS = 10.0
-# Of a body: pieces in which it may come, and bytes that it must have for each one more. A piece
-# costs up to 110 us (granian), whatever its size.
+# A body may come in PIECES pieces, and for each further one it must have LEAST_PIECE bytes: a piece
+# takes up to 110 us (granian), whatever its size.
 PIECES, LEAST_PIECE = 1000, 16
-# What is read of a body that is too large, so that the client sees the answer, not a reset.
+# How much is read of a body that is too large, so that the client gets the response, not a reset.
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
 _NONE: dict[str, Any] = {}
-VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
-# Unique without a system call per request: random per process, counted within it.
-_ids = itertools.count(1)
-_process = [secrets.token_hex(6)]
-# granian's workers are forks of one process.
-os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
-
-
-def new_id() -> str:
-    """An id for a request whose client gave none."""
-    return f"{_process[0]}-{next(_ids):x}"
+# In a scope: who sent the request, once it is authenticated. It is part of the cache key, so no
+# principal gets the cached response of another one. It has no line break.
+PRINCIPAL = "swiftlet.principal"
 
 
 class State(TypedDict):
-    """What the lifespan opens and every request sees."""
+    """What the lifespan opens, for every request."""
 
     db: Database
     settings: Settings
     cursors: Cursors
     cache: Cache | NoCache
+    writer: Writer
 
 
 class Pieces:
-    """Counts the pieces in which a body comes: one that comes byte by byte is refused."""
+    """Counts the pieces of a body: one that comes byte by byte is refused."""
 
     def __init__(self) -> None:
         self.left = PIECES * LEAST_PIECE
 
     def add(self, size: int) -> None:
-        """One more, of so many bytes.
+        """Count a piece of so many bytes.
 
         Raises:
-            Malformed: they are too many for what is in them.
+            Malformed: there are too many pieces for the bytes in them.
         """
         self.left += size - LEAST_PIECE
         if self.left < 0:
@@ -92,11 +79,7 @@ class Request:
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
         self._headers = _by_name(scope["headers"])
-        given = self.header(b"x-request-id")
-        if given is not None and VISIBLE.fullmatch(given):
-            self.id = given.decode("ascii")
-        else:
-            self.id = new_id()
+        self.id = request_id(self.header(b"x-request-id")).decode("ascii")
 
     @property
     def db(self) -> Database:
@@ -104,8 +87,14 @@ class Request:
         return self.state["db"]
 
     @property
+    def principal(self) -> str:
+        """Who sent the request; empty if it is not authenticated."""
+        found: str = self.scope.get(PRINCIPAL, "")
+        return found
+
+    @property
     def root(self) -> str:
-        """What stands before every path of ours in a URL, as `/api`; empty without a prefix."""
+        """The prefix of every path in a URL, as `/api`; empty without one."""
         root: str = self.scope.get("root_path", "")
         return quote(root.rstrip("/")) if root else ""
 
@@ -116,43 +105,39 @@ class Request:
 
     @property
     def url_path(self) -> str:
-        """The path of a URL that comes back here: with the prefix, percent-encoded."""
+        """The path for a URL of this request: with the prefix, percent-encoded."""
         root: str = self.scope.get("root_path", "")
-        # ASGI has the prefix in the path, but not every server does.
+        # In ASGI the path contains the prefix, but not every server does that.
         path = self.path if self.path.startswith(f"{root}/") else root + self.path
         return quote(path)
 
     def header(self, name: bytes) -> bytes | None:
         """The header's value, several lines joined as one list; `name` in lower case.
 
-        White space around a value is no part of it (RFC 9110, 5.5); not every server strips it.
+        White space around a value is not part of it (RFC 9110, 5.5); not every server strips it.
         """
         value = self._headers.get(name)
         return None if value is None else value.strip(b" \t")
 
     def row_id(self) -> int:
-        """The id in the path; see wire.row_id."""
+        """The id in the path; see codec.row_id."""
         return row_id(self.scope["path_params"]["id"])
 
     def query(self, query: Query[Value]) -> Value:
-        """The query string as a Struct; see wire.Query."""
+        """The query string as a Struct; see codec.Query."""
         if self._query[0] is not query:
             self._query = (query, query.decode(self.scope["query_string"]))
         decoded: Value = self._query[1]
         return decoded
 
-    async def invalidate(self, tags: Callable[[], Tags]) -> None:
-        """Tell the caches of a write that was committed; see store.Cache.invalidate."""
-        cache = self.state["cache"]
-        if cache.on:
-            await cache.invalidate(tags())
-
-    def outcome_unknown(self) -> None:
-        """Tell the caches of a write that may yet be committed."""
-        self.state["cache"].outcome_unknown()
+    def write(
+        self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
+    ) -> Awaitable[Done]:
+        """Run a write, and invalidate what is cached of it; see cache.writer.Writer.run."""
+        return self.state["writer"].run(write, tags)
 
     async def body(self, body: Body[Value]) -> Value:
-        """The JSON body as a Struct; see wire.Body.
+        """The JSON body as a Struct; see body.Body.
 
         Raises:
             Problem: 400, 408, 413, 415 or 422.
@@ -162,7 +147,7 @@ class Request:
         return body.decode(data) if len(data) <= AT_ONCE else await body.decode_long(data)
 
     async def gone(self) -> None:
-        """Return when the client has left; for an answer that takes a while."""
+        """Return when the client has left; for a response that takes long."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -188,11 +173,7 @@ class Request:
         too_large = TooLarge(f"the body is larger than {limit} bytes")
         if body is not None:
             raise too_large
-        announced = self.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > limit:
-            # Who asks before sending (Expect: 100-continue) is told at once.
-            await self.drain(more=self.header(b"expect") is None)
-            raise too_large
+        await self.check_length(limit, too_large)
         chunks: list[bytes] = []
         size = 0
         pieces = Pieces()
@@ -212,10 +193,18 @@ class Request:
                         return b"".join((*chunks, chunk)) if chunks else chunk
                     chunks.append(chunk)
         except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+            raise body_too_slow() from None
+
+    async def check_length(self, limit: int, too_large: Problem) -> None:
+        """Raise `too_large` if Content-Length announces more bytes than the limit."""
+        announced = self.header(b"content-length") or b""
+        if announced.isdigit() and int(announced[:19]) > limit:
+            # A client that waits for 100 (Continue) is answered at once.
+            await self.drain(more=self.header(b"expect") is None)
+            raise too_large
 
     async def drain(self, *, more: bool) -> None:
-        """Read what is left of a body, and throw it away; only so much, and only for so long."""
+        """Read the rest of a body and discard it, up to DRAIN_BYTES and DRAIN_SECONDS."""
         left, pieces = DRAIN_BYTES, Pieces()
         with suppress(TimeoutError, Malformed):
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -237,5 +226,5 @@ def _by_name(headers: list[Header]) -> dict[bytes, bytes]:
     return found
 
 
-# What any request with a body may run into.
+# The errors that any request with a body may get.
 BODY_PROBLEMS = (Malformed, TooSlow, TooLarge, Unsupported, Invalid)

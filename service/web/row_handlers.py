@@ -1,7 +1,7 @@
 """What the handlers of single rows share: how a row is shown, and how it is written."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -9,8 +9,8 @@ from msgspec import Struct
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
 from service.db.writes import Write
-from service.errors import NotFound, OutcomeUnknown, Problem, Stale
-from service.web.codec import Header, Reply
+from service.errors import NotFound, Problem, Stale
+from service.web.codec import Reply
 from service.web.conditional import Preconditions, etag, preconditions
 from service.web.request import Request
 from service.web.times import encode_rows
@@ -18,18 +18,21 @@ from service.web.times import encode_rows
 Row = TypeVar("Row", bound=Struct)
 
 
-def shown(row: Any) -> Reply:
-    """A row that has an id and a version, with its ETag."""
-    return Reply(encode_rows(row, (row,)), headers=_headers(row), version=row.version)
+def shower(version: str | None) -> Callable[[Any], Reply]:
+    """What shows a row: with its ETag, unless the table has no version (None)."""
+    if version is None:
+        return lambda row: Reply(encode_rows(row, (row,)))
+    version_of = attrgetter(version)
 
+    def show(row: Any) -> Reply:
+        number = version_of(row)
+        return Reply(encode_rows(row, (row,)), headers=((b"etag", etag(number)),), version=number)
 
-def shown_without_version(row: Any) -> Reply:
-    """A row of a table without versions: there is no ETag."""
-    return Reply(encode_rows(row, (row,)))
+    return show
 
 
 def adder(
-    statement: GroupCommit[Any], tags: TableTags, path: str, *, versioned: bool
+    statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None
 ) -> Callable[[Request, tuple[object, ...]], Awaitable[Reply]]:
     """What makes a row from the values of its fields, and shows it with its Location.
 
@@ -37,19 +40,15 @@ def adder(
         statement: the INSERT.
         tags: of the table.
         path: of the collection, as `/items`.
-        versioned: whether the row has an ETag.
+        version: the field that is the ETag; None without one.
     """
-    headers = _headers if versioned else _no_headers
+    show = shower(version)
 
     async def add(request: Request, values: tuple[object, ...]) -> Reply:
-        try:
-            row: Any = await statement.run(request.db, values)
-        except (OutcomeUnknown, asyncio.CancelledError):
-            request.outcome_unknown()
-            raise
-        await request.invalidate(lambda: tags.written(row))
+        row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
+        shown = show(row)
         location = (b"location", f"{request.root}{path}/{row.id}".encode())
-        return Reply(encode_rows(row, (row,)), 201, (*headers(row), location))
+        return Reply(shown.body, 201, (*shown.headers, location))
 
     return add
 
@@ -74,37 +73,30 @@ async def write(
         NotFound: no such row.
         Stale: If-Match or If-None-Match does not allow its version.
     """
-    conditions = preconditions(request)
+    conditions = None if statement.guarded is None else preconditions(request)
     guard = None if conditions is None else conditions.guard
-    try:
-        row, found = await statement.run(request.db, guard, id=request.row_id(), **values)
-    except (OutcomeUnknown, asyncio.CancelledError):
-        request.outcome_unknown()
-        raise
+    row_id = request.row_id()
+    row, found = await request.write(
+        lambda db: statement.run(db, guard, id=row_id, **values),
+        lambda done: () if done[0] is None else tags.written(done[0], changed),
+    )
     if row is None:
         raise _refusal(conditions, found)
-    written = row
-    await request.invalidate(lambda: tags.written(written, changed))
     return row
 
 
-async def unchanged(request: Request, by_id: BatchLoader[Row]) -> Row:
+async def unchanged(request: Request, by_id: BatchLoader[Row], version: str | None) -> Row:
     """The row whose id is in the path, if the preconditions allow it; else raises as `write`."""
-    conditions = preconditions(request)
-    guard = None if conditions is None else conditions.guard
-    row: Any = await by_id.get(request.db, request.row_id())
-    if row is None or not (guard is None or guard.allows(row.version)):
-        raise _refusal(conditions, row.version if row else None)
-    found: Row = row
-    return found
-
-
-def _headers(row: Any) -> tuple[Header, ...]:
-    return ((b"etag", etag(row.version)),)
-
-
-def _no_headers(_: Any) -> tuple[Header, ...]:
-    return ()
+    conditions = None if version is None else preconditions(request)
+    row = await by_id.get(request.db, request.row_id())
+    if row is None or conditions is None or version is None:
+        if row is None:
+            raise _refusal(conditions, None)
+        return row
+    number = getattr(row, version)
+    if conditions.guard is not None and not conditions.guard.allows(number):
+        raise _refusal(conditions, number)
+    return row
 
 
 def _refusal(conditions: Preconditions | None, found: int | None) -> Problem:

@@ -13,9 +13,9 @@ Done = TypeVar("Done")
 
 
 async def until(left: asyncio.Task[None], work: Coroutine[Any, Any, Done]) -> Done:
-    """What the work gives. When `left` ends before it, it is cancelled.
+    """What the work returns. If `left` ends first, the work is cancelled.
 
-    Work that can't be cancelled any more, as a COMMIT that was sent, goes on to its end.
+    Work that can't be cancelled any more, as a COMMIT that was sent, runs to its end.
 
     Raises:
         Malformed: the client has left.
@@ -35,17 +35,17 @@ async def until(left: asyncio.Task[None], work: Coroutine[Any, Any, Done]) -> Do
 
 
 class Packer(Protocol):
-    """Makes smaller what comes in pieces, see compress.Packer."""
+    """Compresses a body in pieces, see compress.Packer."""
 
     pack: Callable[[bytes], bytes]
     end: Callable[[], bytes]
 
 
 class Chunks:
-    """What a generator makes, as fast as the client takes it; ended when the client leaves.
+    """The chunks of a generator, made as fast as the client takes them, until it leaves.
 
-    Once it has begun, what goes wrong can no longer be told: it ends without its last message, so
-    that the server cuts the connection, and the client sees that the end is missing.
+    An error after the first chunk can't be reported any more. Sending then stops without the last
+    message, so the server closes the connection, and the client sees that the end is missing.
     """
 
     def __init__(self, made: AsyncGenerator[bytes]) -> None:
@@ -55,7 +55,7 @@ class Chunks:
         self.packer: Packer | None = None
 
     async def begin(self, left: Coroutine[Any, Any, None]) -> None:
-        """Make the first chunk: what fails up to here is answered like any other problem.
+        """Make the first chunk; an error until then is answered like any other problem.
 
         `left` returns when the client has left.
         """
@@ -85,7 +85,10 @@ class Chunks:
         except Problem as problem:
             if gone.done():
                 return
-            logger.error("an answer broke off", extra={"fields": {"problem": problem.detail}})
+            logger.error(
+                "a streamed response was not finished",
+                extra={"fields": {"problem": problem.detail}},
+            )
         finally:
             gone.cancel()
             await self._made.aclose()

@@ -39,10 +39,7 @@ class Upload:
         self._reading: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        announced = self._request.header(b"content-length") or b""
-        if announced.isdigit() and int(announced[:19]) > self._limit:
-            await self._request.drain(more=self._request.header(b"expect") is None)
-            raise self._too_large()
+        await self._request.check_length(self._limit, self._too_large())
         self._reading = asyncio.create_task(self._read())
         return self
 

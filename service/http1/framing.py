@@ -1,4 +1,4 @@
-"""What tells where a request ends and for which host it is, and must be right on every server."""
+"""Where a request ends and which host it is for: checked alike on every server."""
 
 import asyncio
 import ipaddress
@@ -8,25 +8,26 @@ from functools import lru_cache
 from starlette.types import Receive, Scope
 
 from service.errors import Malformed, NotImplementedHere, Problem, TooLarge, TooSlow
-from service.web.request import BODY_SECONDS
 
+# A client that sends its body slower than this is not going to send it.
+BODY_SECONDS = 10.0
 # Other methods give a body no meaning (RFC 9110, 9.3). Such a request is not executed before its
 # body has come and is known to be well framed; of these the handler reads the body, to its end.
 READS_BODY = frozenset({"POST", "PUT", "PATCH"})
-# What a body without a meaning may have, in bytes; and how many of them each part counts for that
-# another server hands over, which may be a single byte in 110 us.
+# The bytes of a body without a meaning at most; and for how many of them each part counts that
+# another server passes on, because a part may be a single byte and takes 110 us.
 UNUSED_BODY, PART_COST = 65_536, 16
-# No comma, though a name may hold one: two Host headers that a proxy has made one look like that.
+# No comma, though a name may have one: a proxy may have joined two Host headers with it.
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::([0-9]{0,5}))?"
 )
 
 
 async def framing_problem(scope: Scope, receive: Receive) -> Problem | None:
-    """What is wrong with a request that another server than ours has let pass, if anything.
+    """What is wrong with a request that came through another server than ours, if anything.
 
-    Our own HTTP/1.1 has refused it before. granian tells no Host and an empty one alike, so both
-    are refused; it leaves out Content-Length where there is a Transfer-Encoding, too.
+    Our own HTTP/1.1 refuses such a request itself. granian does not distinguish a missing Host from
+    an empty one, so both are refused; and it leaves out a Content-Length beside Transfer-Encoding.
     """
     try:
         _check_headers(scope["headers"], scope["http_version"])
@@ -61,15 +62,25 @@ async def _check_unused_body(receive: Receive) -> None:
                     raise Malformed("the body ended early")
                 size += len(message.get("body", b"")) + PART_COST
                 if size > UNUSED_BODY:
-                    raise TooLarge(f"a body without a use is no longer than {UNUSED_BODY} bytes")
+                    raise unused_body_too_large()
                 more = message.get("more_body", False)
     except TimeoutError:
-        raise TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+        raise body_too_slow() from None
+
+
+def unused_body_too_large() -> TooLarge:
+    """The answer to a body without a meaning that is longer than UNUSED_BODY."""
+    return TooLarge(f"a body that is not used may have {UNUSED_BODY} bytes at most")
+
+
+def body_too_slow() -> TooSlow:
+    """The answer to a body that takes longer than BODY_SECONDS."""
+    return TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s")
 
 
 @lru_cache(256)
 def check_authority(authority: bytes) -> None:
-    """Refuse what is no host with or without a port (RFC 3986, 3.2; RFC 9110, 4.2.4: no user).
+    """Refuse what is not a host with or without a port (RFC 3986, 3.2; RFC 9110, 4.2.4: no user).
 
     Raises:
         Malformed: why.
@@ -85,10 +96,10 @@ def check_authority(authority: bytes) -> None:
 
 
 def check_codings(values: list[bytes]) -> None:
-    """Refuse any Transfer-Encoding but `chunked`, once: it alone tells where the body ends.
+    """Refuse any Transfer-Encoding but a single `chunked`: no other says where the body ends.
 
     Raises:
-        Problem: 400, or 501 where the end could be told (RFC 9112, 6.1 and 6.3).
+        Problem: 400, or 501 where the end would be known (RFC 9112, 6.1 and 6.3).
     """
     if len(values) == 1 and values[0].lower() == b"chunked":
         return
@@ -98,4 +109,4 @@ def check_codings(values: list[bytes]) -> None:
         raise Malformed(
             "the last transfer coding of a request must be `chunked`, and only the last"
         )
-    raise NotImplementedHere("of the transfer codings only `chunked` is known here")
+    raise NotImplementedHere("the only transfer coding supported is `chunked`")

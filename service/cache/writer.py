@@ -1,0 +1,69 @@
+"""The one way to write: what was written is invalidated after the commit, before the answer."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from service.cache.generations import Tags
+from service.cache.off import NoCache
+from service.cache.store import Cache
+from service.db.database import Database
+from service.db.names import AUDIBLE
+from service.db.writable import WritableDatabase
+from service.errors import OutcomeUnknown, Problem
+
+Done = TypeVar("Done")
+
+
+class Writer:
+    """Runs writes, and invalidates the cached responses that depend on what they changed.
+
+    Args:
+        db: the database.
+        cache: of this process; None for a process without one, as a command. There the triggers
+            of the tables announce what is written, if `db` has no pool (`size=None`): they leave
+            out pooled connections, and while there are some, the others cache nothing.
+        name: without a cache, the application_name of a connection beside the pool.
+    """
+
+    __slots__ = ("_cache", "_db")
+
+    def __init__(
+        self, db: Database, cache: Cache | NoCache | None = None, *, name: str = AUDIBLE
+    ) -> None:
+        self._cache = cache or NoCache()
+        self._db = WritableDatabase(db, name if cache is None else db.name)
+
+    async def run(
+        self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
+    ) -> Done:
+        """Run one write, and return what it returned.
+
+        From then on no reader in this process is shown anything from before the write; the other
+        workers have been sent the message.
+
+        Args:
+            write: runs one statement or one transaction on the database that it is given.
+            tags: the cache tags that the write invalidates, from what `write` returned; `()` when
+                nothing was changed.
+
+        Raises:
+            Problem: what `write` raised. Nothing was written, except with OutcomeUnknown: then all
+                that is cached is invalidated until the outcome is known, as after a cancellation.
+        """
+        cache = self._cache
+        try:
+            done = await write(self._db)
+            if not cache.on:
+                return done
+            changed = tags(done)
+        except OutcomeUnknown:
+            cache.outcome_unknown()
+            raise
+        except Problem:
+            raise
+        except BaseException:  # cancelled, or an error of ours after the commit
+            cache.outcome_unknown()
+            raise
+        if changed:
+            await cache.invalidate(changed)
+        return done

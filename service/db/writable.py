@@ -1,0 +1,41 @@
+"""What a statement that writes runs on."""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from service.db.database import Database
+from service.db.names import AUDIBLE
+from service.db.statement import Statement
+
+
+class WritableDatabase:
+    """A Database that also runs statements that write.
+
+    Only cache.writer.Writer hands it out, because only that invalidates the caches afterwards.
+    `Database.fetch` refuses such statements.
+
+    Args:
+        db: the database.
+        name: the application_name of a connection beside the pool. By default the triggers
+            announce what it writes; SILENT only where the caches are told in another way.
+    """
+
+    __slots__ = ("batchers", "batching", "database", "name", "queue_limit", "statement_timeout")
+
+    def __init__(self, db: Database, name: str = AUDIBLE) -> None:
+        self.database = db
+        self.name = name
+        self.batching = db.batching
+        self.batchers = db.batchers
+        self.queue_limit = db.queue_limit
+        self.statement_timeout = db.statement_timeout
+
+    def fetch(
+        self, statement: Statement[Any], args: Sequence[object]
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Run a statement, and return its records; see Database.fetch."""
+        return self.database.fetch(statement, args, writing=True)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in the background; see Database.spawn."""
+        self.database.spawn(work)

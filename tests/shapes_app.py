@@ -1,0 +1,134 @@
+"""An application with a resource of each shape; its tables are made by test_conformance.py."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    collate,
+    func,
+    text,
+)
+
+from service.app import create_app
+from service.items import items
+from service.resource import ID, Resource
+from service.settings import Settings
+from service.users import users
+
+
+class NewNote(Struct, kw_only=True):
+    """The example of the documents."""
+
+    slug: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    title: Annotated[str, Meta(min_length=1, max_length=200, examples=["Shopping"])]
+    body: str | None = None
+    owner_id: ID | None = None
+    pinned: bool = False
+
+
+notes = Resource(
+    "notes",
+    NewNote,
+    key="slug",
+    sorts=("title",),
+    filters=("owner_id", "pinned"),
+    search=("title", "body"),
+    references={"owner_id": users},
+    under=("owner_id",),
+)
+
+
+class NewTag(Struct):
+    """Neither version, times, key nor soft delete; names that our statements have too."""
+
+    n: int
+    key: str
+    soft: bool = True
+
+
+tags = Resource("tags", NewTag, versioned=False, stamped=False, sorts=("n", "key"), referenced=True)
+
+
+class NewMeasure(Struct, kw_only=True):
+    """A field of each type, null or not, with every kind of filter."""
+
+    sensor_id: ID
+    code: Annotated[str, Meta(max_length=20, examples=["Ab"])]
+    kind: Literal["warm", "cold", "wet"] = "cold"
+    count: int | None = None
+    level: float = 0.5
+    exact: Decimal | None = None
+    taken_at: datetime | None = None
+    day: date | None = None
+    device: UUID | None = None
+    is_active: bool = True
+
+
+measures = Resource(
+    "measures",
+    NewMeasure,
+    key="code",
+    folded=("code",),
+    sorts=("count", "level", "exact", "taken_at", "day", "device"),
+    filters=(
+        "is_active",
+        "kind",
+        "sensor_id",
+        "device",
+        "count",
+        "min_level",
+        "max_level",
+        "min_taken_at",
+        "max_day",
+    ),
+    search=("code",),
+    references={"sensor_id": tags},
+    under=("sensor_id",),
+)
+
+
+class NewOrder(Struct, kw_only=True):
+    """A table by hand under another path, with names of its own for what we keep."""
+
+    number: Annotated[str, Meta(max_length=30)]
+    remark: str | None = None
+
+
+_table = Table(
+    "order_lines",
+    MetaData(),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("number", Text, nullable=False),
+    Column("remark", Text),
+    Column("revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("changed_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("id", name="order_lines_pkey"),
+    UniqueConstraint("number", name="order_lines_number_key"),
+    info={"shape": {"version": "revision", "updated": "changed_at"}},
+)
+Index(
+    "order_lines_remark_idx", collate(func.coalesce(_table.c.remark, text("''")), "C"), _table.c.id
+)
+
+orders = Resource(
+    "order_lines", NewOrder, table=_table, path="/v1/orders", key="number", sorts=("remark",)
+)
+app = create_app(
+    Settings.load(),
+    resources=(items, users, notes, tags, measures, orders),
+    migrations=Path(__file__).parent / "no_migrations",
+)
