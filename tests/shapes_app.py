@@ -24,10 +24,14 @@ from sqlalchemy import (
 )
 
 from service.app import create_app
+from service.errors import NotAllowed
 from service.items import items
 from service.resource import ID, Resource
 from service.settings import Settings
 from service.users import users
+from service.web.codec import Reply, encode
+from service.web.endpoint import Operation
+from service.web.request import Request
 
 
 class NewNote(Struct, kw_only=True):
@@ -53,14 +57,21 @@ notes = Resource(
 
 
 class NewTag(Struct):
-    """Neither version, times, key nor soft delete; names that our statements have too."""
+    """Neither version, times, key nor soft delete; names that our own code has too."""
 
     n: int
     key: str
     soft: bool = True
+    tags: str | None = None
+    request: str | None = None
+    changed: int = 0
+    statement: int = 0
+    limit: int = 0
 
 
-tags = Resource("tags", NewTag, versioned=False, stamped=False, sorts=("n", "key"), referenced=True)
+tags = Resource(
+    "tags", NewTag, versioned=False, stamped=False, sorts=("n", "key", "limit"), referenced=True
+)
 
 
 class NewMeasure(Struct, kw_only=True):
@@ -124,8 +135,27 @@ Index(
     "order_lines_remark_idx", collate(func.coalesce(_table.c.remark, text("''")), "C"), _table.c.id
 )
 
+
+async def refuse(_: Request) -> Reply:
+    """Orders are kept."""
+    raise NotAllowed("orders are kept")
+
+
+async def count_orders(request: Request) -> Reply:
+    """How many there are."""
+    return Reply(encode({"orders": await orders.count.only(request.db)}))
+
+
 orders = Resource(
-    "order_lines", NewOrder, table=_table, path="/v1/orders", key="number", sorts=("remark",)
+    "order_lines",
+    NewOrder,
+    table=_table,
+    path="/v1/orders",
+    key="number",
+    sorts=("remark",),
+    without=("bulk_change", "delete"),
+    handlers={"bulk_delete": refuse},
+    extra=(Operation("GET", "/v1/orders/count", count_orders, "Count the orders"),),
 )
 app = create_app(
     Settings.load(),

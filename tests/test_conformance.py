@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
-from shapes_app import app
+from msgspec import Struct
+from shapes_app import NewTag, app
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.conformance import Conformance
@@ -13,6 +15,7 @@ from service.conformance.served import Served, serving
 from service.db.schema import functions, triggers
 from service.db.statement import DIALECT
 from service.embedded.data_directory import Stores
+from service.resource import Resource
 
 
 class TestEveryShape(Conformance):
@@ -32,6 +35,47 @@ class TestEveryShape(Conformance):
         redis = stores.redis_url or "off"
         with serving(cls.app, directory, DATABASE_URL=url, REDIS_URL=redis) as one:
             yield one
+
+    def test_an_operation_is_left_out_replaced_or_added(self, served: Served) -> None:
+        path = "/v1/orders"
+        assert served.client.patch(f"{path}/bulk", json={"ids": [], "set": {}}).status_code == 405
+        assert served.client.delete(f"{path}/1").status_code == 405
+        refused = served.client.post(f"{path}/bulk/delete", json={"ids": []})
+        assert (refused.status_code, refused.json()["detail"]) == (405, "orders are kept")
+        before = served.client.get(f"{path}/count").json()["orders"]
+        served.client.post(path, json={"number": "one more"})
+        assert served.client.get(f"{path}/count").json() == {"orders": before + 1}
+        told = served.client.get("/openapi.json").json()["paths"]
+        assert set(told[f"{path}/{{id}}"]) == {"get", "put", "patch"}
+        assert told[f"{path}/count"]["get"]["operationId"] == "countOrders"
+
+
+class NewThing(Struct):
+    """A body."""
+
+    name: str
+    parts: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    (
+        ("'colour' is no field", {"sorts": ("colour",)}),
+        ("'colour' is no field", {"filters": ("min_colour",)}),
+        ("'colour' is no field", {"key": "colour"}),
+        ("'limit' can't be a filter", {"filters": ("limit",)}),
+        ("'fly' is no operation", {"without": ("fly",)}),
+        ("'fly' is no operation", {"handlers": {"fly": None}}),
+    ),
+)
+def test_a_declaration_that_can_not_be_is_refused(message: str, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=message):
+        Resource("tags", NewTag, **options)
+
+
+def test_a_field_without_a_column_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"NewThing.parts is list\[str\]: use one of str, bool"):
+        Resource("things", NewThing)
 
 
 async def make_tables(url: str) -> None:
