@@ -8,7 +8,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import compresscost, eviction, jsonagg, listcost, micro, startcost, upsert
+from bench import (
+    compresscost,
+    eviction,
+    jsonagg,
+    listcost,
+    micro,
+    ormcost,
+    startcost,
+    upsert,
+)
 from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
@@ -214,6 +223,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "eviction": eviction.table,
     "upsert": upsert.table,
     "start": startcost.table,
+    "orm": ormcost.table,
 }
 
 

@@ -1,6 +1,7 @@
 """The cache as a client sees it: where a response came from, and that it is never too old."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
@@ -51,6 +52,21 @@ def user(client: httpx.Client, name: str) -> int:
     response = client.post("/users", json={"email": f"{name}@example.com", "username": name})
     found: int = response.json()["id"]
     return found
+
+
+def test_hits_in_one_packet_are_all_answered_in_their_order(client: httpx.Client) -> None:
+    places = [lamp(client) for _ in range(3)] * 20
+    for where in places:
+        client.get(where)
+    asked = "".join(f"GET {where} HTTP/1.1\r\nHost: a\r\n\r\n" for where in places)
+    last = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    address = (client.base_url.host, client.base_url.port)
+    with socket.create_connection(address, timeout=10) as one:
+        one.sendall((asked + last).encode())
+        found = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert found.count(b"x-cache: HIT") == len(places)
+    ids = [int(part.partition(b",")[0]) for part in found.split(b'{"id":')[1:]]
+    assert ids == [int(where.rpartition("/")[2]) for where in places]
 
 
 def test_a_second_get_returns_the_same_response_from_the_cache(client: httpx.Client) -> None:
@@ -323,7 +339,7 @@ def anyio_backend() -> str:
 
 @pytest.mark.anyio
 async def test_cached_works_in_a_handler_where_the_cache_is_off() -> None:
-    """`request.state["cache"].cached(...)`, as the README has it, where the cache is off."""
+    """`request.state["cache"].cached(...)`, as docs/caching.md has it, where the cache is off."""
     calls = []
 
     async def load() -> dict[str, Any]:

@@ -484,7 +484,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
             node.say("CLUSTER", "ADDSLOTSRANGE", first, last)
         for other in masters[1:]:
             masters[0].say("CLUSTER", "MEET", HERE, other.port)
-        eventually(lambda: stands(masters, 3), 20)
+        eventually(lambda: cluster_is_ok(masters, 3), 20)
         yield masters
 
 
@@ -492,7 +492,7 @@ def new_node(make: NewRedis) -> Server:
     return make("cluster-enabled yes", "cluster-node-timeout 1000").start()
 
 
-def stands(nodes: list[Server], known: int) -> bool:
+def cluster_is_ok(nodes: list[Server], known: int) -> bool:
     said = [node.say("CLUSTER", "INFO") for node in nodes]
     return all("cluster_state:ok" in one and f"known_nodes:{known}" in one for one in said)
 
@@ -519,7 +519,7 @@ def test_a_cluster_serves_both_workers_and_may_lose_a_master(
             Pace(client).rounds(1)
             eventually(lambda: "state:fail" in rest[0].say("CLUSTER", "INFO"), 10)
             Pace(client).rounds()
-        eventually(lambda: stands(cluster, 3), 20)
+        eventually(lambda: cluster_is_ok(cluster, 3), 20)
         eventually(lambda: used(client, *cluster, workers=2), 5)
         check_workers(client)
 
@@ -532,13 +532,13 @@ def test_a_cluster_is_used_again_after_a_replica_takes_over(
         lost = owner(cluster)
         replica = new_node(new_redis)
         replica.say("CLUSTER", "MEET", HERE, cluster[0].port)
-        eventually(lambda: stands([*cluster, replica], 4), 20)
+        eventually(lambda: cluster_is_ok([*cluster, replica], 4), 20)
         replica.say("CLUSTER", "REPLICATE", lost.say("CLUSTER", "MYID"))
         eventually(lambda: replica.say("ROLE")[3:4] == ["connected"], 20)
         rest = [replica, *(node for node in cluster if node is not lost)]
         lost.kill()
         while_fresh(client, lambda: replica.say("ROLE")[0] == "master")
-        eventually(lambda: stands(rest, 4), 20)
+        eventually(lambda: cluster_is_ok(rest, 4), 20)
         eventually(lambda: used(client, *rest, workers=2), 5)
         check_workers(client)
 

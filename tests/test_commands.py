@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,9 @@ class Command:
                     patch.delenv(known)
             for known, value in environ.items():
                 patch.setenv(known, value)
+            # It has loaded its settings when it was imported; a command of its own does that anew.
+            patch.delitem(sys.modules, "service.asgi", raising=False)
+            patch.setattr(sys, "path", list(sys.path))
             with (
                 contextlib.redirect_stdout(out),
                 contextlib.redirect_stderr(err),

@@ -196,7 +196,7 @@ def test_the_wheel_migrates_without_a_checkout(
     for action, answer in (
         ("up", ""),
         ("status", f"revision {HEAD}, newest {HEAD}\n"),
-        ("check", "the database, the migrations and tables.py agree\n"),
+        ("check", "the database, the migrations and the tables in code agree\n"),
     ):
         told = subprocess.run(
             [sys.executable, "-m", "service", "migrate", action],

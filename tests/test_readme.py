@@ -1,6 +1,5 @@
 """README.md and docs/ are true: their snippets run, their tables are those of the code."""
 
-import inspect
 import os
 import re
 import shlex
@@ -19,7 +18,6 @@ import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, STORES, Service
 from references import PAGES as REFERENCES
 
-from service.app import create_app
 from service.cli import main
 from service.embedded.programs import wheel_postgres
 from service.server import free_port
@@ -32,7 +30,7 @@ DOCUMENTS = (
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md")),
 )
 BLOCK = re.compile(
-    r"^(?:<!-- snippet: needs (?P<needs>\w+) -->\n)?```(?P<kind>\S*)\n(?P<text>.*?)^```$",
+    r"^```(?P<kind>\S*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 # A `text` block is a picture, or a file for another program: it is not run.
@@ -47,17 +45,14 @@ OWN_DATABASE = {"deployment.md", "from-fastapi.md", "your-own-resource.md"}
 
 
 class Block(NamedTuple):
-    """A snippet; `needs` is a parameter of `create_app` without which it can't run yet."""
+    """A snippet of a page."""
 
     kind: str
     text: str
-    needs: str | None
 
 
 def blocks(page: Path) -> list[Block]:
-    return [
-        Block(one["kind"], one["text"], one["needs"]) for one in BLOCK.finditer(page.read_text())
-    ]
+    return [Block(one["kind"], one["text"]) for one in BLOCK.finditer(page.read_text())]
 
 
 def session(text: str) -> list[tuple[str, str]]:
@@ -196,8 +191,6 @@ def runner(
 @pytest.mark.parametrize("page", pages_with_snippets(), ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(page: Path, runner: Runner) -> None:
     for block in blocks(page):
-        if block.needs and block.needs not in inspect.signature(create_app).parameters:
-            pytest.skip(f"create_app has no {block.needs} yet: the rest of the page needs it")
         if block.kind in RUN:
             runner.run(block)
 
@@ -308,6 +301,10 @@ def test_nothing_refers_to_pages_outside_of_the_repository() -> None:
     for name in listed:
         path = ROOT / name
         if path.suffix in {".py", ".md", ".sql", ".toml", ".lua", ".js"} and path != Path(__file__):
-            assert not outside.search(path.read_text()), path
-    for page in DOCUMENTS:
-        assert not outside.search(page.read_text()), page
+            text = path.read_text()
+            assert not outside.search(text), path
+            if path.suffix != ".md":
+                for page in re.findall(r"\bdocs/[\w/-]+\.md\b", text):
+                    assert (ROOT / page).exists(), f"{path}: {page}"
+    for document in DOCUMENTS:
+        assert not outside.search(document.read_text()), document

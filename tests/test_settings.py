@@ -17,6 +17,7 @@ DEFAULTS: dict[str, object] = {
     "DATABASE_URL": None,
     "DATABASE_REPLICA_URLS": None,
     "REDIS_URL": None,
+    "SERVICE_APP": "service.asgi:app",
     "SERVICE_HOST": "127.0.0.1",
     "SERVICE_PORT": 8000,
     "SERVICE_WORKERS": 1,
@@ -51,6 +52,7 @@ WRONG = (
     ("REDIS_URL", "http://host", "redis://"),
     ("REDIS_URL", "redis://", "redis://"),
     ("REDIS_URL", "on", "off"),
+    ("SERVICE_APP", "notes", "MODULE:NAME"),
     ("SERVICE_PORT", "abc", "a whole number from 0 to 65535"),
     ("SERVICE_PORT", "-1", "a whole number from 0 to 65535"),
     ("SERVICE_PORT", "65536", "a whole number from 0 to 65535"),
@@ -435,9 +437,8 @@ def test_the_start_stops_with_the_line_of_dotenv(tmp_path: Path) -> None:
     (
         ({"DATABASE_URL": f"postgresql://user:se/{PASSWORD}@host/db"}, "DATABASE_URL=(hidden): "),
         ({"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host:abc"}, "REDIS_URL="),
-        ({}, "DATABASE_URL is not set"),
     ),
-    ids=("database", "redis", "no database"),
+    ids=("database", "redis"),
 )
 def test_a_foreign_server_is_told_in_one_line(
     tmp_path: Path, environ: dict[str, str], said: str
@@ -458,3 +459,21 @@ def test_a_foreign_server_is_told_in_one_line(
     assert said in told.stderr
     assert told.stderr.count("\n") == 1
     assert PASSWORD not in told.stderr
+
+
+def test_a_foreign_server_says_in_one_line_that_the_database_is_not_set(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "--port", "0", "service.asgi:app"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k not in DEFAULTS} | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert told.returncode == 3, "uvicorn's own code where an application does not start"
+    lines = [line.split(maxsplit=1)[1] for line in told.stderr.splitlines()]
+    assert lines[2:] == [
+        "swiftlet: DATABASE_URL is not set; `swiftlet serve` brings its own database",
+        "Application startup failed. Exiting.",
+    ]

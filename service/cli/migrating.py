@@ -43,7 +43,8 @@ def up() -> None:
     with with_stores(app.settings) as (settings, _):
         migrate.up(settings.required_database_url, app.migrations)
         _tell(app, settings.required_database_url)
-        _advise(app, settings.required_database_url)
+        if app.tables and migrate.head(app.migrations):
+            _advise(app, settings.required_database_url)
 
 
 @migrate_.command()

@@ -3,6 +3,7 @@
 # A function that returns the body if all of it has come, else None. It saves a message and a timer:
 # 5 us of a write's 45.
 FULL_BODY = "swiftlet.full_body"
-# A function that sends a 200 from finished header lines and a body, in one call instead of two
-# messages. It returns False when it can't; then send the messages.
+# A function that sends a response in one call instead of two messages. It takes finished header
+# lines, a body, and a status that has a body (200 by default). It returns False when it can't; then
+# send the messages.
 SEND_PREBUILT = "swiftlet.send_prebuilt"

@@ -153,14 +153,21 @@ class RequestCycle:
             self.finished = True
             connection.finished(self)
 
-    def ready(self, lines: bytes, body: bytes) -> bool:
-        """Send a 200: its header lines, without the last end, and its body; False if not now."""
+    def ready(self, lines: bytes, body: bytes, status: int = 200) -> bool:
+        """Send an answer: its header lines, without the last end, and its body; False if not now.
+
+        The status is one that has a body, and the method is not HEAD.
+        """
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
             return False
-        start = _beginning(200, connection.server_state.default_headers)
+        start = _beginning(status, connection.server_state.default_headers)
         end = b"\r\n\r\n" if self.keep else b"\r\nconnection: close\r\n\r\n"
-        connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
+        if len(body) <= TOGETHER:
+            connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
+        else:
+            connection.transport.write(b"".join((start, b"\r\n", lines, end)))
+            connection.transport.write(body)
         self.begun = self.finished = True
         connection.finished(self)
         return True

@@ -23,6 +23,8 @@ from service.web.request import PRINCIPAL, Request
 # X-Cache of a GET that may be cached: where its response came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
+# In a scope: the cache was asked already, and has no response for it.
+LOOKED_UP = "swiftlet.looked_up"
 # Characters of a key. A longer query is unlikely to be asked for twice.
 LONGEST = 2000
 _CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})

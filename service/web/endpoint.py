@@ -14,8 +14,9 @@ from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
-from service.web.cached import access, cacheable, send_hit
+from service.web.cached import LOOKED_UP, access, cacheable, send_hit
 from service.web.codec import Header, Query, Reply
+from service.web.prebuilt import send_prebuilt
 from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -95,7 +96,7 @@ class Endpoint:
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and send_hit(scope, started):
+        if self.cached and LOOKED_UP not in scope and send_hit(scope, started):
             return
         spent = Timing()
         timing.set(spent)
@@ -114,6 +115,9 @@ class Endpoint:
         if len(body) >= compress.LEAST or reply.chunks is not None:
             body, more = await compress.encode_response(reply, scope["headers"])
         took = perf_counter() - started
+        if send_prebuilt(request, reply, spent, took, body, more):
+            self._log(request, reply, took)
+            return
         headers: list[Header] = [
             *standard_headers(request.id.encode(), took, spent.statements, spent.seconds),
             (b"cache-control", reply.cache_control),

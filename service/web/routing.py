@@ -1,6 +1,7 @@
 """From a route table to an ASGI application: Starlette's Router, and a short way for most paths."""
 
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 from starlette.routing import BaseRoute, Route, Router
@@ -9,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from service.errors import Problem
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.framing import framing_problem
+from service.web.cached import LOOKED_UP, send_hit
 from service.web.codec import Reply
 from service.web.endpoint import Endpoint, Operation
 from service.web.request import Request
@@ -81,6 +83,23 @@ class Paths(Router):
                 await endpoint(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> bool:
+        """Send the response if this process has it in its cache, and return whether it did.
+
+        Our own server calls it before it starts a task for the request. The task does not ask the
+        cache again.
+        """
+        if scope["method"] != "GET" or not scope["state"]["cache"].on:
+            return False
+        path = scope["path"]
+        if scope["root_path"] or b"%" in scope["raw_path"]:
+            return False
+        endpoint = self.constant.get(path) or self.by_id.get(path.rpartition("/")[0])
+        if endpoint is None or not endpoint.cached:
+            return False
+        scope[LOOKED_UP] = True
+        return send_hit(scope, perf_counter())
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """What answers a request that no route may see, or None."""
