@@ -1,5 +1,6 @@
 """An application with a resource of each shape; its tables are made by test_conformance.py."""
 
+import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -33,27 +34,8 @@ from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import Request
 
-
-class NewNote(Struct, kw_only=True):
-    """The example of the documents."""
-
-    slug: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    title: Annotated[str, Meta(min_length=1, max_length=200, examples=["Shopping"])]
-    body: str | None = None
-    owner_id: ID | None = None
-    pinned: bool = False
-
-
-notes = Resource(
-    "notes",
-    NewNote,
-    key="slug",
-    sorts=("title",),
-    filters=("owner_id", "pinned"),
-    search=("title", "body"),
-    references={"owner_id": users},
-    under=("owner_id",),
-)
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "notes"))
+from notes import notes
 
 
 class NewTag(Struct):

@@ -1,11 +1,16 @@
 """Every resource, ours and those of each other shape, passes the tests that a user's can run."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from conftest import ROOT
 from msgspec import Struct
 from shapes_app import NewTag, app
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -48,6 +53,27 @@ class TestEveryShape(Conformance):
         told = served.client.get("/openapi.json").json()["paths"]
         assert set(told[f"{path}/{{id}}"]) == {"get", "put", "patch"}
         assert told[f"{path}/count"]["get"]["operationId"] == "countOrders"
+
+
+def test_a_user_runs_them_in_three_lines(tmp_path: Path) -> None:
+    """On stores of its own, migrated by the application's migrations."""
+    test = """
+from service.conformance import Conformance
+class TestNotes(Conformance):
+    app = "notes:app"
+"""
+    (tmp_path / "test_notes.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py"]
+    ran = subprocess.run(
+        [*command, "-k", "shown_and_can_be_read"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "examples" / "notes")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 class NewThing(Struct):
