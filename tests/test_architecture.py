@@ -49,6 +49,7 @@ SQLALCHEMY |= {
         "batch",
         "bulk",
         "changes",
+        "conflicts",
         "copy",
         "filters",
         "kept_totals",

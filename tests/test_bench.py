@@ -302,18 +302,19 @@ def test_a_trial_compares_us_with_ourselves() -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     (
-        ({"VARIANT_IN_FLIGHT": "7"}, "lane().in_flight", "7"),
-        ({"VARIANT_SINGLES": "6"}, "lane().singles", "6"),
-        ({"VARIANT_MOST": "9"}, "lane().most", "9"),
+        ({"VARIANT_IN_FLIGHT": "7"}, "batcher().in_flight", "7"),
+        ({"VARIANT_UNQUEUED": "6"}, "batcher().unqueued", "6"),
+        ({"VARIANT_MAX_BATCH": "9"}, "batcher().max_batch", "9"),
+        ({"VARIANT_PATIENCE": "0.5"}, "b.PATIENCE", "0.5"),
         ({"VARIANT_GC": "5"}, "service.app.GC_THRESHOLD", "5"),
-        ({}, "lane().in_flight, lane().most", "2 128"),
+        ({}, "batcher().in_flight, batcher().max_batch", "2 128"),
     ),
 )
 def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said: str) -> None:
     text = (
         "import bench.variant as v; v.change(); import service.app\n"
-        "from service.db import lane as l\n"
-        f"lane = lambda: l.Lane(None, None, None, ordered=False, most=128); print({code})"
+        "from service.db import batcher as b\n"
+        f"batcher = lambda: b.Batcher(None, None, ordered=False, max_batch=128); print({code})"
     )
     found = subprocess.run(
         [sys.executable, "-c", text], cwd=ROOT, env=environ, check=True, capture_output=True

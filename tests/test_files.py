@@ -150,7 +150,7 @@ def test_lines_that_are_wrong_abort_or_are_skipped(client: httpx.Client, sql: Qu
     )
     told = [
         (2, "name: required, but missing"),
-        (3, "owner_id: 1000000000 names no existing row"),
+        (3, "owner_id: 1000000000 does not exist"),
         (5, "sku: the same as in line 4"),
     ]
     response = give(client, body)

@@ -25,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, conflicting_rows, taken
+from service.db.bulk import Adds, Bulk, Upsert
 from service.db.changes import change_values
+from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
@@ -105,7 +106,7 @@ class Things:
         self.bulk = Bulk("t", table, change)
         self.stage = StagingTable("t.import", table, new, key)
         self.upsert = Upsert("t.upsert", table, new, "key")
-        self.taken = taken("t.taken", table, "n", key="key")
+        self.taken = taken_values("t.taken", table, "n", key="key")
 
     def given(self, key: str | None, text: str = "") -> Any:
         """What a client sends: each field has its name as its value, and the text behind it."""
@@ -214,15 +215,15 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
         ]
 
         values = change_values(things.change(address="elsewhere"))
-        changed = await things.bulk.change.records(db, ids=[1, 2, 99], **values)
+        changed = await things.bulk.change.records(WritableDatabase(db), ids=[1, 2, 99], **values)
         assert [record[0] for record in changed] == [1, 2]
         row: Any = await things.by_id.get(db, 1)
         assert (row.address, row.n) == ("elsewhere", "n!")
         if things.active:
-            await things.bulk.deactivate.records(db, ids=[1])
+            await things.bulk.deactivate.records(WritableDatabase(db), ids=[1])
             row = await things.by_id.get(db, 1)
             assert not getattr(row, things.active)
-        assert len(await things.bulk.remove.records(db, ids=[1, 2])) == 2
+        assert len(await things.bulk.remove.records(WritableDatabase(db), ids=[1, 2])) == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -237,7 +238,7 @@ async def test_files_go_into_any_table(
         keys = ["c", "a", "", None, "b"] if key else ["c", "d", "", None, None]
         lines = [things.given(one) for one in keys]
         lines += [things.given("c")] if key else []
-        async with dedicated(db) as one:
+        async with dedicated(WritableDatabase(db)) as one:
             await things.stage.open(one)
             rows = [(n, *structs.astuple(line)) for n, line in enumerate(lines, 1)]
             await things.stage.add(one, rows)

@@ -19,7 +19,8 @@ from sqlalchemy import (
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, absent, taken
+from service.db.bulk import Adds, Bulk, Upsert
+from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing
@@ -229,13 +230,16 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
         name = f"{of.name}.{field}_taken"
         if field == of.key:
             if of.serves("bulk_create"):
-                yield field, taken(name, of.table, field, folded=folded)
+                yield field, taken_values(name, of.table, field, folded=folded)
         elif of.serves("upsert"):
-            yield field, taken(name, of.table, field, folded=folded, key=of.key)
+            yield field, taken_values(name, of.table, field, folded=folded, key=of.key)
         else:
-            yield field, taken(name, of.table, field, folded=folded)
+            yield field, taken_values(name, of.table, field, folded=folded)
     for field, parent in of.references.items():
-        yield field, absent(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table)
+        yield (
+            field,
+            missing_parents(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table),
+        )
 
 
 def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:

@@ -12,7 +12,8 @@ from msgspec import Struct, structs
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
 from service.db.names import AUDIBLE
-from service.db.staging import RejectedRow, StagingTable
+from service.db.staging import StagingTable
+from service.db.staging_statements import RejectedRow
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import TOLD, Reader, Row, Trailer
@@ -220,4 +221,4 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
 def _told(rejected: RejectedRow, field: str) -> LineError:
     if rejected.first is not None:
         return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
-    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")
+    return LineError(rejected.line, f"{field}: {rejected.value} does not exist")

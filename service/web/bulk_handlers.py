@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from service.cache.generations import TableTags, Tags
-from service.db.bulk import Adds, Upsert, Upserted, conflicting_rows
+from service.db.bulk import Adds, Upsert, Upserted
+from service.db.conflicts import conflicting_rows
 from service.db.statement import Statement
 from service.errors import Conflict, FieldError, Problem
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
