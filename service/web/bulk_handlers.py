@@ -92,6 +92,7 @@ async def by_ids(
     statement: Statement[int],
     tags: TableTags,
     ids: Sequence[int],
+    /,
     **values: object,
 ) -> tuple[int, list[int]]:
     """Run a statement of db.bulk.Bulk: how many rows were there, and the ids that were not."""

@@ -58,6 +58,7 @@ async def write(
     statement: Write[Row],
     tags: TableTags,
     changed: Collection[str] = (),
+    /,
     **values: object,
 ) -> Row:
     """Run a write of the row whose id is in the path, under the request's preconditions.
