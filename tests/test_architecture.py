@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,68 @@ def test_sqlalchemy_is_imported_only_where_sql_is_made(name: str, tree: ast.Modu
     allowed = name in SQLALCHEMY or name.endswith(".statements")
     uses = any(one.split(".")[0] == "sqlalchemy" for one in imports(tree))
     assert allowed or not uses, f"{name}: put SQL into a module of the list SQLALCHEMY"
+
+
+# Names of a slice that other rooms may use with another meaning: word, room, reason.
+SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
+    (
+        "items",
+        "web",
+        "the member of every list and body of many rows (docs/decisions/list-envelope)",
+    ),
+    ("items", "resource", "the same"),
+    ("items", "conformance", "the same"),
+    ("is_active", "db.shape", "the convention of a soft delete, written once"),
+    ("username", "cache.client", "an argument of redis-py"),
+    ("username", "settings.urls", "a part of a URL of Redis"),
+    ("username", "embedded.postgres", "an option of initdb"),
+)
+# Common English words, which a search cannot distinguish from columns.
+ENGLISH = {"name", "description", "role"}
+
+
+def words_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield identifiers, and words in strings except docstrings, with lines; not `.items` of a dict."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=word) | ast.arg(arg=word):
+                yield word, node.lineno
+            case ast.Attribute(attr=word) if word != "items":
+                yield word, node.lineno
+            case ast.keyword(arg=str(word)):
+                yield word, node.value.lineno
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                yield from ((word, node.lineno) for word in re.findall(r"\w+", text))
+            case ast.ImportFrom(module=str(module)):
+                yield from ((word, node.lineno) for word in module.split("."))
+
+
+def test_the_library_names_no_table_or_column_of_a_slice() -> None:
+    """Applications have other tables, so the library must not depend on those of a slice."""
+    theirs = {one.name for one in app.resources} | {
+        field for one in app.resources for field in one.new.__struct_fields__
+    }
+    theirs -= ENGLISH
+    assert {"items", "users", "sku", "price", "owner_id", "email", "username"} <= theirs
+    found, used = [], set()
+    for name, tree in modules():
+        room = name.partition(".")[0]
+        if room in SLICES | {"asgi"}:  # the built-in application
+            continue
+        for word, line in words_used(tree):
+            allowed = [one for one in SHARED_WORDS if one[0] == word and one[1] in {room, name}]
+            used |= {*allowed}
+            if word in theirs and not allowed:
+                found.append(f"{name}:{line}: {word}")
+    assert found == []
+    assert used == {*SHARED_WORDS}, "remove the unused entry of SHARED_WORDS"
 
 
 def test_structs_import_only_msgspec_and_the_standard_library() -> None:

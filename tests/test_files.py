@@ -82,25 +82,6 @@ def eventually(test: Callable[[], object], seconds: float = 5) -> None:
 # Imports.
 
 
-def test_an_import_creates_updates_and_leaves_unchanged_rows(client: httpx.Client) -> None:
-    first: list[dict[str, object]] = [
-        {"sku": f"A{n}", "name": f"Item {n}", "price": n} for n in range(10)
-    ]
-    assert counts(give(client, lines(first))) == (10, 10, 0, 0, 0)
-    second: list[dict[str, object]] = [
-        *first[:4],
-        {**first[4], "name": "Other"},
-        {"name": "No sku"},
-        {"name": "No sku"},
-    ]
-    assert counts(give(client, lines(second))) == (7, 2, 1, 4, 0)
-    found = rows(client)
-    assert [row["version"] for row in found] == [1] * 4 + [2] + [1] * 7
-    assert found[4]["name"] == "Other"
-    assert found[4]["updated_at"] is not None
-    assert client.get("/items").json()["total"] == 12
-
-
 def test_new_rows_get_ids_in_the_order_of_the_file(client: httpx.Client) -> None:
     made = [{"name": f"{n}", **({"sku": f"S{n}"} if n % 3 else {})} for n in range(1000)]
     random.Random(1).shuffle(made)

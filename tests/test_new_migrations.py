@@ -35,6 +35,7 @@ notes = Table(
     ForeignKeyConstraint(["parent_id"], ["notes.id"], name="notes_parent_id_fkey"),
     CheckConstraint("length(body) BETWEEN 1 AND 1000", name="notes_body_check"),
     postgresql_with={"fillfactor": "80"},
+    info=COUNTED,
 )
 Index("notes_slug_idx", collate(notes.c.slug, "C"), notes.c.id)
 Index("notes_body_idx", func.lower(notes.c.body), postgresql_where=text("body <> 'a ;  b'"))
@@ -174,11 +175,20 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
                 "",
                 (
                     "Index('items_text_idx', func.lower(items.c.description).label('d'),"
-                    " **_trigrams('d'))\n"
+                    " **trigrams('d'))\n"
                 ),
             ),
         ),
         ("CREATE INDEX items_text_idx ON items USING gin", "DROP INDEX IF EXISTS items_text_idx"),
+    ),
+    "a table that is counted without soft delete": (
+        (("", PLAIN.replace("unique=True),", "unique=True),\n    info=COUNTED,")),),
+        (
+            "FUNCTION {schema}.keep_row_totals()",
+            "EXECUTE FUNCTION keep_row_totals()",
+            "SELECT 'order', 0, count(*), 0",
+            "DROP FUNCTION keep_row_totals()",
+        ),
     ),
     "a table": (
         (("", NOTES),),

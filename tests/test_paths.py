@@ -56,13 +56,15 @@ def ran(place: Path, *words: str, **environ: str) -> str:
 
 def test_a_checkout_and_its_data_may_have_any_path(checkout: Path) -> None:
     """Also with the other commands, and with a migration of an application."""
-    tables = checkout / "service" / "tables.py"
-    column = '    Column("price", Numeric),\n'
+    structs = checkout / "service" / "items" / "structs.py"
+    new, shown = "    price: Price | None = None\n", "    price: Decimal | None\n"
     with serving(checkout) as one:
         assert one.banner()["Data"] == str(checkout / ".data")
         assert httpx.get(f"{one.url}/items").json()["items"] == []
-        tables.write_text(
-            tables.read_text().replace(column, f'{column}    Column("colour", Text),\n')
+        structs.write_text(
+            structs.read_text()
+            .replace(new, f"{new}    colour: str | None = None\n")
+            .replace(shown, f"{shown}    colour: str | None\n")
         )
         told = ran(checkout, "migrate", "new", "items have a colour")
         assert f"{checkout}/sql/migrations/" in told

@@ -308,3 +308,46 @@ def test_nothing_refers_to_pages_outside_of_the_repository() -> None:
                     assert (ROOT / page).exists(), f"{path}: {page}"
     for document in DOCUMENTS:
         assert not outside.search(document.read_text()), document
+
+
+def test_a_field_of_items_takes_a_struct_and_two_commands(
+    tmp_path: Path, new_database: Callable[[], str]
+) -> None:
+    """The three steps of CONTRIBUTING.md, in a copy; the test of the field is what follows them."""
+    for folder in ("service", "sql"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    runner = Runner(tmp_path, HERE, DATABASE_URL=new_database(), REDIS_URL="off")
+    runner.environ["PYTHONPATH"] = str(tmp_path)
+    runner.shell("python -m service migrate")
+
+    structs = tmp_path / "service" / "items" / "structs.py"
+    text = structs.read_text()
+    for line, new in (
+        ("    owner_id: ID | None = None\n", "    colour: str | None = None\n"),
+        ("    owner_id: int | None\n", "    colour: str | None\n"),
+    ):
+        assert text.count(line) == 1, line
+        text = text.replace(line, line + new)
+    structs.write_text(text)
+    runner.shell('python -m service migrate new "items have a colour"')
+    runner.shell("python -m service migrate && python -m service migrate check")
+    runner.shell("python -m service statements > sql/statements.sql")
+    changed = {
+        path.relative_to(tmp_path).as_posix()
+        for folder in ("service", "sql")
+        for path in (tmp_path / folder).rglob("*")
+        if path.suffix in {".py", ".sql"} and not same(path, ROOT / path.relative_to(tmp_path))
+    }
+    assert changed - {"service/items/structs.py", "sql/statements.sql"} == {
+        max(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "sql").rglob("0*.py"))
+    }
+
+    runner.serve("python -m service serve")
+    made = httpx.post(f"{runner.url}/items", json={"name": "Lamp", "colour": "green"})
+    assert (made.status_code, made.json()["colour"]) == (201, "green")
+    assert httpx.get(f"{runner.url}/items/export").json()["colour"] == "green"
+    runner.stop()
+
+
+def same(one: Path, other: Path) -> bool:
+    return other.exists() and one.read_bytes() == other.read_bytes()

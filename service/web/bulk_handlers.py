@@ -92,6 +92,7 @@ async def by_ids(
     statement: Statement[int],
     tags: TableTags,
     ids: Sequence[int],
+    /,
     **values: object,
 ) -> tuple[int, list[int]]:
     """Run a statement of db.bulk.Bulk; return the number of rows found and the missing ids."""

@@ -58,6 +58,7 @@ async def write(
     statement: Write[Row],
     tags: TableTags,
     changed: Collection[str] = (),
+    /,
     **values: object,
 ) -> Row:
     """Write the row whose id is in the path, if the request's preconditions hold.
