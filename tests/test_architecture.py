@@ -137,7 +137,7 @@ ENGLISH = {"name", "description", "role"}
 
 
 def words_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield identifiers, and words in strings except docstrings, with lines; not `.items` of a dict."""
+    """Yield identifiers and words in strings, with lines; not docstrings or `.items` of a dict."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
