@@ -65,6 +65,7 @@ def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]"
 # Correctness.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ASKED, ids=lambda program: program.name)
 def test_everyone_answers_as_the_model_does(program: contestants.Program, on: Stage) -> None:
     if why := contestants.missing(program):
@@ -86,11 +87,13 @@ def searches(on: Stage, index: str) -> int:
     return sql(on, text)[0][0] or 0
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_noticed(on: Stage) -> None:
     agreement = agree(BY_NAME["constant"]._replace(rules=frozenset()), on)
     assert len(agreement.wrong) > agreement.requests / 2
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_not_allowed_is_wrong(on: Stage) -> None:
     agreement = agree(BY_NAME["reference"]._replace(rules=frozenset({"detail"})), on)
     assert any("price" in line for line in agreement.wrong), "a null in PATCH is dropped there"
@@ -108,6 +111,7 @@ def test_the_allow_list_is_short_and_used() -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     found = bench(
         *("measure", "--quick", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -140,6 +144,7 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
     found = bench(
         *("check", "--slow", "20", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -291,6 +296,7 @@ def test_the_budgets_name_what_is_measured() -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_trial_compares_us_with_ourselves() -> None:
     done = bench("trials", "gc", "--rounds", "1")
     assert done.returncode == 0, done.stderr
@@ -321,6 +327,7 @@ def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said
     assert found.stdout.decode().strip() == said
 
 
+@pytest.mark.slow
 def test_nobody_pays_for_the_search_index_of_others(on: Stage) -> None:
     fill(on, 50)
     names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
@@ -331,6 +338,7 @@ def test_nobody_pays_for_the_search_index_of_others(on: Stage) -> None:
     assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
 
 
+@pytest.mark.slow
 def test_who_does_not_read_the_totals_does_not_pay_for_them(on: Stage) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)

@@ -386,6 +386,7 @@ def browse(pages: dict[str, str], directory: Path, *, dark: bool) -> dict[str, A
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
+@pytest.mark.slow
 def test_a_browser_shows_it_on_a_phone_and_on_a_desk_light_and_dark(tmp_path: Path) -> None:
     full = page(FULL, BUDGETS).replace("<details>", "<details open>")
     newest = read(newest_file())

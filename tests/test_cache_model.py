@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,6 +28,7 @@ from service.cache.entry import Answer
 from service.cache.epochs import EVERYTHING, Epochs, Facets, Slots
 from service.cache.shared import Shared
 from service.cache.tiers import Cache
+from service.logs import logger
 
 IDS = (1, 2)
 FACETS = Facets("items", "id", "is_active")
@@ -175,7 +176,8 @@ class World(RuleBasedStateMachine):
         async def settle() -> None:
             if work is not None:
                 await work
-            for _ in range(15):
+            await asyncio.sleep(0)
+            while self.loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - of asyncio's own
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(settle())
@@ -427,12 +429,16 @@ SETTINGS = settings(
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time passes by rules alone."""
+    """Time passes by rules alone, and no line is kept: there are ten thousand of them."""
     monkeypatch.setattr(shared_module, "SECONDS", 1000)
+    monkeypatch.setattr(logger, "disabled", True)
 
 
-def test_no_order_of_events_shows_anything_too_old() -> None:
-    run_state_machine_as_test(World, settings=SETTINGS)
+@pytest.mark.parametrize(
+    "examples", (30, pytest.param(300, marks=pytest.mark.slow)), ids=("some", "many")
+)
+def test_no_order_of_events_shows_anything_too_old(examples: int) -> None:
+    run_state_machine_as_test(World, settings=settings(SETTINGS, max_examples=examples))
 
 
 @contextmanager
@@ -459,26 +465,28 @@ def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
     yield Buggy
 
 
-@pytest.mark.parametrize(
-    "bug",
-    (
-        "delete-then-fill",
-        "publish before commit",
-        "tombstone dropped early",
-        "fill after disconnect",
-        "list epoch not moved",
-    ),
-)
+# With a seed by which it was found soon: by others it takes up to 3,000 examples. Hypothesis also
+# draws constants of the modules that are loaded, so the number is not the same in each run.
+PLANTED = {
+    "delete-then-fill": 24,
+    "publish before commit": 1,
+    "tombstone dropped early": 0,
+    "fill after disconnect": 11,
+    "list epoch not moved": 4,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with planted(bug, monkeypatch) as world, pytest.raises(AssertionError, match="showed"):
         run_state_machine_as_test(
-            world,
-            # The same steps each time, and no search for the shortest: it is found, or it is not.
+            seed(PLANTED[bug])(world),
+            # No search for the shortest: it is found, or it is not.
             settings=settings(
                 SETTINGS,
                 max_examples=5000,
                 report_multiple_bugs=False,
-                derandomize=True,
                 database=None,
                 phases=(Phase.generate,),
             ),

@@ -52,7 +52,7 @@ except EmbeddedError as error:
 """
 
 
-@pytest.fixture(params=["wheel 18", "Debian 15"])
+@pytest.fixture(params=["wheel 18", pytest.param("Debian 15", marks=pytest.mark.slow)])
 def programs(request: pytest.FixtureRequest) -> Path:
     found = lookup.wheel_postgres() if request.param == "wheel 18" else DEBIAN
     if found is None or not (found / "initdb").exists():
@@ -431,7 +431,7 @@ def test_a_fork_of_the_supervisor_does_not_keep_the_directory(wheel: Path, kept:
 
 
 @as_root
-@pytest.mark.parametrize("uid", (0, NOBODY))
+@pytest.mark.parametrize("uid", (0, pytest.param(NOBODY, marks=pytest.mark.slow)))
 def test_a_process_that_now_has_the_old_number_is_no_hindrance(
     programs: Path, data: Path, uid: int
 ) -> None:
@@ -728,7 +728,7 @@ def test_a_postgres_that_fails_is_quoted_with_its_log(wheel: Path, kept: Path) -
         stores(kept, redis=False, postgres_bin=wheel),
     ):
         pass
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     assert not family()
 
 
@@ -747,7 +747,7 @@ def test_stop_is_bounded_while_a_client_is_in_a_statement(programs: Path, data: 
         return seconds
 
     with ExitStack() as held:
-        assert asyncio.run(asleep(held)) < 5
+        assert asyncio.run(asleep(held)) < 30  # and not 60
     assert state(data, programs) == "shut down"
 
 

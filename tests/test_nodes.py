@@ -65,7 +65,7 @@ def node(url: str, redis_url: str | None, place: Path) -> Iterator[Node]:
 def eventually(test: Callable[[], bool]) -> None:
     started = time.monotonic()
     while not test():
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
         time.sleep(0.05)
 
 
@@ -73,7 +73,14 @@ def hits(one: Node, where: str) -> bool:
     return one.client.get(where).headers["x-cache"] == "HIT"
 
 
-@pytest.mark.parametrize("kind", NODES)
+@pytest.mark.parametrize(
+    "kind",
+    (
+        pytest.param("no Redis", marks=pytest.mark.slow),
+        "one of them with a Redis",
+        pytest.param("each with a Redis of its own", marks=pytest.mark.slow),
+    ),
+)
 def test_no_node_shows_what_another_has_changed(
     kind: str, new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:

@@ -87,7 +87,14 @@ WRITERS = (
 )
 
 
-@pytest.mark.parametrize("isolation", ("read committed", "repeatable read", "serializable"))
+@pytest.mark.parametrize(
+    "isolation",
+    (
+        "read committed",
+        pytest.param("repeatable read", marks=pytest.mark.slow),
+        pytest.param("serializable", marks=pytest.mark.slow),
+    ),
+)
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_every_writer_keeps_them(url: str, writer: str, isolation: str) -> None:
     async with connected(url, 1) as (one,):
@@ -191,6 +198,7 @@ async def test_an_old_snapshot_writes_without_an_error(url: str) -> None:
         assert await new.fetchval("SELECT sum(total) FROM totals WHERE name = 'items'") == 33
 
 
+@pytest.mark.slow
 async def test_many_writers_at_once_and_every_reader_sees_them_agree(url: str) -> None:
     texts = [one for one in WRITERS if "TRUNCATE" not in one and one != "DELETE FROM items"]
 
