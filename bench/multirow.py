@@ -28,7 +28,7 @@ Variant = tuple[str, Callable[[], Awaitable[Any]], int]
 
 
 def table(on: Stage) -> str:
-    """A table in Markdown: what stands, and what would do the same with one statement less."""
+    """Return a table in Markdown: the current statements, and variants with one statement less."""
     found = asyncio.run(_measured(on))
     lines = [
         "**What would one statement in the place of two cost?** (`multi-row`)",

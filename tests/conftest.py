@@ -47,6 +47,27 @@ httpx._transports.default.create_ssl_context = (  # type: ignore[attr-defined]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The files that take longest, each the work of one process: they begin first, and so no process is
+# left with one of them at the end.
+LONGEST = (
+    "cache_redis",
+    "processes",
+    "files",
+    "large_lists",
+    "new_migrations",
+    "embedded",
+    "totals",
+    "cache_model",
+    "http1",
+    "bench",
+    "cli",
+    "parity",
+    "fitness",
+    "nodes",
+    "bounds",
+    "faults",
+)
+
 # DELETE takes 1 ms where TRUNCATE takes 18, and the server's prepared statements stay valid.
 ROWS = [one.name for one in app.tables if one is not totals]
 EMPTY_TABLES = (
@@ -55,6 +76,11 @@ EMPTY_TABLES = (
 )
 
 Query = Callable[..., list[asyncpg.Record]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def query(url: str, sql: str, *args: object) -> list[asyncpg.Record]:

@@ -65,7 +65,7 @@ Index("users_admin_idx", users.c.id, postgresql_where=text("role = 'admin'"))
 Index("users_email_key", func.lower(users.c.email), unique=True)
 Index("users_username_key", func.lower(users.c.username), unique=True)
 
-# ILIKE lowers the pattern anew for every row; lower() LIKE finds the same in less time.
+# ILIKE folds the pattern again for every row; lower() LIKE finds the same rows faster.
 Index(
     "users_search_idx",
     *(func.lower(users.c[name]).label(name) for name in ("username", "email", "full_name")),
@@ -123,5 +123,5 @@ Index(
 # The rare side of a filter: the common side is found at once in any other order.
 Index("items_inactive_idx", items.c.id, postgresql_where=text("NOT is_active"))
 
-# ILIKE lowers the pattern anew for every row; lower() LIKE finds the same in less time.
+# ILIKE folds the pattern again for every row; lower() LIKE finds the same rows faster.
 Index("items_search_idx", func.lower(items.c.name).label("name"), **trigrams("name"))

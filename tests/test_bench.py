@@ -65,6 +65,7 @@ def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]"
 # Correctness.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ASKED, ids=lambda program: program.name)
 def test_every_contestant_answers_like_the_model(
     program: contestants.Program, on: StagingTable
@@ -88,11 +89,13 @@ def searches(on: StagingTable, index: str) -> int:
     return sql(on, text)[0][0] or 0
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_reported(on: StagingTable) -> None:
     agreement = agree(BY_NAME["constant"]._replace(rules=frozenset()), on)
     assert len(agreement.wrong) > agreement.requests / 2
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_not_allowed_is_wrong(on: StagingTable) -> None:
     agreement = agree(BY_NAME["reference"]._replace(rules=frozenset({"detail"})), on)
     assert any("price" in line for line in agreement.wrong), "a null in PATCH is dropped there"
@@ -110,6 +113,7 @@ def test_the_allow_list_is_short_and_used() -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     found = bench(
         *("measure", "--quick", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -142,6 +146,7 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
     found = bench(
         *("check", "--slow", "20", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -293,6 +298,7 @@ def test_budgets_name_existing_workloads_and_contestants() -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_trial_compares_variants_of_the_service() -> None:
     done = bench("trials", "gc", "--rounds", "1")
     assert done.returncode == 0, done.stderr
@@ -326,6 +332,7 @@ def test_a_variant_changes_what_its_name_says(
     assert found.stdout.decode().strip() == said
 
 
+@pytest.mark.slow
 def test_no_contestant_maintains_the_search_index_of_another(on: StagingTable) -> None:
     fill(on, 50)
     names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
@@ -336,6 +343,7 @@ def test_no_contestant_maintains_the_search_index_of_another(on: StagingTable) -
     assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
 
 
+@pytest.mark.slow
 def test_contestants_without_totals_write_without_the_triggers(on: StagingTable) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)

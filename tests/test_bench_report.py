@@ -386,6 +386,7 @@ def browse(pages: dict[str, str], directory: Path, *, dark: bool) -> dict[str, A
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
+@pytest.mark.slow
 def test_a_browser_shows_the_report_on_phone_and_desktop_in_light_and_dark(tmp_path: Path) -> None:
     full = page(FULL, BUDGETS).replace("<details>", "<details open>")
     newest = read(newest_file())

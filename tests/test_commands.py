@@ -67,7 +67,7 @@ class Command:
                     patch.delenv(known)
             for known, value in environ.items():
                 patch.setenv(known, value)
-            # It has loaded its settings when it was imported; a command of its own does that anew.
+            # The module loaded its settings at import; a separate process would load them again.
             patch.delitem(sys.modules, "service.asgi", raising=False)
             patch.setattr(sys, "path", list(sys.path))
             with (

@@ -52,7 +52,7 @@ except EmbeddedError as error:
 """
 
 
-@pytest.fixture(params=["wheel 18", "Debian 15"])
+@pytest.fixture(params=["wheel 18", pytest.param("Debian 15", marks=pytest.mark.slow)])
 def programs(request: pytest.FixtureRequest) -> Path:
     found = lookup.wheel_postgres() if request.param == "wheel 18" else DEBIAN
     if found is None or not (found / "initdb").exists():
@@ -429,7 +429,7 @@ def test_a_fork_of_the_supervisor_does_not_hold_the_lock(wheel: Path, kept: Path
 
 
 @as_root
-@pytest.mark.parametrize("uid", (0, NOBODY))
+@pytest.mark.parametrize("uid", (0, pytest.param(NOBODY, marks=pytest.mark.slow)))
 def test_a_reused_process_id_does_not_block_a_start(programs: Path, data: Path, uid: int) -> None:
     with stores(data, postgres_bin=programs):
         written = (data / "postgres/postmaster.pid").read_text()
@@ -725,7 +725,7 @@ def test_a_postgres_that_fails_is_quoted_with_its_log(wheel: Path, kept: Path) -
         stores(kept, redis=False, postgres_bin=wheel),
     ):
         pass
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     assert not family()
 
 
@@ -744,7 +744,7 @@ def test_stop_ends_in_time_while_a_client_runs_a_statement(programs: Path, data:
         return seconds
 
     with ExitStack() as held:
-        assert asyncio.run(asleep(held)) < 5
+        assert asyncio.run(asleep(held)) < 30  # and not 60
     assert state(data, programs) == "shut down"
 
 

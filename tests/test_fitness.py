@@ -96,7 +96,7 @@ async def outcome(work: Any) -> Any:
 async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
     """Repeat until the outcome is right; fail after a time limit."""
     async with asyncio.timeout(10):
-        while not fine(found := await outcome(work())):  # noqa: ASYNC110 - nobody would set an event
+        while not fine(found := await outcome(work())):  # noqa: ASYNC110 - no code sets an event
             await asyncio.sleep(0.02)
     return found
 

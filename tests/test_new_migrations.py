@@ -291,6 +291,7 @@ def check(url: str, tables: Tables, migrations: Path) -> list[str]:
     return asyncio.run(migrate.check(url, tables, migrations))
 
 
+@pytest.mark.slow  # the default run makes them all at once, see below
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     url: str, migrations: Path, name: str

@@ -66,7 +66,7 @@ def node(url: str, redis_url: str | None, place: Path) -> Iterator[Node]:
 def eventually(test: Callable[[], bool]) -> None:
     started = time.monotonic()
     while not test():
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
         time.sleep(0.05)
 
 
@@ -74,7 +74,14 @@ def hits(one: Node, where: str) -> bool:
     return one.client.get(where).headers["x-cache"] == "HIT"
 
 
-@pytest.mark.parametrize("kind", NODES)
+@pytest.mark.parametrize(
+    "kind",
+    (
+        pytest.param("no Redis", marks=pytest.mark.slow),
+        "one of them with a Redis",
+        pytest.param("each with a Redis of its own", marks=pytest.mark.slow),
+    ),
+)
 def test_no_node_shows_an_old_row_after_a_change_by_another(
     kind: str, new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_the_wheel_contains_the_service_and_its_migrations(wheel: zipfile.ZipFil
     assert strangers == set()
 
 
+@pytest.mark.slow
 def test_the_wheel_migrates_without_a_checkout(
     wheel: zipfile.ZipFile, tmp_path: Path, new_database: Callable[[], str]
 ) -> None:

@@ -1,8 +1,8 @@
-"""What gathering the matches of a list would cost, and how far a walk may go before it.
+"""Estimate the cost of gathering all matches of a list, and limit the walk before it.
 
-Rows of pages all over the table are looked at: the rows that the order begins with may hold all
-matches or none. Costs are in tenths of a microsecond of CPU, and measured; the filters' own are
-added for each row. If the estimate is wrong by a factor of two in either direction, a walk in vain
+The sample has rows of pages from the whole table, because the first rows in the order may have all
+matches or none. Costs are measured, in tenths of a microsecond of CPU; those of the filters are
+added for each row. If the estimate is wrong by a factor of two in either direction, a useless walk
 and the gathering after it stay below three times the better plan.
 """
 

@@ -47,8 +47,8 @@ TYPES: dict[type, Any] = {
     date: Date(),
     UUID: Uuid(),
 }
-# What stands for null in an order, since the key of a keyset must not be null: the last value.
-# An empty text is the first one; there is no last.
+# The value that replaces null in an order, since a keyset key must not be null: the last value. For
+# strings the first one, since there is no last string.
 LAST: dict[type, str] = {
     str: "''",
     bool: "true",

@@ -18,19 +18,19 @@ from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
 
-# Others have their turn after so many rows and after so many bytes, whatever these hold.
+# Rows and bytes to process before the event loop may run other tasks.
 TURN, SLICE = 50, 8_192
-# Bytes of a COPY into the stage.
+# Bytes of one COPY into the staging table.
 STAGED = 262_144
-# When the database has undone all of it for the sake of somebody else.
+# Attempts of the transaction, if the database aborts it (deadlock or lock timeout).
 TRIES = 3
 
-# Told of the rows read so far, and of those that went over of how many.
+# Called with the rows read so far, and with the rows written of how many.
 Progress = Callable[[int, int, int], None]
 
 
 class Imported(Struct, frozen=True):
-    """What became of a file: every row read is one of the four; `errors` are the first 100."""
+    """The result of an import: each row read is in one of the four counts; the first 100 errors."""
 
     read: int
     created: int
@@ -140,7 +140,7 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
 async def _over(
     stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
 ) -> Imported:
-    """The transaction; once more when it was in somebody's way."""
+    """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
             return await _try_over(stage, one, reader, skip=skip, progress=progress)
