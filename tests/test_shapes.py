@@ -215,15 +215,15 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
         ]
 
         values = change_values(things.change(address="elsewhere"))
-        changed = await things.bulk.change.records(db, ids=[1, 2, 99], **values)
+        changed = await things.bulk.change.records(WritableDatabase(db), ids=[1, 2, 99], **values)
         assert [record[0] for record in changed] == [1, 2]
         row: Any = await things.by_id.get(db, 1)
         assert (row.address, row.n) == ("elsewhere", "n!")
         if things.active:
-            await things.bulk.deactivate.records(db, ids=[1])
+            await things.bulk.deactivate.records(WritableDatabase(db), ids=[1])
             row = await things.by_id.get(db, 1)
             assert not getattr(row, things.active)
-        assert len(await things.bulk.remove.records(db, ids=[1, 2])) == 2
+        assert len(await things.bulk.remove.records(WritableDatabase(db), ids=[1, 2])) == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -238,7 +238,7 @@ async def test_files_go_into_any_table(
         keys = ["c", "a", "", None, "b"] if key else ["c", "d", "", None, None]
         lines = [things.given(one) for one in keys]
         lines += [things.given("c")] if key else []
-        async with dedicated(db) as one:
+        async with dedicated(WritableDatabase(db)) as one:
             await things.stage.open(one)
             rows = [(n, *structs.astuple(line)) for n, line in enumerate(lines, 1)]
             await things.stage.add(one, rows)
