@@ -46,11 +46,11 @@ totals = Table(
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
 )
 
-# Every writer updates the totals, by one call per statement however many rows it has. The
-# difference goes to the lowest slot that no other transaction holds. Two kinds of writers use a slot
-# of their own, named by the transaction: the seventeenth at a time, and one whose snapshot is older
-# than the slots (its update would fail). Now and then such slots are added to slot 0. An advisory
-# lock costs a tenth of FOR UPDATE SKIP LOCKED.
+# Every writer updates the totals, by one call per statement however many rows it has. The change
+# goes to the lowest slot that no other transaction holds. Two kinds of writers use a slot of their
+# own, named by the transaction: the seventeenth at a time, and one whose snapshot is older than the
+# slots (its update would fail). Now and then such slots are added to slot 0. An advisory lock costs
+# a tenth of FOR UPDATE SKIP LOCKED.
 # TRUNCATE removes rows that an old snapshot does not see, and so would leave wrong totals. It is
 # refused unless the snapshot is surely the newest, with no transaction before or after it.
 # It runs with its owner's rights, so that a role that may write items needs none on the totals. So
@@ -122,8 +122,8 @@ END $$
 """
 ACTIVE_ROWS = f"count(*) FILTER (WHERE {ACTIVE})"
 
-# To be called after writes with the triggers off. Writers wait until it has ended, and the caches
-# are invalidated. An empty table has no slot, so that a dump of rows and totals can be restored.
+# For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
+# empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
 RECOUNT_TOTALS = """
 CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -196,7 +196,7 @@ def counted(tables: Tables) -> list[Table]:
 
 
 def active_rows(table: Table) -> str:
-    """SQL of how many rows are active, as an aggregate; 0 for a table without such a column."""
+    """SQL of how many rows are active, as an aggregate; 0 for a table that does not tell."""
     active = shape_of(table).active
     return "0" if active is None else ACTIVE_ROWS.replace(ACTIVE, quoted(active.name))
 
