@@ -107,7 +107,7 @@ def test_no_node_shows_what_another_has_changed(
         assert second.running.stop() == 0
         eventually(lambda: hits(first, where))
         assert sum(line.startswith(told) for line in first.lines()) == 1
-        assert sum(line.startswith("answers are cached:") for line in first.lines()) == 1
+        assert sum(line.startswith("responses are cached:") for line in first.lines()) == 1
 
 
 def test_workers_that_share_a_redis_hear_each_other(
