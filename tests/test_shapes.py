@@ -18,7 +18,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
+    literal_column,
     select,
     text,
 )
@@ -272,6 +274,22 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
         Listing("t", row, table, {"id": table.c.id}, {}, totals=totals)
 
 
+async def test_a_filtered_list_reads_a_table_of_any_schema_and_name(url: str) -> None:
+    things = Things(SHAPES["by convention"])
+    table = things.table
+    filters = {"status": Bound(table.c.status == bindparam("status"))}
+    keys = {"id": table.c.id, "n": func.coalesce(table.c.n, literal_column("''"))}
+    listing = Listing("t", row_of(table), table, keys, filters)
+    async with opened(url, things) as db:
+        rows = [things.given(key, text) for key, text in zip("abcd", "!?!!", strict=True)]
+        await things.adds.run(WritableDatabase(db), rows)
+        for sort in ("id", "-n"):
+            page = listing.page(sort, (("status", None),), "exact")
+            found = await page.records(db, status="status!", limit=2, offset=0)
+            assert [record["total"] for record in found] == [3, 3]
+            assert {record["status"] for record in found} == {"status!"}
+
+
 def test_what_a_table_does_not_have_can_not_be_asked_for() -> None:
     things = Things(SHAPES["bare"])
     assert shape_of(things.table) == (None, None, None)
@@ -305,6 +323,20 @@ def test_what_would_be_set_twice_is_refused(
     if info == {} and field != "id":  # it is theirs
         table.info["shape"] = {"version": None, "updated": None}
         GroupCommit("t.add", row, table, new, None)
+
+
+@pytest.mark.parametrize("name", ("rows", "existing", "updated", "numbered", "found", "batch"))
+def test_a_table_may_be_called_like_a_part_of_a_statement(name: str) -> None:
+    """PostgreSQL would read the WITH query in the place of the table; Statement refuses that."""
+    columns: list[Column[Any]] = [Column("id", BigInteger), Column("key", Text)]
+    table = Table(name, MetaData(), *columns, Column("version", BigInteger))
+    new: Any = defstruct("New", [("key", str)])
+    row = row_of(table)
+    assert Adds("t.add_all", row, table, new, "key").prepared
+    assert Upsert("t.upsert", table, new, "key").prepared
+    assert Bulk("t", table, new).prepared
+    assert StagingTable("t.import", table, new, "key").statements
+    assert Writes("t", row, table, new, new).prepared
 
 
 def test_a_filter_has_a_name_of_its_own() -> None:
