@@ -118,14 +118,14 @@ class Things:
 
 @asynccontextmanager
 async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIterator[Database]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         other = await asyncpg.connect(url)
         await other.execute('DROP SCHEMA IF EXISTS "Other" CASCADE; CREATE SCHEMA "Other"')
         await other.execute(str(CreateTable(things.table).compile(dialect=DIALECT)))
         # The sequence gets another name and schema than by default.
         await other.execute('ALTER SEQUENCE "Other"."a thing\'s_id_seq" RENAME TO drawn')
         await other.close()
-        db = Database(url, batching=batching)
+        db = Database(url, batching=batching, statement_timeout=20)
         await db.open()
         try:
             yield db
