@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from service.errors import Problem
-from service.http1 import connection
+from service.http1 import framing
 from service.http1.connection import REQUESTS_AHEAD, Connection
 from service.http1.head import HEAD_LIMIT, Head
 from service.http1.headers import HeaderReader, _known
@@ -467,7 +467,7 @@ def test_a_request_that_has_no_use_for_its_body_waits_for_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be executed before its framing is known to be right."""
-    monkeypatch.setattr(connection, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(framing, "BODY_SECONDS", 0.3)
     start = request("DELETE /unread", "Transfer-Encoding: chunked")
     for rest_of_it, status in (
         (b"5\r\nhello\r\n0\r\n\r\n", 200),

@@ -229,7 +229,7 @@ def status_line(status: int) -> bytes:
 def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The headers and the body of a problem that no endpoint has seen."""
     new_id = request_id(None)
-    body = problem.body(new_id.decode())
+    body = problem.body(new_id)
     return [
         *standard_headers(new_id, 0.0),
         (b"cache-control", PRIVATE),

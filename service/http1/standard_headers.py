@@ -15,25 +15,27 @@ _process = [secrets.token_hex(6)]
 # granian's workers are forks of one process.
 os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
 
-# The lines of a response that needed no database; to be filled in are the request's id, and the
-# time it took in s and in ms.
-TEMPLATE = (
+# The same as lines. Fill in the request's id, its time in s, the time in the database in ms, the
+# statements, and the time of the request in ms.
+LINES = (
     b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-    b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f'
+    b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f'
 )
+# For a response that needed no database: the request's id, its time in s and in ms.
+LINES_OF_HIT = LINES.replace(b"dur=%.3f;", b"dur=0.000;").replace(b"%d", b"0")
 
 
-def request_id(given: bytes | None) -> bytes:
+def request_id(given: bytes | None) -> str:
     """The client's own id, if it is 1 to 128 visible ASCII characters; else a new one."""
     if given is not None and _VISIBLE.fullmatch(given):
-        return given
-    return b"%b-%x" % (_process[0].encode(), next(_numbers))
+        return given.decode("ascii")
+    return f"{_process[0]}-{next(_numbers):x}"
 
 
 def standard_headers(
-    request_id: bytes, seconds: float, statements: int = 0, database_seconds: float = 0.0
+    request_id: str, seconds: float, statements: int = 0, database_seconds: float = 0.0
 ) -> list[tuple[bytes, bytes]]:
-    """The request's id and the times, as TEMPLATE has them.
+    """The request's id and the times, as LINES has them.
 
     Args:
         request_id: see `request_id`.
@@ -41,9 +43,12 @@ def standard_headers(
         statements: of the database that it ran.
         database_seconds: that it waited for them.
     """
-    timing = b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
     return [
-        (b"x-request-id", request_id),
+        (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"%.6f" % seconds),
-        (b"server-timing", timing % (database_seconds * 1000, statements, seconds * 1000)),
+        (
+            b"server-timing",
+            b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
+            % (database_seconds * 1000, statements, seconds * 1000),
+        ),
     ]
