@@ -14,6 +14,7 @@ from bench import (
     jsonagg,
     listcost,
     micro,
+    multirow,
     ormcost,
     startcost,
     upsert,
@@ -123,18 +124,28 @@ TRIALS: tuple[Trial, ...] = (
         (4, 64),
     ),
     Trial(
-        "singles",
+        "unqueued",
         "How many statements of a kind at once while nobody waits?",
-        _each("singles", "VARIANT_SINGLES", 4, 2, 8),
+        _each("unqueued", "VARIANT_UNQUEUED", 4, 2, 8),
         ("read", "create", "patch", "mixed"),
         (4, 8, 16, 64),
     ),
     Trial(
-        "most",
+        "max-batch",
         "How many requests to a statement?",
-        _each("most", "VARIANT_MOST", 128, 32, 512),
+        _each("max batch", "VARIANT_MAX_BATCH", 128, 32, 512),
         ("read", "create", "patch"),
         (64, 256),
+    ),
+    Trial(
+        "patience",
+        "After how many seconds does a statement that is held up get another beside it?",
+        tuple(
+            Variant(f"patience {value}", {"VARIANT_PATIENCE": value})
+            for value in ("0.05", "0.01", "0.5")
+        ),
+        ("read", "create", "patch"),
+        (64,),
     ),
     Trial(
         "pool",
@@ -220,6 +231,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
     "start": startcost.table,

@@ -46,6 +46,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.db.estimate import BY_ID, SCATTERED, Walk, budget
+from service.db.statement import quoted
 
 Total = Literal["exact", "estimated", "none"]
 
@@ -121,7 +122,7 @@ class Adaptive:
         }
         self.need = f"({' + '.join(f':{name}' for name in numbers)})"
         self.limit = " ".join(f"{name.upper()} :{name}" for name in numbers)
-        self.table = of.name
+        self.table = quoted(of)
         self.sort_key = order.key.label("sort_key")
         self.key = self._sql(order.key)
         self.by = ", ".join(self._sql(one) for one in order.by(order.key, of.c.id))

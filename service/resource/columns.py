@@ -34,6 +34,7 @@ from sqlalchemy import (
     text,
 )
 
+from service.db.schema import ACTIVE
 from service.resource.fields import Field, Time
 
 TYPES: dict[type, Any] = {
@@ -100,7 +101,7 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
     )
     _add_indexes(made, given, folded=folded, parents=parents, sorts=sorts, filters=filters)
     if active:
-        Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text("NOT is_active"))
+        Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text(f"NOT {ACTIVE}"))
     if search:
         Index(
             f"{name}_search_idx",
@@ -133,7 +134,7 @@ def index_of(table: Table, name: str) -> str:
 
 def choice_index(table: Table, field: Field, value: object) -> str:
     """The name of the index of the rows with a value that is not the default."""
-    if field.name == "is_active":
+    if field.name == ACTIVE:
         return f"{table.name}_inactive_idx"
     return index_of(table, field.name if field.kind is bool else str(value).lower())
 
@@ -249,7 +250,7 @@ def _add_indexes(
 
 def _index_choices(made: Table, field: Field) -> None:
     """Of each value that is not the default: rows with the common one are found in any order."""
-    if field.name == "is_active":
+    if field.name == ACTIVE:
         return
     for value in rare_values(field):
         where = (
