@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from zlib import crc32
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
@@ -144,6 +145,11 @@ class Application(Paths):
             return
         await super().lifespan(scope, receive, send)
 
+    def _declared(self) -> str:
+        """A digest of the tables and of the fields by which their lists are told apart."""
+        tags = sorted((one.tags.table, one.tags.fields) for one in self.resources)
+        return f"-{crc32(repr(tags).encode()):08x}"
+
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
         redis_url = settings.shared_redis_url
@@ -157,6 +163,7 @@ class Application(Paths):
             limit=settings.cache_bytes,
             ttl=settings.cache_ttl,
             fingerprint=fingerprint(settings.signing_secret, self.migrations.parent),
+            declared=self._declared(),
             own=db.pids,
         )
 

@@ -113,7 +113,9 @@ def new(message: str) -> None:
         written = run(revision.new(url, message, app.tables, app.migrations))
     for note in written.notes:
         click.echo(note, err=True)
-    click.echo(f"{written.path}: read it, then `swiftlet migrate`")
+    name = click.get_current_context().meta.get("app")
+    option = f" --app {name}" if name else ""
+    click.echo(f"{written.path}: read it, then `swiftlet migrate{option}`")
 
 
 def _advise(app: "Application", url: str) -> None:

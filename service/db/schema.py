@@ -87,10 +87,10 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        SELECT count(*), count(*) FILTER (WHERE is_active) INTO more, more_active FROM come;
+        SELECT count(*), ACTIVE_ROWS INTO more, more_active FROM come;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-        SELECT more - count(*), more_active - count(*) FILTER (WHERE is_active)
+        SELECT more - count(*), more_active - ACTIVE_ROWS
         INTO more, more_active FROM gone;
     END IF;
     IF more = 0 AND more_active = 0 THEN
@@ -119,7 +119,6 @@ BEGIN
     RETURN NULL;
 END $$
 """
-ACTIVE_ROWS = f"count(*) FILTER (WHERE {ACTIVE})"
 
 # For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
 # empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
@@ -197,7 +196,7 @@ def counted(tables: Tables) -> list[Table]:
 def active_rows(table: Table) -> str:
     """SQL of how many rows are active, as an aggregate; 0 for a table that does not tell."""
     active = shape_of(table).active
-    return "0" if active is None else ACTIVE_ROWS.replace(ACTIVE, quoted(active.name))
+    return "0" if active is None else f"count(*) FILTER (WHERE {quoted(active.name)})"
 
 
 def functions(tables: Tables) -> list[str]:
@@ -216,7 +215,7 @@ def functions(tables: Tables) -> list[str]:
     )
     keepers = {
         _keeper(one): KEEP_TOTALS.replace("keep_totals", quoted(_keeper(one))).replace(
-            ACTIVE_ROWS, active_rows(one)
+            "ACTIVE_ROWS", active_rows(one)
         )
         for one in these
     }
