@@ -1,4 +1,4 @@
-"""Rules of the house that an import can break."""
+"""Rules about imports, files and names in service/."""
 
 import ast
 import itertools
@@ -13,12 +13,12 @@ from service.asgi import app
 
 PACKAGE = ROOT / "service"
 SLICES = {one.name for one in app.resources}
-# Where a foreign key refers to another slice.
+# Slices with a foreign key to another slice.
 REFERENCES = {
     (one.name, parent.name) for one in app.resources for parent in one.references.values()
 }
 
-# From the ground up: a module imports only from rooms below its own.
+# Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "errors", "logs", "embedded"}),
     frozenset({"http1"}),
@@ -39,7 +39,7 @@ RANKS: tuple[frozenset[str], ...] = (
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
-# SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
+# Modules that build SQL or tables; Alembic uses SQLAlchemy too.
 SQLALCHEMY = {"db.schema", "db.statement"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
@@ -97,25 +97,25 @@ each_module = pytest.mark.parametrize(
 
 
 @each_module
-def test_imports_only_point_down(name: str, tree: ast.Module) -> None:
+def test_modules_import_only_from_lower_rooms(name: str, tree: ast.Module) -> None:
     here = name.partition(".")[0]
     if here == "__init__":
         return
     for room in rooms(tree):
         if room == here:
             continue
-        assert RANK[room] <= RANK[here], f"{name} imports {room}, which stands above it"
+        assert RANK[room] <= RANK[here], f"{name} imports {room}, which has a higher rank"
         assert RANK[room] < RANK[here] or here not in SLICES or (here, room) in REFERENCES, (
-            f"{name} imports {room}: a slice imports another only where a foreign key refers to it;"
-            " what both need goes down"
+            f"{name} imports {room}: a slice may import another only with a foreign key to it;"
+            " move shared code to a lower room"
         )
 
 
 @each_module
-def test_only_statements_know_sqlalchemy(name: str, tree: ast.Module) -> None:
+def test_sqlalchemy_is_imported_only_where_sql_is_made(name: str, tree: ast.Module) -> None:
     allowed = name in SQLALCHEMY or name.endswith(".statements")
     uses = any(one.split(".")[0] == "sqlalchemy" for one in imports(tree))
-    assert allowed or not uses, f"{name}: SQL belongs into a statements.py"
+    assert allowed or not uses, f"{name}: put SQL into a module of the list SQLALCHEMY"
 
 
 # What the kernel may call by a name that a slice has too: the word, the room, the reason.
@@ -180,28 +180,28 @@ def test_the_kernel_names_no_table_and_no_column_of_a_slice() -> None:
     assert used == {*SHARED_WORDS}, "a word is allowed that is not used any more"
 
 
-def test_structs_need_msgspec_and_the_standard_library_alone() -> None:
+def test_structs_import_only_msgspec_and_the_standard_library() -> None:
     for name, tree in modules():
         if name.endswith(".structs"):
             foreign = {one.split(".")[0] for one in imports(tree)} & {"service", "sqlalchemy"}
-            assert not foreign, f"{name}: what travels must be readable without the kernel"
+            assert not foreign, f"{name}: Structs must be usable without the rest of the service"
 
 
-def test_nothing_wraps_a_request_in_a_base_class() -> None:
-    """BaseHTTPMiddleware costs a memory stream, a task group and 89 us a request."""
+def test_base_http_middleware_is_not_used() -> None:
+    """Starlette's BaseHTTPMiddleware needs a stream and a task group: 89 us per request."""
     for name, tree in modules():
         assert not any("BaseHTTPMiddleware" in one for one in imports(tree)), name
 
 
-def test_files_are_read_without_scrolling_for_long() -> None:
-    """What needs more than 300 lines is two rooms."""
+def test_files_have_at_most_300_lines() -> None:
+    """A longer file has more than one topic: split it."""
     for path in PACKAGE.rglob("*.py"):
         lines = len(path.read_text().splitlines())
         name = str(path.relative_to(PACKAGE))
-        assert lines <= 300, f"{name} has {lines} lines: is it one room?"
+        assert lines <= 300, f"{name} has {lines} lines: split it"
 
 
-def test_the_same_name_is_not_two_rooms() -> None:
+def test_no_two_rooms_share_a_name() -> None:
     names = [Path(name.replace(".", "/")).name for name, _ in modules()]
     kernel = [name for name in names if name not in {"routes", "statements", "structs"}]
     twice = {a for a, b in itertools.combinations(sorted(kernel), 2) if a == b}

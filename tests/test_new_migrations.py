@@ -1,4 +1,4 @@
-"""`migrate new`: what it writes leads to the tables in code and back; it says what to look at."""
+"""`migrate new`: the migration leads to the tables in code and back, with notes for the author."""
 
 import ast
 import asyncio
@@ -49,7 +49,7 @@ plain = Table(
     Column("note", Text, unique=True),
 )
 """
-# The change of tables.py, and what the migration has in it; "" replaces the end of the file.
+# A change of tables.py, and parts of the expected migration; "" replaces the end of the file.
 CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "a column that may be null": (
         (
@@ -254,7 +254,7 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
 
 
 def changed(*changes: tuple[str, str]) -> Tables:
-    """The tables of an edited tables.py."""
+    """Return the tables of an edited tables.py."""
     source = TABLES
     for old, new in changes:
         assert old in source, old
@@ -266,7 +266,7 @@ def changed(*changes: tuple[str, str]) -> Tables:
 
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
-    """A copy of the migrations, to write into."""
+    """A writable copy of the migrations."""
     place = tmp_path / "100% new"
     shutil.copytree(MIGRATIONS, place, ignore=shutil.ignore_patterns("__pycache__"))
     return place
@@ -274,7 +274,7 @@ def migrations(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def url(new_database: Callable[[], str]) -> str:
-    """A migrated database with rows; each test leaves it as it was."""
+    """A migrated database with rows; no test changes it permanently."""
     made = new_database()
     migrate.up(made, MIGRATIONS)
     query(made, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
@@ -291,13 +291,14 @@ def check(url: str, tables: Tables, migrations: Path) -> list[str]:
     return asyncio.run(migrate.check(url, tables, migrations))
 
 
+@pytest.mark.slow  # the default run makes them all at once, see below
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     url: str, migrations: Path, name: str
 ) -> None:
     changes, parts = CHANGES[name]
     tables, newest = changed(*changes), HEAD
-    # What a database may lack is no difference.
+    # A missing optional index is not a difference.
     assert check(url, tables, migrations) or "for searches" in name
     written = asyncio.run(revision.new(url, name, tables, migrations))
     assert written.path.parent == migrations
@@ -321,8 +322,8 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
             query(url, "INSERT INTO items (sku, name, description) VALUES ('A1', 'Lamp', '7')")
 
 
-def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> None:
-    """Each statement is whole, and the project's own linters have nothing to say."""
+def test_a_generated_migration_reads_like_one_by_hand(url: str, migrations: Path) -> None:
+    """Each statement is complete, and the linters of the project report nothing."""
     for name in ("a table", "another CHECK", "a column with a default", "another type"):
         tables = changed(*CHANGES[name][0])
         written = asyncio.run(revision.new(url, name, tables, migrations))
@@ -340,7 +341,7 @@ def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> Non
         written.path.unlink()
 
 
-def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> None:
+def test_one_migration_has_all_changes(url: str, migrations: Path) -> None:
     safe = [
         changes
         for name, (changes, _) in CHANGES.items()
@@ -372,7 +373,7 @@ def test_one_migration_takes_all_changes_at_once(url: str, migrations: Path) -> 
     assert written.notes
 
 
-def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
+def test_an_index_that_this_database_cannot_have_is_written_too(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -388,14 +389,14 @@ def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
     migrate.down(made, migrations, newest)
 
 
-def test_where_nothing_differs_nothing_is_written(url: str, migrations: Path) -> None:
+def test_no_migration_is_written_without_a_difference(url: str, migrations: Path) -> None:
     before = sorted(migrations.rglob("*"))
     with pytest.raises(MigrationError, match="nothing to write"):
         asyncio.run(revision.new(url, "nothing", app.tables, migrations))
     assert sorted(migrations.rglob("*")) == before
 
 
-def test_a_database_that_is_not_at_the_newest_revision_is_refused(
+def test_a_database_below_the_newest_revision_is_an_error(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -407,7 +408,7 @@ def test_a_database_that_is_not_at_the_newest_revision_is_refused(
 
 
 @pytest.mark.parametrize("message", ("", " ", ".", "x" * 81))
-def test_a_message_that_can_not_name_a_migration_is_refused(
+def test_a_message_that_cannot_name_a_migration_is_an_error(
     url: str, migrations: Path, message: str
 ) -> None:
     with pytest.raises(ValueError, match="characters"):
@@ -424,7 +425,7 @@ def test_a_message_that_can_not_name_a_migration_is_refused(
         ("名前", "change"),
     ),
 )
-def test_any_message_gives_a_file_that_python_reads(
+def test_any_message_gives_a_valid_python_file(
     url: str, migrations: Path, message: str, name: str
 ) -> None:
     tables = changed(*CHANGES["a partial index"][0])

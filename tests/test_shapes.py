@@ -1,4 +1,4 @@
-"""Statements of tables of any shape: with odd field names, and without the optional columns."""
+"""Statements of tables of any shape: with unusual field names, without optional columns."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ from service.db.writes import Guard, Writes
 
 pytestmark = pytest.mark.anyio
 
-# Names that our statements have for columns and arguments of their own, and plurals.
+# Names that our statements use for their own columns and arguments, and plurals.
 ODD: tuple[str, ...] = ("n", "key", "ids", "soft", "status", "address", "versions", "excluded")
 ODD += ("found", "differs", "place", "version_s", "set_n", "new_n", "db", "guard", "sku", "skus")
 ODD += ("self", "first")
@@ -67,7 +67,7 @@ def url(new_database: Callable[[], str]) -> str:
 
 
 class Things:
-    """A table of a shape in a schema of its own, and every statement of it."""
+    """A table of a shape in its own schema, and all its statements."""
 
     def __init__(self, shape: dict[str, str | None], *, key: str | None = "key") -> None:
         names = {"version": "version", "updated": "updated_at", "active": "is_active"} | shape
@@ -109,7 +109,7 @@ class Things:
         self.taken = taken_values("t.taken", table, "n", key="key")
 
     def given(self, key: str | None, text: str = "") -> Any:
-        """What a client sends: each field has its name as its value, and the text behind it."""
+        """Return a row as a client sends it: each value is the field's name and the text."""
         values: dict[str, Any] = {field: field + text for field in ODD} | {"key": key}
         return self.new(**values, **({self.active: True} if self.active else {}))
 
@@ -120,7 +120,7 @@ async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIte
         other = await asyncpg.connect(url)
         await other.execute('DROP SCHEMA IF EXISTS "Other" CASCADE; CREATE SCHEMA "Other"')
         await other.execute(str(CreateTable(things.table).compile(dialect=DIALECT)))
-        # So that the sequence has neither the name nor the schema that it would have.
+        # The sequence gets another name and schema than by default.
         await other.execute('ALTER SEQUENCE "Other"."a thing\'s_id_seq" RENAME TO drawn')
         await other.close()
         db = Database(url, batching=batching)
@@ -133,7 +133,7 @@ async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIte
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("batching", (True, False), ids=("together", "each alone"))
-async def test_rows_are_written_whatever_their_fields_are_called(
+async def test_writes_work_with_any_field_names(
     url: str, shape: dict[str, str | None], *, batching: bool
 ) -> None:
     things = Things(shape)
@@ -193,7 +193,7 @@ async def test_rows_are_written_whatever_their_fields_are_called(
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-async def test_many_rows_are_written_whatever_their_fields_are_called(
+async def test_bulk_writes_work_with_any_field_names(
     url: str, shape: dict[str, str | None]
 ) -> None:
     things = Things(shape)
@@ -228,10 +228,10 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("key", ("key", None))
-async def test_files_go_into_any_table(
+async def test_files_can_be_imported_into_any_table(
     url: str, shape: dict[str, str | None], key: str | None
 ) -> None:
-    """Also with an empty text as a key, and without a key where every row is new."""
+    """Also with an empty string as the key, and without a key, when every row is new."""
     things = Things(shape, key=key)
     async with opened(url, things) as db:
         await things.adds.run(WritableDatabase(db), [things.given("a"), things.given("b", "!")])
@@ -272,7 +272,7 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
         Listing("t", row, table, {"id": table.c.id}, {}, totals=totals)
 
 
-def test_what_a_table_does_not_have_can_not_be_asked_for() -> None:
+def test_statements_need_the_columns_that_they_use() -> None:
     things = Things(SHAPES["bare"])
     assert shape_of(things.table) == (None, None, None)
     for what in (things.writes, things.bulk):
@@ -292,7 +292,7 @@ def test_what_a_table_does_not_have_can_not_be_asked_for() -> None:
         ({"colour": "word"}, "word", "roles are"),
     ),
 )
-def test_what_would_be_set_twice_is_refused(
+def test_a_column_that_the_service_sets_cannot_be_a_field(
     info: dict[str, str | None], field: str, said: str
 ) -> None:
     columns: list[Column[Any]] = [Column("id", BigInteger), Column("version", BigInteger)]
@@ -302,7 +302,7 @@ def test_what_would_be_set_twice_is_refused(
     row: Any = row_of(table)
     with pytest.raises(RefusedError, match=said):
         GroupCommit("t.add", row, table, new, None)
-    if info == {} and field != "id":  # it is theirs
+    if info == {} and field != "id":  # a normal field of the application
         table.info["shape"] = {"version": None, "updated": None}
         GroupCommit("t.add", row, table, new, None)
 

@@ -88,7 +88,14 @@ WRITERS = (
 )
 
 
-@pytest.mark.parametrize("isolation", ("read committed", "repeatable read", "serializable"))
+@pytest.mark.parametrize(
+    "isolation",
+    (
+        "read committed",
+        pytest.param("repeatable read", marks=pytest.mark.slow),
+        pytest.param("serializable", marks=pytest.mark.slow),
+    ),
+)
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_totals_are_exact_after_any_kind_of_write(
     url: str, writer: str, isolation: str
@@ -194,6 +201,7 @@ async def test_an_old_snapshot_writes_without_an_error(url: str) -> None:
         assert await new.fetchval("SELECT sum(total) FROM totals WHERE name = 'items'") == 33
 
 
+@pytest.mark.slow
 async def test_every_snapshot_agrees_with_its_totals_among_many_writers(url: str) -> None:
     texts = [one for one in WRITERS if "TRUNCATE" not in one and one != "DELETE FROM items"]
 

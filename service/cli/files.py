@@ -70,8 +70,8 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
     """
     from service.cache.writer import Writer
     from service.db.database import Database
-    from service.web.row_readers import Lines
-    from service.web.table import Table
+    from service.web.row_readers import NdjsonReader
+    from service.web.table import CsvReader
 
     format_ = _format(file, format_)
     app = application()
@@ -84,7 +84,7 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
         size = os.fstat(source.fileno()).st_size or None
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
-        kind = Table if format_ == "csv" else Lines
+        kind = CsvReader if format_ == "csv" else NdjsonReader
         reader = kind(resource.new, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:

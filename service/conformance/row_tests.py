@@ -79,7 +79,7 @@ class RowTests(Base):
             ):
                 assert refused.status_code == 409, refused.text
                 (error,) = refused.json()["errors"]
-                assert error == {"field": field, "message": "no such row"}
+                assert error == {"field": field, "message": "does not exist"}
 
     @where("create", also=lambda of: bool(of.references))
     def test_a_parent_with_rows_is_not_deleted(self, served: Served, of: Resource[Any]) -> None:

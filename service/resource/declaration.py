@@ -26,6 +26,12 @@ from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
 
+# Parameters and binds that every list and export has.
+RESERVED = frozenset(
+    {"page", "per_page", "cursor", "sort", "total", "q", "include", "format", "trailer"}
+    | {"limit", "offset", "last_id", "last_key"}
+)
+
 
 class Resource(Statements[Row]):
     """A table and its operations over HTTP, from the Struct of what a client sends.
@@ -137,7 +143,8 @@ class Resource(Statements[Row]):
         self.referenced = referenced
         self.under, self.include = tuple(under), dict(include or {})
         self.filters, self.without = tuple(filters), frozenset(without)
-        self._check((*self.unique, *self.search, *self.references, *self.under))
+        self.handlers = dict(handlers or {})
+        self._check((*self.unique, *self.search, *self.references, *self.under, *sorts))
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
         kept = columns.kinds(stamps if table is None else table.c, {"id", *self.fields})
         created = ("created_at",) if "created_at" in kept else ()
@@ -170,7 +177,7 @@ class Resource(Statements[Row]):
         self.samples = samples(self)
         self.show = row_handlers.shower(self.version)
         self.adder = row_handlers.adder(self.add, self.tags, self.path, self.version)
-        self.operations = [*operations(self, handlers or {}), *extra]
+        self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
         """Whether an operation of OPERATIONS is served."""
@@ -212,6 +219,11 @@ class Resource(Statements[Row]):
             if name not in self.fields:
                 known = ", ".join(self.fields)
                 raise TypeError(f"{self.name}: {name!r} is no field; the fields are: {known}")
+        for name in self.filters:
+            if name in RESERVED:
+                raise TypeError(
+                    f"{self.name}: {name!r} can't be a filter: every list has it already"
+                )
         unknown = self.without - OPERATIONS.keys()
         if unknown:
             raise TypeError(

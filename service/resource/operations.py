@@ -1,10 +1,10 @@
 """Which operations a resource serves, and in which order."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from service.resource import bulk_rows, file_handlers, lists, rows
-from service.web.endpoint import Handler, Operation
+from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -26,21 +26,19 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 }
 
 
-def operations(
-    of: "Resource[Any]", handlers: Mapping[str, Handler | Operation]
-) -> Iterator[Operation]:
-    """The operations of a resource; `handlers` has what comes in the place of ours.
+def operations(of: "Resource[Any]") -> Iterator[Operation]:
+    """The operations of a resource, its own handlers in the place of ours.
 
     Raises:
-        TypeError: a name in `handlers` is no operation.
+        TypeError: the name of a handler is no operation.
     """
-    unknown = handlers.keys() - OPERATIONS.keys()
+    unknown = of.handlers.keys() - OPERATIONS.keys()
     if unknown:
         raise TypeError(
             f"{of.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
         )
     for name, make in OPERATIONS.items():
-        own = handlers.get(name)
+        own = of.handlers.get(name)
         if isinstance(own, Operation):
             yield own
         elif of.serves(name):

@@ -134,12 +134,16 @@ class Statements(Generic[Row]):
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
 
     def _prepared(self) -> Iterator[Statement[Any]]:
-        yield from self.add.prepared
-        yield from self.by_id.prepared
+        if self.serves("create") or self.under:
+            yield from self.add.prepared
+        if self.serves("read") or self.serves("change"):
+            yield from self.by_id.prepared
         for loader in self.loaders.values():
             yield from loader.prepared
         yield from self.exists.values()
-        for name in ("writes", "adds", "upsert", "bulk"):
+        if any(map(self.serves, ("replace", "change", "delete"))):
+            yield from self.writes.prepared
+        for name in ("adds", "upsert", "bulk"):
             if name in vars(self):
                 yield from vars(self)[name].prepared
         yield from self.conflict_locators.values()

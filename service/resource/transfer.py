@@ -16,7 +16,7 @@ from service.db.staging import StagingTable
 from service.db.staging_statements import RejectedRow
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
-from service.web.row_readers import TOLD, Reader, Row, Trailer
+from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
 
 # Others have their turn after so many rows and after so many bytes, whatever these hold.
 TURN, SLICE = 50, 8_192
@@ -77,7 +77,7 @@ async def import_(
             await _take(reader.feed(part), rows)
             size += len(part)
             if not skip and reader.failed:
-                if reader.failed >= TOLD:
+                if reader.failed >= MAX_REPORTED:
                     break
                 rows.clear()
             elif size >= STAGED:
@@ -209,12 +209,12 @@ def _all_failed(
     counts = {field: rejected.alike for rejected, field in found}
     told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
-    return reader.failed + sum(counts.values()), told[:TOLD]
+    return reader.failed + sum(counts.values()), told[:MAX_REPORTED]
 
 
 def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
     lines = "1 line is" if failed == 1 else f"{failed} lines are"
-    more = "at least " if failed >= TOLD else ""
+    more = "at least " if failed >= MAX_REPORTED else ""
     return InvalidLines(f"{more}{lines} wrong; nothing was written", told)
 
 
