@@ -1,9 +1,9 @@
-"""`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
+"""`python -m bench.variant serve …`: the service with one change, for bench/trials.py.
 
-What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_UNQUEUED, VARIANT_MAX_BATCH (of a
-Batcher), VARIANT_PATIENCE (seconds),
-VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own),
-VARIANT_PREPARED (`0`: each statement is parsed and planned at each use).
+Environment variables set the change: VARIANT_IN_FLIGHT, VARIANT_UNQUEUED, VARIANT_MAX_BATCH (of a
+Batcher), VARIANT_PATIENCE (seconds), VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP
+(`httptools`: uvicorn's own), VARIANT_PREPARED (`0`: each statement is parsed and planned at each
+use).
 """
 
 import gc

@@ -118,7 +118,7 @@ def test_sqlalchemy_is_imported_only_where_sql_is_made(name: str, tree: ast.Modu
     assert allowed or not uses, f"{name}: put SQL into a module of the list SQLALCHEMY"
 
 
-# What the kernel may call by a name that a slice has too: the word, the room, the reason.
+# Names of a slice that other rooms may use with another meaning: word, room, reason.
 SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     (
         "items",
@@ -132,12 +132,12 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),
 )
-# Words of English that no search can tell from a column.
+# Common English words, which a search cannot distinguish from columns.
 ENGLISH = {"name", "description", "role"}
 
 
 def words_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Identifiers, and words in texts but docstrings, with their lines; not `.items` of a dict."""
+    """Yield identifiers and words in strings, with lines; not docstrings or `.items` of a dict."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -159,8 +159,8 @@ def words_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield from ((word, node.lineno) for word in module.split("."))
 
 
-def test_the_kernel_names_no_table_and_no_column_of_a_slice() -> None:
-    """Another application has other tables, and the kernel serves them alike."""
+def test_the_library_names_no_table_or_column_of_a_slice() -> None:
+    """Applications have other tables, so the library must not depend on those of a slice."""
     theirs = {one.name for one in app.resources} | {
         field for one in app.resources for field in one.new.__struct_fields__
     }
@@ -169,7 +169,7 @@ def test_the_kernel_names_no_table_and_no_column_of_a_slice() -> None:
     found, used = [], set()
     for name, tree in modules():
         room = name.partition(".")[0]
-        if room in SLICES | {"asgi"}:  # the built-in application is made of the slices
+        if room in SLICES | {"asgi"}:  # the built-in application
             continue
         for word, line in words_used(tree):
             allowed = [one for one in SHARED_WORDS if one[0] == word and one[1] in {room, name}]
@@ -177,7 +177,7 @@ def test_the_kernel_names_no_table_and_no_column_of_a_slice() -> None:
             if word in theirs and not allowed:
                 found.append(f"{name}:{line}: {word}")
     assert found == []
-    assert used == {*SHARED_WORDS}, "a word is allowed that is not used any more"
+    assert used == {*SHARED_WORDS}, "remove the unused entry of SHARED_WORDS"
 
 
 def test_structs_import_only_msgspec_and_the_standard_library() -> None:

@@ -388,10 +388,10 @@ def test_commands_that_only_read_create_no_database(
 @pytest.mark.parametrize(
     ("words", "said"),
     (
-        (("export", "foo.xlsx"), ".xlsx is no format of ours"),
-        (("export", "foo.json"), ".json is no format of ours"),
-        (("export", "foo.csv.zip"), ".zip is no format of ours"),
-        (("import", "items.tsv"), ".tsv is no format of ours"),
+        (("export", "foo.xlsx"), ".xlsx is not a supported format"),
+        (("export", "foo.json"), ".json is not a supported format"),
+        (("export", "foo.csv.zip"), ".zip is not a supported format"),
+        (("import", "items.tsv"), ".tsv is not a supported format"),
         (("export", "out.CSV", "--format", "ndjson"), "out.CSV is named as csv"),
         (("export", "out.ndjson.GZ", "--format", "csv"), "out.ndjson.GZ is named as ndjson"),
         (("import", "items.csv", "--format", "ndjson"), "items.csv is named as csv"),

@@ -220,8 +220,8 @@ def test_dotenv_files_with_any_line_ending_or_bom_are_read(
         (f"SERVICE_SECRET='{PASSWORD}", "the closing ' is missing"),
         (f'SERVICE_SECRET="{PASSWORD}', 'the closing " is missing'),
         (f'SERVICE_SECRET="{PASSWORD}\\"', 'the closing " is missing'),
-        (f"SERVICE_SECRET='{PASSWORD}'{PASSWORD}", "there is text behind the closing '"),
-        (f'SERVICE_SECRET="{PASSWORD}"#x', 'there is text behind the closing "'),
+        (f"SERVICE_SECRET='{PASSWORD}'{PASSWORD}", "there is text after the closing '"),
+        (f'SERVICE_SECRET="{PASSWORD}"#x', 'there is text after the closing "'),
         (f"SERVICE_SECRET={PASSWORD}\0", "there is a NUL character"),
     ),
 )
@@ -410,7 +410,7 @@ def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.Complete
             (),
             {"DATABASE_URL": f"postgresql://user:se/{PASSWORD}@host/db"},
             (
-                "service: DATABASE_URL=(hidden): there is an @ behind the host; in a name or"
+                "service: DATABASE_URL=(hidden): there is an @ after the host; in a name or"
                 " password, write / ? # @ : % as %2F %3F %23 %40 %3A %25\n"
             ),
         ),
@@ -476,6 +476,6 @@ def test_an_asgi_server_prints_in_one_line_that_the_database_is_not_set(tmp_path
     assert told.returncode == 3, "uvicorn's own code where an application does not start"
     lines = [line.split(maxsplit=1)[1] for line in told.stderr.splitlines()]
     assert lines[2:] == [
-        "swiftlet: DATABASE_URL is not set; `swiftlet serve` brings its own database",
+        "swiftlet: DATABASE_URL is not set; `swiftlet serve` starts its own database",
         "Application startup failed. Exiting.",
     ]

@@ -38,8 +38,8 @@ GOOD_DATABASES = (
 )
 # Each with a part of its error. The parts of the password are se, cret and 1234.
 BAD_DATABASES = (
-    ("postgresql://app:se/cret@host/app", "@ behind the host"),
-    ("postgresql://app:se?cret@host/app", "@ behind the host"),
+    ("postgresql://app:se/cret@host/app", "@ after the host"),
+    ("postgresql://app:se?cret@host/app", "@ after the host"),
     ("postgresql://app:se#cret@host/app", "a # in it"),
     ("postgresql://app:se@cret@host/app", "two @"),
     ("postgresql://app:se%cret@host/app", "hexadecimal"),
@@ -53,9 +53,9 @@ BAD_DATABASES = (
     ("postgresql://app:se[cret@host/app", "host can't be read"),
     ("postgresql://app:se℀cret@host/app", "host can't be read"),
     # The text before the / looks like a port.
-    ("postgresql://app:12/34secret@host/app", "@ behind the host"),
-    ("postgresql://app:12?x=34secret@host/app", "@ behind the host"),
-    ("postgresql://secret/1234@host/app", "@ behind the host"),
+    ("postgresql://app:12/34secret@host/app", "@ after the host"),
+    ("postgresql://app:12?x=34secret@host/app", "@ after the host"),
+    ("postgresql://secret/1234@host/app", "@ after the host"),
     ("postgresql://app:secret@host/app/more", "/ in the database's name"),
     ("postgresql://app:secret@host:cret/app", "port"),
     ("postgresql://app:secret@host:/app", "port"),
@@ -106,8 +106,8 @@ BAD_REDIS = (
     ("redis://host:abc", "port"),
     ("redis://host:", "port"),
     ("redis://host:70000", "port"),
-    ("redis://:se/cret@host", "@ behind the host"),
-    ("redis://:12/34secret@host", "@ behind the host"),
+    ("redis://:se/cret@host", "@ after the host"),
+    ("redis://:12/34secret@host", "@ after the host"),
     ("redis://:se@cret@host", "two @"),
     ("redis://:se#cret@host", "a # in it"),
     ("redis://:se%cret@host", "hexadecimal"),
