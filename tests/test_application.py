@@ -20,6 +20,9 @@ from starlette.routing import Route
 
 from service.app import create_app
 from service.cache.fingerprint import fingerprint
+from service.cache.off import NoCache
+from service.cache.store import Cache
+from service.db.database import Database
 from service.db.schema import with_totals
 from service.items import items
 from service.resource import Resource
@@ -125,6 +128,9 @@ def test_a_field_is_one_line_and_one_migration(
 def test_both_servers_serve_the_example(
     place: NotesPlace, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
+    # An embedded database is migrated by the start.
+    url = place.url if "--workers" in options else ""
+
     class OfNotes(Service):
         folder = place.folder
 
@@ -133,7 +139,7 @@ def test_both_servers_serve_the_example(
         "--app",
         "notes:app",
         *options,
-        DATABASE_URL=place.url,
+        DATABASE_URL=url,
         REDIS_URL="off",
         PYTHONPATH=str(ROOT),
     )
@@ -319,7 +325,12 @@ async def plain(_: StarletteRequest) -> PlainTextResponse:
 async def test_routes_of_ones_own_are_operations_or_starlettes() -> None:
     own = Operation("GET", "/hello", hello, "Say hello", stored=False)
     app = create_app(Settings(database_url=URL), routes=[own, Route("/plain", plain)])
-    transport = httpx.ASGITransport(app)
+    state = {"settings": app.settings, "cache": NoCache()}
+
+    async def stateful(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": state}, receive, send)
+
+    transport = httpx.ASGITransport(stateful)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         assert (await client.get("/hello")).json() == {"hello": "/hello"}
         assert (await client.get("/plain")).text == "plain"
@@ -347,6 +358,23 @@ def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     with pytest.raises(ValueError, match="two tables are named tags"):
         with_totals([resource().table, resource().table])
     assert users.table in app.tables
+
+
+def test_applications_with_other_filters_share_no_channel_in_redis() -> None:
+    """A write invalidates the lists of the filters that its own application declares."""
+
+    def cache(**options: Any) -> Cache:
+        settings = Settings(database_url=URL, redis_url="redis://127.0.0.1:1")
+        made = create_app(settings, resources=[resource(**options)])._cache(Database(URL, size=1))
+        assert isinstance(made, Cache)
+        return made
+
+    channels = [
+        made.shared.channel
+        for made in (cache(), cache(description="Other words"), cache(filters=("name",)))
+        if made.shared is not None
+    ]
+    assert channels[0] == channels[1] != channels[2]
 
 
 def test_the_migrations_are_beside_the_calling_file() -> None:

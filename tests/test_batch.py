@@ -1,7 +1,9 @@
 """Batching: many requests share a statement, and each gets its own correct answer."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
-from service.db.batcher import UNQUEUED
+from service.db.batcher import PATIENCE, UNQUEUED
 from service.db.changes import change_values
 from service.db.database import Database
 from service.db.statement import Statement
@@ -98,6 +100,27 @@ async def change(
 
 async def settled(work: list[Any]) -> list[Any]:
     return await asyncio.gather(*work, return_exceptions=True)
+
+
+async def test_a_closed_database_is_freed_without_the_garbage_collector(url: str) -> None:
+    """Its batchers hold no reference to it, so requests leave no cycle behind either."""
+    gc.collect()
+    gc.disable()
+    try:
+        db = Database(url, statements=items.prepared)
+        await db.open()
+        made = await asyncio.gather(
+            *(items.add.run(WritableDatabase(db), new(f"Item {n}")) for n in range(20))
+        )
+        await asyncio.gather(*(items.by_id.get(db, row.id) for row in made))
+        assert db.batchers
+        await db.close()
+        await asyncio.sleep(2 * PATIENCE)  # a batcher's timer holds it as long
+        left = weakref.ref(db)
+        del db
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 # Reads.

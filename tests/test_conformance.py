@@ -90,6 +90,8 @@ class NewThing(Struct):
         ("'colour' is no field", {"filters": ("min_colour",)}),
         ("'colour' is no field", {"key": "colour"}),
         ("'limit' can't be a filter", {"filters": ("limit",)}),
+        ("'n' is none of the references", {"under": ("n",)}),
+        ("'box_id' is none of the references", {"include": {"box": NewTag}}),
         ("'fly' is no operation", {"without": ("fly",)}),
         ("'fly' is no operation", {"handlers": {"fly": None}}),
     ),

@@ -18,7 +18,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
+    literal_column,
     select,
     text,
 )
@@ -116,14 +118,14 @@ class Things:
 
 @asynccontextmanager
 async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIterator[Database]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         other = await asyncpg.connect(url)
         await other.execute('DROP SCHEMA IF EXISTS "Other" CASCADE; CREATE SCHEMA "Other"')
         await other.execute(str(CreateTable(things.table).compile(dialect=DIALECT)))
         # The sequence gets another name and schema than by default.
         await other.execute('ALTER SEQUENCE "Other"."a thing\'s_id_seq" RENAME TO drawn')
         await other.close()
-        db = Database(url, batching=batching)
+        db = Database(url, batching=batching, statement_timeout=20)
         await db.open()
         try:
             yield db
@@ -272,6 +274,22 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
         Listing("t", row, table, {"id": table.c.id}, {}, totals=totals)
 
 
+async def test_a_filtered_list_reads_a_table_of_any_schema_and_name(url: str) -> None:
+    things = Things(SHAPES["by convention"])
+    table = things.table
+    filters = {"status": Bound(table.c.status == bindparam("status"))}
+    keys = {"id": table.c.id, "n": func.coalesce(table.c.n, literal_column("''"))}
+    listing = Listing("t", row_of(table), table, keys, filters)
+    async with opened(url, things) as db:
+        rows = [things.given(key, text) for key, text in zip("abcd", "!?!!", strict=True)]
+        await things.adds.run(WritableDatabase(db), rows)
+        for sort in ("id", "-n"):
+            page = listing.page(sort, (("status", None),), "exact")
+            found = await page.records(db, status="status!", limit=2, offset=0)
+            assert [record["total"] for record in found] == [3, 3]
+            assert {record["status"] for record in found} == {"status!"}
+
+
 def test_statements_need_the_columns_that_they_use() -> None:
     things = Things(SHAPES["bare"])
     assert shape_of(things.table) == (None, None, None)
@@ -305,6 +323,20 @@ def test_a_column_that_the_service_sets_cannot_be_a_field(
     if info == {} and field != "id":  # a normal field of the application
         table.info["shape"] = {"version": None, "updated": None}
         GroupCommit("t.add", row, table, new, None)
+
+
+@pytest.mark.parametrize("name", ("rows", "existing", "updated", "numbered", "found", "batch"))
+def test_a_table_may_be_called_like_a_part_of_a_statement(name: str) -> None:
+    """PostgreSQL would read the WITH query in the place of the table; Statement refuses that."""
+    columns: list[Column[Any]] = [Column("id", BigInteger), Column("key", Text)]
+    table = Table(name, MetaData(), *columns, Column("version", BigInteger))
+    new: Any = defstruct("New", [("key", str)])
+    row = row_of(table)
+    assert Adds("t.add_all", row, table, new, "key").prepared
+    assert Upsert("t.upsert", table, new, "key").prepared
+    assert Bulk("t", table, new).prepared
+    assert StagingTable("t.import", table, new, "key").statements
+    assert Writes("t", row, table, new, new).prepared
 
 
 def test_a_filter_has_a_name_of_its_own() -> None:

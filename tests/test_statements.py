@@ -91,6 +91,7 @@ def test_no_statement_alters_the_session() -> None:
         ("Python-side default", update(things).values(word=bindparam("word"))),
         ("a value is in the statement", select(things.c.id).where(things.c.id == 5)),
         ("every column", insert(things)),
+        ("has the name of a table", select(select(things.c.id).cte("things").c.id)),
     ),
 )
 def test_a_statement_that_would_run_wrongly_is_refused(reason: str, core: object) -> None:

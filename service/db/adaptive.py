@@ -46,7 +46,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.db.estimate import BY_ID, SCATTERED, Walk, budget
-from service.db.statement import quoted
+from service.db.statement import RefusedError, quoted
 
 Total = Literal["exact", "estimated", "none"]
 
@@ -179,6 +179,10 @@ class Adaptive:
             found = f"least({found}, {ESTIMATE_LIMIT})"
             count = f"FROM (SELECT {count} LIMIT {ESTIMATE_LIMIT}) AS matching"
         counted = f"CASE WHEN {needed} THEN {found} ELSE (SELECT count(*) {count}) END"
+        if self.table in steps:
+            raise RefusedError(
+                f"a filtered list has a step called {self.table}, so a table can't be called so"
+            )
         if kept is not None:
             counted = f"({self._sql(kept)})"
         return self._rows(steps, shown, None if self.total == "none" and kept is None else counted)

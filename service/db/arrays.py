@@ -16,7 +16,7 @@ from sqlalchemy import (
     select,
 )
 
-from service.db.shape import unused
+from service.db.shape import part, unused
 from service.db.statement import Statement
 
 
@@ -39,9 +39,9 @@ class Arrays(NamedTuple):
         place: ColumnElement[int] = self.rows.c[self.n]
         return place
 
-    def cte(self) -> "Arrays":
+    def cte(self, name: str) -> "Arrays":
         """The same in a WITH clause."""
-        return self._replace(rows=select(*self.rows.c).cte("rows"))
+        return self._replace(rows=select(*self.rows.c).cte(name))
 
 
 def unnested(kinds: Mapping[str, Any]) -> Arrays:
@@ -61,7 +61,7 @@ def arrays(statement: Statement[Any], rows: Sequence[Struct]) -> list[list[objec
 
 def given_rows(table: Table, fields: Sequence[str]) -> Arrays:
     """The fields of a table as arrays, in a WITH clause."""
-    return unnested({field: table.c[field].type for field in fields}).cte()
+    return unnested({field: table.c[field].type for field in fields}).cte(part("rows", table))
 
 
 def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from service.db.arrays import Arrays, arrays, fold_case, given_rows, lock_order
 from service.db.changes import changing, deactivating, removing, touched
-from service.db.shape import check_fields, shape_of, unused
+from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import RefusedError, Statement, columns, next_id
 from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
@@ -86,19 +86,19 @@ class Upsert:
             .where(fold_case(table.c[key], folded) == fold_case(given.c[key], folded))
             .order_by(table.c.id)
             .with_for_update(of=table, key_share=True)
-            .cte("existing")
+            .cte(part("existing", table))
         )
         updated = (
             update(table)
             .values({**{field: existing.c[field] for field in fields}, **touched(table)})
             .where(table.c.id == existing.c[id_], existing.c[differs_])
-            .cte("updated")
+            .cte(part("updated", table))
         )
         new_ = arrays.place.not_in(select(existing.c[arrays.n]))
         inserted = (
             _inserting(table, arrays, fields, key, new_, folded=folded)
             .returning(table.c.id, table.c[key])
-            .cte("inserted")
+            .cte(part("inserted", table))
         )
         versions: list[ColumnElement[Any]] = [cast(null(), BigInteger), cast(null(), BigInteger)]
         if version is not None:
@@ -208,8 +208,10 @@ class Bulk:
         existing = select(table.c.id).where(table.c.id == any_(ids)).order_by(table.c.id)
 
         def statement(what: str, write: Any, *only: ColumnElement[bool]) -> Statement[int]:
-            locked = existing.with_for_update(key_share=what != "remove").cte("existing")
-            written = write.where(table.c.id == locked.c.id, *only).cte("written")
+            locked = existing.with_for_update(key_share=what != "remove").cte(
+                part("existing", table)
+            )
+            written = write.where(table.c.id == locked.c.id, *only).cte(part("written", table))
             core = select(locked.c.id).add_cte(written)
             return Statement(f"{name}.{what}_all", int, core, prepare=False)
 
@@ -248,7 +250,7 @@ def _inserting(
     """Rows are inserted in the order of their keys; their ids are in the order given."""
     given = (arrays.rows.c[field] for field in fields)
     rows = select(*given).where(*where).order_by(arrays.place).subquery("new")
-    numbered = select(next_id(table).label("id"), *rows.c).cte("numbered")
+    numbered = select(next_id(table).label("id"), *rows.c).cte(part("numbered", table))
     ordered = select(*numbered.c)
     if key is not None:
         ordered = ordered.order_by(lock_order(numbered.c[key], folded=folded))

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from service.db.arrays import Arrays, unnested
-from service.db.shape import check_fields, shape_of, unused
+from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import binds, columns
 
 
@@ -164,9 +164,13 @@ def guarded(
     """
     names = [unused(name, taken) for name in ("versions", "excluded", "found")]
     allowed, refused = (bindparam(name, type_=ARRAY(BigInteger)) for name in names[:2])
-    found = select(version.label("version")).where(table.c.id == bindparam("id")).cte("found")
+    found = (
+        select(version.label("version"))
+        .where(table.c.id == bindparam("id"))
+        .cte(part("found", table))
+    )
     changed = change.where(
         func.coalesce(version == any_(allowed), true()), version != all_(refused)
-    ).cte("changed")
+    ).cte(part("changed", table))
     core = select(*changed.c, found.c.version.label(names[2]))
     return Guarded(core.select_from(found.outerjoin(changed, true())), *names)

@@ -111,7 +111,9 @@ class Database:
 
     def pids(self) -> set[int]:
         """The server's processes behind the connections of this worker."""
-        return self.pool.pids() | {one.get_server_pid() for one in self.beside}
+        return self.pool.pids() | {
+            one.get_server_pid() for one in self.beside if not one.is_closed()
+        }
 
     async def open(self) -> None:
         """Begin to connect. If the database is away, connect in the background when it returns."""

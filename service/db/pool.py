@@ -170,8 +170,9 @@ class Pool:
 
     def pids(self) -> set[int]:
         """The process ids of the server's backends behind our connections."""
-        held = (*self._idle, *self._busy, *self._preparing)
-        return {pooled.connection.get_server_pid() for pooled in held}
+        held = (pooled.connection for pooled in (*self._idle, *self._busy, *self._preparing))
+        # One that was terminated a moment ago has none.
+        return {one.get_server_pid() for one in held if not one.is_closed()}
 
     def _lend(self, pooled: PooledConnection) -> PooledConnection:
         self._busy.add(pooled)

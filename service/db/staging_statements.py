@@ -26,7 +26,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.arrays import fold_case, lock_order
 from service.db.changes import touched
-from service.db.shape import shape_of, unused
+from service.db.shape import part, shape_of, unused
 from service.db.statement import DIALECT, Statement, quoted, sequence_of
 
 # Rejected rows that are reported one by one.
@@ -190,7 +190,7 @@ class Merging(NamedTuple):
             rows = rows.where(stage.c[key].is_not(null()))
         elif self.key is not None:
             rows = rows.where(stage.c[self.key].is_(null()))
-        batch = rows.cte("batch")
+        batch = rows.cte(part("batch", table))
         given = ["id", *fields]
         adding = insert(table).from_select(
             given, select(*(batch.c[field] for field in given)).order_by(batch.c[place])
@@ -198,7 +198,9 @@ class Merging(NamedTuple):
         if key is not None:
             adding = self._changing(adding, key)
         version = shape_of(table).version
-        written = adding.returning(table.c.id if version is None else version).cte("written")
+        written = adding.returning(table.c.id if version is None else version).cte(
+            part("written", table)
+        )
         # A new row has the id of its line, and version 1.
         new: ColumnElement[bool]
         if version is None:

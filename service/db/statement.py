@@ -210,6 +210,12 @@ def _refuse(name: str, compiled: SQLCompiler) -> None:
     )
     if unnamed:
         raise RefusedError(f"{name}: a value is in the statement ({unnamed}); bind it by name")
+    if compiled.ctes and compiled.statement is not None:
+        shadowed = {cte.name for cte in compiled.ctes} & {
+            part.name for part in visitors.iterate(compiled.statement) if isinstance(part, Table)
+        }
+        if shadowed:
+            raise RefusedError(f"{name}: a WITH query has the name of a table, {sorted(shadowed)}")
     if isinstance(compiled.statement, UpdateBase) and compiled.isinsert:
         table = compiled.statement.table
         if isinstance(table, Table) and set(compiled.positiontup or ()) >= set(table.c.keys()):

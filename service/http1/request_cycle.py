@@ -229,7 +229,7 @@ def status_line(status: int) -> bytes:
 def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Return headers and body of a problem outside of the application."""
     new_id = request_id(None)
-    body = problem.body(new_id.decode())
+    body = problem.body(new_id)
     return [
         *standard_headers(new_id, 0.0),
         (b"cache-control", PRIVATE),

@@ -15,25 +15,27 @@ _process = [secrets.token_hex(6)]
 # granian's workers are forks of one process.
 os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
 
-# Header lines of a response without the database; the placeholders are the request id, and the time
-# in seconds and in milliseconds.
-TEMPLATE = (
+# The header lines of id and times. The placeholders are the request id, the time in seconds, the
+# time in the database in milliseconds, the number of statements, and the time in milliseconds.
+LINES = (
     b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-    b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f'
+    b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f'
 )
+# The same without the database: the request id, and the time in seconds and in milliseconds.
+LINES_OF_HIT = LINES.replace(b"dur=%.3f;", b"dur=0.000;").replace(b"%d", b"0")
 
 
-def request_id(given: bytes | None) -> bytes:
+def request_id(given: bytes | None) -> str:
     """Return the client's id if it has 1 to 128 visible ASCII characters, else a new one."""
     if given is not None and _VISIBLE.fullmatch(given):
-        return given
-    return b"%b-%x" % (_process[0].encode(), next(_numbers))
+        return given.decode("ascii")
+    return f"{_process[0]}-{next(_numbers):x}"
 
 
 def standard_headers(
-    request_id: bytes, seconds: float, statements: int = 0, database_seconds: float = 0.0
+    request_id: str, seconds: float, statements: int = 0, database_seconds: float = 0.0
 ) -> list[tuple[bytes, bytes]]:
-    """Return the header lines of request id and times, like TEMPLATE.
+    """Return the header lines of request id and times, like LINES.
 
     Args:
         request_id: see `request_id`.
@@ -41,9 +43,12 @@ def standard_headers(
         statements: number of statements that it ran.
         database_seconds: time that it waited for them.
     """
-    timing = b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
     return [
-        (b"x-request-id", request_id),
+        (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"%.6f" % seconds),
-        (b"server-timing", timing % (database_seconds * 1000, statements, seconds * 1000)),
+        (
+            b"server-timing",
+            b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
+            % (database_seconds * 1000, statements, seconds * 1000),
+        ),
     ]

@@ -219,6 +219,9 @@ class Resource(Statements[Row]):
             if name not in self.fields:
                 known = ", ".join(self.fields)
                 raise TypeError(f"{self.name}: {name!r} is no field; the fields are: {known}")
+        for name in (*self.under, *(f"{one}_id" for one in self.include)):
+            if name not in self.references:
+                raise TypeError(f"{self.name}: {name!r} is none of the references")
         for name in self.filters:
             if name in RESERVED:
                 raise TypeError(
