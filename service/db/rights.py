@@ -88,7 +88,7 @@ async def spare(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
     """A connection as requests have it, without waiting for those that are in use.
 
     Raises:
-        Unavailable: none can be had.
+        Unavailable: no connection is possible.
     """
     pooled = pool.take()
     if pooled is None:

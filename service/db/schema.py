@@ -121,8 +121,8 @@ BEGIN
 END $$
 """
 
-# For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
-# empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
+# Corrects the totals after writes without the triggers; writers wait for it, and caches are
+# invalidated. An empty table has no totals, so that a dump with rows and totals can be restored.
 RECOUNT_TOTALS = """
 CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
