@@ -1,4 +1,4 @@
-"""The operations on up to 1000 rows in one request, all of them or none."""
+"""Operations on up to 1000 rows in one request; all rows or none."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ PROBLEMS = (*BODY_PROBLEMS, Conflict)
 
 
 def folded(text: str) -> str:
-    """Alike for all that is alike to some lower() of PostgreSQL's, and so never two of one row."""
+    """Fold text at least as much as lower() of PostgreSQL with any locale."""
     return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # of the Turkish I
 
 
@@ -157,7 +157,7 @@ def delete(of: "Resource[Any]") -> Operation:
 
 
 def _unique(of: "Resource[Any]") -> Mapping[str, Callable[[Any], Any]]:
-    """What makes two values of a unique field the same, by field."""
+    """Return for each unique field a function that maps equal values to equal results."""
     return {
         name: folded if name in of.folded else (lambda value: value)
         for name in of.fields

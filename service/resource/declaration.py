@@ -1,4 +1,4 @@
-"""A resource: one declaration of what a client may send, and everything made of it."""
+"""A resource: a declaration from which table, statements and operations are derived."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -26,7 +26,7 @@ from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
 
-# Parameters and binds that every list and export has.
+# Names of parameters and binds that every list and export has.
 RESERVED = frozenset(
     {"page", "per_page", "cursor", "sort", "total", "q", "include", "format", "trailer"}
     | {"limit", "offset", "last_id", "last_key"}
@@ -34,7 +34,7 @@ RESERVED = frozenset(
 
 
 class Resource(Statements[Row]):
-    """A table and its operations over HTTP, from the Struct of what a client sends.
+    """A table and its HTTP operations, derived from the Struct of a new row.
 
     ```python
     class NewNote(Struct, kw_only=True):
@@ -52,49 +52,48 @@ class Resource(Statements[Row]):
     attribute is a plain object: `notes.listing`, `notes.by_id`, `notes.operations`.
 
     Args:
-        name: a plural: of the table, the statements and the path.
-        new: the Struct that POST and PUT take. Its rules (`Meta`) become CHECKs, its defaults
-            column defaults. A field is a str, bool, int, float, Decimal, datetime, date, UUID, a
-            Literal of texts, or a subclass of one of these (see service/items/structs.py for a
-            price); it may be null where the annotation says `| None`.
-        row: the Struct of a row as it is shown, if you write it yourself: mypy then knows
+        name: plural name of the table, the statements and the path.
+        new: Struct of the body of POST and PUT. Its rules (`Meta`) become CHECK constraints, its
+            defaults column defaults. The type of a field is str, bool, int, float, Decimal,
+            datetime, date, UUID, a Literal of strings, or a subclass of one of these (see
+            service/items/structs.py for a price), optionally with `| None` for null.
+        row: Struct of a row in responses, if you write it yourself; mypy then knows
             `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
             `created_at` and `updated_at` that the table has.
-        change: the Struct that PATCH takes; by default every field of `new`, each optional.
-        summary: the Struct of a row in a list; by default the whole row.
-        table: a Table of your own. Then its columns decide: without `version` there is no ETag,
-            without `is_active` no soft delete; db/shape.py says how to name them otherwise.
-            Constraints must be named `<table>_<field>_<key|fkey|check>`, indexes as the derived
-            ones, see columns.py.
-        path: of the collection; by default `/` and the name.
-        singular: by default made of the name: `notes` gives `note`.
-        description: of the group of operations in the OpenAPI document.
-        key: the natural key: a field of texts, unique. It names rows in an upsert and in a file;
-            without one there is no upsert, and an import creates every row.
-        unique: other fields that are unique.
+        change: Struct of the body of PATCH; by default all fields of `new`, each optional.
+        summary: Struct of a row in a list; by default the whole row.
+        table: your own Table. Its columns decide then: without `version` there is no ETag,
+            without `is_active` no soft delete; see db/shape.py for other names. Constraints must
+            be named `<table>_<field>_<key|fkey|check>`, indexes like derived ones, see columns.py.
+        path: path of the collection; by default `/` and the name.
+        singular: singular name; by default from the name: `notes` gives `note`.
+        description: description of the group of operations in the OpenAPI document.
+        key: the natural key: a unique string field. It identifies rows in an upsert and in a
+            file. Without a key there is no upsert, and an import creates every row.
+        unique: further unique fields.
         folded: fields that are unique without regard to case.
-        sorts: fields that a list can be sorted by, beside `id` and `created_at`.
+        sorts: fields by which a list can be sorted, besides `id` and `created_at`.
         filters: a field (equal to a value), or `min_<field>` and `max_<field>`.
-        search: fields of text in which `q` looks for a substring.
-        references: the resource that a field named `<parent>_id` refers to.
-        referenced: whether other tables refer to its rows: a delete for good may then be refused
-            with 409, which the OpenAPI document tells.
-        under: those references whose parent also serves the list and the creation of its rows, as
-            GET and POST `/users/{id}/notes`.
-        include: Structs of parents that a list shows beside its rows with `include=<parent>`.
+        search: string fields in which `q` searches for a substring.
+        references: the resource that a field named `<parent>_id` references.
+        referenced: whether other tables reference its rows. A permanent delete may then be a 409,
+            which the OpenAPI document describes.
+        under: references whose parent also has the list and the creation of its rows, such as GET
+            and POST `/users/{id}/notes`.
+        include: Structs of parents that a list shows with `include=<parent>`.
         soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
-            by default, whether there is such a field.
+            by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
         counted: whether a trigger keeps the total of the table, so that a page without filters
             counts no rows; by default with a soft delete.
-        fillfactor: percent of a page that INSERT fills, so that a changed row has room beside its
-            old version; None leaves PostgreSQL's 100.
-        without: operations that are not served: the keys of OPERATIONS.
-        handlers: a function, or a whole Operation, in the place of one of ours, by its name. The
-            answer of a GET may be kept by the cache: it must depend on nothing but the path, the
-            query and rows of this table.
-        extra: operations that come in addition.
+        fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
+            page (HOT); None means PostgreSQL's 100.
+        without: operations that are not served: keys of OPERATIONS.
+        handlers: by operation name, a function or a whole Operation that replaces the derived one.
+            The response of a GET may be cached, so it must depend only on the path, the query and
+            rows of this table.
+        extra: further operations.
 
     Raises:
         TypeError: a name in the declaration is no field, or a field has a type without a column.
@@ -180,13 +179,13 @@ class Resource(Statements[Row]):
         self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
-        """Whether an operation of OPERATIONS is served."""
+        """Return whether an operation of OPERATIONS is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
 
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any
     ) -> Operation:
-        """An operation of this resource, below its path."""
+        """Return an operation of this resource, below its path."""
         return Operation(
             method,
             self.path + path,
@@ -210,7 +209,7 @@ class Resource(Statements[Row]):
         return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
-        """The rows of an `export_query` as a file; see transfer.export."""
+        """Yield the file of an `export_query`; see transfer.export."""
         return transfer.export(self.exported, db, query, name=name)
 
     def _check(self, names: Collection[str]) -> None:
@@ -225,7 +224,7 @@ class Resource(Statements[Row]):
         for name in self.filters:
             if name in RESERVED:
                 raise TypeError(
-                    f"{self.name}: {name!r} can't be a filter: every list has it already"
+                    f"{self.name}: {name!r} can't be a filter: every list has this parameter"
                 )
         unknown = self.without - OPERATIONS.keys()
         if unknown:
@@ -255,7 +254,7 @@ class Resource(Statements[Row]):
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)
-        # Those that make PostgreSQL count rows, or read many of them: see paging.share.
+        # Filters for which PostgreSQL must count or read many rows: see paging.share.
         counts = (ACTIVE,) if counted else ()
         self.counted_filters = tuple(
             name

@@ -1,4 +1,4 @@
-"""The lists of a resource: all of its rows, and those under a parent."""
+"""Lists of a resource: all rows, and the rows of a parent."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -61,7 +61,7 @@ def all_rows(of: "Resource[Any]") -> Operation:
 
 
 def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
-    """A list that shows parents beside the rows, in one more statement for each."""
+    """Return the handler of a list with parents, with one more statement for each parent."""
     listing, shown = of.listing, of.summary
     loaders: Mapping[str, BatchLoader[Any]] = of.loaders
 
@@ -84,7 +84,7 @@ def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
 
 
 def under(of: "Resource[Any]", field: str) -> list[Operation]:
-    """GET and POST /users/{id}/items: the rows that refer to a parent, and a new one of it."""
+    """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
     return [_list_under(of, field), _create_under(of, field)]
 
 
@@ -130,7 +130,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
     parent, add = of.references[field], of.adder
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)
-    values_of = attrgetter(*of.fields, field)  # one more, so that it gives a tuple
+    values_of = attrgetter(*of.fields, field)  # one more name, so that the result is a tuple
 
     async def handler(request: Request) -> Reply:
         parent_id = request.row_id()

@@ -1,4 +1,4 @@
-"""Which operations a resource serves, and in which order."""
+"""The operations of a resource and their order."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from service.web.endpoint import Operation
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
-# What makes each operation, the most frequent first: the router tries them in this order.
+# Functions that build the operations, the most frequent first: the router tries them in this order.
 OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "read": rows.read,
     "list": lists.all_rows,
@@ -27,10 +27,10 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 
 
 def operations(of: "Resource[Any]") -> Iterator[Operation]:
-    """The operations of a resource, its own handlers in the place of ours.
+    """Yield the operations of a resource; its own handlers replace the derived ones.
 
     Raises:
-        TypeError: the name of a handler is no operation.
+        TypeError: the name of a handler is not an operation.
     """
     unknown = of.handlers.keys() - OPERATIONS.keys()
     if unknown:

@@ -1,4 +1,4 @@
-"""The Structs that a declaration does not write out: rows, changes, queries, bulk bodies."""
+"""Derive the Structs of a declaration: rows, changes, queries, bulk bodies."""
 
 from collections.abc import Mapping, Sequence
 from types import new_class
@@ -14,7 +14,7 @@ AnyID = Annotated[int, Meta(examples=[1])]
 Search = Annotated[str, Meta(min_length=1, max_length=255)]
 PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
-# Titles name the enumerations in the OpenAPI document, and so in a generated client.
+# Titles are the names of enumerations in the OpenAPI document and in generated clients.
 Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
 Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
 Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
@@ -22,19 +22,19 @@ OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
 
 
 class DeleteQuery(Struct, frozen=True):
-    """`permanent=true` removes the row; else it is only set inactive."""
+    """`permanent=true` deletes the row; otherwise it becomes inactive."""
 
     permanent: bool = False
 
 
 class ImportQuery(Struct, frozen=True):
-    """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
+    """For a file with wrong lines: write nothing, or skip these lines."""
 
     on_error: OnError = "abort"
 
 
 class BulkChanged(NamedTuple):
-    """The answers of the operations on many rows."""
+    """The responses of bulk operations."""
 
     many: Any
     upserted: Any
@@ -53,31 +53,31 @@ class Words(NamedTuple):
 
     @property
     def a(self) -> str:
-        """With its article: "an item", "a user"."""
+        """Return the singular with its article: "an item", "a user"."""
         return f"{'an' if self.one[0] in 'aeio' else 'a'} {self.one.replace('_', ' ')}"
 
 
 def words(name: str, singular: str | None) -> Words:
-    """The names made of that of a resource, which is a plural."""
+    """Return the names that are derived from the plural name of a resource."""
     one = singular or _singular(name)
     return Words(one, name, _camel(one), _camel(name))
 
 
 def row(names: Words, given: Mapping[str, Field], kept: Mapping[str, Any]) -> Any:
-    """A row as it is shown: the id, the fields, and the columns that the database keeps."""
+    """Return the Struct of a row: id, fields, and the columns that the database sets."""
     shown = [("id", int), *((one.name, one.shown) for one in given.values())]
     doc = f"{names.a.capitalize()} as it is shown."
     return _struct(names.One, [*shown, *kept.items()], doc, frozen=True, gc=False)
 
 
 def change(names: Words, given: Mapping[str, Field]) -> Any:
-    """What PATCH takes: every field may be absent."""
+    """Return the Struct of the body of PATCH: every field may be absent."""
     fields = [(one.name, one.hint | UnsetType, UNSET) for one in given.values()]
     return _struct(f"{names.One}Change", fields, "What PATCH takes: absent keeps, null clears.")
 
 
 def keyed(names: Words, new: type[Struct], key: Field) -> Any:
-    """A row to upsert: the key is required; `new` itself where it always is."""
+    """Return the Struct of an upsert: `new` with a required key."""
     if key.required and not key.null:
         return new
     fields = [(key.name, key.some)]
@@ -86,7 +86,7 @@ def keyed(names: Words, new: type[Struct], key: Field) -> Any:
 
 
 def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
-    """What POST takes under a parent: the reference may be missing there."""
+    """Return the Struct of POST under a parent, where the reference may be absent."""
     if not field.required:
         return new
     fields = [(field.name, field.hint | UnsetType, UNSET)]
@@ -95,7 +95,7 @@ def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
 
 
 def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
-    """A row of a list; with the parents that `include` may ask for."""
+    """Return the Struct of a row in a list, with the parents of `include`."""
     if not include:
         return shown
     fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
@@ -105,7 +105,7 @@ def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]
 
 
 def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
-    """The page by number and the page by cursor, under names that a client can read."""
+    """Return the Structs of a page by number and a page by cursor, with readable names."""
     by_number = f"A page of {names.many} by number; `total` and `pages` are null with `total=none`."
     by_cursor = (
         f"A page of {names.many} by cursor; `total` only when asked for, `next_cursor` null at the"
@@ -118,7 +118,7 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """The parameters of the filters; `q` comes behind those of few values."""
+    """Return the parameters of the filters; `q` is after those with few values."""
     found = []
     for name in filters:
         field = given.get(name) or given[name[4:]]
@@ -130,14 +130,14 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
 
 
 def few_values(field: Field) -> bool:
-    """Whether each value of a filter has a statement of its own."""
+    """Return whether each value of a filter has its own statement."""
     return field.kind is bool or bool(field.choices)
 
 
 def list_query(
     names: Words, sorts: Sequence[str], filters: Sequence[Any], include: Sequence[str]
 ) -> Any:
-    """The parameters of a list."""
+    """Return the Struct of the parameters of a list."""
     both: Any = Literal[tuple(sign + name for name in sorts for sign in ("", "-"))]
     fields = [
         ("page", PageNumber | UnsetType, UNSET),
@@ -155,26 +155,26 @@ def list_query(
 
 
 def export_query(names: Words, filters: Sequence[Any]) -> Any:
-    """The parameters of an export."""
+    """Return the Struct of the parameters of an export."""
     fields = [("format", Format, "ndjson"), ("trailer", bool, False), *filters]
     doc = "The parameters of an export: the filters of the list, and what the file is to be."
     return _struct(f"{names.One}ExportQuery", fields, doc, frozen=True)
 
 
 def many(name: str, of: Any, doc: str) -> Any:
-    """A body with up to 1000 rows."""
+    """Return the Struct of a body with up to 1000 rows."""
     return _struct(name, [("items", Annotated[list[of], Many])], doc)
 
 
 def change_many(names: Words, of: Any) -> Any:
-    """One change for all; ids that no row can have are missing."""
+    """Return the Struct of a bulk change; impossible ids are reported as missing."""
     fields = [("ids", Annotated[list[AnyID], Many]), ("set", of)]
     doc = f"What PATCH takes for many {names.many}: one change for all."
     return _struct(f"{names.Many}Change", fields, doc)
 
 
 def delete_many(names: Words, *, soft: bool) -> Any:
-    """The ids of the rows that go."""
+    """Return the Struct of a bulk delete."""
     fields: list[Any] = [("ids", Annotated[list[AnyID], Many])]
     if soft:
         fields.append(("permanent", bool, False))
@@ -182,7 +182,7 @@ def delete_many(names: Words, *, soft: bool) -> Any:
 
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
-    """What the operations on many rows answer."""
+    """Return the Structs of the responses of bulk operations."""
     made = f"The {names.many} that were made, in the order in which they were given."
     upserted: Any = None
     upserted_many: Any = None

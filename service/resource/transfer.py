@@ -1,4 +1,4 @@
-"""Files of rows, import and export: for the operations and for the commands."""
+"""Import and export of files, for the operations and the commands."""
 
 import asyncio
 import hashlib
@@ -49,18 +49,18 @@ async def import_(
     skip: bool,
     progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Import the rows of a file: a row whose key exists is changed, any other is created.
+    """Import the rows of a file: rows whose key exists are updated, others are created.
 
-    The rows wait in a staging table until the file has ended, with no transaction open. Then all of
-    them are written in one transaction: an import that ends before it leaves nothing behind.
+    The rows are collected in a staging table until the end of the file, without an open
+    transaction. Then all are written in one transaction, so an aborted import writes nothing.
 
     Args:
-        stage: the staging table, and the table behind it.
+        stage: the staging table, with its target table.
         db: the database.
         chunks: the file.
-        reader: makes rows of it.
-        skip: whether lines that are wrong are left out; else nothing is written.
-        progress: told how far it is.
+        reader: parses the file.
+        skip: whether wrong lines are skipped; otherwise nothing is written.
+        progress: called with the number of rows.
 
     Raises:
         InvalidLines: lines are wrong, and nothing was written.
@@ -71,7 +71,7 @@ async def import_(
     size = 0
     async with AsyncExitStack() as opened:
         one: DedicatedConnection | None = (
-            None  # from the first rows on: who sends none takes no connection
+            None  # opened with the first rows, so that a client without rows takes no connection
         )
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
@@ -99,13 +99,13 @@ async def import_(
 def export(
     exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
 ) -> AsyncGenerator[bytes]:
-    """The rows that a query asks for as a file, in the order of their ids, in one snapshot.
+    """Yield the rows of a query as a file, in the order of their ids, from one snapshot.
 
     Args:
         exported: the statements of the resource.
         db: the database.
         query: the filters, and `format` and `trailer`.
-        name: of the connection, see connection.connect.
+        name: application_name of the connection.
     """
     chosen, values = exported.listing.choose(query)
     statement = exported.statement(query.format, chosen)
@@ -129,7 +129,7 @@ async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> None:
-    """Add what a slice holds to the rows."""
+    """Append the rows of a slice."""
     for place, one in enumerate(found):
         if place % TURN == 0:
             await asyncio.sleep(0)
@@ -177,7 +177,7 @@ async def _try_over(
 
 
 async def _commit(one: DedicatedConnection) -> None:
-    """Once it is sent it is waited for, even by who is cancelled: its outcome is to be known."""
+    """Commit; wait for its end also when the task is cancelled, to know the outcome."""
     commit = asyncio.create_task(one.execute("COMMIT"))
     try:
         try:
@@ -205,7 +205,7 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 def _all_failed(
     reader: Reader, found: Sequence[tuple[RejectedRow, str]]
 ) -> tuple[int, list[LineError]]:
-    """How many lines are wrong, and the first of them: by themselves, or beside other rows."""
+    """Return the number of wrong lines and the first errors, of parsing and of the database."""
     counts = {field: rejected.alike for rejected, field in found}
     told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
