@@ -1,8 +1,9 @@
 """Which operations a resource serves, and in which order."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from service.db.statement import RefusedError
 from service.resource import bulk_rows, file_handlers, lists, rows
 from service.web.endpoint import Handler, Operation
 
@@ -26,19 +27,22 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 }
 
 
+def check_operations(name: str, given: Iterable[str]) -> None:
+    """The names of operations in a declaration.
+
+    Raises:
+        RefusedError: one is no operation.
+    """
+    if unknown := sorted(set(given) - OPERATIONS.keys()):
+        raise RefusedError(
+            f"{name}: {unknown[0]!r} is no operation; they are: {', '.join(OPERATIONS)}"
+        )
+
+
 def operations(
     of: "Resource[Any]", handlers: Mapping[str, Handler | Operation]
 ) -> Iterator[Operation]:
-    """The operations of a resource; `handlers` has what comes in the place of ours.
-
-    Raises:
-        TypeError: a name in `handlers` is no operation.
-    """
-    unknown = handlers.keys() - OPERATIONS.keys()
-    if unknown:
-        raise TypeError(
-            f"{of.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
-        )
+    """The operations of a resource; `handlers` has what comes in the place of ours."""
     for name, make in OPERATIONS.items():
         own = handlers.get(name)
         if isinstance(own, Operation):
