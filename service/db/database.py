@@ -108,7 +108,8 @@ class Database:
 
     def pids(self) -> set[int]:
         """The server's processes behind the connections of this worker."""
-        return self.pool.pids() | {one.get_server_pid() for one in self.beside}
+        beside = (one for one in self.beside if not one.is_closed())  # it may have died just now
+        return self.pool.pids() | {one.get_server_pid() for one in beside}
 
     async def open(self) -> None:
         """Start connecting. A database that is away is waited for in the background."""
