@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, check, draw. See bench/README.md."""
+"""`python -m bench`: measure, check budgets, draw reports. See bench/README.md."""
 
 import sys
 import time
@@ -35,7 +35,7 @@ def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 @click.option(
     "--reference-path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A checkout of the public reference repository, to measure as it is.",
+    help="A checkout of the public reference repository, measured unchanged.",
 )
 @click.option("--no-tables", is_flag=True, help="Without micro tables, layers and COPY.")
 @click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
@@ -51,7 +51,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     no_tables: bool,
     out: Path,
 ) -> None:
-    """Measure everyone, and write the result as JSON and as a page.
+    """Measure all contestants; write the result as JSON and as a page.
 
     \b
     Examples:
@@ -82,14 +82,14 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     "--slow",
     type=click.FloatRange(0),
     default=0.0,
-    help="Milliseconds of CPU to waste in each request of ours: proves that the check fails.",
+    help="Milliseconds of CPU to waste in each of our requests, to see that the check fails.",
 )
 @click.option("--workloads", default="", callback=_comma, help="Only the budgets of these.")
 @click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
 def check(
     file: Path | None, rounds: int, items: int, slow: float, workloads: list[str], out: Path
 ) -> None:
-    """Hold FILE to bench/budgets.toml; without FILE measure what must hold. Exit 1 if one is short.
+    """Check FILE against bench/budgets.toml; without FILE measure first. Exit 1 if a budget fails.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def check(
         due = [one for one in budgets.load() if one.met]
         wanted = [one for one in due if not workloads or one.workload in workloads]
         only = {who for one in wanted for who in (one.of, one.against)}
-        if budgets.BEST in only:  # one of these, in every full result so far
+        if budgets.BEST in only:  # one of these two in every full result so far
             only = only - {budgets.BEST} | {"blacksheep", "fastify"}
         names = {one.workload for one in wanted} | {one.against_workload for one in wanted}
         verdicts = _measure(
@@ -139,7 +139,7 @@ def report(file: Path, html: Path) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=1, show_default=True)
 def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
-    """Our service against itself with one thing changed; prints tables. All take half an hour.
+    """Compare variants of our service; print tables. All trials take half an hour.
 
     \b
     Examples:
@@ -156,7 +156,7 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
     tables = [*TABLES, *PLAIN_TABLES]
     known = [*(one.name for one in TRIALS), *tables]
     if wrong := [name for name in names if name not in known]:
-        raise click.UsageError(f"there is no {', '.join(wrong)}: there are {', '.join(known)}")
+        raise click.UsageError(f"no trial {', '.join(wrong)}; trials: {', '.join(known)}")
     for trial in TRIALS:
         if not names or trial.name in names:
             rows = run(trial, rounds, seconds, lambda line: click.echo(line, err=True))
@@ -169,7 +169,7 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
 @main.command()
 @click.option("--rows", type=click.IntRange(10_000), default=1_000_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--only", default="", help="Lists whose name has this, as `items?q=lamp`.")
+@click.option("--only", default="", help="Only lists whose name contains this: `items?q=lamp`.")
 @click.option("--without-trigrams", is_flag=True, help="Without the index of pg_trgm.")
 @click.option("--database", help="The URL of an empty, migrated database; else a throw-away one.")
 @click.option("--filled", is_flag=True, help="The database was filled by an earlier run.")
@@ -182,7 +182,7 @@ def lists(
     database: str | None,
     filled: bool,
 ) -> None:
-    """Filtered lists of large tables, against both plans that could answer them; 20 minutes.
+    """Compare filtered lists of large tables with both possible plans; 20 minutes.
 
     \b
     Examples:
@@ -203,11 +203,9 @@ def lists(
 
 @main.command()
 @click.option("--seconds", type=click.IntRange(1), default=20, show_default=True, help="Of load.")
-@click.option(
-    "--no-memory", is_flag=True, help="Without reading a million ids: for 2 minutes less."
-)
+@click.option("--no-memory", is_flag=True, help="Do not read a million ids; saves 2 minutes.")
 def promises(seconds: int, *, no_memory: bool) -> None:
-    """What the cache promises, under load: delays between two workers, broken promises, memory.
+    """Check the promises of the cache under load: delays between two workers, memory.
 
     \b
     Example:
@@ -230,7 +228,7 @@ def promises(seconds: int, *, no_memory: bool) -> None:
         before, most, read = memory(_say)
         click.echo(
             f"{read:,} ids read: {before:.0f} MiB before, {most:.0f} at most,"
-            f" {(most - before) / ALLOWED:.2f} of what the cache may take"
+            f" {(most - before) / ALLOWED:.2f} of the limit of the cache"
         )
         broken = broken or most - before > 1.2 * ALLOWED
     if broken:
@@ -241,7 +239,7 @@ def promises(seconds: int, *, no_memory: bool) -> None:
 @click.option("--items", type=click.IntRange(1000), default=1_000_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def files(items: int, rounds: int) -> None:
-    """Files of items in and out, against psql, with what other requests notice; upserts.
+    """Measure import and export against psql, the effect on other requests, and upserts.
 
     \b
     Example:
@@ -257,7 +255,7 @@ def files(items: int, rounds: int) -> None:
 
 @main.command()
 def table() -> None:
-    """The tables of the README and of docs/performance.md, from the newest committed results."""
+    """Print the tables of the README and docs/performance.md, from the newest committed results."""
     from bench.readme import few, rows
 
     found = result.read(newest())
@@ -266,22 +264,22 @@ def table() -> None:
 
 
 def newest() -> Path:
-    """The newest full result that is committed."""
+    """Return the newest committed full result."""
     found = sorted(RESULTS.glob("*-full.json"))
     if not found:
-        raise click.ClickException("there is no result in bench/results: `just bench` makes one")
+        raise click.ClickException("no result in bench/results: run `just bench`")
     return found[-1]
 
 
 def since() -> list[result.Result]:
-    """The committed results of a part that are newer than the newest full one, oldest first."""
+    """Return the partial results that are newer than the newest full one, oldest first."""
     full = result.read(newest())
     others = (result.read(path) for path in RESULTS.glob("*.json"))
     return sorted((one for one in others if one.taken > full.taken), key=lambda one: one.taken)
 
 
 def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:
-    """Run, write, and tell; exits 1 when somebody answers wrongly, since ours may be it."""
+    """Run and write the result; exit 1 if a contestant answers wrongly, as it may be ours."""
     from bench import run
     from bench.measure import require_wrk
     from bench.report.page import page

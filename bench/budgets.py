@@ -1,4 +1,4 @@
-"""The budgets: ratios to an opponent or a limit that must hold, each with its reason."""
+"""Budgets: required ratios to an opponent or a limit, each with its reason."""
 
 import operator
 import statistics
@@ -18,7 +18,7 @@ OURS = "swiftlet"
 
 
 class Verdict(Struct, frozen=True):
-    """One budget against one result.
+    """One budget judged by one result.
 
     `holds` is None where nothing was measured; `expected` is False for a budget marked
     "not yet met".
@@ -34,17 +34,17 @@ class Verdict(Struct, frozen=True):
 
 
 class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A ratio of ours to somebody: medians of one run, at the same place unless it says otherwise.
+    """A ratio of two contestants: medians of one run, under the same conditions by default.
 
     Args:
-        workload: a name, or `every` for each that was measured.
-        of: the contestant that has to show it.
+        workload: a name, or `every` for each measured workload.
+        of: the contestant whose figure is judged.
         against: a contestant's name; `best other` for the best of the opponents and references.
-        against_workload, against_items: where the other figure is taken, when elsewhere.
+        against_workload, against_items: conditions of the other figure, if they differ.
         measure: `rate` (requests/s), `p50` (ms) or `cpu` (us per request, load generator left out).
-        connections, workers, items: the place; None is the workload's own, 1, and the default.
+        connections, workers, items: conditions; None means the workload's own, 1, and the default.
         at_least, at_most: the bounds.
-        met: False while it is a goal that later work is to reach.
+        met: False for a goal that is not reached yet.
     """
 
     name: str
@@ -72,21 +72,21 @@ class _File(Struct, forbid_unknown_fields=True):
 
 
 def load(path: Path = BUDGETS) -> list[Budget]:
-    """The budgets of the file.
+    """Read the budgets of a file.
 
     Raises:
-        msgspec.ValidationError: a field is unknown, missing or of the wrong kind.
+        msgspec.ValidationError: a field is unknown, missing or has the wrong type.
     """
     return msgspec.convert(tomllib.loads(path.read_text()), _File).budget
 
 
 def judge(result: Result, budgets: list[Budget]) -> list[Verdict]:
-    """What each budget comes to; `every` gives one verdict per workload."""
+    """Return the verdict of each budget; `every` gives one per workload."""
     return [verdict for budget in budgets for verdict in _verdicts(result, budget)]
 
 
 def broken(verdicts: list[Verdict]) -> list[Verdict]:
-    """Those that must hold and do not."""
+    """Return the verdicts that must hold and do not."""
     return [one for one in verdicts if one.expected and one.holds is False]
 
 
@@ -106,7 +106,7 @@ def _verdicts(result: Result, budget: Budget) -> Iterator[Verdict]:
             theirs = _median(result, budget, budget.against, other, place)
         ratio = mine / theirs if mine is not None and theirs else None
         if ratio is None and every:
-            continue  # not everyone takes part in everything
+            continue  # some contestants do not take part in some workloads
         yield _verdict(budget, f"{budget.name}: {name}" if every else budget.name, ratio)
 
 

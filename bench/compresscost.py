@@ -1,4 +1,4 @@
-"""What compressing a list costs, and saves: CPU and bytes at each level, as one of the trials."""
+"""Trial: CPU and bytes of compressed lists, at each level."""
 
 import statistics
 import sys
@@ -21,7 +21,7 @@ else:
     from backports import zstd
 
 ROUNDS, SECONDS = 5, 0.2
-ROWS = (10, 50, 100, 3500)  # the last makes about a megabyte, which descriptions can make too
+ROWS = (10, 50, 100, 3500)  # the last is about a megabyte, which long descriptions can reach
 
 
 def _gzip(body: bytes, level: int) -> bytes:
@@ -41,7 +41,7 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def table(on: StagingTable) -> str:
-    """A table in Markdown: each list in each way, with what it takes and what is left of it."""
+    """Return a table in Markdown: CPU and size of each list by method."""
     found = uvloop.run(_bodies(on.database_url))
     lines = [
         "**What does compressing a list cost, and what is left of it?** (`compress`)",
@@ -57,7 +57,7 @@ def table(on: StagingTable) -> str:
 
 
 async def _bodies(url: str) -> dict[int, bytes]:
-    """The first page of so many items, as it is sent."""
+    """Return the first page with each number of items, as it is sent."""
     page = items.listing.page("id", (), "none")
     connection = await asyncpg.connect(url)
     try:

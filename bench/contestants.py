@@ -1,4 +1,4 @@
-"""The contestants: what each is, how it is started as its users would, what it takes part in."""
+"""The contestants: command (like users start them), conditions and workloads of each."""
 
 import shutil
 import subprocess
@@ -19,15 +19,15 @@ POINTS = frozenset({"read", "hot"})
 OURS, CACHED = "swiftlet", "swiftlet-cached"
 PUBLIC = "reference-public"
 HTTPARENA = "httparena"
-# What `just bench quick` leaves out: they show what makes the difference, not who is faster.
+# Omitted by `just bench quick`: variants that explain differences.
 FULL_ONLY = frozenset({"engine", "engine-autocommit", "fastify-single"})
-# Who is measured beyond a workload's usual place too: at other connections, workers, sizes, rates.
+# Also measured with other connections, workers, table sizes and rates.
 MAIN = frozenset({OURS, "reference", "blacksheep", "fastify"})
 
 PYTHON = sys.executable
 _UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--no-access-log")
 UVICORN = (*_UVICORN, "--http", "httptools")
-# As `swiftlet serve` has it.
+# Same options as in `swiftlet serve`.
 OUR_SERVER = (*_UVICORN, "--no-server-header", "--http", "service.http1.connection:Connection")
 GRANIAN = (
     *(PYTHON, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws"),
@@ -36,18 +36,18 @@ GRANIAN = (
 
 
 class Program(NamedTuple):
-    """A contestant and how it is started: `{port}` and `{workers}` are filled in.
+    """A contestant and its command, with the placeholders `{port}` and `{workers}`.
 
     Args:
-        unfair: what is unfair about it, in whose favour.
-        workloads: what it takes part in.
-        rules: the differences from the plain answers that it may show, see correctness.py; None
-            for a program that is not asked: it has no API, or a part of ours.
-        collection: the path of its list.
-        environ: what its environment has beside the addresses of the stores.
-        most_workers: how many worker processes it can have.
-        fresh: whether it is started anew for each round.
-        database: where its table is, in the same PostgreSQL; a copy unless it is `service`.
+        unfair: what is unfair in the comparison, and in whose favour.
+        workloads: workloads in which it takes part.
+        rules: allowed differences of its answers, see correctness.py; None for a program without a
+            correctness run: it has no API, or only a part of ours.
+        collection: path of its list.
+        environ: environment variables besides the URLs of the stores.
+        most_workers: maximum number of worker processes.
+        fresh: whether it is restarted for each round.
+        database: name of its database in the same PostgreSQL; a copy unless it is `service`.
     """
 
     name: str
@@ -68,8 +68,8 @@ class Program(NamedTuple):
     def argv(self, port: int, workers: int) -> list[str]:
         return [part.format(port=port, workers=workers) for part in self.command]
 
-    def told(self) -> Contestant:
-        """As the result tells of it."""
+    def described(self) -> Contestant:
+        """Return the entry of the result."""
         command = " ".join(self.command).replace(PYTHON, "python")
         return Contestant(self.name, self.title, self.kind, self.about, command, self.unfair)
 
@@ -97,7 +97,7 @@ PROGRAMS = (
         "ours",
         _serve("uvicorn"),
         "This service as it is by default, with both tiers of its cache",
-        # Beside a writer that it can't hear it would keep nothing.
+        # Its own database: a worker caches nothing while other processes write to its database.
         database="cached",
         workloads=frozenset({"read", "hot", "list", "create", "patch", "mixed"}),
     ),
@@ -160,7 +160,7 @@ PROGRAMS = (
         "Fastify 5 with JSON schemas, postgres.js, which pipelines",
         rules=frozenset({"detail", "400 for 422", "milliseconds"}),
         unfair=(
-            "For it: started anew for each round. The queue of idle connections in postgres.js "
+            "For it: restarted for each round. The queue of idle connections in postgres.js "
             "3.4.9 grows under load and is searched from its start: after some 500,000 requests "
             "a read took five times the CPU."
         ),
@@ -174,7 +174,7 @@ PROGRAMS = (
         "limit",
         ("node", "server.js"),
         "The same on one connection: what pipelining alone allows",
-        unfair="For it: nobody could run it so, since a slow statement holds up all others.",
+        unfair="For it: not usable in production, since a slow statement delays all others.",
         workloads=frozenset({"read", "hot", "create", "patch", "mixed"}),
         rules=frozenset({"detail", "400 for 422", "milliseconds"}),
         environ={
@@ -240,7 +240,7 @@ PGBENCH_WORKLOADS = frozenset({"read", "create", "patch"})
 
 
 def slowed(program: Program, milliseconds: float) -> Program:
-    """Our service, made slow on purpose."""
+    """Return our service, slowed down on purpose."""
     return program._replace(
         command=(*OUR_SERVER, *SERVED, "bench.slowed:app"),
         environ={"SLOW_MS": str(milliseconds)},
@@ -248,7 +248,7 @@ def slowed(program: Program, milliseconds: float) -> Program:
 
 
 def public_reference(directory: Path, copy: Path) -> Program:
-    """A checkout of the public reference repository as it is, on its own SQLite, run in a copy."""
+    """Return the unchanged public reference repository, on its own SQLite, run in a copy."""
     shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(".git", ".venv", "*.db"))
     return Program(
         PUBLIC,
@@ -270,7 +270,7 @@ def public_reference(directory: Path, copy: Path) -> Program:
 
 
 def missing(program: Program) -> str | None:
-    """Why it can't be started here and what to do, or None."""
+    """Return why it can't be started here and what to do, or None."""
     if program.directory == FASTIFY:
         if shutil.which("node") is None or shutil.which("npm") is None:
             return "node and npm are missing: install Node.js 20 or newer"

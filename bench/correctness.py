@@ -1,8 +1,8 @@
-"""The correctness run: a script of requests, replayed against everyone before anyone is measured.
+"""The correctness run: a script of requests, sent to every contestant before measuring.
 
-The right answers come from a model of the API, a dictionary of items that knows nothing of SQL
-or HTTP. A contestant may differ only by the rules of ALLOWED that its entry in contestants.py
-names; the model follows those rules too, so that what differs on purpose is compared as well.
+The expected answers come from a model of the API, a dictionary of items without SQL or HTTP. A
+contestant may differ only by the rules of ALLOWED in its entry in contestants.py. The model follows
+the same rules, so intended differences are compared too.
 """
 
 import json
@@ -23,10 +23,10 @@ from bench.stage import Server
 Item = dict[str, Any]
 FIELDS = ("id", "name", "description", "price", "is_active", "created_at", "updated_at")
 
-# Every difference from the plain answers that somebody may show, and why that is no fault.
+# Allowed differences, and why they are not errors.
 ALLOWED = {
-    "detail": "A refusal's body has the framework's own shape; only its status is compared.",
-    "400 for 422": "The framework answers 400 where a value breaks a rule; both say who is wrong.",
+    "detail": "The body of an error has the framework's own form; only its status is compared.",
+    "400 for 422": "The framework answers 400 for an invalid value; both are client errors.",
     "milliseconds": "JavaScript's times have no microseconds.",
     "null is dropped": "PATCH leaves a field that is null as it was: the sources' own design.",
     "PUT is PATCH": "PUT changes only what it names; as published.",
@@ -36,7 +36,7 @@ ALLOWED = {
 }
 
 
-# A value that the API leaves open.
+# A value that the API does not define.
 UNSAID = object()
 
 
@@ -50,14 +50,14 @@ class Step(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is compared: the status, and the body of a success."""
+    """The compared parts: the status, and the body of a success."""
 
     status: int
     body: Any = None
 
 
 class Model:
-    """What the API has to answer, on a dictionary; `applied` names the last step's rules."""
+    """The expected answers, from a dictionary; `applied` has the rules that the last step used."""
 
     def __init__(self, items: list[Item], rules: frozenset[str] = frozenset()) -> None:
         self.items = {item["id"]: dict(item) for item in items}
@@ -149,13 +149,13 @@ class Model:
 
 
 def _change(item: Item, values: Item) -> None:
-    """Change what is named. Whether that moves `updated_at` when nothing differs, is not said."""
+    """Set the given fields. `updated_at` is undefined if no value differs."""
     differs = any(item[name] != value for name, value in values.items())
     item.update(values, updated_at=... if differs else UNSAID)
 
 
 def script(items: int, seed: int = 7) -> Iterator[Step]:
-    """The requests: every call, with what is right, what is missing and what is wrong."""
+    """Yield the requests: every operation, with right, missing and wrong values."""
     chance = random.Random(seed)
     last = items
     for _ in range(300):
@@ -238,7 +238,7 @@ def _body(chance: random.Random) -> Item:
 
 
 def _valid(body: Any, *, whole: bool) -> Item | None:
-    """The fields of a right body, with defaults when `whole`; None when it is wrong."""
+    """Return the fields of a valid body, with defaults if `whole`; None if it is invalid."""
     if not isinstance(body, dict):
         return None
     known = {name: body[name] for name in FIELDS[1:5] if name in body}
@@ -257,7 +257,7 @@ def _valid(body: Any, *, whole: bool) -> Item | None:
 
 
 def check(of: Server, items: list[Item]) -> Agreement:
-    """Replay the script against a server whose table holds exactly `items`."""
+    """Send the script to a server whose table has exactly `items`."""
     rules = of.program.rules or frozenset()
     plain, allowed = Model(items), Model(items, rules)
     intended: Counter[str] = Counter()
@@ -268,7 +268,7 @@ def check(of: Server, items: list[Item]) -> Agreement:
         for step in script(len(items)):
             requests += 1
             due, expected = plain.answer(step), allowed.answer(step)
-            # What a rule changed stays changed: both models go on from what the contestant has.
+            # A rule may change rows: both models continue with the rows of the contestant.
             plain.items = {key: dict(value) for key, value in allowed.items.items()}
             response = client.request(
                 step.method,
@@ -304,7 +304,7 @@ def _fault(
 
 
 def _differs(expected: Any, got: Any, rules: frozenset[str], began: datetime) -> str | None:
-    """What is not as expected; fields beside the expected ones are a contestant's own."""
+    """Return the first difference, or None; additional fields are allowed."""
     if isinstance(expected, dict):
         if not isinstance(got, dict):
             return f"{got!r} instead of an object"
@@ -329,7 +329,7 @@ def _differs(expected: Any, got: Any, rules: frozenset[str], began: datetime) ->
 
 
 def _time(expected: Any, got: Any, rules: frozenset[str], began: datetime) -> str | None:
-    """None, a known time, or (`...`) a time since the run began."""
+    """Compare a time: null, a known time, or (`...`) a time since the run began."""
     if expected is UNSAID:
         return None
     if expected is None:

@@ -1,7 +1,7 @@
-"""Our own service, its statements run by SQLAlchemy's AsyncEngine.
+"""Our service with its statements run by SQLAlchemy's AsyncEngine.
 
-Routing, decoding, statements and encoding are the same, so what differs is the database layer
-alone. `ENGINE_ISOLATION=AUTOCOMMIT` saves the engine its BEGIN and ROLLBACK round trips.
+Routing, decoding, statements and encoding are the same; only the database layer differs. With
+`ENGINE_ISOLATION=AUTOCOMMIT` the engine needs no round trips for BEGIN and ROLLBACK.
 """
 
 import os
@@ -23,7 +23,7 @@ settings = Settings.load()
 
 
 class EngineDatabase:
-    """Runs a statement as SQLAlchemy does: a pooled connection, the Core statement, its rows."""
+    """Runs a statement with SQLAlchemy: a pooled connection, the Core statement, its rows."""
 
     batching = False
 

@@ -1,8 +1,8 @@
-"""Files by the million rows, against psql; and what becomes of other requests meanwhile.
+"""Import and export of a million rows against psql, and the effect on other requests.
 
-In each round psql and the service write the same rows to nowhere, then read the same new rows into
-the same table, one after the other, from the same state of it. Beside the service's turns a probe
-reads single rows at a fixed pace, as it did at rest.
+In each round psql and the service export the same rows to /dev/null, then import the same new rows
+into the same table, from the same state. During the turns of the service a probe reads single rows
+at a fixed rate, as it did at rest.
 """
 
 import multiprocessing
@@ -32,13 +32,13 @@ FIELDS = "sku, name, description, price, is_active, owner_id"
 # The probe: single rows, one request at a time.
 PAUSE = 0.01
 AT_REST = 10.0
-# Of a reader who takes one byte a second.
+# For a client that reads one byte per second.
 SLOW_SECONDS = 10
 Say = Callable[[str], None]
 
 
 class Turn(NamedTuple):
-    """One way to do it, in one round: rows a second, MiB more than before, p99 of reads in ms."""
+    """A measurement of one round: rows per second, additional MiB, p99 of reads in ms."""
 
     what: str
     who: str
@@ -48,7 +48,7 @@ class Turn(NamedTuple):
 
 
 class Probe:
-    """Reads single rows, in a process of its own; `p99` is of the time within `during`, in ms."""
+    """Reads single rows in a separate process; `p99` is that of the time in `during`, in ms."""
 
     def __init__(self, server: Server, items: int) -> None:
         self.server = server
@@ -61,7 +61,7 @@ class Probe:
         here, there = spawn.Pipe()
         process = spawn.Process(target=_read, args=(self.server.port, self.items, there))
         process.start()
-        here.recv()  # it is about to begin
+        here.recv()  # it begins now
         try:
             yield self
         finally:
@@ -72,7 +72,7 @@ class Probe:
 
 
 def _read(port: int, items: int, to: Connection) -> None:
-    """Until something comes, one row after the other; then send the seconds of each."""
+    """Read rows one after the other until a message arrives; then send the seconds of each."""
     chance = random.Random(1)
     took = []
     to.send(None)
@@ -88,13 +88,13 @@ def _read(port: int, items: int, to: Connection) -> None:
 
 
 def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
-    """Each turn of each round; the first of all is the probe at rest.
+    """Yield each turn of each round; the first is the probe at rest.
 
-    What the trial of upserts tells is put into `told`.
+    The table of the upsert trial is appended to `told`.
     """
     with tempfile.TemporaryDirectory(prefix="files-") as name:
         directory = Path(name)
-        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        directory.chmod(0o711)  # PostgreSQL runs as another user under root
         with stage(directory) as on:
             say(f"{items:,} items")
             fill(on, items)
@@ -124,7 +124,7 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
 
 
 def _new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
-    """The rows once more under other skus, as CSV and as NDJSON."""
+    """Write the rows with other skus as CSV and as NDJSON."""
     rows = f"SELECT 'NEW' || sku AS sku, {FIELDS.removeprefix('sku, ')} FROM items ORDER BY id"
     as_csv, as_lines = directory / "new.csv", directory / "new.ndjson"
     as_csv.write_bytes(psql(on, f"COPY ({rows}) TO STDOUT (FORMAT csv)"))
@@ -185,7 +185,7 @@ def _slow(server: Server) -> Turn:
 
 
 def _upserts(on: StagingTable, server: Server, probe: Probe) -> Turn:
-    """One after the other, each of a thousand rows, half of them there."""
+    """Send upserts of a thousand rows one after the other; half of the rows exist."""
     upsert.named(on)
     count, took = 0, 0.0
     with probe.during():
@@ -201,7 +201,7 @@ def _run(words: list[str]) -> None:
 
 
 def shown(turns: list[Turn]) -> list[str]:
-    """Lines of a table: medians of the rounds, ratios of medians."""
+    """Return lines of a table: medians of the rounds, ratios of medians."""
     rest = next(turn.p99 for turn in turns if turn.who == "at rest")
     lines = [
         "| | psql, rows/s | swiftlet, rows/s | ratio | MiB more | p99 of reads, of that at rest |",

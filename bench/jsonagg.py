@@ -1,4 +1,4 @@
-"""A list's JSON made by PostgreSQL or by us: CPU per page of both, as one of the trials."""
+"""Trial: JSON of a list by PostgreSQL or by Python, CPU per page."""
 
 import asyncio
 import statistics
@@ -16,7 +16,7 @@ PAGES, ROUNDS = 400, 5
 
 
 def table(on: StagingTable) -> str:
-    """A table in Markdown: records and Structs against json_agg, for 10 and 100 rows."""
+    """Return a table in Markdown: records and Structs against json_agg, for 10 and 100 rows."""
     lines = [
         "**Who should write the JSON of a list?** (`json-agg`)",
         "",
@@ -51,7 +51,7 @@ async def _measured(on: StagingTable, rows: int) -> dict[str, tuple[float, float
                 ours, theirs = process_time(), cpu(on.postmaster)
                 for _ in range(PAGES):
                     await once()
-                await asyncio.sleep(0.02)  # the last tick is counted
+                await asyncio.sleep(0.02)  # so that the last tick is counted
                 spent = (process_time() - ours, cpu(on.postmaster) - theirs)
                 used[name].append((spent[0] / PAGES * 1e6, spent[1] / PAGES * 1e6))
     finally:

@@ -1,9 +1,9 @@
-"""The layers of a request, as CPU per request: what each costs by itself.
+"""The CPU per request of each layer.
 
-The server and PostgreSQL are taken from the run (the constant answer's server, the database at
-`read` and `create`); routing, decoding, statement and encoding are measured in this process, on
-one loop, with 64 requests at a time where they wait. The parts are measured apart, so they need not
-add up to the whole, which stands beside them.
+The figures of server and PostgreSQL come from the run (the server of the constant answer, the
+database at `read` and `create`). Routing, decoding, statement and encoding are measured in this
+process, on one event loop, with 64 concurrent requests for layers that wait. The layers are
+measured separately, so their sum may differ from the whole.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ BODY = b'{"name": "Brass Widget 123", "description": "Made by the benchmark", "p
 
 
 def tables(on: StagingTable, runs: list[Run]) -> list[Table]:
-    """One table for reading an item, one for creating one; none of what the run lacks."""
+    """Return a table for reading and one for creating an item, if the run has the workload."""
     return [
         table
         for name, title in (("read", "Read one item"), ("create", "Create"))
@@ -100,7 +100,7 @@ async def _inside(on: StagingTable, workload: str) -> dict[str, list[float]]:
 
 
 async def _routing(db: Database, settings: Settings) -> list[float]:
-    """Everything between server and handler: the router, the endpoint, the headers."""
+    """Measure the code between server and handler: router, endpoint, headers."""
 
     async def handler(_: Request) -> Reply:
         return reply

@@ -1,4 +1,4 @@
-"""The limit of files: rows per second that COPY moves out of and into the table."""
+"""The limit of files: rows per second of COPY out of and into the table."""
 
 import statistics
 import subprocess
@@ -14,7 +14,7 @@ COLUMNS = "name, description, price, is_active"
 
 
 def copy(on: StagingTable, items: int) -> Table:
-    """`psql` writing all rows as lines of JSON, and reading the same as CSV into the table."""
+    """Measure `psql`: export all rows as lines of JSON, import them as CSV."""
     file = on.directory / "items.csv"
     rows = f"COPY (SELECT {COLUMNS} FROM items ORDER BY id) TO STDOUT (FORMAT csv)"
     file.write_bytes(psql(on, rows))
@@ -41,7 +41,7 @@ def copy(on: StagingTable, items: int) -> Table:
 
 
 def psql(on: StagingTable, text: str, stdin: Path | None = None) -> bytes:
-    """What psql prints; `stdin` is a file for it."""
+    """Run psql, optionally with a file as its input; return its output."""
     with (stdin or Path("/dev/null")).open("rb") as source:
         done = subprocess.run(
             [str(on.programs / "psql"), "-X", "-q", "-c", text, on.database_url],

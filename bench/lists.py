@@ -1,10 +1,9 @@
-"""Filtered lists of large tables: the statement that is run, against both plans it chooses from.
+"""Filtered lists of large tables: our statement against both possible plans.
 
-The better plan is found by forcing each: walk the index of the sort order and keep what matches,
-or gather all matches and sort them; beside it the count, where one is asked for. All are planned
-for their values at each use, in turn, on one machine. Measured is the CPU of the backend, parsing
-and planning included, by /proc: other programs that run meanwhile change it little. Parallel
-workers would escape it, and are off.
+Each plan is forced: walk the index of the sort order and filter, or gather all matches and sort
+them; in addition the count, if it is requested. Statements are planned for their values at each use
+and run in turn. The figure is the CPU of the backend from /proc, with parsing and planning; other
+programs have little effect on it. Parallel workers would not be counted, and are off.
 """
 
 import asyncio
@@ -32,12 +31,12 @@ SETTINGS = {
     "timezone": "UTC",
     "max_parallel_workers_per_gather": "0",
 }
-# A walk is all that is left.
+# Settings that leave a walk as the only plan.
 WALKING = dict.fromkeys(("enable_bitmapscan", "enable_seqscan", "enable_sort"), "off")
 SLOW_MS = 250  # measured once
-FAST_MS, MORE = 20, 6  # what takes less is measured so many times as often
-# A walk that takes so many times as long as gathering is not the better plan, and is cut: by the
-# clock, so later by as much as a busy machine may take longer.
+FAST_MS, MORE = 20, 6  # faster statements are measured MORE times as often
+# A walk that takes so many times as long as gathering is cancelled: it is not the better plan. The
+# limit is wall-clock time.
 WALK = 20
 
 # One owner has 37 % of the items, one 7 %, one 0.7 %; `late`, `recent` and `modern` are at the end
@@ -89,7 +88,7 @@ CREATE INDEX users_search_idx ON users USING gin
 
 
 class Case(NamedTuple):
-    """Filters of a list, as a query has them."""
+    """The filters of a list."""
 
     listing: Listing[Any]
     filters: Mapping[str, Any]
@@ -137,7 +136,7 @@ SORTS = {"items": ("id", "name", "-price"), "users": ("id", "-username")}
 
 
 class View(NamedTuple):
-    """How a list is asked for: the kind of statement, how it counts, the rows it passes over."""
+    """A variant of a list: kind of statement, kind of total, offset."""
 
     what: str
     total: str
@@ -156,7 +155,7 @@ VIEWS = (
 
 
 class Question(NamedTuple):
-    """A list in one order: our statement, both forced plans, the count if it counts; the values."""
+    """A list in one order: our statement, both forced plans, an optional count, the values."""
 
     ours: Statement[Any]
     gather: Statement[Any]
@@ -166,7 +165,7 @@ class Question(NamedTuple):
 
 
 def question(case: Case, sort: str, view: View) -> Question:
-    """The statements of a case."""
+    """Return the statements of a case."""
     listing = case.listing
     query = dict.fromkeys(listing.filters, UNSET) | dict(case.filters)
     chosen, values = listing.choose(type("Query", (), query))
@@ -196,7 +195,7 @@ def question(case: Case, sort: str, view: View) -> Question:
 
 
 def questions(only: str = "") -> Iterator[tuple[Case, str, View, Question]]:
-    """Every case in each sort and view."""
+    """Yield every case in each sort and view."""
     for case in CASES:
         if only in str(case):
             for sort, view in itertools.product(SORTS[case.listing.name], VIEWS):
@@ -204,7 +203,7 @@ def questions(only: str = "") -> Iterator[tuple[Case, str, View, Question]]:
 
 
 async def fill(connection: asyncpg.Connection, rows: int, *, trigrams: bool) -> None:
-    """The tables anew, of so many rows each."""
+    """Fill the tables again, with a number of rows each."""
     await connection.execute(FILL.format(rows=rows))
     if trigrams:
         await connection.execute(TRIGRAMS)
@@ -212,9 +211,9 @@ async def fill(connection: asyncpg.Connection, rows: int, *, trigrams: bool) -> 
 
 
 class Measured(NamedTuple):
-    """The least of the rounds, in milliseconds of CPU: noise only adds.
+    """The minimum of the rounds in milliseconds of CPU, because noise only adds.
 
-    `best` is the better plan with the count.
+    `best` is the time of the better plan with the count.
     """
 
     case: Case
@@ -237,7 +236,7 @@ class Measured(NamedTuple):
 async def measure(
     url: str, rounds: int, only: str, say: Callable[[Measured], None]
 ) -> list[Measured]:
-    """Each statement in turn, `rounds` times; a slow one once."""
+    """Measure the statements in turn, `rounds` times; a slow one once."""
     plain = await asyncpg.connect(url, statement_cache_size=0, server_settings=SETTINGS)
     walking = await asyncpg.connect(
         url,
@@ -278,7 +277,7 @@ async def _taken(
         statement = await connection.prepare(one.sql, name="")
         prepared[name] = statement, [values[bind] for bind in one.names]
         with suppress(asyncpg.QueryCanceledError):
-            await connection.execute("SELECT 1")  # ends what a Parse begins, and its timeout
+            await connection.execute("SELECT 1")  # ends the transaction of a Parse, and its timeout
     taken: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(rounds * MORE):
         for name, (statement, args) in prepared.items():
@@ -295,12 +294,12 @@ async def _taken(
 
 
 def _cpu(pid: int) -> float:
-    """Milliseconds that a process has run, by Linux."""
+    """Return the CPU milliseconds of a process, from /proc."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 def shown(found: list[Measured], title: str) -> str:
-    """A table in Markdown: one line per case, its worst sort and view; how many there are."""
+    """Return a table in Markdown: one line per case with its worst sort and view."""
     lines = [
         f"**{title}**: ratio to the better plan, {len(found)} lists",
         "",
@@ -341,7 +340,7 @@ def run(
     trigrams: bool,
     filled: bool,
 ) -> str:
-    """Fill unless that is done, measure; the table."""
+    """Fill the tables if needed, measure, and return the table."""
 
     async def steps() -> list[Measured]:
         connection = await asyncpg.connect(url, server_settings=SETTINGS)

@@ -1,4 +1,4 @@
-"""Where a run took place: the machine, the versions, the settings of the stores."""
+"""The environment of a run: machine, versions, settings of the stores."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, str]:
-    """What it runs on, without the machine's name."""
+    """Describe the hardware and system, without the machine's name."""
     cpu = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
     memory = re.search(r"MemTotal:\s*(\d+)", _read("/proc/meminfo"))
     return {
@@ -34,7 +34,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(on: StagingTable) -> dict[str, str]:
-    """Of everything that took part."""
+    """Return the versions of all programs."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     found["PostgreSQL"] = sql(on, "SHOW server_version")[0][0].split()[0]
     with redis.Redis.from_url(on.redis_url) as client:
@@ -51,7 +51,7 @@ def versions(on: StagingTable) -> dict[str, str]:
 
 
 def settings(on: StagingTable) -> dict[str, str]:
-    """PostgreSQL's and Redis's, the same for everyone."""
+    """Return the settings of PostgreSQL and Redis, the same for all contestants."""
     found = {f"postgresql {name}": sql(on, f"SHOW {name}")[0][0] for name in SHOWN}
     with redis.Redis.from_url(on.redis_url) as client:
         for name in ("save", "appendonly", "maxmemory"):

@@ -1,4 +1,4 @@
-"""One measurement: a load, and what it cost everyone."""
+"""One measurement: a load, and its CPU in each process."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from bench.workloads import CRUD, Cell
 SCRIPT = Path(__file__).parent / "load.lua"
 CRUD_SCRIPT = Path(__file__).parent / "httparena" / "crud.lua"
 BULK_RATE = 5_000  # rows/s
-BULK_ROWS = 1_000  # to a statement
+BULK_ROWS = 1_000  # per statement
 
 PGBENCH = {
     "read": "\\set id random(1, {items})\nSELECT {columns} FROM items WHERE id = :id;\n",
@@ -47,7 +47,7 @@ COLUMNS = "id, sku, name, description, price, is_active, owner_id, version, crea
 
 
 class Loaded(NamedTuple):
-    """What the load generator saw; milliseconds."""
+    """The figures of the load generator; times in milliseconds."""
 
     requests: int
     seconds: float
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
 
 
 def require_wrk() -> None:
-    """Exit with how to get it, when wrk is not to be had."""
+    """Exit with instructions if wrk is missing."""
     if shutil.which("wrk") is None:
         sys.exit(
             "wrk is missing: `apt-get install wrk` on Debian or Ubuntu, `brew install wrk` on macOS"
@@ -74,7 +74,7 @@ def measure(
     number: int,
     offered: float | None = None,
 ) -> Run:
-    """The cell's load on the server for so many seconds; `number` is the round."""
+    """Run the load of a cell for a number of seconds; `number` is the round."""
     script = CRUD_SCRIPT if cell.workload == CRUD else SCRIPT
     environ = {
         "WORKLOAD": cell.workload.partition("-")[0],
@@ -98,7 +98,7 @@ def measure(
 
 
 def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
-    """The same workload by PostgreSQL's own client, one row to a statement and commit."""
+    """Run the workload with pgbench, one row per statement and commit."""
     script = PGBENCH[cell.workload.partition("-")[0]]
     with tempfile.TemporaryDirectory(dir=on.directory) as place:
         file = Path(place, "script.sql")
@@ -118,7 +118,7 @@ def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
         )
         load, used = _children_cpu() - spent, cpu(on.postmaster) - before
         requests = _number(r"actually processed: (\d+)", done.stdout)
-        # The time for connecting is left out of it; without a transaction it says none.
+        # The time to connect is excluded; without a transaction pgbench prints no rate.
         rate = _number(r"tps = ([\d.]+)", done.stdout) if requests else 0.0
         lines = [line for log in Path(place).glob("pgbench_log*") for line in log.open()]
     took = sorted(int(line.split()[2]) / 1000 for line in lines) or [0.0]
@@ -127,7 +127,7 @@ def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
     found = Loaded(
         round(requests), requests / rate if rate else seconds, failed, p50, p95, p99, None
     )
-    # Its client is the counterpart of a server: it makes the queries and reads the rows.
+    # Count the client as the server: it makes the queries and reads the rows.
     return _run("pgbench", cell, number, found, (load, used, 0.0, 0.0))
 
 
@@ -167,7 +167,7 @@ def _wrk(
     )
     result = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
     if result is None:
-        sys.exit(f"wrk said nothing that can be read:\n{done.stdout}{done.stderr}")
+        sys.exit(f"the output of wrk can't be parsed:\n{done.stdout}{done.stderr}")
     requests, duration, errors, p50, p95, p99 = map(int, result.groups())
     late = re.search(r"LATE (\d+)", done.stdout)
     return Loaded(
@@ -182,7 +182,7 @@ def _wrk(
 
 
 def _depth(of: Server, cell: Cell) -> dict[str, str]:
-    """Where the list is asked: its page, or the cursor that the page before gives."""
+    """Return the parameters of the list: its page, or the cursor of the page before."""
     kind, _, depth = cell.workload.partition("-")
     if kind not in {"page", "cursor"}:
         return {}
@@ -197,7 +197,7 @@ def _depth(of: Server, cell: Cell) -> dict[str, str]:
 
 @contextmanager
 def _bulk(on: StagingTable, *, at_work: bool) -> Iterator[None]:
-    """Another client that inserts rows at a steady rate until the measurement ends."""
+    """Run another client that inserts rows at a fixed rate until the measurement ends."""
     if not at_work:
         yield
         return
@@ -231,5 +231,5 @@ def _children_cpu() -> float:
 def _number(pattern: str, text: str) -> float:
     found = re.search(pattern, text)
     if found is None:
-        sys.exit(f"pgbench said nothing that can be read:\n{text}")
+        sys.exit(f"the output of pgbench can't be parsed:\n{text}")
     return float(found[1])

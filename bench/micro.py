@@ -1,4 +1,4 @@
-"""The micro tables that the reference's README claims, measured anew: objects, memory, JSON."""
+"""The micro benchmarks of the reference's README, measured again: objects, memory, JSON."""
 
 import dataclasses
 import gc
@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "Struct, gc=False": Untracked,
 }
 
-# What the trial `objects` shows: a title, and the rows of the tables below that it takes.
+# Rows of the trial `objects`: a title, and the rows that it takes from the tables below.
 ROWS = (
     ("Pydantic model", "Pydantic model", "Pydantic model", "Pydantic model"),
     ("dataclass, json module", "dataclass", "json, then a dataclass", "dataclass, json"),
@@ -83,7 +83,7 @@ ROWS = (
 
 
 def tables() -> list[Table]:
-    """Creation, memory, and bytes to objects and back."""
+    """Return the tables: creation, memory, decoding, encoding."""
     return [
         Table(
             "creation",
@@ -105,7 +105,7 @@ def tables() -> list[Table]:
 
 
 def table() -> str:
-    """The figures of one object, in Markdown: the trial `objects`."""
+    """Return the trial `objects` in Markdown: figures per object."""
     creation, memory, decoding, encoding = (
         {one.name: one for one in found.figures} for found in tables()
     )

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: their CPU time and memory, children included."""
+"""CPU time and memory of processes and their children, from /proc."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU of a process and all below it, those that have ended included."""
+    """Return the CPU seconds of a process and all descendants, also of ended ones."""
     total = 0.0
     for process in tree(pid):
         try:
@@ -19,7 +19,7 @@ def cpu(pid: int) -> float:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all below it; whatever ends meanwhile is left out."""
+    """Return the process and all descendants, without those that end during the call."""
     found = [pid]
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
@@ -36,16 +36,16 @@ def tree(pid: int) -> list[int]:
 
 
 def forget_peak(pid: int) -> None:
-    """Let the peak of memory begin anew."""
+    """Reset the peak of memory."""
     for process in tree(pid):
         try:
             Path(f"/proc/{process}/clear_refs").write_text("5")
-        except OSError:  # it has ended, or a hardened kernel says no: then it is the peak so far
+        except OSError:  # ended, or a hardened kernel refuses; then the old peak stays
             continue
 
 
 def peak(pid: int) -> float:
-    """MiB at most resident at once, summed over the processes: what they share counts in each."""
+    """Return the peak of resident MiB, summed over the processes; shared memory counts in each."""
     total = 0
     for process in tree(pid):
         try:

@@ -1,9 +1,8 @@
-"""What the cache promises, held against it under load: nobody is shown the old, memory is bounded.
+"""Check the promises of the cache under load: no stale reads, limited memory.
 
-A probe changes a row through one of two workers and reads it through both, at rest and while wrk
-asks for all the machine can give. On the worker that answered the change every later read must
-show it; on the other one it is measured how long after that answer a read must begin to do so.
-What a worker has shown once it must not take back.
+A probe changes a row through one of two workers and reads it through both, at rest and under full
+load by wrk. On the worker that answered the change every later read must show it. On the other one
+the delay after the answer is measured. A worker must not show an older state after a newer one.
 """
 
 import asyncio
@@ -26,14 +25,14 @@ from bench.workloads import Cell
 
 ITEMS, MANY = 100_000, 1_000_000
 PROBES = 300
-# Of the cache: what `swiftlet serve` has by default, in MiB.
+# Limit of the cache: the default of `swiftlet serve`, in MiB.
 ALLOWED = 64
 SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
 Say = Callable[[str], None]
 
 
 class Found(NamedTuple):
-    """Milliseconds from a change's answer until the other worker shows it; broken promises."""
+    """Milliseconds from the answer to a change until the other worker shows it; broken promises."""
 
     load: str
     probes: int
@@ -63,7 +62,7 @@ class Client:
 
 
 class Probe:
-    """Changes a row, and looks at it and at its owner's list through both workers."""
+    """Changes a row, and reads it and the list of its owner through both workers."""
 
     def __init__(self, here: Client, there: Client, row_id: int) -> None:
         self.here, self.there = here, there
@@ -84,7 +83,7 @@ class Probe:
         return int(version)
 
     async def once(self, number: int, listed: str) -> float:
-        """Milliseconds until the other worker shows the change in the row and in the list."""
+        """Return milliseconds until the other worker shows the change in the row and the list."""
         for client in (self.here, self.there):
             for path in (self.path, listed):
                 await self.version(client, path)
@@ -104,17 +103,17 @@ class Probe:
 
 
 def staleness(seconds: int, say: Say) -> list[Found]:
-    """The probe at rest, then beside the mixed workload for so many seconds."""
+    """Run the probe at rest, then during the mixed workload for a number of seconds."""
     with _standing(ITEMS, workers=2) as (on, server):
         say("two workers, at rest")
         found = [asyncio.run(_probe(server, "at rest", PROBES, None))]
-        say(f"two workers, beside 80/15/5 at 64 connections, {seconds} s")
+        say(f"two workers, during 80/15/5 at 64 connections, {seconds} s")
         found.append(asyncio.run(_beside(server, on, seconds)))
     return found
 
 
 def memory(say: Say) -> tuple[float, float, int]:
-    """MiB before and at most while every one of so many ids is read once."""
+    """Return MiB before and at most, and the number of ids, while each id is read once."""
     say(f"{MANY:,} items")
     with _standing(MANY, workers=1) as (on, server):
         measure(server, on, Cell("read", 64, 1, 1_000), 1, 0)
@@ -131,7 +130,7 @@ def memory(say: Say) -> tuple[float, float, int]:
 def _standing(items: int, workers: int) -> Iterator[tuple[StagingTable, Server]]:
     with tempfile.TemporaryDirectory(prefix="promises-") as name:
         directory = Path(name)
-        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        directory.chmod(0o711)  # PostgreSQL runs as another user under root
         with stage(directory) as on:
             fill(on, items)
             with served(SERVICE, on, workers) as server:
@@ -167,7 +166,7 @@ async def _probe(
 
 @asynccontextmanager
 async def _both(port: int) -> AsyncIterator[tuple[Client, Client]]:
-    """A connection to each of two workers; the kernel chooses, so it is tried until it fits."""
+    """Connect to both workers; the kernel chooses the worker, so try until both are found."""
     clients: dict[str, Client] = {}
     opened: list[Client] = []
     try:

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/performance.md, made from results."""
+"""Write the tables of README.md and docs/performance.md from results."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ from bench.contestants import CACHED, OURS
 from bench.result import Result, Run, of
 from bench.workloads import HOT
 
-# The columns: who, against ours.
+# Columns: contestants that are compared with ours.
 OTHERS = ("reference", "reference-cached", "blacksheep", "fastify", "pgbench")
 ROWS = (
     *("read", "hot", "list", "page-100000", "cursor-100000", "search"),
     *("create", "create-1000", "patch", "mixed", "mixed-bulk"),
 )
-# The README shows these against the reference alone.
+# Rows of the README, compared with the reference only.
 FEW = ("read", "list", "create")
 
 
 def few(result: Result, later: Sequence[Result] = ()) -> str:
-    """The three rows of the README."""
+    """Return the three rows of the README."""
     return rows(result, later, shown=FEW, against=("reference",))
 
 
@@ -28,10 +28,10 @@ def rows(
     shown: Sequence[str] = ROWS,
     against: Sequence[str] = OTHERS,
 ) -> str:
-    """Requests/s of ours, and how many times those of the others, with one worker each.
+    """Return our requests/s, and the ratio to each contestant, with one worker each.
 
-    With our cache off, but for the hot reads. The rows are those of `result`; one that a later
-    result has too is from there, with everyone's figures.
+    Our cache is off, except for hot reads. A row that a later result has too comes from there, with
+    the figures of all contestants.
     """
     latest = {one.name: found for found in (result, *later) for one in found.workloads}
     titles = {one.name: one.title for one in result.contestants}

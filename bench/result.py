@@ -1,4 +1,4 @@
-"""What a run of the benchmark leaves behind: one JSON file, as these Structs."""
+"""The result of a run: the Structs of its JSON file."""
 
 import statistics
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Kind = Literal["ours", "reference", "opponent", "limit"]
 
 
 class Contestant(Struct, frozen=True):
-    """Who was measured: how it was started, and what is unfair about it in whose favour."""
+    """A contestant: its command, and what is unfair in whose favour."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Contestant(Struct, frozen=True):
 
 
 class Workload(Struct, frozen=True):
-    """What was asked of everyone; `connections` is how many asked when nothing else is said."""
+    """A workload; `connections` is its default number of connections."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class Workload(Struct, frozen=True):
 
 
 class CPU(Struct, frozen=True):
-    """Microseconds of CPU per request, all children and the kernel's share included."""
+    """Microseconds of CPU per request, with all children and kernel time."""
 
     server: float
     database: float
@@ -41,17 +41,16 @@ class CPU(Struct, frozen=True):
 
     @property
     def total(self) -> float:
-        """What the request costs: everything but the load generator."""
+        """The CPU of a request without the load generator."""
         return self.server + self.database + self.redis
 
 
 class Run(Struct, frozen=True, kw_only=True):
     """One contestant under one workload in one round; latencies in milliseconds.
 
-    `offered` is the rate in requests/s at which requests were due, None when each connection asks
-    again at once; `share` is that rate as a part of our own saturation. `late` is the 99th
-    percentile of how long after its time a request was sent. `rss` is the peak in MiB of all the
-    server's processes.
+    `offered` is the fixed rate in requests/s, None if each connection sends its next request at
+    once. `share` is that rate as a part of our maximum rate. `late` is the 99th percentile of the
+    delay of requests after their due time. `rss` is the peak in MiB of all processes of the server.
     """
 
     workload: str
@@ -74,12 +73,12 @@ class Run(Struct, frozen=True, kw_only=True):
 
     @property
     def rate(self) -> float:
-        """Requests per second that were answered as they should."""
+        """Successful requests per second."""
         return max(self.requests - self.errors, 0) / self.seconds
 
 
 class Agreement(Struct, frozen=True):
-    """The correctness run of one contestant: answers like ours, answers meant to differ, others."""
+    """The correctness run of a contestant: equal answers, intended differences, errors."""
 
     contestant: str
     requests: int
@@ -89,7 +88,7 @@ class Agreement(Struct, frozen=True):
 
 
 class Figure(Struct, frozen=True):
-    """A named number of a micro table or of a layer, with the least and the most of its repeats."""
+    """A named number of a table, with minimum and maximum of its repeats."""
 
     name: str
     value: float
@@ -98,7 +97,7 @@ class Figure(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """A micro table: `unit` of its figures, `about` what was done."""
+    """A table of figures: their `unit`, and a description in `about`."""
 
     name: str
     title: str
@@ -108,7 +107,7 @@ class Table(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """Everything about one run of the benchmark."""
+    """All data of a run of the benchmark."""
 
     taken: str
     command: str
@@ -126,7 +125,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Spread(NamedTuple):
-    """The median of the rounds, with the least and the most."""
+    """Median, minimum and maximum of the rounds."""
 
     median: float
     least: float
@@ -147,6 +146,6 @@ def spread(values: list[float]) -> Spread:
 
 
 def of(runs: list[Run], value: Callable[[Run], float]) -> Spread | None:
-    """The spread of a value over the rounds; None without rounds."""
+    """Return the spread of a value over the rounds; None without rounds."""
     found = [value(run) for run in runs]
     return spread(found) if found else None

@@ -1,4 +1,4 @@
-"""A run: correctness first, then rounds that interleave all contestants."""
+"""A run: first correctness, then rounds that interleave all contestants."""
 
 import tempfile
 import time
@@ -48,7 +48,7 @@ Say = Callable[[str], None]
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What a run measures; `only` and `names` are of contestants and workloads."""
+    """What a run measures; `only` has names of contestants, `names` those of workloads."""
 
     command: str
     rounds: int
@@ -63,11 +63,11 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 def run(options: Options, say: Say) -> Result:
-    """Measure; takes from a minute to an hour. Exits when something does not start."""
+    """Measure, from a minute to an hour. Exit if a program does not start."""
     began = time.monotonic()
     with ExitStack() as held:
         directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        directory.chmod(0o711)  # PostgreSQL runs as another user under root
         say("starting PostgreSQL and Redis")
         on = held.enter_context(stage(directory))
         notes: list[str] = []
@@ -94,7 +94,7 @@ def run(options: Options, say: Say) -> Result:
         settings=settings,
         contestants=[
             one
-            for one in (*(program.told() for program in programs), PGBENCH)
+            for one in (*(program.described() for program in programs), PGBENCH)
             if one.name in measured
         ],
         workloads=[one for one in WORKLOADS if any(run.workload == one.name for run in found)],
@@ -121,7 +121,7 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
             continue
         if options.slow and program.name == OURS:
             program = contestants.slowed(program, options.slow)
-            notes.append(f"{OURS} was slowed by {options.slow:g} ms a request, on purpose")
+            notes.append(f"{OURS} was slowed by {options.slow:g} ms per request, on purpose")
         if why := contestants.missing(program):
             notes.append(f"{program.name} was left out: {why}")
         else:
@@ -130,9 +130,9 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
 
 
 def agree(program: Program, on: StagingTable) -> Agreement:
-    """The correctness run of one program, on a table of its own making.
+    """Run the correctness script for a program, on a small table.
 
-    Its searches take its trigram index, which so few rows would not need.
+    Its searches are forced to use the trigram index, which such a small table would not need.
     """
     fill(on, CORRECTNESS_ITEMS)
     search_index(on, search_of(program))
@@ -148,7 +148,7 @@ def agree(program: Program, on: StagingTable) -> Agreement:
 
 
 def search_of(program: Program) -> str:
-    """The index that serves its searches."""
+    """Return the index of its searches."""
     return OUR_SEARCH if program.kind == "ours" else THEIR_SEARCH
 
 
@@ -169,11 +169,11 @@ def _agree(programs: list[Program], on: StagingTable, say: Say) -> list[Agreemen
 
 
 class _Rounds:
-    """The measurements: phases of equal servers and rows, rounds in each, everyone in each round.
+    """The measurements: phases with the same servers and rows, each with rounds of all contestants.
 
     Args:
-        saturation: requests/s that a contestant came to in a workload at 64 connections, in the
-            first round: what rates are offered by.
+        saturation: requests/s of a contestant in a workload at 64 connections in the first round;
+            fixed rates are a part of it.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class _Rounds:
         return self.found
 
     def _round(self, servers: list[Server], phase: list[Cell], number: int) -> None:
-        # Everybody is first, and after everybody, in some round.
+        # Rotate the order, so that each contestant is first in some round.
         turn = number % max(len(servers), 1)
         for cell in phase:
             for server in (*servers[turn:], *servers[:turn]):
@@ -235,11 +235,11 @@ class _Rounds:
             ours = self.saturation.get((cell.workload, OURS), 0.0)
             own = self.saturation.get((cell.workload, server.program.name), 0.0)
             if own < ours * cell.share or not ours:
-                return  # beyond what it can do: there is no rest to look at
+                return  # the contestant can't reach the rate
             offered = ours * cell.share
         on = self.on.of(server.program)
         self._before(on, cell, search_of(server.program))
-        if cell.workload == HOT:  # as it is when people have been asking for a while
+        if cell.workload == HOT:  # warm the cache
             measure(server, self.on, cell, HOT_SECONDS, number)
         found = measure(server, self.on, cell, self.options.seconds, number, offered)
         self._after(on, cell, server.program)
@@ -251,7 +251,7 @@ class _Rounds:
             )
 
     def _warm(self, servers: list[Server], phase: list[Cell]) -> None:
-        """A second of each kind of request: plans, caches and pools are as they stay."""
+        """Send each kind of request for a second, to warm plans, caches and pools."""
         for name in sorted(WARMING & {cell.workload for cell in phase}):
             cell = next(cell for cell in phase if cell.workload == name)
             for server in servers:
@@ -265,7 +265,7 @@ class _Rounds:
             search_index(on, search)
         if cell.workload in WRITING:
             keep_totals(on, kept=search == OUR_SEARCH)
-            sql(on, "CHECKPOINT")  # everyone pays for the same first touch of pages
+            sql(on, "CHECKPOINT")  # so that each contestant pays for the first change of a page
 
     def _after(self, on: StagingTable, cell: Cell, program: Program | None = None) -> None:
         if cell.workload in WRITING:
@@ -283,7 +283,7 @@ class _Rounds:
         )
 
     def _limited(self, cell: Cell) -> bool:
-        """Whether pgbench shows the limit here: beyond 64 its CPU is that of making processes."""
+        """Return whether pgbench is a limit here; above 64 it mostly starts processes."""
         return (
             cell.workload in PGBENCH_WORKLOADS
             and (not self.options.only or PGBENCH.name in self.options.only)
@@ -304,13 +304,13 @@ def _tables(options: Options, on: StagingTable, found: list[Run], say: Say) -> l
 
 
 def check_names(names: list[str], only: list[str]) -> str | None:
-    """Which of the names given there is not, or None."""
+    """Return an error for unknown names, or None."""
     known = {*(one.name for one in PROGRAMS), "pgbench", PUBLIC}
     wrong = [name for name in names if name not in BY_NAME]
     wrong += [name for name in only if name not in known]
     if not wrong:
         return None
     return (
-        f"there is no {', '.join(wrong)}: workloads are {', '.join(BY_NAME)};"
+        f"unknown: {', '.join(wrong)}; workloads are {', '.join(BY_NAME)};"
         f" contestants are {', '.join(sorted(known))}"
     )

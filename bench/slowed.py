@@ -1,4 +1,4 @@
-"""Our service made slow on purpose, to see that the check notices: `SLOW_MS` of CPU a request."""
+"""Our service with `SLOW_MS` of additional CPU per request, to test the check."""
 
 import os
 from time import perf_counter

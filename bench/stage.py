@@ -1,4 +1,4 @@
-"""What stands while the contestants compete: the stores, equal data, the servers."""
+"""The environment of the contestants: stores, equal data, servers."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from service.items.seed import samples
 from service.migrations import migrate
 
 DATABASE = "service"
-# The public reference's, as its models make it.
+# The table of the public reference, like its models create it.
 PUBLIC_TABLE = """
     CREATE TABLE IF NOT EXISTS items (
         id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(255) NOT NULL, description TEXT, price FLOAT,
@@ -37,11 +37,11 @@ PUBLIC_TABLE = """
     CREATE INDEX IF NOT EXISTS ix_items_name ON items (name);
 """
 USERS = 1000
-# The trigram index that serves a search: ours compares lower(name), all others say name ILIKE.
+# The trigram index of searches: ours use lower(name), all others use name ILIKE.
 OUR_SEARCH, THEIR_SEARCH = "items_search_idx", "items_ilike_idx"
 SEARCHED = {OUR_SEARCH: "lower(name)", THEIR_SEARCH: "name"}
-# Over the embedded stores' own settings, which keep full durability. Room for everyone's pools;
-# and no round pays for what an earlier one left behind: the harness vacuums after each write.
+# Added to the settings of the embedded stores, which have full durability: connections for all
+# pools, and no autovacuum, since the harness vacuums after each write.
 SETTINGS = {"max_connections": "400", "autovacuum": "off", "checkpoint_timeout": "1h"}
 SHOWN = (
     *("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers"),
@@ -50,23 +50,23 @@ SHOWN = (
 
 
 class StagingTable(NamedTuple):
-    """The stores: their addresses, and the processes whose CPU is counted."""
+    """The stores: their URLs, and the processes whose CPU is counted."""
 
     directory: Path
     database_url: str
     redis_url: str
     postmaster: int
     redis_pid: int
-    programs: Path  # PostgreSQL's, pgbench and psql among them
+    programs: Path  # directory of PostgreSQL's programs, with pgbench and psql
 
     def of(self, program: Program) -> "StagingTable":
-        """The same with the address of the program's database."""
+        """Return a copy with the URL of the program's database."""
         url = self.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
         return self._replace(database_url=url)
 
 
 class Server(NamedTuple):
-    """A contestant that answers."""
+    """A running contestant."""
 
     program: Program
     port: int
@@ -80,7 +80,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def stage(directory: Path) -> Iterator[StagingTable]:
-    """Throw-away PostgreSQL and Redis, the embedded ones, in `directory`."""
+    """Run temporary embedded PostgreSQL and Redis in `directory`."""
     programs = wheel_postgres()
     data = directory / "data"
     with stores(
@@ -98,7 +98,7 @@ def stage(directory: Path) -> Iterator[StagingTable]:
 
 
 def sql(on: StagingTable, *texts: str) -> list[asyncpg.Record]:
-    """Run statements on a connection of their own; the rows of the last."""
+    """Run statements on a new connection; return the rows of the last one."""
 
     async def run() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(on.database_url)
@@ -114,7 +114,7 @@ def sql(on: StagingTable, *texts: str) -> list[asyncpg.Record]:
 
 
 def settle(on: StagingTable, items: int, after: Program | None = None) -> None:
-    """After writes: their new rows go, the space of old versions is free, all is on disk."""
+    """After writes: delete new rows, vacuum, checkpoint."""
     new = f"DELETE FROM items WHERE id > {items}"
     if after is not None and after.name == PUBLIC:
         with sqlite3.connect(after.directory / "test_items.db") as file:
@@ -124,7 +124,7 @@ def settle(on: StagingTable, items: int, after: Program | None = None) -> None:
 
 
 def quiet(on: StagingTable) -> None:
-    """Wait until PostgreSQL has done what those asked who are gone: a count may take a while."""
+    """Wait until PostgreSQL has finished statements of disconnected clients, such as counts."""
     busy = (
         "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
         " AND backend_type IN ('client backend', 'parallel worker')"
@@ -135,7 +135,7 @@ def quiet(on: StagingTable) -> None:
 
 
 def keep_totals(on: StagingTable, *, kept: bool) -> None:
-    """Whether writers pay for the totals: ours read them, nobody else does."""
+    """Switch the triggers of the totals, which only our service reads."""
     (row,) = sql(on, "SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgname = 'items_inserted'")
     if row[0] == kept:
         return
@@ -144,7 +144,7 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
 
 
 def search_index(on: StagingTable, wanted: str | None) -> None:
-    """Keep only this trigram index on items, or none, so that no write maintains two."""
+    """Keep only this trigram index on items, or none, so that writes never maintain two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)
     rows = sql(on, f"SELECT indexname FROM pg_indexes WHERE indexname IN ({names})")
     found: set[str | None] = {row[0] for row in rows}
@@ -159,7 +159,7 @@ def search_index(on: StagingTable, wanted: str | None) -> None:
 
 @contextmanager
 def searches_by_index(on: StagingTable, database: str) -> Iterator[None]:
-    """Connections made within find rows by an index, also where the table is small."""
+    """Force new connections to use indexes, also on small tables."""
     settings = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
     sql(on, *(f"ALTER DATABASE {database} SET {name} = off" for name in settings))
     try:
@@ -169,7 +169,7 @@ def searches_by_index(on: StagingTable, database: str) -> Iterator[None]:
 
 
 def fill(on: StagingTable, items: int) -> None:
-    """The tables anew with the samples: ids 1 to `items`; nothing cached in Redis."""
+    """Fill the tables with the samples again, ids 1 to `items`; empty Redis."""
     keep_totals(on, kept=True)
     sql(on, "TRUNCATE items, users RESTART IDENTITY")
     rows = {"users": min(USERS, items), "items": items}
@@ -179,13 +179,13 @@ def fill(on: StagingTable, items: int) -> None:
 
 
 def forget(on: StagingTable) -> None:
-    """Nothing is cached in Redis any more."""
+    """Empty Redis."""
     with redis.Redis.from_url(on.redis_url) as client:
         client.flushall()
 
 
 def prepare(on: StagingTable, program: Program) -> None:
-    """Make the data of a program with tables of its own; nothing may be connected to ours."""
+    """Create the data of a program with its own tables; our database must have no connections."""
     if program.name == PUBLIC:
         _fill_public(on, program.directory)
     elif program.database != DATABASE:
@@ -201,7 +201,7 @@ def prepare(on: StagingTable, program: Program) -> None:
 
 
 def _fill_public(on: StagingTable, copy: Path) -> None:
-    """The public reference's SQLite file with the same items."""
+    """Fill the SQLite file of the public reference with the same items."""
     columns = "id, name, description, price, is_active, created_at"
     rows = sql(on, f"SELECT {columns} FROM items ORDER BY id")
     with sqlite3.connect(copy / "test_items.db") as file:
@@ -214,7 +214,7 @@ def _fill_public(on: StagingTable, copy: Path) -> None:
 
 
 def _plain(row: asyncpg.Record) -> tuple[Any, ...]:
-    """As SQLAlchemy keeps them in SQLite."""
+    """Return the values as SQLAlchemy stores them in SQLite."""
     *before, price, is_active, created = row
     number = None if price is None else float(price)
     return (*before, number, int(is_active), created.strftime("%Y-%m-%d %H:%M:%S"))
@@ -222,10 +222,10 @@ def _plain(row: asyncpg.Record) -> tuple[Any, ...]:
 
 @contextmanager
 def served(program: Program, on: StagingTable, workers: int) -> Iterator[Server]:
-    """The contestant, started as its users would and answering.
+    """Run a contestant, started like users start it, and wait until it answers.
 
     Raises:
-        SystemExit: it does not start; with what it said.
+        SystemExit: it does not start; with its output.
     """
     port = server.free_port("127.0.0.1")
     log = on.directory / f"{program.name}-{workers}.log"

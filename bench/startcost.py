@@ -1,7 +1,7 @@
-"""What a start costs: seconds and CPU until the first answer, as one of the trials.
+"""Trial: seconds and CPU of a start until the first answer.
 
-`START_AGAINST` names another checkout, measured in turn with this one. The machine may be busy
-with other things, the CPU is ours alone: so both are told.
+`START_AGAINST` names another checkout, measured in turn with this one. The seconds depend on other
+programs on the machine, the CPU does not.
 """
 
 import http.client
@@ -22,7 +22,7 @@ SERVERS, WORKERS = ("uvicorn", "granian"), (1, 2)
 
 
 def table(_: StagingTable) -> str:
-    """A table in Markdown: the first start of a directory, and the median of those that follow."""
+    """Return a table in Markdown: the first start of a directory, and the median of later ones."""
     trees = [ROOT, *map(Path, filter(None, [os.environ.get("START_AGAINST")]))]
     lines = [
         "**What does a start cost until the first answer?** (`start`)",
@@ -34,7 +34,7 @@ def table(_: StagingTable) -> str:
         for workers in WORKERS:
             found: dict[Path, list[tuple[float, float]]] = {tree: [] for tree in trees}
             with tempfile.TemporaryDirectory(prefix="start-") as place:
-                Path(place).chmod(0o711)  # as root, PostgreSQL passes through as another user
+                Path(place).chmod(0o711)  # PostgreSQL runs as another user under root
                 for number in range(ROUNDS + 1):
                     for at, tree in enumerate(trees):
                         data = Path(place) / str(at)

@@ -1,4 +1,4 @@
-"""Trials: our service against itself with one thing changed; what the defaults rest on."""
+"""Trials: our service against variants with one change; the reasons of the defaults."""
 
 import os
 import statistics
@@ -14,6 +14,7 @@ from bench import (
     jsonagg,
     listcost,
     micro,
+    multirow,
     ormcost,
     startcost,
     upsert,
@@ -40,9 +41,9 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
 class Variant(NamedTuple):
-    """What is changed: variables, the server, its workers, the totals and index that writers keep.
+    """A variant: environment variables, server, workers, and whether totals and index are kept.
 
-    `tree` is the checkout that is run.
+    `tree` is the checkout to run.
     """
 
     name: str
@@ -54,9 +55,9 @@ class Variant(NamedTuple):
     tree: Path = ROOT
 
     def program(self, database: str) -> Program:
-        """The contestant, in a database of its own.
+        """Return the contestant, with its own database.
 
-        Beside a writer that it can't hear, a worker would keep nothing in its cache.
+        A worker caches nothing while other processes write to its database.
         """
         module = "bench.variant" if any("VARIANT" in name for name in self.environ) else "service"
         command = (PYTHON, "-m", module, "serve", "--server", self.server)
@@ -70,7 +71,7 @@ class Variant(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One question; the first variant is what stands."""
+    """One question; the first variant is the default."""
 
     name: str
     question: str
@@ -123,18 +124,28 @@ TRIALS: tuple[Trial, ...] = (
         (4, 64),
     ),
     Trial(
-        "singles",
-        "How many statements of a kind at once while nobody waits?",
-        _each("singles", "VARIANT_SINGLES", 4, 2, 8),
+        "unqueued",
+        "How many statements of a kind at once while no request waits?",
+        _each("unqueued", "VARIANT_UNQUEUED", 4, 2, 8),
         ("read", "create", "patch", "mixed"),
         (4, 8, 16, 64),
     ),
     Trial(
-        "most",
+        "max-batch",
         "How many requests to a statement?",
-        _each("most", "VARIANT_MOST", 128, 32, 512),
+        _each("max batch", "VARIANT_MAX_BATCH", 128, 32, 512),
         ("read", "create", "patch"),
         (64, 256),
+    ),
+    Trial(
+        "patience",
+        "After how many seconds does a statement that is held up get another beside it?",
+        tuple(
+            Variant(f"patience {value}", {"VARIANT_PATIENCE": value})
+            for value in ("0.05", "0.01", "0.5")
+        ),
+        ("read", "create", "patch"),
+        (64,),
     ),
     Trial(
         "pool",
@@ -145,14 +156,14 @@ TRIALS: tuple[Trial, ...] = (
     ),
     Trial(
         "prepared",
-        "What do statements that are held prepared save?",
+        "What do prepared statements save?",
         (Variant("held"), Variant("parsed at each use", {"VARIANT_PREPARED": "0"})),
         ("read", "create", "list"),
         (1, 64),
     ),
     Trial(
         "gc",
-        "How often should garbage be looked for, and should the imports be frozen?",
+        "How often should garbage be collected, and should the imports be frozen?",
         (
             Variant("frozen, 10,000", {"VARIANT_GC": "10000"}),
             Variant("frozen, 700", {"VARIANT_GC": "700"}),
@@ -163,14 +174,14 @@ TRIALS: tuple[Trial, ...] = (
     ),
     Trial(
         "totals",
-        "What do exact totals cost those who write?",
+        "What do exact totals cost writers?",
         (Variant("kept"), Variant("not kept", totals=False)),
         ("create", "patch"),
         (1, 16, 64, 256),
     ),
     Trial(
         "trigram",
-        "What does the index of searches cost those who write?",
+        "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),
         ("create", "patch"),
         (1, 64),
@@ -212,14 +223,15 @@ class Row(NamedTuple):
     server: float
     database: float
     total: float
-    ratio: float  # of the CPU of what stands, by rounds
+    ratio: float  # of the CPU of the default, by rounds
 
 
-# Those that no wrk loads: each makes its table by itself.
+# Trials without wrk: each makes its own table.
 TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
     "start": startcost.table,
@@ -227,12 +239,12 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 }
 
 
-# Those that need neither stores nor a server.
+# Trials that need neither stores nor a server.
 PLAIN_TABLES: dict[str, Callable[[], str]] = {"objects": micro.table}
 
 
 def tabled(name: str) -> str:
-    """The table of a trial that makes its own."""
+    """Return the table of a trial that makes its own."""
     if name in PLAIN_TABLES:
         return PLAIN_TABLES[name]()
     with _staged() as on:
@@ -240,7 +252,7 @@ def tabled(name: str) -> str:
 
 
 def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:
-    """Everyone up at once, measured in turn; a second of warming up each."""
+    """Start all variants and measure them in turn, after a second of warm-up each."""
     with ExitStack() as held:
         on = held.enter_context(_staged())
         servers = [
@@ -261,10 +273,10 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
 
 @contextmanager
 def stage_in_temporary() -> Iterator[StagingTable]:
-    """Throw-away stores, empty."""
+    """Run temporary, empty stores."""
     with tempfile.TemporaryDirectory(prefix="trials-") as name:
         directory = Path(name)
-        directory.chmod(0o711)  # as root, PostgreSQL passes through as another user
+        directory.chmod(0o711)  # PostgreSQL runs as another user under root
         with stage(directory) as on:
             yield on
 
@@ -328,7 +340,7 @@ HEADER = (
 
 
 def shown(trial: Trial, rows: list[Row]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [
         f"**{trial.question}** (`{trial.name}`)",
         "",

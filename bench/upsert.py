@@ -1,7 +1,7 @@
-"""A thousand rows, half of them there: ours in one request, the reference one by one; a trial.
+"""Trial: upsert a thousand rows, half of them existing: one request, or one by one (reference).
 
-The client is as lean as Python allows, so that it does not count against who needs it more often:
-the requests are bytes made beforehand, on held connections.
+The client is minimal, so that many requests do not cost much more on its side: prepared bytes on
+open connections.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ ROUNDS, BATCHES = 5, 10
 
 
 class Way(NamedTuple):
-    """How somebody upserts the rows: as requests, and over how many connections."""
+    """A way to upsert the rows: its requests and its number of connections."""
 
     title: str
     contestant: str
@@ -35,7 +35,7 @@ class Way(NamedTuple):
 
 
 class Took(NamedTuple):
-    """What a round gave: rows per second; microseconds of CPU per row."""
+    """The figures of a round: rows per second; microseconds of CPU per row."""
 
     rate: float
     server: float
@@ -43,7 +43,7 @@ class Took(NamedTuple):
 
 
 def table(on: StagingTable) -> str:
-    """A table in Markdown: medians of rounds, and the ratio within each."""
+    """Return a table in Markdown: medians of rounds, and the median ratio within a round."""
     named(on)
     sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")
     found: dict[str, list[Took]] = {way.title: [] for way in WAYS}
@@ -58,7 +58,7 @@ def table(on: StagingTable) -> str:
             shift = number % len(WAYS)
             for way in (*WAYS[shift:], *WAYS[:shift]):
                 took = _round(on, servers[way.contestant], way, number)
-                if number:  # the first is for warming up
+                if number:  # the first is a warm-up
                     found[way.title].append(took)
     head = f"| {ROWS:,} rows, half of them there | rows/s | CPU us per row: server | database |"
     lines = [
@@ -86,7 +86,7 @@ def _round(on: StagingTable, of: Server, way: Way, number: int) -> Took:
     batches = [list(way.requests(rows(f"{way.title} {number} {n}"))) for n in range(way.batches)]
     used = [cpu(pid) for pid in (of.pid, on.postmaster)]
     took = uvloop.run(sent(of.port, batches, way.connections))
-    time.sleep(0.02)  # the last tick is counted
+    time.sleep(0.02)  # so that the last tick is counted
     server, database = (
         cpu(pid) - before for pid, before in zip((of.pid, on.postmaster), used, strict=True)
     )
@@ -96,12 +96,12 @@ def _round(on: StagingTable, of: Server, way: Way, number: int) -> Took:
 
 
 def named(on: StagingTable) -> None:
-    """Give the rows that are there the skus they are upserted by."""
+    """Give existing rows the skus of the upsert."""
     sql(on, f"UPDATE items SET sku = 'U-' || id WHERE id <= {ITEMS}")
 
 
 def rows(seed: str) -> list[dict[str, Any]]:
-    """Half with the `id` and sku of a row that is there, half new; in no order."""
+    """Return rows in random order: half with the `id` and sku of an existing row, half new."""
     chance = random.Random(seed)
     rows: list[dict[str, Any]] = [
         {"id": n, "sku": f"U-{n}"} for n in chance.sample(range(1, ITEMS + 1), ROWS // 2)
@@ -120,7 +120,7 @@ def together(given: list[dict[str, Any]]) -> Iterator[bytes]:
 
 
 def _singly(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    """As if the client knew which are there, and their ids. The reference knows no sku."""
+    """Yield requests as if the client knew existing ids; the reference has no sku."""
     for row in rows:
         fields = {name: value for name, value in row.items() if name != "id"}
         if row["id"] is None:
@@ -139,7 +139,7 @@ def _request(method: str, path: str, body: object) -> bytes:
 
 
 async def sent(port: int, batches: list[list[bytes]], connections: int) -> float:
-    """The seconds until all are answered, a batch after the other."""
+    """Send batches one after the other; return the seconds until all are answered."""
     held = [
         await asyncio.open_connection("127.0.0.1", port, limit=2**20) for _ in range(connections)
     ]

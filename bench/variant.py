@@ -1,8 +1,9 @@
-"""`python -m bench.variant serve …`: the service with one thing changed, for bench/trials.py.
+"""`python -m bench.variant serve …`: the service with one change, for bench/trials.py.
 
-What is changed comes as variables: VARIANT_IN_FLIGHT, VARIANT_SINGLES, VARIANT_MOST (of a Batcher),
-VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP (`httptools`: uvicorn's own),
-VARIANT_PREPARED (`0`: each statement is parsed and planned at each use).
+Environment variables set the change: VARIANT_IN_FLIGHT, VARIANT_UNQUEUED, VARIANT_MAX_BATCH (of a
+Batcher), VARIANT_PATIENCE (seconds), VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP
+(`httptools`: uvicorn's own), VARIANT_PREPARED (`0`: each statement is parsed and planned at each
+use).
 """
 
 import gc
@@ -21,18 +22,20 @@ from service.db.statement import Statement
 
 def change() -> None:
     made = batcher.Batcher.__init__
-    in_flight, singles, most = (
-        environ.get(f"VARIANT_{name}") for name in ("IN_FLIGHT", "SINGLES", "MOST")
+    in_flight, unqueued, max_batch = (
+        environ.get(f"VARIANT_{name}") for name in ("IN_FLIGHT", "UNQUEUED", "MAX_BATCH")
     )
 
     def make(self: batcher.Batcher, *args: Any, **options: Any) -> None:
-        if options.get("singles") != 1:  # lists: each alone in its lane
+        if options.get("unqueued") != 1:  # lists: each has a batcher of its own
             options |= {"in_flight": int(in_flight)} if in_flight else {}
-            options |= {"singles": int(singles)} if singles else {}
-        if most and options["most"] in (batch.READS, batch.WRITES):
-            options["most"] = int(most)
+            options |= {"unqueued": int(unqueued)} if unqueued else {}
+        if max_batch and options["max_batch"] in (batch.READS, batch.WRITES):
+            options["max_batch"] = int(max_batch)
         made(self, *args, **options)
 
+    if patience := environ.get("VARIANT_PATIENCE"):
+        batcher.PATIENCE = float(patience)
     batcher.Batcher.__init__ = make  # type: ignore[method-assign]  # that is the point
     if threshold := environ.get("VARIANT_GC"):
         service.app.GC_THRESHOLD = int(threshold) or 700

@@ -1,4 +1,4 @@
-"""The workloads, and which of them a run asks at how many connections and workers."""
+"""The workloads, with the connections and workers of a run."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""`python -m service`, and what the console scripts call."""
+"""Entry point of `python -m service` and of the console scripts."""
 
 import signal
 
-# While the commands are imported Ctrl-C ends this process at once, and without a traceback.
+# During the imports Ctrl-C ends the process at once, without a traceback.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""An application: its resources and routes, and what is open while it serves them."""
+"""An application: its resources, routes and lifespan."""
 
 import asyncio
 import gc
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from zlib import crc32
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
@@ -29,7 +30,7 @@ from service.web.openapi_texts import About
 from service.web.request import State
 from service.web.routing import Paths
 
-# Objects made before the youngest are looked at; Python's own 700 costs a read 5 % of its CPU.
+# New objects before a garbage collection; with Python's default, 700, a read takes 5 % more CPU.
 GC_THRESHOLD = 10_000
 
 
@@ -42,27 +43,27 @@ class Seed(Protocol):
     async def write(
         self, url: str, rows: Mapping[str, int], progress: Callable[[str, int], None]
     ) -> Mapping[str, int]:
-        """Write so many rows of each table, and return how many of them are new.
+        """Write a number of rows of each table, and return how many of them are new.
 
-        `progress` is told a table and the rows of it done so far.
+        `progress` is called with a table and the number of its rows written so far.
         """
 
 
 class Application(Paths):
-    """An ASGI application, with what the commands need to know of it.
+    """An ASGI application, with the attributes that the commands use.
 
-    It is a Router without Starlette's middleware around it: errors, ids and times of requests are
-    the endpoints' work, so that no coroutine is between the server and a handler.
+    It is a Router without Starlette's middleware. Endpoints handle errors, ids and times of
+    requests, so there is no further coroutine between the server and a handler.
 
     Attributes:
-        settings: as they were loaded; `swiftlet serve` adds the addresses of the stores it starts.
-        resources: in the order in which they were given.
-        operations: of the resources, then those of one's own, then those of health.
-        tables: of the resources, what they refer to, and the totals.
-        migrations: the folder.
-        seed: writes sample data, None where there is none.
-        alone: whether no other worker serves the same database, as far as is known. Without Redis
-            only such a one may keep answers in its process.
+        settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
+        resources: the resources, in the given order.
+        operations: operations of the resources, then the given ones, then those of health.
+        tables: tables of the resources, tables that they reference, and the totals.
+        migrations: the folder of migrations.
+        seed: writes sample data; None without sample data.
+        alone: whether this is the only known worker on the database. Without Redis, only such a
+            worker may cache responses in its process.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class Application(Paths):
         cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
-        # What the imports made lives for ever: no collection need look at it again. And requests
-        # leave no cycles behind (tests/test_http1.py), so looking for some may be rare.
+        # Objects of imports live until the end, so exclude them from collections. Requests create
+        # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -135,7 +136,7 @@ class Application(Paths):
                 listener.stop()
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As Starlette's; a setting that is missing is told in one line, without a traceback."""
+        """Run Starlette's lifespan; a missing setting is one line, without a traceback."""
         try:
             _ = self.settings.required_database_url
         except SettingsError as error:
@@ -143,6 +144,11 @@ class Application(Paths):
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
             return
         await super().lifespan(scope, receive, send)
+
+    def _declared(self) -> str:
+        """Return a digest of the tables and of the fields in their cache tags."""
+        tags = sorted((one.tags.table, one.tags.fields) for one in self.resources)
+        return f"-{crc32(repr(tags).encode()):08x}"
 
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
@@ -157,6 +163,7 @@ class Application(Paths):
             limit=settings.cache_bytes,
             ttl=settings.cache_ttl,
             fingerprint=fingerprint(settings.signing_secret, self.migrations.parent),
+            declared=self._declared(),
             own=db.pids,
         )
 
@@ -173,26 +180,26 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     info: Mapping[str, Any] | None = None,
     seed: Seed | None = None,
 ) -> Application:
-    """The application that serves these resources and routes.
+    """Return an application that serves these resources and routes.
 
     Args:
-        settings: `Settings.load()`, or of a class of one's own.
-        resources: what is served, in the order of the documents. A resource that another refers to
-            need not be among them; its table is made all the same.
-        routes: beside the resources: Operations, which have their place in the OpenAPI document,
-            and Starlette's routes, which have not.
-        migrations: the folder of its migrations; `migrations` beside the calling file if not given.
-        title: of the OpenAPI document, as the next three.
-        version: of the application.
-        description: its first sentences.
-        info: further members of its `info`, as `contact` and `license`.
-        seed: what `swiftlet seed` calls.
+        settings: `Settings.load()`, or settings of a subclass.
+        resources: the resources to serve, in the order of the documents. The table of a referenced
+            resource is created even if the resource is not in the list.
+        routes: further routes: Operations, which are in the OpenAPI document, or Starlette routes,
+            which are not.
+        migrations: the folder of migrations; by default `migrations` beside the calling file.
+        title: title of the OpenAPI document.
+        version: version of the application, in the OpenAPI document.
+        description: description in the OpenAPI document.
+        info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
+        seed: sample data for `swiftlet seed`.
 
     Raises:
-        ValueError: two tables have one name, or two operations have one method and path.
+        ValueError: two tables have the same name, or two operations the same method and path.
     """
     if migrations is None:
-        # A frame, as NamedTuple's: a folder of the process would be another under each server.
+        # The caller's frame, like in NamedTuple; the working directory depends on the server.
         migrations = Path(sys._getframe(1).f_code.co_filename).parent / "migrations"  # noqa: SLF001
     return Application(
         settings,

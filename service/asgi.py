@@ -1,4 +1,4 @@
-"""The built-in application, items and users, for any ASGI server.
+"""The built-in application with items and users, for any ASGI server.
 
 `granian --interface asgi service.asgi:app`, `uvicorn service.asgi:app`.
 """
@@ -13,7 +13,7 @@ from service.settings import Settings, SettingsError
 from service.users import users
 
 PACKAGE = Path(__file__).parent
-# In a checkout beside the package; in an installed wheel within it (pyproject.toml says so).
+# In a checkout beside the package; in a wheel inside it (see pyproject.toml).
 MIGRATIONS = next(
     path
     for path in (PACKAGE.parent / "sql" / "migrations", PACKAGE / "sql" / "migrations")
@@ -22,7 +22,7 @@ MIGRATIONS = next(
 
 
 def built_in(settings: Settings) -> Application:
-    """Items and users, with these settings."""
+    """Return the application of items and users, with these settings."""
     return create_app(
         settings,
         resources=(items, users),
@@ -37,6 +37,6 @@ def built_in(settings: Settings) -> Application:
 try:
     settings = Settings.load()
 except SettingsError as error:
-    # The server would print a traceback around this one line.
+    # Exit here: the server would print a traceback.
     sys.exit(f"swiftlet: {error}")
 app = built_in(settings)

@@ -258,5 +258,7 @@ def _violated(error: asyncpg.IntegrityConstraintViolationError, *, removes: bool
                 FieldError(table, "still refer to it"),
             )
         case asyncpg.ForeignKeyViolationError():
-            return Conflict(f"{field} names no existing row", FieldError(field, "no such row"))
+            return Conflict(
+                f"{field} refers to a row that does not exist", FieldError(field, "does not exist")
+            )
     return Invalid(f"{field} is not allowed", FieldError(field, "not allowed"))

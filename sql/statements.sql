@@ -122,26 +122,26 @@ FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku, i
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
-stood AS
+existing AS
 (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
 FROM rows, items
 WHERE items.sku = rows.sku ORDER BY items.id FOR NO KEY UPDATE OF items),
 updated AS
-(UPDATE items SET sku=stood.sku, name=stood.name, description=stood.description, price=stood.price, is_active=stood.is_active, owner_id=stood.owner_id, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id AND stood.differs),
+(UPDATE items SET sku=existing.sku, name=existing.name, description=existing.description, price=existing.price, is_active=existing.is_active, owner_id=existing.owner_id, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id AND existing.differs),
 numbered AS
 (SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
 FROM rows
-WHERE (rows.n NOT IN (SELECT stood.n
-FROM stood)) ORDER BY rows.n) AS "new"),
+WHERE (rows.n NOT IN (SELECT existing.n
+FROM existing)) ORDER BY rows.n) AS "new"),
 inserted AS
 (INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id AS id, numbered.sku AS sku, numbered.name AS name, numbered.description AS description, numbered.price AS price, numbered.is_active AS is_active, numbered.owner_id AS owner_id
 FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku)
- SELECT stood.id, stood.sku, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
-FROM stood UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
+ SELECT existing.id, existing.sku, existing.version + CAST(existing.differs AS INTEGER) AS version, existing.differs
+FROM existing UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
 FROM inserted;
 
--- items.there
+-- items.existing
 -- $1 ids
 SELECT items.id
 FROM items
@@ -149,36 +149,36 @@ WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id;
 
 -- items.change_all
 -- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 ids
-WITH stood AS
+WITH existing AS
 (SELECT items.id AS id
 FROM items
 WHERE items.id = ANY ($13::BIGINT[]) ORDER BY items.id FOR NO KEY UPDATE),
 written AS
-(UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM stood WHERE items.id = stood.id)
- SELECT stood.id
-FROM stood;
+(UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id)
+ SELECT existing.id
+FROM existing;
 
 -- items.deactivate_all
 -- $1 ids
-WITH stood AS
+WITH existing AS
 (SELECT items.id AS id
 FROM items
 WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id FOR NO KEY UPDATE),
 written AS
-(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END FROM stood WHERE items.id = stood.id AND items.is_active)
- SELECT stood.id
-FROM stood;
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END FROM existing WHERE items.id = existing.id AND items.is_active)
+ SELECT existing.id
+FROM existing;
 
 -- items.remove_all
 -- $1 ids
-WITH stood AS
+WITH existing AS
 (SELECT items.id AS id
 FROM items
 WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id FOR UPDATE),
 written AS
-(DELETE FROM items USING stood WHERE items.id = stood.id)
- SELECT stood.id
-FROM stood;
+(DELETE FROM items USING existing WHERE items.id = existing.id)
+ SELECT existing.id
+FROM existing;
 
 -- items.sku_taken
 -- $1 skus
@@ -779,23 +779,23 @@ UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE use
 WITH rows AS
 (SELECT anon_1.email AS email, anon_1.username AS username, anon_1.full_name AS full_name, anon_1.role AS role, anon_1.is_active AS is_active, anon_1.n AS n
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n)),
-stood AS
+existing AS
 (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active, rows.n AS n, users.id AS id, users.version AS version, (users.email, users.username, users.full_name, users.role, users.is_active) IS DISTINCT FROM (rows.email, rows.username, rows.full_name, rows.role, rows.is_active) AS differs
 FROM rows, users
 WHERE lower(users.email) = lower(rows.email) ORDER BY users.id FOR NO KEY UPDATE OF users),
 updated AS
-(UPDATE users SET email=stood.email, username=stood.username, full_name=stood.full_name, role=stood.role, is_active=stood.is_active, version=(users.version + 1), updated_at=now() FROM stood WHERE users.id = stood.id AND stood.differs),
+(UPDATE users SET email=existing.email, username=existing.username, full_name=existing.full_name, role=existing.role, is_active=existing.is_active, version=(users.version + 1), updated_at=now() FROM existing WHERE users.id = existing.id AND existing.differs),
 numbered AS
 (SELECT nextval((SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence)) AS id, "new".email AS email, "new".username AS username, "new".full_name AS full_name, "new".role AS role, "new".is_active AS is_active
 FROM (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active
 FROM rows
-WHERE (rows.n NOT IN (SELECT stood.n
-FROM stood)) ORDER BY rows.n) AS "new"),
+WHERE (rows.n NOT IN (SELECT existing.n
+FROM existing)) ORDER BY rows.n) AS "new"),
 inserted AS
 (INSERT INTO users (id, email, username, full_name, role, is_active) OVERRIDING SYSTEM VALUE SELECT numbered.id AS id, numbered.email AS email, numbered.username AS username, numbered.full_name AS full_name, numbered.role AS role, numbered.is_active AS is_active
 FROM numbered ORDER BY lower(numbered.email) COLLATE "C" RETURNING users.id, users.email)
- SELECT stood.id, stood.email, stood.version + CAST(stood.differs AS INTEGER) AS version, stood.differs
-FROM stood UNION ALL SELECT inserted.id, inserted.email, 1, CAST(NULL AS BOOLEAN) AS anon_2
+ SELECT existing.id, existing.email, existing.version + CAST(existing.differs AS INTEGER) AS version, existing.differs
+FROM existing UNION ALL SELECT inserted.id, inserted.email, 1, CAST(NULL AS BOOLEAN) AS anon_2
 FROM inserted;
 
 -- users.username_taken

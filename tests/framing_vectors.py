@@ -1,18 +1,17 @@
-"""What a client may send and what it is answered: the table behind test_framing.py.
+"""Requests and their expected answers: the test cases of test_framing.py.
 
-A vector is the text of what is sent, in one write, followed by a `GET /health/live` that asks for
-the end of the connection: where that is answered as well (the last 200), the connection was kept
-and both sides agreed on where the request ended. A line of the text ends in CR LF; `<CR>`, `<LF>`
-and `<NUL>` are these bytes alone, `<ID>` is an item, `<LENGTH>` the length of what comes behind the
-first head. RFC 9110 and RFC 9112 say what is right; where they leave a choice, the strict one is
-taken.
+A vector is sent in one write, followed by `GET /health/live` with `Connection: close`. If that is
+answered too (the last 200), the connection was kept and both sides agree on the end of the request.
+A line of the text ends with CR LF. `<CR>`, `<LF>` and `<NUL>` are single bytes, `<ID>` is the id of
+an item, `<LENGTH>` the number of bytes after the first head. RFC 9110 and RFC 9112 decide what is
+right; if they allow a choice, the strict one is expected.
 """
 
 from typing import NamedTuple
 
 
 class Vector(NamedTuple):
-    """`statuses` are all that is answered; `deletes` says whether the item is gone then."""
+    """A test case: `statuses` of all answers, and whether it `deletes` the item."""
 
     name: str
     statuses: tuple[int, ...]
@@ -35,7 +34,7 @@ ITEM = '{"name":"a"}'
 def bad(
     name: str, headers: str, *statuses: int, line: str = f"{DELETE} HTTP/1.1", host: str = "x"
 ) -> Vector:
-    """A request that would delete the item if it were not refused."""
+    """Return a request that would delete the item if it were accepted."""
     hosted = f"Host: {host}\n" if host else ""
     return Vector(name, statuses or (400,), f"{line}\n{hosted}{headers}\n")
 
@@ -48,13 +47,13 @@ def good(
     host: str = "x",
     body: str = "",
 ) -> Vector:
-    """A request that deletes the item, and leaves the connection in order."""
+    """Return a request that deletes the item and keeps the connection."""
     hosted = f"Host: {host}\n" if host else ""
     return Vector(name, (204, 200), f"{line}\n{hosted}{headers}\n{body}", deletes=True)
 
 
 def chunks(name: str, body: str, *statuses: int) -> Vector:
-    """A body in chunks, for a DELETE, which has no use for it: refused as well."""
+    """Return a DELETE with a chunked body; it ignores the body, but must reject a broken one."""
     return Vector(
         name,
         statuses or (400,),
@@ -64,7 +63,7 @@ def chunks(name: str, body: str, *statuses: int) -> Vector:
 
 
 def line(name: str, text: str, *statuses: int) -> Vector:
-    """A request line, with the one header that it needs."""
+    """Return a request line with the only header that it needs."""
     return Vector(name, statuses or (400,), f"{text}\nHost: x\n\n")
 
 
@@ -310,7 +309,7 @@ LINES = [
     line("a target of 17,000 bytes", f"{DELETE}&{'a' * 17_000} HTTP/1.1", 414),
     line("a target of 100,000 bytes", f"{DELETE}&{'a' * 100_000} HTTP/1.1", 414),
     line("a method in small letters", "delete /items/<ID>?permanent=true HTTP/1.1", 405, 200),
-    line("a method that nobody has", "FOOBAR /items/<ID> HTTP/1.1", 405, 200),
+    line("an unknown method", "FOOBAR /items/<ID> HTTP/1.1", 405, 200),
     line("OPTIONS *", "OPTIONS * HTTP/1.1", 204, 200),
     line("OPTIONS of a URL without a path", "OPTIONS http://x HTTP/1.1", 204, 200),
     line("OPTIONS of a URL with a path", "OPTIONS http://x/ HTTP/1.1", 404, 200),

@@ -1,17 +1,17 @@
-"""Our HTTP/1.1 parser against h11's, on requests that are wrong in random ways.
+"""Compare our HTTP/1.1 parser with h11's on requests with random errors.
 
     python tests/fuzz_http1.py --seconds 60
     python tests/fuzz_http1.py --seed 1234 --inputs 1
 
-Each input is a stream of a few requests, most of them with something changed. For each must hold:
+Each input is a stream of a few requests, most of them mutated. These must hold:
 
-* No request is taken that h11 refuses, or reads in another way (method, target, headers, body).
-* Where nothing was changed, all requests are taken.
-* It makes no difference where the bytes are cut.
-* Nothing but a Problem is raised, and that only within the parser.
+* We accept no request that h11 rejects or parses differently (method, target, headers, body).
+* Without a mutation, all requests are accepted.
+* Packet boundaries make no difference.
+* The parser raises only Problem, and only internally.
 
-We refuse more than h11 does, which needs no list. There is one thing that we take and it refuses,
-an empty line in front of a request (RFC 9112, 2.2 asks for it): what follows one is not compared.
+We may reject more than h11. One thing is the other way round: we accept an empty line before a
+request, as RFC 9112, 2.2 asks, and h11 does not. Requests after an empty line are not compared.
 """
 
 import argparse
@@ -44,7 +44,7 @@ HEADERS = (
     "Upgrade: h2c",
     "Connection: Upgrade, HTTP2-Settings",
 )
-# What mutations put in: what parsers disagree about.
+# Inserted by mutations: parsers disagree about these.
 WORDS = (
     *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b"\x0b", b"\x0c", b"\x7f", b"\x80"),
     *(b":", b",", b";", b"#", b"/", b"+", b"-", b"_", b"0", b"1", b"f", b"g", b"0x", b"\xff"),
@@ -64,7 +64,7 @@ class Request(NamedTuple):
 
 
 class Ours:
-    """The receiver of our parser: what it was told, until a request that ends the connection."""
+    """Receiver of our parser: collects requests until one that closes the connection."""
 
     def __init__(self) -> None:
         self.parser = Parser(self)
@@ -122,7 +122,7 @@ def ours(parts: list[bytes]) -> tuple[list[Request], bool]:
 
 
 def theirs(data: bytes) -> tuple[list[Request], str]:
-    """The requests that h11 takes, and why it ended."""
+    """Return the requests that h11 accepts, and why it stopped."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1_000_000)
     connection.receive_data(data)
     taken: list[Request] = []
@@ -151,7 +151,7 @@ def theirs(data: bytes) -> tuple[list[Request], str]:
 
 
 def well_formed(chance: random.Random) -> bytes:
-    """A request that both take."""
+    """Return a request that both accept."""
     lines = [f"{chance.choice(METHODS)} {chance.choice(TARGETS)} HTTP/1.1", "Host: h"]
     lines += chance.sample(HEADERS, chance.randrange(4))
     body = b""
@@ -175,9 +175,9 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     match chance.randrange(7):
         case 0:  # a byte
             return data[:at] + chance.randbytes(1) + data[at + 1 :]
-        case 1:  # something left out
+        case 1:  # remove a part
             return data[:at] + data[at + chance.choice((1, 2, 5, 20)) :]
-        case 2:  # something twice
+        case 2:  # repeat a part
             return data[:at] + data[max(0, at - chance.randrange(40)) :]
         case 3:  # a line end
             ends = [one.start() for one in re.finditer(b"\r\n", data)]
@@ -185,7 +185,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
             return (
                 data[:at] + chance.choice((b"\n", b"\r", b"", b"\r\r\n", b" \r\n")) + data[at + 2 :]
             )
-        case 4:  # behind a line end
+        case 4:  # after a line end
             ends = [one.end() for one in re.finditer(b"\r\n", data)]
             at = chance.choice(ends or [0])
             return data[:at] + chance.choice(WORDS) + data[at:]
@@ -206,10 +206,10 @@ def cuts(data: bytes, chance: random.Random) -> list[bytes]:
 
 
 def check(seed: int) -> tuple[int, int]:
-    """One input; how many requests we took, and how many h11 did.
+    """Check one input; return how many requests we accepted, and how many h11 did.
 
     Raises:
-        AssertionError: what must hold does not.
+        AssertionError: a rule is broken.
     """
     chance = random.Random(seed)
     requests = [well_formed(chance) for _ in range(chance.randrange(1, 4))]
@@ -239,7 +239,7 @@ def agree(mine: Request, its: Request) -> bool:
 
 
 def in_small_letters(request: Request) -> Request:
-    """With the transfer coding as h11 tells it."""
+    """Return the request with the transfer coding in lower case, as h11 reports it."""
     headers = tuple(
         (name, value.lower() if name == b"transfer-encoding" else value)
         for name, value in request.headers

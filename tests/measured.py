@@ -1,7 +1,7 @@
-"""A server whose event loop counts the CPU time of its turns; run as `python measured.py PORT`.
+"""A server that counts the CPU time of its event loop; run as `python measured.py PORT`.
 
-GET /measured gives, since it was asked last, the CPU seconds of the longest turn and those of the
-whole process. CPU time of the loop's thread, not the clock: a busy machine makes no difference.
+GET /measured returns two numbers since the last call: the CPU seconds of the longest iteration of
+the loop, and those of the process. CPU time, not the clock, so a busy machine makes no difference.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from service.settings import Settings
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Asyncio's own: uvloop's turns can't be seen from outside."""
+    """The loop of asyncio: iterations of uvloop can't be measured from outside."""
 
     longest = 0.0
 

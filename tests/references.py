@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: `python tests/references.py`, or `just docs`."""
+"""Write docs/reference from the code: `python tests/references.py`, or `just docs`."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ from service.cli import main
 from service.settings import Settings, describe, is_hidden
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-# A setting without a fixed default: what it is then.
+# Defaults that are not fixed values.
 DEFAULTS = {
     "database_url": "embedded",
     "redis_url": "embedded, else none",
@@ -51,7 +51,7 @@ are one line on stderr. Exit codes: 0 success, 1 the work failed, 2 wrong usage 
 
 
 def settings() -> str:
-    """The page of the settings: a row per field of `Settings`."""
+    """Return the page of the settings: a row per field of `Settings`."""
     meanings = dict(_meanings(inspect.getsource(Settings)))
     types = get_type_hints(Settings, include_extras=True)
     defaults = Settings()
@@ -71,12 +71,12 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """The page of the commands: the help text of each."""
+    """Return the page of the commands, with the help text of each."""
     return COMMANDS + "".join(_command(main, "swiftlet", None))
 
 
 def _meanings(source: str) -> Iterator[tuple[str, str]]:
-    """Each field with the text below it."""
+    """Yield each field with the docstring below it."""
     field = re.compile(r'^    (\w+): [^\n]*\n    """(.*?)"""$', re.MULTILINE | re.DOTALL)
     for name, text in field.findall(source):
         yield name, " ".join(text.split())

@@ -1,5 +1,6 @@
 """An application with a resource of each shape; its tables are made by test_conformance.py."""
 
+import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,43 +25,35 @@ from sqlalchemy import (
 )
 
 from service.app import create_app
+from service.errors import NotAllowed
 from service.items import items
 from service.resource import ID, Resource
 from service.settings import Settings
 from service.users import users
+from service.web.codec import Reply, encode
+from service.web.endpoint import Operation
+from service.web.request import Request
 
-
-class NewNote(Struct, kw_only=True):
-    """The example of the documents."""
-
-    slug: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    title: Annotated[str, Meta(min_length=1, max_length=200, examples=["Shopping"])]
-    body: str | None = None
-    owner_id: ID | None = None
-    pinned: bool = False
-
-
-notes = Resource(
-    "notes",
-    NewNote,
-    key="slug",
-    sorts=("title",),
-    filters=("owner_id", "pinned"),
-    search=("title", "body"),
-    references={"owner_id": users},
-    under=("owner_id",),
-)
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "notes"))
+from notes import notes
 
 
 class NewTag(Struct):
-    """Neither version, times, key nor soft delete; names that our statements have too."""
+    """Neither version, times, key nor soft delete; names that our own code has too."""
 
     n: int
     key: str
     soft: bool = True
+    tags: str | None = None
+    request: str | None = None
+    changed: int = 0
+    statement: int = 0
+    limit: int = 0
 
 
-tags = Resource("tags", NewTag, versioned=False, stamped=False, sorts=("n", "key"), referenced=True)
+tags = Resource(
+    "tags", NewTag, versioned=False, stamped=False, sorts=("n", "key", "limit"), referenced=True
+)
 
 
 class NewMeasure(Struct, kw_only=True):
@@ -124,8 +117,27 @@ Index(
     "order_lines_remark_idx", collate(func.coalesce(_table.c.remark, text("''")), "C"), _table.c.id
 )
 
+
+async def refuse(_: Request) -> Reply:
+    """Orders are kept."""
+    raise NotAllowed("orders are kept")
+
+
+async def count_orders(request: Request) -> Reply:
+    """How many there are."""
+    return Reply(encode({"orders": await orders.count.only(request.db)}))
+
+
 orders = Resource(
-    "order_lines", NewOrder, table=_table, path="/v1/orders", key="number", sorts=("remark",)
+    "order_lines",
+    NewOrder,
+    table=_table,
+    path="/v1/orders",
+    key="number",
+    sorts=("remark",),
+    without=("bulk_change", "delete"),
+    handlers={"bulk_delete": refuse},
+    extra=(Operation("GET", "/v1/orders/count", count_orders, "Count the orders"),),
 )
 app = create_app(
     Settings.load(),

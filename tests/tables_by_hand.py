@@ -1,4 +1,4 @@
-"""The tables of items and users, written by hand: what their declarations must come to."""
+"""The tables of items and users, written by hand: the declarations must give the same tables."""
 
 from sqlalchemy import (
     BigInteger,
@@ -65,14 +65,14 @@ Index("users_admin_idx", users.c.id, postgresql_where=text("role = 'admin'"))
 Index("users_email_key", func.lower(users.c.email), unique=True)
 Index("users_username_key", func.lower(users.c.username), unique=True)
 
-# ILIKE lowers the pattern anew for every row; lower() LIKE finds the same in less time.
+# ILIKE folds the pattern again for every row; lower() LIKE finds the same rows faster.
 Index(
     "users_search_idx",
     *(func.lower(users.c[name]).label(name) for name in ("username", "email", "full_name")),
     **trigrams("username", "email", "full_name"),
 )
 
-# No price reaches this (the CHECK says so), so it can stand for "no price" in an order.
+# A CHECK keeps prices below this limit, so it can represent "no price" in an order.
 PRICE_LIMIT = "10000000000"
 
 items = Table(
@@ -98,7 +98,7 @@ items = Table(
         f"price >= 0 AND price < {PRICE_LIMIT} AND price = round(price, 4)",
         name="items_price_check",
     ),
-    # Room in each page for a changed row, so that an update stays beside its old version (HOT).
+    # Free space in each page, so that an update can stay in the page of the old row (HOT).
     postgresql_with={"fillfactor": "90"},
     info=COUNTED,
 )
@@ -113,7 +113,7 @@ Index("items_created_at_idx", items.c.created_at, items.c.id)
 Index("items_name_idx", item_name, items.c.id)
 Index("items_price_idx", item_price, items.c.id)
 
-# A user's items, their count as an index-only scan; items of nobody take no room in it.
+# The items of a user, and their count as an index-only scan. Items without an owner are not in it.
 Index(
     "items_owner_id_idx",
     items.c.owner_id,
@@ -123,5 +123,5 @@ Index(
 # The rare side of a filter: the common side is found at once in any other order.
 Index("items_inactive_idx", items.c.id, postgresql_where=text("NOT is_active"))
 
-# ILIKE lowers the pattern anew for every row; lower() LIKE finds the same in less time.
+# ILIKE folds the pattern again for every row; lower() LIKE finds the same rows faster.
 Index("items_search_idx", func.lower(items.c.name).label("name"), **trigrams("name"))

@@ -1,7 +1,8 @@
-"""Rules of the house that an import can break."""
+"""Rules about imports, files and names in service/."""
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from service.asgi import app
 
 PACKAGE = ROOT / "service"
 SLICES = {one.name for one in app.resources}
-# Where a foreign key refers to another slice.
+# Slices with a foreign key to another slice.
 REFERENCES = {
     (one.name, parent.name) for one in app.resources for parent in one.references.values()
 }
 
-# From the ground up: a module imports only from rooms below its own.
+# Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "errors", "logs", "embedded"}),
     frozenset({"http1"}),
@@ -38,7 +39,7 @@ RANKS: tuple[frozenset[str], ...] = (
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
-# SQL is made where the tables and the statements are; Alembic speaks SQLAlchemy too.
+# Modules that build SQL or tables; Alembic uses SQLAlchemy too.
 SQLALCHEMY = {"db.schema", "db.statement"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
@@ -49,6 +50,7 @@ SQLALCHEMY |= {
         "batch",
         "bulk",
         "changes",
+        "conflicts",
         "copy",
         "filters",
         "kept_totals",
@@ -95,49 +97,111 @@ each_module = pytest.mark.parametrize(
 
 
 @each_module
-def test_imports_only_point_down(name: str, tree: ast.Module) -> None:
+def test_modules_import_only_from_lower_rooms(name: str, tree: ast.Module) -> None:
     here = name.partition(".")[0]
     if here == "__init__":
         return
     for room in rooms(tree):
         if room == here:
             continue
-        assert RANK[room] <= RANK[here], f"{name} imports {room}, which stands above it"
+        assert RANK[room] <= RANK[here], f"{name} imports {room}, which has a higher rank"
         assert RANK[room] < RANK[here] or here not in SLICES or (here, room) in REFERENCES, (
-            f"{name} imports {room}: a slice imports another only where a foreign key refers to it;"
-            " what both need goes down"
+            f"{name} imports {room}: a slice may import another only with a foreign key to it;"
+            " move shared code to a lower room"
         )
 
 
 @each_module
-def test_only_statements_know_sqlalchemy(name: str, tree: ast.Module) -> None:
+def test_sqlalchemy_is_imported_only_where_sql_is_made(name: str, tree: ast.Module) -> None:
     allowed = name in SQLALCHEMY or name.endswith(".statements")
     uses = any(one.split(".")[0] == "sqlalchemy" for one in imports(tree))
-    assert allowed or not uses, f"{name}: SQL belongs into a statements.py"
+    assert allowed or not uses, f"{name}: put SQL into a module of the list SQLALCHEMY"
 
 
-def test_structs_need_msgspec_and_the_standard_library_alone() -> None:
+# Names of a slice that other rooms may use with another meaning: word, room, reason.
+SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
+    (
+        "items",
+        "web",
+        "the member of every list and body of many rows (docs/decisions/list-envelope)",
+    ),
+    ("items", "resource", "the same"),
+    ("items", "conformance", "the same"),
+    ("is_active", "db.shape", "the convention of a soft delete, written once"),
+    ("username", "cache.client", "an argument of redis-py"),
+    ("username", "settings.urls", "a part of a URL of Redis"),
+    ("username", "embedded.postgres", "an option of initdb"),
+)
+# Common English words, which a search cannot distinguish from columns.
+ENGLISH = {"name", "description", "role"}
+
+
+def words_used(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield identifiers and words in strings, with lines; not docstrings or `.items` of a dict."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=word) | ast.arg(arg=word):
+                yield word, node.lineno
+            case ast.Attribute(attr=word) if word != "items":
+                yield word, node.lineno
+            case ast.keyword(arg=str(word)):
+                yield word, node.value.lineno
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                yield from ((word, node.lineno) for word in re.findall(r"\w+", text))
+            case ast.ImportFrom(module=str(module)):
+                yield from ((word, node.lineno) for word in module.split("."))
+
+
+def test_the_library_names_no_table_or_column_of_a_slice() -> None:
+    """Applications have other tables, so the library must not depend on those of a slice."""
+    theirs = {one.name for one in app.resources} | {
+        field for one in app.resources for field in one.new.__struct_fields__
+    }
+    theirs -= ENGLISH
+    assert {"items", "users", "sku", "price", "owner_id", "email", "username"} <= theirs
+    found, used = [], set()
+    for name, tree in modules():
+        room = name.partition(".")[0]
+        if room in SLICES | {"asgi"}:  # the built-in application
+            continue
+        for word, line in words_used(tree):
+            allowed = [one for one in SHARED_WORDS if one[0] == word and one[1] in {room, name}]
+            used |= {*allowed}
+            if word in theirs and not allowed:
+                found.append(f"{name}:{line}: {word}")
+    assert found == []
+    assert used == {*SHARED_WORDS}, "remove the unused entry of SHARED_WORDS"
+
+
+def test_structs_import_only_msgspec_and_the_standard_library() -> None:
     for name, tree in modules():
         if name.endswith(".structs"):
             foreign = {one.split(".")[0] for one in imports(tree)} & {"service", "sqlalchemy"}
-            assert not foreign, f"{name}: what travels must be readable without the kernel"
+            assert not foreign, f"{name}: Structs must be usable without the rest of the service"
 
 
-def test_nothing_wraps_a_request_in_a_base_class() -> None:
-    """BaseHTTPMiddleware costs a memory stream, a task group and 89 us a request."""
+def test_base_http_middleware_is_not_used() -> None:
+    """Starlette's BaseHTTPMiddleware needs a stream and a task group: 89 us per request."""
     for name, tree in modules():
         assert not any("BaseHTTPMiddleware" in one for one in imports(tree)), name
 
 
-def test_files_are_read_without_scrolling_for_long() -> None:
-    """What needs more than 300 lines is two rooms."""
+def test_files_have_at_most_300_lines() -> None:
+    """A longer file has more than one topic: split it."""
     for path in PACKAGE.rglob("*.py"):
         lines = len(path.read_text().splitlines())
         name = str(path.relative_to(PACKAGE))
-        assert lines <= 300, f"{name} has {lines} lines: is it one room?"
+        assert lines <= 300, f"{name} has {lines} lines: split it"
 
 
-def test_the_same_name_is_not_two_rooms() -> None:
+def test_no_two_rooms_share_a_name() -> None:
     names = [Path(name.replace(".", "/")).name for name, _ in modules()]
     kernel = [name for name in names if name not in {"routes", "statements", "structs"}]
     twice = {a for a, b in itertools.combinations(sorted(kernel), 2) if a == b}

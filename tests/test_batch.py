@@ -1,7 +1,9 @@
-"""Many requests, one statement: each gets its own answer, and what was answered is true."""
+"""Batching: many requests share a statement, and each gets its own correct answer."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
-from service.db.batcher import SINGLES
+from service.db.batcher import PATIENCE, UNQUEUED
 from service.db.changes import change_values
 from service.db.database import Database
 from service.db.statement import Statement
@@ -41,7 +43,7 @@ def batching(request: pytest.FixtureRequest) -> bool:
 
 
 class Watched(Database):
-    """Counts the statements that it runs, and can hold back their answers."""
+    """Records the statements that it runs, and can delay their answers."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -100,10 +102,31 @@ async def settled(work: list[Any]) -> list[Any]:
     return await asyncio.gather(*work, return_exceptions=True)
 
 
+async def test_a_closed_database_is_freed_without_the_garbage_collector(url: str) -> None:
+    """Its batchers hold no reference to it, so requests leave no cycle behind either."""
+    gc.collect()
+    gc.disable()
+    try:
+        db = Database(url, statements=items.prepared)
+        await db.open()
+        made = await asyncio.gather(
+            *(items.add.run(WritableDatabase(db), new(f"Item {n}")) for n in range(20))
+        )
+        await asyncio.gather(*(items.by_id.get(db, row.id) for row in made))
+        assert db.batchers
+        await db.close()
+        await asyncio.sleep(2 * PATIENCE)  # a batcher's timer holds it as long
+        left = weakref.ref(db)
+        del db
+        assert left() is None
+    finally:
+        gc.enable()
+
+
 # Reads.
 
 
-async def test_reads_that_meet_share_statements(url: str) -> None:
+async def test_concurrent_reads_share_statements(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 300) n")
     async with opened(url) as db:
         found = await asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 311)))
@@ -111,11 +134,11 @@ async def test_reads_that_meet_share_statements(url: str) -> None:
             *(f"Item {n}" for n in range(1, 301)),
             *[None] * 10,
         ]
-        assert len(db.ran) <= SINGLES + 3
+        assert len(db.ran) <= UNQUEUED + 3
         assert max(size for _, size in db.ran) == batch.READS
 
 
-async def test_a_read_alone_is_a_statement_of_its_own(url: str) -> None:
+async def test_a_read_without_others_runs_a_statement_of_its_own(url: str) -> None:
     await ask(url, "INSERT INTO items (name) VALUES ('One')")
     async with opened(url) as db:
         for _ in range(3):
@@ -123,22 +146,22 @@ async def test_a_read_alone_is_a_statement_of_its_own(url: str) -> None:
         assert db.ran == [("items.by_id", 1)] * 3
 
 
-async def test_a_key_asked_twice_is_one_key(url: str) -> None:
+async def test_a_key_requested_twice_is_read_once(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 2) n")
     async with opened(url) as db:
         found = await asyncio.gather(*(items.by_id.get(db, 1 + n % 2) for n in range(100)))
         assert Counter(one.name for one in found if one) == {"Item 1": 50, "Item 2": 50}
-        assert sum(size for _, size in db.ran) <= SINGLES + 2
+        assert sum(size for _, size in db.ran) <= UNQUEUED + 2
 
 
-async def test_reads_of_one_and_of_several_share_statements(url: str, batching: bool) -> None:
+async def test_reads_of_one_row_and_of_several_share_statements(url: str, batching: bool) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
     async with opened(url, batching=batching) as db:
         work = [items.by_id.several(db, [n, n + 1, 99, n]) for n in range(1, 25)]
         many, one = await asyncio.gather(
             asyncio.gather(*work), asyncio.gather(*(items.by_id.get(db, n) for n in range(1, 40)))
         )
-        assert len(db.ran) <= SINGLES + 2 or not batching
+        assert len(db.ran) <= UNQUEUED + 2 or not batching
         assert [{key: row.name for key, row in found.items()} for found in many] == [
             {n: f"Item {n}", n + 1: f"Item {n + 1}"} for n in range(1, 25)
         ]
@@ -149,11 +172,11 @@ async def test_reads_of_one_and_of_several_share_statements(url: str, batching: 
 
 
 async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
-    """It waits for those under way, but takes nothing from them."""
+    """It waits while statements run, but does not use their results."""
     await ask(url, "INSERT INTO items (name) VALUES ('Before')")
     async with opened(url) as db:
         db.hold = asyncio.Event()
-        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(SINGLES)]
+        early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(UNQUEUED)]
         await asyncio.sleep(0.1)
         await ask(url, "UPDATE items SET name = 'After'")
         late = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(5)]
@@ -163,7 +186,7 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
         assert {one.name for one in await asyncio.gather(*late) if one} == {"After"}
 
 
-async def test_identical_lists_that_meet_share_a_statement_and_its_page(url: str) -> None:
+async def test_identical_concurrent_lists_share_a_statement_and_its_page(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 30) n")
     page = items.listing.page("id", (), "exact")
     first, second = {"limit": 11, "offset": 0}, {"limit": 11, "offset": 10}
@@ -250,7 +273,7 @@ async def test_changes_of_one_row_apply_in_order(url: str) -> None:
 
 
 async def test_without_batching_no_change_of_a_row_is_lost(url: str) -> None:
-    """Each runs on a connection of its own, so their order is PostgreSQL's."""
+    """Each runs on its own connection, so PostgreSQL decides their order."""
     await ask(url, "INSERT INTO items (name) VALUES ('Item')")
     async with opened(url, batching=False) as db:
         found = await asyncio.gather(*(change(db, 1, name=f"Change {n}") for n in range(40)))
@@ -258,7 +281,7 @@ async def test_without_batching_no_change_of_a_row_is_lost(url: str) -> None:
     assert sorted(row.version for row, _ in found) == list(range(2, 42))
 
 
-async def test_any_set_of_fields_shares_a_statement(url: str) -> None:
+async def test_changes_of_different_fields_share_a_statement(url: str) -> None:
     await ask(url, "INSERT INTO items (name, price) SELECT 'Item', 1 FROM generate_series(1, 100)")
     async with opened(url) as db:
         work: list[Any] = []
@@ -288,7 +311,7 @@ async def test_any_set_of_fields_shares_a_statement(url: str) -> None:
         assert (row.name, row.price, row.description, row.is_active) == kinds[n % 4]
 
 
-async def test_twice_inactive_is_once_in_company_too(url: str) -> None:
+async def test_a_second_soft_delete_changes_nothing_within_a_batch_too(url: str) -> None:
     await ask(
         url,
         "INSERT INTO items (name, is_active) SELECT 'Item', n > 5 FROM generate_series(1, 10) n",
@@ -301,7 +324,7 @@ async def test_twice_inactive_is_once_in_company_too(url: str) -> None:
     assert [row.updated_at is None for row, _ in found if row] == [True] * 5 + [False] * 5
 
 
-async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> None:
+async def test_each_guarded_write_in_a_batch_gets_its_own_answer(url: str, batching: bool) -> None:
     await ask(
         url, "INSERT INTO items (name, version) SELECT 'Item', n FROM generate_series(1, 40) n"
     )
@@ -321,10 +344,8 @@ async def test_each_guard_is_answered_for_itself(url: str, batching: bool) -> No
     assert found[40:] == [(None, None)] * 10
 
 
-async def test_versions_that_are_excluded_are_looked_at_by_the_write(
-    url: str, batching: bool
-) -> None:
-    """If-None-Match of a write: plain changes share a statement, these run beside them."""
+async def test_the_write_itself_compares_excluded_versions(url: str, batching: bool) -> None:
+    """If-None-Match of a write: other changes share a statement, these run at the same time."""
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
     guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
     async with opened(url, batching=batching) as db:
@@ -340,7 +361,7 @@ async def test_versions_that_are_excluded_are_looked_at_by_the_write(
         assert version == (None if done or n > 40 else 1), n
 
 
-async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:
+async def test_a_refused_change_does_not_affect_others_in_its_batch(url: str) -> None:
     await ask(
         url,
         "INSERT INTO items (name, sku) SELECT 'Item', 'sku-' || n FROM generate_series(1, 60) n",
@@ -357,7 +378,7 @@ async def test_a_change_that_is_refused_harms_no_other(url: str) -> None:
     assert (await ask(url, "SELECT count(*) FROM items WHERE version = 2"))[0][0] == 58
 
 
-async def test_a_delete_takes_its_turn_among_changes(url: str) -> None:
+async def test_a_delete_runs_in_order_with_changes_of_its_row(url: str) -> None:
     await ask(url, "INSERT INTO items (name) VALUES ('Item')")
     async with opened(url) as db:
         before = [change(db, 1, name=f"Change {n}") for n in range(5)]
@@ -371,7 +392,7 @@ async def test_a_delete_takes_its_turn_among_changes(url: str) -> None:
 # Trouble.
 
 
-async def test_who_leaves_disturbs_nobody(url: str) -> None:
+async def test_a_cancelled_waiting_request_does_not_affect_others(url: str) -> None:
     async with opened(url) as db:
         db.hold = asyncio.Event()
         tasks = [
@@ -392,7 +413,7 @@ async def test_who_leaves_disturbs_nobody(url: str) -> None:
     )
 
 
-async def test_who_leaves_a_batch_that_is_sent_disturbs_nobody(url: str) -> None:
+async def test_a_request_cancelled_within_a_sent_batch_does_not_affect_others(url: str) -> None:
     locker = await asyncpg.connect(url)
     async with opened(url) as db:
         tasks = [
@@ -408,14 +429,14 @@ async def test_who_leaves_a_batch_that_is_sent_disturbs_nobody(url: str) -> None
         await asyncio.sleep(0.1)
         await locker.execute("ROLLBACK")
         await asyncio.sleep(0)
-        for task in tasks[SINGLES:20]:
+        for task in tasks[UNQUEUED:20]:
             task.cancel()
         found = await settled(tasks)
     assert [one.name for one in found[20:]] == [f"More {n}" for n in range(20, 40)]
     await locker.close()
 
 
-async def test_a_lost_connection_leaves_the_outcome_open(url: str) -> None:
+async def test_a_lost_connection_means_an_unknown_outcome_for_the_batch(url: str) -> None:
     locker = await asyncpg.connect(url)
     await locker.execute("BEGIN; INSERT INTO items (name, sku) VALUES ('First', 'same')")
     async with opened(url) as db:
@@ -433,14 +454,14 @@ async def test_a_lost_connection_leaves_the_outcome_open(url: str) -> None:
         for problem in found:
             assert isinstance(problem, Unavailable)
             assert "outcome unknown" in str(problem.detail)
-        assert len(db.ran) <= SINGLES + 2, "none is tried again"
+        assert len(db.ran) <= UNQUEUED + 2, "none is tried again"
         await locker.execute("ROLLBACK")
         assert (await items.add.run(WritableDatabase(db), new("Afterwards"))).name == "Afterwards"
     await locker.close()
 
 
-async def test_a_row_that_is_locked_holds_up_only_who_wants_it(url: str) -> None:
-    """Neither those in its statement, beyond its wait, nor those who come later, at all."""
+async def test_a_locked_row_delays_only_its_own_changes(url: str) -> None:
+    """Others in its statement are delayed by its wait at most, later requests not at all."""
     await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 60)")
     locker = await asyncpg.connect(url)
     await locker.execute("BEGIN; SELECT 1 FROM items WHERE id = 9 FOR UPDATE")
@@ -460,7 +481,7 @@ async def test_a_row_that_is_locked_holds_up_only_who_wants_it(url: str) -> None
     await locker.close()
 
 
-async def test_rows_that_are_locked_leave_the_reads_a_connection(url: str) -> None:
+async def test_locked_rows_leave_a_connection_for_reads(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 200)")
     locker = await asyncpg.connect(url)
     await locker.execute("BEGIN; UPDATE items SET price = 1")
@@ -481,10 +502,10 @@ async def test_rows_that_are_locked_leave_the_reads_a_connection(url: str) -> No
     await locker.close()
 
 
-async def test_a_full_queue_says_so_at_once(url: str) -> None:
+async def test_a_full_queue_is_refused_at_once(url: str) -> None:
     async with opened(url, queue_limit=5) as db:
         db.hold = asyncio.Event()
-        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES + 5)]
+        kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED + 5)]
         await asyncio.sleep(0.05)
         with pytest.raises(Unavailable, match="waiting"):
             await asyncio.wait_for(items.by_id.get(db, 9), 0.02)
@@ -492,10 +513,10 @@ async def test_a_full_queue_says_so_at_once(url: str) -> None:
         await asyncio.gather(*kept)
 
 
-async def test_who_waited_too_long_is_told(url: str) -> None:
+async def test_a_request_that_waited_too_long_is_refused(url: str) -> None:
     async with opened(url, statement_timeout=0.2) as db:
         db.hold = asyncio.Event()
-        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(SINGLES)]
+        first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED)]
         late = asyncio.create_task(items.by_id.get(db, 9))
         await asyncio.sleep(0.3)
         db.hold.set()
@@ -504,7 +525,7 @@ async def test_who_waited_too_long_is_told(url: str) -> None:
             await late
 
 
-async def test_a_deadlock_between_workers_is_tried_again(url: str) -> None:
+async def test_a_statement_is_tried_again_after_a_deadlock_between_workers(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 50)")
     async with opened(url) as one, opened(url) as other:
         work = [
@@ -519,7 +540,7 @@ async def test_a_deadlock_between_workers_is_tried_again(url: str) -> None:
     assert {row[0] for row in await ask(url, "SELECT version FROM items")} == {41}
 
 
-async def test_users_are_served_alike(url: str) -> None:
+async def test_users_are_batched_like_items(url: str) -> None:
     async with opened(url) as db:
         made = await settled(
             [
@@ -551,7 +572,7 @@ operations = st.lists(
 
 
 class History:
-    """What a program's requests were answered, and what follows from it."""
+    """The answers to the requests of a program, and what must be true of them."""
 
     def __init__(self, db: Database, program: list[Operation]) -> None:
         self.db = db
@@ -622,7 +643,7 @@ class History:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(program=operations)
-def test_a_program_run_at_once_has_a_history(
+def test_concurrent_requests_have_the_result_of_some_order(
     url: str, sql: Query, program: list[Operation]
 ) -> None:
     """Each row's answered writes have the versions 2, 3, … without gap.
@@ -646,7 +667,7 @@ def test_a_program_run_at_once_has_a_history(
 # Through the server.
 
 
-def test_requests_that_meet_are_answered_each_for_itself(client: httpx.Client) -> None:
+def test_concurrent_requests_get_their_own_answers(client: httpx.Client) -> None:
     async def run() -> None:
         limits = httpx.Limits(max_connections=50)
         async with httpx.AsyncClient(base_url=client.base_url, limits=limits, timeout=30) as many:

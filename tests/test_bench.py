@@ -1,4 +1,4 @@
-"""The benchmark itself: it measures nobody who answers wrongly, and its check notices slowness."""
+"""Tests of the benchmark: wrong contestants are not measured, and its check finds slowness."""
 
 import re
 import shutil
@@ -65,8 +65,11 @@ def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]"
 # Correctness.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ASKED, ids=lambda program: program.name)
-def test_everyone_answers_as_the_model_does(program: contestants.Program, on: StagingTable) -> None:
+def test_every_contestant_answers_like_the_model(
+    program: contestants.Program, on: StagingTable
+) -> None:
     if why := contestants.missing(program):
         pytest.skip(why)
     before = 0 if program.database == "cached" else searches(on, search_of(program))
@@ -80,17 +83,19 @@ def test_everyone_answers_as_the_model_does(program: contestants.Program, on: St
 
 
 def searches(on: StagingTable, index: str) -> int:
-    """How often the index was read; a backend tells it at its end."""
+    """Return how often the index was scanned; a backend reports it when it ends."""
     quiet(on)
     text = f"SELECT sum(idx_scan)::int FROM pg_stat_user_indexes WHERE indexrelname = '{index}'"
     return sql(on, text)[0][0] or 0
 
 
-def test_wrong_answers_are_noticed(on: StagingTable) -> None:
+@pytest.mark.slow
+def test_wrong_answers_are_reported(on: StagingTable) -> None:
     agreement = agree(BY_NAME["constant"]._replace(rules=frozenset()), on)
     assert len(agreement.wrong) > agreement.requests / 2
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_not_allowed_is_wrong(on: StagingTable) -> None:
     agreement = agree(BY_NAME["reference"]._replace(rules=frozenset({"detail"})), on)
     assert any("price" in line for line in agreement.wrong), "a null in PATCH is dropped there"
@@ -108,6 +113,7 @@ def test_the_allow_list_is_short_and_used() -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     found = bench(
         *("measure", "--quick", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -140,6 +146,7 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
 
 
 @needs_wrk
+@pytest.mark.slow
 def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
     found = bench(
         *("check", "--slow", "20", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
@@ -157,7 +164,7 @@ def test_without_wrk_it_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 @needs_wrk
-def test_a_workload_that_is_not_there_is_named() -> None:
+def test_an_unknown_workload_is_named() -> None:
     found = bench("measure", "--workloads", "reed")
     assert found.returncode == 2
     assert "reed" in found.stderr
@@ -178,7 +185,7 @@ def test_wrk_knows_every_workload() -> None:
         assert kind == "crud" or re.search(rf"\b{kind} = ", script), one.name
 
 
-def test_a_full_run_has_what_the_page_draws() -> None:
+def test_a_full_run_has_all_data_of_the_report() -> None:
     planned = cells([], 100_000, quick=False)
     assert {cell.connections for cell in planned if cell.workload == "read"} == {1, 64, 256}
     assert {cell.workers for cell in planned if cell.workload == "mixed"} == {1, 2}
@@ -191,7 +198,7 @@ def test_a_full_run_has_what_the_page_draws() -> None:
 
 
 def made(rates: dict[tuple[str, str], float]) -> Result:
-    """A result in which each contestant has these rates, in three rounds."""
+    """Return a result with these rates, in three rounds."""
     kinds = {"swiftlet": "ours", "reference": "reference", "pgbench": "limit"}
     return Result(
         taken="",
@@ -258,28 +265,28 @@ def test_a_budget_is_a_ratio_of_medians(
     assert verdict.holds is holds
 
 
-def test_only_what_must_hold_breaks_the_check() -> None:
+def test_only_budgets_that_must_hold_fail_the_check() -> None:
     due = budget(at_least=10)
     goal = budget(at_least=10, met=False)
     assert len(budgets.broken(budgets.judge(made(RATES), [due, goal]))) == 1
     assert budgets.broken(budgets.judge(made(RATES), [goal])) == []
 
 
-def test_every_workload_is_held_to_a_budget_of_all() -> None:
+def test_a_budget_for_every_workload_is_judged_per_workload() -> None:
     rates = RATES | {("list", "swiftlet"): 5.0, ("list", "fastify"): 10.0, ("hot", "fastify"): 1.0}
     of_all = budget(workload="every", against="best other", at_least=1)
     verdicts = budgets.judge(made(rates), [of_all])
     assert {one.name: one.holds for one in verdicts} == {"a: read": True, "a: list": False}
 
 
-def test_a_misspelt_budget_is_refused(tmp_path: Path) -> None:
+def test_a_misspelled_field_of_a_budget_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "budgets.toml"
     file.write_text('[[budget]]\nname = "a"\nreason = "b"\nworkload = "read"\nagainst = "c"\nx = 1')
     with pytest.raises(Exception, match="unknown field `x`"):
         budgets.load(file)
 
 
-def test_the_budgets_name_what_is_measured() -> None:
+def test_budgets_name_existing_workloads_and_contestants() -> None:
     workloads = {one.name for one in WORKLOADS} | {"every"}
     known = {*BY_NAME, contestants.PGBENCH.name, budgets.BEST}
     for one in budgets.load():
@@ -291,7 +298,8 @@ def test_the_budgets_name_what_is_measured() -> None:
 
 
 @needs_wrk
-def test_a_trial_compares_us_with_ourselves() -> None:
+@pytest.mark.slow
+def test_a_trial_compares_variants_of_the_service() -> None:
     done = bench("trials", "gc", "--rounds", "1")
     assert done.returncode == 0, done.stderr
     assert "| read | 64 | frozen, 10,000 |" in done.stdout
@@ -302,18 +310,21 @@ def test_a_trial_compares_us_with_ourselves() -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     (
-        ({"VARIANT_IN_FLIGHT": "7"}, "lane().in_flight", "7"),
-        ({"VARIANT_SINGLES": "6"}, "lane().singles", "6"),
-        ({"VARIANT_MOST": "9"}, "lane().most", "9"),
+        ({"VARIANT_IN_FLIGHT": "7"}, "batcher().in_flight", "7"),
+        ({"VARIANT_UNQUEUED": "6"}, "batcher().unqueued", "6"),
+        ({"VARIANT_MAX_BATCH": "9"}, "batcher().max_batch", "9"),
+        ({"VARIANT_PATIENCE": "0.5"}, "b.PATIENCE", "0.5"),
         ({"VARIANT_GC": "5"}, "service.app.GC_THRESHOLD", "5"),
-        ({}, "lane().in_flight, lane().most", "2 128"),
+        ({}, "batcher().in_flight, batcher().max_batch", "2 128"),
     ),
 )
-def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said: str) -> None:
+def test_a_variant_changes_what_its_name_says(
+    environ: dict[str, str], code: str, said: str
+) -> None:
     text = (
         "import bench.variant as v; v.change(); import service.app\n"
-        "from service.db import lane as l\n"
-        f"lane = lambda: l.Lane(None, None, None, ordered=False, most=128); print({code})"
+        "from service.db import batcher as b\n"
+        f"batcher = lambda: b.Batcher(None, None, ordered=False, max_batch=128); print({code})"
     )
     found = subprocess.run(
         [sys.executable, "-c", text], cwd=ROOT, env=environ, check=True, capture_output=True
@@ -321,7 +332,8 @@ def test_a_variant_changes_what_it_says(environ: dict[str, str], code: str, said
     assert found.stdout.decode().strip() == said
 
 
-def test_nobody_pays_for_the_search_index_of_others(on: StagingTable) -> None:
+@pytest.mark.slow
+def test_no_contestant_maintains_the_search_index_of_another(on: StagingTable) -> None:
     fill(on, 50)
     names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
     for wanted in (THEIR_SEARCH, OUR_SEARCH, OUR_SEARCH):
@@ -331,7 +343,8 @@ def test_nobody_pays_for_the_search_index_of_others(on: StagingTable) -> None:
     assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
 
 
-def test_who_does_not_read_the_totals_does_not_pay_for_them(on: StagingTable) -> None:
+@pytest.mark.slow
+def test_contestants_without_totals_write_without_the_triggers(on: StagingTable) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)
     sql(on, "INSERT INTO items (name) VALUES ('x')")
@@ -340,7 +353,7 @@ def test_who_does_not_read_the_totals_does_not_pay_for_them(on: StagingTable) ->
     assert sql(on, "SELECT sum(total) FROM totals WHERE name = 'items'")[0][0] == 51
 
 
-# What is committed.
+# Committed results.
 
 
 @pytest.fixture
@@ -359,7 +372,7 @@ def test_the_documents_show_the_newest_result(committed: Result) -> None:
         assert table(committed, since()) in (ROOT / page).read_text(), "run `just bench-table`"
 
 
-def test_a_row_of_the_table_is_from_the_last_result_that_has_it() -> None:
+def test_a_row_of_the_table_comes_from_the_newest_result_that_has_it() -> None:
     before = made(
         {("read", "swiftlet"): 100, ("create", "swiftlet"): 10, ("read", "reference"): 100}
     )
@@ -370,13 +383,13 @@ def test_a_row_of_the_table_is_from_the_last_result_that_has_it() -> None:
     assert "| read (64) | 100 (50-150) | 1.0 |" in rows(before)
 
 
-def test_a_result_names_no_path_and_no_machine(committed: Result) -> None:
+def test_a_result_contains_no_path_and_no_machine_name(committed: Result) -> None:
     text = newest().read_text()
     assert not re.search(r"/(?:home|root|work|tmp|Users)\b", text)
     assert set(committed.machine) == {"processor", "cores", "memory", "system", "python"}
 
 
-def test_every_recipe_of_the_benchmark_is_told_of() -> None:
+def test_every_recipe_of_the_benchmark_is_documented() -> None:
     recipes = re.findall(r"^(bench[\w-]*)", (ROOT / "justfile").read_text(), re.MULTILINE)
     told = (ROOT / "bench" / "README.md").read_text()
     assert {"bench", "bench-check", "bench-report"} <= set(recipes)
@@ -384,7 +397,7 @@ def test_every_recipe_of_the_benchmark_is_told_of() -> None:
         assert f"just {recipe}" in told
 
 
-def test_everyone_is_told_of() -> None:
+def test_every_contestant_is_documented() -> None:
     told = (ROOT / "bench" / "README.md").read_text()
     for one in contestants.PROGRAMS:
         assert one.title.split(" (")[0].removesuffix(", AUTOCOMMIT") in told

@@ -1,4 +1,4 @@
-"""The benchmark's report, of a result made up here, in a real browser."""
+"""Tests of the benchmark report, with an invented result, in a real browser."""
 
 import json
 import re
@@ -40,7 +40,7 @@ COMMITTED = {
     *(f"table-{name}" for name in ("creation", "memory", "decoding", "encoding", "copy")),
 }
 
-# Name, title, kind, and how fast it is.
+# Name, title, kind and speed.
 CONTESTANTS: tuple[tuple[str, str, Kind, float], ...] = (
     ("swiftlet", "Swiftlet", "ours", 12.4),
     ("swiftlet-granian", "Swiftlet (granian)", "ours", 9.8),
@@ -192,7 +192,7 @@ def measured(runs: list[Run]) -> Result:
 
 
 def nothing(workload: str, number: int, **more: Any) -> Run:
-    """A run that took no time and answered nothing."""
+    """Return a run of no duration without answers."""
     zero: dict[str, Any] = {
         "contestant": "gone", "connections": 0, "workers": 1, "items": 0, "requests": 0,
         "seconds": 0.0, "errors": 0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "rss": 0.0,
@@ -206,14 +206,14 @@ def titles(text: str, plot: str) -> list[str]:
     return [unescape(one) for one in re.findall("<title>(.*?)</title>", found[0])]
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_the_report_loads_nothing_from_other_hosts() -> None:
     text = page(FULL, BUDGETS)
     assert "default-src 'none'; style-src 'unsafe-inline'" in text
     assert not re.findall(r"""(?:src|href)=["'](?!#)|<script|@import|url\((?!#)""", text)
     assert set(re.findall(r'href="#([\w-]+)"', text)) <= set(re.findall(r'id="([\w-]+)"', text))
 
 
-def test_every_figure_is_there_with_its_numbers() -> None:
+def test_every_figure_has_its_numbers() -> None:
     text = page(FULL, BUDGETS)
     assert set(re.findall('data-plot="([^"]+)"', text)) == PLOTS
     assert all(titles(text, plot) for plot in PLOTS)
@@ -225,7 +225,7 @@ def test_every_figure_is_there_with_its_numbers() -> None:
     ) in read[0]
 
 
-def test_a_ratio_is_taken_within_its_round() -> None:
+def test_ratios_are_taken_within_a_round() -> None:
     def of(contestant: str, number: int, requests: int) -> Run:
         told = {"contestant": contestant, "requests": requests, "seconds": 1.0, "connections": 64}
         return nothing("read", number, **told)
@@ -233,7 +233,7 @@ def test_a_ratio_is_taken_within_its_round() -> None:
     pairs = {1: (100, 50), 2: (300, 100), 3: (400, 400)}
     found = [of("swiftlet", number, ours) for number, (ours, _) in pairs.items()]
     found += [of("reference", number, theirs) for number, (_, theirs) in pairs.items()]
-    found.append(of("swiftlet", 4, 9000))  # nobody to compare with
+    found.append(of("swiftlet", 4, 9000))  # a round without the reference
     told = [Contestant("swiftlet", "S", "ours", ""), Contestant("reference", "R", "reference", "")]
     result = Result(
         taken="t", command="c", seconds=1, machine={}, versions={}, settings={},
@@ -259,7 +259,7 @@ def test_verdicts_are_words() -> None:
         measured([nothing("read", 1, workers=2), nothing("read", 2, connections=9)]),
     ),
 )
-def test_what_is_missing_is_not_measured(result: Result) -> None:
+def test_missing_measurements_are_shown_as_not_measured(result: Result) -> None:
     text = page(result, [])
     assert "Not measured." in text
     assert not re.search(r"\bnan\b|\binf\b|None", text)
@@ -273,7 +273,7 @@ def test_every_part_of_a_result_may_be_missing() -> None:
         assert 'data-plot="ratios"' in text
 
 
-def test_names_are_text() -> None:
+def test_names_are_escaped() -> None:
     evil = "<b id='x'>\"&"
     one = nothing(evil, 1, contestant=evil, requests=5, seconds=1.0, p50=1.0)
     result = Result(
@@ -289,7 +289,7 @@ def test_names_are_text() -> None:
     assert "<b id" not in text
 
 
-def test_names_beside_lines_keep_apart() -> None:
+def test_labels_of_lines_do_not_overlap() -> None:
     places = plots.apart([50, 51, 10, 52, 199], 13, 0, 200)
     assert all(b - a >= 12.99 for a, b in zip(sorted(places), sorted(places)[1:], strict=False))
     assert sorted(range(5), key=places.__getitem__) == [2, 0, 1, 3, 4]
@@ -306,7 +306,7 @@ def test_an_axis_has_some_ticks(values: list[float], log: bool) -> None:
     assert "<title>a: 1</title>" in plots.bars([row], axis, label="one")
 
 
-# Frames have the widths; what is measured is written into the page around them.
+# Each frame has one width; the script writes the measurements into the outer page.
 MEASURE = """
 const found = {};
 for (const frame of document.querySelectorAll("iframe")) {
@@ -342,7 +342,7 @@ document.body.append(Object.assign(document.createElement("pre"), {id: "found",
 
 
 def browse(pages: dict[str, str], directory: Path, *, dark: bool) -> dict[str, Any]:
-    """Each page as it is, in a frame of each width; what the browser made of it."""
+    """Show each page in frames of every width; return the measurements of the browser."""
     assert CHROMIUM is not None
     frames = "".join(
         f'<iframe name="{name}-{width}" srcdoc="{escape(text)}" '
@@ -386,7 +386,8 @@ def browse(pages: dict[str, str], directory: Path, *, dark: bool) -> dict[str, A
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
-def test_a_browser_shows_it_on_a_phone_and_on_a_desk_light_and_dark(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_browser_shows_the_report_on_phone_and_desktop_in_light_and_dark(tmp_path: Path) -> None:
     full = page(FULL, BUDGETS).replace("<details>", "<details open>")
     newest = read(newest_file())
     committed = page(newest, judge(newest, load()))

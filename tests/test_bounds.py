@@ -1,7 +1,7 @@
-"""Hostile work is bounded: no request holds the event loop, costs far more than an honest one of
-its size, or goes on when its client has left.
+"""Limits of hostile requests: no request blocks the event loop, costs far more than a normal one of
+its size, or continues after its client has disconnected.
 
-CPU time is counted, not the clock, so a busy machine makes no difference; see measured.py.
+The tests count CPU time, not the clock, so a busy machine makes no difference; see measured.py.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from service.web.request import PIECES, Request
 from service.web.stream import Chunks
 from service.web.upload import Upload
 
-# The goal is 10 ms, on a quiet machine. Where two processes share a core and its caches, the same
-# work takes up to twice the CPU time; a fault of this kind takes 50 ms and more.
+# The goal is 10 ms on a quiet machine. When two processes share a core and its caches, the same
+# work takes up to twice the CPU time. A bug of this kind takes 50 ms or more.
 TURN_SECONDS = 0.025
-# Times the CPU of an honest request of the same size.
+# Allowed CPU, as a multiple of a normal request of the same size.
 TIMES = 10
 MB = 1_000_000
 JSON = {"content-type": "application/json"}
@@ -44,7 +44,7 @@ GZIP = {"content-encoding": "gzip"}
 
 
 class Spent(NamedTuple):
-    """CPU seconds: of the longest turn of the event loop, and of the process."""
+    """CPU seconds of the longest iteration of the event loop, and of the process."""
 
     longest: float
     cpu: float
@@ -79,7 +79,7 @@ class Measured:
         raise AssertionError("the measured server does not start")
 
     def spent(self) -> Spent:
-        """Since it was asked last."""
+        """Return the CPU seconds since the last call."""
         told = self.client.get("/measured").json()
         return Spent(told["longest"], told["cpu"])
 
@@ -99,9 +99,9 @@ class Measured:
         *,
         cpu: float = math.inf,
     ) -> httpx.Response:
-        """The response to a request that holds no turn for long, nor takes more CPU seconds.
+        """Send a request and check its longest loop iteration and its CPU seconds.
 
-        It is sent up to three times: other processes only ever add to what is counted.
+        It is sent up to three times, because other processes can only add to the CPU time.
         """
         for _ in range(3):
             response, spent = self.send(method, path, headers, body)
@@ -126,7 +126,7 @@ def measured(own_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def honest(measured: Measured) -> Callable[[str], float]:
-    """The CPU seconds of an honest request: the first of a kind is made, and not counted."""
+    """Return the CPU seconds of a normal request of a kind; the first one is not counted."""
     rows = b",".join(
         b'{"sku":"H%d","name":"Widget","description":"%b","price":29.99}' % (n, b"text " * 190)
         for n in range(1000)
@@ -157,7 +157,7 @@ def honest(measured: Measured) -> Callable[[str], float]:
 
 
 def array(before: bytes, one: bytes, behind: bytes = b"]}") -> bytes:
-    """As many of these as go into a megabyte."""
+    """Return a body of one megabyte that repeats `one`."""
     return before + b",".join([one] * (MB // (len(one) + 1))) + behind
 
 
@@ -193,7 +193,7 @@ MANY = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_body_is_read_in_short_turns(
+def test_a_body_is_parsed_in_short_steps(
     measured: Measured, honest: Callable[[str], float], body: bytes
 ) -> None:
     response = measured.bounded("POST", "/items", JSON, body, cpu=TIMES * honest("json"))
@@ -201,14 +201,14 @@ def test_a_body_is_read_in_short_turns(
 
 
 @pytest.mark.parametrize("body", MANY.values(), ids=MANY)
-def test_a_body_of_many_rows_is_read_in_short_turns(
+def test_a_body_of_many_rows_is_parsed_in_short_steps(
     measured: Measured, honest: Callable[[str], float], body: bytes
 ) -> None:
     response = measured.bounded("POST", "/items/bulk", JSON, body, cpu=TIMES * honest("json"))
     assert response.status_code in (201, 400, 422)
 
 
-def test_a_list_of_wrong_ids_is_read_in_short_turns(measured: Measured) -> None:
+def test_a_list_of_wrong_ids_is_parsed_in_short_steps(measured: Measured) -> None:
     ids = array(b'{"ids":[', b"123456789012345678901234567890")
     assert measured.bounded("POST", "/items/bulk/delete", JSON, ids).status_code == 422
 
@@ -241,7 +241,7 @@ FILES: dict[str, tuple[Mapping[str, str], bytes]] = {
 
 
 @pytest.mark.parametrize(("headers", "body"), FILES.values(), ids=FILES)
-def test_a_file_is_read_in_short_turns(
+def test_a_file_is_parsed_in_short_steps(
     measured: Measured, honest: Callable[[str], float], headers: Mapping[str, str], body: bytes
 ) -> None:
     cpu = TIMES * honest("csv" if headers is CSV else "lines")
@@ -253,11 +253,11 @@ GOOD = b'{"name":"a"}\n'
 
 
 @pytest.mark.parametrize("line", (b"{}\n", b"\n", GOOD), ids=("wrong", "blank", "good"))
-def test_a_small_gzip_does_not_grow_out_of_proportion(
+def test_a_gzip_bomb_is_rejected(
     measured: Measured, honest: Callable[[str], float], line: bytes
 ) -> None:
     body = gzip.compress(line * (3 * MB // len(line)))
-    cpu = math.inf if line == GOOD else TIMES * honest("gzip")  # a good line costs what it costs
+    cpu = math.inf if line == GOOD else TIMES * honest("gzip")  # no limit for valid lines
     packed = {**NDJSON, **GZIP}
     response = measured.bounded("POST", "/items/import?on_error=skip", packed, body, cpu=cpu)
     assert response.status_code == 413
@@ -287,7 +287,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize(("path", "headers"), REQUESTS.values(), ids=REQUESTS)
-def test_a_long_head_is_read_in_short_turns(
+def test_a_long_request_head_is_parsed_in_short_steps(
     measured: Measured, path: str, headers: Mapping[str, str]
 ) -> None:
     response = measured.bounded("GET", path, headers)
@@ -298,7 +298,7 @@ def test_a_long_head_is_read_in_short_turns(
         assert response.status_code in (200, 400, 404, 412, 415, 422)
 
 
-def test_a_page_of_long_texts_is_sent_in_short_turns(
+def test_a_page_of_long_strings_is_sent_in_short_steps(
     measured: Measured, own_database_url: str
 ) -> None:
     query(
@@ -316,11 +316,11 @@ def test_a_page_of_long_texts_is_sent_in_short_turns(
     query(own_database_url, "DELETE FROM items WHERE name = 'long'")
 
 
-# Pieces of a body.
+# Bodies in many pieces.
 
 
 def pieces(size: int, count: int) -> tuple[Request, Callable[[], int]]:
-    """A request whose body comes in pieces, as servers give them; and how many were asked for."""
+    """Return a request whose body arrives in pieces, and a count of the pieces it received."""
     asked = 0
 
     async def receive() -> dict[str, Any]:
@@ -339,7 +339,7 @@ def pieces(size: int, count: int) -> tuple[Request, Callable[[], int]]:
     return Request(scope, receive), lambda: asked
 
 
-def test_a_body_that_comes_byte_by_byte_is_refused() -> None:
+def test_a_body_in_pieces_of_one_byte_is_rejected() -> None:
     request, asked = pieces(1, 900_000)
     with pytest.raises(Malformed, match="larger ones"):
         asyncio.run(request.body(Body(NewItem)))
@@ -353,29 +353,31 @@ def test_a_body_that_comes_byte_by_byte_is_refused() -> None:
 
     with pytest.raises(Malformed, match="larger ones"):
         asyncio.run(upload())
-    assert asked() < PIECES * 2.2, "what is thrown away is bounded too"
+    assert asked() < PIECES * 2.2, "discarded pieces are limited too"
 
 
 async def read(body: Upload) -> int:
     return sum([len(part) async for part in body.parts()])
 
 
-def test_pieces_of_a_line_each_are_taken() -> None:
+def test_a_body_in_pieces_of_one_line_is_accepted() -> None:
     request, asked = pieces(20, 40_000)
     with pytest.raises(Malformed, match="not JSON"):
         asyncio.run(request.body(Body(NewItem)))
     assert asked() == 40_000
 
 
-# Clients that leave.
+# Clients that disconnect.
 
 
-def test_an_import_ends_with_its_client(measured: Measured, own_database_url: str) -> None:
-    """The body is read ahead, so this is noticed while the rows before its end are still read."""
+def test_an_import_ends_when_its_client_disconnects(
+    measured: Measured, own_database_url: str
+) -> None:
+    """The body is read ahead, so the disconnect is noticed while earlier rows are processed."""
     chance = random.Random(1)
     rows = [b'{"sku":"G%d","name":"%x"}\n' % (n, chance.randrange(99)) for n in range(200_000)]
     body = gzip.compress(b"".join(rows), 6)
-    assert len(body) < MB, "more is not read ahead"
+    assert len(body) < MB, "at most 1 MB is read ahead"
     measured.spent()
     with socket.create_connection(("127.0.0.1", measured.port)) as one:
         one.sendall(
@@ -387,11 +389,11 @@ def test_an_import_ends_with_its_client(measured: Measured, own_database_url: st
     while (more := measured.spent().cpu) > 0.02:
         spent += more
         time.sleep(0.2)
-    assert spent < 1, "all of it takes twice as long"
+    assert spent < 1, "the whole file takes twice as long"
     assert not query(own_database_url, "SELECT 1 FROM items WHERE sku LIKE 'G%' LIMIT 1")
 
 
-def test_an_import_that_waits_for_a_lock_ends_with_its_client(
+def test_an_import_that_waits_for_a_lock_ends_when_its_client_disconnects(
     measured: Measured, own_database_url: str
 ) -> None:
     importing = (
@@ -428,7 +430,7 @@ def test_an_import_that_waits_for_a_lock_ends_with_its_client(
     asyncio.run(leave())
 
 
-def test_an_export_ends_with_its_client_while_it_waits_for_rows() -> None:
+def test_an_export_that_waits_for_rows_ends_when_its_client_disconnects() -> None:
     closed = False
 
     async def made() -> AsyncGenerator[bytes]:
@@ -459,7 +461,7 @@ def test_an_export_ends_with_its_client_while_it_waits_for_rows() -> None:
     assert closed
 
 
-def test_a_commit_that_was_sent_is_waited_for() -> None:
+def test_a_sent_commit_is_awaited_after_a_cancel() -> None:
     class Connection:
         committed = False
 

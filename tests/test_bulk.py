@@ -1,4 +1,4 @@
-"""Many rows in one request: all of them or none, in one statement, answered in their order."""
+"""Bulk operations: all rows or none, in one statement, answered in the order given."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ def versions(sql: Query) -> dict[str, int]:
 # POST /items/bulk
 
 
-def test_new_items_are_shown_whole_and_in_the_order_given(client: httpx.Client) -> None:
+def test_new_items_are_returned_complete_and_in_the_order_given(client: httpx.Client) -> None:
     owner = client.post("/users", json={"email": "a@b.co", "username": "ada"}).json()["id"]
     given = [
         {"name": f"Item {n}", "sku": f"S-{n}" if n % 3 else None, "price": n / 100, "owner_id": o}
@@ -91,11 +91,11 @@ def test_new_items_are_shown_whole_and_in_the_order_given(client: httpx.Client) 
     ("how", "field", "value", "message"),
     (
         (create, "sku", "S-1", "already taken"),
-        (create, "owner_id", 77, "no such row"),
-        (upsert, "owner_id", 77, "no such row"),
+        (create, "owner_id", 77, "does not exist"),
+        (upsert, "owner_id", 77, "does not exist"),
     ),
 )
-def test_what_is_in_the_way_is_named_by_its_places(
+def test_conflicting_rows_are_named_by_their_places(
     client: httpx.Client,
     sql: Query,
     how: Callable[..., httpx.Response],
@@ -118,7 +118,9 @@ def test_what_is_in_the_way_is_named_by_its_places(
 # PUT /items/bulk
 
 
-def test_an_upsert_makes_changes_and_leaves_alone(client: httpx.Client, sql: Query) -> None:
+def test_an_upsert_creates_updates_and_leaves_equal_rows_alone(
+    client: httpx.Client, sql: Query
+) -> None:
     first = upsert(client, named(600, price=1.5))
     assert first.status_code == 200
     assert statements_run(first) == 1
@@ -154,22 +156,11 @@ def test_an_upsert_makes_changes_and_leaves_alone(client: httpx.Client, sql: Que
     assert client.get("/items").json()["total"] == 1000
 
 
-def test_ids_are_drawn_for_new_rows_alone(client: httpx.Client) -> None:
+def test_only_new_rows_use_up_ids(client: httpx.Client) -> None:
     upsert(client, named(5))
     for _ in range(3):
         upsert(client, named(5))
     assert client.post("/items", json={"name": "Next"}).json()["id"] == 6
-
-
-def test_what_an_upsert_does_not_name_takes_its_default(client: httpx.Client) -> None:
-    whole = {"name": "Lamp", "description": "Bright", "price": 5, "is_active": False}
-    upsert(client, [{"sku": "A", **whole}])
-    assert upsert(client, [{"sku": "A", **whole}]).json()["unchanged"] == 1
-    assert upsert(client, [{"sku": "A", "name": "Lamp"}]).json()["updated"] == 1
-    item = client.get("/items/1").json()
-    assert (item["description"], item["price"], item["is_active"]) == (None, None, True)
-    assert (item["sku"], item["version"]) == ("A", 2)
-    assert item["updated_at"] > item["created_at"]
 
 
 def test_prices_are_exact_to_the_digit(client: httpx.Client) -> None:
@@ -200,10 +191,10 @@ def test_the_same_sku_twice_is_refused_before_any_statement(client: httpx.Client
     assert create(client, [{"name": "a"}, {"name": "a"}]).status_code == 201
 
 
-def test_a_row_that_somebody_makes_meanwhile_is_seen(
+def test_a_row_created_by_a_concurrent_transaction_is_updated(
     client: httpx.Client, sql: Query, database_url: str
 ) -> None:
-    """It is not in the statement's snapshot, and yet in its way: nothing is written by halves."""
+    """It conflicts without being in the statement's snapshot: nothing is half written."""
     for end, price, expected in (
         ("COMMIT", 1, ("unchanged", 1)),
         ("COMMIT", 2, ("updated", 2)),
@@ -224,7 +215,7 @@ def test_a_row_that_somebody_makes_meanwhile_is_seen(
         assert statements_run(response) == (1 if end == "ROLLBACK" else 2)
 
 
-def test_a_user_whom_somebody_makes_meanwhile_is_seen(
+def test_a_user_created_by_a_concurrent_transaction_is_updated(
     client: httpx.Client, sql: Query, database_url: str
 ) -> None:
     given = [{"email": f"u{n}@b.co", "username": f"user{n}"} for n in range(5)]
@@ -252,7 +243,7 @@ def test_a_user_whom_somebody_makes_meanwhile_is_seen(
 
 @contextmanager
 def holding(url: str, text: str) -> Iterator[Callable[[str], None]]:
-    """A transaction that has run `text`; call what is given with its end."""
+    """A transaction that has run `text`; yields a function that ends it."""
     begun, word, ended = threading.Event(), [""], threading.Event()
 
     async def hold() -> None:
@@ -290,64 +281,18 @@ def waiting(sql: Query) -> int:
 # PATCH /items/bulk, POST /items/bulk/delete
 
 
-def test_one_change_goes_to_many(client: httpx.Client, sql: Query) -> None:
-    create(client, named(5, description="Old", price=1))
-    response = change(client, [4, 2, 9, 4, BIG, 0, -7, 9], description=None, price=2.5)
-    assert response.status_code == 200
-    assert statements_run(response) == 1
-    assert response.json() == {"updated": 2, "missing": [9, BIG, 0, -7]}
-    for number in range(1, 6):
-        item = client.get(f"/items/{number}").json()
-        changed = number in (2, 4)
-        expected = (None, 2.5, 2) if changed else ("Old", 1, 1)
-        assert (item["description"], item["price"], item["version"]) == expected
-        assert (item["updated_at"] is not None) == changed
-
-
-def test_nothing_to_change_changes_nothing_and_tells_who_is_missing(client: httpx.Client) -> None:
-    create(client, named(2))
-    response = change(client, [1, 2, 3])
-    assert response.json() == {"updated": 0, "missing": [3]}
-    assert client.get("/items/1").json()["version"] == 1
-
-
-def test_a_change_that_cannot_be_changes_nobody(client: httpx.Client, sql: Query) -> None:
+def test_an_impossible_change_changes_no_row(client: httpx.Client, sql: Query) -> None:
     create(client, named(3))
     for field, value, message in (
         ("sku", "S-2", "already taken"),
         ("sku", "N", "already taken"),  # one for two
-        ("owner_id", 7, "no such row"),
+        ("owner_id", 7, "does not exist"),
     ):
         response = change(client, [1, 2], **{field: value})
         assert response.status_code == 409
         assert blamed(response) == [(f"set.{field}", message)]
     assert versions(sql) == {"S-0": 1, "S-1": 1, "S-2": 1}
     assert change(client, [1], sku="N").json()["updated"] == 1
-
-
-def test_a_soft_delete_of_many_counts_who_is_inactive_already(
-    client: httpx.Client, sql: Query
-) -> None:
-    create(client, named(4))
-    client.delete("/items/2")
-    before = client.get("/items/2").json()
-    response = delete(client, [1, 2, 3, 3, 8])
-    assert statements_run(response) == 1
-    assert response.json() == {"deleted": 3, "missing": [8]}
-    assert client.get("/items/2").json() == before
-    assert (client.get("/items/3").json()["is_active"], versions(sql)["S-2"]) == (False, 2)
-    assert client.get("/items?is_active=false").json()["total"] == 3
-    assert client.get("/items?is_active=true").json()["total"] == 1
-
-
-def test_a_permanent_delete_of_many_leaves_nothing_of_them(client: httpx.Client) -> None:
-    create(client, named(4))
-    client.delete("/items/2")
-    response = delete(client, [2, 3, BIG], permanent=True)
-    assert statements_run(response) == 1
-    assert response.json() == {"deleted": 2, "missing": [BIG]}
-    assert delete(client, [2, 3], permanent=True).json() == {"deleted": 0, "missing": [2, 3]}
-    assert client.get("/items").json()["total"] == 2
 
 
 # PUT /users/bulk
@@ -375,7 +320,7 @@ def test_users_are_upserted_by_email_without_regard_to_case(client: httpx.Client
     assert client.get("/users").json()["total"] == 501
 
 
-def test_a_username_in_the_way_is_named_by_its_place(client: httpx.Client, sql: Query) -> None:
+def test_a_conflicting_username_is_named_by_its_place(client: httpx.Client, sql: Query) -> None:
     users(client, [{"email": f"{n}@b.co", "username": f"user{n}"} for n in range(3)])
     fresh = {"email": "new@b.co", "username": "USER2"}
     response = users(client, [{"email": "0@b.co", "username": "user0", "role": "admin"}, fresh])
@@ -389,21 +334,10 @@ def test_a_username_in_the_way_is_named_by_its_place(client: httpx.Client, sql: 
     assert {row[0] for row in sql("SELECT version FROM users")} == {1}
 
 
-@pytest.mark.parametrize(
-    ("field", "other"),
-    (("email", {"email": "A@B.CO", "username": "bob"}), ("username", {"email": "b@b.co"})),
-)
-def test_a_user_given_twice_is_refused_before_any_statement(
-    client: httpx.Client, field: str, other: dict[str, str]
+def test_emails_that_are_equal_to_postgresql_are_equal_to_us(
+    client: httpx.Client, sql: Query
 ) -> None:
-    given = [{"email": "a@b.co", "username": "ada"}, {"username": "ADA", **other}]
-    response = users(client, given)
-    assert (response.status_code, statements_run(response)) == (422, 0)
-    assert [place for place, _ in blamed(response)] == [f"items[0].{field}", f"items[1].{field}"]
-
-
-def test_what_may_be_one_email_to_postgres_is_one_to_us(client: httpx.Client, sql: Query) -> None:
-    """Two rows of a request that were one row there would be answered as two."""
+    """Else two rows of a request would be answered as two, and be one row in the database."""
     # Those that this Python knows: PostgreSQL may know letters of a later Unicode.
     unknown = {"Cn", "Cs"}
     everything = map(chr, range(1, 0x110000))
@@ -427,7 +361,9 @@ def test_what_may_be_one_email_to_postgres_is_one_to_us(client: httpx.Client, sq
         ("PUT /users/bulk", {"items": []}),
     ),
 )
-def test_no_rows_are_no_work(client: httpx.Client, request_line: str, body: object) -> None:
+def test_an_empty_list_runs_no_statement(
+    client: httpx.Client, request_line: str, body: object
+) -> None:
     method, _, path = request_line.partition(" ")
     response = client.request(method, path, json=body)
     assert response.status_code == (201 if request_line == "POST /items/bulk" else 200)
@@ -498,7 +434,7 @@ BAD = (
     BAD,
     ids=[f"{line} {body[:60]!r}" for line, body, *_ in BAD],
 )
-def test_one_bad_value_refuses_all_and_is_named_by_its_place(
+def test_one_bad_value_refuses_all_rows_and_is_named_by_its_place(
     client: httpx.Client, sql: Query, request_line: str, body: bytes, status: int, field: str | None
 ) -> None:
     method, _, path = request_line.partition(" ")
@@ -509,13 +445,13 @@ def test_one_bad_value_refuses_all_and_is_named_by_its_place(
     assert sql("SELECT count(*) FROM items")[0][0] == 0
 
 
-def test_a_refusal_within_says_what_would_be_right(client: httpx.Client) -> None:
+def test_an_error_in_a_row_says_what_is_allowed(client: httpx.Client) -> None:
     given = [{"email": "a@b.co", "username": "ada", "role": "boss"}]
     ((_, message),) = blamed(users(client, given))
     assert message == "must be one of user, admin"
 
 
-def test_strings_are_stripped_wherever_they_stand(client: httpx.Client) -> None:
+def test_strings_are_stripped_in_every_row(client: httpx.Client) -> None:
     upsert(client, [{"sku": "A", "name": "Lamp"}, {"sku": " B ", "name": " Torch\n"}])
     assert change(client, [1], description="  Bright ").json()["updated"] == 1
     items = client.get("/items").json()["items"]
@@ -524,7 +460,7 @@ def test_strings_are_stripped_wherever_they_stand(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("field", ("price", "name"))
-def test_a_bad_row_among_a_thousand_leaves_nothing(
+def test_one_bad_row_among_a_thousand_writes_nothing(
     client: httpx.Client, sql: Query, field: str
 ) -> None:
     upsert(client, named(10))
@@ -540,7 +476,7 @@ def test_a_bad_row_among_a_thousand_leaves_nothing(
 
 
 @pytest.mark.parametrize("path", ("/items/bulk", "/items/bulk/", "/users/bulk"))
-def test_a_bulk_is_no_row(client: httpx.Client, path: str) -> None:
+def test_the_path_of_a_bulk_is_not_an_id(client: httpx.Client, path: str) -> None:
     allowed = {"PUT"} if path.startswith("/users") else {"POST", "PUT", "PATCH"}
     for method in ("GET", "DELETE"):
         response = client.request(method, path)
@@ -550,13 +486,13 @@ def test_a_bulk_is_no_row(client: httpx.Client, path: str) -> None:
     assert client.put(path, json={"items": []}).status_code == 200
 
 
-def test_a_tag_is_not_looked_at(client: httpx.Client) -> None:
+def test_if_match_is_ignored_by_bulk_operations(client: httpx.Client) -> None:
     headers = {"if-match": '"7"'}
     assert client.put(BULK, json={"items": named(1)}, headers=headers).status_code == 200
     assert change(client, [1], price=1).json()["updated"] == 1
 
 
-def test_no_read_after_a_bulk_shows_the_old(client: httpx.Client) -> None:
+def test_no_read_after_a_bulk_shows_old_values(client: httpx.Client) -> None:
     ada = {"email": "a@b.co", "username": "ada"}
     owner = users(client, [ada]).json()["items"][0]["id"]
     create(client, named(3, owner_id=owner))
@@ -597,10 +533,10 @@ def _plain(response: httpx.Response) -> object:
     return found
 
 
-def test_writers_of_the_same_rows_never_wait_in_a_circle(
+def test_writers_of_the_same_rows_never_deadlock(
     client: httpx.Client, service: Service, stores: Stores, sql: Query
 ) -> None:
-    """Eight upsert the same keys, each in its own order, beside changes and deletes of them."""
+    """Eight clients upsert the same keys in different orders, others change and delete them."""
     log = stores.data / "postgres.log"
     before = log.read_text().count("deadlock detected")
     keys = 120
@@ -654,10 +590,10 @@ def test_writers_of_the_same_rows_never_wait_in_a_circle(
     assert total == sql("SELECT count(*) FROM items")[0][0]
 
 
-def test_versions_grow_by_the_number_of_changes_and_a_request_is_one_change(
+def test_each_request_is_one_change_of_a_version(
     client: httpx.Client, service: Service, sql: Query
 ) -> None:
-    """Of upserts of the same rows each is whole: the rows are in the end those of one request."""
+    """Each upsert is atomic: in the end all rows are those of one request."""
     keys = 100
     updated = [0] * keys
 
@@ -686,7 +622,7 @@ def test_versions_grow_by_the_number_of_changes_and_a_request_is_one_change(
     assert len({row["description"] for row in rows}) == 1
 
 
-def test_writers_of_the_same_users_make_each_once(client: httpx.Client, service: Service) -> None:
+def test_concurrent_upserts_create_each_user_once(client: httpx.Client, service: Service) -> None:
     given = [{"email": f"u{n}@b.co", "username": f"user{n}"} for n in range(200)]
 
     def write(number: int) -> dict[str, Any]:
@@ -711,7 +647,7 @@ def own_stores(tmp_path: Path) -> Iterator[Stores]:
         yield running
 
 
-def test_a_connection_lost_under_a_bulk_leaves_its_outcome_open_and_nothing_by_halves(
+def test_a_connection_lost_during_a_bulk_means_an_unknown_outcome_and_no_half_of_it(
     own_stores: Stores, tmp_path: Path
 ) -> None:
     url = own_stores.database_url
@@ -740,7 +676,7 @@ def test_a_connection_lost_under_a_bulk_leaves_its_outcome_open_and_nothing_by_h
         assert "outcome unknown" in response.json()["detail"]
         assert int(response.headers["retry-after"]) >= 1
         eventually(lambda: client.get("/items/1").status_code == 200, 10)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         shown = client.get("/items/1").json()
         while time.monotonic() < deadline and shown["price"] is not None:
             shown = client.get("/items/1").json()
@@ -753,7 +689,7 @@ def test_a_connection_lost_under_a_bulk_leaves_its_outcome_open_and_nothing_by_h
 
 
 def test_constant_paths_come_first_where_the_router_goes_in_order() -> None:
-    """Behind a prefix (root_path) the dictionary of paths is not asked."""
+    """With a prefix (root_path) the dictionary of paths is not used."""
     paths = [route.path for route in Paths(app.operations).routes if isinstance(route, Route)]
     assert paths.index("/items/bulk") < paths.index("/items/{id}")
     assert sorted(paths, key=lambda path: "{" in path) == paths

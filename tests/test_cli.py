@@ -1,4 +1,4 @@
-"""The commands, as a user types them: what they print, how they end, what they leave behind."""
+"""The commands as processes: output, exit code, files and processes that remain."""
 
 import asyncio
 import json
@@ -31,22 +31,22 @@ from service.server import free_port
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
 OURS = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL"}
-# Our own programs beside the interpreter, as an activated environment has them.
+# The scripts beside the interpreter, as in an activated environment.
 PROGRAMS = Path(sys.executable).parent
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who is left")
 
 
 def environment(**environ: str) -> dict[str, str]:
-    """That of the tests without our settings, as others have it; then those given."""
+    """Return the environment of the tests without our settings, with those given."""
     kept = {k: v for k, v in os.environ.items() if k not in OURS and not k.startswith("SERVICE_")}
     if STORES == "wheel":
-        kept["PATH"] = str(PROGRAMS)  # where there are no others
+        kept["PATH"] = str(PROGRAMS)  # without other programs
     return kept | {"PYTHONPATH": str(ROOT)} | environ
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """An empty working directory that PostgreSQL's account, when we are root, can reach."""
+    """An empty working directory that PostgreSQL's account can reach when we are root."""
     made = Path(tempfile.mkdtemp(prefix="cli-", dir="/tmp"))
     made.chmod(0o755)
     yield made
@@ -54,7 +54,7 @@ def place() -> Iterator[Path]:
 
 
 class Ran:
-    """A command that has ended."""
+    """A finished command."""
 
     def __init__(self, place: Path, *words: str, **environ: str) -> None:
         done = subprocess.run(
@@ -69,7 +69,7 @@ class Ran:
         self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
 
     def refused(self, code: int) -> str:
-        """The one line it was refused with."""
+        """Return the only line of the error."""
         assert self.code == code, self.err
         assert self.out == ""
         assert re.fullmatch(r"[^\n]+\n", self.err), self.err
@@ -86,7 +86,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", tuple(commands()), ids=" ".join)
-def test_every_command_helps_with_an_example(place: Path, words: tuple[str, ...]) -> None:
+def test_the_help_of_every_command_has_an_example(place: Path, words: tuple[str, ...]) -> None:
     ran = Ran(place, *words, "--help")
     assert (ran.code, ran.err) == (0, "")
     assert f"Usage: {' '.join(('service', *words))} " in ran.out
@@ -110,7 +110,7 @@ def test_a_command_that_does_not_exist_is_wrong_usage(place: Path) -> None:
         (("serve", "--prot", "1"), "--prot"),
     ),
 )
-def test_wrong_usage_is_one_line_that_names_it(
+def test_wrong_usage_is_one_line_that_names_the_mistake(
     place: Path, words: tuple[str, ...], named: str
 ) -> None:
     assert named in Ran(place, *words, DATABASE_URL=NOBODYS).refused(2)
@@ -128,7 +128,7 @@ def test_wrong_usage_is_one_line_that_names_it(
     ),
     ids=" ".join,
 )
-def test_a_database_that_is_away_is_one_line(place: Path, words: tuple[str, ...]) -> None:
+def test_a_database_that_is_not_available_is_one_line(place: Path, words: tuple[str, ...]) -> None:
     line = Ran(place, *words, DATABASE_URL=NOBODYS).refused(1)
     assert "DATABASE_URL" in line
     assert not list(place.iterdir())
@@ -144,13 +144,13 @@ def test_openapi_writes_a_document_to_stdout_and_to_a_file(place: Path) -> None:
     assert (place / "api.json").read_text() == ran.out
 
 
-def test_openapi_to_where_nothing_can_be_written_is_one_line(place: Path) -> None:
+def test_openapi_to_an_unwritable_file_is_one_line(place: Path) -> None:
     (place / "here").mkdir()
     assert "here" in Ran(place, "openapi", "here").refused(2)
     assert "none/api.json" in Ran(place, "openapi", "none/api.json").refused(1)
 
 
-def test_migrate_tells_by_its_exit_code_how_the_database_stands(
+def test_the_exit_code_of_migrate_shows_the_state_of_the_database(
     place: Path, new_database: Callable[[], str]
 ) -> None:
     url = new_database()
@@ -191,7 +191,7 @@ def migrated(new_database: Callable[[], str]) -> Callable[[], str]:
 
 
 def rows(url: str) -> tuple[list[Any], list[Any]]:
-    """All that was seeded, but for the ids, which tell in what order."""
+    """Return all seeded rows in the order of their ids, without the ids."""
     users = query(
         url,
         "SELECT email, username, full_name, role, is_active, created_at FROM users ORDER BY email",
@@ -204,7 +204,7 @@ def rows(url: str) -> tuple[list[Any], list[Any]]:
     return [tuple(user) for user in users], [tuple(item) for item in items]
 
 
-def test_seed_writes_the_same_rows_everywhere_and_none_twice(
+def test_seed_writes_the_same_rows_on_every_machine_and_no_row_twice(
     place: Path, migrated: Callable[[], str]
 ) -> None:
     words = ("seed", "--users", "50", "--items", "500")
@@ -218,9 +218,7 @@ def test_seed_writes_the_same_rows_everywhere_and_none_twice(
     assert rows(other) == first
 
 
-def test_seed_leaves_rows_that_stand_there_as_they_are(
-    place: Path, migrated: Callable[[], str]
-) -> None:
+def test_seed_does_not_change_existing_rows(place: Path, migrated: Callable[[], str]) -> None:
     url = migrated()
     query(url, "INSERT INTO items (sku, name) VALUES ('SAMPLE-00000001', 'Mine')")
     ran = Ran(place, "seed", "--users", "0", "--items", "10", DATABASE_URL=url)
@@ -229,7 +227,7 @@ def test_seed_leaves_rows_that_stand_there_as_they_are(
     assert [record[0] for record in mine] == ["Mine"]
 
 
-def test_an_interrupted_seed_is_completed_by_the_next(
+def test_the_next_seed_completes_an_interrupted_one(
     place: Path, migrated: Callable[[], str]
 ) -> None:
     url = migrated()
@@ -299,7 +297,7 @@ def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
     assert "id must be int8" in ran.refused(2)
 
 
-def test_a_host_that_others_reach_must_be_meant(place: Path) -> None:
+def test_a_public_host_needs_an_explicit_setting(place: Path) -> None:
     line = Ran(place, "serve", "--host", "0.0.0.0", DATABASE_URL=NOBODYS).refused(2)
     assert "SERVICE_AUTH=off" in line
     assert not list(place.iterdir())
@@ -307,7 +305,7 @@ def test_a_host_that_others_reach_must_be_meant(place: Path) -> None:
 
 @pytest.mark.parametrize("server", ("granian", "uvicorn"))
 @pytest.mark.parametrize("shared", (False, True), ids=("taken", "taken by one who would share"))
-def test_a_port_that_is_taken_is_one_line(place: Path, server: str, shared: bool) -> None:
+def test_a_port_in_use_is_one_line(place: Path, server: str, shared: bool) -> None:
     with socket.socket() as other:
         if shared:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -326,7 +324,7 @@ def test_a_port_that_is_taken_is_one_line(place: Path, server: str, shared: bool
 
 
 def alive(*marks: str) -> dict[int, str]:
-    """The processes that have one of the marks in their command line or environment."""
+    """Return processes with one of the marks in their command line or environment."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
@@ -335,14 +333,14 @@ def alive(*marks: str) -> dict[int, str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             about = command + (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
-            continue  # gone meanwhile
-        if any(mark in about for mark in marks):  # the dead that nobody collected have neither
+            continue  # it has just ended
+        if any(mark in about for mark in marks):  # zombies have neither
             found[int(entry.name)] = command
     return found
 
 
 def left_after(seconds: float, *marks: str) -> dict[int, str]:
-    """Who is still alive after that many seconds at most."""
+    """Return the processes that are still alive after at most so many seconds."""
     give_up = time.monotonic() + seconds
     while (left := alive(*marks)) and time.monotonic() < give_up:
         time.sleep(0.05)
@@ -350,7 +348,7 @@ def left_after(seconds: float, *marks: str) -> dict[int, str]:
 
 
 def family(pid: int) -> set[int]:
-    """Its children and theirs: a store that writes its own title over the mark is found too."""
+    """Return all descendants, with stores that overwrite the mark by a process title."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -361,7 +359,7 @@ def family(pid: int) -> set[int]:
 
 
 def gone_after(seconds: float, processes: set[int]) -> bool:
-    """Whether all of them have ended after that many seconds at most."""
+    """Return whether all have ended after at most so many seconds."""
     give_up = time.monotonic() + seconds
     while left := {pid for pid in processes if _lives(pid)}:
         if time.monotonic() > give_up:
@@ -375,11 +373,11 @@ def _lives(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-    return state != "Z"  # dead, though nobody has collected it
+    return state != "Z"  # a zombie has ended
 
 
 class Serving:
-    """`swiftlet serve` in a directory; every process of it bears `mark` in its environment."""
+    """`swiftlet serve` in a directory; all its processes have `mark` in their environment."""
 
     def __init__(self, place: Path, *options: str) -> None:
         self.place = place
@@ -402,7 +400,7 @@ class Serving:
             )
 
     def banner(self) -> dict[str, str]:
-        """What it prints once the address answers."""
+        """Return the start banner, once the address answers."""
         give_up = time.monotonic() + 60
         while not re.search(
             r"^ *Stop .*\n", text := (self.place / "stdout").read_text(), re.MULTILINE
@@ -419,7 +417,7 @@ class Serving:
         return (self.place / "stderr").read_text()
 
     def stop(self, number: int) -> float:
-        """Stop it, and return the seconds it took."""
+        """Stop the service; return the seconds until its end."""
         begin = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(20)
@@ -452,7 +450,7 @@ COMBINATIONS = pytest.mark.parametrize(
 @on_linux
 @COMBINATIONS
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM), ids=("Ctrl-C", "SIGTERM"))
-def test_serve_brings_its_own_stores_and_keeps_the_data(
+def test_serve_starts_embedded_stores_and_keeps_the_data(
     place: Path, options: tuple[str, ...], number: int
 ) -> None:
     with serving(place, *options) as first:
@@ -481,7 +479,7 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
         assert "Traceback" not in first.errors()
     with serving(place, *options) as second:
         second.banner()
-        # Nothing to migrate, and so Alembic, half a second of CPU, is not imported.
+        # Without a migration, Alembic (half a second of CPU) is not imported.
         assert "making" not in second.errors()
         assert "migrating" not in second.errors()
         assert httpx.get(second.url + path).json() == created.json()
@@ -491,7 +489,7 @@ def test_serve_brings_its_own_stores_and_keeps_the_data(
 
 @on_linux
 @COMBINATIONS
-def test_a_serve_that_is_killed_leaves_no_process(place: Path, options: tuple[str, ...]) -> None:
+def test_a_killed_serve_leaves_no_process(place: Path, options: tuple[str, ...]) -> None:
     with serving(place, *options) as one:
         one.banner()
         children = family(one.process.pid)
@@ -508,7 +506,7 @@ def test_a_serve_that_is_killed_leaves_no_process(place: Path, options: tuple[st
 
 @on_linux
 @pytest.mark.parametrize("step", ("making a new database", "starting PostgreSQL", "migrating"))
-def test_ctrl_c_at_any_step_of_the_first_start_ends_it_cleanly(place: Path, step: str) -> None:
+def test_ctrl_c_at_any_step_of_the_first_start_ends_cleanly(place: Path, step: str) -> None:
     with serving(place) as one:
         give_up = time.monotonic() + 30
         while step not in one.errors():
@@ -524,7 +522,7 @@ def test_ctrl_c_at_any_step_of_the_first_start_ends_it_cleanly(place: Path, step
 
 
 @on_linux
-def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(place: Path) -> None:
+def test_ctrl_c_during_the_imports_shows_no_traceback(place: Path) -> None:
     with serving(place) as one:
         time.sleep(0.1)
         one.stop(signal.SIGINT)
@@ -538,20 +536,20 @@ def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(place: Path) -> 
         ("postgresql://app:secret@db.example:5432/app", "db.example:5432/app"),
         ("postgresql://app@[::1]:5432,other/app?sslmode=disable", "[::1]:5432,other/app"),
         ("postgresql:///app?host=/run/postgresql&user=x&password=secret", "/run/postgresql/app"),
-        ("postgresql://app:sec/ret@db/app", "an address that is not told"),
-        ("postgresql://app:secret", "an address that is not told"),
-        ("postgresql://app:secret@[x/app", "an address that is not told"),
+        ("postgresql://app:sec/ret@db/app", "a hidden address"),
+        ("postgresql://app:secret", "a hidden address"),
+        ("postgresql://app:secret@[x/app", "a hidden address"),
         ("redis://:secret@cache:6379/1", "cache:6379/1"),
         ("redis+sentinel://u:secret@a:1,b:2/main/0", "a:1,b:2/main/0"),
         ("unix://user:secret@/run/redis.sock?db=1", "/run/redis.sock"),
     ),
 )
-def test_an_address_is_told_without_its_password(url: str, told: str) -> None:
+def test_an_address_is_shown_without_its_password(url: str, told: str) -> None:
     assert address(url) == told
 
 
 @on_linux
-def test_the_other_commands_join_the_stores_of_a_serve(place: Path) -> None:
+def test_other_commands_use_the_stores_of_a_running_serve(place: Path) -> None:
     with serving(place) as one:
         one.banner()
         ran = Ran(place, "seed", "--users", "5", "--items", "7")
@@ -566,7 +564,7 @@ def test_the_other_commands_join_the_stores_of_a_serve(place: Path) -> None:
 
 
 @on_linux
-def test_port_0_takes_a_free_one_and_names_it(place: Path) -> None:
+def test_port_0_chooses_a_free_port_and_prints_it(place: Path) -> None:
     with serving(place, "--port", "0") as one:
         address = one.banner()["API"]
         assert address != "http://127.0.0.1:0"

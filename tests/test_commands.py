@@ -1,7 +1,7 @@
-"""What can go wrong around a command: one line on stderr, the right exit code, no secret.
+"""Errors of commands: one line on stderr, the right exit code, no secret.
 
-The commands run in this process, which costs milliseconds where a process costs a second;
-tests/test_cli.py starts real ones.
+The commands run in this process, which takes milliseconds; a process would take a second.
+tests/test_cli.py starts processes.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ DATA = ("DATABASE_URL", "REDIS_URL", "DATABASE_REPLICA_URLS")
 
 
 class Ran(NamedTuple):
-    """A command that has ended."""
+    """A finished command."""
 
     code: int
     out: str
     err: str
 
     def refused(self, code: int) -> str:
-        """The one line it was refused with."""
+        """Return the only line of the error."""
         assert self.code == code, self.err
         assert re.fullmatch(r"(service|swiftlet): [^\n]+\n", self.err), self.err
         assert "Traceback" not in self.err
@@ -51,7 +51,7 @@ class Ran(NamedTuple):
 
 
 class Command:
-    """Runs a command in a directory of its own, without settings but those given."""
+    """Runs a command in a new directory, with only the given settings."""
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
@@ -67,7 +67,7 @@ class Command:
                     patch.delenv(known)
             for known, value in environ.items():
                 patch.setenv(known, value)
-            # It has loaded its settings when it was imported; a command of its own does that anew.
+            # The module loaded its settings at import; a separate process would load them again.
             patch.delitem(sys.modules, "service.asgi", raising=False)
             patch.setattr(sys, "path", list(sys.path))
             with (
@@ -91,7 +91,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 @contextlib.contextmanager
 def postgres_that_says(code: str, message: str = "no") -> Iterator[int]:
-    """The port of a server that answers each connection with this error."""
+    """Yield the port of a server that answers each connection with this error."""
     fields = f"SFATAL\0VFATAL\0C{code}\0M{message}\0D{message} in detail\0\0".encode()
     error = b"E" + struct.pack("!i", len(fields) + 4) + fields
 
@@ -160,14 +160,14 @@ def test_a_wrong_setting_is_one_line(
 
 
 @all_commands
-def test_a_line_of_dotenv_that_is_wrong_is_named_by_its_number(
+def test_a_wrong_line_of_dotenv_is_named_by_its_number(
     command: Command, words: tuple[str, ...]
 ) -> None:
     (command.place / ".env").write_text("REDIS_URL=off\n\nPASSWORD hunter2\n")
     assert command(*words).refused(2) == "swiftlet: .env, line 3: expected NAME=value\n"
 
 
-# What PostgreSQL and PgBouncer say, and what waiting does not change.
+# Errors of PostgreSQL and PgBouncer that do not end by waiting.
 REFUSALS = (
     ("28P01", 'password authentication failed for user "app"'),
     ("28000", 'no pg_hba.conf entry for host "127.0.0.1"'),
@@ -181,7 +181,7 @@ REFUSALS = (
     ("08P01", "no such database: app"),
     ("0A000", "unsupported frontend protocol 3.0"),
 )
-# What may be otherwise in a moment.
+# Errors that may end soon.
 PASSING = (
     ("57P03", "the database system is starting up"),
     ("57P01", "terminating connection due to administrator command"),
@@ -198,7 +198,9 @@ def url_of(port: int) -> str:
 
 
 @all_commands
-def test_a_database_that_refuses_is_one_line(command: Command, words: tuple[str, ...]) -> None:
+def test_a_database_that_refuses_the_connection_is_one_line(
+    command: Command, words: tuple[str, ...]
+) -> None:
     with postgres_that_says(*REFUSALS[0]) as port:
         line = command(*words, DATABASE_URL=url_of(port), REDIS_URL="off").refused(1)
     assert "refuses the connection: password authentication failed" in line
@@ -212,7 +214,7 @@ def test_a_database_that_refuses_is_one_line(command: Command, words: tuple[str,
     ((), ("--server", "granian"), ("--workers", "2"), ("--server", "granian", "--workers", "2")),
     ids=lambda options: " ".join(options) or "one uvicorn",
 )
-def test_serve_does_not_start_where_waiting_cannot_help(
+def test_serve_does_not_start_when_waiting_cannot_help(
     command: Command, code: str, message: str, options: tuple[str, ...]
 ) -> None:
     with postgres_that_says(code, message) as port:
@@ -222,14 +224,14 @@ def test_serve_does_not_start_where_waiting_cannot_help(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The settings that a server was started with: none is, in these tests."""
+    """Collect the settings of started servers; these tests start none."""
     seen: list[object] = []
     monkeypatch.setattr("service.server.run", lambda settings, *_, **__: seen.append(settings))
     return seen
 
 
 @pytest.mark.parametrize(("code", "message"), PASSING)
-def test_serve_starts_where_the_database_may_come(
+def test_serve_starts_when_the_database_may_become_available(
     command: Command, started: list[object], code: str, message: str
 ) -> None:
     with postgres_that_says(code, message) as port:
@@ -241,7 +243,7 @@ def test_serve_starts_where_the_database_may_come(
     "address",
     ("127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2", "no-such-host.invalid"),
 )
-def test_serve_starts_where_nobody_answers(
+def test_serve_starts_when_the_database_does_not_answer(
     command: Command, started: list[object], address: str
 ) -> None:
     url = f"postgresql://app:{PASSWORD}@{address}/app"
@@ -250,14 +252,16 @@ def test_serve_starts_where_nobody_answers(
 
 
 @all_but_serve
-def test_a_database_that_is_away_is_one_line(command: Command, words: tuple[str, ...]) -> None:
+def test_a_database_that_is_not_available_is_one_line(
+    command: Command, words: tuple[str, ...]
+) -> None:
     line = command(*words, DATABASE_URL=url_of(1)).refused(1)
     assert "the database is away" in line
     assert "DATABASE_URL" in line
 
 
 @all_but_serve
-def test_a_database_that_starts_up_is_one_line(command: Command, words: tuple[str, ...]) -> None:
+def test_a_database_that_is_starting_is_one_line(command: Command, words: tuple[str, ...]) -> None:
     with postgres_that_says(*PASSING[0]) as port:
         line = command(*words, DATABASE_URL=url_of(port)).refused(1)
     assert "the database is away: the database system is starting up" in line
@@ -272,7 +276,7 @@ def test_a_database_that_starts_up_is_one_line(command: Command, words: tuple[st
         ("sslnegotiation=maybe", "sslnegotiation"),
     ),
 )
-def test_a_wrong_way_of_tls_is_one_line(
+def test_a_wrong_tls_parameter_is_one_line(
     command: Command, words: tuple[str, ...], parameters: str, said: str
 ) -> None:
     with postgres_that_says("57P03") as port:
@@ -283,9 +287,7 @@ def test_a_wrong_way_of_tls_is_one_line(
 
 
 @all_commands
-def test_a_variable_of_libpq_that_is_wrong_is_one_line(
-    command: Command, words: tuple[str, ...]
-) -> None:
+def test_a_wrong_variable_of_libpq_is_one_line(command: Command, words: tuple[str, ...]) -> None:
     line = command(*words, DATABASE_URL="postgresql:///app", REDIS_URL="off", PGPORT="abc")
     assert "PGPORT" in line.refused(1)
 
@@ -300,7 +302,7 @@ def test_a_variable_of_libpq_that_is_wrong_is_one_line(
     ),
     ids=("no database", "connect_timeout", "no role"),
 )
-def test_a_real_server_that_refuses_is_one_line(
+def test_a_refusal_of_a_real_server_is_one_line(
     command: Command,
     new_database: Callable[[], str],
     words: tuple[str, ...],
@@ -315,14 +317,14 @@ _made: list[str] = []
 
 
 def _one_of(new_database: Callable[[], str]) -> str:
-    """One empty database for all who change nothing in it."""
+    """One empty database for all tests that change nothing in it."""
     if not _made:
         _made.append(new_database())
     return _made[0]
 
 
 @pytest.mark.parametrize("words", NEED_TABLES, ids=" ".join)
-def test_what_needs_the_tables_says_how_to_get_them(
+def test_commands_that_need_the_tables_say_how_to_migrate(
     command: Command, new_database: Callable[[], str], words: tuple[str, ...]
 ) -> None:
     line = command(*words, DATABASE_URL=_one_of(new_database)).refused(1)
@@ -340,7 +342,7 @@ def test_tables_that_are_too_old_or_unknown_are_one_line(
     assert f"is at revision 0004, and this code needs {newest}: run `swiftlet migrate`" in line
     query(url, "UPDATE alembic_version SET version_num = '9999'")
     assert "9999" in command("migrate", DATABASE_URL=url).refused(1)
-    # Newer tables may serve older code, as in a deploy that is under way.
+    # Older code may run on newer tables, as during a deploy.
     migrate_back = "UPDATE alembic_version SET version_num = '0004'"
     query(url, migrate_back)
     migrate.up(url, MIGRATIONS)
@@ -348,7 +350,7 @@ def test_tables_that_are_too_old_or_unknown_are_one_line(
     assert command("export", "out.csv", DATABASE_URL=url).code == 0
 
 
-def test_who_may_not_create_tables_or_read_them_is_told_in_one_line(
+def test_missing_rights_on_tables_are_one_line(
     command: Command, new_database: Callable[[], str]
 ) -> None:
     url = new_database()
@@ -372,7 +374,7 @@ def test_who_may_not_create_tables_or_read_them_is_told_in_one_line(
     "words", [words for words, kind in COMMANDS.items() if kind == READS], ids=" ".join
 )
 @pytest.mark.parametrize("data", (None, "empty"))
-def test_what_only_reads_makes_no_database(
+def test_commands_that_only_read_create_no_database(
     command: Command, words: tuple[str, ...], data: str | None
 ) -> None:
     if data:
@@ -386,10 +388,10 @@ def test_what_only_reads_makes_no_database(
 @pytest.mark.parametrize(
     ("words", "said"),
     (
-        (("export", "foo.xlsx"), ".xlsx is no format of ours"),
-        (("export", "foo.json"), ".json is no format of ours"),
-        (("export", "foo.csv.zip"), ".zip is no format of ours"),
-        (("import", "items.tsv"), ".tsv is no format of ours"),
+        (("export", "foo.xlsx"), ".xlsx is not a supported format"),
+        (("export", "foo.json"), ".json is not a supported format"),
+        (("export", "foo.csv.zip"), ".zip is not a supported format"),
+        (("import", "items.tsv"), ".tsv is not a supported format"),
         (("export", "out.CSV", "--format", "ndjson"), "out.CSV is named as csv"),
         (("export", "out.ndjson.GZ", "--format", "csv"), "out.ndjson.GZ is named as ndjson"),
         (("import", "items.csv", "--format", "ndjson"), "items.csv is named as csv"),
@@ -402,7 +404,7 @@ def test_what_only_reads_makes_no_database(
     ),
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_a_file_or_name_that_is_wrong_is_wrong_usage(
+def test_a_wrong_file_or_name_is_wrong_usage(
     command: Command, words: tuple[str, ...], said: str
 ) -> None:
     (command.place / "items.tsv").write_text("")
@@ -415,7 +417,7 @@ def test_a_file_or_name_that_is_wrong_is_wrong_usage(
     (("openapi", "no/such/dir/x"), ("export", "no/such/dir/x.csv"), ("openapi", "/dev/full")),
     ids=" ".join,
 )
-def test_a_file_that_can_not_be_written_is_named(
+def test_a_file_that_cannot_be_written_is_named(
     command: Command, database_url: str, words: tuple[str, ...]
 ) -> None:
     line = command(*words, DATABASE_URL=database_url).refused(1)
@@ -433,18 +435,16 @@ def test_a_file_that_can_not_be_written_is_named(
     ),
     ids=("a long label", "an empty label", "an unknown name", "another machine"),
 )
-def test_a_host_that_can_not_be_listened_on_is_one_line(
-    command: Command, host: str, said: str
-) -> None:
+def test_a_host_that_cannot_be_bound_is_one_line(command: Command, host: str, said: str) -> None:
     line = command("serve", "--port", "0", "--host", host, SERVICE_AUTH="off").refused(1)
     assert f"can't listen on {host}:0" in line
     assert said in line
 
 
-def test_a_connection_that_is_lost_during_a_transaction_is_one_line(
+def test_a_connection_lost_during_a_transaction_is_one_line(
     command: Command, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncpg then tells of its transaction's __aexit__, and of nothing else."""
+    """asyncpg then raises only an error of the transaction's __aexit__."""
     url = new_database()
     migrate.up(url, MIGRATIONS)
     copy = asyncpg.Connection.copy_records_to_table
@@ -460,7 +460,7 @@ def test_a_connection_that_is_lost_during_a_transaction_is_one_line(
     assert "the connection to the database is lost" in ran.refused(1)
 
 
-def test_the_ending_of_a_file_says_its_format_in_any_case(
+def test_a_file_extension_selects_the_format_in_any_case(
     command: Command, database_url: str
 ) -> None:
     query(database_url, "TRUNCATE items, users RESTART IDENTITY")
@@ -494,7 +494,7 @@ def test_the_command_has_two_names() -> None:
 
 
 @pytest.mark.parametrize("name", ("service", "swiftlet"))
-def test_a_command_shows_the_name_that_it_was_called_by(command: Command, name: str) -> None:
+def test_a_command_shows_the_name_it_was_called_by(command: Command, name: str) -> None:
     assert command("srve", name=name).refused(2).startswith(f"{name}: No such command 'srve'")
     told = command("migrate", "check", "--help", name=name).out
     assert told.startswith(f"Usage: {name} migrate check ")

@@ -1,11 +1,18 @@
 """Every resource, ours and those of each other shape, passes the tests that a user's can run."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
-from shapes_app import app
+from conftest import ROOT
+from msgspec import Struct
+from shapes_app import NewTag, app
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.conformance import Conformance
@@ -13,6 +20,7 @@ from service.conformance.served import Served, serving
 from service.db.schema import functions, triggers
 from service.db.statement import DIALECT
 from service.embedded.data_directory import Stores
+from service.resource import Resource
 
 
 class TestEveryShape(Conformance):
@@ -32,6 +40,70 @@ class TestEveryShape(Conformance):
         redis = stores.redis_url or "off"
         with serving(cls.app, directory, DATABASE_URL=url, REDIS_URL=redis) as one:
             yield one
+
+    def test_an_operation_is_left_out_replaced_or_added(self, served: Served) -> None:
+        path = "/v1/orders"
+        assert served.client.patch(f"{path}/bulk", json={"ids": [], "set": {}}).status_code == 405
+        assert served.client.delete(f"{path}/1").status_code == 405
+        refused = served.client.post(f"{path}/bulk/delete", json={"ids": []})
+        assert (refused.status_code, refused.json()["detail"]) == (405, "orders are kept")
+        before = served.client.get(f"{path}/count").json()["orders"]
+        served.client.post(path, json={"number": "one more"})
+        assert served.client.get(f"{path}/count").json() == {"orders": before + 1}
+        told = served.client.get("/openapi.json").json()["paths"]
+        assert set(told[f"{path}/{{id}}"]) == {"get", "put", "patch"}
+        assert told[f"{path}/count"]["get"]["operationId"] == "countOrders"
+
+
+def test_a_user_runs_them_in_three_lines(tmp_path: Path) -> None:
+    """On stores of its own, migrated by the application's migrations."""
+    test = """
+from service.conformance import Conformance
+class TestNotes(Conformance):
+    app = "notes:app"
+"""
+    (tmp_path / "test_notes.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py"]
+    ran = subprocess.run(
+        [*command, "-k", "shown_and_can_be_read"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "examples" / "notes")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+class NewThing(Struct):
+    """A body."""
+
+    name: str
+    parts: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    (
+        ("'colour' is no field", {"sorts": ("colour",)}),
+        ("'colour' is no field", {"filters": ("min_colour",)}),
+        ("'colour' is no field", {"key": "colour"}),
+        ("'limit' can't be a filter", {"filters": ("limit",)}),
+        ("'n' is none of the references", {"under": ("n",)}),
+        ("'box_id' is none of the references", {"include": {"box": NewTag}}),
+        ("'fly' is no operation", {"without": ("fly",)}),
+        ("'fly' is no operation", {"handlers": {"fly": None}}),
+    ),
+)
+def test_a_declaration_that_can_not_be_is_refused(message: str, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=message):
+        Resource("tags", NewTag, **options)
+
+
+def test_a_field_without_a_column_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"NewThing.parts is list\[str\]: use one of str, bool"):
+        Resource("things", NewThing)
 
 
 async def make_tables(url: str) -> None:

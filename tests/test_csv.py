@@ -1,4 +1,4 @@
-"""CSV (RFC 4180): the same rows as other readers, and small losses where a file is wrong."""
+"""CSV (RFC 4180): the same rows as other readers, and an error loses only its own line."""
 
 import csv
 import io
@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from service.errors import Invalid, LineError, Problem
 from service.items.structs import NewItem
-from service.web.table import BEHIND, UNCLOSED, Table
+from service.web.table import BEHIND, UNCLOSED, CsvReader
 
 Fields = list[str]
 
 
 class Three(Struct):
-    """A record that takes any text."""
+    """A record of any strings."""
 
     a: str | None = None
     b: str | None = None
@@ -26,8 +26,8 @@ class Three(Struct):
 def read(
     data: bytes, sizes: list[int] | None = None, limit: int = 10_000
 ) -> tuple[list[tuple[int, Fields]], list[LineError]]:
-    """The rows with their lines, and the errors; the data comes in parts of these sizes."""
-    table = Table(Three, limit)
+    """Return rows with their line numbers, and errors; the data arrives in parts of `sizes`."""
+    table = CsvReader(Three, limit)
     rows = []
     start = 0
     for size in [*(sizes or []), len(data) + 1]:
@@ -42,7 +42,7 @@ def read(
     return fields, table.errors
 
 
-# Of what is difficult, and at times in quotes without need.
+# Difficult characters, some in quotes without need.
 texts = st.text(st.sampled_from('ab", \n\r\u00e9'), max_size=8)
 records = st.lists(st.tuples(texts, texts, texts), max_size=6)
 cuts = st.lists(st.integers(1, 9), max_size=12)
@@ -71,12 +71,12 @@ def test_other_readers_give_the_same_rows(
 
 @given(st.text(st.sampled_from('ab,"\n\r'), max_size=40), cuts)
 @settings(max_examples=500, deadline=None)
-def test_where_a_file_is_cut_makes_no_difference(text: str, sizes: list[int]) -> None:
+def test_chunk_boundaries_make_no_difference(text: str, sizes: list[int]) -> None:
     data = b"a,b,c\n" + text.encode()
     assert read(data, sizes) == read(data)
 
 
-def test_a_quote_within_a_field_is_text() -> None:
+def test_a_quote_inside_a_field_is_text() -> None:
     good = [b"%d,x,y" % n for n in range(1000)]
     rows, errors = read(b"\n".join([b"a,b,c", b'U6,5" pipe,', *good]))
     assert len(rows) == 1001
@@ -98,7 +98,7 @@ def test_a_quote_within_a_field_is_text() -> None:
     ),
     ids=("to the end", "to a quote", "three", "text", "space", "two lines", "line ends", "doubled"),
 )
-def test_a_wrong_quote_costs_its_own_line(
+def test_a_wrong_quote_makes_only_its_own_line_wrong(
     body: bytes, lines: list[int], wrong: dict[int, str]
 ) -> None:
     rows, errors = read(b"a,b,c\n" + body)
@@ -106,7 +106,7 @@ def test_a_wrong_quote_costs_its_own_line(
     assert {error.line: error.message for error in errors} == wrong
 
 
-def test_a_quote_is_looked_for_no_further_than_a_line_may_be_long() -> None:
+def test_the_search_for_a_closing_quote_stops_at_the_line_limit() -> None:
     body = b'a,b,c\n1,"open,\n' + b"2,x,\n" * 1000
     rows, errors = read(body, [7] * 100, limit=100)
     assert len(rows) == 1000
@@ -117,7 +117,7 @@ def test_a_quote_is_looked_for_no_further_than_a_line_may_be_long() -> None:
         read(b'a,b,c\n"' + b"x" * 101 + b'",,\n1,,\n', limit=100)
 
 
-def test_a_file_of_quotes_is_not_read_again_and_again() -> None:
+def test_a_file_of_open_quotes_is_not_parsed_again_without_limit() -> None:
     with pytest.raises(Invalid, match="too many lines before it"):
         read(b"a,b,c\n" + b'a","b\n' * 1000, limit=500)
 
@@ -136,7 +136,7 @@ def test_a_file_of_quotes_is_not_read_again_and_again() -> None:
         (b"a,b", b"1,2,3", "has 3 fields, the header names 2"),
     ),
 )
-def test_columns_without_a_name_are_passed_over(
+def test_columns_without_a_name_are_ignored(
     header: bytes, record: bytes, message: str | None
 ) -> None:
     rows, errors = read(header + b"\n" + record + b"\n")
@@ -144,23 +144,23 @@ def test_columns_without_a_name_are_passed_over(
     assert rows == ([(2, ["1", "2", ""])] if message is None else [])
 
 
-def test_a_column_twice_is_named() -> None:
+def test_a_repeated_column_is_named() -> None:
     with pytest.raises(Invalid, match=r"the header names a column twice: a$"):
         read(b"a,,b,,a\n")
     with pytest.raises(Invalid, match="header is not CSV"):
         read(b'a,"b\n1,2\n')
-    table = Table(NewItem, 100)
-    with pytest.raises(Invalid, match="no column name"):
+    table = CsvReader(NewItem, 100)
+    with pytest.raises(Invalid, match="lacks a required column: name"):
         list(table.feed(b"sku,,\n"))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_header() -> None:
     for header in (b"a,b,c", b'"a","b","c"'):
         rows, _ = read(b"\xef\xbb\xbf" + header + b"\r\n1,2,3", [1, 1, 1, 1])
         assert rows == [(2, ["1", "2", "3"])]
 
 
-def test_what_is_wrong_is_said_in_our_own_words() -> None:
+def test_errors_of_csv_have_our_own_messages() -> None:
     rows, errors = read(b"a,b,c\n\xff,,\n1,\0,\n")
     assert not rows
     assert [error.message for error in errors] == [

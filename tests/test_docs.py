@@ -1,4 +1,4 @@
-"""The document, and the page in a real browser."""
+"""The OpenAPI document, and the page of the API in a real browser."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from service.asgi import app
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
-def test_the_document_is_valid_and_tells_of_every_route(client: httpx.Client) -> None:
+def test_the_document_is_valid_and_has_every_route(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     validate(document)
     told = {
@@ -26,22 +26,22 @@ def test_the_document_is_valid_and_tells_of_every_route(client: httpx.Client) ->
     assert told == {(operation.method, operation.path) for operation in app.operations}
 
 
-def test_the_page_takes_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_the_page_loads_nothing_from_other_hosts(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page.text)
 
 
-def test_the_page_runs_its_own_script_alone(client: httpx.Client) -> None:
-    """The policy names the script by its hash, so that none that found its way in would run."""
+def test_the_page_runs_only_its_own_script(client: httpx.Client) -> None:
+    """The policy allows the script by its hash, so an injected script does not run."""
     page = client.get("/docs")
     (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in page.headers["content-security-policy"]
 
 
-def test_the_page_believes_no_host_header(client: httpx.Client) -> None:
+def test_the_page_ignores_the_host_header(client: httpx.Client) -> None:
     plain = client.get("/docs").text
     assert client.get("/docs", headers={"host": "evil.example:1"}).text == plain
     assert "127.0.0.1" not in plain

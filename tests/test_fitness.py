@@ -1,4 +1,4 @@
-"""The database is not as expected: what requests are told, what is logged, and how it ends."""
+"""A database in an unexpected state: responses, log lines and recovery."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ from service.items.structs import NewItem
 from service.logs import logger
 from service.migrations import migrate
 from service.users import users
-from service.web.row_readers import Lines
+from service.web.row_readers import NdjsonReader
 
 pytestmark = pytest.mark.anyio
 NEEDS = rights.needs(app.tables)
@@ -47,7 +47,7 @@ NEW = (None, "Widget", None, None, True, None)
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """The loop that serves: what it raises when a connection is lost is its own."""
+    """Use uvloop, like the servers: it raises its own errors when a connection is lost."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -60,7 +60,7 @@ def url(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """The messages of what is logged."""
+    """Collect the messages of the log."""
     found: list[str] = []
 
     class EncodedBodies(logging.Handler):
@@ -86,7 +86,7 @@ async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
 
 
 async def outcome(work: Any) -> Any:
-    """What it gives, or the Problem."""
+    """Return the result, or the Problem."""
     try:
         return await work
     except Problem as problem:
@@ -94,15 +94,15 @@ async def outcome(work: Any) -> Any:
 
 
 async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
-    """Repeat it until its outcome is fine; the bound is for what never comes."""
+    """Repeat until the outcome is right; fail after a time limit."""
     async with asyncio.timeout(10):
-        while not fine(found := await outcome(work())):  # noqa: ASYNC110 - nobody would set an event
+        while not fine(found := await outcome(work())):  # noqa: ASYNC110 - no code sets an event
             await asyncio.sleep(0.02)
     return found
 
 
 async def run(url: str, *statements: str) -> None:
-    """On a connection of its own, to the database `postgres` beside it."""
+    """Run statements on a new connection to the database `postgres`."""
     connection = await asyncpg.connect(url.replace(f"///{name_of(url)}?", "///postgres?"))
     for sql in statements:
         await connection.execute(sql)
@@ -125,7 +125,9 @@ async def file(*rows: bytes) -> AsyncIterator[bytes]:
 
 
 def importing(db: Database, *rows: bytes) -> Any:
-    return items.import_(WritableDatabase(db), file(*rows), Lines(NewItem, 10_000), skip=False)
+    return items.import_(
+        WritableDatabase(db), file(*rows), NdjsonReader(NewItem, 10_000), skip=False
+    )
 
 
 def changing(db: Database, row_id: int) -> Any:
@@ -133,11 +135,11 @@ def changing(db: Database, row_id: int) -> Any:
     return items.writes.change.run(WritableDatabase(db), None, id=row_id, **values)
 
 
-# Read-only: a database, a role or a whole server that takes no writes.
+# Read-only: a database, a role or a server that rejects writes.
 
 
 @pytest.mark.parametrize("size", (2, None))
-async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
+async def test_a_read_only_database_is_logged_once_and_recovery_needs_no_restart(
     url: str, size: int | None, lines: list[str]
 ) -> None:
     async with opened(url, size=size) as db:
@@ -162,7 +164,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
         ):
             problem = await outcome(work)
             assert (problem.status, problem.detail) == (503, "the database is read-only")
-        # Reads go on, and writes neither wait nor cost a connection each.
+        # Reads continue; writes neither wait nor open a connection each.
         before = len(opened_)
         for _ in range(300):
             assert isinstance(await outcome(items.add.run(WritableDatabase(db), NEW)), Unavailable)
@@ -171,7 +173,7 @@ async def test_a_read_only_database_is_said_once_and_left_behind_by_itself(
         assert lines.count("the database is read-only") == 1
         assert "the database takes writes again" not in lines
 
-        # Connections that were opened meanwhile can't write, whatever is set now.
+        # Connections opened in the read-only time can't write, even after the setting is changed.
         await run(url, f"ALTER DATABASE {name_of(url)} RESET default_transaction_read_only")
         await until(
             lambda: items.add.run(WritableDatabase(db), NEW),
@@ -195,13 +197,13 @@ def _count_connections(db: Database) -> list[str]:
     return found
 
 
-async def test_a_server_that_becomes_read_only_under_its_connections_is_left_behind(
+async def test_connections_to_a_server_that_becomes_read_only_are_replaced(
     url: str, lines: list[str]
 ) -> None:
-    """As a failover does: the connections stand, and their server takes no writes any more."""
+    """After a failover: the connections are open, but their server rejects writes."""
     async with opened(url, size=2) as db:
         made = await items.add.run(WritableDatabase(db), NEW)
-        # In every session that is there, and in none that comes after.
+        # In every existing session, and in no later one.
         for link in (*db.pool._idle,):
             await link.connection.execute("SET default_transaction_read_only = on")
         assert (
@@ -218,9 +220,7 @@ async def test_a_server_that_becomes_read_only_under_its_connections_is_left_beh
     assert lines.count("the database takes writes again") == 1
 
 
-async def test_a_service_that_starts_on_a_read_only_database_says_so_at_once(
-    url: str, lines: list[str]
-) -> None:
+async def test_a_start_on_a_read_only_database_logs_it_at_once(url: str, lines: list[str]) -> None:
     await run(url, f"ALTER DATABASE {name_of(url)} SET default_transaction_read_only = on")
     async with opened(url, size=2) as db:
         assert lines.count("the database is read-only") == 1
@@ -232,11 +232,11 @@ async def test_a_service_that_starts_on_a_read_only_database_says_so_at_once(
         )
 
 
-# No connection can be had.
+# No connection is possible.
 
 
 @pytest.mark.parametrize("size", (2, None))
-async def test_a_dropped_database_is_503_and_said_once(
+async def test_a_dropped_database_is_503_and_logged_once(
     url: str, size: int | None, lines: list[str]
 ) -> None:
     async with opened(url, size=size) as db:
@@ -267,8 +267,8 @@ def _errors() -> list[type[asyncpg.PostgresError]]:
     ]
 
 
-def test_no_state_of_a_database_is_a_500() -> None:
-    """Only what a statement has wrong in itself is: syntax, ambiguity, the wrong kind of thing."""
+def test_no_error_of_a_database_state_is_a_500() -> None:
+    """Only errors of a statement itself are: syntax, ambiguity, wrong type of object."""
     conditions = {"42501", "42P01", "42703", "42883", "42704", "42804"}
     found: dict[str, set[type[Problem]]] = {}
     for error in _errors():
@@ -289,7 +289,7 @@ def test_no_state_of_a_database_is_a_500() -> None:
             assert kinds == {Unavailable}, state
 
 
-async def test_whatever_prevents_a_connection_is_a_503(
+async def test_any_error_of_a_connection_is_a_503(
     lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = (
@@ -315,8 +315,8 @@ async def test_whatever_prevents_a_connection_is_a_503(
         assert lines == ["the database is away"]
 
 
-async def test_readiness_does_not_end_a_service_that_only_has_no_connection_more(url: str) -> None:
-    """With the limit of connections reached, those that are held go on serving."""
+async def test_readiness_stays_ok_at_the_connection_limit_of_the_server(url: str) -> None:
+    """At the connection limit of the server, open connections still serve."""
 
     async def connect(_: str) -> None:
         raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
@@ -344,16 +344,18 @@ async def test_readiness_answers_in_time_on_a_connection_that_hangs(
         database, _ = await health._database(db, NEEDS, HEAD)
         assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
         await other.close()
-        # The answer that came too late is nobody's: the connection is another one.
+        # The late answer must not reach a later request, so the connection was replaced.
         assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
         database, _ = await health._database(db, NEEDS, HEAD)
         assert database.state == "ok"
 
 
-# The schema is not the one that the statements were written for.
+# The schema does not match the statements.
 
 
-async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: list[str]) -> None:
+async def test_a_missing_column_means_not_migrated_and_is_logged_once(
+    url: str, lines: list[str]
+) -> None:
     await run_in(url, "ALTER TABLE items RENAME COLUMN description TO descr")
     async with opened(url, size=2) as db:
         for _ in range(5):
@@ -361,7 +363,7 @@ async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: l
                 problem = await outcome(work)
                 assert isinstance(problem, Unavailable)
                 assert "run `swiftlet migrate`" in problem.detail
-        assert await users.by_id.get(db, 1) is None  # what needs no such column is served
+        assert await users.by_id.get(db, 1) is None  # statements without that column still work
         assert [line for line in lines if "migrate" in line] == [
             "the database is not migrated: run `swiftlet migrate`"
         ]
@@ -369,7 +371,7 @@ async def test_a_missing_column_is_not_migrated_and_said_once(url: str, lines: l
         await until(lambda: items.by_id.get(db, 1), lambda one: one is None)
         await until(_is_over(db), bool)
         assert lines.count("the database is migrated") == 1
-        # As after any start: every connection has the hot statements prepared.
+        # Like after a start: every connection has prepared the frequent statements.
         await until(_idle(db, 2), bool)
         prepared = len(db.pool.fitness.statements)
         assert [len(link.prepared) for link in db.pool._idle] == [prepared, prepared]
@@ -396,27 +398,29 @@ async def run_in(url: str, sql: str) -> None:
 
 
 @pytest.mark.parametrize("name", ("totals", "items"))
-async def test_a_missing_table_ends_when_the_statement_that_needs_it_can_run(
+async def test_a_missing_table_ends_when_its_statement_can_run(
     url: str, lines: list[str], name: str
 ) -> None:
-    """Also where no hot statement needs it: else each look would say that all is well."""
+    """Also if no prepared statement uses the table; otherwise each check would succeed."""
     async with opened(url, size=1) as db:
         query_ = items.count
         await run_in(url, f"ALTER TABLE {name} RENAME TO gone")
         assert (await outcome(query_.only(db))).status == 503 if name == "totals" else True
         assert name == "totals" or (await outcome(items.by_id.get(db, 1))).status == 503
-        await asyncio.sleep(1.2)  # two looks
+        await asyncio.sleep(1.2)  # two checks
         assert lines == ["the database is not migrated: run `swiftlet migrate`"]
         await run_in(url, f"ALTER TABLE gone RENAME TO {name}")
         await until(_is_over(db), bool)
         assert await query_.only(db) == 0
 
 
-# Errors are told by SQLSTATE, table and constraint.
+# Errors are recognised by SQLSTATE, table and constraint.
 
 
 @pytest.mark.parametrize("message", ("is still referenced", "wird noch verwendet", "", None))
-def test_a_foreign_key_is_told_without_the_words_of_the_database(message: str | None) -> None:
+def test_a_foreign_key_error_does_not_depend_on_the_language_of_the_database(
+    message: str | None,
+) -> None:
     error = asyncpg.ForeignKeyViolationError("verletzt Fremdschlüssel-Constraint")
     error.detail = message
     error.table_name, error.constraint_name = "items", "items_owner_id_fkey"
@@ -425,7 +429,7 @@ def test_a_foreign_key_is_told_without_the_words_of_the_database(message: str | 
     assert (added.status, added.errors[0].field) == (409, "owner_id")
 
 
-async def test_statements_know_whether_they_remove() -> None:
+async def test_statements_know_whether_they_delete_rows() -> None:
     removing = {
         statement.name for statement in (*items.prepared, *users.prepared) if statement.removes
     }
@@ -434,7 +438,7 @@ async def test_statements_know_whether_they_remove() -> None:
     } | {"items.remove_all"}
 
 
-async def test_a_user_with_items_is_kept_in_any_language(url: str) -> None:
+async def test_a_user_with_items_is_not_deleted_in_any_language_of_the_database(url: str) -> None:
     async with opened(url, size=1) as db:
         user = await users.add.run(
             WritableDatabase(db), ("a@example.com", "ada", None, "user", True)
@@ -451,7 +455,7 @@ async def test_a_user_with_items_is_kept_in_any_language(url: str) -> None:
         assert [error.field for error in problem.errors] == ["owner_id"]
 
 
-# A connection that is lost beside the pool.
+# A lost connection outside of the pool.
 
 
 @pytest.mark.parametrize("when", ("staging", "merging"))
@@ -469,7 +473,9 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
 
         work = asyncio.create_task(
             outcome(
-                items.import_(WritableDatabase(db), slowly(), Lines(NewItem, 10_000), skip=False)
+                items.import_(
+                    WritableDatabase(db), slowly(), NdjsonReader(NewItem, 10_000), skip=False
+                )
             )
         )
         if when == "merging":
@@ -492,8 +498,8 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
 async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connection(
     url: str,
 ) -> None:
-    """uvloop raises RuntimeError then, which asyncpg lets through in the midst of a COPY."""
-    # asyncpg forgets a future that holds the error; a service ignores it in the same way.
+    """uvloop raises RuntimeError, which asyncpg does not translate during a COPY."""
+    # asyncpg drops a future with the error; a service ignores it in the same way.
     asyncio.get_running_loop().set_exception_handler(unhandled)
     async with opened(url, size=1) as db, dedicated(db) as one:
         await items.stage.open(one)
@@ -515,7 +521,7 @@ async def test_a_write_to_a_transport_that_has_just_been_closed_is_a_lost_connec
         assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
         link = db.pool._idle[0]
         _transport(link.connection).close()
-        assert await outcome(items.by_id.get(db, 1)) is None  # a read is tried once more
+        assert await outcome(items.by_id.get(db, 1)) is None  # a read is retried once
 
 
 def _transport(connection: Any) -> Any:

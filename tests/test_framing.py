@@ -1,4 +1,4 @@
-"""What is no HTTP/1.1, or could be read in two ways, is refused before anything is executed."""
+"""Requests that are not HTTP/1.1, or are ambiguous, are rejected before anything is executed."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 
 
 def talk(service: Service, *parts: bytes, end: bool = False) -> bytes:
-    """Everything that is answered until the server closes; `end` closes our side behind `parts`."""
+    """Return all data until the server closes; with `end` half-close after `parts`."""
     received = b""
     with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -39,7 +39,7 @@ def talk(service: Service, *parts: bytes, end: bool = False) -> bytes:
                 connection.sendall(part)
             if end:
                 connection.shutdown(socket.SHUT_WR)
-        except ConnectionError:  # it has closed before all was sent; what it said is still there
+        except ConnectionError:  # closed before everything was sent; the answer can still be read
             pass
         while part := connection.recv(65536):
             received += part
@@ -47,7 +47,7 @@ def talk(service: Service, *parts: bytes, end: bool = False) -> bytes:
 
 
 def answers(data: bytes, *, head: bool = False) -> list[Answer]:
-    """Take apart what was received; `head` where no answer has a body."""
+    """Split the received bytes into answers; with `head` no answer has a body."""
     found = []
     while data:
         top, _, data = data.partition(b"\r\n\r\n")
@@ -72,7 +72,7 @@ def answered(statuses: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def plain(service: Service) -> Iterator[httpx.Client]:
-    """A client that leaves the tables as they are."""
+    """A client that does not empty the tables."""
     with httpx.Client(base_url=service.url, headers={"cache-control": "no-cache"}) as one:
         assert one.post("/items", json={"name": "a"}).status_code == 201
         yield one
@@ -80,12 +80,12 @@ def plain(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def item(plain: httpx.Client) -> int:
-    """The newest item, to be deleted, or not; there is one before it."""
+    """The newest item, which a vector may delete; there is one before it."""
     made: int = plain.post("/items", json={"name": "a"}).json()["id"]
     return made
 
 
-# docs/http.md: what granian answers where it differs, by the name of the vector.
+# Different answers of granian by the name of the vector; also in docs/http.md.
 TABLE = (ROOT / "docs" / "http.md").read_text().partition("\n## `--server granian`")[2]
 OTHERWISE = {
     name: (answered(mine), answered(granians))
@@ -93,13 +93,13 @@ OTHERWISE = {
         r"^\| (.+) \| ([\d, ]+) \| ([\d, ]+) \|$", TABLE, re.MULTILINE
     )
 }
-# Their answers may be lost in a reset, so there is nothing to test.
+# The answer may be lost by a reset, so it can't be tested.
 UNSURE = {"two requests before 2 MB for no path"}
 
 
 @pytest.mark.skipif(SERVER != "granian", reason="ours has a stricter test")
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.name for vector in VECTORS])
-def test_what_granian_answers_is_documented(
+def test_the_answers_of_granian_are_documented(
     service: Service, plain: httpx.Client, item: int, vector: Vector
 ) -> None:
     if vector.name in UNSURE:
@@ -120,7 +120,7 @@ def test_the_table_of_differences_is_about_vectors() -> None:
 @ours
 @pytest.mark.parametrize("whole", (True, False), ids=("in one write", "in several writes"))
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.name for vector in VECTORS])
-def test_what_is_answered(
+def test_vectors_get_their_documented_answers(
     service: Service, plain: httpx.Client, item: int, vector: Vector, whole: bool
 ) -> None:
     logged = service.log.stat().st_size
@@ -137,30 +137,30 @@ def test_what_is_answered(
             assert f'"status":{answer.status},'.encode() in answer.body
     newest = plain.get("/items?per_page=1&sort=-id&total=none").json()["items"][0]["id"]
     assert (newest < item) == vector.deletes, "executed, or not"
-    assert newest <= item, "an item was made"
+    assert newest <= item, "an item was created"
     for line in service.log.read_bytes()[logged:].splitlines():  # on a busy machine: "slow request"
-        assert json.loads(line)["level"] == "WARNING", "what a client sends is no error of ours"
+        assert json.loads(line)["level"] == "WARNING", "a bad request is not a server error"
 
 
-def test_no_vector_is_there_twice() -> None:
+def test_no_vector_is_repeated() -> None:
     names = [vector.name for vector in VECTORS]
     assert len(names) == len(set(names))
 
 
-def test_our_parser_takes_nothing_that_h11_refuses() -> None:
-    """A minute of it runs in CI: `python tests/fuzz_http1.py`."""
+def test_our_parser_accepts_nothing_that_h11_rejects() -> None:
+    """CI runs it for a minute: `python tests/fuzz_http1.py`."""
     taken = known = 0
     for seed in range(500):
         mine, its = fuzz_http1.check(seed)
         taken, known = taken + mine, known + its
-    assert 300 < taken < known, "most were changed, and we are the stricter ones"
+    assert 300 < taken < known, "most inputs are mutated, and our parser is stricter"
 
 
 @ours
 @pytest.mark.parametrize(
     ("path", "seconds"), (("/items", 3), ("/items/bulk", 3)), ids=("one", "many")
 )
-def test_a_write_is_answered_though_the_client_has_ended_its_side(
+def test_a_write_is_answered_after_the_client_has_half_closed(
     service: Service, path: str, seconds: int
 ) -> None:
     body = b'{"name":"a"}' if path == "/items" else b'{"items":[{"name":"a"}]}'
@@ -174,7 +174,7 @@ def test_a_write_is_answered_though_the_client_has_ended_its_side(
 
 @ours
 @pytest.mark.parametrize("space", (" ", "\t", " \t  "), ids=("space", "tab", "both"))
-def test_white_space_around_a_header_is_no_part_of_it(service: Service, space: str) -> None:
+def test_white_space_around_a_header_value_is_removed(service: Service, space: str) -> None:
     lines = (
         "POST /items HTTP/1.1",
         f"Host:{space}x{space}",
@@ -190,8 +190,8 @@ def test_white_space_around_a_header_is_no_part_of_it(service: Service, space: s
 
 
 @ours
-def test_an_item_in_many_small_chunks_is_taken_or_refused_soon(service: Service) -> None:
-    """Each word of a document may be a chunk; each byte of 0.9 MB may not."""
+def test_an_item_in_many_small_chunks_is_accepted_or_rejected_soon(service: Service) -> None:
+    """A chunk for each word of a document is accepted, for each byte of 0.9 MB not."""
     head = (
         b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -209,8 +209,8 @@ def test_an_item_in_many_small_chunks_is_taken_or_refused_soon(service: Service)
 
 
 @ours
-def test_the_public_suite_finds_nothing_where_it_is_installed(service: Service) -> None:
-    """Its cases are among the vectors, for where it is not; see docs/http.md."""
+def test_the_public_suite_finds_no_error_if_it_is_installed(service: Service) -> None:
+    """If it is not installed, the vectors have its cases; see docs/http.md."""
     program = os.environ.get("H1SPEC") or shutil.which("h1spec")
     if program is None:
         pytest.skip("h1spec is not here")

@@ -1,7 +1,7 @@
-"""Filtered lists do not read much more than the better plan would, whatever the filters match.
+"""Filtered lists read little more than the better plan, for any number of matches.
 
-A list can walk the index of its order or gather all matches and sort them; bench/lists.py forces
-each. Counted is what is read, not the time: blocks, and rows that the scans look at.
+A list can walk the index of its sort order, or gather all matches and sort them; bench/lists.py
+forces each plan. The tests count blocks and rows that are read, not the time.
 """
 
 import asyncio
@@ -34,22 +34,22 @@ from service.users import users as users_resource
 ROWS = 40_000
 # A row that a scan looks at, in blocks.
 ROW = 1 / 5
-# What the first steps may read in vain: some hundred rows, each in a block of its own, and as many
-# matches as an estimate counts. A walk of the table by name is 48,000, a sequential scan 9,000.
+# Blocks that the first steps may read without a use: some hundred rows, each in its own block, and
+# the matches that an estimate counts. A walk by name is 48,000, a sequential scan 9,000.
 SLACK = 3000
 SORTS = {"items": ("id", "name", "-price"), "users": ("id", "-username")}
 VIEWS = (View("page", "exact"), View("page", "none", 100), View("start", "estimated"))
 
 
 class Large(NamedTuple):
-    """A database with large tables, and whether it has pg_trgm."""
+    """A database with large tables; `trigrams` says whether it has pg_trgm."""
 
     url: str
     trigrams: bool
 
 
 def servers() -> Iterator[object]:
-    """With the trigram index on one server, without it on the other."""
+    """One server with the trigram index, one without."""
     for one, trigrams in zip(binaries(), (True, False), strict=True):
         assert isinstance(one, ParameterSet)
         word = "with" if trigrams else "without"
@@ -78,7 +78,7 @@ async def filled(url: str, *, trigrams: bool) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_list_reads_little_more_than_the_better_plan(large: Large, case: Case) -> None:
+def test_a_list_reads_little_more_than_the_better_plan_needs(large: Large, case: Case) -> None:
     asyncio.run(compare(large.url, case))
 
 
@@ -104,7 +104,7 @@ async def compare(url: str, case: Case) -> None:
 async def read(
     connection: asyncpg.Connection, statement: Statement[Any], values: dict[str, Any]
 ) -> float:
-    """Blocks read, and rows looked at in blocks."""
+    """Return blocks read, plus rows that scans look at, converted to blocks."""
     args = [values[name] for name in statement.names]
     text = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement.sql}"
     plan = json.loads(await connection.fetchval(text, *args))[0]["Plan"]
@@ -124,7 +124,7 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from below(part)
 
 
-# Common matches far from the first page, some of them together in the order, others evenly spread.
+# Deep pages of common matches, some clustered in the sort order, others evenly spread.
 DEEP = (
     (Case(items.listing, {"q": "modern"}), "name", 8000),
     (Case(items.listing, {"q": "brass"}), "name", 1000),
@@ -139,7 +139,7 @@ DEEP = (
 @pytest.mark.parametrize(
     ("case", "sort", "offset"), DEEP, ids=[f"{case}-{sort}" for case, sort, _ in DEEP]
 )
-def test_a_deep_page_of_common_matches_is_walked_to_and_sorts_only_itself(
+def test_a_deep_page_of_common_matches_is_reached_by_a_walk_and_sorts_only_its_rows(
     large: Large, case: Case, sort: str, offset: int, total: str
 ) -> None:
     asked = question(case, sort, View("page", total, offset))
@@ -150,7 +150,7 @@ def test_a_deep_page_of_common_matches_is_walked_to_and_sorts_only_itself(
     assert max(sorted_) <= asked.values["limit"], "it gathers and sorts the matches"
 
 
-def test_without_an_index_the_walk_by_id_goes_on_to_a_rare_match(large: Large) -> None:
+def test_without_an_index_a_walk_by_id_continues_to_a_rare_match(large: Large) -> None:
     if large.trigrams:
         pytest.skip("the index gathers it")
     asked = question(Case(items.listing, {"q": "lamp 12"}), "id", View("page", "none", 60))
@@ -160,7 +160,9 @@ def test_without_an_index_the_walk_by_id_goes_on_to_a_rare_match(large: Large) -
 
 
 @pytest.mark.parametrize(("case", "sort"), [(case, sort) for case, sort, _ in DEEP[:3]])
-def test_a_page_after_the_last_match_is_not_walked_to(large: Large, case: Case, sort: str) -> None:
+def test_a_page_after_the_last_match_is_not_reached_by_a_walk(
+    large: Large, case: Case, sort: str
+) -> None:
     asked = question(case, sort, View("page", "exact", ROWS))
     plan = asyncio.run(analyzed(large.url, asked.ours, asked.values))
     (far,) = (node for node in below(plan) if node.get("Subplan Name") == "CTE far")
@@ -192,7 +194,7 @@ def test_the_trigram_index_is_read_only_for_a_term_that_has_a_trigram(
 
 
 async def plan_of(url: str, statement: Statement[Any], values: dict[str, Any]) -> str:
-    # A bitmap is taken wherever one is possible: the test is not about the planner's estimates.
+    # Use a bitmap if it is possible: the test is not about the planner's estimates.
     others = ("enable_seqscan", "enable_indexscan", "enable_indexonlyscan")
     bitmaps = {**SETTINGS, **dict.fromkeys(others, "off")}
     connection = await asyncpg.connect(url, server_settings=bitmaps)
@@ -220,7 +222,7 @@ async def read_once(url: str, statement: Statement[Any], values: dict[str, Any])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_list_finds_what_a_plain_query_finds(large: Large, case: Case) -> None:
+def test_a_list_finds_the_same_rows_as_a_plain_query(large: Large, case: Case) -> None:
     sorts = SORTS[case.listing.name]
     asyncio.run(check_rows(large.url, case, sorts[-2:] if large.trigrams else sorts[:1]))
 
@@ -246,7 +248,7 @@ async def check_rows(url: str, case: Case, sorts: tuple[str, ...]) -> None:
                     assert found[0]["total"] == (
                         len(ids) if kept else min(len(ids), ESTIMATE_LIMIT)
                     )
-            # From the middle of the matches by cursor, and after the last of them.
+            # By cursor from the middle of the matches, and after the last match.
             chosen = tuple(
                 (name, None if isinstance(one, Bound) else case.filters[name])
                 for name, one in listing.filters.items()
@@ -290,9 +292,7 @@ TERMS = ("lamp", "zzzzzz", "plain", "lamp 1234", "late", "qx", "modern", "---")
 
 @pytest.mark.parametrize("sort", ("id", "name", "-price"))
 @pytest.mark.parametrize("first", (0, 3), ids=("begins-common", "begins-rare"))
-def test_a_search_is_planned_for_its_term_however_often_it_has_run(
-    large: Large, sort: str, first: int
-) -> None:
+def test_a_search_is_always_planned_for_its_term(large: Large, sort: str, first: int) -> None:
     if not large.trigrams:
         pytest.skip("without the index each search reads the table")
     asyncio.run(repeat(large.url, sort, TERMS[first:] + TERMS[:first]))
@@ -345,7 +345,7 @@ def test_every_filter_by_value_is_planned_for_it() -> None:
         assert not listing.page("id", (), "exact").by_values
 
 
-def test_totals_are_read_only_where_a_trigger_keeps_them() -> None:
+def test_totals_are_read_only_if_a_trigger_keeps_them() -> None:
     other = items.table.to_metadata(type(items.table.metadata)(), name="other_items")
     other.info.clear()
     with pytest.raises(RefusedError, match="no trigger keeps the totals of other_items"):

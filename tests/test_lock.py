@@ -1,4 +1,4 @@
-"""What is installed, in the image and in development, is what was tested."""
+"""Image and development use the tested versions of packages."""
 
 import re
 import tomllib
@@ -48,7 +48,7 @@ def test_every_locked_version_has_hashes() -> None:
 
 
 @pytest.mark.parametrize("name", ("requirements.lock", "pyproject.toml", "justfile"))
-def test_no_file_says_where_packages_come_from(name: str) -> None:
+def test_no_file_names_a_package_registry(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
     assert not re.search(r"\b(pypi|pythonhosted|index-url|find-links)\b", text)
@@ -59,5 +59,5 @@ def test_the_tests_run_on_the_locked_versions() -> None:
         try:
             installed = version(name)
         except PackageNotFoundError:
-            continue  # a marker leaves it out here
-        assert installed == locked, f"{name}: `uv sync` brings the locked version"
+            continue  # a marker excludes it here
+        assert installed == locked, f"{name}: run `uv sync` for the locked version"

@@ -1,4 +1,4 @@
-"""Alembic on PostgreSQL 15 and 18: up, down, check, and several starts at once."""
+"""Alembic on PostgreSQL 15 and 18: up, down, check, and concurrent starts."""
 
 import asyncio
 import subprocess
@@ -22,7 +22,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 def binaries() -> Iterator[object]:
     yield pytest.param(wheel_postgres(), id="embedded-18")
     missing = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's PostgreSQL 15 is not here")
-    yield pytest.param(DEBIAN, id="debian-15", marks=missing)
+    yield pytest.param(DEBIAN, id="debian-15", marks=(missing, pytest.mark.slow))
 
 
 @pytest.fixture(scope="module", params=tuple(binaries()))
@@ -67,7 +67,7 @@ def test_up_down_and_up_again(url: str) -> None:
     assert relations(url) == after
 
 
-def test_a_migrated_database_is_what_the_tables_say(url: str) -> None:
+def test_a_migrated_database_matches_the_tables(url: str) -> None:
     assert check(url) == [f"the database is at revision none, the newest is {HEAD}"]
     migrate.up(url, MIGRATIONS)
     assert check(url) == []
@@ -130,7 +130,7 @@ SEARCH_INDEXES = {"items_search_idx", "users_search_idx"}
 
 @pytest.fixture
 def without_trigrams(url: str) -> str:
-    """As on a PostgreSQL without contrib: every CREATE EXTENSION is refused."""
+    """Reject every CREATE EXTENSION, like a PostgreSQL without contrib."""
     for statement in (
         "CREATE SCHEMA refusal",
         """
@@ -156,13 +156,13 @@ def plan(url: str, sql: str) -> str:
     return "\n".join(record[0] for record in query(url, f"EXPLAIN {sql}"))
 
 
-def test_a_search_has_its_indexes_where_the_extension_is_available(url: str) -> None:
+def test_a_search_has_its_indexes_if_the_extension_is_available(url: str) -> None:
     migrate.up(url, MIGRATIONS)
     available = query(url, "SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'")
     assert (relations(url) >= SEARCH_INDEXES) == bool(available)
 
 
-def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migration(
+def test_a_database_created_without_the_extension_gets_the_index_with_a_later_migration(
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
@@ -174,12 +174,12 @@ def test_a_database_made_without_the_extension_gets_the_index_at_its_next_migrat
     assert relations(url) >= SEARCH_INDEXES
     assert check(url) == []
     assert query(url, "SELECT count(*) FROM items WHERE name = 'Item 77'")[0][0] == 1
-    # Analyzed too: all rows are expected, where 1 in 200 is the guess without statistics.
+    # Also analyzed: without statistics the planner would guess 1 row in 200, not all rows.
     assert "Seq Scan" in plan(url, "SELECT * FROM items WHERE lower(name) LIKE '%item%'")
     assert "items_search_idx" in plan(url, "SELECT * FROM items WHERE lower(name) LIKE '%19876%'")
 
 
-def test_a_database_without_the_extension_is_migrated_and_right(without_trigrams: str) -> None:
+def test_a_database_without_the_extension_is_migrated_completely(without_trigrams: str) -> None:
     url = without_trigrams
     migrate.up(url, MIGRATIONS)
     assert status(url) == HEAD
@@ -190,7 +190,7 @@ def test_a_database_without_the_extension_is_migrated_and_right(without_trigrams
 
 
 def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
-    # Trusted as pg_trgm is, it takes CREATE on the database, which a role may lack.
+    # pg_trgm is trusted, but needs CREATE on the database, which a role may lack.
     name = query(url, "SELECT current_database()")[0][0]
     query(url, f"CREATE ROLE {name}_plain")
     query(url, f"GRANT CREATE ON SCHEMA public TO {name}_plain")
@@ -199,7 +199,7 @@ def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
     migrate.up(as_plain, MIGRATIONS)
     assert status(as_plain) == HEAD
     assert not SEARCH_INDEXES & relations(url)
-    # An extension made by someone who may is found: the role owns the tables, so it has the rest.
+    # An extension that another role created is found; the role owns the tables, so it has the rest.
     migrate.down(as_plain, MIGRATIONS, "0005")
     query(url, "CREATE EXTENSION pg_trgm")
     migrate.up(as_plain, MIGRATIONS)
@@ -207,7 +207,7 @@ def test_a_role_that_may_not_create_extensions_migrates_too(url: str) -> None:
     assert check(url) == []
 
 
-def test_going_back_keeps_the_index_as_the_revision_before_wants_it(url: str) -> None:
+def test_a_downgrade_restores_the_index_of_the_earlier_revision(url: str) -> None:
     migrate.up(url, MIGRATIONS)
     before = relations(url)
     migrate.down(url, MIGRATIONS, "0005")
@@ -219,7 +219,7 @@ def test_going_back_keeps_the_index_as_the_revision_before_wants_it(url: str) ->
     assert check(url) == []
 
 
-def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
+def test_the_printed_advice_creates_the_missing_indexes(without_trigrams: str) -> None:
     url = without_trigrams
     migrate.up(url, MIGRATIONS)
     allow_extensions(url)
@@ -245,7 +245,7 @@ def test_the_advice_makes_the_missing_indexes(without_trigrams: str) -> None:
     assert asyncio.run(migrate.advice(url, app.tables)) == []
 
 
-def test_an_index_made_by_hand_before_the_migration_is_left_as_it_is(
+def test_a_migration_keeps_an_index_that_was_created_by_hand(
     without_trigrams: str,
 ) -> None:
     url = without_trigrams
@@ -259,7 +259,7 @@ def test_an_index_made_by_hand_before_the_migration_is_left_as_it_is(
     assert check(url) == []
 
 
-def test_an_extension_in_a_schema_of_its_own_on_the_path_serves_too(url: str) -> None:
+def test_an_extension_in_another_schema_on_the_search_path_is_used(url: str) -> None:
     name = query(url, "SELECT current_database()")[0][0]
     query(url, "CREATE SCHEMA extensions")
     query(url, "CREATE EXTENSION pg_trgm SCHEMA extensions")
@@ -269,9 +269,9 @@ def test_an_extension_in_a_schema_of_its_own_on_the_path_serves_too(url: str) ->
     assert check(url) == []
 
 
-def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
+def test_an_invalid_index_is_drift(url: str) -> None:
     migrate.up(url, MIGRATIONS)
-    # As a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
+    # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
     query(
         url,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_search_idx'::regclass",
@@ -279,7 +279,7 @@ def test_an_index_that_serves_no_read_is_drift(url: str) -> None:
     assert any("index items_search_idx" in line for line in check(url))
 
 
-def test_a_limit_for_statements_is_no_limit_for_migrations(url: str) -> None:
+def test_a_statement_timeout_does_not_apply_to_migrations(url: str) -> None:
     name = query(url, "SELECT current_database()")[0][0]
     migrate.up(url, MIGRATIONS, "0005")
     query(url, f"ALTER DATABASE {name} SET statement_timeout = 1")
@@ -296,6 +296,8 @@ async def _without_limit(url: str, sql: str) -> object:
         await connection.close()
 
 
-def test_there_is_one_head_and_the_file_names_tell_it(new_database: Callable[[], str]) -> None:
+def test_there_is_one_head_and_the_file_names_have_the_revisions(
+    new_database: Callable[[], str],
+) -> None:
     config = migrate.config("", MIGRATIONS)
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]

@@ -1,4 +1,4 @@
-"""`migrate new`: what it writes leads to the tables in code and back; it says what to look at."""
+"""`migrate new`: the migration leads to the tables in code and back, with notes for the author."""
 
 import ast
 import asyncio
@@ -37,6 +37,7 @@ notes = Table(
     ForeignKeyConstraint(["parent_id"], ["notes.id"], name="notes_parent_id_fkey"),
     CheckConstraint("length(body) BETWEEN 1 AND 1000", name="notes_body_check"),
     postgresql_with={"fillfactor": "80"},
+    info=COUNTED,
 )
 Index("notes_slug_idx", collate(notes.c.slug, "C"), notes.c.id)
 Index("notes_body_idx", func.lower(notes.c.body), postgresql_where=text("body <> 'a ;  b'"))
@@ -50,7 +51,7 @@ plain = Table(
     Column("note", Text, unique=True),
 )
 """
-# The change of tables.py, and what the migration has in it; "" replaces the end of the file.
+# A change of tables.py, and parts of the expected migration; "" replaces the end of the file.
 CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "a column that may be null": (
         (
@@ -182,6 +183,15 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
         ),
         ("CREATE INDEX items_text_idx ON items USING gin", "DROP INDEX IF EXISTS items_text_idx"),
     ),
+    "a table that is counted without soft delete": (
+        (("", PLAIN.replace("unique=True),", "unique=True),\n    info=COUNTED,")),),
+        (
+            "FUNCTION {schema}.keep_row_totals()",
+            "EXECUTE FUNCTION keep_row_totals()",
+            "SELECT 'order', 0, count(*), 0",
+            "DROP FUNCTION keep_row_totals()",
+        ),
+    ),
     "a table": (
         (("", NOTES),),
         (
@@ -246,7 +256,7 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
 
 
 def changed(*changes: tuple[str, str]) -> Tables:
-    """The tables of an edited tables.py."""
+    """Return the tables of an edited tables.py."""
     source = TABLES
     for old, new in changes:
         assert old in source, old
@@ -276,7 +286,7 @@ def migrations(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def url(new_database: Callable[[], str]) -> str:
-    """A migrated database with rows; each test leaves it as it was."""
+    """A migrated database with rows; no test changes it permanently."""
     made = new_database()
     migrate.up(made, MIGRATIONS, LAST)
     query(made, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
@@ -293,13 +303,14 @@ def check(url: str, tables: Tables, migrations: Path) -> list[str]:
     return asyncio.run(migrate.check(url, tables, migrations))
 
 
+@pytest.mark.slow  # the default run makes them all at once, see below
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
     url: str, migrations: Path, original: Path, name: str
 ) -> None:
     changes, parts = CHANGES[name]
     tables, newest = changed(*changes), LAST
-    # What a database may lack is no difference.
+    # A missing optional index is not a difference.
     assert check(url, tables, migrations) or "for searches" in name
     written = asyncio.run(revision.new(url, name, tables, migrations))
     assert written.path.parent == migrations
@@ -323,8 +334,8 @@ def test_a_change_of_the_tables_becomes_a_migration_up_and_down(
             query(url, "INSERT INTO items (sku, name, description) VALUES ('A1', 'Lamp', '7')")
 
 
-def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> None:
-    """Each statement is whole, and the project's own linters have nothing to say."""
+def test_a_generated_migration_reads_like_one_by_hand(url: str, migrations: Path) -> None:
+    """Each statement is complete, and the linters of the project report nothing."""
     for name in ("a table", "another CHECK", "a column with a default", "another type"):
         tables = changed(*CHANGES[name][0])
         written = asyncio.run(revision.new(url, name, tables, migrations))
@@ -342,9 +353,7 @@ def test_a_migration_reads_like_those_by_hand(url: str, migrations: Path) -> Non
         written.path.unlink()
 
 
-def test_one_migration_takes_all_changes_at_once(
-    url: str, migrations: Path, original: Path
-) -> None:
+def test_one_migration_has_all_changes(url: str, migrations: Path, original: Path) -> None:
     safe = [
         changes
         for name, (changes, _) in CHANGES.items()
@@ -376,7 +385,7 @@ def test_one_migration_takes_all_changes_at_once(
     assert written.notes
 
 
-def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
+def test_an_index_that_this_database_cannot_have_is_written_too(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -392,14 +401,14 @@ def test_an_index_that_this_database_can_not_have_is_written_all_the_same(
     migrate.down(made, migrations, newest)
 
 
-def test_where_nothing_differs_nothing_is_written(url: str, migrations: Path) -> None:
+def test_no_migration_is_written_without_a_difference(url: str, migrations: Path) -> None:
     before = sorted(migrations.rglob("*"))
     with pytest.raises(MigrationError, match="nothing to write"):
         asyncio.run(revision.new(url, "nothing", changed(), migrations))
     assert sorted(migrations.rglob("*")) == before
 
 
-def test_a_database_that_is_not_at_the_newest_revision_is_refused(
+def test_a_database_below_the_newest_revision_is_an_error(
     new_database: Callable[[], str], migrations: Path
 ) -> None:
     made = new_database()
@@ -411,7 +420,7 @@ def test_a_database_that_is_not_at_the_newest_revision_is_refused(
 
 
 @pytest.mark.parametrize("message", ("", " ", ".", "x" * 81))
-def test_a_message_that_can_not_name_a_migration_is_refused(
+def test_a_message_that_cannot_name_a_migration_is_an_error(
     url: str, migrations: Path, message: str
 ) -> None:
     with pytest.raises(ValueError, match="characters"):
@@ -428,7 +437,7 @@ def test_a_message_that_can_not_name_a_migration_is_refused(
         ("名前", "change"),
     ),
 )
-def test_any_message_gives_a_file_that_python_reads(
+def test_any_message_gives_a_valid_python_file(
     url: str, migrations: Path, message: str, name: str
 ) -> None:
     tables = changed(*CHANGES["a partial index"][0])

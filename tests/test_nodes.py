@@ -1,4 +1,4 @@
-"""Several nodes on one database: none shows an old row, whether they share a Redis or not."""
+"""Several nodes on one database never show old rows, with a shared Redis or without."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ NODES = {
 
 
 class Node:
-    """A service process, and a client of it."""
+    """A service process and its client."""
 
     def __init__(self, running: Service, client: httpx.Client) -> None:
         self.running = running
@@ -66,7 +66,7 @@ def node(url: str, redis_url: str | None, place: Path) -> Iterator[Node]:
 def eventually(test: Callable[[], bool]) -> None:
     started = time.monotonic()
     while not test():
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
         time.sleep(0.05)
 
 
@@ -74,8 +74,15 @@ def hits(one: Node, where: str) -> bool:
     return one.client.get(where).headers["x-cache"] == "HIT"
 
 
-@pytest.mark.parametrize("kind", NODES)
-def test_no_node_shows_what_another_has_changed(
+@pytest.mark.parametrize(
+    "kind",
+    (
+        pytest.param("no Redis", marks=pytest.mark.slow),
+        "one of them with a Redis",
+        pytest.param("each with a Redis of its own", marks=pytest.mark.slow),
+    ),
+)
+def test_no_node_shows_an_old_row_after_a_change_by_another(
     kind: str, new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
@@ -84,7 +91,7 @@ def test_no_node_shows_what_another_has_changed(
     with ExitStack() as opened:
         first = opened.enter_context(node(url, redis[0], tmp_path / "1"))
         where = first.client.post("/items", json={"name": "Lamp"}).headers["location"]
-        # Alone it keeps answers.
+        # A single node caches.
         eventually(lambda: hits(first, where))
         assert first.total() == 1
 
@@ -100,17 +107,17 @@ def test_no_node_shows_what_another_has_changed(
                 assert writer.client.post("/items", json={"name": "More"}).status_code == 201
                 assert reader.total() == writer.total() == 2 + 4 * number + n
 
-        # It lasts, so each says once what to do; and it ends with the other node.
+        # Each node logs once what to do; the state ends with the other node.
         told = "nothing is cached: another process writes to this database"
         for one in nodes:
             eventually(lambda one=one: any(line.startswith(told) for line in one.lines()))  # type: ignore[misc]  # the loop's own
         assert second.running.stop() == 0
         eventually(lambda: hits(first, where))
         assert sum(line.startswith(told) for line in first.lines()) == 1
-        assert sum(line.startswith("answers are cached:") for line in first.lines()) == 1
+        assert sum(line.startswith("responses are cached:") for line in first.lines()) == 1
 
 
-def test_workers_that_share_a_redis_hear_each_other(
+def test_workers_that_share_a_redis_invalidate_each_other(
     new_database: Callable[[], str], stores: Stores, tmp_path: Path
 ) -> None:
     url = new_database()
@@ -122,13 +129,13 @@ def test_workers_that_share_a_redis_hear_each_other(
         where = first.client.post("/items", json={"name": "Lamp"}).headers["location"]
         for one in (first, second):
             eventually(lambda one=one: hits(one, where))  # type: ignore[misc]  # the loop's own
-        time.sleep(1.2)  # two looks
+        time.sleep(1.2)  # two checks
         for one in (first, second):
             assert hits(one, where)
             assert not [line for line in one.lines() if line.startswith("nothing is cached")]
 
 
-def test_a_dead_redis_is_said_at_the_start_and_once(database_url: str, tmp_path: Path) -> None:
+def test_a_redis_that_does_not_answer_is_logged_once(database_url: str, tmp_path: Path) -> None:
     with node(database_url, "redis://127.0.0.1:1", tmp_path / "1") as one:
         eventually(lambda: "Redis is not used" in one.lines())
         assert one.client.get("/items/1").status_code == 404

@@ -1,6 +1,6 @@
-"""The OpenAPI document against the service: every answer is what the document says.
+"""The OpenAPI document matches the service: every response is checked against it.
 
-Two validators of JSON Schema check each of them: jsonschema (Python) and jsonschema-rs (Rust).
+Two validators of JSON Schema check each response: jsonschema (Python) and jsonschema-rs (Rust).
 """
 
 import re
@@ -19,9 +19,9 @@ from service.web.openapi import document
 
 Document = dict[str, Any]
 
-# Of the connection, or of the body's form: the document says nothing of them.
+# Headers of the connection or of the body's framing: the document does not have them.
 TRANSPORT = {"connection", "content-length", "content-type", "date", "server", "transfer-encoding"}
-# What a test can't bring about cheaply, or only by hurting the stores: tests/test_faults.py does.
+# Statuses that need broken stores or much time: tests/test_faults.py has them.
 NOT_SHOWN = {"408", "503", "504"}
 LARGE = b" " * 1_048_577
 
@@ -33,7 +33,7 @@ IDS = {"ids": [1, 2, 99]}
 
 
 class Asked(NamedTuple):
-    """A request: operation, status, then the rest of the path and what goes with it."""
+    """A request: operation, expected status, actual path, body and headers."""
 
     method: str
     path: str
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
 
 
 def requests() -> Iterator[Asked]:
-    """For each operation every status that it documents; rows are removed at the end."""
+    """Yield a request for every documented status of each operation; remove rows at the end."""
     for path, new, taken in (("/items", NEW_ITEM, TAKEN_ITEM), ("/users", NEW_USER, TAKEN_USER)):
         yield from single_rows(path, path + "/{id}", new, taken)
     yield from owned_items()
@@ -128,7 +128,7 @@ def files() -> Iterator[Asked]:
 
 
 def refused(method: str, path: str, actual: str, body: Any = None) -> Iterator[Asked]:
-    """Preconditions of a row."""
+    """Yield requests with preconditions that fail."""
     yield Asked(method, path, 412, actual, body, {"if-match": '"7"'})
     yield Asked(method, path, 400, actual, body, {"if-match": "7"})
 
@@ -140,14 +140,14 @@ def bodies(method: str, path: str, actual: str) -> Iterator[Asked]:
 
 
 class Checker:
-    """Holds answers to a document."""
+    """Checks responses against a document."""
 
     def __init__(self, told: Document) -> None:
         self.told = told
         self.shown: set[tuple[str, str, str]] = set()
 
     def resolved(self, one: Document) -> Document:
-        """What a reference refers to, or the thing itself."""
+        """Return the target of a reference, or the object itself."""
         while "$ref" in one:
             found: Any = self.told
             for step in one["$ref"].removeprefix("#/").split("/"):
@@ -156,7 +156,7 @@ class Checker:
         return one
 
     def fits(self, value: object, schema: Document) -> None:
-        """Both validators take the value."""
+        """Check a value with both validators."""
         whole = {**schema, "components": self.told["components"]}
         OAS31Validator(whole, format_checker=OAS31Validator.FORMAT_CHECKER).validate(value)
         jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
@@ -189,7 +189,7 @@ def told() -> Document:
     return document(app.operations, app.about)
 
 
-def test_every_answer_is_documented_and_every_documented_answer_is_given(
+def test_every_response_is_documented_and_every_documented_response_occurs(
     client: httpx.Client, told: Document
 ) -> None:
     checker = Checker(client.get("/openapi.json").json())
@@ -218,7 +218,7 @@ def test_every_answer_is_documented_and_every_documented_answer_is_given(
 
 
 def parts(one: Any, place: str = "") -> Iterator[tuple[str, Document]]:
-    """Every object of a document, with its place."""
+    """Yield every object of a document with its path."""
     if isinstance(one, dict):
         yield place, one
         for name, part in one.items():
@@ -245,7 +245,7 @@ def test_every_example_and_default_fits_its_schema(told: Document) -> None:
     assert seen > 40
 
 
-def test_the_document_is_valid_and_tells_what_a_client_needs(told: Document) -> None:
+def test_the_document_is_valid_and_has_what_a_client_needs(told: Document) -> None:
     validate(told)
     schemas = told["components"]["schemas"]
     checker = Checker(told)

@@ -1,4 +1,4 @@
-"""The image, compose.yaml and the wheel: what can be seen of them without a container engine."""
+"""Checks of the image, compose.yaml and the wheel that need no container engine."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from service.server import DRAIN_SECONDS
 
 Services = dict[str, dict[str, Any]]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# As the engine reads it: without comments, a line that ends in a backslash goes on.
+# Parsed like the engine does: without comments, with continuation lines joined.
 INSTRUCTIONS = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
 
 
@@ -51,14 +51,14 @@ def seconds(duration: str) -> int:
     return int(found[1])
 
 
-def test_every_service_tells_its_health_and_is_waited_for(services: Services) -> None:
-    assert "\nHEALTHCHECK " in INSTRUCTIONS, "the service's own is in its image"
+def test_every_service_has_a_health_check_that_others_wait_for(services: Services) -> None:
+    assert "\nHEALTHCHECK " in INSTRUCTIONS, "the image has the health check of the service"
     for name in ("postgres", "redis"):
         assert services[name]["healthcheck"]["test"][0] == "CMD"
         assert services["service"]["depends_on"][name] == {"condition": "service_healthy"}
 
 
-def test_no_service_is_root_or_may_become_it(services: Services) -> None:
+def test_no_service_is_root_or_can_become_root(services: Services) -> None:
     for name, service in services.items():
         uid, _, gid = service["user"].partition(":")
         assert int(uid) > 0, name
@@ -69,34 +69,36 @@ def test_no_service_is_root_or_may_become_it(services: Services) -> None:
         assert "privileged" not in service, name
 
 
-def test_the_stores_have_a_major_version_each(services: Services) -> None:
+def test_every_store_has_a_pinned_major_version(services: Services) -> None:
     assert services["postgres"]["image"] == "postgres:17"
     assert services["redis"]["image"] == "redis:7"
 
 
-def test_only_this_machine_reaches_the_service_and_nobody_the_stores(services: Services) -> None:
+def test_only_this_machine_reaches_the_service_and_no_port_leads_to_the_stores(
+    services: Services,
+) -> None:
     assert services["service"]["ports"] == ["127.0.0.1:8000:8000"]
     for name in ("postgres", "redis"):
         assert "ports" not in services[name]
         assert "network_mode" not in services[name]
 
 
-def test_that_nobody_is_asked_for_a_key_is_said_in_compose_with_a_reason(
+def test_compose_says_why_there_is_no_authentication(
     services: Services,
 ) -> None:
-    # Unquoted, YAML would read a boolean.
+    # Without quotes, YAML would parse a boolean.
     assert services["service"]["environment"]["SERVICE_AUTH"] == "off"
     before, _, _ = (ROOT / "compose.yaml").read_text().partition("SERVICE_AUTH:")
     assert before.splitlines()[-2].lstrip().startswith("#")
     assert "SERVICE_AUTH" not in INSTRUCTIONS
 
 
-def test_the_database_is_migrated_before_the_service_takes_its_place(services: Services) -> None:
+def test_the_database_is_migrated_before_the_service_starts(services: Services) -> None:
     command = services["service"]["command"]
     assert command == 'sh -c "swiftlet migrate up && exec swiftlet serve --host 0.0.0.0"'
 
 
-def test_what_is_under_way_may_finish_before_the_engine_kills(services: Services) -> None:
+def test_the_stop_timeout_of_the_engine_is_longer_than_the_drain(services: Services) -> None:
     assert seconds(services["service"]["stop_grace_period"]) > DRAIN_SECONDS
 
 
@@ -105,13 +107,13 @@ def test_the_database_is_on_a_volume(compose: dict[str, Any], services: Services
     assert compose["volumes"].keys() == {"postgres"}
 
 
-def test_a_password_is_a_default_that_the_environment_replaces(services: Services) -> None:
+def test_passwords_are_defaults_that_the_environment_overrides(services: Services) -> None:
     password = services["postgres"]["environment"]["POSTGRES_PASSWORD"]
     assert re.fullmatch(r"\$\{POSTGRES_PASSWORD:-\w+\}", password)
     assert f":{password}@postgres:" in services["service"]["environment"]["DATABASE_URL"]
 
 
-def test_compose_itself_accepts_the_file() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     docker = shutil.which("docker")
     if (
         docker is None
@@ -130,7 +132,7 @@ def test_compose_itself_accepts_the_file() -> None:
     assert told.returncode == 0, told.stderr
 
 
-def test_the_image_installs_what_was_tested_and_runs_as_nobody_special() -> None:
+def test_the_image_installs_the_tested_versions_and_runs_without_root() -> None:
     build, final = re.findall(r"^FROM .+?(?=^FROM |\Z)", INSTRUCTIONS, re.MULTILINE | re.DOTALL)
     for stage in (build, final):
         assert re.match(r"FROM python:3\.\d+-slim\b", stage)
@@ -153,7 +155,7 @@ def test_the_health_check_of_the_image_is_a_program_that_runs() -> None:
         r'^HEALTHCHECK .*\bCMD \["python", "-c", "(.+)"\]$', INSTRUCTIONS, re.MULTILINE
     )
     assert found
-    # Nothing answers there as a rule, and that it says by its exit code.
+    # Usually nothing answers on that port, and the exit code shows it.
     program = found[1].replace(":8000/", ":1/")
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
@@ -162,7 +164,7 @@ def test_the_health_check_of_the_image_is_a_program_that_runs() -> None:
     assert "Connection refused" in told.stderr
 
 
-def test_everything_the_image_copies_reaches_the_engine() -> None:
+def test_the_dockerignore_excludes_nothing_that_the_image_copies() -> None:
     allowed = {
         line[1:]
         for line in (ROOT / ".dockerignore").read_text().splitlines()
@@ -177,17 +179,19 @@ def test_everything_the_image_copies_reaches_the_engine() -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
-def test_the_wheel_holds_the_service_and_its_migrations(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_the_service_and_its_migrations(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for migration in (ROOT / "sql/migrations").glob("*.py"):
         assert f"service/sql/migrations/{migration.name}" in names
     assert any(name.startswith("service/sql/migrations/0001") for name in names)
     for module in (ROOT / "service").rglob("*.py"):
         assert module.relative_to(ROOT).as_posix() in names
+    assert "service/py.typed" in names, "mypy reads the types of an application's imports"
     strangers = {name for name in names if not name.startswith(("service/", "swiftlet-"))}
     assert strangers == set()
 
 
+@pytest.mark.slow
 def test_the_wheel_migrates_without_a_checkout(
     wheel: zipfile.ZipFile, tmp_path: Path, new_database: Callable[[], str]
 ) -> None:
@@ -210,7 +214,7 @@ def test_the_wheel_migrates_without_a_checkout(
         assert answer in told.stdout
 
 
-def test_github_runs_what_ci_runs() -> None:
+def test_the_github_workflow_runs_the_ci_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     (job,) = workflow["jobs"].values()
     assert job["container"] == "debian:12", "as the first lines of .ci/run say"

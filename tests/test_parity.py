@@ -1,8 +1,8 @@
-"""The reference program's answers, request by request, and where this service means to differ.
+"""Compare the service with the answers of the reference program, and show documented differences.
 
 The reference is GiesN/performance-fastapi-solution-design (FastAPI, Pydantic, SQLAlchemy ORM). Its
-answers below were derived from its source, and only its fields are compared: what this service
-adds (sku, owner_id, version, pages, next_cursor) stands beside them.
+answers below were derived from its source. Only its fields are compared, not those that this
+service adds (sku, owner_id, version, pages, next_cursor).
 """
 
 from pathlib import Path
@@ -29,14 +29,14 @@ DIFFERENCES = {
 
 
 class Answer(NamedTuple):
-    """A status, and a part of the body; `...` stands for any value but null."""
+    """A status and a part of the body; `...` matches any value except null."""
 
     status: int
     body: Any = None
 
 
 class Step(NamedTuple):
-    """A request, the reference's answer, and ours where it differs; `json` may be raw bytes."""
+    """A request, the answer of the reference, and ours if it differs; `json` may be raw bytes."""
 
     request: str
     json: Any
@@ -101,10 +101,10 @@ STEPS = [
     same("GET /health", 200, {"timestamp": ..., "message": "api reporting for duty!"}),
     refused("GET /nothing", 404, detail="Not Found"),
     refused("PUT /items/", 405, {"name": "a"}, "Method Not Allowed"),
-    # Nothing there yet.
+    # No rows yet.
     page("GET /items/", NONE, 0),
     missing("GET /items/1"),
-    # Create, and read what was created.
+    # Create and read.
     same(
         "POST /items/",
         201,
@@ -165,7 +165,7 @@ STEPS = [
         {"name": "Wide widget", "description": "  ", "price": 1e2},
     ),
     same("POST /items/", 201, {"id": 9, "name": "Lämpchen 😀"}, {"name": "Lämpchen 😀"}),
-    # Create, refused.
+    # Create with errors.
     refused("POST /items/", 422, {}),
     refused("POST /items/", 422, {"price": 1}),
     refused("POST /items/", 422, {"name": None}),
@@ -307,7 +307,7 @@ STEPS = [
     stricter("Strict types", "PATCH /items/1", {"is_active": False}, {"is_active": "off"}),
     stricter("Strict types", "PATCH /items/1", {"is_active": True}, {"is_active": 1}),
     stricter("Strict types", "PATCH /items/1", {"is_active": True}, {"is_active": "true"}),
-    # PUT; the first one also makes both programs hold the same again.
+    # PUT; the first one makes the rows of both programs equal again.
     same(
         "PUT /items/1",
         200,
@@ -363,14 +363,14 @@ STEPS = [
     missing("PATCH /items/5", {"price": 1}),
     page("GET /items/", (1, 2, 3, 4, 6, 7, 8, 9), 8),
     stricter("Unknown parameters", "DELETE /items/8?permanant=true", {"is_active": False}),
-    # An id is not used again; from here on only we hold item 11.
+    # Ids are not reused; from here on only our program has item 11.
     same("POST /items/", 201, {"id": 10, "name": "Last"}, {"name": "Last"}),
     differs("No redirect on /items", "POST /items", (307, None), (201, {"id": 11}), {"name": "a"}),
 ]
 
 
 def part_like(pattern: Any, whole: Any) -> Any:
-    """What of `whole` the pattern asks for; equal to the pattern when it fits."""
+    """Return the part of `whole` that the pattern has; it equals the pattern if it matches."""
     if pattern is ... and whole is not None:
         return ...
     if isinstance(pattern, dict) and isinstance(whole, dict):
@@ -388,7 +388,7 @@ def run(client: httpx.Client, step: Step) -> httpx.Response:
     return client.request(method, path, json=step.json)
 
 
-def test_the_service_answers_as_the_reference_does_or_differs_on_purpose(
+def test_the_service_answers_like_the_reference_except_for_documented_differences(
     client: httpx.Client,
 ) -> None:
     for number, step in enumerate(STEPS):
@@ -402,7 +402,7 @@ def test_the_service_answers_as_the_reference_does_or_differs_on_purpose(
             assert answer.content == b"", where
 
 
-def test_every_difference_is_named_and_shown() -> None:
+def test_every_documented_difference_occurs() -> None:
     assert {step.differs for step in STEPS if step.differs} == DIFFERENCES.keys()
     for step in STEPS:
         assert (step.differs is None) == (step.ours is None)

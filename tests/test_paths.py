@@ -1,4 +1,4 @@
-"""Paths with characters that mean something elsewhere: the checkout, the data, the sockets."""
+"""Paths of checkout, data and sockets with special characters."""
 
 import shutil
 import signal
@@ -14,13 +14,13 @@ import pytest
 from conftest import ROOT, query
 from test_cli import environment, serving
 
-# % is ConfigParser's and a URL's, : and , part lists, [ is rich's, the others are a shell's.
+# % is special in ConfigParser and URLs, : and , in lists, [ in rich, the others in shells.
 STRANGE = '50% o:f, "a" b\'c #1? [/bold] & ä €'
 
 
 @pytest.fixture(scope="module")
 def strange() -> Iterator[Path]:
-    """A directory that PostgreSQL's account, when we are root, can reach."""
+    """A directory that PostgreSQL's account can reach when we are root."""
     made = Path(tempfile.mkdtemp(prefix="paths-", dir="/tmp"))
     made.chmod(0o755)
     place = made / STRANGE
@@ -31,16 +31,16 @@ def strange() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def checkout(strange: Path) -> Path:
-    """The service and its migrations under a strange path."""
+    """The service and its migrations below a path with special characters."""
     for part in ("service", "sql"):
         shutil.copytree(ROOT / part, strange / part, ignore=shutil.ignore_patterns("__pycache__"))
     return strange
 
 
 def ran(place: Path, *words: str, **environ: str) -> str:
-    """What a command prints, run from the checkout that it is in."""
+    """Run a command from its checkout; return its output."""
     kept = environment(**environ)
-    del kept["PYTHONPATH"]  # -m looks here first
+    del kept["PYTHONPATH"]  # `-m` searches it first
     done = subprocess.run(
         [sys.executable, "-m", "service", *words],
         cwd=place,
@@ -54,15 +54,17 @@ def ran(place: Path, *words: str, **environ: str) -> str:
     return done.stdout
 
 
-def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
-    """Also for the other commands, and for a migration of one's own."""
-    tables = checkout / "service" / "tables.py"
-    column = '    Column("price", Numeric),\n'
+def test_a_checkout_and_its_data_may_have_any_path(checkout: Path) -> None:
+    """Also with the other commands, and with a migration of an application."""
+    structs = checkout / "service" / "items" / "structs.py"
+    new, shown = "    price: Price | None = None\n", "    price: Decimal | None\n"
     with serving(checkout) as one:
         assert one.banner()["Data"] == str(checkout / ".data")
         assert httpx.get(f"{one.url}/items").json()["items"] == []
-        tables.write_text(
-            tables.read_text().replace(column, f'{column}    Column("colour", Text),\n')
+        structs.write_text(
+            structs.read_text()
+            .replace(new, f"{new}    colour: str | None = None\n")
+            .replace(shown, f"{shown}    colour: str | None\n")
         )
         told = ran(checkout, "migrate", "new", "items have a colour")
         assert f"{checkout}/sql/migrations/" in told
@@ -75,9 +77,9 @@ def test_a_checkout_and_its_data_may_be_anywhere(checkout: Path) -> None:
         assert one.process.returncode == 0, one.errors()
 
 
-def test_the_socket_of_a_database_may_be_anywhere(strange: Path, database_url: str) -> None:
+def test_the_socket_of_a_database_may_have_any_path(strange: Path, database_url: str) -> None:
     socket = database_url.partition("host=")[2].partition("&")[0]
-    # A comma would part two hosts, and the path has at most 107 bytes.
+    # Not a comma, which separates hosts; and the path has at most 107 bytes.
     link = strange.parents[1] / STRANGE.replace("/", "").replace(",", "")
     link.symlink_to(socket)
     url = database_url.replace(socket, quote(str(link)))

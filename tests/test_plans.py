@@ -1,4 +1,4 @@
-"""What PostgreSQL does with each hot statement, on a seeded database, by its generic plan.
+"""The plan of each prepared statement on a seeded database: PostgreSQL's generic plan.
 
 A prepared statement is planned without its values after its fifth use: that plan is held here.
 """
@@ -148,7 +148,7 @@ def seeded(
 
 
 @pytest.mark.parametrize(("name", "index"), ONE_INDEX, ids=[name for name, _ in ONE_INDEX])
-def test_a_hot_statement_takes_its_index_and_sorts_nothing(
+def test_a_prepared_statement_uses_its_index_and_sorts_nothing(
     seeded: Seeded, name: str, index: str
 ) -> None:
     nodes = seeded.plan(name)
@@ -161,12 +161,12 @@ def test_a_hot_statement_takes_its_index_and_sorts_nothing(
 @pytest.mark.parametrize(
     ("table", "key"), (("items", "items_sku_key"), ("users", "users_email_key"))
 )
-def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
+def test_an_upsert_locks_existing_rows_in_order_before_it_inserts(
     seeded: Seeded, table: str, key: str
 ) -> None:
     plan = seeded.plan(f"{table}.upsert")[0]
     parts = {node.get("Subplan Name"): node for node in plan["Plans"]}
-    locking = parts["CTE stood"]
+    locking = parts["CTE existing"]
     assert locking["Node Type"] == "LockRows"
     (sort,) = locking["Plans"]
     assert (sort["Node Type"], sort["Sort Key"]) == ("Sort", [f"{table}.id"])
@@ -180,7 +180,7 @@ def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
     (sort,) = (node for node in below(parts["CTE inserted"]) if node["Node Type"] == "Sort")
     assert {node.get("CTE Name") for node in below(sort)} == {None, "numbered"}
     numbered = below(parts["CTE numbered"])
-    assert "stood" in {node.get("CTE Name") for node in numbered}
+    assert "existing" in {node.get("CTE Name") for node in numbered}
     assert any("hashed" in node.get("Filter", "") for node in numbered)
     assert [node["Sort Key"] for node in numbered if node["Node Type"] == "Sort"] == [["rows_1.n"]]
     # Nothing compares each row with each.
@@ -190,7 +190,7 @@ def test_an_upsert_locks_what_is_there_in_order_before_it_inserts(
 
 
 @pytest.mark.parametrize("what", ("change", "deactivate", "remove"))
-def test_writes_of_many_lock_in_the_order_of_their_ids(seeded: Seeded, what: str) -> None:
+def test_writes_of_many_rows_lock_in_the_order_of_their_ids(seeded: Seeded, what: str) -> None:
     plan = seeded.plan(f"items.{what}_all")[0]
     (locking,) = (node for node in below(plan) if node["Node Type"] == "LockRows")
     (first,) = locking["Plans"]
@@ -207,7 +207,7 @@ def test_writes_of_many_lock_in_the_order_of_their_ids(seeded: Seeded, what: str
         ("users.username_taken", {"users_username_key"}),
     ),
 )
-def test_what_is_in_the_way_is_found_in_an_index(
+def test_conflicting_rows_are_found_by_an_index(
     seeded: Seeded, name: str, indexes: set[str]
 ) -> None:
     nodes = seeded.plan(name)
@@ -216,7 +216,7 @@ def test_what_is_in_the_way_is_found_in_an_index(
 
 
 def below(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """The node and all that it takes its rows from."""
+    """The node and all nodes below it."""
     return [node, *(one for part in node.get("Plans", []) for one in below(part))]
 
 

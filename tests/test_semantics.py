@@ -1,4 +1,4 @@
-"""HTTP semantics (RFC 9110) that hold on every route: preconditions, Cache-Control, parameters."""
+"""HTTP semantics (RFC 9110) of every route: preconditions, Cache-Control, parameters."""
 
 import re
 import socket
@@ -40,7 +40,7 @@ def named(one: Operation) -> str:
 def send(
     client: httpx.Client, one: Operation, query: str = "", headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    """A request that succeeds where the row with id 1 is an item, and a user who owns it."""
+    """Send a request that succeeds if item 1 and its owner, user 1, exist."""
     path = one.path.replace("{id}", "1") + query
     if one.method == "POST" and one.files:
         typed = {"content-type": one.files[0], **(headers or {})}
@@ -52,7 +52,7 @@ def send(
 
 @pytest.fixture
 def lamp(client: httpx.Client) -> dict[str, Any]:
-    """An item at version 1, and its owner."""
+    """An item of version 1, and its owner."""
     client.post("/users", json={"email": "ada@example.com", "username": "ada"})
     item: dict[str, Any] = client.post("/items", json={"name": "Lamp", "owner_id": 1}).json()
     return item
@@ -89,7 +89,7 @@ def everything(sql: Query) -> list[str]:
     ),
     ids=ascii,
 )
-def test_entity_tags_are_read_as_rfc_9110_has_them(
+def test_entity_tags_are_parsed_as_in_rfc_9110(
     header: bytes, strong: list[int] | None, weak: list[int] | None
 ) -> None:
     found = parse(header)
@@ -109,7 +109,7 @@ def test_a_hostile_list_of_tags_is_read_in_linear_time(header: bytes) -> None:
 @pytest.mark.parametrize(
     "tags", ((b', "1"',), (b'"1",,',), (b'"9"\t,\t"1"',), (b'"9"', b'"1"'), (b'W/"1"',), (b"*",))
 )
-def test_a_list_of_tags_that_names_the_version_is_answered_304(
+def test_a_list_of_tags_with_the_current_version_gives_304(
     client: httpx.Client, lamp: dict[str, Any], tags: tuple[bytes, ...]
 ) -> None:
     client.get("/items/1")
@@ -123,7 +123,7 @@ def test_a_list_of_tags_that_names_the_version_is_answered_304(
 
 
 @pytest.mark.parametrize("tag", ('*, "1"', '"1" "2"', "1", '"2"', ",", ""))
-def test_a_broken_or_other_if_none_match_is_answered_whole(
+def test_an_invalid_or_other_if_none_match_gives_the_full_response(
     client: httpx.Client, lamp: dict[str, Any], tag: str
 ) -> None:
     assert client.get("/items/1", headers={"if-none-match": tag}).json() == lamp
@@ -138,16 +138,16 @@ def test_a_broken_or_other_if_none_match_is_answered_whole(
         ({"if-match": '"7", "1"'}, 200),
         ({"if-match": "*"}, 200),
         ({"if-match": "1"}, 400),
-        # If-Match is looked at first (13.2.2).
+        # If-Match is evaluated first (13.2.2).
         ({"if-match": '"7"', "if-none-match": '"1"'}, 412),
         ({"if-match": '"1"', "if-none-match": '"1"'}, 304),
-        # There is no Last-Modified, so dates are not looked at.
+        # Without Last-Modified, dates are ignored.
         ({"if-unmodified-since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200),
         ({"if-modified-since": "Fri, 01 Jan 2100 00:00:00 GMT"}, 200),
     ),
     ids=str,
 )
-def test_a_read_obeys_its_preconditions_also_when_it_is_cached(
+def test_preconditions_of_a_read_hold_for_cached_responses_too(
     client: httpx.Client, lamp: dict[str, Any], headers: dict[str, str], status: int
 ) -> None:
     for path in ("/items/1", "/users/1"):
@@ -180,7 +180,7 @@ def test_a_read_obeys_its_preconditions_also_when_it_is_cached(
     ),
     ids=str,
 )
-def test_a_write_obeys_its_preconditions(
+def test_preconditions_of_a_write_hold(
     client: httpx.Client, sql: Query, headers: dict[str, str], status: int
 ) -> None:
     refusal = status if status != 200 else None
@@ -203,10 +203,10 @@ def test_a_write_obeys_its_preconditions(
         assert missing.status_code == (400 if status == 400 else 412 if star else 404)
 
 
-def test_of_writers_who_each_exclude_a_version_no_two_write_from_it(
+def test_if_none_match_of_all_other_versions_prevents_lost_updates(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
-    """Each excludes all versions but the one it has read, so a lost update would show."""
+    """Each writer excludes all versions except the one it has read."""
 
     def increment(_: int) -> int:
         won = 0
@@ -227,8 +227,10 @@ def test_of_writers_who_each_exclude_a_version_no_two_write_from_it(
     assert (item["price"], item["version"]) == (won, 1 + won)
 
 
-def test_a_tag_is_of_one_row(client: httpx.Client, lamp: dict[str, Any]) -> None:
-    """Lists and bulk operations have no ETag: a tag says nothing of them."""
+def test_lists_and_bulk_operations_ignore_preconditions(
+    client: httpx.Client, lamp: dict[str, Any]
+) -> None:
+    """They have no ETag."""
     for one in EVERY:
         if not one.has_etag:
             for headers in ({"if-match": '"7"'}, {"if-none-match": "*"}, {"if-match": "x"}):
@@ -239,16 +241,16 @@ def test_a_tag_is_of_one_row(client: httpx.Client, lamp: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("one", EVERY, ids=named)
-def test_no_shared_cache_may_keep_an_answer_with_data(
+def test_responses_with_data_are_private(
     client: httpx.Client, lamp: dict[str, Any], one: Operation
 ) -> None:
-    """A new route is held to it too: it answers with data, unless this test says otherwise."""
+    """New routes too: a route returns data unless this test lists it as an exception."""
     without = {"/health": "no-store", "/openapi.json": "no-cache", "/docs": "no-cache"}
     expected = without.get("/" + one.path.split("/")[1], "private, no-cache")
     answers = [send(client, one)]
     if one.method == "GET":
         head = client.head(one.path.replace("{id}", "1"))
-        answers += [head, send(client, one)]  # the second is a hit where it may be cached
+        answers += [head, send(client, one)]  # the second may be a cache hit
     for answer in answers:
         assert answer.is_success, answer.text
         assert answer.headers.get_list("cache-control") == [expected]
@@ -260,10 +262,10 @@ def test_no_shared_cache_may_keep_an_answer_with_data(
 
 
 @pytest.mark.parametrize("one", EVERY, ids=named)
-def test_a_parameter_that_an_operation_does_not_have_is_named(
+def test_an_unknown_parameter_is_named(
     client: httpx.Client, lamp: dict[str, Any], sql: Query, one: Operation
 ) -> None:
-    for _ in range(2):  # so that what may be cached is
+    for _ in range(2):  # the second may be a cache hit
         if one.method == "GET":
             send(client, one)
     before = everything(sql)
@@ -277,10 +279,10 @@ def test_a_parameter_that_an_operation_does_not_have_is_named(
         assert [error["field"] for error in answer.json()["errors"]] == ["nope"]
         assert "nope" in answer.json()["detail"]
     assert everything(sql) == before
-    assert send(client, one, query="?&").is_success  # no parameter
+    assert send(client, one, query="?&").is_success  # without a parameter
 
 
-def test_what_is_not_there_comes_before_its_parameters(client: httpx.Client) -> None:
+def test_a_404_comes_before_errors_of_parameters(client: httpx.Client) -> None:
     assert client.get("/nothing?x=1").status_code == 404
     assert client.put("/items?x=1").status_code == 405
     assert client.get("/users/1?include=items").status_code == 422
@@ -298,7 +300,7 @@ def test_what_is_not_there_comes_before_its_parameters(client: httpx.Client) -> 
         ("POST /items/import?on_error=stop&x=", ["x", "on_error"]),
     ),
 )
-def test_every_wrong_parameter_is_told(
+def test_every_wrong_parameter_is_reported(
     client: httpx.Client, request_: str, fields: list[str]
 ) -> None:
     method, _, path = request_.partition(" ")
@@ -351,7 +353,7 @@ ITEM_FIELDS = ["sku", "name", "description", "price", "is_active", "owner_id"]
     ),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_wrong_field_is_told_with_its_place(
+def test_every_wrong_field_is_reported_with_its_path(
     client: httpx.Client, request_: str, body: Any, fields: list[str]
 ) -> None:
     method, _, path = request_.partition(" ")
@@ -366,15 +368,15 @@ def test_every_wrong_field_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("more", (0, 20_000), ids=("short", "long"))
-def test_a_lone_surrogate_is_told_with_its_field_and_with_all_others(
+def test_a_lone_surrogate_is_reported_with_all_other_errors(
     client: httpx.Client, more: int
 ) -> None:
-    """Also one in the last bytes, which msgspec takes for a body that ends too early."""
+    """Also in the last bytes, where msgspec reports a truncated body."""
     ignored = rb'"x":"\ud800%b"' % (b"y" * more)
     rows = (
         rb'{"name":"a","description":"\udfff","price":-1}',
         b'{"name":"a",%b}' % ignored,
-        rb'{"name":"\\ud800 \ud83d\ude00"}',  # the text \ud800, and a pair
+        rb'{"name":"\\ud800 \ud83d\ude00"}',  # the string \ud800, and a surrogate pair
         rb'{"name":"\ud83d"}',
     )
     body = b'{"items":[%b]}' % b",".join(rows)
@@ -396,19 +398,19 @@ def test_a_lone_surrogate_is_told_with_its_field_and_with_all_others(
 
 
 @pytest.mark.parametrize("more", (0, 20_000), ids=("short", "long"))
-def test_a_body_is_utf_8_also_where_it_is_ignored(client: httpx.Client, more: int) -> None:
+def test_ignored_parts_of_a_body_must_be_utf_8_too(client: httpx.Client, more: int) -> None:
     body = b'{"x":"%b\xff","name":"a"}' % (b"y" * more)
     response = client.post("/items", content=body, headers={"content-type": JSON})
     assert response.status_code == 400
     assert response.json()["detail"] == f"the body is not UTF-8 at byte {more + 6}"
 
 
-def test_a_price_that_is_an_object_is_told_in_words_of_json(client: httpx.Client) -> None:
+def test_the_error_of_a_wrong_price_uses_json_type_names(client: httpx.Client) -> None:
     response = client.post("/items", json={"name": "a", "price": {}})
     assert response.json()["errors"][0]["message"] == "expected `number`, got `object`"
 
 
-def test_a_hundred_wrong_fields_are_told_at_most(client: httpx.Client) -> None:
+def test_at_most_a_hundred_errors_are_reported(client: httpx.Client) -> None:
     response = client.post("/items/bulk", json={"items": [{"price": -1}] * 1000})
     assert response.status_code == 422
     assert len(response.json()["errors"]) == 100
@@ -423,7 +425,7 @@ def test_a_hundred_wrong_fields_are_told_at_most(client: httpx.Client) -> None:
         ("0.1e1", 1),
         ("1E0", 1),
         ("100e-2", 1),
-        ("9007199254740993.0", 9007199254740993),  # no double holds it
+        ("9007199254740993.0", 9007199254740993),  # not representable as a double
         ("9223372036854775807.0", 2**63 - 1),
         ("1.5", None),
         ("1e-400", None),
@@ -441,8 +443,8 @@ def test_a_hundred_wrong_fields_are_told_at_most(client: httpx.Client) -> None:
 def test_a_number_without_a_fraction_is_an_integer(
     client: httpx.Client, lamp: dict[str, Any], number: str, value: int | None
 ) -> None:
-    """JSON Schema has it so: 1.0 is an integer, wherever a body takes one."""
-    status = {None: 422, 1: 201}.get(value, 409)  # there is no such owner
+    """As in JSON Schema: 1.0 is an integer."""
+    status = {None: 422, 1: 201}.get(value, 409)  # 409: the owner does not exist
     new = f'{{"name":"Torch","owner_id":{number}}}'
     typed = {"content-type": "application/json"}
     for method, path, body in (
@@ -463,7 +465,7 @@ def test_a_number_without_a_fraction_is_an_integer(
     assert (done["created"], done["failed"]) == ((1, 0) if value == 1 else (0, 1))
 
 
-def test_an_id_of_a_bulk_operation_may_be_written_as_any_number(
+def test_ids_of_bulk_operations_accept_every_integer_notation(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
     typed = {"content-type": "application/json"}
@@ -515,7 +517,7 @@ def test_json_is_known_by_its_media_type(client: httpx.Client, content_type: str
     ),
     ids=lambda value: ascii(value[:40]),
 )
-def test_another_type_or_charset_is_not_json(content_type: bytes) -> None:
+def test_another_media_type_or_charset_is_rejected(content_type: bytes) -> None:
     assert not is_json(content_type)
 
 
@@ -532,7 +534,7 @@ def test_files_are_known_by_the_same_rules(client: httpx.Client, content_type: s
 
 
 def talk(service: Service, *headers: bytes, body: bytes = b"", start: bytes) -> str:
-    """What the server answers to header lines that no HTTP client would send."""
+    """Send raw header lines that an HTTP client would not; return the response."""
     length = b"Content-Length: %d" % len(body)
     lines = [start + b" HTTP/1.1", b"Host: x", b"Connection: close", length, *headers, b"", body]
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as one:
@@ -543,7 +545,7 @@ def talk(service: Service, *headers: bytes, body: bytes = b"", start: bytes) -> 
     return answer.decode().lower()
 
 
-def test_white_space_around_a_value_is_no_part_of_it(
+def test_white_space_around_header_values_is_ignored(
     client: httpx.Client, service: Service, lamp: dict[str, Any]
 ) -> None:
     made = talk(
@@ -564,7 +566,7 @@ def test_white_space_around_a_value_is_no_part_of_it(
     assert " 422 " in talk(service, start=b"DELETE /items/1?permanent=true&x")
 
 
-def test_two_request_ids_are_none(client: httpx.Client, lamp: dict[str, Any]) -> None:
+def test_two_request_id_headers_are_ignored(client: httpx.Client, lamp: dict[str, Any]) -> None:
     for _ in range(3):  # a read, then hits
         two = client.get("/items/1", headers=[("x-request-id", "a"), ("x-request-id", "b")])
         assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", two.headers["x-request-id"])

@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, and the one line that stops a start."""
+"""Settings: sources of a value, and the one-line errors that stop a start."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from service.settings import Settings, SettingsError
 
 PASSWORD = "hunter2hunter2"
 
-# Each variable with the value of its field when it is not set; a changed one is a breaking change.
+# The default of each variable; a changed default is a breaking change.
 DEFAULTS: dict[str, object] = {
     "DATABASE_URL": None,
     "DATABASE_REPLICA_URLS": None,
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
 }
-# Of each setting that is not just any text: values that it must not have, and what is offered.
+# For each setting that is not any text: wrong values, and the allowed ones in the message.
 WRONG = (
     ("DATABASE_URL", "mysql://host/db", "postgresql://"),
     ("DATABASE_URL", "host:5432", "postgresql://"),
@@ -93,12 +93,12 @@ def load(dotenv: Path, **environ: str) -> Settings:
 
 
 def line_of(dotenv: Path, **environ: str) -> str:
-    """The one line that these variables stop the start with."""
+    """Return the one-line error of these variables."""
     with pytest.raises(SettingsError) as caught:
         Settings.load(environ, dotenv)
     message = str(caught.value)
     assert "\n" not in message
-    # What led to it would show the value again in a traceback.
+    # A chained exception would show the value in a traceback.
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     return message
@@ -146,7 +146,7 @@ def test_every_setting_has_its_promised_default(dotenv: Path, name: str) -> None
         ("SERVICE_SECRET", "sixteen letters!", "sixteen letters!"),
     ),
 )
-def test_a_value_becomes_what_its_field_holds(
+def test_a_value_is_converted_to_the_type_of_its_field(
     dotenv: Path, name: str, text: str, value: object
 ) -> None:
     assert getattr(load(dotenv, **{name: text}), FIELDS[name]) == value
@@ -199,7 +199,9 @@ def test_a_line_of_dotenv_is_read_as_shells_read_it(dotenv: Path, line: str, val
 
 @pytest.mark.parametrize("ending", ("\n", "\r\n", "\r"), ids=("LF", "CRLF", "CR"))
 @pytest.mark.parametrize("mark", ("", "\ufeff"), ids=("plain", "byte order mark"))
-def test_a_dotenv_of_any_editor_is_read(dotenv: Path, mark: str, ending: str) -> None:
+def test_dotenv_files_with_any_line_ending_or_bom_are_read(
+    dotenv: Path, mark: str, ending: str
+) -> None:
     lines = ["SERVICE_PORT=9000", "SERVICE_DATA='store' # where", 'SERVICE_HOST="::1"', ""]
     dotenv.write_bytes((mark + ending.join(lines)).encode())
     settings = load(dotenv)
@@ -218,42 +220,42 @@ def test_a_dotenv_of_any_editor_is_read(dotenv: Path, mark: str, ending: str) ->
         (f"SERVICE_SECRET='{PASSWORD}", "the closing ' is missing"),
         (f'SERVICE_SECRET="{PASSWORD}', 'the closing " is missing'),
         (f'SERVICE_SECRET="{PASSWORD}\\"', 'the closing " is missing'),
-        (f"SERVICE_SECRET='{PASSWORD}'{PASSWORD}", "there is text behind the closing '"),
-        (f'SERVICE_SECRET="{PASSWORD}"#x', 'there is text behind the closing "'),
+        (f"SERVICE_SECRET='{PASSWORD}'{PASSWORD}", "there is text after the closing '"),
+        (f'SERVICE_SECRET="{PASSWORD}"#x', 'there is text after the closing "'),
         (f"SERVICE_SECRET={PASSWORD}\0", "there is a NUL character"),
     ),
 )
-def test_a_line_of_dotenv_that_is_wrong_is_named_by_its_number_alone(
+def test_a_wrong_line_of_dotenv_is_named_by_its_number_only(
     dotenv: Path, line: str, said: str
 ) -> None:
     dotenv.write_text(f"\ufeff# first\r\n\r\n{line}\r\nSERVICE_PORT=1\r\n")
     assert line_of(dotenv) == f"{dotenv}, line 3: {said}"
 
 
-def test_the_environment_is_over_dotenv(dotenv: Path) -> None:
+def test_the_environment_overrides_dotenv(dotenv: Path) -> None:
     dotenv.write_text("SERVICE_PORT=9000\nSERVICE_WORKERS=2\n")
     settings = load(dotenv, SERVICE_PORT="9001")
     assert (settings.port, settings.workers) == (9001, 2)
 
 
-def test_an_empty_variable_is_not_set_and_hides_that_of_dotenv(dotenv: Path) -> None:
+def test_an_empty_variable_counts_as_not_set_and_overrides_dotenv(dotenv: Path) -> None:
     dotenv.write_text("SERVICE_PORT=9000\n")
     assert load(dotenv, SERVICE_PORT="").port == 8000
 
 
-def test_variables_of_others_are_nobodys_business(dotenv: Path) -> None:
+def test_variables_of_other_programs_are_ignored(dotenv: Path) -> None:
     dotenv.write_text("POSTGRES_PASSWORD=x\n")
     assert load(dotenv, PATH="/bin", SERVICES="many", database_url="x") == Settings()
 
 
-def test_without_an_environment_given_it_is_that_of_the_process(
+def test_settings_are_read_from_the_process_environment_by_default(
     dotenv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVICE_PORT", "9002")
     assert Settings.load(dotenv=dotenv).port == 9002
 
 
-def test_settings_pass_on_to_workers_as_they_are(dotenv: Path) -> None:
+def test_settings_are_passed_to_workers_unchanged(dotenv: Path) -> None:
     settings = load(
         dotenv,
         DATABASE_URL="postgresql://u:p@h/db",
@@ -266,7 +268,7 @@ def test_settings_pass_on_to_workers_as_they_are(dotenv: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "allowed"), WRONG)
-def test_a_wrong_value_is_named_with_what_is_allowed(
+def test_the_error_of_a_wrong_value_lists_the_allowed_values(
     dotenv: Path, name: str, text: str, allowed: str
 ) -> None:
     message = line_of(dotenv, **{name: text})
@@ -278,12 +280,12 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         assert repr(text) in message
 
 
-def test_a_wrong_value_of_dotenv_is_named_alike(dotenv: Path) -> None:
+def test_a_wrong_value_in_dotenv_gives_the_same_error(dotenv: Path) -> None:
     dotenv.write_text("SERVICE_PORT=abc\n")
     assert line_of(dotenv) == "SERVICE_PORT='abc': must be a whole number from 0 to 65535"
 
 
-def test_every_setting_but_plain_text_has_wrong_values_above() -> None:
+def test_every_setting_with_a_rule_has_wrong_values_above() -> None:
     assert {name for name, _, _ in WRONG} == FIELDS.keys() - {"SERVICE_HOST", "SERVICE_DATA"}
 
 
@@ -296,7 +298,7 @@ def test_every_setting_but_plain_text_has_wrong_values_above() -> None:
         ("SERVICE_DATABSE", "SERVICE_DATA"),
     ),
 )
-def test_an_unknown_name_is_answered_with_the_nearest(
+def test_the_error_of_an_unknown_name_suggests_the_nearest(
     dotenv: Path, name: str, nearest: str
 ) -> None:
     asked = f"{name} is not a setting; did you mean {nearest}?"
@@ -306,7 +308,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(
     assert line_of(dotenv) == asked
 
 
-def test_an_unknown_name_that_is_near_none_is_answered_with_the_readme(dotenv: Path) -> None:
+def test_the_error_of_an_unknown_name_without_a_near_one_names_the_reference(dotenv: Path) -> None:
     message = line_of(dotenv, SERVICE_XYZZY_PLUGH_QUUX="1")
     assert (
         message
@@ -325,7 +327,7 @@ def test_an_unknown_name_that_is_near_none_is_answered_with_the_readme(dotenv: P
         ("SERVICE_SECRETS", PASSWORD),
     ),
 )
-def test_a_secret_is_never_told(dotenv: Path, name: str, text: str) -> None:
+def test_a_secret_is_never_shown(dotenv: Path, name: str, text: str) -> None:
     for environ, written in (({name: text}, ""), ({}, f"{name}={text}\n")):
         dotenv.write_text(written)
         with pytest.raises(SettingsError) as caught:
@@ -335,7 +337,7 @@ def test_a_secret_is_never_told(dotenv: Path, name: str, text: str) -> None:
         assert name in str(caught.value)
 
 
-def test_a_dotenv_that_is_no_text_is_an_error(dotenv: Path) -> None:
+def test_a_binary_dotenv_is_an_error(dotenv: Path) -> None:
     dotenv.write_bytes(b"SERVICE_DATA=\xff\n")
     assert f"{dotenv} can't be read: " in line_of(dotenv)
     dotenv.unlink()
@@ -362,7 +364,7 @@ def test_only_a_loopback_address_is_not_public(host: str, public: bool) -> None:
 
 
 def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """`swiftlet serve` in an empty directory, with these variables and no others of ours."""
+    """Run `swiftlet serve` in an empty directory, with only these settings."""
     return subprocess.run(
         [sys.executable, "-m", "service", "serve", *options],
         cwd=tmp_path,
@@ -408,7 +410,7 @@ def start(tmp_path: Path, *options: str, **environ: str) -> "subprocess.Complete
             (),
             {"DATABASE_URL": f"postgresql://user:se/{PASSWORD}@host/db"},
             (
-                "service: DATABASE_URL=(hidden): there is an @ behind the host; in a name or"
+                "service: DATABASE_URL=(hidden): there is an @ after the host; in a name or"
                 " password, write / ? # @ : % as %2F %3F %23 %40 %3A %25\n"
             ),
         ),
@@ -422,7 +424,7 @@ def test_the_start_stops_with_one_line(
     assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
-def test_the_start_stops_with_the_line_of_dotenv(tmp_path: Path) -> None:
+def test_the_start_stops_with_the_line_number_of_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SERVICE_WORKERS=none\n")
     told = start(tmp_path)
     assert told.returncode == 2
@@ -440,7 +442,7 @@ def test_the_start_stops_with_the_line_of_dotenv(tmp_path: Path) -> None:
     ),
     ids=("database", "redis"),
 )
-def test_a_foreign_server_is_told_in_one_line(
+def test_an_asgi_server_prints_a_wrong_setting_in_one_line(
     tmp_path: Path, environ: dict[str, str], said: str
 ) -> None:
     told = subprocess.run(
@@ -461,7 +463,7 @@ def test_a_foreign_server_is_told_in_one_line(
     assert PASSWORD not in told.stderr
 
 
-def test_a_foreign_server_says_in_one_line_that_the_database_is_not_set(tmp_path: Path) -> None:
+def test_an_asgi_server_prints_in_one_line_that_the_database_is_not_set(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "uvicorn", "--port", "0", "service.asgi:app"],
         cwd=tmp_path,
@@ -474,6 +476,6 @@ def test_a_foreign_server_says_in_one_line_that_the_database_is_not_set(tmp_path
     assert told.returncode == 3, "uvicorn's own code where an application does not start"
     lines = [line.split(maxsplit=1)[1] for line in told.stderr.splitlines()]
     assert lines[2:] == [
-        "swiftlet: DATABASE_URL is not set; `swiftlet serve` brings its own database",
+        "swiftlet: DATABASE_URL is not set; `swiftlet serve` starts its own database",
         "Application startup failed. Exiting.",
     ]

@@ -1,4 +1,4 @@
-"""Statements of tables of any shape: with odd field names, and without the optional columns."""
+"""Statements of tables of any shape: with unusual field names, without optional columns."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +18,18 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
+    literal_column,
     select,
     text,
 )
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, conflicting_rows, taken
+from service.db.bulk import Adds, Bulk, Upsert
 from service.db.changes import change_values
+from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
@@ -40,7 +43,7 @@ from service.db.writes import Guard, Writes
 
 pytestmark = pytest.mark.anyio
 
-# Names that our statements have for columns and arguments of their own, and plurals.
+# Names that our statements use for their own columns and arguments, and plurals.
 ODD: tuple[str, ...] = ("n", "key", "ids", "soft", "status", "address", "versions", "excluded")
 ODD += ("found", "differs", "place", "version_s", "set_n", "new_n", "db", "guard", "sku", "skus")
 ODD += ("self", "first")
@@ -66,7 +69,7 @@ def url(new_database: Callable[[], str]) -> str:
 
 
 class Things:
-    """A table of a shape in a schema of its own, and every statement of it."""
+    """A table of a shape in its own schema, and all its statements."""
 
     def __init__(self, shape: dict[str, str | None], *, key: str | None = "key") -> None:
         names = {"version": "version", "updated": "updated_at", "active": "is_active"} | shape
@@ -105,24 +108,24 @@ class Things:
         self.bulk = Bulk("t", table, change)
         self.stage = StagingTable("t.import", table, new, key)
         self.upsert = Upsert("t.upsert", table, new, "key")
-        self.taken = taken("t.taken", table, "n", key="key")
+        self.taken = taken_values("t.taken", table, "n", key="key")
 
     def given(self, key: str | None, text: str = "") -> Any:
-        """What a client sends: each field has its name as its value, and the text behind it."""
+        """Return a row as a client sends it: each value is the field's name and the text."""
         values: dict[str, Any] = {field: field + text for field in ODD} | {"key": key}
         return self.new(**values, **({self.active: True} if self.active else {}))
 
 
 @asynccontextmanager
 async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIterator[Database]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         other = await asyncpg.connect(url)
         await other.execute('DROP SCHEMA IF EXISTS "Other" CASCADE; CREATE SCHEMA "Other"')
         await other.execute(str(CreateTable(things.table).compile(dialect=DIALECT)))
-        # So that the sequence has neither the name nor the schema that it would have.
+        # The sequence gets another name and schema than by default.
         await other.execute('ALTER SEQUENCE "Other"."a thing\'s_id_seq" RENAME TO drawn')
         await other.close()
-        db = Database(url, batching=batching)
+        db = Database(url, batching=batching, statement_timeout=20)
         await db.open()
         try:
             yield db
@@ -132,7 +135,7 @@ async def opened(url: str, things: Things, *, batching: bool = True) -> AsyncIte
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("batching", (True, False), ids=("together", "each alone"))
-async def test_rows_are_written_whatever_their_fields_are_called(
+async def test_writes_work_with_any_field_names(
     url: str, shape: dict[str, str | None], *, batching: bool
 ) -> None:
     things = Things(shape)
@@ -192,7 +195,7 @@ async def test_rows_are_written_whatever_their_fields_are_called(
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-async def test_many_rows_are_written_whatever_their_fields_are_called(
+async def test_bulk_writes_work_with_any_field_names(
     url: str, shape: dict[str, str | None]
 ) -> None:
     things = Things(shape)
@@ -214,30 +217,30 @@ async def test_many_rows_are_written_whatever_their_fields_are_called(
         ]
 
         values = change_values(things.change(address="elsewhere"))
-        changed = await things.bulk.change.records(db, ids=[1, 2, 99], **values)
+        changed = await things.bulk.change.records(WritableDatabase(db), ids=[1, 2, 99], **values)
         assert [record[0] for record in changed] == [1, 2]
         row: Any = await things.by_id.get(db, 1)
         assert (row.address, row.n) == ("elsewhere", "n!")
         if things.active:
-            await things.bulk.deactivate.records(db, ids=[1])
+            await things.bulk.deactivate.records(WritableDatabase(db), ids=[1])
             row = await things.by_id.get(db, 1)
             assert not getattr(row, things.active)
-        assert len(await things.bulk.remove.records(db, ids=[1, 2])) == 2
+        assert len(await things.bulk.remove.records(WritableDatabase(db), ids=[1, 2])) == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("key", ("key", None))
-async def test_files_go_into_any_table(
+async def test_files_can_be_imported_into_any_table(
     url: str, shape: dict[str, str | None], key: str | None
 ) -> None:
-    """Also with an empty text as a key, and without a key where every row is new."""
+    """Also with an empty string as the key, and without a key, when every row is new."""
     things = Things(shape, key=key)
     async with opened(url, things) as db:
         await things.adds.run(WritableDatabase(db), [things.given("a"), things.given("b", "!")])
         keys = ["c", "a", "", None, "b"] if key else ["c", "d", "", None, None]
         lines = [things.given(one) for one in keys]
         lines += [things.given("c")] if key else []
-        async with dedicated(db) as one:
+        async with dedicated(WritableDatabase(db)) as one:
             await things.stage.open(one)
             rows = [(n, *structs.astuple(line)) for n, line in enumerate(lines, 1)]
             await things.stage.add(one, rows)
@@ -271,7 +274,23 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
         Listing("t", row, table, {"id": table.c.id}, {}, totals=totals)
 
 
-def test_what_a_table_does_not_have_can_not_be_asked_for() -> None:
+async def test_a_filtered_list_reads_a_table_of_any_schema_and_name(url: str) -> None:
+    things = Things(SHAPES["by convention"])
+    table = things.table
+    filters = {"status": Bound(table.c.status == bindparam("status"))}
+    keys = {"id": table.c.id, "n": func.coalesce(table.c.n, literal_column("''"))}
+    listing = Listing("t", row_of(table), table, keys, filters)
+    async with opened(url, things) as db:
+        rows = [things.given(key, text) for key, text in zip("abcd", "!?!!", strict=True)]
+        await things.adds.run(WritableDatabase(db), rows)
+        for sort in ("id", "-n"):
+            page = listing.page(sort, (("status", None),), "exact")
+            found = await page.records(db, status="status!", limit=2, offset=0)
+            assert [record["total"] for record in found] == [3, 3]
+            assert {record["status"] for record in found} == {"status!"}
+
+
+def test_statements_need_the_columns_that_they_use() -> None:
     things = Things(SHAPES["bare"])
     assert shape_of(things.table) == (None, None, None)
     for what in (things.writes, things.bulk):
@@ -291,7 +310,7 @@ def test_what_a_table_does_not_have_can_not_be_asked_for() -> None:
         ({"colour": "word"}, "word", "roles are"),
     ),
 )
-def test_what_would_be_set_twice_is_refused(
+def test_a_column_that_the_service_sets_cannot_be_a_field(
     info: dict[str, str | None], field: str, said: str
 ) -> None:
     columns: list[Column[Any]] = [Column("id", BigInteger), Column("version", BigInteger)]
@@ -301,9 +320,23 @@ def test_what_would_be_set_twice_is_refused(
     row: Any = row_of(table)
     with pytest.raises(RefusedError, match=said):
         GroupCommit("t.add", row, table, new, None)
-    if info == {} and field != "id":  # it is theirs
+    if info == {} and field != "id":  # a normal field of the application
         table.info["shape"] = {"version": None, "updated": None}
         GroupCommit("t.add", row, table, new, None)
+
+
+@pytest.mark.parametrize("name", ("rows", "existing", "updated", "numbered", "found", "batch"))
+def test_a_table_may_be_called_like_a_part_of_a_statement(name: str) -> None:
+    """PostgreSQL would read the WITH query in the place of the table; Statement refuses that."""
+    columns: list[Column[Any]] = [Column("id", BigInteger), Column("key", Text)]
+    table = Table(name, MetaData(), *columns, Column("version", BigInteger))
+    new: Any = defstruct("New", [("key", str)])
+    row = row_of(table)
+    assert Adds("t.add_all", row, table, new, "key").prepared
+    assert Upsert("t.upsert", table, new, "key").prepared
+    assert Bulk("t", table, new).prepared
+    assert StagingTable("t.import", table, new, "key").statements
+    assert Writes("t", row, table, new, new).prepared
 
 
 def test_a_filter_has_a_name_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""The statements: the listing is current, and what would run wrongly is refused at import."""
+"""Statements: the listing is current, and those that would run wrongly are refused at import."""
 
 import re
 from typing import Any
@@ -55,7 +55,7 @@ def test_the_listing_is_current() -> None:
     )
 
 
-def test_every_name_is_given_once() -> None:
+def test_statement_names_are_unique() -> None:
     names = [statement.name for statement in catalogue.statements(app.resources)]
     assert len(names) == len(set(names))
 
@@ -70,7 +70,7 @@ def test_every_statement_is_found_by_its_name() -> None:
 
 
 def test_no_statement_alters_the_session() -> None:
-    """Connections are given on without a reset query, so nothing may stay behind on them."""
+    """Connections are reused without a reset query, so a statement must not change the session."""
     pattern = re.compile(
         r"\b(SET|LISTEN|DECLARE|WITH HOLD|pg_advisory_lock|set_config|TEMP|PREPARE)\b"
         r"(?!.*\b(LOCAL|xact)\b)"
@@ -89,16 +89,17 @@ def test_no_statement_alters_the_session() -> None:
         ),
         ("Python-side default", insert(things).values(id=bindparam("id"))),
         ("Python-side default", update(things).values(word=bindparam("word"))),
-        ("a value stands in", select(things.c.id).where(things.c.id == 5)),
+        ("a value is in the statement", select(things.c.id).where(things.c.id == 5)),
         ("every column", insert(things)),
+        ("has the name of a table", select(select(things.c.id).cte("things").c.id)),
     ),
 )
-def test_what_would_run_wrongly_is_refused(reason: str, core: object) -> None:
+def test_a_statement_that_would_run_wrongly_is_refused(reason: str, core: object) -> None:
     with pytest.raises(RefusedError, match=reason):
         Statement("test", tuple, core)  # type: ignore[arg-type]  # each is a Core statement
 
 
-def test_a_row_type_must_have_the_selected_columns_in_order() -> None:
+def test_the_fields_of_a_row_must_be_the_selected_columns_in_order() -> None:
     with pytest.raises(RefusedError, match="Thing wants"):
         Statement("test", Thing, select(things.c.word, things.c.id))
     with pytest.raises(RefusedError, match="Thing wants"):
@@ -106,7 +107,7 @@ def test_a_row_type_must_have_the_selected_columns_in_order() -> None:
     assert Statement("test", Thing, select(things.c.id, things.c.word)).width == 2
 
 
-def test_arguments_by_position_are_pinned() -> None:
+def test_the_order_of_arguments_is_checked() -> None:
     both = select(things.c.id).where(
         things.c.id > bindparam("low"), things.c.id < bindparam("high")
     )
@@ -121,7 +122,7 @@ def test_a_write_in_a_cte_is_a_write() -> None:
     assert not Statement("test", int, select(func.now())).writes
 
 
-def test_ids_given_by_an_insert_override_those_of_the_system_or_nothing_starts() -> None:
+def test_an_insert_that_sets_ids_overrides_the_identity_or_is_refused() -> None:
     rows = select(items.c.id, items.c.name)
     one = insert(items).from_select(["id", "name"], rows)
     sql = Statement("test", tuple, one.returning(items.c.id), numbered=True).sql
@@ -144,7 +145,7 @@ def test_ids_given_by_an_insert_override_those_of_the_system_or_nothing_starts()
 def test_rows_of_one_statement_are_inserted_in_the_order_of_the_named_key(
     table: Any, new: Any, key: str, *, folded: bool, given: tuple[Any, ...], expected: list[Any]
 ) -> None:
-    """Wherever the key stands among the fields."""
+    """The key need not be the first field."""
     add: Any = GroupCommit("test", SHOWN[new], table, new, key=key, folded=folded)
     place = new.__struct_fields__.index(key)
 
@@ -152,10 +153,10 @@ def test_rows_of_one_statement_are_inserted_in_the_order_of_the_named_key(
         def __init__(self, value: object) -> None:
             values: list[object] = [None] * len(new.__struct_fields__)
             values[place] = value
-            self.asked = tuple(values)
+            self.args = tuple(values)
 
     ordered = sorted((Asks(value) for value in given), key=add._order)
-    assert [one.asked[place] for one in ordered] == expected
+    assert [one.args[place] for one in ordered] == expected
     with pytest.raises(RefusedError, match="no field 'nothing'"):
         GroupCommit("test", SHOWN[new], table, new, key="nothing")
 

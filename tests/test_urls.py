@@ -1,4 +1,4 @@
-"""Addresses of stores: which are accepted, and that no refusal shows a piece of a password."""
+"""URLs of stores: accepted ones, and errors that show no part of a password."""
 
 import re
 import urllib.parse
@@ -33,13 +33,13 @@ GOOD_DATABASES = (
     "postgresql:///db?user=ada@example&password=x",
     "postgresql://app@host/app?sslmode=verify-full&application_name=shop",
     "postgresql://app@host/app?options=-csearch_path%3Dshop",
-    # A setting of the server: whether there is such a one, the server says.
+    # A setting of the server, which the server checks.
     "postgresql://app@host/app?connect_timeout=5",
 )
-# Each with what its refusal says. The password's pieces are se, cret and 1234.
+# Each with a part of its error. The parts of the password are se, cret and 1234.
 BAD_DATABASES = (
-    ("postgresql://app:se/cret@host/app", "@ behind the host"),
-    ("postgresql://app:se?cret@host/app", "@ behind the host"),
+    ("postgresql://app:se/cret@host/app", "@ after the host"),
+    ("postgresql://app:se?cret@host/app", "@ after the host"),
     ("postgresql://app:se#cret@host/app", "a # in it"),
     ("postgresql://app:se@cret@host/app", "two @"),
     ("postgresql://app:se%cret@host/app", "hexadecimal"),
@@ -52,10 +52,10 @@ BAD_DATABASES = (
     ("postgresql://app:se\udce4cret@host/app", "control character"),
     ("postgresql://app:se[cret@host/app", "host can't be read"),
     ("postgresql://app:se℀cret@host/app", "host can't be read"),
-    # What is before the / looks like a port.
-    ("postgresql://app:12/34secret@host/app", "@ behind the host"),
-    ("postgresql://app:12?x=34secret@host/app", "@ behind the host"),
-    ("postgresql://secret/1234@host/app", "@ behind the host"),
+    # The text before the / looks like a port.
+    ("postgresql://app:12/34secret@host/app", "@ after the host"),
+    ("postgresql://app:12?x=34secret@host/app", "@ after the host"),
+    ("postgresql://secret/1234@host/app", "@ after the host"),
     ("postgresql://app:secret@host/app/more", "/ in the database's name"),
     ("postgresql://app:secret@host:cret/app", "port"),
     ("postgresql://app:secret@host:/app", "port"),
@@ -106,8 +106,8 @@ BAD_REDIS = (
     ("redis://host:abc", "port"),
     ("redis://host:", "port"),
     ("redis://host:70000", "port"),
-    ("redis://:se/cret@host", "@ behind the host"),
-    ("redis://:12/34secret@host", "@ behind the host"),
+    ("redis://:se/cret@host", "@ after the host"),
+    ("redis://:12/34secret@host", "@ after the host"),
     ("redis://:se@cret@host", "two @"),
     ("redis://:se#cret@host", "a # in it"),
     ("redis://:se%cret@host", "hexadecimal"),
@@ -180,12 +180,12 @@ def test_a_database_url_is_accepted_and_asyncpg_reads_it(
 
 
 @pytest.mark.parametrize(("url", "said"), BAD_DATABASES, ids=numbered(BAD_DATABASES))
-def test_a_database_url_is_refused_without_a_piece_of_the_password(url: str, said: str) -> None:
+def test_the_error_of_a_database_url_shows_no_part_of_the_password(url: str, said: str) -> None:
     told = refusal("DATABASE_URL", url)
     assert said in told
     assert told.startswith("DATABASE_URL=(hidden): ")
     assert "\n" not in told
-    # The form that a URL must have has no password of ours in it.
+    # The example of a right URL in the message has no password of ours.
     assert not PIECES.search(told), told
 
 
@@ -197,7 +197,7 @@ def test_a_redis_url_is_accepted_and_makes_a_client(url: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "said"), BAD_REDIS, ids=numbered(BAD_REDIS))
-def test_a_redis_url_is_refused_without_a_piece_of_the_password(url: str, said: str) -> None:
+def test_the_error_of_a_redis_url_shows_no_part_of_the_password(url: str, said: str) -> None:
     told = refusal("REDIS_URL", url)
     assert said in told
     assert told.startswith("REDIS_URL=(hidden): ")
@@ -205,14 +205,14 @@ def test_a_redis_url_is_refused_without_a_piece_of_the_password(url: str, said: 
 
 
 @pytest.mark.parametrize("character", "/?#@:%&=+ ,;[]()'\"\\<>{}|^~!$*ä€")
-def test_any_password_passes_once_it_is_quoted(character: str) -> None:
+def test_any_percent_encoded_password_is_accepted(character: str) -> None:
     quoted = urllib.parse.quote(f"se{character}cret", safe="")
     for name, scheme in (("DATABASE_URL", "postgresql"), ("REDIS_URL", "redis")):
         Settings.load({name: f"{scheme}://app:{quoted}@host/0"}, NO_FILE)
 
 
 @pytest.mark.parametrize("character", "/?#@:%&=+ ,;[]()'\"\\<>{}|^~!$*ä€")
-def test_a_raw_password_is_accepted_as_meant_or_refused(character: str) -> None:
+def test_a_password_without_encoding_is_accepted_as_written_or_rejected(character: str) -> None:
     url = f"postgresql://app:se{character}cret@host/db"
     refused = ""
     try:

@@ -2,7 +2,7 @@
 
 import ast
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -52,9 +52,9 @@ def writer(log: Log | NoCache) -> Writer:
 
 
 @pytest.fixture
-def url(sql: Query, database_url: str) -> str:
+def url(sql: Query, database_url: str) -> Iterator[str]:
+    yield database_url
     sql("DELETE FROM items")
-    return database_url
 
 
 @asynccontextmanager

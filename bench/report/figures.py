@@ -383,7 +383,7 @@ def _compared(ratio: Paired, base: str) -> str:
 
 
 def _base(book: Book, runs: list[Run]) -> str | None:
-    """By whose rate the others are told: the reference, or who stands in for it."""
+    """Return the contestant for ratios: the reference, else ours, else the first."""
     names = [book.reference, book.ours, *book.contestants]
     return next((name for name in names if name and any(map(rate, by(runs, name)))), None)
 

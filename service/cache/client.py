@@ -57,7 +57,7 @@ def client(url: str, seconds: float = SECONDS) -> Client:
 
 
 async def subscriber(one: Client) -> Any:
-    """What receives messages. A cluster's client looks up the nodes anew before."""
+    """Return what receives messages; a cluster's client looks up the nodes again before."""
     if isinstance(one, RedisCluster):
         await one.aclose()
         await one.initialize()

@@ -35,6 +35,8 @@ class Shared:
         client: see client.client.
         ttl: seconds that a response is kept, up to a tenth less.
         fingerprint: of the code; another version of it keeps its responses under other keys.
+        declared: of the tables and filters. A program with others does not know every tag that its
+            writes invalidate, so the two don't share a channel.
         spawn: runs a coroutine in the background.
         publish_otherwise: publishes tags to the other workers when Redis can't.
     """
@@ -45,12 +47,14 @@ class Shared:
         *,
         ttl: float,
         fingerprint: str,
+        declared: str = "",
         spawn: Callable[[Coroutine[None, None, None]], object],
         publish_otherwise: Callable[[Tags], Awaitable[None]],
     ) -> None:
         self.client = client
         self.ttl = ttl
         self.fingerprint = fingerprint
+        self.declared = declared
         self.spawn = spawn
         self.publish_otherwise = publish_otherwise
         self.sender = secrets.token_hex(4)
@@ -67,7 +71,7 @@ class Shared:
     @property
     def _place(self) -> str:
         """Before every key. All have one hash tag: a response depends on any of the generations."""
-        return f"{{swiftlet:{self.name}}}:"
+        return f"{{swiftlet:{self.name}{self.declared}}}:"
 
     @property
     def channel(self) -> str:

@@ -52,6 +52,7 @@ class Cache:
         limit: bytes in this process; 0 for none.
         ttl: seconds that anything is kept at most.
         fingerprint: of the code that makes the responses.
+        declared: of the tables and filters, see shared.py.
         own: gives the PostgreSQL processes that write for this worker; None not to look for other
             writers, see silent_writers.py.
     """
@@ -66,6 +67,7 @@ class Cache:
         limit: int,
         ttl: float,
         fingerprint: str,
+        declared: str = "",
         own: Callable[[], set[int]] | None = None,
     ) -> None:
         self.ttl = ttl
@@ -82,6 +84,7 @@ class Cache:
                 client(redis_url),
                 ttl=ttl,
                 fingerprint=fingerprint,
+                declared=declared,
                 spawn=self.spawn,
                 publish_otherwise=self.coherence.publish,
             )

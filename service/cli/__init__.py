@@ -1,4 +1,4 @@
-"""The commands: each a few lines over functions that the routes and tests use too."""
+"""The commands: short functions that call the same code as the routes and the tests."""
 
 from service.cli import describing, files, migrating, seeding, serving
 from service.cli.group import main

@@ -1,4 +1,4 @@
-"""What `service serve` tells at its start: the stores that answer, with their versions."""
+"""The start banner of `swiftlet serve`: the stores, with their versions."""
 
 import asyncio
 import re
@@ -12,15 +12,16 @@ from service.cache import client as redis
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
 from service.db.pooled_connection import connect
 
-# A store that does not answer holds up the start for so long.
+# Seconds to wait for a store that does not answer.
 SECONDS = 2.0
 OFF, EMBEDDED = "off", "embedded"
 
 
 class Database(NamedTuple):
-    """PostgreSQL as it was found: `version` is None when it does not answer.
+    """State of PostgreSQL; `version` is None when it does not answer.
 
-    `revision` is that of its migrations, None before the first; `readable` whether we may see it.
+    `revision` is the revision of its migrations, None before the first. `readable` says whether the
+    role may read it.
     """
 
     version: str | None
@@ -29,16 +30,17 @@ class Database(NamedTuple):
 
 
 async def look_at_database(url: str) -> Database:
-    """Connect once, as the workers will: they would ask for ever where asking can't help.
+    """Connect once, like the workers will.
 
-    A database that is away is left to them: they wait for it.
+    The workers wait for a database that is not available. Without this check they would also wait
+    when waiting can't help.
 
     Raises:
-        DatabaseRefusedError: it does not let us in.
+        DatabaseRefusedError: the database refuses the connection.
     """
     try:
         async with asyncio.timeout(SECONDS):
-            # Under another name: a worker that keeps answers looks for the pools of others.
+            # Another application_name: workers with a cache look for the pools of others.
             connection = await connect(
                 url, statement_timeout=SECONDS, lock_timeout=SECONDS, name="swiftlet-start"
             )
@@ -61,14 +63,14 @@ async def look_at_database(url: str) -> Database:
 
 
 async def look_at_redis(url: str | None) -> str | None:
-    """Its name and version; None when it does not answer."""
+    """Return name and version of Redis; None when it does not answer."""
     if url is None or url == "off":
         return None
     client = redis.client(url, SECONDS)
     try:
         async with asyncio.timeout(SECONDS):
             told = await client.info("server")
-    except ResponseError:  # it answers, but not to this question
+    except ResponseError:  # it answers, but not to INFO
         return "Redis"
     except redis.REDIS_ERRORS:
         return None
@@ -82,43 +84,43 @@ async def look_at_redis(url: str | None) -> str | None:
 def lines(
     found: Database, head: str | None, database: str, redis_name: str | None, redis: str
 ) -> list[tuple[str, str]]:
-    """A line for each store, and a note where something is to be done.
+    """Return a line for each store, with notes about what to do.
 
     Args:
-        found: the database.
-        head: the newest revision of the application; None where it has no migrations.
-        database: where it is.
-        redis_name: its name and version, None when it does not answer.
-        redis: where it is, or `OFF`.
+        found: state of the database.
+        head: the newest revision of the application; None without migrations.
+        database: place of the database.
+        redis_name: name and version of Redis; None when it does not answer.
+        redis: place of Redis, or `OFF`.
     """
-    told = [
+    shown = [
         ("Database", _line(found.version, database)),
         ("Redis", OFF if redis == OFF else _line(redis_name, redis)),
     ]
     if head is None:
-        return told
+        return shown
     if found.version and not found.readable:
         why = "this role can't read alembic_version: GRANT SELECT ON alembic_version"
-        told.append(("Note", f"it is not known whether the database is migrated, {why}"))
+        shown.append(("Note", f"unknown whether the database is migrated, {why}"))
     elif found.version and found.revision != head:
         at = f"revision {found.revision or 'none'}, newest {head}"
-        told.append(("Note", f"the database is not migrated ({at}): run: swiftlet migrate"))
-    return told
+        shown.append(("Note", f"the database is not migrated ({at}): run: swiftlet migrate"))
+    return shown
 
 
 def _line(name: str | None, place: str) -> str:
-    return f"{name}, {place}" if name else f"no answer, {place}: it is used as soon as it answers"
+    return f"{name}, {place}" if name else f"no answer, {place}: used as soon as it answers"
 
 
 def address(url: str) -> str:
-    """The hosts and the path of a URL."""
+    """Return hosts and path of a URL, without a password."""
     try:
         parts = urlsplit(url)
         directory = parse_qs(parts.query).get("host", [""])[0]
     except ValueError:
-        return "an address that is not told"
+        return "a hidden address"
     hosts = parts.netloc.rpartition("@")[2]
-    # A password that is not percent-encoded may reach into any part.
+    # Parts of a password without percent-encoding may be in any part.
     if "@" in parts.path + parts.query or not re.fullmatch(r"([\w.-]|\[[\w:.]+\]|:\d+|,)*", hosts):
-        return "an address that is not told"
+        return "a hidden address"
     return parts.path if parts.scheme == "unix" else (hosts or directory) + parts.path

@@ -1,4 +1,4 @@
-"""How far a command is, on a terminal."""
+"""Progress bars on a terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def progress_bars() -> "Progress":
-    # Only commands with a bar pay for this import: `serve` starts without.
+    # Imported here, so that commands without a bar, such as `serve`, start faster.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,7 +24,7 @@ def progress_bars() -> "Progress":
 
 
 def move(bars: "Progress", task: "TaskID", rows: int, place: int | None = None) -> None:
-    """Tell of so many rows; the bar itself may go by the place in a file."""
+    """Show the number of rows; the bar may use the position in a file."""
     speed = rows / (bars.tasks[task].elapsed or 1)
     rate = f"{rows:,} rows, {speed:,.0f}/s"
     bars.update(task, completed=rows if place is None else place, rate=rate)

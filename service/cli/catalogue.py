@@ -1,4 +1,4 @@
-"""Every named statement: for the listing, for `swiftlet explain`, and for the tests."""
+"""All named statements: for the listing, for `swiftlet explain` and for the tests."""
 
 import json
 import re
@@ -24,13 +24,13 @@ HEADER = """\
 
 
 def statements(resources: Resources) -> Iterator[Statement[Any]]:
-    """Resource by resource; of the lists those that show each part."""
+    """Yield the statements of each resource; of its lists a selection with every part."""
     for resource in resources:
         yield from resource.statements()
 
 
 def listing(resources: Resources) -> str:
-    """The text of `sql/statements.sql`."""
+    """Return the text of `sql/statements.sql`."""
     parts = [HEADER]
     for statement in statements(resources):
         text = re.sub(r" +\n", "\n", statement.sql)
@@ -40,10 +40,10 @@ def listing(resources: Resources) -> str:
 
 
 def find(resources: Resources, name: str) -> tuple[Resource[Any], Statement[Any]]:
-    """The statement of a name, with its resource.
+    """Return the statement with a name, and its resource.
 
     Raises:
-        KeyError: no such statement.
+        KeyError: the statement does not exist.
     """
     for resource in resources:
         with suppress(KeyError):
@@ -52,10 +52,10 @@ def find(resources: Resources, name: str) -> tuple[Resource[Any], Statement[Any]
 
 
 def check_names(statement: Statement[Any], given: Mapping[str, str]) -> None:
-    """Refuse parameters that the statement does not have.
+    """Check that the statement has all given parameters.
 
     Raises:
-        ValueError: the first of them, by name.
+        ValueError: a parameter is unknown; the first one is named.
     """
     unknown = sorted(given.keys() - set(statement.names))
     if unknown:
@@ -70,10 +70,10 @@ async def explain(
     *,
     analyze: bool,
 ) -> str:
-    """PostgreSQL's plan; with `analyze` it runs, in a transaction that is rolled back.
+    """Return PostgreSQL's plan; with `analyze` run it in a transaction that is rolled back.
 
     Raises:
-        ValueError: a parameter that the statement does not have, or of the wrong type.
+        ValueError: a parameter is unknown, or its value has the wrong type.
     """
     check_names(statement, given)
     connection = await connect(url)
@@ -83,7 +83,7 @@ async def explain(
         await connection.execute("SET LOCAL statement_timeout = '60s'")
         if resource.serves("import") and statement in resource.stage.statements:
             await connection.execute(resource.stage.create)
-        # The driver knows the types of the arguments once the statement is prepared.
+        # The types of the arguments are known after the statement is prepared.
         prepared = await connection.prepare(statement.sql)
         types = (parameter.name for parameter in prepared.get_parameters())
         args = [
@@ -124,7 +124,7 @@ def _value(kind: str, name: str, text: str | None, samples: Mapping[str, object]
     if text is None:
         try:
             return msgspec.convert(samples.get(name), KINDS.get(kind, str))
-        except ValueError:  # none, or for another statement's argument of this name
+        except ValueError:  # no sample, or a sample of another type with the same name
             return EXAMPLES.get(kind, "sample")
     try:
         value = json.loads(text) if kind.endswith("[]") else text

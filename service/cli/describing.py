@@ -1,4 +1,4 @@
-"""Commands about what the service is made of: its statements, its document."""
+"""Commands that describe the service: statements, plans, the OpenAPI document."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from service.cli.group import app_option, application, main, run, with_database
 @main.command()
 @app_option
 def statements() -> None:
-    """Print every statement the service runs, as `sql/statements.sql` has them.
+    """Print every statement that the service runs, as in `sql/statements.sql`.
 
     \b
     Example:
@@ -27,9 +27,9 @@ def statements() -> None:
 @app_option
 @click.argument("name")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument.")
-@click.option("--analyze", is_flag=True, help="Run it, in a transaction that is rolled back.")
+@click.option("--analyze", is_flag=True, help="Run it in a transaction that is rolled back.")
 def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
-    """Show PostgreSQL's plan of a named statement.
+    """Show PostgreSQL's plan of a statement.
 
     \b
     Example:
@@ -45,7 +45,7 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
         raise click.BadParameter(f"{name!r} is none; `swiftlet statements` lists them") from None
     given = dict(param.partition("=")[::2] for param in params)
     try:
-        catalogue.check_names(statement, given)  # before a database is started or asked
+        catalogue.check_names(statement, given)  # before a database is started
         with with_database(app, read=True) as settings:
             url = settings.required_database_url
             click.echo(run(catalogue.explain(url, resource, statement, given, analyze=analyze)))

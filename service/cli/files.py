@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from service.app import Application
     from service.resource import Resource
 
-# Of a file at once.
+# Bytes of a file to read at once.
 CHUNK = 65_536
 GZIP = b"\x1f\x8b"
-# Lines that are wrong and told of on a terminal.
+# Wrong lines to show on a terminal.
 SHOWN = 20
-# Not ours: so the trigger tells a service that runs of what is written.
+# Not the name of a worker's pool, so the trigger notifies a running service of the writes.
 NAME = "swiftlet-files"
 
 Format = Literal["ndjson", "csv"]
@@ -36,12 +36,12 @@ format_option = click.option(
     "--format",
     "format_",
     type=click.Choice(["ndjson", "csv"]),
-    help="Else as the file is named, .csv, .ndjson or .jsonl; NDJSON if it has no such name.",
+    help="Default: by the file name, .csv, .ndjson or .jsonl; for other names NDJSON.",
 )
 
 
 resource_option = click.option(
-    "--resource", "name", metavar="NAME", help="By default the first that has files."
+    "--resource", "name", metavar="NAME", help="Default: the first resource with files."
 )
 
 
@@ -55,12 +55,12 @@ resource_option = click.option(
     type=click.Choice(["abort", "skip"]),
     default="abort",
     show_default=True,
-    help="With lines that are wrong: write nothing, or leave them out.",
+    help="If lines are wrong: write nothing, or skip these lines.",
 )
 def import_(name: str | None, file: str, format_: Format | None, on_error: str) -> None:
-    """Bring in a file of rows, or standard input (-): NDJSON or CSV, also with gzip.
+    """Import a file of rows, or standard input (-): NDJSON or CSV, also with gzip.
 
-    A row whose key exists is changed, any other is created.
+    A row whose key exists is updated; other rows are created.
 
     \b
     Example:
@@ -70,8 +70,8 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
     """
     from service.cache.writer import Writer
     from service.db.database import Database
-    from service.web.row_readers import Lines
-    from service.web.table import Table
+    from service.web.row_readers import NdjsonReader
+    from service.web.table import CsvReader
 
     format_ = _format(file, format_)
     app = application()
@@ -84,7 +84,7 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
         size = os.fstat(source.fileno()).st_size or None
         reading = bars.add_task("reading", total=size, rate="")
         writing = bars.add_task("writing", total=None, rate="", visible=False)
-        kind = Table if format_ == "csv" else Lines
+        kind = CsvReader if format_ == "csv" else NdjsonReader
         reader = kind(resource.new, settings.body_limit)
 
         def progress(read: int, done: int, total: int) -> None:
@@ -117,9 +117,9 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
 @resource_option
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @format_option
-@click.option("--trailer", is_flag=True, help="End NDJSON with a line that proves it is whole.")
+@click.option("--trailer", is_flag=True, help="End NDJSON with a line that has count and checksum.")
 def export(name: str | None, file: str, format_: Format | None, *, trailer: bool) -> None:
-    """Write all rows into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
+    """Export all rows into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
 
     \b
     Example:
@@ -140,7 +140,7 @@ def export(name: str | None, file: str, format_: Format | None, *, trailer: bool
         db = Database(url, size=None)
         task = bars.add_task(resource.name, total=await resource.count.only(db), rate="")
         rows = -1 if format_ == "csv" else -trailer
-        quoted = False  # a text in a CSV may have line breaks, one in JSON has none
+        quoted = False  # a string in CSV may contain line breaks; in JSON they are escaped
         async for chunk in resource.export(db, query, name=NAME):
             to.write(chunk)
             parts = chunk.split(b'"') if format_ == "csv" else [chunk]
@@ -155,10 +155,10 @@ def export(name: str | None, file: str, format_: Format | None, *, trailer: bool
 
 
 def _resource(app: "Application", operation: str, name: str | None) -> "Resource[Any]":
-    """The resource of a name, or the first that has files.
+    """Return the resource with a name, or the first with files.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: no such resource.
     """
     served = [one for one in app.resources if one.serves(operation)]
     for one in served:
@@ -171,10 +171,10 @@ def _resource(app: "Application", operation: str, name: str | None) -> "Resource
 
 
 def _format(file: str, given: Format | None) -> Format:
-    """What `--format` says or the file's name does; NDJSON where neither says anything.
+    """Return the format of `--format` or of the file name; NDJSON by default.
 
     Raises:
-        click.UsageError: they contradict each other, or the name promises what we don't write.
+        click.UsageError: both contradict each other, or the name has an unsupported format.
     """
     _, dot, ending = Path(_plain(file)).name.rpartition(".")
     suffix = f"{dot}{ending.lower()}" if dot else ""
@@ -183,14 +183,14 @@ def _format(file: str, given: Format | None) -> Format:
         raise click.UsageError(f"{file} is named as {named}, and --format says {given}")
     if suffix and named is None and given is None and not _is_device(file):
         raise click.UsageError(
-            f"{file}: {suffix} is no format of ours; name it {', '.join(FORMATS)}, each also with"
-            " .gz behind it, or give --format"
+            f"{file}: {suffix} is not a supported format; use {', '.join(FORMATS)}, also with"
+            " .gz at the end, or give --format"
         )
     return given or named or "ndjson"
 
 
 def _plain(file: str) -> str:
-    """The name without the .gz behind it."""
+    """Return the name without .gz at its end."""
     return file[:-3] if _gzipped(file) else file
 
 
@@ -203,13 +203,13 @@ def _is_device(file: str) -> bool:
 
 
 async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
-    """The bytes of a file; a pipe is waited for in a way that Ctrl-C ends."""
+    """Yield the bytes of a file; Ctrl-C ends the wait for a pipe."""
     loop, fd = asyncio.get_running_loop(), source.fileno()
 
     def read() -> None:
         loop.remove_reader(fd)
         if not arrived.done():
-            arrived.set_result(os.read(fd, CHUNK))  # at once: later it might wait for more
+            arrived.set_result(os.read(fd, CHUNK))  # at once: later it could block
 
     chunk = b"more"
     while chunk:
@@ -226,7 +226,7 @@ async def _chunks(source: IO[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
-    """As `_chunks`, without gzip where there is one: its first two bytes tell."""
+    """Yield the bytes of a file, decompressed if its first two bytes are those of gzip."""
     from service.errors import TooLarge
     from service.web.inflate import inflated
 
@@ -248,9 +248,9 @@ async def _unpacked(source: IO[bytes], limit: int) -> AsyncGenerator[bytes]:
 
 @contextmanager
 def _written(file: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Where to write: a file stands once all of it does, and an older one until then.
+    """Open the output; a file is replaced only after all of it is written.
 
-    What is no file, a pipe or a device, is written into as it is.
+    A pipe or device is written directly.
     """
     place = Path(os.path.realpath(file))
     plain = file != "-" and (place.is_file() or not place.exists())

@@ -1,4 +1,4 @@
-"""`swiftlet`: what all its commands share, and how what goes wrong is told."""
+"""The command group `swiftlet`: common options, and errors as one line."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ NO_FILE = Path(os.devnull)
 
 
 class Stopped(Exception):  # noqa: N818 - it ends a command
-    """A command ends with one line on stderr and this exit code."""
+    """Ends a command with one line on stderr and an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -41,21 +41,21 @@ class Stopped(Exception):  # noqa: N818 - it ends a command
 
 
 class Command(click.Command):
-    """Shows its examples under the name that it was called by: `service` or `swiftlet`."""
+    """Shows its examples with the name that it was called by: `service` or `swiftlet`."""
 
     def get_help(self, ctx: click.Context) -> str:
-        """The text of `--help`."""
+        """Return the text of `--help`."""
         return super().get_help(ctx).replace("swiftlet ", f"{ctx.find_root().info_name} ")
 
 
 class Commands(Command, click.Group):
-    """Turns what goes wrong into one line on stderr: 2 for usage and settings, 1 for the work."""
+    """Shows errors as one line on stderr; exit code 2 for usage and settings, 1 for the work."""
 
     command_class = Command
     group_class = type
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run, and exit."""
+        """Run the command and exit."""
         open_standard_streams()
         name = kwargs.get("prog_name") or Path(sys.argv[0]).name.removesuffix(".exe")
         try:
@@ -75,7 +75,7 @@ class Commands(Command, click.Group):
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
-# What a user, a setting, a file or a database may do wrong. Anything else is a bug, and shows.
+# Errors of a user, setting, file or database. Any other error is a bug and shows a traceback.
 WRONG = (
     Stopped,
     click.Abort,
@@ -93,14 +93,14 @@ WRONG = (
 
 
 def _told(error: BaseException) -> tuple[str, int]:
-    """What to say of it, and the exit code."""
+    """Return the message of an error, and the exit code."""
     match error:
         case Stopped():
             return str(error), error.code
         case click.Abort():
             return "interrupted", 130
         case click.UsageError():
-            return f"{error.format_message()} (--help tells more)", error.exit_code
+            return f"{error.format_message()} (see --help)", error.exit_code
         case click.ClickException():
             return error.format_message(), error.exit_code
         case SettingsError() | ApplicationError():
@@ -136,19 +136,19 @@ def main() -> None:
       swiftlet serve --app notes:app
     """
     signal.signal(signal.SIGTERM, _terminate)
-    # A command says what is wrong in its one line; `serve` sets up the log for its workers.
+    # A command shows its error in one line; `serve` sets up logging for its workers.
     logger.handlers = [logging.NullHandler()]
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here, see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_standard_streams() -> None:
-    """Open what was closed (`>&-`) on /dev/null, or a socket or file of ours gets its number."""
+    """Open closed streams (`>&-`) on /dev/null; else a socket or file would get their number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            null = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             os.set_inheritable(null, True)
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
@@ -163,12 +163,12 @@ app_option = click.option(
     metavar="MODULE:NAME",
     expose_value=False,
     callback=_remember_app,
-    help="The application, as notes:app; also SERVICE_APP.  [default: service.asgi:app]",
+    help="The application, such as notes:app; also SERVICE_APP.  [default: service.asgi:app]",
 )
 
 
 def application(options: Mapping[str, str | None] | None = None) -> "Application":
-    """The application that `--app` or SERVICE_APP names; `options` replace its settings."""
+    """Return the application of `--app` or SERVICE_APP; `options` override its settings."""
     given = {f"SERVICE_{k.upper()}": v for k, v in (options or {}).items() if v is not None}
     name = click.get_current_context().meta.get("app")
     name = name or Settings.load({**os.environ, **given}).app
@@ -191,9 +191,9 @@ def application(options: Mapping[str, str | None] | None = None) -> "Application
 def with_stores(
     settings: Settings, *, join: bool = True, read: bool = False
 ) -> Iterator[tuple[Settings, Stores | None]]:
-    """The settings with every store's address in them; what was missing is started, or joined.
+    """Yield the settings with the URLs of all stores; start or join embedded ones if needed.
 
-    With `read` no new database is made.
+    With `read` no new database is created.
     """
     database, redis = settings.database_url is None, settings.redis_url is None
     if not database and (not redis or join):
@@ -203,9 +203,9 @@ def with_stores(
     if read and database and not (data / "postgres").exists():
         raise EmbeddedError(
             f"there is no database in {data}, and DATABASE_URL is not set:"
-            " `swiftlet serve` or `swiftlet migrate` makes one"
+            " `swiftlet serve` or `swiftlet migrate` creates one"
         )
-    # Only `serve` needs Redis: the other commands don't start one.
+    # Only `serve` needs Redis, so other commands do not start one.
     with stores(data, database=database, redis=redis and not join, join=join) as running:
         yield (
             msgspec.structs.replace(
@@ -220,9 +220,9 @@ def with_stores(
 
 @contextlib.contextmanager
 def with_database(app: "Application", *, read: bool = False) -> Iterator[Settings]:
-    """The settings with the address of a database that is migrated.
+    """Yield the settings with the URL of a migrated database.
 
-    One of our own is migrated first, unless the command only reads.
+    An embedded database is migrated first, unless the command only reads.
     """
     from service.migrations import migrate
 
@@ -238,7 +238,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    # Unwinds: whatever was started is stopped on the way out.
+    # SystemExit unwinds the stack, so everything that was started is stopped.
     raise SystemExit(128 + number)
 
 
@@ -247,5 +247,5 @@ def _again(dropped: BaseException) -> None:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    """End the command with one line on stderr and this exit code."""
+    """End the command with one line on stderr and an exit code."""
     raise Stopped(message, code)

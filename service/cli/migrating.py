@@ -1,4 +1,4 @@
-"""`swiftlet migrate`: the database and its migrations."""
+"""`swiftlet migrate`: migrations of the database."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @app_option
 @click.pass_context
 def migrate_(context: click.Context) -> None:
-    """Bring the database to the newest revision (up), or see how it stands.
+    """Migrate the database to the newest revision (up), or show its state.
 
     \b
     Example:
@@ -28,9 +28,9 @@ def migrate_(context: click.Context) -> None:
 @migrate_.command()
 @app_option
 def up() -> None:
-    """Bring the database to the newest revision.
+    """Migrate the database to the newest revision.
 
-    Several at once are safe: one migrates, the others wait for it.
+    Concurrent calls are safe: one migrates, the others wait.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def up() -> None:
     app = application()
     with with_stores(app.settings) as (settings, _):
         migrate.up(settings.required_database_url, app.migrations)
-        _tell(app, settings.required_database_url)
+        _show_status(app, settings.required_database_url)
         if app.tables and migrate.head(app.migrations):
             _advise(app, settings.required_database_url)
 
@@ -50,7 +50,7 @@ def up() -> None:
 @migrate_.command()
 @app_option
 def status() -> None:
-    """Tell at which revision the database is, and which is the newest.
+    """Show the revision of the database and the newest one.
 
     \b
     Example:
@@ -59,13 +59,13 @@ def status() -> None:
     """
     app = application()
     with with_stores(app.settings, read=True) as (settings, _):
-        _tell(app, settings.required_database_url)
+        _show_status(app, settings.required_database_url)
 
 
 @migrate_.command()
 @app_option
 def check() -> None:
-    """Compare database, migrations and the tables in code; exit with 1 where they differ.
+    """Compare database, migrations and the tables in code; exit with 1 if they differ.
 
     \b
     Example:
@@ -90,10 +90,10 @@ def check() -> None:
 @app_option
 @click.argument("message")
 def new(message: str) -> None:
-    """Write a migration that makes the database's tables those in code.
+    """Write a migration from the tables of the database to those in code.
 
-    The database must be at the newest revision. Nothing is changed there. The first migration of
-    an application makes all its tables, and its database must have none.
+    The database must be at the newest revision; it is not changed. The first migration of an
+    application creates all its tables, so its database must have none.
 
     \b
     Example:
@@ -113,19 +113,23 @@ def new(message: str) -> None:
         written = run(revision.new(url, message, app.tables, app.migrations))
     for note in written.notes:
         click.echo(note, err=True)
-    click.echo(f"{written.path}: read it, then `swiftlet migrate`")
+    name = click.get_current_context().meta.get("app")
+    option = f" --app {name}" if name else ""
+    click.echo(f"{written.path}: read it, then `swiftlet migrate{option}`")
 
 
 def _advise(app: "Application", url: str) -> None:
-    """Say how to make what is optional and missing."""
+    """Print SQL for missing optional indexes."""
     from service.migrations import migrate
 
     if statements := run(migrate.advice(url, app.tables)):
-        click.echo("searches read every row here; to make an index for them, also while it serves:")
+        click.echo(
+            "searches read every row; to create an index for them, also while the service runs:"
+        )
         click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
 
 
-def _tell(app: "Application", url: str) -> None:
+def _show_status(app: "Application", url: str) -> None:
     from service.migrations import migrate
 
     revision = run(migrate.status(url))

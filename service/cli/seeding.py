@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class SeedCommand(Command):
-    """Has an option for each table that the application has sample rows of."""
+    """Has an option for each table with sample rows."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The application is loaded before its options can be read."""
+        """Load the application, which defines the options, before parsing."""
         for word, after in zip(args, [*args[1:], ""], strict=True):
             name = after if word == "--app" else word.removeprefix("--app=")
             if name and word.startswith("--app"):
                 ctx.meta["app"] = name
         fixed = [one for one in self.params if not isinstance(one, RowsOption)]
         if {"-h", "--help"} & {*args}:
-            with suppress(Exception):  # the help is shown whatever is wrong with the application
+            with suppress(Exception):  # show the help also when the application can't be loaded
                 self.params = [*_options(application()), *fixed]
         else:
             self.params = [*_options(application()), *fixed]
@@ -31,7 +31,7 @@ class SeedCommand(Command):
 
 
 class RowsOption(click.Option):
-    """How many rows of a table."""
+    """The number of rows of a table."""
 
 
 def _options(app: "Application") -> list[RowsOption]:
@@ -45,7 +45,7 @@ def _options(app: "Application") -> list[RowsOption]:
 @main.command(cls=SeedCommand)
 @app_option
 def seed(**rows: Any) -> None:
-    """Fill the database with sample rows; those that are there already stay as they are.
+    """Fill the database with sample rows; existing rows are not changed.
 
     An application has sample rows if it gives `seed` to create_app.
 

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 @main.command()
 @app_option
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--port", help="Port to listen on; 0 chooses a free one.  [default: 8000]")
 @click.option("--workers", help="Worker processes.  [default: 1]")
 @click.option("--server", help="uvicorn or granian.  [default: uvicorn]")
-@click.option("--data", help="Where embedded stores keep their data.  [default: .data]")
+@click.option("--data", help="Data directory of embedded stores.  [default: .data]")
 def serve(**options: str | None) -> None:
-    """Serve the API; without DATABASE_URL or REDIS_URL on embedded stores.
+    """Serve the API; without DATABASE_URL or REDIS_URL with embedded stores.
 
     \b
     Example:
       swiftlet serve --port 9000 --workers 2
       swiftlet serve --app notes:app
     """
-    # Being told to stop is how a service ends.
+    # A stop signal is the normal end of a service.
     with StopSignals(_exit).installed() as stop:
         app = application(options)
         _check(app.settings)
@@ -56,7 +56,7 @@ def _check(settings: Settings) -> None:
     if settings.cache == "local" and settings.workers > 1:
         raise SettingsError(
             f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
-            " need REDIS_URL and SERVICE_CACHE=on to hear of each other's writes"
+            " need REDIS_URL and SERVICE_CACHE=on to invalidate each other's caches"
         )
 
 
@@ -70,7 +70,7 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
     with with_stores(asked, join=False) as (settings, running):
         stores = _stores(app, settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
-        # A Redis of our own, and nobody to share it with.
+        # An embedded Redis is not useful for a single worker.
         cache = "local" if alone and settings.cache == "on" else settings.cache
         app.settings = served = msgspec.structs.replace(settings, cache=cache)
         if served.workers > 1:
@@ -79,14 +79,14 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
 
 
 def _exit() -> NoReturn:
-    # Unwinds: whatever was started is stopped on the way out.
+    # SystemExit unwinds the stack, so everything that was started is stopped.
     raise SystemExit(0)
 
 
 def _stores(
     app: "Application", settings: Settings, running: Stores | None, found: "Database | None"
 ) -> list[tuple[str, str]]:
-    """What the banner says of the stores; an embedded database is migrated first."""
+    """Return the banner lines of the stores; migrate an embedded database first."""
     from service.cli import banner
     from service.migrations import migrate
 
@@ -104,7 +104,7 @@ def _stores(
                 f" the service knows up to {head or 'none'}: start a newer one, or give"
                 " another --data"
             )
-        if found.revision != head:  # else Alembic, half a second of CPU, is not even imported
+        if found.revision != head:  # else Alembic is not imported: half a second of CPU
             logs.logger.info("migrating the database to revision %s", head)
             migrate.up(url, app.migrations)
             found = found._replace(revision=head)
@@ -134,7 +134,7 @@ def _banner(
         alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
         lines.append(("Note", alone))
     if settings.public:
-        lines.append(("Note", "SERVICE_AUTH=off: whoever reaches this address may do anything"))
+        lines.append(("Note", "SERVICE_AUTH=off: anyone who reaches this address may do anything"))
     return [*lines, ("Stop", "Ctrl-C")]
 
 
@@ -143,5 +143,5 @@ def _show(lines: list[tuple[str, str]]) -> None:
         for name, text in lines:
             click.echo(f"{click.style(f'{name:>8}', bold=True)}  {text}")
     except OSError:
-        # Nobody reads it any more, or the disk is full: no reason not to serve.
+        # The reader of the output is gone, or the disk is full: serve without the banner.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

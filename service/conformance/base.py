@@ -15,10 +15,17 @@ Condition = Callable[[Resource[Any]], bool]
 
 
 def where(*operations: str, also: Condition = lambda _: True) -> Callable[[Test], Test]:
-    """Run a test for the resources that serve these operations, and meet a condition."""
+    """Run a test for the resources that serve these operations, and meet a condition.
+
+    Operations that a resource serves by a handler of its own are not tested.
+    """
+
+    def meets(of: Resource[Any]) -> bool:
+        ours = (of.serves(name) and name not in of.handlers for name in operations)
+        return all(ours) and also(of)
 
     def mark(test: Test) -> Test:
-        vars(test)["condition"] = lambda of: all(map(of.serves, operations)) and also(of)
+        vars(test)["condition"] = meets
         return test
 
     return mark

@@ -9,6 +9,7 @@ from service.resource import Resource
 
 ROWS = 5
 NO_ID = 2**62
+NO_IDS = [NO_ID, 2**80, 0, -7]
 
 
 class BulkTests(Base):
@@ -112,21 +113,49 @@ class BulkTests(Base):
                 named = [error["field"] for error in refused.json()["errors"]]
                 assert named == [f"items[3].{field}"]
 
+    @where("upsert", "read")
+    def test_what_an_upsert_does_not_name_takes_its_default(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
+        key: Any = of.key
+        (whole, *_) = self._new(served, of)
+        row_id = self._upsert(served, of, [whole])["items"][0]["id"]
+        needed = {name for name, field in of.fields.items() if field.required} | {key}
+        part = {name: whole[name] for name in needed}
+        assert self._upsert(served, of, [part])["items"][0]["id"] == row_id
+        shown = served.client.get(f"{of.path}/{row_id}").json()
+        expected = values.defaults(of) | part
+        assert {name: shown[name] for name in expected} == expected
+
     @where("bulk_change", "create", "read")
     def test_one_change_is_made_to_many(self, served: Served, of: Resource[Any]) -> None:
         rows = served.several(of, ROWS)
         ids = [row["id"] for row in rows]
         other = served.new(of)
         name = next(one for one in of.fields if one not in of.unique)
-        body = {"ids": [*ids[1:], NO_ID], "set": {name: other[name]}}
+        body = {"ids": [*ids[1:], *NO_IDS, ids[1], NO_ID], "set": {name: other[name]}}
         done = served.client.patch(f"{of.path}/bulk", json=body)
-        assert (done.status_code, done.json()) == (200, {"updated": ROWS - 1, "missing": [NO_ID]})
+        assert (done.status_code, done.json()) == (200, {"updated": ROWS - 1, "missing": NO_IDS})
         assert statements_run(done) == 1
         shown = [served.client.get(f"{of.path}/{row_id}").json() for row_id in ids]
         assert shown[0] == rows[0]
         assert [row[name] for row in shown[1:]] == [other[name]] * (ROWS - 1)
         nothing = served.client.patch(f"{of.path}/bulk", json={"ids": [*ids, NO_ID], "set": {}})
         assert nothing.json() == {"updated": 0, "missing": [NO_ID]}
+        assert [served.client.get(f"{of.path}/{row_id}").json() for row_id in ids] == shown
+
+    @where("bulk_delete", "create", "read", also=lambda of: of.soft_delete)
+    def test_many_are_set_inactive_and_twice_is_once(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
+        ids = [row["id"] for row in served.several(of, ROWS)]
+        shown = []
+        for _ in range(2):
+            done = served.client.post(f"{of.path}/bulk/delete", json={"ids": [*ids, *NO_IDS]})
+            assert (done.json(), statements_run(done)) == ({"deleted": ROWS, "missing": NO_IDS}, 1)
+            shown.append([served.client.get(f"{of.path}/{row_id}").json() for row_id in ids])
+        assert shown[0] == shown[1]
+        assert not any(row[of.active] for row in shown[0])
 
     @where("bulk_delete", "create", "read")
     def test_many_are_deleted_and_none_is_shown_from_a_cache(
@@ -134,16 +163,14 @@ class BulkTests(Base):
     ) -> None:
         ids = [row["id"] for row in served.several(of, ROWS)]
         for row_id in ids:
-            served.client.get(f"{of.path}/{row_id}")
-        if of.soft_delete:
-            done = served.client.post(f"{of.path}/bulk/delete", json={"ids": [*ids, NO_ID]})
-            assert done.json() == {"deleted": ROWS, "missing": [NO_ID]}
-            shown = [served.client.get(f"{of.path}/{row_id}").json() for row_id in ids]
-            assert not any(row[of.active] for row in shown)
-        permanent = {"permanent": True} if of.soft_delete else {}
-        done = served.client.post(f"{of.path}/bulk/delete", json={"ids": ids, **permanent})
+            assert served.client.get(f"{of.path}/{row_id}").status_code == 200
+        body = {"ids": ids, **({"permanent": True} if of.soft_delete else {})}
+        done = served.client.post(f"{of.path}/bulk/delete", json=body)
         assert (done.status_code, done.json()) == (200, {"deleted": ROWS, "missing": []})
+        assert statements_run(done) == 1
         assert {served.client.get(f"{of.path}/{one}").status_code for one in ids} == {404}
+        again = served.client.post(f"{of.path}/bulk/delete", json=body)
+        assert again.json() == {"deleted": 0, "missing": ids}
 
     def _new(self, served: Served, of: Resource[Any]) -> list[dict[str, Any]]:
         parents = served.parents(of)

@@ -64,7 +64,7 @@ class RowTests(Base):
             ):
                 assert refused.status_code == 409, refused.text
                 (error,) = refused.json()["errors"]
-                assert error == {"field": field, "message": "already taken"}
+                assert error["field"] == field
             # Its own value, in other letters, is no conflict.
             same = served.client.patch(f"{of.path}/{row['id']}", json={field: taken})
             assert (same.status_code, same.json()[field]) == (200, taken)
@@ -79,7 +79,7 @@ class RowTests(Base):
             ):
                 assert refused.status_code == 409, refused.text
                 (error,) = refused.json()["errors"]
-                assert error == {"field": field, "message": "no such row"}
+                assert error["field"] == field
 
     @where("create", also=lambda of: bool(of.references))
     def test_a_parent_with_rows_is_not_deleted(self, served: Served, of: Resource[Any]) -> None:
@@ -89,7 +89,7 @@ class RowTests(Base):
             refused = served.client.delete(path, params=query)
             assert refused.status_code == 409, refused.text
             (error,) = refused.json()["errors"]
-            assert error == {"field": of.table.name, "message": "still refer to it"}
+            assert error["field"] == of.table.name
             assert served.client.get(path).status_code == 200
 
     @where("read", "replace", "change", "delete")

@@ -1,4 +1,4 @@
-"""Whether a database lets us in: said once, before a command or a server begins its work."""
+"""Connections for commands, and why the database refuses one: with what to do about it."""
 
 import re
 import ssl
@@ -7,7 +7,8 @@ import asyncpg
 
 CONNECT_SECONDS = 10.0
 
-# All that asyncpg raises while it connects; InternalClientError: no host is what the URL asks for.
+# All that asyncpg raises while it connects; InternalClientError: no host has the role that the URL
+# asks for.
 CONNECTING = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -15,8 +16,8 @@ CONNECTING = (
     OSError,
     ValueError,
 )
-# A server that answers with one of these may let us in later: it starts, stops, or is full.
-# Its other errors (28P01, 28000, 3D000, 42501, 42704, …) stay until somebody mends them.
+# A server that answers with one of these may accept us later: it starts, stops, or is full.
+# Its other errors (28P01, 28000, 3D000, 42501, 42704, …) stay until an operator corrects them.
 PASSING = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -24,8 +25,8 @@ PASSING = (
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
 )
-# PgBouncer has one SQLSTATE (08P01) for all that it refuses, and always speaks English. A startup
-# parameter that it refuses is passed after a RELOAD; readiness tells what to set.
+# PgBouncer has one SQLSTATE (08P01) for every refusal, and its messages are always in English. A
+# startup parameter that it refuses is accepted after a RELOAD; readiness reports what to set.
 POOLER = re.compile(r"no such (database|user)")
 
 
@@ -34,22 +35,22 @@ class DatabaseError(Exception):
 
 
 class DatabaseAwayError(DatabaseError):
-    """It does not answer, or starts, or is full: trying again may help."""
+    """It does not answer, or starts, or is full: another try may help."""
 
 
 class DatabaseRefusedError(DatabaseError):
-    """However long we wait, it will not let us in as DATABASE_URL says."""
+    """It refuses what DATABASE_URL says: another try does not help."""
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why no later try can succeed; None if one may."""
+    """The reason why no later try can succeed; None if one may."""
     match error:
         case asyncpg.ProtocolViolationError():
             return str(error) if POOLER.search(str(error)) else None
         case asyncpg.PostgresError():
             return None if isinstance(error, PASSING) else first_line(error)
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
-            return None  # it ended in the middle of the handshake
+            return None  # the connection ended in the middle of the handshake
         case asyncpg.InterfaceError() | ssl.SSLError():
             return first_line(error)
         case PermissionError():
@@ -58,13 +59,13 @@ def refusal(error: BaseException) -> str | None:
             return "it does not speak TLS, which sslmode asks for"
         case OSError() if "path too long" in str(error):
             return "the path of its socket is too long"
-        case ValueError():  # of a PG… variable, for the URL has been checked
+        case ValueError():  # from a PG… variable: the URL has been checked
             return "its address can't be read; is a variable like PGPORT or PGHOST set?"
     return None
 
 
 def no_connection(error: BaseException) -> DatabaseError:
-    """What to raise in place of what asyncpg raised while it connected."""
+    """The error to raise in place of the one that asyncpg raised while it connected."""
     reason = refusal(error)
     if reason is not None:
         return DatabaseRefusedError(
@@ -80,7 +81,7 @@ async def connect(url: str, **settings: str) -> asyncpg.Connection:
     """A connection for a command, with these settings of the server.
 
     Raises:
-        DatabaseError: there is none.
+        DatabaseError: the database can't be reached, or refuses the connection.
     """
     try:
         return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings)

@@ -46,6 +46,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.db.estimate import BY_ID, SCATTERED, Walk, budget
+from service.db.statement import RefusedError, quoted
 
 Total = Literal["exact", "estimated", "none"]
 
@@ -121,7 +122,7 @@ class Adaptive:
         }
         self.need = f"({' + '.join(f':{name}' for name in numbers)})"
         self.limit = " ".join(f"{name.upper()} :{name}" for name in numbers)
-        self.table = of.name
+        self.table = quoted(of)
         self.sort_key = order.key.label("sort_key")
         self.key = self._sql(order.key)
         self.by = ", ".join(self._sql(one) for one in order.by(order.key, of.c.id))
@@ -178,6 +179,10 @@ class Adaptive:
             found = f"least({found}, {ESTIMATE_LIMIT})"
             count = f"FROM (SELECT {count} LIMIT {ESTIMATE_LIMIT}) AS matching"
         counted = f"CASE WHEN {needed} THEN {found} ELSE (SELECT count(*) {count}) END"
+        if self.table in steps:
+            raise RefusedError(
+                f"a filtered list has a step called {self.table}, so a table can't be called so"
+            )
         if kept is not None:
             counted = f"({self._sql(kept)})"
         return self._rows(steps, shown, None if self.total == "none" and kept is None else counted)

@@ -4,9 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import ARRAY, ColumnElement, bindparam, column, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    Table,
+    bindparam,
+    collate,
+    column,
+    func,
+    select,
+)
 
-from service.db.shape import unused
+from service.db.shape import part, unused
 from service.db.statement import Statement
 
 
@@ -29,9 +39,9 @@ class Arrays(NamedTuple):
         place: ColumnElement[int] = self.rows.c[self.n]
         return place
 
-    def cte(self) -> "Arrays":
+    def cte(self, name: str) -> "Arrays":
         """The same in a WITH clause."""
-        return self._replace(rows=select(*self.rows.c).cte("rows"))
+        return self._replace(rows=select(*self.rows.c).cte(name))
 
 
 def unnested(kinds: Mapping[str, Any]) -> Arrays:
@@ -47,3 +57,18 @@ def arrays(statement: Statement[Any], rows: Sequence[Struct]) -> list[list[objec
     """The rows as the arguments of a statement that takes an array of each field."""
     fields = [statement.arrays[name] for name in statement.names]
     return [[getattr(row, field) for row in rows] for field in fields]
+
+
+def given_rows(table: Table, fields: Sequence[str]) -> Arrays:
+    """The fields of a table as arrays, in a WITH clause."""
+    return unnested({field: table.c[field].type for field in fields}).cte(part("rows", table))
+
+
+def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:
+    """What new rows are sorted by, so that all transactions lock the same keys in one order."""
+    return collate(fold_case(key, folded), "C") if isinstance(key.type, String) else key
+
+
+def fold_case(value: ColumnElement[Any], folded: bool) -> ColumnElement[Any]:
+    """The value in lower case if it is `folded`."""
+    return func.lower(value) if folded else value

@@ -1,6 +1,7 @@
-"""Many requests, one statement: coalesced reads and group commit, each in a batcher."""
+"""Many requests, one statement: batched reads and group commit, each with a batcher."""
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -17,10 +18,11 @@ from service.errors import Problem
 Row = TypeVar("Row", bound=Struct)
 Value = TypeVar("Value")
 
-# Members of a statement at most: what one has to wait for, and what a failure throws back.
+# Requests in a statement. Each waits for all of its statement, and a failure repeats all of it
+# (`python -m bench trials max-batch`).
 READS, WRITES = 128, 128
-# Statements that write, at once, while requests wait: one larger commit is worth more than two that
-# overlap.
+# Statements that write at once while requests wait: one larger commit costs less than two that
+# overlap (`python -m bench trials in-flight`).
 COMMITS = 1
 
 
@@ -34,14 +36,14 @@ async def single_flight(
     """What `make` returns for the records of a read.
 
     Identical reads that come while it runs share the next run, and what is made of its records.
-    They wait for it instead of sharing what has been sent, for the same reason as `BatchLoader`.
+    They wait for that run instead of sharing the one that has been sent, see `BatchLoader`.
 
     Args:
         db: where it runs.
         statement: a read.
         values: its arguments by name.
         make: called with the records of a run.
-        binding: tells, with the statement and the values, all else that `make` depends on.
+        binding: what `make` depends on beside the statement and the values.
     """
     args = tuple(values[name] for name in statement.names)
     if not db.batching:
@@ -50,10 +52,10 @@ async def single_flight(
     batcher = db.batchers.get(key)
     if batcher is None:
 
-        async def run_one(_: object) -> Value:
+        async def run_one(db: Database, _: object) -> Value:
             return make(await db.fetch(statement, args))
 
-        async def run_batch(batch: list[Waiter]) -> None:
+        async def run_batch(db: Database, batch: list[Waiter]) -> None:
             try:
                 made = make(await db.fetch(statement, args))
             except Problem as problem:
@@ -64,24 +66,29 @@ async def single_flight(
                 waiter.answer(made)
 
         batcher = db.batchers[key] = Batcher(
-            db,
             run_one,
             run_batch,
             ordered=False,
-            most=db.queue_limit,
+            max_batch=db.queue_limit,
             in_flight=1,
-            singles=1,
-            when_idle=lambda: db.batchers.pop(key, None),
+            unqueued=1,
+            when_idle=lambda db: db.batchers.pop(key, None),
         )
-    made: Value = await batcher.run(None, None)
+    made: Value = await batcher.run(db, None, None)
     return made
 
 
 class BatchLoader(Generic[Row]):
-    """Rows by a unique column: concurrent reads share a statement, and a key asked twice is one.
+    """Rows by a unique column: concurrent reads share a statement, and equal keys are one.
 
-    A read joins no statement that has been sent, so one that starts after a write was answered sees
-    the write.
+    A read never joins a statement that has been sent. So a read that starts after the answer to a
+    write sees that write.
+
+    Args:
+        name: of the statements: `<name>`, and `<name>_many`.
+        row: the Struct of a row, which has the key as a field.
+        table: where the rows are.
+        key: the unique column.
     """
 
     def __init__(self, name: str, row: type[Row], table: Table, key: str = "id") -> None:
@@ -97,20 +104,25 @@ class BatchLoader(Generic[Row]):
         """The row, or None."""
         if not db.batching:
             return await self.single.get(db, key)
-        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
-        found: Row | None = await batcher.run(None, key)
+        found: Row | None = await (db.batchers.get(self) or self._batcher(db)).run(db, None, key)
         return found
 
     async def several(self, db: Database, keys: Iterable[Any]) -> dict[Any, Row]:
-        """The rows that there are, by their keys; with those of others in the same statement."""
+        """The rows that exist, by their keys; they share statements with other requests."""
         wanted = list(dict.fromkeys(keys))
         if not wanted:
             return {}
         if not db.batching:
             return await self._rows(db, wanted)
-        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
-        found: dict[Any, Row] = await batcher.run(None, wanted)
+        found: dict[Any, Row] = await (db.batchers.get(self) or self._batcher(db)).run(
+            db, None, wanted
+        )
         return found
+
+    def _batcher(self, db: Database) -> Batcher:
+        made = Batcher(self._run_one, self._run_batch, ordered=False, max_batch=READS)
+        db.batchers[self] = made
+        return made
 
     async def _rows(self, db: Database, keys: list[Any]) -> dict[Any, Row]:
         if len(keys) == 1:
@@ -119,32 +131,29 @@ class BatchLoader(Generic[Row]):
             records = await db.fetch(self.many, (keys,))
         return {record[self.place]: self.many.row(*record) for record in records}
 
-    def _batcher(self, db: Database) -> Batcher:
-        async def run_one(asked: Any) -> Any:
-            if isinstance(asked, list):
-                return await self._rows(db, asked)
-            return await self.single.get(db, asked)
+    async def _run_one(self, db: Database, args: Any) -> Any:
+        """The arguments of a request are a key, or a list of them."""
+        if isinstance(args, list):
+            return await self._rows(db, args)
+        return await self.single.get(db, args)
 
-        async def run_batch(batch: list[Waiter]) -> None:
-            keys: dict[Any, None] = {}
+    async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
+        keys: dict[Any, None] = {}
+        for waiter in batch:
+            args = waiter.args
+            keys.update(dict.fromkeys(args if isinstance(args, list) else (args,)))
+        try:
+            found = await self._rows(db, list(keys))
+        except Problem as problem:
             for waiter in batch:
-                keys.update(dict.fromkeys(waiter.asked if several(waiter) else (waiter.asked,)))
-            try:
-                found = await self._rows(db, list(keys))
-            except Problem as problem:
-                for waiter in batch:
-                    waiter.refuse(problem)
-                return
-            for waiter in batch:
-                if several(waiter):
-                    waiter.answer({key: found[key] for key in waiter.asked if key in found})
-                else:
-                    waiter.answer(found.get(waiter.asked))
-
-        def several(waiter: Waiter) -> bool:
-            return isinstance(waiter.asked, list)
-
-        return Batcher(db, run_one, run_batch, ordered=False, most=READS)
+                waiter.refuse(problem)
+            return
+        for waiter in batch:
+            args = waiter.args
+            if isinstance(args, list):
+                waiter.answer({key: found[key] for key in args if key in found})
+            else:
+                waiter.answer(found.get(args))
 
 
 class GroupCommit(Generic[Row]):
@@ -154,6 +163,10 @@ class GroupCommit(Generic[Row]):
     same keys never wait for each other in a circle.
 
     Args:
+        name: of the statements: `<name>`, and `<name>_many`.
+        row: the Struct of a row.
+        table: where the rows go.
+        new: the Struct of what a client sends.
         key: the unique field of `new`, if it has one; null sorts first.
         folded: whether the key is unique without regard to case.
     """
@@ -176,9 +189,9 @@ class GroupCommit(Generic[Row]):
         )
         given = unnested({field: table.c[field].type for field in fields})
         rows = select(*(given.rows.c[field] for field in fields)).order_by(given.place)
-        # Identities are drawn in that order (https://docs.sqlalchemy.org, "insertmanyvalues", tells
-        # of PostgreSQL's word for it), so the n-th smallest id is the n-th member's, however the
-        # rows come back.
+        # Identities are given in that order (https://docs.sqlalchemy.org, "insertmanyvalues", cites
+        # PostgreSQL's developers), so the n-th smallest id is that of the n-th row, in whatever
+        # order the rows come back.
         self.many = Statement(
             f"{name}_many",
             row,
@@ -197,43 +210,41 @@ class GroupCommit(Generic[Row]):
         """The row as it was made; `values` are those of the Struct, in its order.
 
         Raises:
-            Problem: 409 or 422 for these values alone, whoever shared the statement.
+            Problem: 409 or 422 for these values alone, also when others shared the statement.
         """
         if not db.batching:
             return await self.single.only(db, *values)
-        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
-        made: Row = await batcher.run(None, values)
+        batcher: Batcher | None = db.batchers.get(self)
+        if batcher is None:
+            batcher = db.batchers[self] = Batcher(
+                self._run_one,
+                self._run_batch,
+                ordered=False,
+                max_batch=WRITES,
+                in_flight=COMMITS,
+                unqueued=2,
+            )
+        made: Row = await batcher.run(db, None, values)
         return made
 
     def _order(self, waiter: Waiter) -> tuple[bool, Any]:
         assert self.key is not None  # noqa: S101 - the caller has looked
-        value = waiter.asked[self.key]
+        value = waiter.args[self.key]
         if value is None:
             return False, None
         return True, value.lower() if self.folded else value
 
-    def _batcher(self, db: WritableDatabase) -> Batcher:
-        async def run_one(values: tuple[object, ...]) -> Row:
-            return await self.single.only(db, *values)
+    async def _run_one(self, db: WritableDatabase, values: tuple[object, ...]) -> Row:
+        return await self.single.only(db, *values)
 
-        async def several(batch: list[Waiter]) -> None:
-            if self.key is not None:
-                batch = sorted(batch, key=self._order)
-            arrays = list(zip(*(waiter.asked for waiter in batch), strict=True))
-            records = await db.fetch(self.many, arrays)
-            ordered = sorted(records, key=lambda record: record[self.place])
-            for waiter, record in zip(batch, ordered, strict=True):
-                waiter.answer(self.many.row(*record))
+    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+        if self.key is not None:
+            batch = sorted(batch, key=self._order)
+        columns = list(zip(*(waiter.args for waiter in batch), strict=True))
+        records = await db.fetch(self.many, columns)
+        ordered = sorted(records, key=itemgetter(self.place))
+        for waiter, record in zip(batch, ordered, strict=True):
+            waiter.answer(self.many.row(*record))
 
-        async def run_batch(batch: list[Waiter]) -> None:
-            await bisect_on_error(batch, run_one, several)
-
-        return Batcher(
-            db,
-            run_one,
-            run_batch,
-            ordered=False,
-            most=WRITES,
-            in_flight=COMMITS,
-            singles=2,
-        )
+    async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+        await bisect_on_error(db, batch, self._run_one, self._run_many)

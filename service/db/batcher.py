@@ -1,11 +1,14 @@
-"""A lane: what waits for statements of one kind, and goes together when one returns.
+"""A batcher: requests for statements of one kind wait here and share the next statement.
 
-While few statements of a kind run and nobody waits, a request runs its own at once: at rest
-nothing is added. What comes meanwhile waits, and goes in one statement as soon as fewer than
-`IN_FLIGHT` run. So batches grow with the load by themselves, and no clock is involved.
-(As a database groups commits; DataLoader does it for reads, by the turn of the loop.)
+While few statements of a kind run and no request waits, a request runs its own at once, so nothing
+is added at rest. Requests that come later wait; all of them go in one statement as soon as fewer
+than `in_flight` run. So batches grow with the load by themselves, and no clock is involved.
+(As a database groups commits; DataLoader batches reads per turn of the event loop.)
 
-What waits belongs to nobody: a batch is a task of its own, and who leaves takes only himself away.
+A batch is a task of its own: a request that is cancelled cancels neither it nor its neighbours.
+
+Who knows whom: a Database keeps its batchers, one per kind of statement, and gives itself to each
+call; a batcher keeps no reference to it, so there is no cycle of references.
 """
 
 import asyncio
@@ -18,73 +21,78 @@ from service.db.database import Database, timing
 from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
 
-# Statements of one kind at once, when requests wait. Two keep both us and PostgreSQL at work; more
-# make the batches smaller (`bench trials in-flight`).
+# Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
+# make the batches smaller (`python -m bench trials in-flight`).
 IN_FLIGHT = 2
-# As long as nobody waits, and no more than this waited last: few requests are served sooner each by
-# itself than together, but where many come, each that goes alone makes the next batch smaller.
-SINGLES = 4
-# What waits longer than this for a statement gets another one beside it: a lock that somebody else
-# holds, or a slow disk, is no reason to hold up all others.
+# The same while no request waits, if the last batch was no larger than this. Few requests are
+# served sooner each by itself; where many come, each that goes alone makes the next batch smaller
+# (`python -m bench trials unqueued`).
+UNQUEUED = 4
+# Seconds after which waiting requests get another statement while one is held up, by a lock or a
+# slow disk. Batches take 1 to 5 ms under load (`python -m bench trials patience`).
 PATIENCE = 0.05
-# Whose members did not fail by a fault of theirs: each gets the answer, and none is tried again.
+# Statuses for which no member of a batch is to blame: each gets the answer, none is tried again.
 COMMON = frozenset({500, 503, 504})
+
+AnyDatabase = Database | WritableDatabase
+RunOne = Callable[[Any, Any], Awaitable[Any]]  # of a AnyDatabase and the arguments of a request
+RunBatch = Callable[[Any, "list[Waiter]"], Awaitable[None]]
 
 
 class Waiter:
-    """One request that waits: what it asks, and where its answer goes."""
+    """One request that waits: its arguments, and where its answer goes."""
 
-    __slots__ = ("arrived", "asked", "future", "key")
+    __slots__ = ("args", "arrived", "future", "key")
 
-    def __init__(self, key: Any, asked: Any) -> None:
+    def __init__(self, key: Any, args: Any) -> None:
         self.key = key
-        self.asked = asked
+        self.args = args
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.arrived = perf_counter()
 
     def answer(self, value: object) -> None:
+        """Give the request its answer, unless it was cancelled."""
         if not self.future.done():
             self.future.set_result(value)
 
     def refuse(self, problem: BaseException) -> None:
+        """Raise the problem in the request, unless it was cancelled."""
         if not self.future.done():
             self.future.set_exception(problem)
 
 
 class Batcher:
-    """What waits for statements of one kind on one database, and how many of them run.
+    """The requests that wait for statements of one kind, and how many of these run.
 
     Args:
-        alone: runs one request by its own statement.
-        together: runs several and answers each; it must not raise Problems.
-        ordered: whether requests of one key run one after another, as they came, and so never
-            share a statement; else those of one key are answered as one.
-        most: requests to a statement.
-        in_flight: statements at once, while requests wait.
-        singles: the same as long as none waits, after a batch of no more than this.
-        when_idle: called when nothing runs or waits any more.
+        run_one: runs one request by its own statement.
+        run_batch: runs several and answers each; it must not raise Problems.
+        ordered: whether requests of one key run one after another, in the order of their arrival,
+            and so never share a statement; else those of one key are answered as one.
+        max_batch: requests in a statement.
+        in_flight: statements at once while requests wait.
+        unqueued: statements at once while none waits, if the last batch was no larger.
+        when_idle: called when no statement runs and no request waits any more.
     """
 
     def __init__(
         self,
-        db: Database | WritableDatabase,
-        run_one: Callable[[Any], Awaitable[Any]],
-        run_batch: Callable[[list[Waiter]], Awaitable[None]],
+        run_one: RunOne,
+        run_batch: RunBatch,
         *,
         ordered: bool,
-        most: int,
+        max_batch: int,
         in_flight: int = IN_FLIGHT,
-        singles: int = SINGLES,
-        when_idle: Callable[[], object] | None = None,
+        unqueued: int = UNQUEUED,
+        when_idle: Callable[[AnyDatabase], object] | None = None,
     ) -> None:
-        self.db = db
         self.run_one = run_one
         self.run_batch = run_batch
         self.ordered = ordered
-        self.most = most
+        self.max_batch = max_batch
         self.in_flight = in_flight
-        self.singles = singles
-        self.limit = singles
+        self.unqueued = unqueued
+        self.limit = unqueued
         self.when_idle = when_idle
         self.running = 0
         self.began = 0.0
@@ -92,25 +100,26 @@ class Batcher:
         self.busy: set[Any] = set()
         self.waiting: deque[Waiter] = deque()
 
-    async def run(self, key: Any, asked: Any) -> Any:
+    async def run(self, db: AnyDatabase, key: Any, args: Any) -> Any:
         """The answer to one request, by a statement of its own or a shared one.
 
         Raises:
-            Problem: what the statement raised; or 503, too many wait or it took too long.
+            Problem: what the statement raised; or 503, too many requests wait, or this one waited
+                too long.
         """
         if self.running < self.limit and not self.waiting and key not in self.busy:
             self._begin((key,))
             try:
-                return await self.run_one(asked)
+                return await self.run_one(db, args)
             finally:
-                self._end((key,))
-        if len(self.waiting) >= self.db.queue_limit:
+                self._end(db, (key,))
+        if len(self.waiting) >= db.queue_limit:
             raise Unavailable("too many requests are waiting")
-        waiter = Waiter(key, asked)
+        waiter = Waiter(key, args)
         self.waiting.append(waiter)
-        self._flush(self.in_flight)
+        self._flush(db, self.in_flight)
         if self.watch is None and self.waiting:
-            self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look)
+            self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
         try:
             return await waiter.future
         finally:
@@ -124,41 +133,43 @@ class Batcher:
         if self.ordered:
             self.busy.update(keys)
 
-    def _end(self, keys: Sequence[Any]) -> None:
+    def _end(self, db: AnyDatabase, keys: Sequence[Any]) -> None:
         self.running -= 1
         if self.ordered:
             self.busy.difference_update(keys)
-        self._flush(self.in_flight)
+        self._flush(db, self.in_flight)
         if self.when_idle is not None and not self.running and not self.waiting:
-            self.when_idle()
+            self.when_idle(db)
 
-    def _look(self) -> None:
+    def _look(self, db: AnyDatabase) -> None:
+        """Begin one more statement if none has begun for PATIENCE while requests wait."""
         self.watch = None
         if not self.waiting:
             return
         if perf_counter() - self.began >= PATIENCE:
-            self._flush(min(self.running + 1, self.singles))
-        self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look)
+            self._flush(db, min(self.running + 1, self.unqueued))
+        self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
 
-    def _flush(self, at_once: int) -> None:
+    def _flush(self, db: AnyDatabase, at_once: int) -> None:
+        """Begin batches until so many statements run."""
         while self.waiting and self.running < at_once:
-            batch = self._take()
+            batch = self._next_batch(db)
             if not batch:
                 return
             self.began = perf_counter()
-            self.limit = self.in_flight if len(batch) > self.singles else self.singles
+            self.limit = self.in_flight if len(batch) > self.unqueued else self.unqueued
             self._begin([waiter.key for waiter in batch])
-            self.db.spawn(self._run(batch))
+            db.spawn(self._run(db, batch))
 
-    def _take(self) -> list[Waiter]:
-        """The next to go together: as they came, but none whose turn has not come yet."""
+    def _next_batch(self, db: AnyDatabase) -> list[Waiter]:
+        """Requests in the order of their arrival, without those that wait for one of their key."""
         batch: list[Waiter] = []
         kept: deque[Waiter] = deque()
         passed = set(self.busy)
-        too_old = perf_counter() - self.db.statement_timeout
-        while self.waiting and len(batch) < self.most:
+        too_old = perf_counter() - db.statement_timeout
+        while self.waiting and len(batch) < self.max_batch:
             waiter = self.waiting.popleft()
-            if waiter.future.done():  # it has left
+            if waiter.future.done():  # it was cancelled
                 continue
             if waiter.arrived < too_old:
                 waiter.refuse(Unavailable("the database is behind"))
@@ -172,45 +183,45 @@ class Batcher:
         self.waiting = kept
         return batch
 
-    async def _run(self, batch: list[Waiter]) -> None:
+    async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
         try:
-            await self.run_batch(batch)
+            await self.run_batch(db, batch)
         except asyncio.CancelledError:
             for waiter in batch:
                 waiter.refuse(OutcomeUnknown("shutting down: outcome unknown"))
             raise
-        except Exception as error:  # noqa: BLE001 - a bug is told to all who wait, not to nobody
+        except Exception as error:  # noqa: BLE001 - a bug is raised in each request of the batch
             for waiter in batch:
                 waiter.refuse(error)
         finally:
-            self._end([waiter.key for waiter in batch])
+            self._end(db, [waiter.key for waiter in batch])
 
 
 async def bisect_on_error(
-    batch: list[Waiter],
-    run_one: Callable[[Any], Awaitable[Any]],
-    several: Callable[[list[Waiter]], Awaitable[None]],
+    db: AnyDatabase, batch: list[Waiter], run_one: RunOne, run_many: RunBatch
 ) -> None:
-    """Run a batch; when a row of it is refused nothing was written, so each half goes by itself.
+    """Run a batch; if a row of it is refused nothing was written, so each half runs by itself.
 
-    In the end only the guilty are refused, in two statements per level: 14 for one in 128. A lock
-    held by somebody else has taken long already: then each goes by itself at once.
+    In the end only requests that are to blame are refused, in two statements per level: 14 for one
+    in 128. A lock that another transaction holds has cost time already, so then each request runs
+    by itself at once.
     """
     try:
         if len(batch) == 1:
-            batch[0].answer(await run_one(batch[0].asked))
+            batch[0].answer(await run_one(db, batch[0].args))
         else:
-            await several(batch)
+            await run_many(db, batch)
     except Locked as problem:
         if len(batch) == 1:
             batch[0].refuse(problem)
-        else:  # which of them it is about shows when each waits for itself
-            await asyncio.gather(*(bisect_on_error([waiter], run_one, several) for waiter in batch))
+        else:  # which row is locked shows when each request waits for its own
+            alone = (bisect_on_error(db, [waiter], run_one, run_many) for waiter in batch)
+            await asyncio.gather(*alone)
     except Problem as problem:
         if len(batch) == 1 or problem.status in COMMON:
             for waiter in batch:
                 waiter.refuse(problem)
             return
         middle = len(batch) // 2
-        await bisect_on_error(batch[:middle], run_one, several)
-        await bisect_on_error(batch[middle:], run_one, several)
+        await bisect_on_error(db, batch[:middle], run_one, run_many)
+        await bisect_on_error(db, batch[middle:], run_one, run_many)

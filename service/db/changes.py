@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from service.db.arrays import Arrays, unnested
-from service.db.shape import check_fields, shape_of, unused
+from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import binds, columns
 
 
@@ -42,9 +42,9 @@ def replacing(table: Table, new: type[Struct]) -> Update:
 
 
 def changing(table: Table, change: type[Struct]) -> Update:
-    """Each field is `new_<field>` where `set_<field>` is true, else stays as it is.
+    """Each field is `new_<field>` where `set_<field>` is true, else it keeps its value.
 
-    So any set of changed fields is one statement, prepared once; `change_values` fills it.
+    So one prepared statement serves every set of fields; `change_values` gives its arguments.
     """
     check_fields(table, change.__struct_fields__)
     fields: dict[str, ColumnElement[Any]] = {
@@ -81,8 +81,8 @@ def fields_set(change: Struct) -> list[str]:
 def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> tuple[Any, Arrays]:
     """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
 
-    Beside them `ids`; `versions`, null where any will do, if the table has one; and `softs`, if it
-    has a soft delete: whether it is one, which leaves the version of an inactive row as it is.
+    Beside them `ids`; `versions`, null for any, if the table has a version; and `softs`, if it has
+    a soft delete: whether the change is one, which keeps the version of a row that is inactive.
     """
     shape = shape_of(table)
     kinds: dict[str, Any] = {"id": BigInteger()}
@@ -109,7 +109,7 @@ def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> tuple[Any
 
 
 def deactivating(table: Table) -> Update:
-    """The soft delete. Twice is once: a row that is inactive already keeps its version.
+    """The soft delete. A row that is inactive already keeps its version.
 
     The table has a column `active`, see shape.py.
     """
@@ -124,7 +124,7 @@ def removing(table: Table) -> Delete:
 
 
 def touched(table: Table) -> dict[str, ColumnElement[Any]]:
-    """What changes with every change."""
+    """The columns that are set at every change."""
     shape = shape_of(table)
     values: dict[str, ColumnElement[Any]] = {}
     if shape.version is not None:
@@ -157,16 +157,20 @@ class Guarded(NamedTuple):
 def guarded(
     change: Any, table: Table, version: ColumnElement[int], taken: Collection[str]
 ) -> Guarded:
-    """One round trip tells apart: done, refused (`found` alone is not null), no such row.
+    """One round trip for all results: done; refused, if only `found` is not null; or no such row.
 
-    The version is compared by the statement that writes, so that no other write comes in between.
+    The version is compared by the statement that writes, so no other write can come in between.
     `taken` are the names that the write has.
     """
     names = [unused(name, taken) for name in ("versions", "excluded", "found")]
     allowed, refused = (bindparam(name, type_=ARRAY(BigInteger)) for name in names[:2])
-    found = select(version.label("version")).where(table.c.id == bindparam("id")).cte("found")
+    found = (
+        select(version.label("version"))
+        .where(table.c.id == bindparam("id"))
+        .cte(part("found", table))
+    )
     changed = change.where(
         func.coalesce(version == any_(allowed), true()), version != all_(refused)
-    ).cte("changed")
+    ).cte(part("changed", table))
     core = select(*changed.c, found.c.version.label(names[2]))
     return Guarded(core.select_from(found.outerjoin(changed, true())), *names)

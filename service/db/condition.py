@@ -1,4 +1,4 @@
-"""What is wrong with the database as a whole: logged once, however many requests meet it."""
+"""Errors of the database as a whole: logged once, however many requests meet them."""
 
 from time import monotonic
 
@@ -6,7 +6,7 @@ import asyncpg
 
 from service.logs import logger
 
-# An error without a known end is logged again after this long.
+# The same error is logged again after this long.
 AGAIN_SECONDS = 60.0
 
 
@@ -26,14 +26,14 @@ class Condition:
         self.ended = ended
 
     def begin(self, error: BaseException | None = None) -> None:
-        """It is so; `error` tells how we know."""
+        """The state begins, if it has not; `error` is how we know."""
         if not self.active:
             self.active = True
             fields = {} if error is None else {"error": cause(error)}
             logger.error(self.began, extra={"fields": fields})
 
     def end(self) -> bool:
-        """It is not so; returns whether it was until now."""
+        """The state ends; returns whether it was active until now."""
         was = self.active
         if was:
             self.active = False
@@ -48,18 +48,18 @@ class Seldom:
         self._logged: dict[str, float] = {}
 
     def log(self, message: str, error: BaseException, **fields: str) -> None:
-        """Log the error, unless the same one was logged a short while ago."""
-        what, now = cause(error), monotonic()
-        if now - self._logged.get(what, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        """Log the error, unless the same one was logged less than AGAIN_SECONDS ago."""
+        text, now = cause(error), monotonic()
+        if now - self._logged.get(text, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
         if len(self._logged) >= 100:
             self._logged.clear()
-        self._logged[what] = now
-        logger.error(message, extra={"fields": {**fields, "error": what}})
+        self._logged[text] = now
+        logger.error(message, extra={"fields": {**fields, "error": text}})
 
 
 def cause(error: BaseException) -> str:
-    """The error for the log: its class, and its text where that can't hold a part of a URL."""
+    """The error for the log: its class, and its text if that can't contain a part of a URL."""
     name = type(error).__name__
     if isinstance(error, (asyncpg.PostgresError, OSError)) and str(error):
         return f"{name}: {str(error).splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""COPY, and whatever else takes longer than a request may: on connections beside the pool."""
+"""COPY, and other work that takes longer than a statement may: on connections beside the pool."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -21,34 +21,34 @@ from service.db.statement import Statement, UnannouncedWriteError, columns
 from service.db.writable import WritableDatabase
 from service.errors import Unavailable
 
-# Connections beside the pool, per worker; who wants one more is told to come back.
+# Connections beside the pool, per worker; a request for one more gets 503 with Retry-After.
 DEDICATED = 2
 AGAIN_SECONDS = 10
-# For a lock that somebody else holds: there is more to lose than one row's change.
+# Waiting for a lock. Longer than in the pool, since a whole file would be lost.
 LOCK_SECONDS = 60
-# A server that gives no sign of life for so long gives none at all.
-PATIENCE_SECONDS = 120
-# For the server to stop what it does, when nobody waits for it any more.
+# A server that does not answer for so long is given up.
+SILENCE_SECONDS = 120
+# For the server to cancel a statement whose result is not needed any more.
 STOP_SECONDS = 1
-# Handed on at once.
+# Bytes that are passed on at once.
 CHUNK = 65_536
 
 Format = Literal["ndjson", "csv"]
-# Lines as they are: JSON never holds these characters, so nothing is quoted.
+# JSON never contains these characters, so lines are written as they are, without quotes.
 OPTIONS: dict[Format, dict[str, Any]] = {
     "ndjson": {"format": "csv", "delimiter": "\x02", "quote": "\x01"},
     "csv": {"format": "csv", "header": True},
 }
 
 
-# Times in UTC, as everywhere on our wire: with six decimals, even where all are zero.
+# Times in UTC, as in JSON: with six decimals, even if all are zero.
 RFC_3339 = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
 class DedicatedConnection:
-    """A connection beside the pool; statements run on it as on a Database, for as long as it takes.
+    """A connection beside the pool; statements run on it as on a Database, without a timeout.
 
-    What it was doing ends with it: nothing of a transaction that was not committed remains.
+    When it is closed, a transaction that was not committed is rolled back.
     `writing` says whether it runs statements that write, see WritableDatabase.
     """
 
@@ -71,18 +71,21 @@ class DedicatedConnection:
         return records
 
     async def execute(self, sql: str) -> None:
-        """Run what gives no records; raises as `fetch`."""
+        """Run SQL that returns no records; raises as `fetch`."""
         with self.watched():
             await self.connection.execute(sql)
 
     @contextmanager
     def watched(self, statement: Statement[Any] | None = None) -> Iterator[None]:
-        """Around each wait for the server: bounded, and what goes wrong is a Problem."""
+        """Around each wait for the server: bounds it, and turns errors into Problems."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(PATIENCE_SECONDS, self.connection.terminate)
+        timer = loop.call_later(SILENCE_SECONDS, self.connection.terminate)
         try:
             yield
-        except (*LOST, asyncpg.InternalClientError) as error:  # the latter after a goodbye
+        except (
+            *LOST,
+            asyncpg.InternalClientError,
+        ) as error:  # the latter if it was closed
             self.connection.terminate()
             raise Unavailable("the database is away") from error
         except asyncpg.PostgresError as error:
@@ -94,7 +97,7 @@ class DedicatedConnection:
 class Export:
     """The rows of a listing as COPY writes them into files, in the order of their ids.
 
-    Times are RFC 3339 in UTC, as everywhere on our wire.
+    Times are RFC 3339 in UTC, as in JSON.
 
     Args:
         name: of its statements.
@@ -161,7 +164,7 @@ async def dedicated(
     if isinstance(db, WritableDatabase):
         db, name = db.database, db.name
     if db.dedicated >= DEDICATED:
-        busy = f"{DEDICATED} files are on their way already: try again in {AGAIN_SECONDS} s"
+        busy = f"{DEDICATED} files are being transferred: try again in {AGAIN_SECONDS} s"
         raise Unavailable(busy, retry_after=AGAIN_SECONDS)
     db.dedicated += 1
     try:
@@ -175,7 +178,7 @@ async def dedicated(
         try:
             yield DedicatedConnection(db, connection, writing=writing)
         except asyncio.CancelledError:
-            # asyncpg asks the server to stop what it does, which `terminate` would prevent.
+            # asyncpg cancels the running statement, which `terminate` would prevent.
             with suppress(Exception):
                 await connection.close(timeout=STOP_SECONDS)
             raise
@@ -193,10 +196,10 @@ async def copied(
     name: str,
     format_: Format,
 ) -> AsyncGenerator[bytes]:
-    """The rows of a statement as COPY writes them, in one snapshot, as fast as they are taken.
+    """The rows of a statement as COPY writes them, in one snapshot, as fast as they are read.
 
-    Nothing is read ahead of the taker: asyncpg stops reading while a chunk waits, and so does
-    PostgreSQL. Close the generator (`aclose`) to end it early.
+    Nothing is read ahead: while a chunk waits, asyncpg stops reading and PostgreSQL stops sending.
+    Close the generator (`aclose`) to end it early.
 
     Args:
         db: where.
@@ -241,7 +244,7 @@ async def copied(
         finally:
             if copying.cancel():
                 await asyncio.wait({copying}, timeout=STOP_SECONDS)
-                with suppress(Exception):  # the server stops as well, see `apart`
+                with suppress(Exception):  # the server cancels the statement, see `dedicated`
                     await one.connection.close(timeout=STOP_SECONDS)
             one.connection.terminate()
             await asyncio.gather(copying, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The database: runs statements, counts and times them, and makes Problems of what goes wrong."""
+"""The database: runs statements, counts and times them, and turns errors into Problems."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -23,14 +23,14 @@ from service.errors import (
 )
 from service.logs import logger
 
-# Raised before the statement ran, or after it was undone: once more is safe even for a write.
+# Raised before the statement ran, or after it was undone: a second try is safe even for a write.
 RETRYABLE = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-# What the work of others explains: no operator need know of each.
+# Caused by concurrent requests: an operator need not know of each.
 EXPECTED = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.TransactionRollbackError,
@@ -38,13 +38,14 @@ EXPECTED = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionTimeoutError,
 )
-# Connections for writes when each statement has its own.
+# Concurrent writes when each statement has a connection of its own: PostgreSQL's default for
+# max_connections.
 WRITERS = 100
-UNKNOWN = "the connection was lost: outcome unknown, look before you try again"
+UNKNOWN = "the connection was lost: outcome unknown, check before you try again"
 
 
 class Timing:
-    """What one request spent in the database: `statements` run, `seconds` waiting and running."""
+    """What one request has used: `statements` run, `seconds` of waiting and running them."""
 
     __slots__ = ("seconds", "statements")
 
@@ -53,12 +54,12 @@ class Timing:
         self.seconds = 0.0
 
 
-# Set by the endpoint for the request it serves; statements outside a request are not counted.
+# Set by the endpoint for its request; statements outside a request are not counted.
 timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
 
 
 class Database:
-    """Runs statements on few connections; hands out Problems, never asyncpg's errors.
+    """Runs statements on few connections; raises Problems, never asyncpg's errors.
 
     Args:
         url: as `DATABASE_URL`.
@@ -67,9 +68,11 @@ class Database:
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
         slow_query: seconds above which a statement is logged.
-        batching: whether requests may share statements, see batch.py; `lanes` is what it keeps.
+        batching: whether requests may share statements.
 
-    `apart` counts the connections beside the pool, and `beside` has them, see copy.py.
+    `batchers` belongs to batch.py and writes.py, which keep a Batcher there for each kind of
+    statement. `dedicated` counts the connections beside the pool, and `beside` holds them, see
+    copy.py.
     """
 
     def __init__(
@@ -93,26 +96,27 @@ class Database:
         self.pool = Pool(
             url,
             size=size,
-            hot=[statement for statement in statements if statement.prepare],
+            prepared=[statement for statement in statements if statement.prepare],
             statement_timeout=statement_timeout,
             queue_limit=queue_limit,
         )
         self._seldom = Seldom()
-        # Writes wait for locks that others hold; one connection stays free for those who read.
+        # Writes may wait for locks of other transactions; one connection stays free for reads.
         self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
 
     @property
     def name(self) -> str:
-        """The application_name of what a worker writes and then tells its caches itself."""
+        """The application_name of connections after whose writes a worker invalidates by itself."""
         return self.pool.name
 
     def pids(self) -> set[int]:
         """The server's processes behind the connections of this worker."""
-        beside = (one for one in self.beside if not one.is_closed())  # it may have died just now
-        return self.pool.pids() | {one.get_server_pid() for one in beside}
+        return self.pool.pids() | {
+            one.get_server_pid() for one in self.beside if not one.is_closed()
+        }
 
     async def open(self) -> None:
-        """Start connecting. A database that is away is waited for in the background."""
+        """Begin to connect. If the database is away, connect in the background when it returns."""
         await self.pool.open()
 
     async def close(self) -> None:
@@ -120,7 +124,7 @@ class Database:
         await self.pool.close()
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run it in the background, for nobody's account, until we close."""
+        """Run it in the background, outside any request; `close` cancels it."""
         self.pool.spawn(work)
 
     async def fetch(
@@ -131,7 +135,7 @@ class Database:
         A statement that writes is refused unless `writing` is set. Only WritableDatabase sets it,
         so that every write goes through cache.writer.Writer, which invalidates the caches.
 
-        Once more is tried where that is safe: on a plan that a migration made stale, after a
+        A second try is made where that is safe: after a plan that a migration made stale, after a
         deadlock, and for a read whose connection was lost.
 
         Raises:
@@ -146,7 +150,7 @@ class Database:
                 raise UnannouncedWriteError(statement)
             if self.pool.fitness.read_only.active:
                 raise Unavailable(READ_ONLY)
-            await self._turn()
+            await self._begin_write()
             try:
                 return await self._fetch(statement, args)
             finally:
@@ -161,9 +165,9 @@ class Database:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
 
-    async def _turn(self) -> None:
+    async def _begin_write(self) -> None:
         if not self._writing.locked():
-            await self._writing.acquire()  # at once
+            await self._writing.acquire()  # without waiting, and without a timer
             return
         try:
             async with asyncio.timeout(self.statement_timeout):
@@ -173,60 +177,60 @@ class Database:
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         pool = self.pool
-        lost = again = 0
+        lost = retried = 0
         while True:
-            link = pool.take() or await pool.acquire()
+            pooled = pool.take() or await pool.acquire()
             try:
-                prepared = link.prepared.get(statement.sql) or await link.statement(statement)
+                prepared = pooled.prepared.get(statement.sql) or await pooled.statement(statement)
                 return await prepared.fetch(*args)
             except RETRYABLE as error:
-                again += 1
-                if again > 1:
+                retried += 1
+                if retried > 1:
                     raise self.problem(error, statement) from error
-                await link.forget(statement, error)
+                await pooled.forget(statement, error)
             except asyncpg.InternalClientError as error:
-                # The server has said goodbye and asyncpg refuses to speak: nothing was sent.
-                link.connection.terminate()
+                # The server has closed the connection and asyncpg knows it: nothing was sent.
+                pooled.connection.terminate()
                 lost += 1
                 if lost > (self.pool.size or 1):
                     raise Unavailable("the database is away") from error
             except LOST as error:
                 if isinstance(error, RuntimeError):  # asyncpg does not know yet that it is closed
-                    link.connection.terminate()
+                    pooled.connection.terminate()
                 lost += 1
-                self._give_up(error, statement, link, lost)
+                self._give_up(error, statement, pooled, lost)
             except asyncio.CancelledError:
-                # Never hand a connection on whose answer is still to come.
-                link.connection.terminate()
+                # The answer is still to come, so the connection must not be used again.
+                pooled.connection.terminate()
                 raise
             except Exception as error:
                 raise self.problem(error, statement) from error
             finally:
-                pool.release(link)
+                pool.release(pooled)
 
     def _give_up(
-        self, error: Exception, statement: Statement[Any], link: PooledConnection, lost: int
+        self, error: Exception, statement: Statement[Any], pooled: PooledConnection, lost: int
     ) -> None:
         """Raise, unless the statement is a read that another connection can still answer.
 
-        When the server was restarted every connection held is lost: a read outlives them all.
+        A restart of the server closes every connection of the pool, so a read is tried on each.
         """
-        if not link.connection.is_closed():  # asyncpg's word for a misuse of ours, too
+        if not pooled.connection.is_closed():  # asyncpg raises the same class for a bug of ours
             raise self.problem(error, statement) from error
         if statement.writes:
             raise OutcomeUnknown(UNKNOWN) from error
-        if perf_counter() >= link.deadline:
+        if perf_counter() >= pooled.deadline:
             raise TimedOut("the database does not answer") from error
         if lost > (self.pool.size or 1):
             raise Unavailable("the database is away") from error
 
     def refused(self, error: BaseException) -> Unavailable:
-        """The Problem behind what a connection beside the pool has met."""
+        """The Problem for an error of a connection beside the pool."""
         self._seldom.log("no connection beside the pool", error)
         return refusal(error)
 
     def problem(self, error: BaseException, statement: Statement[Any] | None = None) -> Problem:
-        """The Problem behind what asyncpg raised; what an operator must know of it is logged."""
+        """The Problem for what asyncpg raised; what an operator must know is logged."""
         problem = from_database(error, removes=statement is not None and statement.removes)
         name = "" if statement is None else statement.name
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
@@ -234,7 +238,7 @@ class Database:
         elif isinstance(error, OUTDATED):
             self.pool.fitness.found_outdated(error, statement)
         elif problem.status == 500 or isinstance(error, asyncpg.DataError):
-            # Bad input must be refused before it comes here, so this is a bug of ours.
+            # Bad input must be refused before it reaches the database, so this is a bug of ours.
             fields = {"statement": name}
             logger.error("statement failed", exc_info=error, extra={"fields": fields})
         elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):

@@ -1,8 +1,8 @@
-"""What gathering the matches of a list would cost, and how far a walk may go before it.
+"""Estimate the cost of gathering all matches of a list, and limit the walk before it.
 
-Rows of pages all over the table are looked at: the rows that the order begins with may hold all
-matches or none. Costs are in tenths of a microsecond of CPU, and measured; the filters' own are
-added for each row. If the estimate is wrong by a factor of two in either direction, a walk in vain
+The sample has rows of pages from the whole table, because the first rows in the order may have all
+matches or none. Costs are measured, in tenths of a microsecond of CPU; those of the filters are
+added for each row. If the estimate is wrong by a factor of two in either direction, a useless walk
 and the gathering after it stay below three times the better plan.
 """
 
@@ -83,7 +83,8 @@ def budget(walk: Walk, costs: Costs, *, need: str, repeated: str) -> str:
     sort = f"rows / seen * greatest(found, least(hits, 2)) * {SORTED}"
     part = PART / (costs.row + walk.cost)
     densities = f"nullif(hits, 0) / {costs.sample}::float8, nullif(found, 0) / seen::float8"
-    pages = f"pg_relation_size('{walk.table}') / current_setting('block_size')::bigint"
+    name = walk.table.replace("'", "''")
+    pages = f"pg_relation_size('{name}') / current_setting('block_size')::bigint"
     counts = (
         f"SELECT {', '.join(seen)}\n    FROM generate_series(0, {pages} - 1,"
         f" greatest({pages} / {PAGES}, 1)) AS page,"
@@ -99,7 +100,7 @@ def budget(walk: Walk, costs: Costs, *, need: str, repeated: str) -> str:
         f" {need} / greatest({densities}) AS expected, {need} / least({densities}) AS longest,"
         f"\n    ({scan} * (1 - {repeated}) + {sort}) * {part:.4f}::float8 AS budget"
         f"\n  FROM ({counts}) AS counts, reached, (SELECT greatest(reltuples, {costs.sample})"
-        f" AS rows FROM pg_class WHERE oid = '{walk.table}'::regclass) AS size OFFSET 0"
+        f" AS rows FROM pg_class WHERE oid = '{name}'::regclass) AS size OFFSET 0"
     )
     # NULL, so false, where no match is known. In fewer rows than the page needs it can't be found.
     hopeful = f"expected < {MARGIN} * budget AND budget >= {need}"

@@ -73,8 +73,8 @@ def worded(chosen: Chosen) -> list[str]:
 # Whether pg_trgm takes a trigram from a pattern `%…%`: three letters or digits, or the first one of
 # a word, or the last two of one. Without any it would read the whole index.
 TRIGRAM = "[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]]."
-# It asks LC_CTYPE what a letter is, where a regular expression asks the collation. They differ in
-# embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
+# pg_trgm takes LC_CTYPE to tell what a letter is, a regular expression the collation. They differ
+# in embedded clusters made before LC_CTYPE was set to C.UTF-8: there only letters of ASCII count.
 ASCII_LETTERS = """(SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database())"""
 
@@ -85,7 +85,7 @@ LIKE_COST = 5
 def search(index: str, *columns: ColumnElement[Any]) -> Bound:
     """The filter `q`: rows of which a column holds it as a substring, in whatever case.
 
-    As ILIKE would, which lowers the pattern anew for each row and so takes 1.4 times as long.
+    The result is that of ILIKE, which lowers the pattern for each row and takes 1.4 times as long.
     `index` is optional, see tables.py.
     """
     pattern = bindparam("q", type_=Text)

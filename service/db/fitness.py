@@ -1,6 +1,6 @@
 """Whether the database takes writes, and has the schema that the statements need.
 
-Requests find out that it does not; only a new connection can tell that it does again: the settings
+Requests find out that it does not. Only a new connection can show that it does again: the settings
 of a database or a role are read when a connection opens, and after a failover the same address
 leads to another server.
 """
@@ -14,22 +14,22 @@ from service.db.condition import Condition
 from service.db.statement import Statement
 from service.errors import NOT_MIGRATED, READ_ONLY
 
-# Between two looks at a database that is not fit; the shortest pause is half of it.
+# Seconds between two new connections to a database that is not fit; at least half of it.
 LOOK_SECONDS = 0.5
 
 
 class Fitness(NamedTuple):
-    """What a new connection tells: whether it takes no writes, and what the schema lacks."""
+    """What a new connection shows: whether it is read-only, and what the schema lacks."""
 
     read_only: bool
     outdated: BaseException | None
 
 
 class FitnessWatch:
-    """What is known of it, logged once, and looked at in the background until all is well.
+    """The fitness of the database: logged once, and checked in the background until it is fit.
 
     Args:
-        hot: the statements that must be possible.
+        prepared: the statements that must be possible.
         look: opens a new connection, prepares statements on it, and closes it.
         retire: replaces the connections held: they were opened while the database was not fit.
         spawn: runs a coroutine in the background.
@@ -37,7 +37,7 @@ class FitnessWatch:
 
     def __init__(
         self,
-        hot: Sequence[Statement[Any]],
+        prepared: Sequence[Statement[Any]],
         *,
         look: Callable[[], Awaitable[Fitness]],
         retire: Callable[[], None],
@@ -45,36 +45,36 @@ class FitnessWatch:
     ) -> None:
         self.read_only = Condition(READ_ONLY, "the database takes writes again")
         self.outdated = Condition(NOT_MIGRATED, "the database is migrated")
-        self._hot = hot
+        self._prepared = prepared
         self._look = look
         self._retire = retire
         self._spawn = spawn
-        self._unprepared: Statement[Any] | None = None  # met last while `outdated`
+        self._unprepared: Statement[Any] | None = None  # the last one that failed while `outdated`
         self._looking = False
         self._closed = False
 
     def close(self) -> None:
-        """Begin no more looks; the one under way is its owner's to cancel."""
+        """Begin no more checks; the pool cancels a running one."""
         self._closed = True
 
     @property
     def statements(self) -> Sequence[Statement[Any]]:
-        """What a new connection must be able to prepare."""
-        return self._hot if self._unprepared is None else (*self._hot, self._unprepared)
+        """The statements that a new connection must be able to prepare."""
+        return self._prepared if self._unprepared is None else (*self._prepared, self._unprepared)
 
     def found_read_only(self, error: BaseException) -> None:
-        """A write was refused: none is tried until a new connection takes writes."""
+        """A write was refused: no other is tried until a new connection takes writes."""
         self.read_only.begin(error)
         self._begin_to_look()
 
     def found_outdated(self, error: BaseException, statement: Statement[Any] | None) -> None:
-        """The schema lacks what the statement needs."""
+        """The schema lacks a table or column that the statement needs."""
         self._unprepared = statement or self._unprepared
         self.outdated.begin(error)
         self._begin_to_look()
 
     def note(self, fitness: Fitness) -> None:
-        """What a new connection tells."""
+        """Take note of what a new connection shows."""
         fit_again = False
         if fitness.read_only:
             self.read_only.begin()
@@ -102,7 +102,7 @@ class FitnessWatch:
                 await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads looks
                 try:
                     fitness = await self._look()
-                except Exception:  # noqa: BLE001, S112 - it is away: the pool logs that
+                except Exception:  # noqa: BLE001, S112 - the database is away, and the pool logs that
                     continue
                 self.note(fitness)
         finally:

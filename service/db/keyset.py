@@ -2,7 +2,7 @@
 
 A page is OFFSET and LIMIT with its total in the same statement; a cursor goes on after the last
 row by comparing (key, id) as a row, which PostgreSQL answers from the index at any depth
-(https://use-the-index-luke.com/no-offset). Both select one row more than asked, which tells
+(https://use-the-index-luke.com/no-offset). Both select one row more than the page has, which shows
 whether there is more. Where an index has the matches of all filters in the order of the page, the
 statement reads them from it; else adaptive.py finds them. Statements are compiled when first met:
 the combinations are a closed set.

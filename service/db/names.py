@@ -3,9 +3,9 @@
 Applications that share a database share them too: docs/decisions/applications-on-one-database.md.
 """
 
-# The application_name of connections whose writes the trigger does not tell (migration 0005): their
-# process tells its caches and, over Redis, those of the others. Only held connections may have it:
-# cache/coherence.py must be able to see them. Writes under any other name are told.
+# The application_name of connections whose writes the trigger does not report (migration 0005):
+# their process invalidates its cache and, over Redis, those of other workers. Only connections of a
+# pool may have it, because cache/coherence.py must see them. Other writes are reported.
 SILENT = "swiftlet"
 # Other connections of the service.
 AUDIBLE = "swiftlet-audible"

@@ -24,21 +24,21 @@ from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger
 
-# The longest pause between two tries to reach a database that is away: it is used again within
-# a second of its return.
+# The longest pause between two tries to reach a database that is away, so that it is used again
+# within a second of its return.
 BACKOFF_SECONDS = 0.5
-# A server that runs cancels at its statement timeout by itself; one that does not answer at all
-# (stopped, unplugged) is given this much longer before its connection is cut.
+# PostgreSQL itself cancels a statement at its timeout. If it does not answer at all (stopped,
+# unplugged), its connection is closed so many seconds later.
 GRACE_SECONDS = 0.5
 
 
 class Pool:
-    """Few connections, opened in the background, cut when their server does not answer.
+    """Few connections, opened in the background, closed when their server does not answer.
 
     Args:
         url: as `DATABASE_URL`.
         size: connections held, or None to connect for each use.
-        hot: the statements to prepare when a connection opens.
+        prepared: the statements to prepare when a connection opens.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
     """
@@ -48,14 +48,14 @@ class Pool:
         url: str,
         *,
         size: int | None,
-        hot: Sequence[Statement[Any]],
+        prepared: Sequence[Statement[Any]],
         statement_timeout: float,
         queue_limit: int,
     ) -> None:
         self.url = url
         self.size = size
-        # A connection that is opened for one use is too short to be seen by others: its writes are
-        # told by the trigger.
+        # A connection that is opened for one use is too short-lived for other workers to see it, so
+        # the trigger reports its writes.
         self.name = AUDIBLE if size is None else SILENT
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
@@ -68,12 +68,14 @@ class Pool:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
         self.away = Condition("the database is away", "the database is back")
-        # What those are told who need a connection while none can be had.
+        # Why no connection can be opened: the detail of the answer to requests that need one.
         self._reason = "the database is away"
-        self.fitness = FitnessWatch(hot, look=self._look, retire=self._retire, spawn=self.spawn)
+        self.fitness = FitnessWatch(
+            prepared, look=self._look, retire=self._retire, spawn=self.spawn
+        )
 
     async def open(self) -> None:
-        """Start connecting. A database that is away is waited for in the background."""
+        """Begin to connect. If the database is away, connect in the background when it returns."""
         if self.size is not None:
             self._opening = self.size
             await asyncio.gather(*(self._try_open() for _ in range(self.size)))
@@ -90,24 +92,24 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._waiting:
             self._refuse_next(Unavailable("shutting down"))
-        for link in (*self._idle, *self._busy):
-            self._spawn(link.close(), self._leaving)
+        for pooled in (*self._idle, *self._busy):
+            self._spawn(pooled.close(), self._leaving)
         self._idle.clear()
         self._busy.clear()
-        while self._leaving:  # who was busy may have been given back meanwhile
+        while self._leaving:  # a busy one may have been released since
             await asyncio.gather(*self._leaving)
 
     def take(self) -> PooledConnection | None:
         """A connection, if one is idle."""
         while self._idle:
-            link = self._idle.pop()
-            if not link.connection.is_closed():
-                return self._lend(link)
+            pooled = self._idle.pop()
+            if not pooled.connection.is_closed():
+                return self._lend(pooled)
             self._fill()
         return None
 
     async def acquire(self) -> PooledConnection:
-        """A connection, waited for as long as a statement may take.
+        """A connection; waits for one no longer than a statement may take.
 
         Raises:
             Unavailable: the queue is full, the wait was too long, or the database is away.
@@ -132,8 +134,8 @@ class Pool:
             return self._lend(await future)
         except BaseException:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.release(future.result())  # cancelled with a connection in hand
-            elif future in self._waiting:  # it takes no place in the queue any more
+                self.release(future.result())  # cancelled when it had a connection already
+            elif future in self._waiting:  # it must not take a place in the queue any more
                 self._waiting.remove(future)
             raise
         finally:
@@ -143,75 +145,76 @@ class Pool:
     def serving(self) -> bool:
         """Whether a connection is in use, and its server not overdue."""
         now = perf_counter()
-        return any(now < link.deadline for link in self._busy)
+        return any(now < pooled.deadline for pooled in self._busy)
 
     async def _connect_once(self) -> PooledConnection:
         try:
-            link = await self.connect(self.name)
+            pooled = await self.connect(self.name)
         except Exception as error:
             raise self._refused(error) from error
         self.away.end()
-        return link
+        return pooled
 
     async def connect(self, name: str) -> PooledConnection:
-        """A new connection as all of ours are; raises as `Link.open`."""
+        """A new connection with our settings; raises as `PooledConnection.open`."""
         return await PooledConnection.open(
             self.url, statement_timeout=self.statement_timeout, name=name
         )
 
     def _refused(self, error: BaseException) -> Unavailable:
-        """No connection can be had: said once, then told to all who ask."""
+        """The Problem for requests that need a connection while none can be opened; logged once."""
         self.away.begin(error)
         problem = refusal(error)
         self._reason = problem.detail
         return problem
 
     def pids(self) -> set[int]:
-        """The server's processes behind the connections held."""
-        links = (*self._idle, *self._busy, *self._preparing)
-        return {link.connection.get_server_pid() for link in links}
+        """The process ids of the server's backends behind our connections."""
+        held = (pooled.connection for pooled in (*self._idle, *self._busy, *self._preparing))
+        # One that was terminated a moment ago has none.
+        return {one.get_server_pid() for one in held if not one.is_closed()}
 
-    def _lend(self, link: PooledConnection) -> PooledConnection:
-        self._busy.add(link)
-        link.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
-        return link
+    def _lend(self, pooled: PooledConnection) -> PooledConnection:
+        self._busy.add(pooled)
+        pooled.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+        return pooled
 
-    def release(self, link: PooledConnection) -> None:
-        """Give it back; one that is closed is replaced."""
-        link.deadline = math.inf
-        if self._closed and link not in self._busy:
-            return  # close() sees to it
-        self._busy.discard(link)
-        connection = link.connection
+    def release(self, pooled: PooledConnection) -> None:
+        """Return a connection to the pool; one that is closed is replaced."""
+        pooled.deadline = math.inf
+        if self._closed and pooled not in self._busy:
+            return  # close() closes it
+        self._busy.discard(pooled)
+        connection = pooled.connection
         if self.size is None or self._closed:
-            self._spawn(link.close(), self._leaving)
-        elif link.retired:
-            self._spawn(link.close(), self._leaving)
+            self._spawn(pooled.close(), self._leaving)
+        elif pooled.retired:
+            self._spawn(pooled.close(), self._leaving)
             self._fill()
         elif connection.is_closed():
             self._fill()
         elif connection.is_in_transaction():
-            # Only a bug leaves one open; the rows of a stranger must not join it.
+            # Only a bug leaves one open; the next request must not continue it.
             logger.error("a transaction was left open")
             connection.terminate()
             self._fill()
         else:
-            self._give(link)
+            self._give(pooled)
 
-    def _give(self, link: PooledConnection) -> None:
-        if link.connection.is_closed():
+    def _give(self, pooled: PooledConnection) -> None:
+        if pooled.connection.is_closed():
             self._fill()
             return
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                self._busy.add(link)  # from now on: who waited runs only at the loop's next turn
-                future.set_result(link)
+                self._busy.add(pooled)  # at once: the waiting request runs at the loop's next turn
+                future.set_result(pooled)
                 return
-        self._idle.append(link)
+        self._idle.append(pooled)
 
     def _fill(self) -> None:
-        """Open in the background what is missing."""
+        """Open missing connections in the background."""
         if self._closed or self.size is None:
             return
         missing = self.size - len(self._idle) - len(self._busy) - self._opening
@@ -220,7 +223,7 @@ class Pool:
             self._spawn(self._open_again(), self._tasks)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run it in the background, for nobody's account, until we close."""
+        """Run it in the background, outside any request; `close` cancels it."""
         self._spawn(work, self._tasks)
 
     def _spawn(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
@@ -239,13 +242,13 @@ class Pool:
 
     async def _try_open(self) -> bool:
         try:
-            link = await self.connect(self.name)
-            self._preparing.add(link)
+            pooled = await self.connect(self.name)
+            self._preparing.add(pooled)
             try:
-                fitness = await link.prepare(self.fitness.statements)
+                fitness = await pooled.prepare(self.fitness.statements)
             finally:
-                self._preparing.discard(link)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
+                self._preparing.discard(pooled)
+        except Exception as error:  # noqa: BLE001 - for any error the next try may succeed
             problem = self._refused(error)
             if not self._busy:
                 while self._waiting:
@@ -253,43 +256,43 @@ class Pool:
             return False
         self.away.end()
         self.fitness.note(fitness)
-        # Told of a server's goodbye: the place is free at once, not at the next use.
-        link.connection.add_termination_listener(self._lost)
-        self._give(link)
+        # When the server closes it, its place is filled at once and not at its next use.
+        pooled.connection.add_termination_listener(self._lost)
+        self._give(pooled)
         return True
 
     async def _look(self) -> Fitness:
-        link = await self.connect(AUDIBLE)
+        pooled = await self.connect(AUDIBLE)
         try:
-            return await link.prepare(self.fitness.statements)
+            return await pooled.prepare(self.fitness.statements)
         finally:
-            link.connection.terminate()
+            pooled.connection.terminate()
 
     def _retire(self) -> None:
-        """Replace every connection; those in use when they are given back."""
-        for link in self._idle:
-            self._spawn(link.close(), self._leaving)
+        """Replace every connection; those in use when they are released."""
+        for pooled in self._idle:
+            self._spawn(pooled.close(), self._leaving)
         self._idle.clear()
-        for link in self._busy:
-            link.retired = True
+        for pooled in self._busy:
+            pooled.retired = True
         self._fill()
 
     def _lost(self, connection: object) -> None:
-        self._idle = [link for link in self._idle if link.connection is not connection]
+        self._idle = [pooled for pooled in self._idle if pooled.connection is not connection]
         self._fill()
 
     def _refuse_next(self, problem: Unavailable) -> None:
         _refuse(self._waiting.popleft(), problem)
 
     async def _watchdog(self) -> None:
-        """Cut connections whose server does not answer: one timer, not one a statement."""
+        """Close connections whose server does not answer: one timer for all statements."""
         while True:
             await asyncio.sleep(GRACE_SECONDS / 2)
             now = perf_counter()
-            for link in list(self._busy):
-                if now > link.deadline:
+            for pooled in list(self._busy):
+                if now > pooled.deadline:
                     logger.error("the database does not answer")
-                    link.connection.terminate()
+                    pooled.connection.terminate()
 
 
 def _refuse(future: asyncio.Future[PooledConnection], problem: Problem) -> None:

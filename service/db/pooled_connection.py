@@ -19,10 +19,11 @@ from service.errors import OUTDATED, Unavailable
 from service.logs import logger
 
 CONNECT_SECONDS = 5.0
-# Prepared statements kept per connection beside the hot ones: the lists in all their combinations.
+# Statements kept prepared per connection beside those prepared at its start: lists, which have many
+# combinations of filters. It bounds the memory that PostgreSQL uses for them.
 PREPARED_LIMIT = 200
-# What is raised when a connection is gone. An InterfaceError may also be a misuse of ours;
-# RuntimeError is uvloop's, for a write to a transport that has just been closed.
+# Raised when a connection is lost. An InterfaceError may also be a bug of ours; RuntimeError is
+# uvloop's, for a write to a transport that has just been closed.
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, RuntimeError)
 # Parameters that PgBouncer refuses unless it is told to ignore them.
 POOLED = (
@@ -33,10 +34,10 @@ POOLED = (
     "statement_timeout",
 )
 POOLER = (
-    "a pooler refuses the connection (the log has its words); with PgBouncer, in session mode, set"
-    f" ignore_startup_parameters = {', '.join(POOLED)}"
+    "a pooler refuses the connection (the log has its message); with PgBouncer in session mode,"
+    f" set ignore_startup_parameters = {', '.join(POOLED)}"
 )
-# Why no connection can be had, by class; the first that fits.
+# Why no connection can be opened, by class; the first that fits.
 REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "the database does not exist"),
     (asyncpg.InvalidAuthorizationSpecificationError, "the database refuses the login"),
@@ -44,7 +45,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.TooManyConnectionsError, "the database has no free connection"),
     (asyncpg.OperatorInterventionError, "the database is going down or coming up"),
     (asyncpg.ProtocolViolationError, POOLER),
-    (ssl.SSLError, "no TLS connection to the database: see its certificate, and sslmode"),
+    (ssl.SSLError, "no TLS connection to the database: check its certificate, and sslmode"),
     (ValueError, "DATABASE_URL can't be used"),
 )
 
@@ -52,7 +53,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
 async def connect(
     url: str, *, statement_timeout: float, lock_timeout: float, name: str = AUDIBLE
 ) -> asyncpg.Connection:
-    """A connection as all of ours are; timeouts in seconds, 0 for none.
+    """A connection with our settings; timeouts in seconds, 0 for none.
 
     `name` is its application_name. Only the pool may use SILENT.
     """
@@ -74,16 +75,16 @@ async def connect(
 
 
 def refusal(error: BaseException) -> Unavailable:
-    """The Problem behind what `connect` raised; nothing of the error's own text goes out."""
+    """The Problem for what `connect` raised; it contains nothing of the error's own text."""
     details = (detail for kind, detail in REFUSALS if isinstance(error, kind))
     return Unavailable(next(details, "the database is away"))
 
 
 def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The event loop's handler of exceptions that nobody awaits: logs them as other lines are.
+    """The event loop's handler of exceptions that are never awaited: logs them in our format.
 
-    A lost connection is not logged: asyncpg leaves a future behind that nobody can await, and who
-    used the connection has been told.
+    A lost connection is not logged: asyncpg leaves a future behind that can't be awaited, and the
+    request that used the connection has had its error.
     """
     error = context.get("exception")
     if not isinstance(error, LOST):
@@ -93,8 +94,8 @@ def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 class PooledConnection:
     """One connection and what is prepared on it.
 
-    `deadline` is infinite unless a statement runs. `retired` says that it is closed instead of
-    being used again.
+    `deadline` is infinite unless a statement runs. If it is `retired`, it is closed instead of used
+    again.
     """
 
     __slots__ = ("connection", "deadline", "numbers", "others", "prepared", "retired")
@@ -117,14 +118,14 @@ class PooledConnection:
         connection = await connect(
             url,
             statement_timeout=statement_timeout,
-            # Sooner, so that it is told apart: a lock is about one row, its neighbours may go on.
+            # Shorter, so that waiting for a lock is a separate error: it concerns one row only.
             lock_timeout=statement_timeout * 0.75,
             name=name,
         )
         return cls(connection)
 
-    async def prepare(self, hot: Sequence[Statement[Any]]) -> Fitness:
-        """Prepare the hot statements, and see what can be done here.
+    async def prepare(self, statements: Sequence[Statement[Any]]) -> Fitness:
+        """Prepare these statements, and find out whether the database takes writes.
 
         Raises:
             asyncpg's errors, OSError, TimeoutError: the connection is lost, and closed.
@@ -132,10 +133,10 @@ class PooledConnection:
         outdated = None
         try:
             try:
-                for statement in hot:
+                for statement in statements:
                     self.prepared[statement.sql] = await self._prepare(statement)
             except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError) as error:
-                # It and the others are prepared at their first use, and tell then what is wrong.
+                # It and the others are prepared at their first use, which then raises the error.
                 outdated = error if isinstance(error, OUTDATED) else None
             # asyncpg flushes after a Parse and does not sync: the transaction that it began stays
             # open, with its locks and its now(), until the next statement ends it.
@@ -146,14 +147,14 @@ class PooledConnection:
         return Fitness(read_only, outdated)
 
     async def close(self) -> None:
-        """Hang up: gently, and after 5 s by force."""
+        """Close it: gently, and after 5 s by force."""
         try:
             await self.connection.close(timeout=5)
         except (asyncpg.PostgresError, *LOST, TimeoutError):
             self.connection.terminate()
 
     async def statement(self, statement: Statement[Any]) -> PreparedStatement:
-        """The statement, prepared here; a cold one is prepared when first met."""
+        """The statement, prepared on this connection; at its first use if not at the start."""
         found = self.prepared.get(statement.sql)
         if found is not None:
             return found
@@ -162,7 +163,7 @@ class PooledConnection:
             self.others.move_to_end(statement.sql)
             return found
         found = await self._prepare(statement)
-        if statement.prepare:  # a hot one that could not be prepared before, or was forgotten
+        if statement.prepare:  # it could not be prepared at the start, or was forgotten
             self.prepared[statement.sql] = found
             return found
         self.others[statement.sql] = found
@@ -171,7 +172,7 @@ class PooledConnection:
         return found
 
     async def forget(self, statement: Statement[Any], error: Exception) -> None:
-        """Prepare it anew at its next use: the tables behind it may have changed."""
+        """Prepare it again at its next use: its tables may have changed."""
         self.prepared.pop(statement.sql, None)
         self.others.pop(statement.sql, None)
         if isinstance(error, asyncpg.OutdatedSchemaCacheError):
@@ -179,7 +180,7 @@ class PooledConnection:
                 await self.connection.reload_schema_state()
 
     async def _prepare(self, statement: Statement[Any]) -> PreparedStatement:
-        # Without a name asyncpg sends the text with each use, in the same round trip, and so
-        # PostgreSQL never comes to a plan for all values, as it may after five uses of a name.
+        # Without a name asyncpg sends the text with each use, in the same round trip. So PostgreSQL
+        # never makes a plan for all values, as it may after five uses of a name.
         name = "" if statement.by_values else f"s{next(self.numbers)}"
         return await self.connection.prepare(statement.sql, name=name)

@@ -13,7 +13,7 @@ from service.db.pooled_connection import refusal
 from service.db.schema import Tables, quoted, totals
 from service.logs import logger
 
-# A right on a part of the columns counts. What does not exist is not told here.
+# A right on some of the columns counts. Objects that do not exist are not reported here.
 LACKING = """
 SELECT needed || ' on ' || name
 FROM (
@@ -88,10 +88,10 @@ async def spare(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
     """A connection as requests have it, without waiting for those that are in use.
 
     Raises:
-        Unavailable: none can be had.
+        Unavailable: no connection is possible.
     """
-    link = pool.take()
-    if link is None:
+    pooled = pool.take()
+    if pooled is None:
         try:
             new = await pool.connect(AUDIBLE)
         except Exception as error:
@@ -102,22 +102,22 @@ async def spare(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
             new.connection.terminate()
         return
     try:
-        yield link.connection
+        yield pooled.connection
     except asyncpg.PostgresError:
         raise
     except BaseException:
-        link.connection.terminate()  # its answer may be still to come
+        pooled.connection.terminate()  # its answer may still come
         raise
     finally:
-        pool.release(link)
+        pool.release(pooled)
 
 
 async def log_lacking(db: Database, needs: Needs) -> None:
-    """Say at the start which rights the role lacks; a database that is away says so itself."""
+    """Log at the start which rights the role lacks; the pool logs a database that is away."""
     try:
         async with spare(db.pool) as connection:
             found = await find(connection, needs)
-    except Exception:  # noqa: BLE001 - whatever it is, requests and readiness tell it
+    except Exception:  # noqa: BLE001 - requests and readiness report it
         return
     if found.lacking:
         fields = {"lacking": found.lacking}

@@ -33,9 +33,9 @@ def trigrams(*names: str) -> dict[str, Any]:
     return {"postgresql_using": "gin", "postgresql_ops": operators, "info": OPTIONAL}
 
 
-# How many rows a table has, and how many of them are active: the sum over its slots. A slot is
-# taken by who is alone on it, so that no writer waits for another; all are added up by each
-# snapshot for itself, so the total is exact whatever commits, rolls back or crashes meanwhile.
+# How many rows a table has, and how many of them are active: the sum over its slots. Only one
+# transaction at a time uses a slot, so that no writer waits for another. A reader adds up all slots
+# in its own snapshot, so the total is exact whatever else commits, rolls back or crashes.
 totals = Table(
     "totals",
     metadata,
@@ -46,15 +46,16 @@ totals = Table(
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
 )
 
-# Who writes keeps the totals, whoever it is; one call per statement, however many rows it has.
-# The lowest slot that no other transaction holds takes the difference. Two kinds of writers take
-# a slot of their own, named by the transaction: the seventeenth at once, and one whose snapshot is
-# older than the slots (an update of theirs would fail). Now and then such slots are folded into
-# slot 0. An advisory lock is tried instead of FOR UPDATE SKIP LOCKED: it costs a tenth.
-# TRUNCATE empties what an old snapshot does not see, and so would leave totals of nothing: it is
+# Every writer updates the totals, by one call per statement however many rows it has. The change
+# goes to the lowest slot that no other transaction holds. Two kinds of writers use a slot of their
+# own, named by the transaction: the seventeenth at a time, and one whose snapshot is older than the
+# slots (its update would fail). Now and then such slots are added to slot 0. An advisory lock costs
+# a tenth of FOR UPDATE SKIP LOCKED.
+# TRUNCATE removes rows that an old snapshot does not see, and so would leave wrong totals. It is
 # refused unless the snapshot is surely the newest, with no transaction before or after it.
-# The owner's rights: who may write items needs none on the totals. So the names in it are looked up
-# where nobody else can put anything, and nobody else may hang it on a table of theirs.
+# It runs with its owner's rights, so that a role that may write items needs none on the totals. So
+# names in it are looked up only where other roles can't create objects, and other roles can't use
+# it in a trigger of their own.
 KEEP_TOTALS = """
 CREATE OR REPLACE FUNCTION keep_totals() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -87,10 +88,10 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        SELECT count(*), count(*) FILTER (WHERE is_active) INTO more, more_active FROM come;
+        SELECT count(*), ACTIVE_ROWS INTO more, more_active FROM come;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-        SELECT more - count(*), more_active - count(*) FILTER (WHERE is_active)
+        SELECT more - count(*), more_active - ACTIVE_ROWS
         INTO more, more_active FROM gone;
     END IF;
     IF more = 0 AND more_active = 0 THEN
@@ -119,10 +120,9 @@ BEGIN
     RETURN NULL;
 END $$
 """
-ACTIVE_ROWS = f"count(*) FILTER (WHERE {ACTIVE})"
 
-# For who has written with the triggers off; writers wait meanwhile, and the caches are told. An
-# empty table keeps nothing, so that a dump of rows and totals alike goes into a new database.
+# Corrects the totals after writes without the triggers; writers wait for it, and caches are
+# invalidated. An empty table has no totals, so that a dump with rows and totals can be restored.
 RECOUNT_TOTALS = """
 CREATE OR REPLACE FUNCTION recount_totals() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -150,9 +150,9 @@ CREATE TRIGGER {truncated} AFTER TRUNCATE ON {on}
     FOR EACH STATEMENT EXECUTE FUNCTION {keeper}()
 """
 
-# Whoever writes beside the service, psql and migrations among them, tells its caches. Its own
-# connections, known by their name, tell each other over Redis: a NOTIFY takes a lock that all
-# committing transactions share.
+# Writes by other programs, as psql and migrations, are reported to the caches. The service's own
+# connections, known by their name, use Redis instead: NOTIFY takes a lock that all committing
+# transactions share.
 TELL_WRITES = f"""
 CREATE FUNCTION tell_writes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -197,11 +197,11 @@ def counted(tables: Tables) -> list[Table]:
 def active_rows(table: Table) -> str:
     """SQL of how many rows are active, as an aggregate; 0 for a table that does not tell."""
     active = shape_of(table).active
-    return "0" if active is None else ACTIVE_ROWS.replace(ACTIVE, quoted(active.name))
+    return "0" if active is None else f"count(*) FILTER (WHERE {quoted(active.name)})"
 
 
 def functions(tables: Tables) -> list[str]:
-    """What makes the functions; `{schema}` in it stands for the schema of the tables."""
+    """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
     these = counted(tables)
     if not these:
         return [TELL_WRITES]
@@ -216,7 +216,7 @@ def functions(tables: Tables) -> list[str]:
     )
     keepers = {
         _keeper(one): KEEP_TOTALS.replace("keep_totals", quoted(_keeper(one))).replace(
-            ACTIVE_ROWS, active_rows(one)
+            "ACTIVE_ROWS", active_rows(one)
         )
         for one in these
     }
@@ -224,7 +224,7 @@ def functions(tables: Tables) -> list[str]:
 
 
 def triggers(tables: Tables) -> list[str]:
-    """What makes the triggers: every table but the totals tells of writes by others."""
+    """The SQL that creates the triggers; every table but the totals reports writes by others."""
     return [
         *(
             TOTALS_TRIGGERS.format(

@@ -84,3 +84,8 @@ def unused(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def part(name: str, table: Table) -> str:
+    """A name for a WITH query of a statement that does not hide the table."""
+    return unused(name, (table.name,))

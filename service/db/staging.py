@@ -1,4 +1,4 @@
-"""A staging table: rows come in by COPY as they arrive, and go into their table all at once."""
+"""A staging table: rows are copied in as they arrive, and upserted into their table at the end."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -10,7 +10,6 @@ from sqlalchemy import BigInteger, Column, MetaData, Table
 from service.db.copy import DedicatedConnection
 from service.db.shape import check_fields, unused
 from service.db.staging_statements import (
-    TOLD,
     Merged,
     Merging,
     RejectedRow,
@@ -20,25 +19,23 @@ from service.db.staging_statements import (
 )
 from service.db.statement import Statement, quoted
 
-__all__ = ["TOLD", "Merged", "RejectedRow", "StagingTable"]
-
-# Rows that are encoded before others have their turn.
+# Rows that are encoded before other requests run: at most 5 ms (tests/test_bounds.py measures it).
 TURN = 100
 
 
 class StagingTable:
-    """Rows that wait, numbered by their line, in a temporary table of one connection.
+    """Rows of a file, numbered by their line, in a temporary table of one connection.
 
-    No other connection sees them, and they end with this one. No transaction is open while
-    they come; `validate` and `upsert` belong into one. As the other writes of many rows do, it
-    locks existing rows in the order of their ids, and then makes new ones in the order of their
-    keys, so that writers of the same rows never wait in a circle. New rows have their ids by the
-    order of the file: each line draws one.
+    No other connection sees them, and they are gone when this one is closed. No transaction is open
+    while they arrive; `validate` and `upsert` run in one. As the other writes of many rows do, they
+    lock existing rows in the order of their ids, and then insert new ones in the order of their
+    keys, so that writers of the same rows never wait in a circle. New rows have their ids in the
+    order of the file: each line takes one.
 
     Args:
         name: of its statements.
-        table: where they go.
-        new: the Struct that a row comes as.
+        table: where the rows go.
+        new: the Struct of a row.
         key: its unique field, by which an existing row is found; null is always new. Without
             a key every row is new.
         folded: whether the key is unique without regard to case.
@@ -50,7 +47,7 @@ class StagingTable:
         fields = new.__struct_fields__
         check_fields(table, fields)
         self.key = key
-        # Beside the fields, whose names are the client's.
+        # A column beside the fields, which may have any names.
         n = unused("n", fields)
         self.columns = (n, *fields)
         self.stage = stage = Table(
@@ -97,18 +94,22 @@ class StagingTable:
         self.statements: tuple[Statement[Any], ...] = tuple(one for one in every if one is not None)
 
     async def open(self, one: DedicatedConnection) -> None:
-        """Make it, on this connection."""
+        """Create it, on this connection."""
         await one.execute(self.create)
 
     async def add(self, one: DedicatedConnection, rows: Sequence[Sequence[object]]) -> None:
-        """Put rows behind those that are there: line and fields, in order."""
+        """Append rows: the line and the fields, in order."""
         with one.watched():
             await one.connection.copy_records_to_table(
                 self.stage.name, records=_paced(rows), columns=self.columns
             )
 
     async def validate(self, one: DedicatedConnection) -> list[tuple[RejectedRow, str]]:
-        """Take out the rows that can't be written, and lock the others; each with its field."""
+        """Delete rows that can't be written, and lock what the others need.
+
+        Returns:
+            The rejected rows, each with its field.
+        """
         if self.index is not None:
             await one.execute(self.index)
         await one.execute(f"ANALYZE {quoted(self.stage)}")
@@ -125,7 +126,7 @@ class StagingTable:
         return found
 
     async def upsert(self, one: DedicatedConnection) -> AsyncGenerator[Merged]:
-        """Bring the rows over, batch by batch; existing ones that are equal stay as they are."""
+        """Write the rows, batch by batch; existing rows that are equal stay as they are."""
         for statement in (self.with_key, self.without_key):
             after: object = None
             while statement is not None:
@@ -138,7 +139,7 @@ class StagingTable:
 
 
 async def _paced(rows: Sequence[Sequence[object]]) -> AsyncIterator[Sequence[object]]:
-    """One by one, with a turn for everybody else now and then."""
+    """One by one; other requests run after every TURN rows."""
     for place, row in enumerate(rows):
         if place % TURN == 0:
             await asyncio.sleep(0)

@@ -24,23 +24,26 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from service.db.bulk import fold_case, lock_order
+from service.db.arrays import fold_case, lock_order
 from service.db.changes import touched
-from service.db.shape import shape_of, unused
+from service.db.shape import part, shape_of, unused
 from service.db.statement import DIALECT, Statement, quoted, sequence_of
 
-# Problems that are told one by one.
-TOLD = 100
-# Rows of a statement that goes over: enough for its own cost not to count, few enough for what its
-# triggers keep of it.
+# Rejected rows that are reported one by one.
+MAX_REPORTED = 100
+# Rows that a statement upserts: more make no row cheaper (`python -m bench trials multi-row`), and
+# its triggers keep each row until it ends.
 BATCH = 20_000
 
 
 class RejectedRow(NamedTuple):
-    """A row that can't go over.
+    """A row that can't be written.
 
-    Its line, the value that is to blame, the line that has the same before it, and how many are
-    as spoiled as this one.
+    Args:
+        line: in the file.
+        value: the one that is wrong.
+        first: the line before it that has the same value, if that is why.
+        alike: how many rows are rejected for the same reason.
     """
 
     line: int
@@ -50,7 +53,7 @@ class RejectedRow(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What became of the rows of a batch, and where the next one begins: after `last`."""
+    """How many rows of a batch were given, created and written; the next begins after `last`."""
 
     given: int
     created: int
@@ -59,9 +62,9 @@ class Merged(NamedTuple):
 
 
 def creating(stage: Table, table: Table) -> str:
-    """The SQL that makes the staging table; its ids are drawn as those of the table are.
+    """The SQL that creates the staging table. Its ids are from the sequence of the other table.
 
-    The name of their sequence is looked up once, and not for each row.
+    The name of that sequence is looked up once, and not for each row.
     """
     create = str(CreateTable(stage).compile(dialect=DIALECT)).strip().replace("%", "%%")
     alter = f"ALTER TABLE {quoted(stage)} ALTER id SET DEFAULT nextval(%L)"
@@ -72,7 +75,7 @@ def creating(stage: Table, table: Table) -> str:
 
 
 def held(name: str, field: ColumnElement[Any], parent: ColumnElement[Any]) -> Statement[int]:
-    """Rows that ours refer to stay until we have ended; the foreign key would see to it later."""
+    """Rows that ours refer to are locked now; the foreign key would lock them later."""
     rows = (
         select(parent)
         .where(parent.in_(select(field)))
@@ -86,26 +89,26 @@ def held(name: str, field: ColumnElement[Any], parent: ColumnElement[Any]) -> St
 def orphans(
     name: str, n: ColumnElement[Any], this: ColumnElement[Any], parent: ColumnElement[Any]
 ) -> Statement[RejectedRow]:
-    """Rows that refer to nothing go."""
+    """Rows that refer to a row that does not exist are deleted."""
     nothing = literal_column("null", BigInteger)
-    return _told(name, n, this, nothing, this.is_not(null()), ~exists().where(parent == this))
+    return _rejecting(name, n, this, nothing, this.is_not(null()), ~exists().where(parent == this))
 
 
-def _told(
+def _rejecting(
     name: str,
     n: ColumnElement[Any],
     value: ColumnElement[Any],
     first: ColumnElement[Any],
     *where: ColumnElement[bool],
 ) -> Statement[RejectedRow]:
-    """Rows are deleted; it gives how many, and the first of them."""
+    """Delete rows; return how many, and the first of them."""
     gone = (
         delete(n.table)
         .where(*where)
         .returning(n.label("n"), value.label("value"), first.label("first"))
     )
     rows = gone.cte("gone")
-    told = (
+    reported = (
         select(
             rows.c.n,
             cast(rows.c.value, Text).label("value"),
@@ -113,13 +116,13 @@ def _told(
             func.count().over().label("alike"),
         )
         .order_by(rows.c.n)
-        .limit(literal_column(str(TOLD)))
+        .limit(literal_column(str(MAX_REPORTED)))
     )
-    return Statement(name, RejectedRow, told, prepare=False)
+    return Statement(name, RejectedRow, reported, prepare=False)
 
 
 class Merging(NamedTuple):
-    """The statements that bring the rows of a stage into their table."""
+    """The statements that move the rows of a staging table into their table."""
 
     name: str
     stage: Table
@@ -130,7 +133,7 @@ class Merging(NamedTuple):
     folded: bool
 
     def repeated(self, key: str) -> Statement[RejectedRow]:
-        """Of lines with the same key the first stays."""
+        """Of lines with the same key all but the first are deleted."""
         stage = self.stage
         same = fold_case(stage.c[key], self.folded)
         firsts = (
@@ -140,7 +143,7 @@ class Merging(NamedTuple):
             .having(func.count() > literal_column("1"))
             .cte("firsts")
         )
-        return _told(
+        return _rejecting(
             f"{self.name}.repeated",
             stage.c[self.n],
             stage.c[key],
@@ -170,7 +173,7 @@ class Merging(NamedTuple):
         return Statement(f"{self.name}.locked", int, counted, prepare=False)
 
     def merging(self, key: str | None = None) -> Statement[Merged]:
-        """A batch of the rows behind `after`, by their key, or of those without in their order."""
+        """Upsert a batch of rows after `after`: by their keys, or those without a key by line."""
         stage, table, fields = self.stage, self.table, self.fields
         order = stage.c[self.n] if key is None else lock_order(stage.c[key], folded=self.folded)
         column = stage.c[self.n if key is None else key]  # lower() of it has no type
@@ -187,7 +190,7 @@ class Merging(NamedTuple):
             rows = rows.where(stage.c[key].is_not(null()))
         elif self.key is not None:
             rows = rows.where(stage.c[self.key].is_(null()))
-        batch = rows.cte("batch")
+        batch = rows.cte(part("batch", table))
         given = ["id", *fields]
         adding = insert(table).from_select(
             given, select(*(batch.c[field] for field in given)).order_by(batch.c[place])
@@ -195,8 +198,10 @@ class Merging(NamedTuple):
         if key is not None:
             adding = self._changing(adding, key)
         version = shape_of(table).version
-        written = adding.returning(table.c.id if version is None else version).cte("written")
-        # A new row has the id that its line has drawn, and version 1.
+        written = adding.returning(table.c.id if version is None else version).cte(
+            part("written", table)
+        )
+        # A new row has the id of its line, and version 1.
         new: ColumnElement[bool]
         if version is None:
             new = exists().where(batch.c.id == written.c.id)
@@ -213,14 +218,14 @@ class Merging(NamedTuple):
 
     def _changing(self, adding: Any, key: str) -> Any:
         """The same INSERT, which sets an existing row to what is given where it differs."""
-        table, came = self.table, adding.excluded
+        table, excluded = self.table, adding.excluded
         others = [field for field in self.fields if self.folded or field != key]
         if not others:
             return adding.on_conflict_do_nothing(index_elements=[table.c[key]])
         return adding.on_conflict_do_update(
             index_elements=[fold_case(table.c[key], self.folded)],
-            set_={**{field: came[field] for field in others}, **touched(table)},
+            set_={**{field: excluded[field] for field in others}, **touched(table)},
             where=tuple_(*(table.c[field] for field in others)).is_distinct_from(
-                tuple_(*(came[field] for field in others))
+                tuple_(*(excluded[field] for field in others))
             ),
         )

@@ -1,4 +1,4 @@
-"""Statements: SQLAlchemy Core compiled once, at import, to what asyncpg runs.
+"""Statements: SQLAlchemy Core compiled once, at import, to the SQL that asyncpg runs.
 
 A statement that would run wrongly is refused here, when its module is imported, because the
 compiled text skips SQLAlchemy's own execution: no defaults are filled in, no parameter list is
@@ -35,11 +35,11 @@ Row = TypeVar("Row")
 _INSERT = re.compile(r"INSERT INTO [^(]+ \(id, [^)]*\)")
 
 DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
-DIALECT.server_version_info = (15, 0)  # the oldest we support; a connection would have told it
+DIALECT.server_version_info = (15, 0)  # the oldest supported; normally taken from a connection
 
 
 class Runner(Protocol):
-    """Whatever runs a statement with its arguments in order: a Database."""
+    """Runs a statement with its arguments in order: a Database, or a DedicatedConnection."""
 
     def fetch(
         self, statement: "Statement[Any]", args: Sequence[object]
@@ -47,7 +47,7 @@ class Runner(Protocol):
 
 
 class RefusedError(TypeError):
-    """A statement that would run wrongly; the message says what to write instead."""
+    """A statement that would run wrongly; the message says what to do instead."""
 
 
 class UnannouncedWriteError(TypeError):
@@ -61,20 +61,20 @@ class UnannouncedWriteError(TypeError):
 
 
 class Statement(Generic[Row]):
-    """SQL text, the order of its arguments, and what a row becomes.
+    """SQL text, the order of its arguments, and the type of a row.
 
     Args:
         name: `<slice>.<what>`, unique; the label in logs, timings and the listing.
         row: called with a record's values by position; a Struct's fields must be the selected
             columns in their order.
         core: a Core statement in which every value is a named `bindparam`.
-        order: the arguments `get` takes by position, for the hot statements.
-        extra: selected columns beside the row's own, after them; `records` gives them too.
+        order: the arguments in order, if `get` or `only` is called with them by position.
+        extra: selected columns after those of the row; only `records` returns them.
         prepare: whether every connection prepares it when it opens.
         arrays: the field whose values an argument holds, by the argument's name.
-        numbered: whether its INSERT gives the ids itself, as `next_id` makes them.
-        by_values: whether PostgreSQL plans it at each use for the values at hand; else it may
-            settle on one plan for all values.
+        numbered: whether its INSERT sets the ids, from `next_id`.
+        by_values: whether PostgreSQL plans it at each use, for its values; else it may choose one
+            plan for all values.
 
     Raises:
         RefusedError: at import, see the module's docstring.
@@ -140,7 +140,7 @@ class Statement(Generic[Row]):
         return self.row(*records[0]) if records else None
 
     async def only(self, db: Runner, *args: object) -> Row:
-        """The row of a statement that always gives one; arguments as `get`."""
+        """The row of a statement that always returns one; arguments as `get`."""
         records = await db.fetch(self, args)
         return self.row(*records[0])
 
@@ -150,7 +150,7 @@ class Statement(Generic[Row]):
         return self.row(*records[0]) if records else None
 
     async def records(self, db: Runner, /, **values: object) -> list[asyncpg.Record]:
-        """Every record as it came, with the extra columns; arguments by name."""
+        """Every record with the extra columns; arguments by name."""
         return await db.fetch(self, [values[name] for name in self.names])
 
 
@@ -165,7 +165,7 @@ def binds(row: type[Struct], table: Table) -> dict[str, ColumnElement[Any]]:
 
 
 def next_id(table: Table) -> ColumnElement[int]:
-    """The next id of a table, for rows that get theirs in another order than they are inserted.
+    """The next id of a table, for rows that are not inserted in the order of their ids.
 
     A subquery, so that the sequence is looked up once per statement and not for each row.
     """
@@ -209,7 +209,13 @@ def _refuse(name: str, compiled: SQLCompiler) -> None:
         compiled.bind_names[bind] for bind in compiled.binds.values() if not bind.required
     )
     if unnamed:
-        raise RefusedError(f"{name}: a value stands in the statement ({unnamed}); bind it by name")
+        raise RefusedError(f"{name}: a value is in the statement ({unnamed}); bind it by name")
+    if compiled.ctes and compiled.statement is not None:
+        shadowed = {cte.name for cte in compiled.ctes} & {
+            part.name for part in visitors.iterate(compiled.statement) if isinstance(part, Table)
+        }
+        if shadowed:
+            raise RefusedError(f"{name}: a WITH query has the name of a table, {sorted(shadowed)}")
     if isinstance(compiled.statement, UpdateBase) and compiled.isinsert:
         table = compiled.statement.table
         if isinstance(table, Table) and set(compiled.positiontup or ()) >= set(table.c.keys()):

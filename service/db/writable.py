@@ -1,4 +1,4 @@
-"""What a statement that writes runs on."""
+"""The database for statements that write."""
 
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ class WritableDatabase:
     Args:
         db: the database.
         name: the application_name of a connection beside the pool. By default the triggers
-            announce what it writes; SILENT only where the caches are told in another way.
+            report what it writes; SILENT only if the caches are invalidated in another way.
     """
 
     __slots__ = ("batchers", "batching", "database", "name", "queue_limit", "statement_timeout")

@@ -18,7 +18,7 @@ Row = TypeVar("Row", bound=Struct)
 
 
 class Guard(NamedTuple):
-    """The versions a row may have to be written: of `versions` (None: any), not of `excluded`."""
+    """The versions at which a row is written: one of `versions` (None: any), none of `excluded`."""
 
     versions: list[int] | None
     excluded: Sequence[int] = ()
@@ -67,7 +67,7 @@ class Write(Generic[Row]):
     async def run(
         self, db: WritableDatabase, guard: Guard | None, /, **values: object
     ) -> tuple[Row | None, int | None]:
-        """The row after the write, or None; then the version that its guard refused, if a row was.
+        """The row after the write, or None; and the version of the row if the guard refused it.
 
         Raises:
             Problem: for this write alone, also when others shared its statement.
@@ -154,9 +154,9 @@ class Writes(Generic[Row]):
         many, arrays = merging(table, self.fields, row)
         self.many = Statement(f"{name}.change_many", row, many, arrays=arrays.binds)
         self._order = [arrays.binds[bind] for bind in self.many.names]
-        singles = (self.replace, self.change, self._deactivate, self.remove)
+        every = (self.replace, self.change, self._deactivate, self.remove)
         self.prepared = (
-            *(statement for one in singles if one is not None for statement in one.prepared),
+            *(statement for one in every if one is not None for statement in one.prepared),
             self.many,
         )
 
@@ -181,44 +181,47 @@ class Writes(Generic[Row]):
         """See `Write.run`."""
         if not db.batching:
             return await write.run_one(db, guard, values)
-        batcher = db.batchers.get(self) or db.batchers.setdefault(self, self._batcher(db))
+        batcher: Batcher | None = db.batchers.get(self)
+        if batcher is None:
+            batcher = db.batchers[self] = Batcher(
+                self._run_one, self._run_batch, ordered=True, max_batch=WRITES, in_flight=COMMITS
+            )
         done: tuple[Row | None, int | None] = await batcher.run(
-            values["id"], _Call(write, guard, values)
+            db, values["id"], _Call(write, guard, values)
         )
         return done
 
-    def _batcher(self, db: WritableDatabase) -> Batcher:
-        async def run_one(asked: _Call) -> tuple[Row | None, int | None]:
-            return await asked.write.run_one(db, asked.guard, asked.values)
+    async def _run_one(self, db: WritableDatabase, call: _Call) -> tuple[Row | None, int | None]:
+        return await call.write.run_one(db, call.guard, call.values)
 
-        async def several(batch: list[Waiter]) -> None:
-            # In the order of the ids, so that statements of two workers lock rows alike.
-            batch = sorted(batch, key=lambda waiter: int(waiter.key))
-            rows = [self._arguments(waiter.asked) for waiter in batch]
-            records = await db.fetch(self.many, list(zip(*rows, strict=True)))
-            found = {record[self.place]: self.many.row(*record) for record in records}
-            for waiter in batch:
-                if waiter.key in found:
-                    waiter.answer((found[waiter.key], None))
-                elif waiter.asked.guard is None:
-                    waiter.answer((None, None))
-                else:  # no such row, or at another version: its own statement tells
-                    await bisect_on_error([waiter], run_one, several)
+    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+        # In the order of the ids, so that statements of two workers lock rows alike.
+        batch = sorted(batch, key=lambda waiter: int(waiter.key))
+        rows = [self._arguments(waiter.args) for waiter in batch]
+        records = await db.fetch(self.many, list(zip(*rows, strict=True)))
+        found = {record[self.place]: self.many.row(*record) for record in records}
+        for waiter in batch:
+            if waiter.key in found:
+                waiter.answer((found[waiter.key], None))
+            elif waiter.args.guard is None:
+                waiter.answer((None, None))
+            else:  # no such row, or another version: its own statement finds out
+                await bisect_on_error(db, [waiter], self._run_one, self._run_many)
 
-        async def run_batch(batch: list[Waiter]) -> None:
-            # Side by side: a row that somebody has locked is no reason for the others to wait.
-            merged = [waiter for waiter in batch if waiter.asked.mergeable]
-            others = [[waiter] for waiter in batch if not waiter.asked.mergeable]
-            groups = [merged, *others] if merged else others
-            await asyncio.gather(*(bisect_on_error(group, run_one, several) for group in groups))
+    async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+        # Side by side, so that a locked row holds up its own statement alone.
+        merged = [waiter for waiter in batch if waiter.args.mergeable]
+        others = [[waiter] for waiter in batch if not waiter.args.mergeable]
+        groups = [merged, *others] if merged else others
+        await asyncio.gather(
+            *(bisect_on_error(db, group, self._run_one, self._run_many) for group in groups)
+        )
 
-        return Batcher(db, run_one, run_batch, ordered=True, most=WRITES, in_flight=COMMITS)
-
-    def _arguments(self, asked: _Call) -> list[object]:
-        """One member of the arrays of `many`, in the order of its arguments."""
-        assert asked.write.merged is not None  # noqa: S101 - `mergeable` said so
-        version = asked.guard.versions[0] if asked.guard and asked.guard.versions else None
-        given = {"soft": False, **asked.write.merged(asked.values), "version": version}
+    def _arguments(self, call: _Call) -> list[object]:
+        """One element of each array of `many`, in the order of its arguments."""
+        assert call.write.merged is not None  # noqa: S101 - `mergeable` has looked
+        version = call.guard.versions[0] if call.guard and call.guard.versions else None
+        given = {"soft": False, **call.write.merged(call.values), "version": version}
         return [given[name] for name in self._order]
 
     def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:

@@ -25,16 +25,16 @@ from service.http1.parser import Parser
 from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
 from service.logs import logger
 
-# Bytes that are read ahead: of a body that the application has not asked for yet, of requests that
-# wait for the answers to earlier ones.
+# Bytes to read ahead: of a body that the application has not received yet, and of pipelined
+# requests that wait for earlier responses.
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
-# For the client to read its answer, while what it still sends is thrown away.
+# Seconds for the client to read its response, while its further input is discarded.
 LINGER_SECONDS = 1.0
-# At the stop an idle connection may bring one more request: a client that is about to send it, or
-# has sent it, can't know. It is answered, and the answer says that it is the last.
+# Seconds during which an idle connection may send one more request at the stop: its client may have
+# sent it already. The response says `Connection: close`.
 LAST_REQUEST_SECONDS = 0.3
-# When a client that will send nothing more is asked whether it is still there, and how long a reset
-# takes to come back: within a second of a client's leaving, work for it ends.
+# Seconds until a half-closed client is probed, and until a reset arrives. So the work for a client
+# ends within a second after it disconnects.
 PROBE_SECONDS, RESET_SECONDS = 0.7, 0.1
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
             self._parsed(again=self.parser.feed(data), at_once=True)
 
     def eof_received(self) -> bool:
-        """The client sends nothing more; what it has sent is answered, if it was whole."""
+        """The client has half-closed; complete requests are still answered."""
         self.ended = True
         self._check_end()
         if self.cycle is not None:
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
     def body(self, part: bytes) -> None:
         cycle = self.cycle
         if cycle is None or cycle.finished:
-            return  # it was answered without its body
+            return  # answered without reading its body
         cycle.add(part)
         if cycle.size > BODY_AHEAD:
             self.pause_reading()
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
             self.cycle.wake()
 
     def refuse(self, problem: Problem, method: str) -> None:
-        """Answer what can't be parsed; and then the end."""
+        """Answer a request that can't be parsed, then close."""
         self.discarding = True
         self.scope = self.cycle = None
         self.transport.write(refusal(problem, method, self.server_state.default_headers))
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
     def break_off(self, problem: Problem) -> None:
         cycle = self.cycle
         self.discarding = True
-        if cycle is None:  # it was answered without its body
+        if cycle is None:  # answered without reading its body
             self._linger()
         elif self.scope is not None:
             self.refuse(problem, cycle.method)
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
             cycle.wake()
 
     def finished(self, cycle: RequestCycle) -> None:
-        """The answer is written: the next request's turn."""
+        """The response is written: continue with the next request."""
         self.server_state.total_requests += 1
         self.cycle = None
         if not cycle.keep:
@@ -196,20 +196,20 @@ class Connection(asyncio.Protocol):
         self._parsed(again=self.parser.resume())
         if self.ended:
             self._check_end()
-        if self.stopping:  # the answer did not say that it is the last
+        if self.stopping:  # the response did not say `Connection: close`
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
 
     def shutdown(self) -> None:
-        """Uvicorn's call: what has come is answered, and an idle client may ask once more."""
+        """Called by uvicorn: answer received requests; an idle client may send one more."""
         self.stopping = True
         if self.cycle is None:
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_idle)
-        elif not self.parser.data:  # its body may still be on the way
+        elif not self.parser.data:  # else the rest of a request may still arrive
             self.cycle.keep = False
 
     def _close_idle(self) -> None:
         if self.cycle is None and not self.discarding:
-            if self.parser.data:  # the rest of it may be on the way
+            if self.parser.data:  # the rest of a request may still arrive
                 self.discarding = True
                 self._linger()
             else:
@@ -226,19 +226,19 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _parsed(self, *, again: bool, at_once: bool = False) -> None:
-        """Start what the parser has found, by a task unless `at_once`; `again` to parse on soon."""
+        """Start the parsed request, in a task unless `at_once`; `again` schedules more parsing."""
         self.again = again
         cycle, scope = self.cycle, self.scope
         if scope and cycle and (not cycle.more or cycle.method in framing.READS_BODY):
             self.scope = None
             if at_once and self._answered_at_once(cycle, scope):
-                return  # `finished` has gone on
+                return  # `finished` has continued
             self._start(cycle, scope)
         if again:
             self.pause_reading()
             self.loop.call_soon(self._go_on)
         elif cycle is not None and len(self.parser.data) > REQUESTS_AHEAD:
-            self.pause_reading()  # the end of the exchange resumes it; without one, nothing would
+            self.pause_reading()  # the end of the cycle resumes it; without a cycle, nothing would
         elif not self.reading and (cycle is None or cycle.size <= BODY_AHEAD):
             self.resume_reading()
 
@@ -248,11 +248,11 @@ class Connection(asyncio.Protocol):
             self._check_end()
 
     def _answered_at_once(self, cycle: RequestCycle, scope: Scope) -> bool:
-        """Whether the application had the answer ready: a task is a quarter of a hit's CPU."""
+        """Return whether the application answered without a task (a quarter of a hit's CPU)."""
         ready = None if self.stopping or self.ended else self.at_once
         try:
             return ready is not None and ready(scope)
-        except Exception:  # noqa: BLE001 - the task tries the long way
+        except Exception:  # noqa: BLE001 - the task runs the normal way and reports the error
             logger.exception("the application failed")
             return cycle.finished
 
@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(PROBE_SECONDS, self._probe, cycle)
 
     def _check_end(self) -> None:
-        """Where the client has ended and all is parsed: what is not there will never come."""
+        """After a half-close: an incomplete body stays incomplete, so answer with an error."""
         cycle = self.cycle
         if not self.ended or self.again:
             return
@@ -276,15 +276,15 @@ class Connection(asyncio.Protocol):
             self.break_off(Malformed("the body ended early"))
 
     def _probe(self, cycle: RequestCycle, again: bool = True) -> None:
-        """Find out whether a client that sends no more is waiting for its answer, or gone.
+        """Find out whether a half-closed client waits for its response or is gone.
 
-        The two look the same until something is sent. `100 Continue` says nothing, and may be sent
-        at any time before the answer (RFC 9110, 15.2): a client that is gone answers by a reset.
+        Both look the same until something is sent. `100 Continue` has no effect and may be sent any
+        time before the response (RFC 9110, 15.2); a client that is gone replies with a reset.
         """
         waits = self.cycle is cycle and not cycle.begun and not self.discarding
         if waits and cycle.version == "1.1":
             self.transport.write(CONTINUE)
-            after = RESET_SECONDS if again else PROBE_SECONDS  # only the second one fails
+            after = RESET_SECONDS if again else PROBE_SECONDS  # only the second write fails
             self.loop.call_later(after, self._probe, cycle, not again)
 
     def _give_up(self, cycle: RequestCycle) -> None:
@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
             self.refuse(framing.body_too_slow(), cycle.method)
 
     def _linger(self) -> None:
-        """Close a little later: now, what still comes would make a reset, and lose the answer."""
+        """Close later: further input after a close causes a reset, which can lose the response."""
         if not self.transport.is_closing():
             self.resume_reading()
             self.transport.write_eof()

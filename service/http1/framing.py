@@ -1,4 +1,4 @@
-"""Where a request ends and which host it is for: checked alike on every server."""
+"""Check the end of a request and its host, with the same rules on every server."""
 
 import asyncio
 import ipaddress
@@ -9,25 +9,25 @@ from starlette.types import Receive, Scope
 
 from service.errors import Malformed, NotImplementedHere, Problem, TooLarge, TooSlow
 
-# A client that sends its body slower than this is not going to send it.
+# Seconds for a whole body; a slower client is rejected.
 BODY_SECONDS = 10.0
-# Other methods give a body no meaning (RFC 9110, 9.3). Such a request is not executed before its
-# body has come and is known to be well framed; of these the handler reads the body, to its end.
+# Methods whose handler reads the body to its end. For other methods a body has no meaning (RFC
+# 9110, 9.3): such a request is executed only after its whole body arrived with correct framing.
 READS_BODY = frozenset({"POST", "PUT", "PATCH"})
-# The bytes of a body without a meaning at most; and for how many of them each part counts that
-# another server passes on, because a part may be a single byte and takes 110 us.
+# Maximum bytes of a body without a meaning. On other servers each part counts for at least so many
+# bytes: a part may have one byte, and takes 110 us.
 UNUSED_BODY, PART_COST = 65_536, 16
-# No comma, though a name may have one: a proxy may have joined two Host headers with it.
+# No comma, although a name may have one: a proxy may join two Host headers with a comma.
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::([0-9]{0,5}))?"
 )
 
 
 async def framing_problem(scope: Scope, receive: Receive) -> Problem | None:
-    """What is wrong with a request that came through another server than ours, if anything.
+    """Return what is wrong with a request of another server than ours; None if nothing.
 
-    Our own HTTP/1.1 refuses such a request itself. granian does not distinguish a missing Host from
-    an empty one, so both are refused; and it leaves out a Content-Length beside Transfer-Encoding.
+    Our own HTTP/1.1 server checks requests itself. granian does not distinguish a missing Host from
+    an empty one, so both are rejected. It also drops a Content-Length beside Transfer-Encoding.
     """
     try:
         _check_headers(scope["headers"], scope["http_version"])
@@ -69,21 +69,21 @@ async def _check_unused_body(receive: Receive) -> None:
 
 
 def unused_body_too_large() -> TooLarge:
-    """The answer to a body without a meaning that is longer than UNUSED_BODY."""
-    return TooLarge(f"a body that is not used may have {UNUSED_BODY} bytes at most")
+    """Return the error of a body without a meaning above UNUSED_BODY bytes."""
+    return TooLarge(f"an unused body may have at most {UNUSED_BODY} bytes")
 
 
 def body_too_slow() -> TooSlow:
-    """The answer to a body that takes longer than BODY_SECONDS."""
+    """Return the error of a body that takes longer than BODY_SECONDS."""
     return TooSlow(f"the body did not arrive within {BODY_SECONDS:.0f} s")
 
 
 @lru_cache(256)
 def check_authority(authority: bytes) -> None:
-    """Refuse what is not a host with or without a port (RFC 3986, 3.2; RFC 9110, 4.2.4: no user).
+    """Check a host with an optional port (RFC 3986, 3.2), without a user (RFC 9110, 4.2.4).
 
     Raises:
-        Malformed: why.
+        Malformed: it is not `name` or `name:port`.
     """
     found = _AUTHORITY.fullmatch(authority) if len(authority) <= 1_024 else None
     if found is None or int(found[2] or 0) > 65_535:
@@ -92,14 +92,14 @@ def check_authority(authority: bytes) -> None:
         try:
             ipaddress.IPv6Address(found[1].decode("ascii"))
         except ValueError:
-            raise Malformed("the host in brackets is no IPv6 address") from None
+            raise Malformed("the host in brackets is not an IPv6 address") from None
 
 
 def check_codings(values: list[bytes]) -> None:
-    """Refuse any Transfer-Encoding but a single `chunked`: no other says where the body ends.
+    """Check that Transfer-Encoding is a single `chunked`: no other coding delimits the body.
 
     Raises:
-        Problem: 400, or 501 where the end would be known (RFC 9112, 6.1 and 6.3).
+        Problem: 400; 501 for other codings before `chunked` (RFC 9112, 6.1 and 6.3).
     """
     if len(values) == 1 and values[0].lower() == b"chunked":
         return

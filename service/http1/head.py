@@ -1,7 +1,7 @@
-"""The head of a request (RFC 9112, sections 2 and 3), read strictly.
+"""Parse the head of a request strictly (RFC 9112, sections 2 and 3).
 
-What a proxy in front might read in another way than we do is refused, not guessed: two readings of
-one head are how a request is smuggled past the checks of the other side.
+A head that a proxy could parse differently is rejected. Such a difference would allow request
+smuggling: a request that the proxy does not see.
 """
 
 import re
@@ -19,16 +19,16 @@ from service.errors import (
 from service.http1.framing import check_authority
 from service.http1.headers import TOKEN, HeaderReader
 
-# The request line and the headers together, in bytes.
+# Maximum bytes of request line and headers together.
 HEAD_LIMIT = 65_536
-# The request line in bytes; RFC 9112, 3 asks for at least 8,000.
+# Maximum bytes of the request line; RFC 9112, 3 asks for at least 8,000.
 LINE_LIMIT = 16_384
 _METHODS = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
 _METHOD = re.compile(TOKEN)
-# The request line that nearly all have. A target is of all visible ASCII but the fragment's `#`,
-# although a URI must not hold some of it ("<", "|"): clients send them as they are.
+# The usual form of a request line. A target may have all visible ASCII except the fragment's `#`.
+# URIs exclude some more ("<", "|"), but clients send them unencoded.
 _USUAL_LINE = re.compile(rb"([A-Z]{1,32}) (/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1")
 _TARGET = re.compile(rb"[!\"$-~]+")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -37,7 +37,7 @@ _BROKEN_LINE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 
 
 class Line(NamedTuple):
-    """A request line; `authority` is set where the target is a whole URL."""
+    """A request line; `authority` is set when the target is an absolute URL."""
 
     method: str
     version: str
@@ -49,8 +49,8 @@ class Line(NamedTuple):
 class Head(Struct, gc=False):
     """A request without its body.
 
-    `length` is the body's in bytes, None when it comes in chunks. `keep` says whether the
-    connection may serve another request, `expects` whether the client waits for `100 Continue`.
+    `length` is the length of the body in bytes, None for a chunked body. `keep` says whether the
+    connection may stay open, `expects` whether the client waits for `100 Continue`.
     """
 
     method: str
@@ -64,10 +64,10 @@ class Head(Struct, gc=False):
 
 
 def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
-    """Read the head that lies between; its closing empty line is behind it.
+    """Parse the head between `start` and `end`, without the empty line that ends it.
 
     Raises:
-        Problem: 400, 413, 414, 417, 431, 501 or 505; the connection can't be used any more.
+        Problem: 400, 413, 414, 417, 431, 501 or 505; the connection must be closed.
     """
     cut = data.find(b"\r\n", start)
     method, version, path, query, authority = parse_line(data[start:cut])
@@ -86,7 +86,7 @@ def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
             raise Malformed("an HTTP/1.1 request needs a Host header")
         if fields.expects is not None:
             if fields.expects.lower() != b"100-continue":
-                raise BadExpectation("the only expectation that is met here is 100-continue")
+                raise BadExpectation("the only supported expectation is 100-continue")
             expects = True
     if authority is not None:  # RFC 9112, 3.2.2: the Host header is ignored then
         headers = [pair for pair in headers if pair[0] != b"host"]
@@ -95,7 +95,7 @@ def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
 
 
 def parse_line(line: bytes) -> Line | tuple[str, str, bytes, bytes, None]:
-    """Read a request line.
+    """Parse a request line.
 
     Raises:
         Problem: 400, 414 or 505.
@@ -108,10 +108,10 @@ def parse_line(line: bytes) -> Line | tuple[str, str, bytes, bytes, None]:
 
 
 def check_beginning(data: bytes, new: int) -> None:
-    """Refuse what can't become a head, without waiting for its end; looks at it from `new` on.
+    """Reject an incomplete head that can't become valid; check only the bytes from `new` on.
 
     Raises:
-        Problem: what parse_head would raise for the whole head.
+        Problem: the error that parse_head would raise for the complete head.
     """
     line, ended, _ = data.partition(b"\r\n")
     if ended:
@@ -123,7 +123,7 @@ def check_beginning(data: bytes, new: int) -> None:
         if len(line) > LINE_LIMIT:
             raise TargetTooLong(f"the request line is longer than {LINE_LIMIT} bytes")
     if _BROKEN_LINE.search(data, max(new - 1, 0)):
-        raise Malformed("lines end in CR LF, and hold neither of them alone, nor NUL")
+        raise Malformed("lines must end with CR LF, and contain no other CR, LF or NUL")
     if len(data) > HEAD_LIMIT + 3:
         raise HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes")
 
@@ -139,7 +139,7 @@ def _unusual_line(line: bytes) -> Line:
     version = _unusual_version(protocol)
     method = name.decode("ascii")
     if not _TARGET.fullmatch(target):
-        raise Malformed("the target of a request is of visible ASCII characters, without a #")
+        raise Malformed("the target of a request must have visible ASCII characters, without a #")
     if target.startswith(b"/"):
         path, _, query = target.partition(b"?")
         return Line(method, version, path, query)
@@ -152,26 +152,26 @@ def _unusual_line(line: bytes) -> Line:
     check_authority(authority)
     if not authority or authority.startswith(b":"):
         raise Malformed("the URL in the request line has no host")
-    if not path:  # RFC 9112, 3.2.4: without a path, OPTIONS asks about the server as a whole
+    if not path:  # RFC 9112, 3.2.4: OPTIONS without a path is about the whole server
         path = b"*" if method == "OPTIONS" and query is None else b"/"
     return Line(method, version, path, query or b"", authority)
 
 
 def check_method(name: bytes) -> None:
-    """Refuse what is no method; whether a method is allowed is for the application to say.
+    """Check the form of a method; the application decides whether it is allowed.
 
     Raises:
-        Malformed: it is no word of up to 32 characters.
+        Malformed: it is not a word of at most 32 characters.
     """
     if len(name) > 32 or not _METHOD.fullmatch(name):
-        raise Malformed("this is not HTTP/1.1: a request begins with its method")
+        raise Malformed("this is not HTTP/1.1: a request begins with a method")
 
 
 def _unusual_version(protocol: bytes) -> str:
     if protocol == b"HTTP/1.0":
         return "1.0"
     if not _VERSION.fullmatch(protocol):
-        raise Malformed("the request line does not end in HTTP/1.1")
+        raise Malformed("the request line does not end with HTTP/1.1")
     if protocol.startswith(b"HTTP/1."):
-        return "1.1"  # RFC 9110, 2.5: a higher minor version is read as the highest that we know
-    raise VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        return "1.1"  # RFC 9110, 2.5: treat a higher minor version as the highest known one
+    raise VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are supported")

@@ -1,4 +1,4 @@
-"""The headers of a request (RFC 9112, sections 5 and 6), and what they say of its framing."""
+"""Parse the headers of a request and its framing (RFC 9112, sections 5 and 6)."""
 
 import re
 from collections.abc import Iterable
@@ -8,26 +8,26 @@ from msgspec import Struct
 from service.errors import BadExpectation, HeadersTooLarge, Malformed, TooLarge
 from service.http1.framing import check_authority, check_codings
 
-# The number of headers of one request.
+# Maximum number of headers of a request.
 FIELD_LIMIT = 256
-# A client sends the same headers again and again. A connection remembers a few blocks of up to so
-# many bytes, and all connections share single lines. It saves half of what a head costs.
+# A client repeats the same headers. A connection caches a few header blocks of at most so many
+# bytes, and all connections share a cache of single lines. This saves half the cost of a head.
 REMEMBERED_BYTES, REMEMBERED_BLOCKS, REMEMBERED_LINES = 2_048, 4, 1_024
-# These are not shared: no copy of a secret outlives its connection.
+# Headers with secrets are not in the shared cache, so no secret stays after its connection.
 SECRETS = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"})
 
 # RFC 9110, 5.6.2
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# The value may hold tabs, but no other control character. White space behind it is stripped later:
-# an expression for both ends would try every place in a long row of spaces.
+# The value may contain tabs, but no other control character. White space at its end is stripped
+# later: an expression for it would take quadratic time for many spaces.
 _FIELD = re.compile(b"(" + TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
 
 class Fields(Struct, frozen=True, gc=False):
-    """The headers of a request, and what they say of its framing.
+    """The headers of a request, and its framing.
 
-    `length` is the body's in bytes, None when it comes in chunks; `coded` says that there is a
-    Transfer-Encoding, `hosted` that there is a Host, `expects` what the client expects.
+    `length` is the length of the body in bytes, None for a chunked body. `coded` says that there is
+    a Transfer-Encoding, `hosted` that there is a Host; `expects` is the value of Expect.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
@@ -39,13 +39,13 @@ class Fields(Struct, frozen=True, gc=False):
 
 
 class HeaderReader:
-    """Reads the headers of one connection, and remembers those of its last requests."""
+    """Parses the headers of one connection, with a cache of its last header blocks."""
 
     def __init__(self) -> None:
         self._blocks: dict[bytes, Fields] = {}
 
     def read(self, block: bytes) -> Fields:
-        """Read the lines of all headers.
+        """Parse a block of header lines.
 
         Raises:
             Problem: 400, 413, 417, 431 or 501.
@@ -61,10 +61,10 @@ class HeaderReader:
 
 
 def parse_field(line: bytes) -> tuple[bytes, bytes]:
-    """The name of a header in lower case, and its value without white space around it.
+    """Return the name of a header in lower case and its stripped value.
 
     Raises:
-        Malformed: it is no `Name: value`.
+        Malformed: it is not `Name: value`.
     """
     found = _FIELD.fullmatch(line)
     if found is None:
@@ -115,14 +115,14 @@ def _check_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
         if names.count(name) > 1:
             raise Malformed(f"there is more than one {name.decode().title()} header")
     if names.count(b"expect") > 1:
-        raise BadExpectation("the only expectation that is met here is one 100-continue")
+        raise BadExpectation("the only supported expectation is one 100-continue")
 
 
 def _length(value: bytes) -> int:
     if not value.isdigit():
         raise Malformed("Content-Length is not one number of bytes")
     if len(value) > 18:
-        raise TooLarge("the body is larger than any that is taken here")
+        raise TooLarge("Content-Length is above every limit of this service")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""When a connection on which nothing happens is closed."""
+"""Close idle connections, and connections whose client does not read."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from service.logs import logger
 
 
 class Watched(Protocol):
-    """What the timer needs of a connection."""
+    """The attributes of a connection that the timer uses."""
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
@@ -20,11 +20,12 @@ class Watched(Protocol):
 
 
 class IdleTimer:
-    """One timer per connection, not one per request: it looks, and comes again.
+    """Closes a connection after its idle timeout.
 
-    `since` is when the last answer ended: a whole request head must come within the keep-alive
-    time from then on. A client that does not read its answer is given as long, and again as long
-    after each byte that it takes.
+    One timer per connection, not per request: it checks the connection and starts again. The idle
+    time begins at `since`, the end of the last response; a complete request head must arrive within
+    the timeout. The timeout also applies to a client that does not read its response, and starts
+    again with each byte that it reads.
     """
 
     def __init__(self, connection: Watched, seconds: float) -> None:
@@ -32,33 +33,33 @@ class IdleTimer:
         self.seconds = seconds
         self.since = connection.loop.time()
         self.blocked_since = 0.0
-        self.unsent = 0  # bytes, when it was looked at last
-        self.handle = connection.loop.call_later(seconds, self._look)
+        self.unsent = 0  # bytes, at the last check
+        self.handle = connection.loop.call_later(seconds, self._check)
 
     def cancel(self) -> None:
         self.handle.cancel()
 
     def begin_blocked(self) -> None:
-        """The client does not read as fast as it is sent to."""
+        """Note that the write buffer is full: the client reads too slowly."""
         self.blocked_since = self.connection.loop.time()
         self.unsent = sys.maxsize
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         connection = self.connection
         now = connection.loop.time()
         idle = now - self.since
         if connection.blocked is not None:
             unsent = unsent_bytes(connection.transport)
-            if unsent < self.unsent:  # the client reads, however slowly
+            if unsent < self.unsent:  # the client reads, even if slowly
                 self.unsent, self.blocked_since = unsent, now
             idle = now - self.blocked_since
         elif connection.cycle is not None:
             idle = 0.0
         if idle < self.seconds:
-            self.handle = connection.loop.call_later(self.seconds - idle, self._look)
+            self.handle = connection.loop.call_later(self.seconds - idle, self._check)
         elif connection.blocked is not None or connection.transport.is_closing():
             if connection.blocked is not None:
-                logger.warning("a client that does not read its answer is cut off")
+                logger.warning("closing a connection whose client does not read the response")
             connection.transport.abort()
         else:
             connection.transport.close()

@@ -1,8 +1,8 @@
-"""A client's bytes as requests and bodies (RFC 9112), told to the connection one request at a time.
+"""Parse a client's bytes into requests and bodies (RFC 9112), one request at a time.
 
-A parser that is fed until the bytes end can't stop between two requests, and does not say how a
-head was framed. This one stops behind each request until `resume`: so nothing is looked at, let
-alone executed, before all earlier answers are out. docs/decisions/http1-parser.md tells more.
+Other parsers can't stop between two requests, and do not report the framing of a head. This one
+stops after each request until `resume`, so no request is parsed before all earlier responses are
+sent. See docs/decisions/http1-parser.md.
 """
 
 import re
@@ -13,15 +13,15 @@ from service.errors import HeadersTooLarge, Malformed, Problem
 from service.http1.head import HEAD_LIMIT, Head, check_beginning, parse_head
 from service.http1.headers import TOKEN, HeaderReader, parse_field
 
-# One chunk's size with its extension, and one line of trailers, in bytes.
+# Maximum bytes of a chunk-size line with its extension, and of a trailer line.
 CHUNK_LINE_LIMIT, TRAILER_LINE_LIMIT = 1_024, 8_192
-# Framing that a chunked body may have beyond one byte per byte: a chunk costs what 1,000 bytes of
-# an unchunked body do. Clients that send each word of a JSON document as a chunk stay below it.
+# Framing bytes that a chunked body may have above its content: a chunk costs as much as 1,000 bytes
+# of a plain body. A client that sends each word of a JSON document as a chunk stays below it.
 CHUNK_OVERHEAD_LIMIT = 131_072
-# Chunks between two turns of the event loop: 3 ms.
+# Chunks to parse in one iteration of the event loop: 3 ms.
 CHUNKS_A_TURN = 4_096
 
-# RFC 9110, 6.5.1: what tells where a body ends can't come behind it.
+# RFC 9110, 6.5.1: headers about framing must not be trailers.
 NEVER_TRAILERS = frozenset({b"transfer-encoding", b"content-length"})
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
@@ -32,7 +32,7 @@ _CHUNK_LINE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff
 
 
 class State(Enum):
-    """What comes next: a head, bytes of a body, a chunk's size, its data, trailers; or the end."""
+    """The expected input: head, body bytes, chunk size, chunk data, trailers, or none (END)."""
 
     HEAD = auto()
     BODY = auto()
@@ -42,29 +42,29 @@ class State(Enum):
     CLOSED = auto()
 
 
-# As module names: an attribute of an Enum costs a lookup more, five times per request.
+# Module-level names: an Enum attribute costs one more lookup, five times per request.
 HEAD, BODY, CHUNK_LINE = State.HEAD, State.BODY, State.CHUNK_LINE
 CHUNK, TRAILERS, CLOSED = State.CHUNK, State.TRAILERS, State.CLOSED
 
 
 class Receiver(Protocol):
-    """Who is told; a head with a `length` other than 0 is followed by `body` calls and an `end`."""
+    """Receives the requests. A head with a body (`length` is not 0) precedes `body` and `end`."""
 
     def request(self, head: Head) -> None: ...
     def body(self, part: bytes) -> None: ...
     def end(self) -> None: ...
 
     def refuse(self, problem: Problem, method: str) -> None:
-        """What comes is no request; `method` is its first word, of up to 32 characters."""
+        """The input is not a request; `method` is its first word, at most 32 characters."""
 
     def break_off(self, problem: Problem) -> None:
         """The rest of the body can't be read."""
 
 
 class Parser:
-    """The requests of one client, in the order of their coming.
+    """Parses the requests of one connection, in their order.
 
-    `data` is what is not parsed yet, and `busy` says that a request is yet to be answered.
+    `data` is the input that is not parsed yet; `busy` says that a request is not answered yet.
     """
 
     def __init__(self, receiver: Receiver) -> None:
@@ -73,12 +73,12 @@ class Parser:
         self.data = b""
         self.busy = False
         self.state = HEAD
-        self.left = 0  # bytes of the body, or of the chunk, that are still to come
-        self.overhead = 0  # of a chunked body: framing minus content
+        self.left = 0  # bytes of the body or chunk that have not arrived
+        self.overhead = 0  # bytes of a chunked body: framing minus content
         self.trailers = 0  # bytes
 
     def feed(self, data: bytes) -> bool:
-        """Parse what has come; see `proceed`."""
+        """Parse more input; see `proceed`."""
         if self.data:
             seen, data = len(self.data), self.data + data
         else:
@@ -87,14 +87,14 @@ class Parser:
         return self.proceed(seen)
 
     def resume(self) -> bool:
-        """The request is answered: go on with the next; see `proceed`."""
+        """Continue after the response to a request; see `proceed`."""
         self.busy = False
         return bool(self.data) and self.proceed()
 
     def proceed(self, seen: int = 0) -> bool:
-        """Parse `data`, of which `seen` bytes are known to hold no whole head.
+        """Parse `data`; its first `seen` bytes are known to have no complete head.
 
-        Returns whether to call it again in the event loop's next turn: enough was done in this.
+        Return whether to call it again in the next iteration of the event loop.
         """
         data, at, again = self.data, 0, False
         end = len(data)
@@ -132,10 +132,10 @@ class Parser:
         else:
             self.receiver.break_off(problem)
 
-    # Each of these parses from `at` on, and returns up to where it came; `at` if more must come.
+    # Each of these parses from offset `at` and returns the new offset, or `at` to wait for input.
 
     def _head(self, data: bytes, at: int, seen: int) -> int:
-        if data.startswith(b"\r\n", at):  # some clients send one behind a body (RFC 9112, 2.2)
+        if data.startswith(b"\r\n", at):  # some clients send it after a body (RFC 9112, 2.2)
             blank = _BLANK_LINES.match(data, at)
             return blank.end() if blank else at
         end = data.find(b"\r\n\r\n", max(at, seen - 3))
@@ -189,7 +189,7 @@ class Parser:
             ending = data[at : at + 2]
             if ending != b"\r\n":
                 if ending not in {b"", b"\r"}:
-                    raise Malformed("a chunk is not as long as it says")
+                    raise Malformed("a chunk does not have the length of its size line")
                 break
             at += 2
             self.state = CHUNK_LINE
@@ -202,10 +202,10 @@ class Parser:
     def _count_overhead(self, line: int, size: int) -> None:
         self.overhead += line + 2 - size
         if line > CHUNK_LINE_LIMIT or self.overhead > CHUNK_OVERHEAD_LIMIT:
-            raise Malformed("the body is in chunks of a few bytes: send larger ones")
+            raise Malformed("the chunks of the body are too small: send larger ones")
 
     def _trailer(self, data: bytes, at: int) -> int:
-        """Trailers are checked as headers are, and dropped: no resource here knows any."""
+        """Check trailers like headers and discard them: no resource uses any."""
         end = data.find(b"\r\n", at)
         if end == at:
             self._end()
@@ -218,11 +218,11 @@ class Parser:
         self.trailers += size
         name, _ = parse_field(data[at:end])
         if name in NEVER_TRAILERS:
-            raise Malformed(f"{name.decode()} comes before a body, not behind it")
+            raise Malformed(f"{name.decode()} must not be a trailer")
         return end + 2
 
 
 def _check_chunk_line(data: bytes) -> None:
-    """Whether more can make it the line of a chunk; else it is refused at once."""
+    """Reject an incomplete chunk-size line that can't become valid."""
     if len(data) > CHUNK_LINE_LIMIT or not _CHUNK_LINE_BEGINS.fullmatch(data):
-        raise Malformed("a chunk does not begin with a line of its size in hexadecimal digits")
+        raise Malformed("a chunk must begin with a line that has its size in hexadecimal digits")

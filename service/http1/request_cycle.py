@@ -1,4 +1,4 @@
-"""One request and its answer, as ASGI sees them and as they stand on the wire."""
+"""One request and its response: the ASGI side and the bytes on the connection."""
 
 import asyncio
 from http import HTTPStatus
@@ -13,17 +13,17 @@ from service.http1.standard_headers import PRIVATE, request_id, standard_headers
 from service.http1.transports import reset
 from service.logs import logger
 
-# An answer up to this goes out with its head; a longer one is not copied for it.
+# Bytes of a body that is copied into one write with its head; a longer one is written separately.
 TOGETHER = 65_536
 
 STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Headers of an answer that are about how it is sent: that is our part.
+# Headers about framing, which this module sets.
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
 
 class Wire(Protocol):
-    """What an exchange needs of its connection."""
+    """The methods of a connection that a cycle uses."""
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
@@ -35,14 +35,14 @@ class Wire(Protocol):
 
 
 class RequestCycle:
-    """One request and its answer.
+    """One request and its response.
 
-    `start` is the answer's first message, held back until its body comes; `left` is how much of
-    the body is still due, None when it is sent in chunks or ends with the connection.
+    `start` is the first message of the response, held until its body arrives. `left` is the number
+    of body bytes that are still to send, None if it is chunked or ends with the connection.
     """
 
-    # What most requests never change costs them nothing here.
-    size = 0  # bytes of the body that wait in `parts`
+    # Class attributes: most requests never change them, so they cost nothing per request.
+    size = 0  # bytes of the body in `parts`
     delivered = False
     waiter: asyncio.Future[None] | None = None
     start: Message | None = None
@@ -52,10 +52,10 @@ class RequestCycle:
     left: int | None = None
     finished = False
     lost = False
-    broken = False  # the rest of the body can't be read, the answer can be sent
+    broken = False  # the rest of the body can't be read, but a response can be sent
 
     def __init__(self, connection: Wire, head: Head) -> None:
-        # Not the scope: it holds a method of ours, and would wait for the garbage collector.
+        # Do not keep the scope: it has a bound method of ours, so this would be a reference cycle.
         self.connection = connection
         self.method = head.method
         self.version = head.version
@@ -67,14 +67,14 @@ class RequestCycle:
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
             await app(scope, self.receive, self.send)
-        except Exception:  # noqa: BLE001 - the last place that sees it
+        except Exception:  # noqa: BLE001 - the outermost handler
             logger.exception("the application failed")
         if self.finished or self.lost:
             return
         self.keep = False
-        if self.begun:  # the client sees by its end that the answer is not whole
+        if self.begun:  # the connection closes early, so the client sees an incomplete response
             self.finished = True
-            if not self.chunked and self.left is None:  # nothing else would tell
+            if not self.chunked and self.left is None:  # only a reset shows it then
                 reset(self.connection.transport)
             self.connection.finished(self)
         else:
@@ -88,13 +88,13 @@ class RequestCycle:
             self.waiter.set_result(None)
 
     def add(self, part: bytes) -> None:
-        """A part of the body has come."""
+        """Add a part of the body."""
         self.parts.append(part)
         self.size += len(part)
         self.wake()
 
     def whole(self) -> bytes | None:
-        """The body, if all of it is here and nothing of it was received before."""
+        """Return the body if it has arrived completely and no part was received before."""
         if self.more or self.delivered or self.lost:
             return None
         self.delivered = True
@@ -132,11 +132,11 @@ class RequestCycle:
             return
         if self.start is None:
             if message["type"] != "http.response.start":
-                raise RuntimeError(f"an answer begins with its start, not with {message['type']}")
+                raise RuntimeError(f"a response must begin with its start, not {message['type']}")
             self.start = message
             return
         if message["type"] != "http.response.body" or self.finished:
-            raise RuntimeError(f"{message['type']} in the wrong place")
+            raise RuntimeError(f"unexpected ASGI message {message['type']}")
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         head = b""
@@ -154,9 +154,9 @@ class RequestCycle:
             connection.finished(self)
 
     def ready(self, lines: bytes, body: bytes, status: int = 200) -> bool:
-        """Send an answer: its header lines, without the last end, and its body; False if not now.
+        """Send a response from header lines (without the last CR LF) and a body; False if not now.
 
-        The status is one that has a body, and the method is not HEAD.
+        The status must allow a body, and the method must not be HEAD.
         """
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
@@ -198,7 +198,7 @@ class RequestCycle:
         if status in (204, 304) or self.method == "HEAD":
             self.bodiless = True
         elif length is not None:
-            # Most bodies are whole, and then their length is sooner written than read.
+            # Most bodies are complete; then writing the length is faster than reading the header.
             self.left = len(body) if length == b"%d" % len(body) else int(length)
         elif not more:
             lines.append(b"content-length: %d" % len(body))
@@ -207,7 +207,7 @@ class RequestCycle:
             lines.append(b"transfer-encoding: chunked")
         else:
             self.keep = False
-        # It may send its body or not: what comes next is unclear.
+        # The client may send its body or not, so the next bytes are ambiguous.
         if (self.expects and self.more) or status == 408:
             self.keep = False
         if not self.keep:
@@ -216,20 +216,20 @@ class RequestCycle:
         head = b"\r\n".join(lines)
         breaks = len(lines) + lines[0].count(b"\n")
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
-            raise RuntimeError("a header holds a line break or a NUL")
+            raise RuntimeError("a response header contains a line break or NUL")
         return head
 
 
 def status_line(status: int) -> bytes:
-    """As it stands on the wire, without its end."""
+    """Return the status line, without CR LF."""
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     return b"HTTP/1.1 %d %b" % (status, phrase.encode())
 
 
 def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """The headers and the body of a problem that no endpoint has seen."""
+    """Return headers and body of a problem outside of the application."""
     new_id = request_id(None)
-    body = problem.body(new_id.decode())
+    body = problem.body(new_id)
     return [
         *standard_headers(new_id, 0.0),
         (b"cache-control", PRIVATE),
@@ -239,13 +239,13 @@ def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 def refusal(problem: Problem, method: str, default: list[tuple[bytes, bytes]]) -> bytes:
-    """All that is sent to a client whose request is not even parsed."""
+    """Return the response to a request that can't be parsed."""
     headers, body = answer(problem)
     lines = [_beginning(problem.status, default), *(b": ".join(pair) for pair in headers)]
     return b"\r\n".join([*lines, b"connection: close", b"", b"" if method == "HEAD" else body])
 
 
-# By status, for the headers that uvicorn makes anew every second (the date is one of them).
+# Cache by status, for the headers that uvicorn renews every second (with the date).
 _beginnings: dict[int, bytes] = {}
 _made_for: list[object] = [None]
 

@@ -1,49 +1,54 @@
-"""The headers of every response: its request's id, what it took, and who may store it."""
+"""The headers of every response: request id, times and Cache-Control."""
 
 import itertools
 import os
 import re
 import secrets
 
-# A client may keep a response and asks each time whether it is still valid; a shared cache may not.
+# A client may store a response and must revalidate it; a shared cache must not store it.
 PRIVATE = b"private, no-cache"
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
-# Unique without a system call per request: random per process, counted within it.
+# Unique without a system call per request: a random prefix per process, then a counter.
 _numbers = itertools.count(1)
 _process = [secrets.token_hex(6)]
 # granian's workers are forks of one process.
 os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
 
-# The lines of a response that needed no database; to be filled in are the request's id, and the
-# time it took in s and in ms.
-TEMPLATE = (
+# The header lines of id and times. The placeholders are the request id, the time in seconds, the
+# time in the database in milliseconds, the number of statements, and the time in milliseconds.
+LINES = (
     b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-    b'server-timing: db;dur=0.000;desc="0 statements", total;dur=%.3f'
+    b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f'
 )
+# The same without the database: the request id, and the time in seconds and in milliseconds.
+LINES_OF_HIT = LINES.replace(b"dur=%.3f;", b"dur=0.000;").replace(b"%d", b"0")
 
 
-def request_id(given: bytes | None) -> bytes:
-    """The client's own id, if it is 1 to 128 visible ASCII characters; else a new one."""
+def request_id(given: bytes | None) -> str:
+    """Return the client's id if it has 1 to 128 visible ASCII characters, else a new one."""
     if given is not None and _VISIBLE.fullmatch(given):
-        return given
-    return b"%b-%x" % (_process[0].encode(), next(_numbers))
+        return given.decode("ascii")
+    return f"{_process[0]}-{next(_numbers):x}"
 
 
 def standard_headers(
-    request_id: bytes, seconds: float, statements: int = 0, database_seconds: float = 0.0
+    request_id: str, seconds: float, statements: int = 0, database_seconds: float = 0.0
 ) -> list[tuple[bytes, bytes]]:
-    """The request's id and the times, as TEMPLATE has them.
+    """Return the header lines of request id and times, like LINES.
 
     Args:
         request_id: see `request_id`.
-        seconds: from the request to the response.
-        statements: of the database that it ran.
-        database_seconds: that it waited for them.
+        seconds: time from the request to the response.
+        statements: number of statements that it ran.
+        database_seconds: time that it waited for them.
     """
-    timing = b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
     return [
-        (b"x-request-id", request_id),
+        (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"%.6f" % seconds),
-        (b"server-timing", timing % (database_seconds * 1000, statements, seconds * 1000)),
+        (
+            b"server-timing",
+            b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
+            % (database_seconds * 1000, statements, seconds * 1000),
+        ),
     ]

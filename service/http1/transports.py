@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection, and a transport of uvloop does not tell."""
+"""Socket options and queue sizes that uvloop's transports do not offer."""
 
 import asyncio
 import fcntl
@@ -11,14 +11,14 @@ from contextlib import suppress
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End by RST in the place of FIN: an answer that ends with the connection is not whole."""
+    """Close with RST, not FIN: with FIN a response without a length would seem complete."""
     with suppress(OSError), _handle(transport) as handle:
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes of the answer that the client has yet to take, those in the kernel included."""
+    """Return the bytes that the client has not received, those in the kernel included."""
     size = transport.get_write_buffer_size()
     with suppress(OSError), _handle(transport) as handle:
         waiting = fcntl.ioctl(handle, termios.TIOCOUTQ, bytes(4))
@@ -27,5 +27,5 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 
 
 def _handle(transport: asyncio.Transport) -> socket.socket:
-    """A handle of its own on the connection: that of uvloop has no options."""
+    """Return a duplicate of the socket: uvloop's own socket object does not allow options."""
     return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))

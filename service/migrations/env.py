@@ -1,4 +1,4 @@
-"""Alembic runs this file: one connection, one transaction, one lock."""
+"""The environment file of Alembic: one connection, one transaction, one lock."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from service.db.access import connect
 
-# Any number, the same for every start: several at once migrate one after the other.
+# Key of an advisory lock: concurrent starts migrate one after the other.
 LOCK = 7_305_718_812_964_034
 
 
@@ -17,14 +17,14 @@ def migrate(connection: Connection) -> None:
     context.configure(connection=connection)
     with context.begin_transaction():
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        # Reads the revision only now, behind the lock.
+        # Read the revision only now, after the lock.
         context.run_migrations()
 
 
 async def main() -> None:
     url: str = context.config.attributes["url"]
-    # A count under a lock must see what was committed before it, whatever the database's default.
-    # And an index takes as long as it takes, whatever the limit of statements that serve.
+    # READ COMMITTED whatever the database's default: a count under a lock must see earlier commits.
+    # No statement timeout: building an index may take long.
     settings = {"default_transaction_isolation": "read committed", "statement_timeout": "0"}
     engine = create_async_engine(
         "postgresql+asyncpg://",

@@ -1,4 +1,4 @@
-"""Migrations: Alembic on a database, and whether code, migrations and database agree."""
+"""Run migrations with Alembic, and compare code, migrations and database."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 ROOM = Path(__file__).parent  # with env.py, which Alembic runs
 
-# Which of the optional indexes the database has, if it has what they are made with.
+# The optional indexes that the database has, if it has their extension.
 OPTIONAL = """
 SELECT relname FROM pg_class
 WHERE relnamespace = $1::regnamespace AND relname = ANY ($2::text[]) AND EXISTS (
     SELECT FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
 )
 """
-# The tables whose totals, summed over the slots, are not the number of their rows; one snapshot.
+# Tables whose totals, summed over the slots, differ from their number of rows; in one snapshot.
 WRONG_TOTALS = """
 WITH kept AS (
     SELECT name, sum(total) AS total, sum(active) AS active FROM totals GROUP BY name
@@ -44,30 +44,30 @@ COUNTED = """\
 
 
 class MigrationError(DatabaseError):
-    """Why the migrations can't go on, in one line."""
+    """Migrations can't continue; the message says why in one line."""
 
 
 class NotMigratedError(MigrationError):
-    """The database has no tables, or older ones than this code reads."""
+    """The database has no tables, or older ones than this code needs."""
 
 
 def head(migrations: Path) -> str | None:
-    """The newest revision of a folder, None for none: migrations are numbered, `0001_….py`."""
+    """Return the newest revision of a folder, None without one; names are numbered, `0001_….py`."""
     return max((path.stem[:4] for path in migrations.glob("[0-9]*.py")), default=None)
 
 
 def up(url: str, migrations: Path, revision: str = "head") -> None:
-    """Migrate; several starts at once are safe, each waits for the one before."""
+    """Migrate to a revision; concurrent starts are safe, each waits for the one before."""
     _alembic("upgrade", url, revision, migrations)
 
 
 def down(url: str, migrations: Path, revision: str) -> None:
-    """Undo migrations down to a revision, `base` for all."""
+    """Undo migrations down to a revision; `base` undoes all."""
     _alembic("downgrade", url, revision, migrations)
 
 
 async def status(url: str) -> str | None:
-    """The revision that the database is at; None before the first."""
+    """Return the revision of the database; None before the first."""
     connection = await connect(url)
     try:
         found: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
@@ -79,12 +79,12 @@ async def status(url: str) -> str | None:
 
 
 async def require(url: str, migrations: Path) -> None:
-    """Make sure that the tables are there; newer ones than this code's may serve it too.
+    """Check that the database is migrated; tables of a newer revision are accepted.
 
-    An application without migrations has its tables from elsewhere.
+    An application without migrations manages its tables itself.
 
     Raises:
-        NotMigratedError: they are not.
+        NotMigratedError: the tables are missing or too old.
     """
     newest = head(migrations)
     if newest is None:
@@ -92,7 +92,7 @@ async def require(url: str, migrations: Path) -> None:
     try:
         found = await status(url)
     except asyncpg.InsufficientPrivilegeError:
-        return  # who may not read the revision may still read the tables
+        return  # a role that may not read the revision may still read the tables
     if found is None:
         raise NotMigratedError("the database is not migrated: run `swiftlet migrate`")
     if found < newest:
@@ -103,13 +103,12 @@ async def require(url: str, migrations: Path) -> None:
 
 
 async def check(url: str, tables: Tables, migrations: Path) -> list[str]:
-    """What differs: the database against the newest revision, then against the tables in code.
+    """Return differences: of the database to the newest revision, then to the tables in code.
 
-    The tables are made from the code in a schema of their own, in a transaction that is rolled
-    back, and PostgreSQL's own descriptions of both are compared: types, defaults, every
-    constraint, every index with its expression and predicate, every trigger. An optional index may
-    be missing: see `advice`. Last the totals are compared with the rows, which reads every one of
-    them.
+    The tables are created from the code in a separate schema, in a transaction that is rolled
+    back. PostgreSQL's own descriptions of both are compared: types, defaults, every constraint,
+    every index with its expression and predicate, every trigger. An optional index may be missing:
+    see `advice`. Finally the totals are compared with the rows, which reads every row.
     """
     found, newest = await status(url), head(migrations)
     if found != newest:
@@ -127,7 +126,7 @@ async def check(url: str, tables: Tables, migrations: Path) -> list[str]:
 async def compared(
     url: str, tables: Tables
 ) -> AsyncIterator[tuple[asyncpg.Connection, Snapshot, Snapshot]]:
-    """What the database has and what it would have by the code, within a transaction to undo."""
+    """Describe the database and the tables in code, in a transaction that the caller rolls back."""
     connection = await connect(url)
     transaction = connection.transaction()
     await transaction.start()
@@ -148,7 +147,7 @@ def _counts(table: Table) -> str:
 
 
 async def advice(url: str, tables: Tables) -> list[str]:
-    """SQL for the optional indexes that the database lacks; CONCURRENTLY, so that writes go on."""
+    """Return SQL for missing optional indexes; CONCURRENTLY, so that writes continue."""
     connection = await connect(url)
     try:
         lacking = await missing(connection, tables)
@@ -160,13 +159,13 @@ async def advice(url: str, tables: Tables) -> list[str]:
     for index in lacking:
         made = str(CreateIndex(index).compile(dialect=DIALECT))
         statements.append(made.replace("INDEX", "INDEX CONCURRENTLY", 1))
-    # The planner knows nothing of an index's expressions before.
+    # Before, the planner has no statistics of an index's expressions.
     names = {quoted(index.table.name): None for index in lacking if index.table is not None}
     return [*statements, *(f"ANALYZE {name}" for name in names)]
 
 
 async def missing(connection: asyncpg.Connection, tables: Tables) -> list[Index]:
-    """The optional indexes that the database lacks."""
+    """Return the optional indexes that the database does not have."""
     optional = {
         str(index.name): index
         for table in tables
@@ -180,7 +179,7 @@ async def missing(connection: asyncpg.Connection, tables: Tables) -> list[Index]
 
 
 def _alembic(command: str, url: str, revision: str, migrations: Path) -> None:
-    # Only those who migrate pay for this import: 0.2 s.
+    # Imported here: only migrations need it, and it takes 0.2 s.
     from alembic import command as commands
     from alembic.util.exc import CommandError
 
@@ -189,18 +188,18 @@ def _alembic(command: str, url: str, revision: str, migrations: Path) -> None:
     except CommandError as error:
         raise MigrationError(f"{error} (was the database migrated by other code?)") from None
     except DBAPIError as error:
-        # SQLAlchemy wraps the driver's error twice, and adds the whole statement to the message.
+        # SQLAlchemy wraps the driver's error twice and adds the whole statement to the message.
         cause = error.orig.__cause__ if error.orig is not None else None
         raise (cause or error) from None
 
 
 def config(url: str, migrations: Path) -> "Config":
-    """Alembic's settings, which are in no file."""
+    """Return Alembic's configuration; there is no configuration file."""
     from alembic.config import Config
 
     made = Config(attributes={"url": url})
-    # ConfigParser reads this value, and takes a % in a path for its own.
+    # ConfigParser reads this value, and would interpret a % in a path.
     made.set_main_option("script_location", str(ROOM).replace("%", "%%"))
     made.set_main_option("version_locations", str(migrations).replace("%", "%%"))
-    made.set_main_option("path_separator", "newline")  # a path may have spaces and colons
+    made.set_main_option("path_separator", "newline")  # a path may contain spaces and colons
     return made

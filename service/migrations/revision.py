@@ -1,8 +1,8 @@
-"""`swiftlet migrate new`: a migration from the difference between tables in code and a database.
+"""`swiftlet migrate new`: write a migration from the tables in code and a database.
 
-Alembic's own comparison is not used: it sees no CHECK, and takes an index on an expression for one
-to drop (docs/decisions/migrate-new.md). PostgreSQL describes what the code would make and what the
-database has, and the migration is tried on an empty copy, up and down, before it is written.
+Alembic's autogenerate is not used: it ignores CHECK constraints and wants to drop an index on an
+expression (docs/decisions/migrate-new.md). PostgreSQL describes the tables in code and the
+database. The migration is tried on an empty copy, up and down, before it is written.
 """
 
 import ast
@@ -24,9 +24,9 @@ from service.migrations.snapshot import Snapshot, describe, differences, make_sc
 from service.migrations.steps import Step, drop_index, make_index, steps
 
 PACKAGE = Path(__file__).parents[1]
-LONGEST = 80  # characters of a message, so that it fits its line
+LONGEST = 80  # characters of a message, so that it fits into one line
 WIDTH = 92  # characters of SQL in a line of the file
-# A word of SQL is not broken, nor what stands in quotes: a line break in it would be text.
+# Units of SQL that are not broken into lines: words and quoted strings.
 WORD = re.compile(r"(?:'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\S)+")
 
 FILE = '''\
@@ -61,7 +61,7 @@ def _run(statements: list[str]) -> None:
 
 
 class Written(NamedTuple):
-    """The file of a new migration, and what its author must look at."""
+    """The file of a new migration, and notes for its author."""
 
     path: Path
     notes: list[str]
@@ -70,10 +70,11 @@ class Written(NamedTuple):
 async def new(url: str, message: str, tables: Tables, migrations: Path) -> Written:
     """Write a migration; the database must be at the newest revision.
 
-    The first makes all tables, so its database must have none.
+    The first migration creates all tables, so the database must have none.
 
     Raises:
-        MigrationError: it is not, nothing differs, or the change must be written by hand.
+        MigrationError: the database is not at the newest revision, nothing differs, or the change
+            must be written by hand.
         ValueError: the message can't name a migration.
     """
     message = checked(message)
@@ -133,10 +134,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def checked(message: str) -> str:
-    """The message without needless spaces and its full stop.
+    """Return the message without surplus spaces and a final full stop.
 
     Raises:
-        ValueError: it can't name a migration.
+        ValueError: the message can't name a migration.
     """
     message = " ".join(message.split()).rstrip(".")
     if not message or len(message) > LONGEST:
@@ -151,10 +152,10 @@ async def _rehearse(
     up: list[str],
     down: list[str],
 ) -> None:
-    """Run it on a copy without rows; the caller rolls all of it back.
+    """Run the migration on a copy without rows; the caller rolls everything back.
 
     Raises:
-        MigrationError: what comes of it is not what it should be.
+        MigrationError: the result is not the expected schema.
     """
     await connection.execute("DROP SCHEMA as_in_code CASCADE")
     await connection.execute("RESET search_path")
@@ -169,13 +170,13 @@ async def _rehearse(
 
 
 def _statements(told: Iterable[Step]) -> list[str]:
-    """As the file will have them."""
+    """Return the statements as in the file."""
     found: list[str] = ast.literal_eval(f"[\n{_rendered(told)}]")
     return found
 
 
 def _mentioned(index: str, migrations: Path) -> bool:
-    """Whether a migration makes it already: a database without pg_trgm can't tell."""
+    """Return whether a migration creates the index; without pg_trgm the database can't show it."""
     name = re.compile(rf"\b{re.escape(index)}\b")
     files = migrations.glob("*.py")
     return any(name.search(file.read_text(encoding="utf-8")) for file in files)
@@ -196,18 +197,18 @@ def _rendered(told: Iterable[Step]) -> str:
 
 
 def _literal(sql: str) -> list[str]:
-    """A statement as Python, with the lines it has or needs."""
+    """Return a statement as Python source lines."""
     if "\n" not in sql and '"' not in sql and len(sql) <= WIDTH:
         return [f'    "{sql}",']
     text = sql.replace('"""', '\\"\\"\\"').split("\n")
-    # Spaces and line breaks in the body of a function, or in quotes, stay as they are.
+    # Spaces and line breaks in the body of a function or in quotes are kept.
     if "$function$" not in sql and not any("\n" in word for word in WORD.findall(sql)):
         text = [part for line in text for part in _wrapped(line, "    ")]
     return ['    """', *text, '    """,']
 
 
 def _wrapped(line: str, indent: str) -> list[str]:
-    """Lines of `WIDTH` characters at most, unless a word is longer."""
+    """Wrap to lines of at most `WIDTH` characters, unless a word is longer."""
     begin = line[: len(line) - len(line.lstrip())]
     lines = [f"{indent}{begin}"]
     for word in WORD.findall(line):

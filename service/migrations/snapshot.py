@@ -1,7 +1,7 @@
-"""What a schema has, as PostgreSQL describes it: tables, columns, constraints, indexes, triggers.
+"""Describe a schema with PostgreSQL: tables, columns, constraints, indexes, triggers.
 
-Two snapshots are compared by `swiftlet migrate check`; `migrate new` writes what leads from one to
-the other. PostgreSQL writes each definition itself, so equal things read equally.
+`swiftlet migrate check` compares two snapshots; `migrate new` writes the statements between them.
+PostgreSQL writes each definition itself, so equal objects have equal definitions.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from service.db.schema import Tables, functions, triggers
 from service.db.statement import DIALECT
 
-# Every name is quoted where it has to be, as in the definitions.
+# Names are quoted if necessary, as in the definitions.
 TABLES = """
 SELECT quote_ident(relname), reloptions
 FROM pg_class
@@ -55,8 +55,8 @@ WHERE o.connamespace = $1::regnamespace AND o.contype IN ('c', 'f', 'p', 'u', 'x
     AND c.relname <> 'alembic_version'
 ORDER BY c.relname, o.contype = 'c', o.conname
 """
-# Without those of constraints. An index is invalid when CREATE INDEX CONCURRENTLY failed: it costs
-# writes and serves no read.
+# Without the indexes of constraints. An index is invalid after a failed CREATE INDEX CONCURRENTLY:
+# writes maintain it, reads do not use it.
 INDEXES = """
 SELECT quote_ident(t.relname), quote_ident(c.relname), pg_get_indexdef(c.oid), i.indisvalid
 FROM pg_index i
@@ -84,7 +84,7 @@ ORDER BY c.relname, t.tgname
 
 
 class Column(NamedTuple):
-    """A column; what it does not have is None."""
+    """A column; missing properties are None."""
 
     type: str
     collation: str | None
@@ -92,11 +92,11 @@ class Column(NamedTuple):
     default: str | None
     identity: str | None  # ALWAYS or BY DEFAULT
     generated: str | None
-    serial: bool  # it owns a sequence that its default draws from
-    sequence: str | None  # what its identity's sequence has that is not usual
+    serial: bool  # it owns the sequence of its default
+    sequence: str | None  # options of its identity's sequence that are not default
 
     def definition(self) -> str:
-        """As in CREATE TABLE, without the name."""
+        """Return the definition as in CREATE TABLE, without the name."""
         kind = self.type
         if self.serial:
             kind = {"bigint": "bigserial", "integer": "serial", "smallint": "smallserial"}[kind]
@@ -114,13 +114,13 @@ class Column(NamedTuple):
         return " ".join(parts)
 
     def identity_definition(self) -> str:
-        """GENERATED … AS IDENTITY."""
+        """Return GENERATED … AS IDENTITY."""
         options = f" ({self.sequence})" if self.sequence else ""
         return f"GENERATED {self.identity} AS IDENTITY{options}"
 
 
 class Constraint(NamedTuple):
-    """`kind` is PostgreSQL's letter: c, f, p, u or x; `refers` is the table of a foreign key."""
+    """A constraint; `kind` is PostgreSQL's letter (c, f, p, u, x), `refers` the other table."""
 
     kind: str
     definition: str
@@ -128,7 +128,7 @@ class Constraint(NamedTuple):
 
 
 class Table:
-    """A table's parts by name."""
+    """The parts of a table by name."""
 
     def __init__(self, options: Collection[str]) -> None:
         self.options: dict[str, str] = {
@@ -141,14 +141,14 @@ class Table:
 
 
 class Snapshot:
-    """Tables and functions by name; of functions `{schema}` stands for their own schema."""
+    """Tables and functions by name; in functions, `{schema}` is a placeholder of the schema."""
 
     def __init__(self) -> None:
         self.tables: dict[str, Table] = {}
         self.functions: dict[str, str] = {}
 
     def lines(self) -> Iterator[str]:
-        """Each part in a line of its own, for a comparison that people read."""
+        """Yield one line per part, for a readable comparison."""
         for name, table in self.tables.items():
             options = ", ".join(f"{option}={value}" for option, value in table.options.items())
             yield f"table {name}: {options or 'as usual'}"
@@ -165,7 +165,7 @@ class Snapshot:
 
 
 def differences(database: Snapshot, code: Snapshot) -> list[str]:
-    """One line for each part that only one of them has."""
+    """Return a line for each part that only one of the two has."""
     stands, wanted = set(database.lines()), set(code.lines())
     return [
         *(f"only in the database: {line}" for line in sorted(stands - wanted)),
@@ -174,12 +174,12 @@ def differences(database: Snapshot, code: Snapshot) -> list[str]:
 
 
 async def describe(connection: asyncpg.Connection, schema: str) -> Snapshot:
-    """What a schema has; it must be the first on the search path, or names would be qualified."""
+    """Describe a schema. It must be the first on the search path; else names would be qualified."""
     found = Snapshot()
     own = await connection.fetchval("SELECT quote_ident($1)", schema)
 
     def local(definition: str) -> str:
-        # PostgreSQL names the schema in what it says of an index or a trigger, always once.
+        # PostgreSQL writes the schema once into the definition of an index or a trigger.
         return re.sub(rf" ON (ONLY )?{re.escape(own)}\.", r" ON \1", definition, count=1)
 
     for name, options in await connection.fetch(TABLES, schema):
@@ -214,9 +214,9 @@ async def describe(connection: asyncpg.Connection, schema: str) -> Snapshot:
 async def describe_code(
     connection: asyncpg.Connection, tables: Tables, left_out: Collection[Index]
 ) -> Snapshot:
-    """What the tables in code would be. The caller rolls the transaction back.
+    """Describe the tables in code. The caller rolls the transaction back.
 
-    They are made in a schema of their own, which stays the first on the search path.
+    They are created in a separate schema, which stays first on the search path.
     """
     await make_schema(connection, "as_in_code")
     for table in tables:
@@ -229,8 +229,8 @@ async def describe_code(
 
 
 async def make_schema(connection: asyncpg.Connection, name: str) -> None:
-    """Make a schema, and put it first on the path for the rest of the transaction."""
-    # The rest of the path stays: pg_trgm may be in a schema of its own.
+    """Create a schema, and put it first on the search path for the rest of the transaction."""
+    # The rest of the path stays, because pg_trgm may be in another schema.
     path = await connection.fetchval("SHOW search_path")
     await connection.execute(f"CREATE SCHEMA {name}")
     await connection.execute(f"SET LOCAL search_path TO {name}, {path}")

@@ -1,4 +1,4 @@
-"""The statements that lead from one snapshot of a schema to another, in an order that works."""
+"""Compute the statements from one snapshot of a schema to another, in a valid order."""
 
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.db.access import DatabaseError
 from service.migrations.snapshot import Column, Constraint, Snapshot, Table
 
-# In the definition of an index that only a database with pg_trgm can have.
+# Part of the definition of an index that needs pg_trgm.
 OPTIONAL = "gin_trgm_ops"
 GUARDED = """\
 DO $$
@@ -24,11 +24,11 @@ COUNTS = "EXECUTE FUNCTION keep_"
 
 
 class StepsError(DatabaseError):
-    """What must be written by hand, in one line."""
+    """A change must be written by hand; the message says which."""
 
 
 class Step(NamedTuple):
-    """A statement; `note` says what the author of the migration must look at."""
+    """A statement; `note` says what the author of the migration must check."""
 
     sql: str
     note: str = ""
@@ -37,16 +37,16 @@ class Step(NamedTuple):
 Steps = Iterator[Step]
 
 
-# Each table of the new snapshot by name, with what it was before; a new one had nothing.
+# Each table of the new snapshot by name, with its old state; a new table has the state NOTHING.
 Pairs = list[tuple[str, Table, Table]]
 NOTHING = Table(())
 
 
 def steps(old: Snapshot, new: Snapshot) -> Steps:
-    """What makes `new` of `old`: what stands in the way goes first, what needs others comes last.
+    """Return the statements from `old` to `new`: drop dependent parts first, create them last.
 
     Raises:
-        StepsError: a change that can't be written so.
+        StepsError: a change must be written by hand.
     """
     pairs = [(name, old.tables.get(name, NOTHING), table) for name, table in new.tables.items()]
     yield from _drop_parts(pairs)
@@ -68,7 +68,7 @@ def _drop_parts(pairs: Pairs) -> Steps:
     for name, before, after in pairs:
         for trigger in _changed(before.triggers, after.triggers):
             yield Step(f"DROP TRIGGER {trigger} ON {name}")
-    # A foreign key needs the unique constraint or index that it refers to.
+    # A foreign key depends on the unique constraint or index that it references.
     for name, before, after in pairs:
         yield from _drop_constraints(name, before, after, foreign=True)
     for _, before, after in pairs:
@@ -80,9 +80,9 @@ def _drop_parts(pairs: Pairs) -> Steps:
 
 def _make_parts(pairs: Pairs) -> Steps:
     for name, before, after in pairs:
-        if before is not NOTHING:  # CREATE TABLE has them
+        if before is not NOTHING:  # for a new table CREATE TABLE has them
             yield from _add_constraints(name, before, after, foreign=False)
-    # Before foreign keys, which may refer to a unique index.
+    # Before foreign keys, which may reference a unique index.
     for _, before, after in pairs:
         for index in _changed(after.indexes, before.indexes):
             yield make_index(after.indexes[index])
@@ -101,7 +101,7 @@ def _make_triggers(pairs: Pairs, *, totals: bool) -> Steps:
 
 
 def make_index(definition: str) -> Step:
-    """CREATE INDEX, where the database can have it."""
+    """Return CREATE INDEX; an optional one only if the database has the extension."""
     if OPTIONAL in definition:
         return Step(GUARDED.format(index=definition))
     unique = definition.startswith("CREATE UNIQUE")
@@ -109,12 +109,12 @@ def make_index(definition: str) -> Step:
 
 
 def drop_index(name: str, definition: str) -> Step:
-    """DROP INDEX, where the database has it."""
+    """Return DROP INDEX; with IF EXISTS for an optional index."""
     return Step(f"DROP INDEX {'IF EXISTS ' if OPTIONAL in definition else ''}{name}")
 
 
 def _changed(these: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
-    """The names of those that the others lack, or have otherwise."""
+    """Return names that the others lack or define differently."""
     return [name for name, one in these.items() if others.get(name) != one]
 
 
@@ -179,13 +179,13 @@ def _change(name: str, before: Table, after: Table) -> Steps:
 
 
 def _change_column(table: str, name: str, old: Column, new: Column) -> Steps:
-    """In this order: a default or identity would stand in the way of another type."""
+    """Change a column; drop a default or identity first, which could prevent a change of type."""
     alter = f"ALTER TABLE {table} ALTER COLUMN {name}"
     if old.serial != new.serial:
-        raise StepsError(f"{table}.{name}: to give or take its sequence is written by hand")
+        raise StepsError(f"{table}.{name}: adding or removing a sequence must be written by hand")
     if new.generated != old.generated:
         if new.generated is not None:
-            yield Step(f"ALTER TABLE {table} DROP COLUMN {name}", "The values are computed anew.")
+            yield Step(f"ALTER TABLE {table} DROP COLUMN {name}", "The values are computed again.")
             yield Step(f"ALTER TABLE {table} ADD COLUMN {name} {new.definition()}")
             return
         yield Step(f"{alter} DROP EXPRESSION")
@@ -196,7 +196,7 @@ def _change_column(table: str, name: str, old: Column, new: Column) -> Steps:
         collation = f" COLLATE {new.collation}" if new.collation else ""
         yield Step(
             f"{alter} TYPE {new.type}{collation} USING {name}::{new.type}",
-            f"Is the cast from {old.type} right for each value? The table is locked meanwhile.",
+            f"Is the cast from {old.type} right for each value? The table is locked until it ends.",
         )
     again = new.identity is not None and old.sequence != new.sequence
     if old.identity and (again or not new.identity):
@@ -208,7 +208,7 @@ def _change_column(table: str, name: str, old: Column, new: Column) -> Steps:
     if new.identity and (again or not old.identity):
         yield Step(
             f"{alter} ADD {new.identity_definition()}",
-            "The sequence begins anew: setval() moves it behind the values that are there.",
+            "The sequence starts again: move it after the existing values with setval().",
         )
     elif new.identity != old.identity and new.identity:
         yield Step(f"{alter} SET GENERATED {new.identity}")

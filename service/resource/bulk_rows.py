@@ -91,7 +91,7 @@ def upsert(of: "Resource[Any]") -> Operation:
 def change(of: "Resource[Any]") -> Operation:
     """PATCH /items/bulk."""
     statements, tags, answer = of.bulk, of.tags, of.answers.changed
-    there, changed = statements.there, statements.change
+    existing, changed = statements.existing, statements.change
     shape = shapes.change_many(of.words, of.change)
     body: Body[Any] = Body(shape)
 
@@ -99,7 +99,7 @@ def change(of: "Resource[Any]") -> Operation:
         asked = await request.body(body)
         values = change_values(asked.set)
         if not values:
-            _, missing = await bulk_handlers.by_ids(request, there, tags, asked.ids)
+            _, missing = await bulk_handlers.by_ids(request, existing, tags, asked.ids)
             return Reply(encode(answer(0, missing)))
         try:
             updated, missing = await bulk_handlers.by_ids(

@@ -34,6 +34,7 @@ from sqlalchemy import (
     text,
 )
 
+from service.db.schema import ACTIVE
 from service.db.statement import DIALECT, RefusedError
 from service.resource.fields import Field, Time
 
@@ -51,8 +52,8 @@ TYPES: dict[type, Any] = {
     date: Date(),
     UUID: Uuid(),
 }
-# What stands for null in an order, since the key of a keyset must not be null: the last value.
-# An empty text is the first one; there is no last.
+# The value that replaces null in an order, since a keyset key must not be null: the last value. For
+# strings the first one, since there is no last string.
 LAST: dict[type, str] = {
     str: "''",
     bool: "true",
@@ -109,7 +110,7 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
     )
     _add_indexes(made, given, folded=folded, parents=parents, sorts=sorts, filters=filters)
     if active:
-        Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text("NOT is_active"))
+        Index(f"{name}_inactive_idx", made.c.id, postgresql_where=text(f"NOT {ACTIVE}"))
     if search:
         Index(
             f"{name}_search_idx",
@@ -151,7 +152,7 @@ def choice_index(table: Table, given: Mapping[str, Field], field: Field, value: 
 
     It has the value alone, unless that is a name or a value of something else too.
     """
-    if field.name == "is_active":
+    if field.name == ACTIVE:
         return f"{table.name}_inactive_idx"
     if field.kind is bool:
         return index_of(table, field.name)
@@ -273,7 +274,7 @@ def _add_indexes(
 
 def _index_choices(made: Table, given: Mapping[str, Field], field: Field) -> None:
     """Of each value that is not the default: rows with the common one are found in any order."""
-    if field.name == "is_active":
+    if field.name == ACTIVE:
         return
     for value in rare_values(field):
         where = (

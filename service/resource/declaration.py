@@ -143,6 +143,7 @@ class Resource(Statements[Row]):
         self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
+        self.handlers = dict(handlers or {})
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
         if table is None:
             checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
@@ -150,7 +151,7 @@ class Resource(Statements[Row]):
         created = ("created_at",) if "created_at" in kept else ()
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
-        check_operations(name, (*self.without, *(handlers or ())))
+        check_operations(name, (*self.without, *self.handlers))
         if table is None:
             table = columns.table(
                 name,
@@ -181,7 +182,7 @@ class Resource(Statements[Row]):
         self.samples = samples(self)
         self.show = row_handlers.shower(self.version)
         self.adder = row_handlers.adder(self.add, self.tags, self.path, self.version)
-        self.operations = [*operations(self, handlers or {}), *extra]
+        self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
         """Whether an operation of OPERATIONS is served."""

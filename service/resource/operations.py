@@ -1,11 +1,11 @@
 """Which operations a resource serves, and in which order."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from service.db.statement import RefusedError
 from service.resource import bulk_rows, file_handlers, lists, rows
-from service.web.endpoint import Handler, Operation
+from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -39,12 +39,10 @@ def check_operations(name: str, given: Iterable[str]) -> None:
         )
 
 
-def operations(
-    of: "Resource[Any]", handlers: Mapping[str, Handler | Operation]
-) -> Iterator[Operation]:
-    """The operations of a resource; `handlers` has what comes in the place of ours."""
+def operations(of: "Resource[Any]") -> Iterator[Operation]:
+    """The operations of a resource, its own handlers in the place of ours."""
     for name, make in OPERATIONS.items():
-        own = handlers.get(name)
+        own = of.handlers.get(name)
         if isinstance(own, Operation):
             yield own
         elif of.serves(name):

@@ -19,7 +19,8 @@ from sqlalchemy import (
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert, absent, taken
+from service.db.bulk import Adds, Bulk, Upsert
+from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing
@@ -133,12 +134,16 @@ class Statements(Generic[Row]):
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
 
     def _prepared(self) -> Iterator[Statement[Any]]:
-        yield from self.add.prepared
-        yield from self.by_id.prepared
+        if self.serves("create") or self.under:
+            yield from self.add.prepared
+        if self.serves("read") or self.serves("change"):
+            yield from self.by_id.prepared
         for loader in self.loaders.values():
             yield from loader.prepared
         yield from self.exists.values()
-        for name in ("writes", "adds", "upsert", "bulk"):
+        if any(map(self.serves, ("replace", "change", "delete"))):
+            yield from self.writes.prepared
+        for name in ("adds", "upsert", "bulk"):
             if name in vars(self):
                 yield from vars(self)[name].prepared
         yield from self.conflict_locators.values()
@@ -225,13 +230,16 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
         name = f"{of.name}.{field}_taken"
         if field == of.key:
             if of.serves("bulk_create"):
-                yield field, taken(name, of.table, field, folded=folded)
+                yield field, taken_values(name, of.table, field, folded=folded)
         elif of.serves("upsert"):
-            yield field, taken(name, of.table, field, folded=folded, key=of.key)
+            yield field, taken_values(name, of.table, field, folded=folded, key=of.key)
         else:
-            yield field, taken(name, of.table, field, folded=folded)
+            yield field, taken_values(name, of.table, field, folded=folded)
     for field, parent in of.references.items():
-        yield field, absent(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table)
+        yield (
+            field,
+            missing_parents(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table),
+        )
 
 
 def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:

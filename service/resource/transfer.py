@@ -12,24 +12,25 @@ from msgspec import Struct, structs
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
 from service.db.names import AUDIBLE
-from service.db.staging import RejectedRow, StagingTable
+from service.db.staging import StagingTable
+from service.db.staging_statements import RejectedRow
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
-from service.web.row_readers import TOLD, Reader, Row, Trailer
+from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
 
-# Others have their turn after so many rows and after so many bytes, whatever these hold.
+# Rows and bytes to process before the event loop may run other tasks.
 TURN, SLICE = 50, 8_192
-# Bytes of a COPY into the stage.
+# Bytes of one COPY into the staging table.
 STAGED = 262_144
-# When the database has undone all of it for the sake of somebody else.
+# Attempts of the transaction, if the database aborts it (deadlock or lock timeout).
 TRIES = 3
 
-# Told of the rows read so far, and of those that went over of how many.
+# Called with the rows read so far, and with the rows written of how many.
 Progress = Callable[[int, int, int], None]
 
 
 class Imported(Struct, frozen=True):
-    """What became of a file: every row read is one of the four; `errors` are the first 100."""
+    """The result of an import: each row read is in one of the four counts; the first 100 errors."""
 
     read: int
     created: int
@@ -76,7 +77,7 @@ async def import_(
             await _take(reader.feed(part), rows)
             size += len(part)
             if not skip and reader.failed:
-                if reader.failed >= TOLD:
+                if reader.failed >= MAX_REPORTED:
                     break
                 rows.clear()
             elif size >= STAGED:
@@ -139,7 +140,7 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
 async def _over(
     stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
 ) -> Imported:
-    """The transaction; once more when it was in somebody's way."""
+    """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
             return await _try_over(stage, one, reader, skip=skip, progress=progress)
@@ -208,16 +209,16 @@ def _all_failed(
     counts = {field: rejected.alike for rejected, field in found}
     told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
-    return reader.failed + sum(counts.values()), told[:TOLD]
+    return reader.failed + sum(counts.values()), told[:MAX_REPORTED]
 
 
 def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
     lines = "1 line is" if failed == 1 else f"{failed} lines are"
-    more = "at least " if failed >= TOLD else ""
+    more = "at least " if failed >= MAX_REPORTED else ""
     return InvalidLines(f"{more}{lines} wrong; nothing was written", told)
 
 
 def _told(rejected: RejectedRow, field: str) -> LineError:
     if rejected.first is not None:
         return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
-    return LineError(rejected.line, f"{field}: {rejected.value} names no existing row")
+    return LineError(rejected.line, f"{field}: {rejected.value} does not exist")

@@ -1,4 +1,4 @@
-"""`run` serves until it is told to stop, with uvicorn or granian and as many workers as asked."""
+"""Run the service with uvicorn or granian and a number of workers, until a stop signal."""
 
 import errno
 import http.client
@@ -30,15 +30,15 @@ APP = "service.server:worker"  # for granian, whose workers load it by name
 
 
 def bind(settings: Settings) -> Listener:
-    """Take the address, before anything is started.
+    """Bind the address, before anything is started.
 
     Raises:
-        ServerError: it can't be had.
+        ServerError: the address can't be bound.
     """
     where = f"{settings.host}:{settings.port}"
     try:
         return Listener(settings.host, settings.port)
-    except UnicodeError:  # a name with an empty label, or one of more than 63 characters
+    except UnicodeError:  # a name with an empty label, or a label of more than 63 characters
         raise ServerError(f"can't listen on {where} (not a host name); try --host") from None
     except OSError as error:
         host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
@@ -49,10 +49,10 @@ def bind(settings: Settings) -> Listener:
 def run(
     app: "Application", listener: Listener, ready: Callable[[], None], stop: StopSignals
 ) -> None:
-    """Serve an application as its settings say; `ready` is called once the address answers.
+    """Serve an application with its settings; call `ready` when the address answers.
 
     Raises:
-        ServerError: no worker comes up.
+        ServerError: no worker starts.
     """
     if app.settings.server == "granian":
         _granian(app.settings, listener, ready, stop)
@@ -61,7 +61,7 @@ def run(
 
 
 def free_port(host: str) -> int:
-    """A port that is free at the moment."""
+    """Return a port that is free at the moment."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as probe:
         port: int = probe.getsockname()[1]
@@ -74,7 +74,7 @@ def _uvicorn(
     from service.server.uvicorn import Server, config
 
     app.alone = alone = app.settings.workers == 1
-    # It was made before the workers are forked: all that it imports and compiles is done once.
+    # The application is built before the fork, so imports and compilation run once.
     made = config(app)
 
     def serve(up: Callable[[], None]) -> None:
@@ -87,10 +87,10 @@ def _uvicorn(
 
 
 def worker() -> "Application":
-    """The application of one of granian's workers, which finds its settings in the environment."""
+    """Return the application of a granian worker, with settings from the environment."""
     follow_parent()
     app = load(Settings.load().app)
-    # A fork has imported it before, with other settings.
+    # A fork has it imported already, with other settings.
     app.settings = type(app.settings).load()
     app.alone = app.settings.workers == 1
     return app
@@ -101,7 +101,7 @@ def _granian(
 ) -> None:
     from service.server.granian import serve
 
-    # Its workers read what was given, joined and started as variables.
+    # granian's workers read all settings from environment variables.
     os.environ.update(settings.environ())
     stopped = threading.Event()
     waiting = threading.Thread(target=_announce, args=(settings, ready, stopped), daemon=True)

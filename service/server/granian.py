@@ -1,4 +1,4 @@
-"""granian as we run it: one listening socket for all workers, and our signals."""
+"""Run granian with one listening socket for all workers, and with our signal handling."""
 
 import multiprocessing
 import sys
@@ -16,10 +16,10 @@ from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, StopSignals
 from service.settings import Settings
 
-# A whole request head must come within this time.
+# Milliseconds for a complete request head.
 HEAD_SECONDS = 75
 
-# Its own lines go to stderr, as ours do; by itself it writes them to stdout.
+# Send granian's own log lines to stderr, like ours; its default is stdout.
 LOGGING = {
     "handlers": {
         name: handler | {"stream": "ext://sys.stderr"}
@@ -29,8 +29,8 @@ LOGGING = {
 
 
 def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -> None:
-    """Serve until the stop; `app` names what makes the application of a worker."""
-    if sys.platform == "linux":  # from Python 3.14 on the default is another
+    """Serve until the stop; `app` is the import path of the application factory."""
+    if sys.platform == "linux":  # Python 3.14 has another default
         multiprocessing.set_start_method("fork", force=True)
     Granian(
         listener,
@@ -45,12 +45,12 @@ def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        # Counts connections, idle ones too: above it a worker accepts nobody.
+        # Limit of connections, idle ones included; above it a worker accepts no more.
         backpressure=BACKLOG,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000),
         log_level=LogLevels.warning,
         log_dictconfig=LOGGING,
-        # Without it one dead worker ends them all.
+        # Without this, one dead worker ends all workers.
         respawn_failed_workers=True,
         respawn_interval=0.5,
         workers_kill_timeout=DRAIN_SECONDS,
@@ -58,7 +58,7 @@ def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -
 
 
 class Granian(MPServer):
-    """granian's server on our socket, stopped by our signals; SIGHUP is one of them, no reload."""
+    """granian's server on our socket, with our stop signals; SIGHUP stops, it does not reload."""
 
     def __init__(self, listener: Listener, stop: StopSignals, target: str, **options: Any) -> None:
         super().__init__(target, **options)
@@ -70,9 +70,9 @@ class Granian(MPServer):
             self.listener.close()
             super()._init_shared_socket()
             return
-        # Its own way on Linux is a socket for each worker: whoever waits in the queue of one that
-        # ends is reset, and new connections can't be turned away before.
-        shared: Any = self  # granian's attributes have the types of its own way
+        # granian on Linux opens a socket for each worker. When a worker ends, connections in its
+        # queue are reset, and new connections can't be refused before.
+        shared: Any = self  # the types of granian's attributes are for its own sockets
         shared._sso = self.listener.sockets[0]  # noqa: SLF001 - it is a subclass
         shared._sfd = shared._sso.fileno()  # noqa: SLF001
         shared._shd = SocketHolder(shared._sfd, False, BACKLOG)  # type: ignore[call-arg]  # noqa: SLF001 - no UNIX socket
@@ -87,6 +87,6 @@ class Granian(MPServer):
         self.listener.turn_away()
         for pause in self.listener.until_empty():
             time.sleep(pause)
-        if self.stop.received:  # a worker that was told by others to stop has not failed
+        if self.stop.received:  # a worker that was stopped by another signal has not failed
             self.interrupt_children.clear()
-        super().shutdown(exit_code)  # type: ignore[no-untyped-call]  # granian leaves it so
+        super().shutdown(exit_code)  # type: ignore[no-untyped-call]  # granian has no types here

@@ -1,4 +1,4 @@
-"""The sockets that a server listens on: bound before anything starts, closed without a reset."""
+"""The listening sockets: bound before anything starts, closed without resetting connections."""
 
 import ctypes
 import errno
@@ -11,30 +11,31 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 BACKLOG = 4096
-# A connection may still be on its way through the handshake when new ones are turned away.
+# Seconds for handshakes in progress to finish after new connections are refused.
 QUIET_SECONDS = 0.1
-# Where new ones can't be turned away, a client that connects in a loop must not hold up the stop.
+# Limit for systems that can't refuse new connections: a client that connects in a loop must not
+# delay the stop.
 LONGEST_SECONDS = 1.0
 
-SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
-# Classic BPF over a TCP segment: drop it if it has SYN and not ACK, keep every other.
+SO_ATTACH_FILTER = 26  # Linux; the socket module does not have it
+# Classic BPF on a TCP segment: drop it if it has SYN without ACK, keep all others.
 DROP_SYN = (
-    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x30, 0, 0, 13),  # load the flags byte
     (0x54, 0, 0, 0x12),  # keep the bits SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x15, 0, 1, 0x02),  # only SYN?
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0xFFFFFFFF),  # keep
 )
 
 
 class Listener:
-    """The sockets of one host and port; `port` is the one that was taken when 0 was asked for.
+    """The sockets of a host and port; with port 0, `port` is the chosen one.
 
-    They are bound but don't listen: whoever connects is refused until a worker is ready. Workers
-    that are forks share them, and with them one queue of accepted connections.
+    They are bound but do not listen, so connections are refused until a worker is ready. Forked
+    workers share them, with one queue of accepted connections.
 
     Raises:
-        OSError: the address can't be had.
+        OSError: the address can't be bound.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,7 +48,7 @@ class Listener:
                 try:
                     self._bind(family, address)
                 except OSError as error:
-                    # A name that has an IPv6 address on a machine that has no IPv6.
+                    # The name has an IPv6 address, but this machine has no IPv6.
                     if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
                         raise
                     failure = error
@@ -77,11 +78,11 @@ class Listener:
             self.sockets.pop().close()
 
     def turn_away(self) -> None:
-        """Accept no new connection, and keep those that the kernel has accepted.
+        """Refuse new connections, and keep those that the kernel has accepted.
 
-        To close a listening socket resets what waits in its queue. So on Linux a filter drops
-        what asks for a new connection; once the queue is empty the socket can be closed. Clients
-        ask again after a second and are refused. Elsewhere this does nothing.
+        Closing a listening socket resets the connections in its queue. So on Linux a filter drops
+        new SYN packets, and the socket is closed when the queue is empty. Clients retry after a
+        second and are refused. On other systems this does nothing.
         """
         if sys.platform != "linux":
             return
@@ -90,11 +91,11 @@ class Listener:
         )
         told = struct.pack("HP", len(DROP_SYN), ctypes.addressof(program))
         for one in self.sockets:
-            with suppress(OSError):  # a kernel without filters, or a sandbox that forbids them
+            with suppress(OSError):  # a kernel without filters, or a sandbox without the right
                 one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, told)
 
     def until_empty(self) -> Iterator[float]:
-        """Seconds to pause, again and again, until nobody has waited in the queue for a while."""
+        """Yield seconds to sleep, until the queue has been empty for a while."""
         began = empty_since = time.monotonic()
         queue = select.poll()
         for one in self.sockets:

@@ -1,4 +1,4 @@
-"""The application that a command or a worker serves, by its name."""
+"""Load the application of a command or worker by its name."""
 
 import importlib
 import os
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class ApplicationError(Exception):
-    """There is no application of this name; the message says why in one line."""
+    """The application can't be loaded; the message says why in one line."""
 
 
 def load(name: str) -> "Application":
-    """Import `MODULE:NAME`, and return the application; the current directory is importable.
+    """Import `MODULE:NAME` and return the application; the current directory is importable.
 
     Raises:
         ApplicationError: no such module, no such name, a declaration that can't be served, or
@@ -27,9 +27,8 @@ def load(name: str) -> "Application":
 
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise ApplicationError(f"--app {name}: give MODULE:NAME, as notes:app")
-    place = os.getcwd()  # noqa: PTH109 - as text, as Python has it
-    # For an application of ours nothing may come from a directory that happens to be the current.
+        raise ApplicationError(f"--app {name}: give MODULE:NAME, such as notes:app")
+    place = os.getcwd()  # noqa: PTH109 - a str, as in sys.path
     if not module_name.startswith("service.") and place not in sys.path:
         sys.path.insert(0, place)
     try:
@@ -41,7 +40,7 @@ def load(name: str) -> "Application":
         at = "" if frame is None else f" {Path(frame.filename).name}, line {frame.lineno}:"
         raise ApplicationError(f"--app {name}:{at} {error}") from None
     except ModuleNotFoundError as error:
-        # A module that it imports may be the one that is missing.
+        # The missing module may be one that it imports.
         missing = error.name or module_name
         wanted = f"{module_name}.".startswith(f"{missing}.")
         why = f"and {place} has none" if wanted else f"which {module_name} imports"
@@ -51,7 +50,5 @@ def load(name: str) -> "Application":
         raise ApplicationError(f"--app {name}: {module_name} has no name {attribute}")
     if not isinstance(found, Application):
         kind = type(found).__name__
-        raise ApplicationError(
-            f"--app {name}: this is of the type {kind}; give what create_app returns"
-        )
+        raise ApplicationError(f"--app {name}: its type is {kind}; give the result of create_app")
     return found

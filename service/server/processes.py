@@ -1,7 +1,7 @@
-"""Signals that stop the service, and worker processes: forked, watched, replaced.
+"""Stop signals, and worker processes: fork, supervise, replace.
 
-A worker is a fork of the process that has imported and compiled everything, so it is up within
-the time that its connections to the stores take, and shares most of its memory with the others.
+A worker is a fork of the process that has imported and compiled everything. So its start takes
+only as long as its connections to the stores, and workers share most of their memory.
 """
 
 import contextlib
@@ -20,40 +20,40 @@ from typing import Self
 from service.logs import logger
 from service.server.listener import Listener
 
-# What ends a service: SIGHUP comes when its terminal is closed. Windows has none.
+# Stop signals. SIGHUP is sent when the terminal is closed; Windows does not have it.
 STOPS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else ()))
-# What is under way at the stop may finish.
+# Seconds for running requests to finish at the stop.
 DRAIN_SECONDS = 20
-# To close what a worker has opened, after that.
+# Further seconds for a worker to close its connections.
 CLOSE_SECONDS = 10
-# So many failed starts in a row end the service, if no worker was ever up.
+# Failed starts in a row that end the service, if no worker has ever started.
 TRIES = 3
-# The pause before a worker is replaced doubles with each that ends, up to this.
+# Maximum pause before a worker is replaced; it doubles with each worker that ends.
 LONGEST_PAUSE = 10.0
-# A worker that was up for so long does not count among those that fail in a row.
+# A worker that ran for so many seconds does not count as a failure in a row.
 STEADY_SECONDS = 10.0
 
 
 class ServerError(Exception):
-    """The server can't run; the message says why, and what to do."""
+    """The server can't run; the message says why and what to do."""
 
 
 class StopSignals:
-    """The first signal that stops the service calls `action`; the second ends the process at once.
+    """The first stop signal calls `action`; the second ends the process at once.
 
-    At once is as by kill -9: the workers and the embedded stores end with this process. A signal
-    that was ignored when we were started stays ignored, as `nohup` wants it.
+    "At once" is like kill -9: workers and embedded stores end with this process. A signal that the
+    parent ignored stays ignored, for `nohup`.
     """
 
     def __init__(self, action: Callable[[], None]) -> None:
         self.received = False
-        self.number = 0  # of the signal that was received
+        self.number = 0  # the received signal
         self.action = action
         self.heeded = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Self]:
-        """Once a signal has come nothing is restored: the process ends, and the second may come."""
+        """Install the handlers. After a signal they stay, because a second signal may come."""
         before = [(number, signal.signal(number, self)) for number in self.heeded]
         try:
             with dropped_exits(self._again):
@@ -77,17 +77,18 @@ class StopSignals:
 
 @contextlib.contextmanager
 def dropped_exits(again: Callable[[BaseException], None]) -> Iterator[None]:
-    """Call `again` where Python drops SystemExit or KeyboardInterrupt.
+    """Call `again` when Python drops SystemExit or KeyboardInterrupt.
 
-    It does when a signal handler raises within a `__del__`: the stop would be lost.
+    Python drops an exception of a signal handler that runs during a `__del__`, which would lose the
+    stop signal.
     """
     before = sys.unraisablehook
 
-    def hook(told: "sys.UnraisableHookArgs") -> None:
-        if isinstance(told.exc_value, SystemExit | KeyboardInterrupt):
-            again(told.exc_value)
+    def hook(args: "sys.UnraisableHookArgs") -> None:
+        if isinstance(args.exc_value, SystemExit | KeyboardInterrupt):
+            again(args.exc_value)
         else:
-            before(told)
+            before(args)
 
     sys.unraisablehook = hook
     try:
@@ -97,14 +98,14 @@ def dropped_exits(again: Callable[[BaseException], None]) -> Iterator[None]:
 
 
 def send_soon(number: int) -> None:
-    """Send this process a signal, once the `__del__` that dropped the last one is over."""
+    """Send this process a signal after the `__del__` that dropped the last one has ended."""
     threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 def follow_parent() -> None:
-    """End when the process that started this one is gone; leave the terminal's signals to it.
+    """End when the parent process has ended; ignore signals of the terminal, which it handles.
 
-    It asks its workers to stop by SIGTERM, once new connections are turned away.
+    The parent stops its workers by SIGTERM, after new connections are refused.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})
     parent = multiprocessing.parent_process()
@@ -118,20 +119,20 @@ def _follow(wait_for_parent: Callable[[], None]) -> None:
 
 
 class Worker:
-    """One process that serves; `serve` is called in it, with what tells that it is up."""
+    """A worker process. It calls `serve` with a function that reports that it is ready."""
 
     def __init__(self, serve: Callable[[Callable[[], None]], None]) -> None:
         fork = multiprocessing.get_context("fork")
-        self.news, told = fork.Pipe(duplex=False)
-        self.process = fork.Process(target=_work, args=(serve, told))
+        self.news, sender = fork.Pipe(duplex=False)
+        self.process = fork.Process(target=_work, args=(serve, sender))
         self.up = False
         self.failure = ""
         self.process.start()
-        told.close()
+        sender.close()
         self.started = time.monotonic()
 
     def hear(self) -> bool:
-        """Take its news: whether it has come up since the last time."""
+        """Read messages of the worker; return whether it has become ready since the last call."""
         if self.up or not self.news.poll():
             return False
         try:
@@ -142,7 +143,7 @@ class Worker:
         return self.up
 
     def end(self) -> str:
-        """How it ended."""
+        """Return a description of how it ended."""
         code = self.process.exitcode or 0
         self.news.close()
         if self.failure:
@@ -150,12 +151,12 @@ class Worker:
         return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _work(serve: Callable[[Callable[[], None]], None], told: Connection) -> None:
+def _work(serve: Callable[[Callable[[], None]], None], sender: Connection) -> None:
     follow_parent()
     try:
-        serve(lambda: told.send(""))
+        serve(lambda: sender.send(""))
     except ServerError as error:
-        told.send(str(error))
+        sender.send(str(error))
         sys.exit(1)
 
 
@@ -166,12 +167,12 @@ def supervise(
     ready: Callable[[], None],
     stop: StopSignals,
 ) -> None:
-    """Keep `count` workers until the stop; `ready` is called once the first is up.
+    """Keep `count` workers running until the stop; call `ready` when the first is ready.
 
     Raises:
-        ServerError: no worker comes up.
+        ServerError: no worker starts.
     """
-    # Collected once here: what a worker's collector does not touch, the workers share.
+    # Collect garbage before the fork: memory that a worker's collector does not touch is shared.
     gc.collect()
     gc.freeze()
     stop.action = lambda: None
@@ -195,14 +196,12 @@ def supervise(
                 failures = 1 if steady else failures + 1
                 why = worker.end()
                 if failures >= TRIES and not ever_up:
-                    raise ServerError(f"no worker comes up: {why}")
+                    raise ServerError(f"no worker starts: {why}")
                 pause = 0.0 if failures == 1 else min(0.1 * 2**failures, LONGEST_PAUSE)
                 due = time.monotonic() + pause
                 if not stop.received:
                     fields = {"pid": worker.process.pid, "why": why, "pause": pause}
-                    logger.error(
-                        "a worker ended: another takes its place", extra={"fields": fields}
-                    )
+                    logger.error("a worker ended: starting another one", extra={"fields": fields})
     finally:
         listener.turn_away()
         listener.close()

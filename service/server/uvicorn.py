@@ -1,4 +1,4 @@
-"""uvicorn as we run it: our connections, our listening sockets, our signals."""
+"""Run uvicorn with our HTTP protocol, our listening sockets and our signal handling."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from service.logs import adopt
 from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, ServerError, StopSignals
 
-# An idle connection is closed after this long; a proxy in front must give up on it earlier.
+# Seconds until an idle connection is closed; a proxy in front must have a shorter timeout.
 KEEP_ALIVE_SECONDS = 75
 
 
 class Lifespan(LifespanOn):
-    """uvicorn's, and it keeps the reason why the application does not start."""
+    """uvicorn's lifespan; it also keeps the reason why the application does not start."""
 
     failure = ""
 
@@ -31,7 +31,7 @@ class Lifespan(LifespanOn):
 
 
 def config(app: ASGIApp) -> uvicorn.Config:
-    """Ready to be used by several workers."""
+    """Return the configuration for any number of workers."""
     made = uvicorn.Config(
         app,
         loop="uvloop",
@@ -54,10 +54,10 @@ def config(app: ASGIApp) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """One process that serves on `listener`; `ready` is called once it answers.
+    """A server process on `listener`; it calls `ready` when it answers.
 
-    `alone` says that nobody else serves on the same sockets, and so nobody else turns new
-    connections away when this one is to stop.
+    `alone` says that no other process serves on the same sockets, so this one refuses new
+    connections when it stops.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Server(uvicorn.Server):
         """Serve until the stop.
 
         Raises:
-            ServerError: the application does not start, or the address can't be had.
+            ServerError: the application does not start, or the address can't be bound.
         """
         try:
             super().run(sockets or self.listener.sockets)
-        except SystemExit:  # how uvicorn says that the application does not start
+        except SystemExit:  # uvicorn exits when the application does not start
             raise ServerError(f"the application does not start: {self.lifespan.failure}") from None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
             self.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer whom the kernel has accepted, refuse who comes later."""
+        """Answer connections that the kernel has accepted, refuse later ones."""
         if self.alone:
             self.listener.turn_away()
         for pause in self.listener.until_empty():
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # In the place of uvicorn's, which raises each signal once more at the end.
+        # Replaces uvicorn's handlers, which raise each signal again at the end.
         self.stop.action = self._exit
         if self.stop.received:
             self._exit()

@@ -1,4 +1,4 @@
-"""Settings: one frozen Struct, read once from the environment and `.env`."""
+"""Settings: a frozen Struct, read once from the environment and `.env`."""
 
 import difflib
 import ipaddress
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from service.settings.dotenv import DotenvError, read_dotenv
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
-# What a value may be, said once: msgspec checks it, the error line and the reference quote it.
+# The allowed values of each type: msgspec checks them, errors and the reference quote them.
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Bytes = Annotated[int, Meta(ge=1, le=2**40, description="a whole number of bytes, at least 1")]
@@ -22,7 +22,7 @@ Milliseconds = Annotated[
     int, Meta(ge=1, le=3_600_000, description="a whole number of milliseconds, 1 to 3600000")
 ]
 Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
-# Of a value that no message may show, in the Meta of its type.
+# Marks the type of a secret value, in its Meta.
 HIDDEN = {"hidden": True}
 Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters", extra=HIDDEN)]
 DatabaseURL = Annotated[
@@ -48,15 +48,15 @@ RedisURL = Annotated[
 
 
 class SettingsError(Exception):
-    """A variable that is unknown or ill-typed; the message is the one line the operator sees."""
+    """A variable is unknown or has a wrong value; the message has one line."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Every setting with its default; its variable is `SERVICE_` and its name in capitals.
+    """All settings with their defaults; a variable is `SERVICE_` and the name in capitals.
 
-    The text below each field is its line in docs/reference/settings.md (`just docs`).
+    The text below a field is its line in docs/reference/settings.md (`just docs`).
 
-    A class of your own has your settings beside these. Their variables have your own prefix:
+    A subclass has these settings and your own. Variables of your own settings have your prefix:
 
     ```python
     class MySettings(Settings, frozen=True, kw_only=True):
@@ -65,48 +65,48 @@ class Settings(Struct, frozen=True, kw_only=True):
         token: Secret | None = None  # NOTES_TOKEN, never printed
     ```
 
-    Their types are those of one value: str, int, float, bool, a Literal, with a Meta or None.
+    A field has the type str, int, float, bool or a Literal, optionally with a Meta, or None.
     """
 
     prefix: ClassVar[str] = ""
 
     database_url: DatabaseURL | None = None
-    """PostgreSQL 15 or newer; without it, `serve` runs one of its own in `SERVICE_DATA`."""
+    """PostgreSQL 15 or newer; without it, `serve` runs an embedded one in `SERVICE_DATA`."""
     redis_url: RedisURL | None = None
-    """A Redis, a cluster or sentinels; `off` for none. All nodes of one database need the same."""
+    """A Redis, a cluster or sentinels; `off` for none. All nodes of a database need the same."""
     app: AppName = "service.asgi:app"
     """The application of the commands; its module may be in the current directory."""
     host: Text = "127.0.0.1"
     """The address to listen on."""
     port: Port = 8000
-    """The port to listen on; `0` takes a free one."""
+    """The port to listen on; `0` chooses a free one."""
     workers: Count = 1
     """Worker processes."""
     server: Literal["uvicorn", "granian"] = "uvicorn"
     """The HTTP server."""
     data: Text = ".data"
-    """Where embedded stores keep their data; one running service per directory."""
+    """The data directory of embedded stores; one running service per directory."""
     auth: Literal["off"] | None = None
-    """There are no API keys yet. On a host that others can reach, `off` must be set explicitly."""
+    """There is no authentication yet. On a host that others can reach, `off` must be set."""
     cache: Literal["on", "local", "off"] = "on"
-    """`on`, `local` (in the process only, for one worker) or `off`."""
+    """`on`, `local` (only in the process, for one worker) or `off`."""
     cache_ttl: Seconds = 300
-    """Seconds that a response is kept in Redis."""
+    """Seconds until a response in Redis expires."""
     cache_bytes: Bytes = 67_108_864
-    """Bytes of responses that each worker keeps in its process."""
+    """Bytes of cached responses in each worker's process."""
     pool: Count | Literal["none"] = 4
-    """Database connections per worker, beside one that listens and up to two for files;
-    `none` connects for each use."""
+    """Database connections per worker, besides one that listens and at most two for files;
+    `none` opens a connection for each use."""
     batching: Literal["on", "off"] = "on"
     """Whether concurrent reads by id share a statement, and concurrent writes a commit."""
     statement_timeout_ms: Milliseconds = 2000
-    """The longest that a statement may run, and that a request waits for a connection."""
+    """The maximum time of a statement, and of a request's wait for a connection."""
     queue_limit: Queue = 10_000
-    """Requests per worker that may wait for a connection; further ones are answered 503."""
+    """Requests per worker that may wait for a connection; more are answered with 503."""
     body_limit: Bytes = 1_048_576
-    """The largest request body, and the longest line of a file."""
+    """The maximum size of a request body, and of a line of a file."""
     import_limit: Bytes = 1_073_741_824
-    """The largest file of an import, also after decompression."""
+    """The maximum size of an imported file, also after decompression."""
     slow_request_ms: Milliseconds = 1000
     """Slower requests are logged at WARNING."""
     slow_query_ms: Milliseconds = 200
@@ -116,15 +116,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     access_log: Literal["on", "off"] = "off"
     """Whether each request is logged."""
     secret: Secret | None = None
-    """Signs cursors; the same on every node. Without it, `DATABASE_URL` does."""
+    """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
-        """Read `dotenv`, then the environment over it; an empty value counts as not set.
+        """Read `dotenv` and the environment, which overrides it; an empty value counts as not set.
 
         Raises:
-            SettingsError: a name that begins with `SERVICE_` or the prefix of this class and is no
-                setting, or a value of the wrong kind.
+            SettingsError: a name with the prefix `SERVICE_` or that of this class is not a setting,
+                or a value is wrong.
         """
         given = {**_read(dotenv), **(os.environ if environ is None else environ)}
         types = get_type_hints(cls, include_extras=True)
@@ -148,17 +148,17 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """The environment variable of a field.
+        """Return the environment variable of a field.
 
         Raises:
-            TypeError: a field of a class of one's own, and the class has no prefix.
+            TypeError: a subclass with own fields has no prefix.
         """
         if field in {"database_url", "redis_url"}:
             return field.upper()
         if field in Settings.__struct_fields__:
             return f"SERVICE_{field.upper()}"
         if not cls.prefix or cls.prefix.startswith("SERVICE_"):
-            raise TypeError(f'{cls.__name__} needs a prefix of its own: prefix: ClassVar = "MY_"')
+            raise TypeError(f'{cls.__name__} needs its own prefix: prefix: ClassVar = "MY_"')
         return f"{cls.prefix}{field.upper()}"
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({shown})"
 
     def environ(self) -> dict[str, str]:
-        """These settings as variables, for the workers that a start brings up."""
+        """Return these settings as environment variables, for worker processes."""
         return {
             self.variable(field): str(value)
             for field in self.__struct_fields__
@@ -179,33 +179,33 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def required_database_url(self) -> str:
-        """The database.
+        """The URL of the database.
 
         Raises:
-            SettingsError: not set, and nobody started an embedded one.
+            SettingsError: it is not set, and no embedded database runs.
         """
         if self.database_url is None:
-            raise SettingsError("DATABASE_URL is not set; `swiftlet serve` brings its own database")
+            raise SettingsError("DATABASE_URL is not set; `swiftlet serve` starts its own database")
         return self.database_url
 
     @property
     def signing_secret(self) -> str:
-        """What signs cursors: SERVICE_SECRET, else the database's URL, alike on every node too."""
+        """The secret of cursors: SERVICE_SECRET, else the database's URL (equal on every node)."""
         return self.secret or self.required_database_url
 
     @property
     def shared_redis_url(self) -> str | None:
-        """Where the workers share what they cache; None for nowhere."""
+        """The URL of the Redis that workers share; None without one."""
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
 
     @property
     def public(self) -> bool:
-        """Whether others than this machine can reach the address served."""
+        """Whether other machines can reach the served address."""
         if self.host == "localhost":
             return False
         try:
             return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name: whatever it means, it may mean more than this machine
+        except ValueError:  # a name, which may resolve to a public address
             return True
 
 
@@ -213,7 +213,7 @@ KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 
 
 def describe(kind: Any) -> str:
-    """What a type allows, in words: the description of its Meta, or the literals."""
+    """Return the allowed values of a type: the description of its Meta, or the literals."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         told = (str(meta.description) for meta in arguments[1:] if meta.description)
@@ -226,7 +226,7 @@ def describe(kind: Any) -> str:
 
 
 def is_hidden(kind: Any) -> bool:
-    """Whether no message may show a value of a type: a secret, or a URL with a password."""
+    """Return whether values of a type are secret: a secret, or a URL with a password."""
     if get_origin(kind) is Annotated:
         return any((meta.extra or {}).get("hidden") for meta in get_args(kind)[1:])
     return any(is_hidden(part) for part in get_args(kind))

@@ -1,4 +1,4 @@
-"""The file `.env`: `NAME=value` lines, read as a shell reads them."""
+"""Read the file `.env`: lines of `NAME=value`, parsed like a shell does."""
 
 import re
 from pathlib import Path
@@ -7,19 +7,19 @@ NAME = re.compile(r"(?:export\s+)?([^\s=#'\"]+)\s*=")
 DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 SINGLE_QUOTED = re.compile(r"'([^']*)'")
 ESCAPE = re.compile(r'\\(["\\$`])')
-# Only a "#" behind a space begins a comment: a password may have one in it.
+# Only a "#" after a space begins a comment, because a password may contain one.
 COMMENT = re.compile(r"(?<=\s)#.*$")
 
 
 class DotenvError(Exception):
-    """Which line of which file is wrong; never what is on it, which may be a password."""
+    """A line of a file is wrong; the message does not show it, because it may have a password."""
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """The variables of a file, none if it does not exist; of two with one name the last counts.
+    """Return the variables of a file, none without a file; of equal names the last one counts.
 
-    A value may stand in quotes, in which # and spaces are text; in double quotes a backslash
-    quotes " $ ` and itself. A value has one line, and $NAME in it is text.
+    In a quoted value # and spaces are text; in double quotes a backslash escapes " $ ` and itself.
+    A value has one line. $NAME is not expanded.
 
     Raises:
         DotenvError: the file can't be read, or a line is not NAME=value.
@@ -59,5 +59,5 @@ def _assignment(line: str) -> tuple[str, str]:
     if quoted is None:
         raise ValueError(f"the closing {value[0]} is missing")
     if COMMENT.sub("", value[quoted.end() :]).strip():
-        raise ValueError(f"there is text behind the closing {value[0]}")
+        raise ValueError(f"there is text after the closing {value[0]}")
     return name, ESCAPE.sub(r"\1", quoted[1]) if value[0] == '"' else quoted[1]

@@ -1,8 +1,8 @@
-"""What is wrong with a DATABASE_URL or a REDIS_URL, found before anything connects.
+"""Check DATABASE_URL and REDIS_URL before anything connects.
 
-The drivers would find most of it too, but later, and some of their messages show a piece of the
-password: in `postgresql://app:se/cret@host/db` they take `se` for a port. No message of this
-module shows any part of a URL.
+The drivers find most errors too, but later, and some of their messages show a part of the password:
+they parse the `se` of `postgresql://app:se/cret@host/db` as a port. No message of this module shows
+a part of a URL.
 """
 
 import os
@@ -14,7 +14,7 @@ ENCODE = "in a name or password, write / ? # @ : % as %2F %3F %23 %40 %3A %25"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 TARGETS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
 
-# The parameters of a REDIS_URL, and what their values look like.
+# The parameters of a REDIS_URL, with patterns of their values.
 NUMBER, SECONDS, TEXT = r"\d{1,9}", r"\d{1,6}(\.\d+)?", r".+"
 REDIS_PARAMETERS = {
     "client_name": TEXT,
@@ -38,28 +38,28 @@ REDIS_TLS_PARAMETERS = {
 }
 
 
-# Parameters whose values are names of files or directories.
+# Parameters whose values are paths.
 DATABASE_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 REDIS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 class URLError(Exception):
-    """What is wrong and how to write it; without a part of the URL."""
+    """A URL is wrong; the message says how to write it and has no part of the URL."""
 
 
 def check_database_url(url: str) -> None:
-    """Accept what libpq and asyncpg read alike.
+    """Accept a URL that libpq and asyncpg parse in the same way.
 
-    Parameters that neither knows are settings of the server: it refuses them when we connect.
+    Unknown parameters are settings of the server, which checks them when we connect.
 
     Raises:
-        URLError: something else.
+        URLError: the URL is wrong.
     """
     parts = _split(url)
     login, hosts = _authority(parts)
     if "@" in parts.path or (hosts and not login and "@" in parts.query):
-        # The authority ended too early: at a / or ? that was meant as part of the password.
-        raise URLError(f"there is an @ behind the host; {ENCODE}")
+        # The authority ended early, at a / or ? that is probably part of the password.
+        raise URLError(f"there is an @ after the host; {ENCODE}")
     if "/" in parts.path[1:]:
         raise URLError(f"there is a / in the database's name; {ENCODE}")
     given = _parameters(parts)
@@ -76,24 +76,24 @@ def check_database_url(url: str) -> None:
 
 
 def check_redis_url(url: str) -> None:
-    """Accept what `cache/client.py` makes a client of.
+    """Accept a URL that `cache/client.py` supports.
 
     Raises:
-        URLError: something else.
+        URLError: the URL is wrong.
     """
     if url == "off":
         return
     parts = _split(url)
     login, hosts = _authority(parts)
     if "@" in parts.path or (hosts and not login and "@" in parts.query):
-        raise URLError(f"there is an @ behind the host; {ENCODE}")
+        raise URLError(f"there is an @ after the host; {ENCODE}")
     if parts.scheme == "unix":
         if hosts or len(parts.path) < 2:
             raise URLError("the path of the socket is missing: unix:///run/redis.sock")
         _check_parameters(parts, REDIS_PARAMETERS)
         return
     if parts.netloc and not hosts:
-        raise URLError("there is no host behind the @")
+        raise URLError("there is no host after the @")
     _check_hosts(hosts, several=parts.scheme in {"redis+cluster", "redis+sentinel"})
     if parts.scheme in {"redis", "rediss"}:
         if not re.fullmatch(rf"/?|/{NUMBER}/?", parts.path):
@@ -109,7 +109,7 @@ def check_redis_url(url: str) -> None:
     if parts.scheme == "redis+sentinel" and not re.fullmatch(
         rf"/?|/[^/]+(/|/{NUMBER})?", parts.path
     ):
-        raise URLError("behind the hosts comes /name or /name/db, where db is a number")
+        raise URLError("after the hosts write /name or /name/db, where db is a number")
     _check_parameters(parts, {})
 
 
@@ -134,7 +134,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _authority(parts: SplitResult) -> tuple[str, str]:
-    """`user:password` and `host:port,host:port`."""
+    """Return `user:password` and `host:port,host:port`."""
     login, at, hosts = parts.netloc.partition("@")
     if "@" in hosts:
         raise URLError(f"there are two @ before the database's name; {ENCODE}")
@@ -150,7 +150,7 @@ def _check_hosts(hosts: str, *, several: bool = True) -> None:
         found = re.fullmatch(r"(\[[^\[\]]+\]|[^\[\]:]*)(?::([^:]*))?", place)
         if found is None:
             raise URLError(
-                f"the port must be a number, and an IPv6 address stands in [ ]; {ENCODE}"
+                f"the port must be a number, and an IPv6 address is written in [ ]; {ENCODE}"
             )
         host, port = found.groups()
         if not host:
@@ -169,12 +169,12 @@ def _parameters(parts: SplitResult) -> dict[str, str]:
         return {}
     try:
         return dict(parse_qsl(parts.query, strict_parsing=True))
-    except ValueError:  # its message shows what it met
-        raise URLError("behind ? come name=value pairs with & between them") from None
+    except ValueError:  # its message shows the value
+        raise URLError("after ? write name=value pairs, with & between them") from None
 
 
 def _check_files(given: Mapping[str, str], names: Iterable[str]) -> None:
-    """A certificate that is missing looks to the drivers like a server that is away."""
+    """Check that files exist: the drivers report a missing certificate like a missing server."""
     for name in names:
         if name in given and not os.access(given[name], os.R_OK):
             raise URLError(f"the file of {name} does not exist or can't be read")
@@ -185,6 +185,6 @@ def _check_parameters(parts: SplitResult, known: Mapping[str, str]) -> None:
     for name, value in given.items():
         if name not in known:
             allowed = f"it has {', '.join(known)}" if known else f"{parts.scheme}:// has none"
-            raise URLError(f"there is an unknown parameter behind ?: {allowed}")
+            raise URLError(f"there is an unknown parameter after ?: {allowed}")
         if not re.fullmatch(known[name], value):
-            raise URLError(f"{name} has a value that it can't have")
+            raise URLError(f"{name} has a wrong value")

@@ -1,7 +1,7 @@
-"""A JSON body into a Struct: in one piece where it is short and right, else field by field.
+"""Decode a JSON body into a Struct: short valid bodies in one call, others field by field.
 
-Only msgspec reads the whole of a body, and it builds nothing of what the Struct does not know. So
-the work is bounded by the size of the body, whatever is in it: see docs/decisions/bounds.md.
+Only msgspec parses whole bodies, and it builds no objects for fields that the Struct does not have.
+So the size of a body bounds the work, whatever it contains: see docs/decisions/bounds.md.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 _BYTE = re.compile(r"\(byte ([0-9]+)\)")
 _CONSTANT = re.compile(rb"NaN|Infinity")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# An escape: a pair of surrogates, a lone one, or any other.
+# One escape sequence: a surrogate pair, a lone surrogate, or any other.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB]HH\\u[dD][c-fC-F]HH|(?P<lone>u[dD][89a-fA-F]HH)|.)".replace(
         b"H", b"[0-9a-fA-F]"
     ),
     re.DOTALL,
 )
-# Escapes that are looked at before others have their turn: 1 ms.
+# Escapes to process before the event loop may run other tasks: 1 ms.
 STEP_ESCAPES = 2_000
 
 
 class Body(Direct, Generic[Value_co]):
-    """Decodes a request's body into a Struct; strings are stripped before they are checked.
+    """Decodes a request body into a Struct. Strings are stripped before they are validated.
 
-    The bytes of a short body go straight into the Struct. When that fails, when a string has white
-    space around it, and when the body is long, it is read field by field.
+    A short body is decoded by msgspec in one call. If that fails, or the body is long, it is
+    decoded field by field.
     """
 
     def __init__(self, struct: type[Value_co]) -> None:
@@ -44,11 +44,11 @@ class Body(Direct, Generic[Value_co]):
         self._fields = Fields(struct)
 
     def decode(self, data: bytes) -> Value_co:
-        """The Struct.
+        """Return the Struct.
 
         Raises:
-            Malformed: not JSON.
-            Invalid: JSON that breaks a rule; names the fields.
+            Malformed: the body is not JSON.
+            Invalid: the JSON breaks a rule; the error names the fields.
         """
         value: Value_co | None = self.quick(data)
         if value is not None:
@@ -61,7 +61,7 @@ class Body(Direct, Generic[Value_co]):
             return cast("Value_co", done.value)
 
     async def decode_long(self, data: bytes) -> Value_co:
-        """As `decode`, with turns for others in between; for more than AT_ONCE bytes."""
+        """Decode a body of more than AT_ONCE bytes; yield to the event loop between steps."""
         steps = self.slow(data)
         try:
             while True:
@@ -71,7 +71,7 @@ class Body(Direct, Generic[Value_co]):
             return cast("Value_co", done.value)
 
     def is_wrong(self, data: bytes) -> bool:
-        """Whether this is known at once, without saying what is wrong: a fifth of the time."""
+        """Return whether a quick check finds an error: a fifth of the time of `decode`."""
         try:
             return self._fields.is_wrong(data)
         except (UnicodeDecodeError, RecursionError, msgspec.ValidationError):
@@ -80,7 +80,7 @@ class Body(Direct, Generic[Value_co]):
             return not _SURROGATE.search(data)
 
     def slow(self, data: bytes) -> Steps:
-        """The Struct, field by field; raises as `decode`, and names all fields that are wrong."""
+        """Decode field by field; raise the errors of `decode`, with every wrong field."""
         try:
             data.decode()
         except UnicodeDecodeError as error:
@@ -90,24 +90,24 @@ class Body(Direct, Generic[Value_co]):
             value = yield from self._fields.read(data, "", errors)
         except RecursionError:
             raise Malformed("the body is nested too deep") from None
-        except msgspec.ValidationError as error:  # it is no object
+        except msgspec.ValidationError as error:  # not an object
             _check_json(data)
             raise Invalid(blamed(error)) from None
         except msgspec.DecodeError as error:
-            other = yield from _without_surrogates(data)
-            if other == data:
+            replaced = yield from _without_surrogates(data)
+            if replaced == data:
                 raise _malformed(data, error) from None
-            return (yield from self.slow(other))
+            return (yield from self.slow(replaced))
         if errors:
             raise invalid(errors)
         return value
 
 
 def _without_surrogates(data: bytes) -> Generator[None, None, bytes]:
-    """The body with NUL in the place of each lone surrogate, which msgspec takes for no JSON.
+    """Replace each lone surrogate by NUL: msgspec would reject the whole body as invalid JSON.
 
-    Neither can be stored. So the fields that count are refused and named, and those that are
-    ignored do no harm. What is wrong elsewhere stays where it was, byte for byte.
+    Neither can be stored. So known fields are rejected by name, and unknown fields are ignored.
+    The length stays, so byte positions in other error messages are still right.
     """
     if not _SURROGATE.search(data):
         return data

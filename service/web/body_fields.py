@@ -1,4 +1,4 @@
-"""What bodies are made of: objects, lists and single values, each read in short steps."""
+"""Decoders for the parts of a body: objects, lists and scalars, each in short steps."""
 
 from collections.abc import Generator
 from contextlib import suppress
@@ -12,17 +12,17 @@ from service.errors import FieldError
 from service.web.codec import MAX_ERRORS, blamed, decimal, parse_number, words_of
 from service.web.normalization import Normalized, check, structs_of
 
-# A body up to this size is read in one piece: at worst, a price given again and again, 4 ms.
+# Bytes of a body that is decoded in one call: at worst 4 ms, for a repeated price.
 AT_ONCE = 16_384
-# Bytes and values that are read before others have their turn.
+# Bytes and values to decode before the event loop may run other tasks.
 STEP_BYTES, STEP_VALUES = 16_384, 50
-# Digits of a number: a million of them take 14 ms, and no field takes so many.
+# Digits of a number: a million take 14 ms, and no field allows so many.
 DIGITS = 10_000
-# The power of ten beyond which a number is no integer that we build.
+# Largest power of ten of a number that is converted to an integer.
 LARGEST = 400
 
 ABSENT = Raw(b"")
-# Each `yield` is a place to let others have their turn.
+# At each `yield` the caller may let the event loop run other tasks.
 Steps = Generator[None, None, Any]
 
 _text = msgspec.json.Decoder(str).decode
@@ -30,7 +30,7 @@ _OTHERS: dict[bytes, object] = {b"[": [], b"{": {}, b"t": True, b"f": False, b"n
 
 
 class Direct:
-    """Reads a short body into a Struct in one piece."""
+    """Decodes a short body into a Struct in one call."""
 
     def __init__(self, struct: type[Struct]) -> None:
         self.struct = struct
@@ -40,19 +40,19 @@ class Direct:
         self._normalized = Normalized(struct)
 
     def quick(self, data: bytes) -> Any:
-        """The Struct if the body is short and everything is right, else None."""
+        """Return the Struct if the body is short and valid, else None."""
         if len(data) > AT_ONCE:
             return None
         try:
             if not data.isascii():
-                data.decode()  # msgspec does not look at what it passes over
+                data.decode()  # msgspec does not check UTF-8 in fields that it skips
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return value if self._normalized.plain(value) else self._stripped(value)
+        return value if self._normalized.are_normal(value) else self._stripped(value)
 
     def _stripped(self, value: Any) -> Any:
-        """The same without white space around its strings, None if something is wrong then."""
+        """Return the Struct with stripped strings; None if it is invalid then."""
         values = {}
         for name in self.struct.__struct_fields__:
             one = getattr(value, name)
@@ -68,11 +68,11 @@ class Direct:
             stripped = msgspec.convert(values, self.struct, dec_hook=parse_number)
         except msgspec.ValidationError:
             return None
-        return stripped if self._normalized.plain(stripped) else None
+        return stripped if self._normalized.are_normal(stripped) else None
 
 
 class Fields:
-    """Reads an object: first it is split into its fields, then they are read one by one."""
+    """Decodes an object: split it into raw fields, then decode each field."""
 
     def __init__(self, struct: type[Struct]) -> None:
         self.struct = struct
@@ -85,7 +85,7 @@ class Fields:
         self._split = msgspec.json.Decoder(split).decode
 
     def is_wrong(self, data: bytes) -> bool:
-        """Whether a field is; see Body.is_wrong."""
+        """Return whether a quick check finds an error; see Body.is_wrong."""
         raws = self._raws(data)
         return not self._required <= raws.keys() or (self._flat and self._together(raws) is None)
 
@@ -98,16 +98,16 @@ class Fields:
         }
 
     def _together(self, raws: dict[str, bytes]) -> Struct | None:
-        """The Struct if nothing is wrong; faster than one field after the other."""
+        """Return the Struct if all fields are valid, else None; faster than field by field."""
         try:
             values = {name: _value(raw) for name, raw in raws.items()}
             value = msgspec.convert(values, self.struct, dec_hook=parse_number)
         except (msgspec.ValidationError, ValueError):
             return None
-        return value if self._normalized.plain(value) else None
+        return value if self._normalized.are_normal(value) else None
 
     def read(self, data: bytes, path: str, errors: list[FieldError]) -> Steps:
-        """The Struct; what is wrong is added to the errors, up to MAX_ERRORS of them."""
+        """Return the Struct; append at most MAX_ERRORS errors."""
         raws = self._raws(data)
         if len(data) > STEP_BYTES:
             yield
@@ -128,7 +128,7 @@ class Fields:
 
 
 class Scalar:
-    """Reads a text, a number, a boolean or null, and types that are made of one."""
+    """Decodes a string, number, boolean or null, and types that are encoded as one."""
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -136,7 +136,7 @@ class Scalar:
         self.whole = int in _plain(kind)
 
     def value(self, raw: bytes, path: str, errors: list[FieldError]) -> Any:
-        """The value; what is wrong with it is added to the errors."""
+        """Return the value; append its error, if it has one."""
         try:
             value = _value(raw)
             if self.whole and isinstance(value, Decimal):
@@ -151,7 +151,7 @@ class Scalar:
 
 
 class Object:
-    """Reads an object within another."""
+    """Decodes a nested object."""
 
     def __init__(self, kind: Any, struct: type[Struct]) -> None:
         self.other = Scalar(kind)
@@ -168,7 +168,7 @@ class Object:
 
 
 class Array:
-    """Reads a list. Of one that is too long, the rest is passed over without building it."""
+    """Decodes a list. Elements beyond `max_length` are skipped without building them."""
 
     def __init__(self, kind: Any) -> None:
         self.other = Scalar(kind)
@@ -178,7 +178,7 @@ class Array:
         limits = [meta.max_length for meta in metas if meta.max_length is not None]
         if not limits:
             raise TypeError(f"a list in a body needs a max_length: {kind}")
-        # Of an array, such a Struct takes as many elements as it has fields.
+        # An array-like Struct decodes as many elements as it has fields.
         some = [(f"n{n}", Raw, ABSENT) for n in range(min(limits) + 1)]
         first = msgspec.defstruct("First", some, array_like=True)
         self.split = msgspec.json.Decoder(first).decode
@@ -213,18 +213,18 @@ class Array:
 def _reader(kind: Any) -> Scalar | Object | Array:
     if get_origin(_without_metas(kind)) is list:
         return Array(kind)
-    if within := structs_of(kind):
-        return Object(kind, within[0])
-    empty: tuple[object, ...] = ([], {})
-    for nothing in empty:
+    if nested := structs_of(kind):
+        return Object(kind, nested[0])
+    empty_values: tuple[object, ...] = ([], {})
+    for empty in empty_values:
         with suppress(msgspec.ValidationError):
-            msgspec.convert(nothing, kind, dec_hook=parse_number)
+            msgspec.convert(empty, kind, dec_hook=parse_number)
             raise TypeError(f"a body can't be read into this in bounded time: {kind}")
     return Scalar(kind)
 
 
 def _plain(kind: Any) -> list[Any]:
-    """The types that a kind is, or that it is one of."""
+    """Return the types of a union, or the type itself, without Annotated."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     return [plain for part in get_args(kind) for plain in _plain(part)] or [kind]
@@ -235,10 +235,10 @@ def _without_metas(kind: Any) -> Any:
 
 
 def _value(raw: bytes) -> object:
-    """A text, a number, a boolean or null; of a list and an object only what it is.
+    """Decode a string, number, boolean or null; a list or an object becomes an empty one.
 
     Raises:
-        ValueError: one that no field can hold.
+        ValueError: no field can store the value.
     """
     first = raw[:1]
     if first == b'"':
@@ -249,17 +249,17 @@ def _value(raw: bytes) -> object:
     if first in _OTHERS:
         return _OTHERS[first]
     if raw.lstrip(b"-").isdigit():
-        return int(raw[:100])  # beyond every range with more: int() is slow, then refuses
+        return int(raw[:100])  # 100 digits are out of every range; int() of more is slow
     if len(raw) > DIGITS:
         raise ValueError(f"a number of more than {DIGITS} digits")
     return decimal(raw.decode())
 
 
 def _integer(value: Decimal) -> int | Decimal:
-    """The integer that a number such as 1.0 or 1e2 is (as in JSON Schema), else the number.
+    """Convert a number such as 1.0 or 1e2 to an integer (as JSON Schema); keep others.
 
     Raises:
-        ValueError: it is beyond every range, and would be slow as an int.
+        ValueError: the number is out of every range; conversion would be slow.
     """
     if not value.is_finite() or value.adjusted() > LARGEST:
         raise ValueError("the number is out of range")

@@ -1,6 +1,6 @@
-"""What the handlers of many rows share: how they are written, and how the one in the way is named.
+"""Helpers for handlers of many rows: write them, and name the rows of a conflict.
 
-If-Match is not looked at: a tag is of one row.
+If-Match is ignored here: an ETag belongs to one row.
 """
 
 from collections import Counter
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from service.cache.generations import TableTags, Tags
-from service.db.bulk import Adds, Upsert, Upserted, conflicting_rows
+from service.db.bulk import Adds, Upsert, Upserted
+from service.db.conflicts import conflicting_rows
 from service.db.statement import Statement
 from service.errors import Conflict, FieldError, Problem
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
@@ -25,10 +26,10 @@ def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]])
 
     Args:
         rows: the rows.
-        unique: by field, a function whose results are equal for values that are the same.
+        unique: by field, a function whose results are equal for equal values.
 
     Raises:
-        Invalid: two have; names their places.
+        Invalid: two rows have the same value; the error names both.
     """
     errors = []
     for field, alike in unique.items():
@@ -52,7 +53,7 @@ async def add(
     rows: Sequence[Struct],
     conflict_locators: Mapping[str, Statement[int]],
 ) -> list[Row]:
-    """Make rows, all or none; `in_the_way` finds a field's places when PostgreSQL refuses it."""
+    """Create rows, all or none. `conflict_locators` find the rows that violate a constraint."""
     if not rows:
         return []
 
@@ -70,7 +71,7 @@ async def upsert(
     rows: Sequence[Struct],
     conflict_locators: Mapping[str, Statement[int]],
 ) -> list[Upserted]:
-    """Upsert rows, all or none; as `add`."""
+    """Upsert rows, all or none; see `add`."""
 
     def written(done: list[Upserted]) -> Tags:
         changed = [one.id for one in done if one.status != "unchanged"]
@@ -81,7 +82,7 @@ async def upsert(
 
 
 def counted(done: Sequence[Upserted]) -> dict[str, int]:
-    """How many became what."""
+    """Return the number of rows by status."""
     counts = Counter(one.status for one in done)
     return {status: counts[status] for status in ("created", "updated", "unchanged")}
 
@@ -91,13 +92,14 @@ async def by_ids(
     statement: Statement[int],
     tags: TableTags,
     ids: Sequence[int],
+    /,
     **values: object,
 ) -> tuple[int, list[int]]:
-    """Run a statement of db.bulk.Bulk: how many rows were there, and the ids that were not."""
-    asked = dict.fromkeys(ids)
-    possible = [row_id for row_id in asked if 0 < row_id <= ID_MAX]
+    """Run a statement of db.bulk.Bulk; return the number of rows found and the missing ids."""
+    distinct_ids = dict.fromkeys(ids)
+    possible = [row_id for row_id in distinct_ids if 0 < row_id <= ID_MAX]
     if not possible:
-        return 0, list(asked)
+        return 0, list(distinct_ids)
     if statement.writes:
         records = await request.write(
             lambda db: statement.records(db, ids=possible, **values),
@@ -106,7 +108,7 @@ async def by_ids(
     else:
         records = await statement.records(request.db, ids=possible, **values)
     found = {record[0] for record in records}
-    return len(found), [row_id for row_id in asked if row_id not in found]
+    return len(found), [row_id for row_id in distinct_ids if row_id not in found]
 
 
 async def _placed(
@@ -127,7 +129,7 @@ async def _placed(
         found = await conflicting_rows(request.db, statement, rows)
     except Problem:
         raise refused from None
-    if not found:  # what was in the way is gone again
+    if not found:  # the conflicting row was removed in between
         raise refused
     errors = [FieldError(f"items[{n}].{error.field}", error.message) for n in found[:MAX_ERRORS]]
     raise Conflict(f"{errors[0].field}: {error.message}", *errors)

@@ -6,19 +6,19 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn
 
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from service.cache.generations import Tags
 from service.cache.response import CachedResponse
 from service.cache.store import Cache
 from service.errors import NotFound, Problem
 from service.http1.extensions import SEND_PREBUILT
-from service.http1.standard_headers import PRIVATE, TEMPLATE, request_id
+from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, request_id
 from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, Header, Reply
+from service.web.codec import JSON, Header, Query, Reply
 from service.web.conditional import not_modified
-from service.web.request import PRINCIPAL, Request
+from service.web.request import PRINCIPAL, Request, Value
 
 # X-Cache of a GET that may be cached: where its response came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
@@ -59,24 +59,50 @@ class CachedRequest(Request):
     are handled outside, see `cacheable`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_request",)
 
     def __init__(self, request: Request) -> None:
-        scope = request.scope
+        self._request = request
         self.state = request.state
-        self.receive = self._receive
-        self.scope = _KeyScope(
-            type="http",
-            method="GET",
-            path=scope["path"],
-            query_string=scope["query_string"],
-            root_path=scope["root_path"],
-            path_params=scope.get("path_params", {}),
-            state=request.state,
-        )
-        self.scope[PRINCIPAL] = request.principal
-        self._query = (None, None)
-        self._headers = {}
+
+    def row_id(self) -> int:
+        """As Request.row_id."""
+        return self._request.row_id()
+
+    def query(self, query: Query[Value]) -> Value:
+        """As Request.query."""
+        return self._request.query(query)
+
+    @property
+    def principal(self) -> str:
+        """As Request.principal."""
+        return self._request.principal
+
+    @property
+    def root(self) -> str:
+        """As Request.root."""
+        return self._request.root
+
+    @property
+    def path(self) -> str:
+        """As Request.path."""
+        return self._request.path
+
+    @property
+    def url_path(self) -> str:
+        """As Request.url_path."""
+        return self._request.url_path
+
+    @property
+    def scope(self) -> Scope:  # type: ignore[override]  # a slot there; here it is made when read
+        """What of the scope is in the key."""
+        whole = self._request.scope
+        return _KeyScope({name: whole[name] for name in _IN_KEY if name in whole}, method="GET")
+
+    @property
+    def receive(self) -> NoReturn:  # type: ignore[override]  # as `id`
+        """Not in the key."""
+        _not_in_key("the body")
 
     @property
     def id(self) -> str:  # type: ignore[override]  # a slot there; here reading it is an error
@@ -87,8 +113,9 @@ class CachedRequest(Request):
         """Not in the key."""
         _not_in_key(f"the header {name.decode('latin-1')!r}")
 
-    async def _receive(self) -> Message:
-        _not_in_key("the body")
+
+# The items of a scope that are in the key, or the same for every request of a process.
+_IN_KEY = ("type", "path", "query_string", "root_path", "path_params", "state", PRINCIPAL)
 
 
 class _KeyScope(dict[str, Any]):
@@ -133,14 +160,14 @@ def send_hit(scope: Scope, started: float) -> bool:
     if head is None:
         head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    sent: bool = ready(head % (request_id(given_id), took, took * 1000), body)
+    sent: bool = ready(head % (request_id(given_id).encode(), took, took * 1000), body)
     return sent
 
 
 def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
     """The header lines of a hit, kept beside its response.
 
-    What TEMPLATE leaves open is filled in for each request.
+    What LINES_OF_HIT leaves open is filled in for each request.
     """
     headers = response.headers
     if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
@@ -155,7 +182,7 @@ def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) ->
     if encoding is not None:
         pairs.append((b"content-encoding", encoding))
     fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    head = b"%b\r\n%b" % (TEMPLATE, fixed)
+    head = b"%b\r\n%b" % (LINES_OF_HIT, fixed)
     if encoding is None:
         response.head = head
     else:
@@ -184,22 +211,16 @@ def cacheable(
             return reply_to(request, await read(CachedRequest(request)), BYPASS)
         key = key_of(request.scope)
         response = cache.find(key)
-        came = HIT
-        if response is None:
-            response, came = await look_up(cache, key, CachedRequest(request))
-        return reply_to(request, response, came, cache)
-
-    async def look_up(
-        cache: Cache, key: Key, request: CachedRequest
-    ) -> tuple[CachedResponse, Header]:
-        name = name_of(key)
+        if response is not None:
+            return reply_to(request, response, HIT, cache)
+        asked, name = CachedRequest(request), name_of(key)
         if len(name) > LONGEST:
-            return await read(request), BYPASS
-        shared = share is not None and share(request)
+            return reply_to(request, await read(asked), BYPASS)
+        shared = share is not None and share(asked)
         response, found = await cache.get_or_load(
-            key, name, cache_tags(request), lambda: read(request), share=shared
+            key, name, cache_tags(asked), lambda: read(asked), share=shared
         )
-        return response, HIT if found else MISS
+        return reply_to(request, response, HIT if found else MISS, cache)
 
     async def read(request: CachedRequest) -> CachedResponse:
         try:

@@ -170,7 +170,7 @@ def row_id(text: str) -> int:
     # 19 digits hold every bigint; more would make int() slow, then refuse.
     value = int(text) if len(text) <= 19 else 0
     if not 0 < value <= ID_MAX:
-        raise NotFound(f"there is no {text[:20]}")
+        raise NotFound("id out of range")
     return value
 
 

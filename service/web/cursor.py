@@ -1,4 +1,4 @@
-"""The cursor: where a list goes on, opaque and signed."""
+"""Cursors of keyset pagination: opaque and signed."""
 
 import base64
 import binascii
@@ -12,36 +12,37 @@ from service.errors import FieldError, Invalid
 
 CURSOR_LENGTH = 4096
 MAC_BYTES = 16
-NOT_OURS = "not one of this service, or made for other filters or another sort"
+NOT_OURS = "not from this service, or made for another sort or other filters"
 
 
 class Cursors:
-    """Signs and reads cursors.
+    """Writes and verifies cursors.
 
-    A cursor is `base64url(values, MAC)`: the values of the last row that its sort looks at, and a
-    keyed BLAKE2b over them together with the list, its sort and its filters. So one that is
-    altered, or used with another list, sort or filter, does not verify.
+    A cursor is `base64url(values, MAC)`. The values are the sort key of the last row. The MAC is a
+    keyed BLAKE2b of the values, the list, its sort and its filters. So a cursor that was changed,
+    or is used with another list, sort or filter, does not verify.
     """
 
     def __init__(self, secret: str) -> None:
         self._key = hashlib.blake2b(secret.encode(), person=b"cursor").digest()
 
     def write(self, values: tuple[object, ...], binding: bytes) -> str:
-        """The cursor that goes on after a row of these values."""
+        """Return the cursor that continues after a row with these values."""
         payload = msgspec.msgpack.encode(values)
         return base64.urlsafe_b64encode(payload + self._mac(payload, binding)).decode().rstrip("=")
 
     def read(self, cursor: str, kind: Any, binding: bytes) -> tuple[Any, ...]:
-        """The values, as the tuple type `kind`.
+        """Return the values, as the tuple type `kind`.
 
         Raises:
-            Invalid: not ours, altered, or of another list, sort or filter.
+            Invalid: the cursor is not of this service, was changed, or belongs to another list,
+                sort or filter.
         """
         try:
             if len(cursor) > CURSOR_LENGTH:
                 raise ValueError
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            # The decoder skips what it does not know; only the canonical form is ours.
+            # The decoder skips unknown characters, so accept only the canonical form.
             if base64.urlsafe_b64encode(raw).decode().rstrip("=") != cursor:
                 raise ValueError
             payload, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]

@@ -1,4 +1,4 @@
-"""`/openapi.json`, and `/docs`: the API on one page that needs no network."""
+"""`/openapi.json` and `/docs`: the API on one page, which loads nothing from other hosts."""
 
 import base64
 import hashlib
@@ -29,8 +29,8 @@ td, th { border-top: 1px solid var(--line); padding: .25rem .5rem; text-align: l
          vertical-align: top; }
 pre { background: var(--soft); padding: .5rem .75rem; border-radius: .5rem; overflow-x: auto; }
 """
-# The examples name the address that the page was loaded from. The browser knows it; the server
-# would have to believe the Host header. Without scripts they show this word, and say so.
+# A script replaces this word in the examples by the address of the page. The server would have to
+# trust the Host header. Without scripts, the page explains the word.
 BASE = "$API"
 SCRIPT = (
     'for (const one of document.querySelectorAll(".base")) '
@@ -45,19 +45,19 @@ POLICY: tuple[Header, ...] = (
     ),
     (b"x-content-type-options", b"nosniff"),
 )
-# No data, and the same for everyone; a browser asks again after a deploy.
+# The same for every client; a browser revalidates it, so it is current after a deploy.
 CACHE_CONTROL = b"no-cache"
-# Prefixes to keep the two answers for: one, unless the service is mounted in several places.
+# URL prefixes whose responses are kept: more than one only if the application is mounted twice.
 ROOTS = 8
 
 
 def routes(operations: list[Operation], about: About) -> list[Operation]:
-    """The two operations, told of all `operations`; both answers are made once per prefix."""
+    """Return both operations. Their responses are built once per URL prefix."""
 
     @lru_cache(ROOTS)
     def replies(root: str) -> tuple[Reply, Reply]:
-        told = document(operations, about, root)
-        as_json, page = msgspec.json.encode(told), _page(told, root).encode()
+        described = document(operations, about, root)
+        as_json, page = msgspec.json.encode(described), _page(described, root).encode()
         return (
             _reply(as_json, (), JSON),
             _reply(page, POLICY, b"text/html; charset=utf-8"),
@@ -69,7 +69,7 @@ def routes(operations: list[Operation], about: About) -> list[Operation]:
     async def docs(request: Request) -> Reply:
         return replies(request.root)[1]
 
-    replies("")  # at the start, not in the first request
+    replies("")  # build at the start, not in the first request
     return [
         Operation("GET", "/openapi.json", openapi, "The OpenAPI document", stored=False),
         Operation("GET", "/docs", docs, "The API on one page", stored=False),
@@ -89,12 +89,12 @@ def _reply(body: bytes, headers: tuple[Header, ...], content_type: bytes) -> Rep
     )
 
 
-def _page(told: dict[str, Any], root: str) -> str:
-    info = told["info"]
-    components = told["components"]
+def _page(described: dict[str, Any], root: str) -> str:
+    info = described["info"]
+    components = described["components"]
     operations = "".join(
         _operation(path, method, operation, components["responses"], root)
-        for path, methods in told["paths"].items()
+        for path, methods in described["paths"].items()
         for method, operation in methods.items()
     )
     shapes = "".join(
@@ -124,9 +124,9 @@ def _operation(
         f"<td>{_words(one['schema'])} {escape(one.get('description', ''))}"
         for one in operation.get("parameters", ())
     )
-    answers = "".join(
-        f"<tr><td><code>{status}</code><td>{escape(answer['description'])}<td>{_shape(answer)}"
-        for status, answer in (
+    statuses = "".join(
+        f"<tr><td><code>{status}</code><td>{escape(response['description'])}<td>{_shape(response)}"
+        for status, response in (
             (status, responses[_name(one)] if "$ref" in one else one)
             for status, one in operation["responses"].items()
         )
@@ -145,7 +145,7 @@ def _operation(
         f"<pre>curl -X {method.upper()} {base}{path.replace('{id}', '1')}{escape(example)}</pre>"
         + (f"<table><tr><th>Parameter<th>In<th>Value{parameters}</table>" if parameters else "")
         + (f"<p>Body: {_shape(body)}</p>" if body else "")
-        + f"<table><tr><th>Status<th>Meaning<th>Body{answers}</table></div></details>"
+        + f"<table><tr><th>Status<th>Meaning<th>Body{statuses}</table></div></details>"
     )
 
 
@@ -157,9 +157,9 @@ def _name(reference: dict[str, str]) -> str:
     return reference["$ref"].rpartition("/")[2]
 
 
-def _shape(answer: dict[str, Any]) -> str:
+def _shape(described: dict[str, Any]) -> str:
     links = []
-    for media, content in answer.get("content", {}).items():
+    for media, content in described.get("content", {}).items():
         schema = content["schema"]
         if schema == {"type": "string"}:
             links.append(escape(media))
@@ -174,7 +174,7 @@ def _link(reference: dict[str, str]) -> str:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    """`integer, minimum 1, maximum 100, default 10`, as HTML."""
+    """Describe a schema as HTML, such as `integer, minimum 1, maximum 100, default 10`."""
     parts = [_link(schema)] if "$ref" in schema else [escape(str(schema.get("type", "")))]
     parts += [
         escape(f"{name} {json.dumps(value)}")

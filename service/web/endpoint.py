@@ -15,7 +15,7 @@ from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
 from service.web.cached import LOOKED_UP, access, cacheable, send_hit
-from service.web.codec import Header, Query, Reply
+from service.web.codec import Query, Reply
 from service.web.prebuilt import send_prebuilt
 from service.web.request import Request
 
@@ -118,11 +118,9 @@ class Endpoint:
         if send_prebuilt(request, reply, spent, took, body, more):
             self._log(request, reply, took)
             return
-        headers: list[Header] = [
-            *standard_headers(request.id.encode(), took, spent.statements, spent.seconds),
-            (b"cache-control", reply.cache_control),
-            *more,
-        ]
+        headers = standard_headers(request.id, took, spent.statements, spent.seconds)
+        headers.append((b"cache-control", reply.cache_control))
+        headers += more
         if reply.status in (204, 304):
             body = b""
         else:

@@ -1,26 +1,26 @@
-"""Which reader a file of rows is for, by its Content-Type."""
+"""Choose the reader of a file by its Content-Type."""
 
 from msgspec import Struct
 
 from service.errors import Unsupported
 from service.web.media import utf_8_media_type
-from service.web.row_readers import Lines, Reader
-from service.web.table import Table
+from service.web.row_readers import NdjsonReader, Reader
+from service.web.table import CsvReader
 
-# The second and third are other names of the first.
-MEDIA: dict[bytes, type[Lines | Table]] = {
-    b"application/x-ndjson": Lines,
-    b"application/ndjson": Lines,
-    b"application/jsonl": Lines,
-    b"text/csv": Table,
+# application/ndjson and application/jsonl are aliases of the first name.
+MEDIA: dict[bytes, type[NdjsonReader | CsvReader]] = {
+    b"application/x-ndjson": NdjsonReader,
+    b"application/ndjson": NdjsonReader,
+    b"application/jsonl": NdjsonReader,
+    b"text/csv": CsvReader,
 }
 
 
 def reader(struct: type[Struct], content_type: bytes | None, limit: int) -> Reader:
-    """What reads a file of this type; `limit` is in bytes, of a line.
+    """Return a reader for a file of this type; `limit` is the maximum bytes of a line.
 
     Raises:
-        Unsupported: it is neither NDJSON nor CSV, or not in UTF-8.
+        Unsupported: the type is neither NDJSON nor CSV, or the charset is not UTF-8.
     """
     media = utf_8_media_type(content_type or b"")
     if media in MEDIA:

@@ -1,4 +1,4 @@
-"""Bytes of a body as they come: gzip undone, and never more of them than allowed."""
+"""Decompress a gzip body as it arrives, up to a limit."""
 
 import asyncio
 import zlib
@@ -6,56 +6,57 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 
 from service.errors import Malformed, TooLarge, Unsupported
 
-# Handed on at once, however many come out of a few.
+# Bytes of output to yield at once.
 CHUNK = 65_536
-# Taken in at once: a file of empty gzip members is read again behind each of them.
+# Bytes of input to decompress at once: zlib copies the rest after each gzip member.
 PIECE = 8_192
-# What compresses better than this, beyond the first bytes, is made to fill the place. Rows that are
-# alike but for their keys and numbers compress 10 to 80 times.
+# A higher ratio, after the first bytes, is taken for a decompression bomb. Rows that differ only in
+# keys and numbers compress 10 to 80 times.
 RATIO, RATIO_FROM = 200, 262_144
 
 
 async def inflated(chunks: AsyncIterable[bytes], limit: int) -> AsyncGenerator[bytes]:
-    """What gzip made smaller, at most 64 KiB at once.
+    """Decompress gzip; yield at most 64 KiB at once.
 
     Raises:
-        Malformed: not gzip, not all of it, or damaged.
-        TooLarge: more than `limit` bytes, or grown out of all proportion.
+        Malformed: not gzip, incomplete or damaged.
+        TooLarge: more than `limit` bytes after decompression, or a ratio above RATIO.
     """
     file = _File()
-    went = 0
+    total = 0
     async for chunk in chunks:
         for start in range(0, len(chunk), PIECE):
             await asyncio.sleep(0)
             for data in file.inflate(chunk[start : start + PIECE]):
-                went += len(data)
-                if went > limit:
-                    raise TooLarge(f"the file is larger than {limit} bytes without its gzip")
-                if went > RATIO_FROM and went > file.came * RATIO:
+                total += len(data)
+                if total > limit:
+                    raise TooLarge(f"the file is larger than {limit} bytes when decompressed")
+                if total > RATIO_FROM and total > file.received * RATIO:
                     raise TooLarge(
-                        f"the file grows to more than {RATIO} times its size: send it without gzip"
+                        f"the file decompresses to more than {RATIO} times its size: send it"
+                        " without gzip"
                     )
                 yield data
     file.end()
 
 
 class _File:
-    """Several gzip files behind each other are one; zeros behind the last are passed over."""
+    """One or more gzip members; zero bytes after the last one are ignored."""
 
     def __init__(self) -> None:
-        self.came = 0  # bytes
+        self.received = 0  # bytes
         self._stream = _gzip()
-        self._within = False  # a file that has begun
-        self._files = 0  # that have ended
+        self._in_member = False
+        self._complete = 0  # members
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        self.came += len(data)
+        self.received += len(data)
         while data:
-            if not self._within:
-                data = data.lstrip(b"\0") if self._files else data
+            if not self._in_member:
+                data = data.lstrip(b"\0") if self._complete else data
                 if data[:1] not in {b"", b"\x1f"}:
                     raise self._not_gzip()
-                self._within = bool(data)
+                self._in_member = bool(data)
             try:
                 found = self._stream.decompress(data, CHUNK)
             except zlib.error as error:
@@ -65,33 +66,33 @@ class _File:
             data = self._stream.unconsumed_tail
             if self._stream.eof:
                 data = self._stream.unused_data
-                self._stream, self._within = _gzip(), False
-                self._files += 1
+                self._stream, self._in_member = _gzip(), False
+                self._complete += 1
 
     def end(self) -> None:
-        if self._within or not self._files:
-            raise Malformed("the gzip ended early: send all of it")
+        if self._in_member or not self._complete:
+            raise Malformed("the gzip data is incomplete: send all of it")
 
     def _wrong(self, error: str) -> Malformed:
         if "incorrect data check" in error or "incorrect length check" in error:
-            return Malformed("the gzip is damaged: its checksum is wrong")
+            return Malformed("the gzip data is damaged: its checksum is wrong")
         if "header" in error or "compression method" in error:
             return self._not_gzip()
-        return Malformed("the gzip is damaged: send it again")
+        return Malformed("the gzip data is damaged: send it again")
 
     def _not_gzip(self) -> Malformed:
-        if self._files:
-            return Malformed("there are bytes behind the gzip that are not gzip")
+        if self._complete:
+            return Malformed("the bytes after the gzip data are not gzip")
         return Malformed("the file is not gzip")
 
 
 def decoded(
     chunks: AsyncIterable[bytes], encoding: bytes | None, limit: int
 ) -> AsyncIterable[bytes]:
-    """The chunks without their Content-Encoding.
+    """Undo the Content-Encoding of a body.
 
     Raises:
-        Unsupported: it is another than gzip.
+        Unsupported: the encoding is not gzip.
     """
     match (encoding or b"identity").strip().lower():
         case b"identity":

@@ -22,12 +22,12 @@ class Normalized:
         hints = get_type_hints(struct)
         self._names = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
         self._checked = checked_fields(hints)
-        self._within = tuple(
+        self._nested = tuple(
             (name, Normalized(part)) for name, kind in hints.items() for part in structs_of(kind)
         )
 
-    def plain(self, value: Struct) -> bool:
-        """Whether they can stay as they are."""
+    def are_normal(self, value: Struct) -> bool:
+        """Return whether every string is stripped and has no NUL."""
         for name in self._names:
             text = getattr(value, name)
             if isinstance(text, str) and (text.strip() != text or "\0" in text):
@@ -37,16 +37,16 @@ class Normalized:
                 check(getattr(value, name))
             except ValueError:
                 return False
-        for name, normalized in self._within:
+        for name, normalized in self._nested:
             part = getattr(value, name)
             for one in part if isinstance(part, list) else (part,):
-                if not normalized.plain(one):
+                if not normalized.are_normal(one):
                     return False
         return True
 
 
 def structs_of(kind: Any) -> list[type[Struct]]:
-    """The Struct that a field is, or that its list is of; none where it is neither."""
+    """Return the Struct of a field, or of the elements of its list; else an empty list."""
     if isinstance(kind, type) and issubclass(kind, Struct):
         return [kind]
     return [struct for part in get_args(kind) for struct in structs_of(part)]

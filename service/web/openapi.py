@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, from the route table and the Structs."""
+"""Build the OpenAPI 3.1 document from the route table and the Structs."""
 
 import inspect
 import re
@@ -10,33 +10,33 @@ from msgspec import Struct, structs
 from service.errors import ProblemDocument
 from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
-from service.web.openapi_texts import ANSWERED_BY_ALL, HEADERS, PROBLEMS, TAGS, About
+from service.web.openapi_texts import COMMON_HEADERS, HEADERS, PROBLEMS, TAGS, About
 
 Document = dict[str, Any]
 
 
 def document(operations: Iterable[Operation], about: About, root: str = "") -> Document:
-    """The document, as plain data.
+    """Return the document as plain data.
 
     Args:
         operations: the route table.
         about: the application.
-        root: the prefix of every path, as `/api` (the root_path of ASGI). The server's URL is
-            relative, so that no Host header finds its way into it.
+        root: the prefix of every path, such as `/api` (root_path of ASGI). The server URL is
+            relative, so the Host header has no effect on it.
     """
     operations = list(operations)
     schemas = Schemas([kind for operation in operations for kind in _kinds(operation)])
     shared: Document = {}
     paths: dict[str, Document] = {}
     for operation in operations:
-        told = _operation(operation, schemas, shared)
-        paths.setdefault(operation.path, {})[operation.method.lower()] = told
+        described = _operation(operation, schemas, shared)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     tags = {(tag := _tag(operation)).name: tag for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": about.info(),
         "servers": [{"url": root or "/"}],
-        # There are no keys yet: anyone who reaches the service may call it.
+        # No authentication yet.
         "security": [],
         "tags": [_described(tag) for tag in tags.values()],
         "paths": paths,
@@ -49,19 +49,19 @@ def document(operations: Iterable[Operation], about: About, root: str = "") -> D
 
 
 def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Document:
-    told: Document = {
+    described: Document = {
         "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
         "description": inspect.getdoc(operation.handler) or f"{operation.summary}.",
         "tags": [_tag(operation).name],
     }
     if parameters := _parameters(operation, schemas):
-        told["parameters"] = parameters
+        described["parameters"] = parameters
     if body := _body(operation, schemas):
-        told["requestBody"] = {"required": True, "content": body}
-    answers = _problems(operation, schemas, shared) | _successes(operation, schemas)
-    told["responses"] = {str(status): answers[status] for status in sorted(answers)}
-    return told
+        described["requestBody"] = {"required": True, "content": body}
+    responses = _problems(operation, schemas, shared) | _successes(operation, schemas)
+    described["responses"] = {str(status): responses[status] for status in sorted(responses)}
+    return described
 
 
 def _tag(operation: Operation) -> Tag:
@@ -72,12 +72,12 @@ def _tag(operation: Operation) -> Tag:
 
 
 def _described(tag: Tag) -> Document:
-    told = {"name": tag.name}
-    return {**told, "description": tag.description} if tag.description else told
+    described = {"name": tag.name}
+    return {**described, "description": tag.description} if tag.description else described
 
 
 def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
-    headers = [*ANSWERED_BY_ALL]
+    headers = [*COMMON_HEADERS]
     content: Document = {}
     if operation.response is not None:
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
@@ -93,18 +93,18 @@ def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
     if operation.cache_tags is not None:
         headers.append("X-Cache")
     if operation.status == 204:
-        return {204: _answer(operation.summary, headers)}
-    whole = _answer(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
-    answers = {operation.status: whole}
+        return {204: _response(operation.summary, headers)}
+    whole = _response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
+    responses = {operation.status: whole}
     if operation.has_etag and operation.method == "GET":
-        answers[304] = _answer("If-None-Match names the version; there is no body", headers)
+        responses[304] = _response("If-None-Match names the version; there is no body", headers)
     if operation.has_etag and operation.method == "DELETE":
-        answers[204] = _answer("Removed for good (permanent=true)", ANSWERED_BY_ALL)
-    return answers
+        responses[204] = _response("Removed for good (permanent=true)", COMMON_HEADERS)
+    return responses
 
 
 def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[int, Document]:
-    """The problems by status; what several operations answer alike is put into `shared`."""
+    """Return the error responses by status; those of several operations go into `shared`."""
     titles: dict[int, str] = {}
     shapes: dict[int, list[type[Struct]]] = {}
     always = [
@@ -117,31 +117,33 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
         found = shapes.setdefault(problem.status, [ProblemDocument])
         if problem.document not in found:
             found.append(problem.document)
-    answers = {}
+    responses = {}
     for status, title in titles.items():
-        headers = [*ANSWERED_BY_ALL, *PROBLEMS.headers.get(status, ())]
+        headers = [*COMMON_HEADERS, *PROBLEMS.headers.get(status, ())]
         cached = operation.cache_tags is not None and status in PROBLEMS.with_x_cache
         if cached:
             headers.append("X-Cache")
         refs = [schemas.of(shape) for shape in shapes[status]]
         schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
         content = {"application/problem+json": {"schema": schema}}
-        answer = _answer(PROBLEMS.meanings[status], headers, content)
+        response = _response(PROBLEMS.meanings[status], headers, content)
         if cached or len(refs) > 1:
-            answers[status] = answer
+            responses[status] = response
         else:
             name = title.replace(" ", "")
-            shared[name] = answer
-            answers[status] = {"$ref": f"#/components/responses/{name}"}
-    return answers
+            shared[name] = response
+            responses[status] = {"$ref": f"#/components/responses/{name}"}
+    return responses
 
 
-def _answer(description: str, headers: Iterable[str], content: Document | None = None) -> Document:
-    told: Document = {
+def _response(
+    description: str, headers: Iterable[str], content: Document | None = None
+) -> Document:
+    described: Document = {
         "description": description,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
     }
-    return {**told, "content": content} if content else told
+    return {**described, "content": content} if content else described
 
 
 def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the Structs, with names that read well in a generated client."""
+"""JSON Schemas of the Structs, with readable names for generated clients."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,10 @@ PLACE = "#/components/schemas/"
 
 
 class Schemas:
-    """The schemas of `kinds`; `components` are those that have a name.
+    """The schemas of some types; `components` has those with a name.
 
-    An enumeration with a title (Meta) is a component too: a client's generator then names it once,
-    and not after each parameter.
+    An enumeration with a title (Meta) is a component too, so a client generator makes one type for
+    it, not one for each parameter.
     """
 
     def __init__(self, kinds: Iterable[Any]) -> None:
@@ -31,11 +31,11 @@ class Schemas:
         self.components = dict(sorted(self.components.items()))
 
     def of(self, kind: Any) -> Schema:
-        """The schema of one of the kinds: a reference."""
+        """Return the schema of one of the types: a reference."""
         return self._of[id(kind)]
 
     def properties(self, struct: type[Struct]) -> dict[str, Schema]:
-        """Those of a Struct that is no component, as a query is."""
+        """Return the property schemas of a Struct that is not a component, such as a query."""
         _, described = msgspec.json.schema_components(
             [struct], schema_hook=_own, ref_template=PLACE + "{name}"
         )
@@ -52,7 +52,7 @@ class Schemas:
         if not isinstance(schema, dict):
             return schema
         if schema == {"type": "string", "format": "decimal"}:
-            return {"type": "number"}  # where msgspec by itself would write a string
+            return {"type": "number"}  # msgspec would say string
         if isinstance(schema.get("enum"), list) and "title" in schema:
             return self._named_enum(schema)
         return {name: self._exact(part) for name, part in schema.items()}
@@ -60,22 +60,22 @@ class Schemas:
     def _named_enum(self, schema: Schema) -> Schema:
         name = schema["title"]
         values = sorted(schema["enum"], key=lambda value: (value.strip("-"), value[0] == "-"))
-        told: Schema = {"title": name, "type": "string", "enum": values}
+        named: Schema = {"title": name, "type": "string", "enum": values}
         if not all(value.isidentifier() for value in values):
-            # As openapi-generator and openapi-python-client read it: else they number the values.
-            told["x-enum-varnames"] = [
+            # For openapi-generator and openapi-python-client, which else number the values.
+            named["x-enum-varnames"] = [
                 f"{value[1:]}_desc".upper() if value[0] == "-" else value.upper()
                 for value in values
             ]
-        self.components[name] = told
+        self.components[name] = named
         reference: Schema = {"$ref": PLACE + name}
         return {**reference, "default": schema["default"]} if "default" in schema else reference
 
 
 def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
-    """A value that fits a schema, made of the examples of its parts; None where there are none.
+    """Return an example value for a schema, from the examples of its parts; None without any.
 
-    Of an object it has the properties with an example, and those that are required.
+    An object gets the properties that have an example or are required.
     """
     if "$ref" in schema:
         return example(components[schema["$ref"].removeprefix(PLACE)], components)
@@ -92,6 +92,6 @@ def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
 
 
 def _own(kind: type) -> Schema:
-    """Types that read themselves also say what they look like."""
-    schema: Schema = kind.SCHEMA  # type: ignore[attr-defined]  # the convention of wire.py
+    """Return the schema that a type with its own decoder declares."""
+    schema: Schema = kind.SCHEMA  # type: ignore[attr-defined]  # the convention of codec.py
     return {"description": inspect.getdoc(kind), **schema}

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says in words: of the service, of headers, of what may go wrong."""
+"""Descriptions in the OpenAPI document: of the service, the headers and the errors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,18 +11,18 @@ RULES = (
     " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
     " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
 )
-# Of operations that name no tag of their own.
+# Tags of operations that do not name one.
 TAGS = {"health": "Whether the service is up, and can serve"}
 
 
 class About(NamedTuple):
-    """What the document says of an application.
+    """Description of an application in the document.
 
     Args:
         title: its name.
-        version: its own, not that of this library.
-        description: its first sentences.
-        more: further members of `info`, as `contact` and `license`.
+        version: version of the application, not of this library.
+        description: the first sentences of its description.
+        more: further members of `info`, such as `contact` and `license`.
     """
 
     title: str
@@ -31,39 +31,39 @@ class About(NamedTuple):
     more: Mapping[str, Any] = {}
 
     def info(self) -> dict[str, Any]:
-        """The member `info`."""
+        """Return the member `info`."""
         description = f"{self.description} {RULES}".lstrip()
         about = {"title": self.title, "version": self.version, "description": description}
         return {**about, **self.more}
 
 
-# Name, meaning and JSON type of each header of an answer.
+# Description and JSON type of each response header.
 HEADERS: dict[str, tuple[str, str]] = {
-    "Accept-Encoding": ("The content codings that this operation takes", "string"),
-    "Accept-Patch": ("The media types that this operation takes", "string"),
-    "Accept-Post": ("The media types that this operation takes", "string"),
-    "Cache-Control": ("Who may keep the answer; data is for the client alone", "string"),
+    "Accept-Encoding": ("Content codings that this operation accepts", "string"),
+    "Accept-Patch": ("Media types that this operation accepts", "string"),
+    "Accept-Post": ("Media types that this operation accepts", "string"),
+    "Cache-Control": ("Who may cache the response; data is private to the client", "string"),
     "Content-Disposition": ("The file's name", "string"),
-    "Content-Encoding": ("gzip or zstd, where the client takes it", "string"),
-    "ETag": ("The row's version, as If-Match takes it; weak where it is compressed", "string"),
+    "Content-Encoding": ("gzip or zstd, if the client accepts it", "string"),
+    "ETag": ("The row's version, for If-Match; weak if the response is compressed", "string"),
     "Link": ("The first, previous, next and last page (RFC 8288)", "string"),
     "Location": ("The path of the new row", "string"),
-    "Retry-After": ("Seconds until it is worth another try", "integer"),
-    "Server-Timing": ("Time in the database, and in all", "string"),
-    "Vary": ("The request headers that the form of the answer depends on", "string"),
+    "Retry-After": ("Seconds to wait before the next try", "integer"),
+    "Server-Timing": ("Time in the database, and total time", "string"),
+    "Vary": ("The request headers that select the form of the response", "string"),
     "X-Cache": ("HIT, MISS or BYPASS", "string"),
-    "X-Process-Time": ("Seconds that the service took", "number"),
-    "X-Request-ID": ("The client's own id of the request, else one of ours", "string"),
+    "X-Process-Time": ("Seconds that the service needed", "number"),
+    "X-Request-ID": ("The id that the client sent, else a generated one", "string"),
 }
-ANSWERED_BY_ALL = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
+COMMON_HEADERS = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
 
 
 class Problems(NamedTuple):
-    """Which problems an operation may answer, beside those in its line of the route table."""
+    """The errors of an operation besides those in its entry of the route table."""
 
     by_all: tuple[type[Problem], ...]
-    with_etag: tuple[type[Problem], ...]  # by those whose preconditions count
-    stored: tuple[type[Problem], ...]  # by those that ask the database
+    with_etag: tuple[type[Problem], ...]  # by operations with preconditions
+    stored: tuple[type[Problem], ...]  # by operations that use the database
     meanings: dict[int, str]
     headers: dict[int, tuple[str, ...]]
     with_x_cache: frozenset[int]
@@ -75,14 +75,14 @@ PROBLEMS = Problems(
     stored=(Unavailable, TimedOut),
     meanings={
         400: "The body, If-Match or If-None-Match is malformed",
-        404: "There is no such row",
-        408: "The body came too slowly",
-        409: "Another row is in the way: `errors` names the field",
-        412: "If-Match or If-None-Match does not allow it",
+        404: "The row does not exist",
+        408: "The client sent the body too slowly",
+        409: "A conflict with another row: `errors` names the field",
+        412: "A precondition (If-Match or If-None-Match) failed",
         413: "The body is too large",
-        415: "The body is of another media type, or in a content coding",
+        415: "The media type or content coding of the body is not supported",
         422: "A parameter or the body breaks a rule: `errors` names every field",
-        503: "Overloaded, or something that the service needs is away: see Retry-After",
+        503: "Overloaded, or the database is not available: see Retry-After",
         504: "The database took too long",
     },
     headers={

@@ -1,4 +1,4 @@
-"""Pages and cursors: what a list finds, how it is shown, its Link header."""
+"""Lists by page and by cursor: find the rows, build the response and its Link header."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -20,12 +20,12 @@ from service.web.times import encode_rows
 
 Row = TypeVar("Row", bound=Struct)
 
-# Characters of a text; more of them are encoded row by row.
+# Characters of a string; a page with a longer one is encoded row by row.
 LONG = 10_000
-# Rows to pass over: 0.9 ms of CPU, where a question to Redis costs 0.1 and twice that when in vain.
+# An offset of so many rows takes 0.9 ms of CPU; a Redis hit takes 0.1 ms, a miss twice that.
 FAR = 10_000
 
-# What a cursor is bound to; types of the slices' own, as prices, by their text.
+# Encodes what a cursor is bound to; types of an application, such as prices, as their text.
 _binding = msgspec.msgpack.Encoder(enc_hook=str).encode
 
 
@@ -41,7 +41,7 @@ class Page(Struct, Generic[Row], frozen=True):
 
 
 class CursorPage(Struct, Generic[Row], frozen=True):
-    """A page by cursor; `total` only when asked for, `next_cursor` null at the end."""
+    """A page by cursor; `total` only on request, `next_cursor` null at the end."""
 
     items: list[Row]
     next_cursor: str | None
@@ -49,7 +49,7 @@ class CursorPage(Struct, Generic[Row], frozen=True):
 
 
 class ListQuery(Protocol):
-    """The parameters that every list has, beside its filters."""
+    """The parameters of every list, besides its filters."""
 
     @property
     def page(self) -> int | UnsetType: ...
@@ -66,10 +66,10 @@ class ListQuery(Protocol):
 async def find(
     request: Request, listing: Listing[Row], query: ListQuery
 ) -> Page[Row] | CursorPage[Row]:
-    """The page that a query asks for, in one statement. Requests that ask for the same share it.
+    """Return the requested page, with one statement. Concurrent equal requests share it.
 
     Raises:
-        Invalid: `cursor` together with `page`, or a cursor that does not belong here.
+        Invalid: `cursor` together with `page`, or a cursor of another list.
     """
     by_cursor = isinstance(query.cursor, str)
     number = query.page if isinstance(query.page, int) else 1
@@ -92,7 +92,7 @@ async def find(
 
     def page(records: list[Any]) -> Page[Row] | CursorPage[Row]:
         counted: int | None = records[0]["total"] if total != "none" else None
-        if records and records[0]["id"] is None:  # no rows: the total came alone
+        if records and records[0]["id"] is None:  # no rows: one record with the total only
             records = []
         shown = records[: query.per_page]
         rows = [statement.row(*record[: statement.width]) for record in shown]
@@ -103,7 +103,7 @@ async def find(
             following = request.state["cursors"].write((*key, last["id"]), binding)
         if by_cursor:
             return CursorPage(rows, following, UNSET if counted is None else counted)
-        if counted is not None and records:  # an estimate may be behind what is plainly there
+        if counted is not None and records:  # an estimate may be less than the rows of this page
             counted = max(counted, offset + len(records))
         pages = None if counted is None else -(-counted // query.per_page)
         return Page(rows, counted, number, query.per_page, pages, following)
@@ -112,17 +112,17 @@ async def find(
 
 
 def share(query: ListQuery, counted: Iterable[str]) -> bool:
-    """Whether a list makes PostgreSQL read many rows: to count them, or to pass them over.
+    """Return whether PostgreSQL must read many rows for a list: to count them, or to skip them.
 
-    `counted` names the filters that do. Others cost less than a question to Redis: figures by
-    `python -m bench trials list-cost`.
+    `counted` names the filters that need a count. Other lists cost less than a request to Redis;
+    `python -m bench trials list-cost` measures it.
     """
     far = isinstance(query.page, int) and query.page * query.per_page >= FAR
     return far or any(getattr(query, name) is not UNSET for name in counted)
 
 
 async def show(request: Request, found: Page[Row] | CursorPage[Row]) -> Reply:
-    """The answer: the page as JSON, and its neighbours as a Link header."""
+    """Return the page as JSON, with a Link header to its neighbours."""
     if isinstance(found, Page):
         links = _neighbours(found)
     else:
@@ -130,7 +130,7 @@ async def show(request: Request, found: Page[Row] | CursorPage[Row]) -> Reply:
     return Reply(await _body(found), headers=_link(request, links))
 
 
-# The last page that was encoded, with its JSON: requests that share a page come one after another.
+# The last encoded page and its JSON: requests that share a page come directly after each other.
 _encoded: tuple[object, bytes] = (None, b"")
 
 
@@ -147,7 +147,7 @@ async def _body(found: Page[Row] | CursorPage[Row]) -> bytes:
 
 
 def _is_long(rows: list[Any]) -> bool:
-    """Whether one of the rows has a long text; 2 us for ten rows, by a generator 4."""
+    """Return whether a row has a long string: 2 us for ten rows; a generator takes 4 us."""
     if not rows:
         return False
     row_type: type[Struct] = type(rows[0])
@@ -161,16 +161,16 @@ def _is_long(rows: list[Any]) -> bool:
 
 @cache
 def _texts(row: type[Struct]) -> Callable[[Any], Iterable[str | None]]:
-    """Gives the texts of a row."""
+    """Return a getter of the strings of a row."""
     hints = get_type_hints(row)
     names = [name for name, kind in hints.items() if str in (kind, *get_args(kind))]
     if not names:
         return lambda _: ()
-    return attrgetter(names[0], *names)  # one twice, so that it gives a tuple
+    return attrgetter(names[0], *names)  # the first twice, so that the result is a tuple
 
 
 async def _encode_long(found: Page[Row] | CursorPage[Row]) -> bytes:
-    """The page as JSON, row by row: a hundred rows may be a hundred megabytes."""
+    """Encode a page row by row: a hundred rows may have a hundred megabytes."""
     parts = []
     for row in found.items:
         parts.append(encode_rows(row, (row,)))
@@ -179,7 +179,7 @@ async def _encode_long(found: Page[Row] | CursorPage[Row]) -> bytes:
     begin, end = frame.split(b"[]", 1)
     between = [b","] * (2 * len(parts) - 1)
     between[::2] = parts
-    # A long join leaves the interpreter to others while it copies.
+    # In a thread: a long join releases the GIL while it copies.
     return await asyncio.to_thread(b"".join, [begin, b"[", *between, b"]", end])
 
 
@@ -188,7 +188,7 @@ def _by_id(sort: str) -> bool:
 
 
 def _kind(listing: Listing[Any], sort: str) -> Any:
-    """The tuple in a cursor: the sort's key and the id, or the id alone when that is the key."""
+    """Return the type of a cursor's values: sort key and id, or the id alone if it is the key."""
     if _by_id(sort):
         return tuple[int]
     key: Any = listing.orders[sort].key.type.python_type
@@ -207,7 +207,7 @@ def _neighbours(found: Page[Any]) -> dict[str, dict[str, object]]:
 
 
 def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header, ...]:
-    """RFC 8288; relative to the request, so that no Host header finds its way into it."""
+    """Return a Link header (RFC 8288), with relative URLs, so the Host header has no effect."""
     if not links:
         return ()
     kept = ""
@@ -215,7 +215,7 @@ def _link(request: Request, links: dict[str, dict[str, object]]) -> tuple[Header
         given = parse_qsl(query.decode(), keep_blank_values=True)
         kept = urlencode([pair for pair in given if pair[0] not in {"page", "cursor"}])
     start = f"<{request.url_path}?{kept}{'&' if kept else ''}"
-    # Neither a number nor a cursor holds a character that is encoded.
+    # Numbers and cursors need no percent-encoding.
     value = ", ".join(
         [
             f'{start}{name}={place}>; rel="{rel}"'

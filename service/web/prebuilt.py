@@ -2,11 +2,13 @@
 
 from service.db.database import Timing
 from service.http1.extensions import SEND_PREBUILT
+from service.http1.standard_headers import LINES
 from service.web.codec import Header, Reply
 from service.web.request import Request
 
 # Headers about the framing: only the messages of ASGI handle them.
 _FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_HEAD = LINES + b"\r\ncache-control: %b\r\n%bcontent-type: %b\r\ncontent-length: %d"
 
 
 def send_prebuilt(
@@ -44,9 +46,7 @@ def send_prebuilt(
     if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or 0 in lines:
         return False  # the messages of ASGI raise an error that says what is wrong
     sent: bool = ready(
-        b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
-        b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f\r\n'
-        b"cache-control: %b\r\n%bcontent-type: %b\r\ncontent-length: %d"
+        _HEAD
         % (
             request.id.encode(),
             took,

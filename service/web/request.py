@@ -79,7 +79,7 @@ class Request:
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
         self._headers = _by_name(scope["headers"])
-        self.id = request_id(self.header(b"x-request-id")).decode("ascii")
+        self.id = request_id(self.header(b"x-request-id"))
 
     @property
     def db(self) -> Database:

@@ -1,4 +1,4 @@
-"""From a route table to an ASGI application: Starlette's Router, and a short way for most paths."""
+"""Build an ASGI application from a route table: Starlette's Router with a fast path."""
 
 from collections.abc import Iterable, Sequence
 from time import perf_counter
@@ -17,18 +17,18 @@ from service.web.request import Request
 
 
 class Paths(Router):
-    """Starlette's Router behind a dictionary of the paths that need no regular expression.
+    """Starlette's Router, with a dictionary for paths that need no regular expression.
 
-    Those are the constant ones and those that end in `/{id}`: most requests, in a quarter of the
-    time. Every path also has its slash; what is at no path is answered with a problem, too.
+    The dictionary has the constant paths and those that end in `/{id}`: most requests, in a quarter
+    of the time. Each path also matches with a final slash. An unknown path is a problem document.
 
     Args:
-        operations: the route table; the operations of one path share an endpoint.
-        others: Starlette's routes, tried after them.
-        options: of Starlette's Router, as `lifespan`.
+        operations: the route table; operations with the same path share an endpoint.
+        others: Starlette routes, matched after the operations.
+        options: passed to Starlette's Router, such as `lifespan`.
 
     Raises:
-        ValueError: two operations have one method and path.
+        ValueError: two operations have the same method and path.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Paths(Router):
         }
         self.nothing = Endpoint()
         super().__init__(
-            # Constant paths first: /items/bulk is no item.
+            # Constant paths first: /items/bulk must not match /items/{id}.
             routes=[
                 *(Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)),
                 *others,
@@ -102,15 +102,15 @@ class Paths(Router):
         return send_hit(scope, perf_counter())
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
-        """What answers a request that no route may see, or None."""
-        if SEND_PREBUILT not in scope.get("extensions", ()):  # another server than ours
+        """Return the endpoint of a request that must not reach a route, else None."""
+        if SEND_PREBUILT not in scope.get("extensions", ()):  # not our own HTTP server
             problem = await framing_problem(scope, receive)
             if problem is not None:
                 return _Refused(problem)
         if raw == b"*":
             return self.server
-        # A path is split at its slashes before it is decoded (RFC 3986, 2.2), and no value in a
-        # path of ours holds a slash: one that is encoded is at no path.
+        # A path is split at its slashes before it is decoded (RFC 3986, 2.2). No value in our paths
+        # contains a slash, so a path with an encoded slash matches nothing.
         return self.nothing if b"%2f" in raw.lower() else None
 
 
@@ -119,7 +119,7 @@ def _open(path: str) -> bool:
 
 
 class _Refused(Endpoint):
-    """Answers one request, whatever its method, with a problem."""
+    """Answers a request with a problem document, for any method."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _Refused(Endpoint):
 
 
 def _server(methods: set[str]) -> Endpoint:
-    """What answers `OPTIONS *`, which asks about the server as a whole (RFC 9110, 9.3.7)."""
+    """Return the endpoint of `OPTIONS *`, which is about the whole server (RFC 9110, 9.3.7)."""
     allowed = ", ".join(sorted({"HEAD", "OPTIONS", *methods})).encode()
 
     async def options(_: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""What the handlers of single rows share: how a row is shown, and how it is written."""
+"""Helpers for handlers of single rows: build the response of a row, and write a row."""
 
 from collections.abc import Awaitable, Callable, Collection
 from operator import attrgetter
@@ -19,7 +19,7 @@ Row = TypeVar("Row", bound=Struct)
 
 
 def shower(version: str | None) -> Callable[[Any], Reply]:
-    """What shows a row: with its ETag, unless the table has no version (None)."""
+    """Return a function that builds a row's response, with an ETag if the table has a version."""
     if version is None:
         return lambda row: Reply(encode_rows(row, (row,)))
     version_of = attrgetter(version)
@@ -34,13 +34,13 @@ def shower(version: str | None) -> Callable[[Any], Reply]:
 def adder(
     statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None
 ) -> Callable[[Request, tuple[object, ...]], Awaitable[Reply]]:
-    """What makes a row from the values of its fields, and shows it with its Location.
+    """Return a function that creates a row, with its Location in the response.
 
     Args:
         statement: the INSERT.
-        tags: of the table.
-        path: of the collection, as `/items`.
-        version: the field that is the ETag; None without one.
+        tags: cache tags of the table.
+        path: path of the collection, such as `/items`.
+        version: name of the version field; None without one.
     """
     show = shower(version)
 
@@ -58,20 +58,21 @@ async def write(
     statement: Write[Row],
     tags: TableTags,
     changed: Collection[str] = (),
+    /,
     **values: object,
 ) -> Row:
-    """Run a write of the row whose id is in the path, under the request's preconditions.
+    """Write the row whose id is in the path, if the request's preconditions hold.
 
-    A missing row is 404 whatever the tags say, since the request fails without them too (RFC
-    9110, 13.2.1); only `If-Match: *` asks for a row to exist, and is answered as such. `changed`
-    names the fields that it sets, for the caches.
+    A missing row is 404 with any ETag, because the request would fail without preconditions too
+    (RFC 9110, 13.2.1). Only `If-Match: *` requires that the row exists, so it is 412 then.
+    `changed` names the fields that the statement sets, for invalidation.
 
     Returns:
-        The row after it; what was removed, as it was.
+        The row after the write; a deleted row as it was before.
 
     Raises:
-        NotFound: no such row.
-        Stale: If-Match or If-None-Match does not allow its version.
+        NotFound: the row does not exist.
+        Stale: a precondition failed.
     """
     conditions = None if statement.guarded is None else preconditions(request)
     guard = None if conditions is None else conditions.guard
@@ -86,7 +87,7 @@ async def write(
 
 
 async def unchanged(request: Request, by_id: BatchLoader[Row], version: str | None) -> Row:
-    """The row whose id is in the path, if the preconditions allow it; else raises as `write`."""
+    """Return the row whose id is in the path, unchanged; raise the errors of `write`."""
     conditions = None if version is None else preconditions(request)
     row = await by_id.get(request.db, request.row_id())
     if row is None or conditions is None or version is None:
@@ -100,7 +101,7 @@ async def unchanged(request: Request, by_id: BatchLoader[Row], version: str | No
 
 
 def _refusal(conditions: Preconditions | None, found: int | None) -> Problem:
-    """Why a write did not happen; `found` is the version of the row, None without one."""
+    """Return why a write was refused; `found` is the version of the row, None without a row."""
     if conditions is not None and found is not None:
         return conditions.refuse(found)
     if conditions is not None and conditions.match is not None and conditions.match.any:

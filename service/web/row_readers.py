@@ -1,4 +1,4 @@
-"""Files of rows: what readers of NDJSON (here) and of CSV (table.py) share."""
+"""Read files of rows: the base of both readers, and NDJSON. CSV is in table.py."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,21 +9,23 @@ from msgspec import Struct
 from service.errors import InvalidLines, LineError, Problem, TooLarge
 from service.web.body import Body
 
-# Errors that are told one by one, the first ones.
-TOLD = 100
-# Lines that are known to be wrong: a line that comes again is not read again. So a small file that
-# gzip made of a million equal lines costs little.
+# Errors to report, from the first; more are only counted.
+MAX_REPORTED = 100
+# Wrong lines to remember (with at most KNOWN_LENGTH bytes). An equal line is not parsed again, so a
+# million equal lines, which gzip makes small, cost little.
 KNOWN, KNOWN_LENGTH = 1000, 200
 BOM = b"\xef\xbb\xbf"
 
-# A line by its number, and what it holds.
+# The number of a line, and its row.
 Row = tuple[int, Struct]
 
 
 class Trailer(Struct, frozen=True, forbid_unknown_fields=True):
-    """The last line of a file that proves to be whole: how many rows, and what they add up to.
+    """The last line of a file: it proves that the file is complete.
 
-    `checksum` is the SHA-256 of every byte before the line, in hexadecimal digits.
+    Args:
+        count: rows in the file.
+        checksum: SHA-256 of every byte before this line, in hexadecimal digits.
     """
 
     count: int
@@ -31,13 +33,16 @@ class Trailer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reader:
-    """Makes rows of a file's bytes as they come.
+    """Parses the rows of a file as its bytes arrive.
 
-    `line` is the number of the last line that was read, `read` how many of them were to be rows,
-    `failed` how many of these are wrong, and `errors` tells of the first TOLD.
+    Attributes:
+        line: number of the last line that was read.
+        read: rows that were read, valid or not.
+        failed: rows that are wrong.
+        errors: the first MAX_REPORTED errors.
 
     Args:
-        limit: bytes of a line.
+        limit: maximum bytes of a line.
     """
 
     def __init__(self, limit: int) -> None:
@@ -47,24 +52,24 @@ class Reader:
         self._wrong: set[bytes] = set()
 
     def feed(self, data: bytes) -> Iterator[Row | None]:
-        """The rows of the lines that end in it, and None for each that is wrong."""
+        """Yield the row of each line that ends in `data`, and None for a wrong line."""
         raise NotImplementedError
 
     def end(self) -> Iterator[Row | None]:
-        """The row of the last line, where nothing ends it."""
+        """Yield the row of a last line without a line end."""
         raise NotImplementedError
 
     def known_wrong(self, text: bytes) -> bool:
-        """Whether this line was wrong before, and need not be told of; then it is counted."""
-        if text in self._wrong and len(self.errors) >= TOLD:
+        """Count the line and return True if an equal line was wrong and no report is needed."""
+        if text in self._wrong and len(self.errors) >= MAX_REPORTED:
             self.failed += 1
             return True
         return False
 
     def fail(self, line: int, message: str, text: bytes = b"") -> None:
-        """Count a line that is wrong, and tell of it if it is one of the first."""
+        """Count a wrong line, and report it if it is one of the first MAX_REPORTED."""
         self.failed += 1
-        if len(self.errors) < TOLD:
+        if len(self.errors) < MAX_REPORTED:
             self.errors.append(LineError(line, message))
         if text and len(text) <= KNOWN_LENGTH:
             if len(self._wrong) >= KNOWN:
@@ -72,12 +77,12 @@ class Reader:
             self._wrong.add(text)
 
 
-class Lines(Reader):
-    """Reads NDJSON: a JSON document per line; blank lines are passed over.
+class NdjsonReader(Reader):
+    """Reads NDJSON: a JSON document per line. Blank lines are ignored.
 
     Args:
-        struct: what a line holds.
-        limit: bytes of a line.
+        struct: type of a line.
+        limit: maximum bytes of a line.
     """
 
     def __init__(self, struct: type[Struct], limit: int) -> None:
@@ -89,11 +94,11 @@ class Lines(Reader):
         self._ended: int | None = None
 
     def feed(self, data: bytes) -> Iterator[Row | None]:
-        """The rows of the lines that end in it, and None for each that is wrong.
+        """Yield the row of each line that ends in `data`, and None for a wrong line.
 
         Raises:
             TooLarge: a line is too long.
-            InvalidLines: the file has a trailer, and is not what it says.
+            InvalidLines: the file does not match its trailer.
         """
         block, newline, rest = (self._rest + data).rpartition(b"\n")
         self._rest = rest
@@ -103,13 +108,13 @@ class Lines(Reader):
             raise too_long(self.line + 1, self.limit)
 
     def end(self) -> Iterator[Row | None]:
-        """The row of the last line, where nothing ends it."""
+        """Yield the row of a last line without a line end."""
         block, self._rest = self._rest, b""
         if block:
             yield from self._rows(block)
 
     def _rows(self, block: bytes) -> Iterator[Row | None]:
-        # Where a trailer may stand the sum is noted before it.
+        # Take the checksum before a line that may be a trailer.
         start = 0 if block.startswith(b'{"count":') else block.rfind(b'\n{"count":') + 1
         self._sum.update(block[:start])
         self._digest = self._sum.hexdigest() if block.startswith(b'{"count":', start) else ""
@@ -124,34 +129,34 @@ class Lines(Reader):
             if len(line) > self.limit:
                 raise too_long(self.line, self.limit)
             if self._ended is not None:
-                raise _not_whole(self.line, f"line {self._ended} was to be the last")
+                raise _incomplete(self.line, f"line {self._ended} must be the last")
             if line.startswith(b'{"count":') and (trailer := _trailer(line)):
                 self._check(trailer)
                 continue
             self.read += 1
             if wrong and self.known_wrong(line):
-                continue  # a slice of such lines takes no 2 ms
-            value = quick(line) or self._slowly(line)
+                continue  # one step of such lines takes less than 2 ms
+            value = quick(line) or self._decode_slowly(line)
             yield None if value is None else (self.line, value)
 
-    def _slowly(self, line: bytes) -> Struct | None:
+    def _decode_slowly(self, line: bytes) -> Struct | None:
         try:
-            if len(self.errors) >= TOLD and self._body.is_wrong(line):
-                self.fail(self.line, "", line)  # what is wrong with it is not told any more
+            if len(self.errors) >= MAX_REPORTED and self._body.is_wrong(line):
+                self.fail(self.line, "", line)  # only counted
                 return None
             return self._body.decode(line)
         except Problem as problem:
-            self.fail(self.line, _told(problem), line)
+            self.fail(self.line, _line_message(problem), line)
             return None
 
     def _check(self, trailer: Trailer) -> None:
         self._ended = self.line
         if (trailer.count, trailer.checksum) != (self.read, self._digest):
-            raise _not_whole(self.line, "the lines before it are not those that were written")
+            raise _incomplete(self.line, "count or checksum of the lines before it is wrong")
 
 
 def too_long(line: int, limit: int) -> TooLarge:
-    """The problem of a line that is longer than the limit."""
+    """Return the error of a line that is longer than the limit."""
     return TooLarge(f"line {line} is longer than {limit} bytes")
 
 
@@ -162,10 +167,10 @@ def _trailer(line: bytes) -> Trailer | None:
         return None
 
 
-def _not_whole(line: int, message: str) -> InvalidLines:
-    return InvalidLines("the file is not whole; nothing was written", [LineError(line, message)])
+def _incomplete(line: int, message: str) -> InvalidLines:
+    return InvalidLines("the file is incomplete; nothing was written", [LineError(line, message)])
 
 
-def _told(problem: Problem) -> str:
-    """As it is told of a line, not of a body."""
+def _line_message(problem: Problem) -> str:
+    """Return the message of a line; problems speak of a body."""
     return problem.detail.removeprefix("the body is ").removeprefix("the body ")

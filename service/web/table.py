@@ -1,4 +1,4 @@
-"""CSV (RFC 4180): a header line with the names of the columns, then a row per record."""
+"""Read CSV (RFC 4180): a header line with the column names, then one record per row."""
 
 import re
 from collections.abc import Iterator
@@ -10,42 +10,42 @@ from msgspec import Struct
 
 from service.errors import Invalid, Problem
 from service.web.codec import Query
-from service.web.row_readers import BOM, TOLD, Reader, Row, too_long
+from service.web.row_readers import BOM, MAX_REPORTED, Reader, Row, too_long
 
-# Columns with names, and fields of a record: as many as spreadsheets have columns.
+# Named columns, and fields of a record (16,384 is the limit of spreadsheets).
 COLUMNS, FIELDS = 100, 16_384
-# Bytes that are split into lines at once.
+# Bytes to split into lines at once.
 STEP = 8192
-# As PostgreSQL's COPY writes them.
+# PostgreSQL's COPY writes booleans as t and f.
 _BOOLEANS = {"t": "true", "f": "false"}
 
-# A field: in quotes, where a quote is doubled; else a quote is text, unless it is the first.
+# A field. A quoted field doubles its quotes; in others a quote after the first character is text.
 _FIELD = rb'(?:"(?:[^"]++|"")*+"|(?!")[^,]*+)'
 _CLOSED = re.compile(rb"%b(?:,%b)*+" % (_FIELD, _FIELD))
-# Fields, and a quote that the lines after it may close.
+# Fields, the last with an open quote that a later line may close.
 _OPEN = re.compile(rb'(?:%b,)*+"(?:[^"]++|"")*+' % _FIELD)
 UNCLOSED = "not CSV: a quote that opens a field is not closed"
-BEHIND = "not CSV: text behind a closing quote; a quote within quotes must be doubled"
+BEHIND = "not CSV: text after a closing quote; a quote inside quotes must be doubled"
 _FIELDS = re.compile(r'(?:^|,)(?:(")((?:[^"]++|"")*+)"|([^,]*+))')
 
 
-class Table(Reader):
+class CsvReader(Reader):
     """Reads CSV.
 
-    Columns that the Struct does not know are passed over, fields that are empty take their
-    default; an empty text that is no default is in quotes, as PostgreSQL writes it. A quote that
-    is never closed spoils its own line only: the lines after it are read again without it.
+    Unknown columns are ignored. An empty field means the default; an empty string is written as
+    `""`, as PostgreSQL does. A quote that is never closed makes only its own line wrong: the lines
+    after it are parsed again.
 
     Args:
-        struct: what a record holds.
-        limit: bytes of a record.
+        struct: type of a record.
+        limit: maximum bytes of a record.
     """
 
     def __init__(self, struct: type[Struct], limit: int) -> None:
         super().__init__(limit)
         self._query = Query(struct)
         self._names: list[str] | None = None
-        self._width = 0  # columns of the header, those without a name included
+        self._width = 0  # columns of the header, with those that have no name
         self._known = frozenset(struct.__struct_fields__)
         self._required = [one.name for one in msgspec.structs.fields(struct) if one.required]
         hints = get_type_hints(struct, include_extras=True)
@@ -53,14 +53,14 @@ class Table(Reader):
         self._booleans = frozenset(
             n for n, kind in hints.items() if bool in (kind, *get_args(kind))
         )
-        self._text = b""  # from the record on that is not whole
-        self._at = 0  # in the text: where the next line begins
-        self._open = 0  # lines of the record so far, which has a quote open
-        self._first = 0  # bytes of the first of them
-        self._seen = self._again = 0  # bytes that came, and bytes that are read again
+        self._text = b""  # from the start of the incomplete record
+        self._at = 0  # offset in the text: the next line
+        self._open = 0  # lines so far of a record with an open quote
+        self._first = 0  # bytes of the first of these lines
+        self._seen = self._again = 0  # bytes received, and bytes parsed again
 
     def feed(self, data: bytes) -> Iterator[Row | None]:
-        """The rows of the records that end in it, and None for each line that makes none.
+        """Yield the row of each record that ends in `data`, and None for other lines.
 
         Raises:
             TooLarge: a line is too long.
@@ -73,10 +73,10 @@ class Table(Reader):
             raise too_long(self.line + 1, self.limit)
 
     def end(self) -> Iterator[Row | None]:
-        """The row of the last record, where nothing ends it.
+        """Yield the row of a last record without a line end.
 
         Raises:
-            Invalid: there is no header.
+            Invalid: the file has no header.
         """
         self._text += b"\n"
         yield from self._records()
@@ -87,7 +87,7 @@ class Table(Reader):
             raise Invalid("the file is empty: its first line must name the columns")
 
     def _records(self) -> Iterator[Row | None]:
-        begin = 0 if self._open else self._at  # of the record
+        begin = 0 if self._open else self._at  # offset of the record
         while (end := self._end_of_lines()) > self._at:
             for line in self._text[self._at : end].splitlines(keepends=True):
                 self.line += 1
@@ -95,17 +95,17 @@ class Table(Reader):
                 if self.line == 1:
                     line = line.removeprefix(BOM)  # noqa: PLW2901 - no other line has one
                 quoted = b'"' in line
-                within = self._open > 0
-                if quoted or within:
+                continued = self._open > 0
+                if quoted or continued:
                     self._open += 1
-                    if not within:
+                    if not continued:
                         self._first = len(line)
                     too_much = self._at - begin > self.limit
-                    ends = (b'"' + line if within else line).rstrip(b"\r\n")
+                    ends = (b'"' + line if continued else line).rstrip(b"\r\n")
                     if not (quoted and _CLOSED.fullmatch(ends)):
                         if too_much or (quoted and not _OPEN.fullmatch(ends)):
                             end = self._at
-                            begin = self._go_back(UNCLOSED if within else BEHIND, begin)
+                            begin = self._go_back(UNCLOSED if continued else BEHIND, begin)
                             yield None
                             if begin < end:
                                 break
@@ -124,9 +124,9 @@ class Table(Reader):
         self._at -= begin
 
     def _end_of_lines(self) -> int:
-        """Where in the text the next lines end: as many as STEP bytes hold, or a long one."""
+        """Return the end of the lines within the next STEP bytes, or of one longer line."""
         text, at = self._text, self._at
-        # A line may end with CR, LF or both: behind a CR, the next byte tells.
+        # A line ends with CR, LF or both. After a CR at the end of the data, wait for more.
         length = len(text) - text.endswith(b"\r")
         stop = min(at + STEP, length)
         end = max(text.rfind(b"\n", at, stop), text.rfind(b"\r", at, stop))
@@ -138,7 +138,7 @@ class Table(Reader):
         return end + 1
 
     def _go_back(self, what: str, begin: int = 0) -> int:
-        """The first line of the open record is wrong: go on with the one behind it."""
+        """Report the first line of the open record as wrong, and parse again from the next line."""
         wrong = self.line - self._open + 1
         if self._first > self.limit:
             raise too_long(wrong, self.limit)
@@ -147,7 +147,7 @@ class Table(Reader):
         again = self._at - begin - self._first
         self._again += again
         if self._again > self._seen + self.limit:
-            raise Invalid(f"line {wrong} is {what}; so are too many lines before it")
+            raise Invalid(f"line {wrong} is {what}; too many lines before it have the same error")
         self._at -= again
         self._open = 0
         self.line = wrong
@@ -184,15 +184,15 @@ class Table(Reader):
             raise Invalid(f"the header names a column twice: {', '.join(twice)[:200]}")
         missing = [name for name in self._required if name not in names]
         if missing:
-            raise Invalid(f"the header names no column {', '.join(missing)}")
+            raise Invalid(f"the header lacks a required column: {', '.join(missing)}")
         self._width = len(names)
-        while names and not names[-1]:  # spreadsheets write more commas than there are columns
+        while names and not names[-1]:  # spreadsheets add commas after the last column
             names.pop()
         return names
 
     def _row(self, record: bytes) -> Struct | None:
-        """The row; None if it is wrong, and enough lines were told of."""
-        assert self._names is not None  # noqa: S101 - the header came first
+        """Return the row; None if it is wrong and enough errors were reported."""
+        assert self._names is not None  # noqa: S101 - the header is read before rows
         fields = _fields(record)
         names = self._names
         extra = any(text for _, text in fields[self._width :])
@@ -206,11 +206,13 @@ class Table(Reader):
                     values[name] = value
         for name in self._booleans & values.keys():
             values[name] = _BOOLEANS.get(values[name].lower(), values[name])
-        return (self._query.quick if len(self.errors) >= TOLD else self._query.convert)(values)
+        return (self._query.quick if len(self.errors) >= MAX_REPORTED else self._query.convert)(
+            values
+        )
 
 
 def _fields(record: bytes) -> list[tuple[str, str]]:
-    """Of each field whether it is in quotes, and its text."""
+    """Return for each field its opening quote, if any, and its text."""
     try:
         text = record.decode()
     except UnicodeDecodeError as error:
@@ -219,7 +221,7 @@ def _fields(record: bytes) -> list[tuple[str, str]]:
         fields = [("", field) for field in text.split(",", FIELDS)]
     elif text.count(",") <= FIELDS:
         fields = [_unquoted(*found) for found in _FIELDS.findall(text)]
-    else:  # some of the commas may be within quotes
+    else:  # some commas may be inside quotes
         some = islice(_FIELDS.finditer(text), FIELDS + 1)
         fields = [_unquoted(*found.groups("")) for found in some]
     if len(fields) > FIELDS:
@@ -228,7 +230,7 @@ def _fields(record: bytes) -> list[tuple[str, str]]:
 
 
 def _unquoted(quote: str, quoted: str, plain: str) -> tuple[str, str]:
-    # To look for one quote first takes a tenth of the time, in a long text without any.
+    # `in` first: in a long text without quotes it takes a tenth of the time of `replace`.
     return quote, quoted.replace('""', '"') if '"' in quoted else quoted or plain
 
 

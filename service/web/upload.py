@@ -1,4 +1,4 @@
-"""A body of any length: read as it comes, a little ahead of the handler that takes it."""
+"""A streamed request body, read a little ahead of its handler."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -12,21 +12,21 @@ from service.web.stream import until
 
 Done = TypeVar("Done")
 
-# A client is given up when nothing comes for so many seconds, or when its average is below so many
-# bytes a second for as long.
+# An upload is aborted after 30 seconds without data, or when its average rate is below 1,000 bytes
+# a second for 30 seconds.
 CHUNK_SECONDS, LEAST_RATE = 30.0, 1000
-# Bytes that are read ahead: while the end of the body is among them, a client that leaves is
-# noticed at once, however busy the handler is with what came before.
+# Bytes to read ahead. Once the end of the body is read, a disconnect is noticed at once, also while
+# the handler is busy.
 AHEAD = 1_048_576
-# Bytes that are handed on together at least, unless they are the last.
+# Smallest part to hand to the handler, except the last part.
 TOGETHER = 4_096
 
 
 class Upload:
-    """The body of a request, up to `limit` bytes; a context manager around its use.
+    """The body of a request, up to `limit` bytes. Use it as a context manager.
 
     Raises:
-        Problem: 400 it ended early, 408 it came too slowly, 413; from `run`.
+        Problem: from `run`: 400 incomplete body, 408 too slow, 413 too large.
     """
 
     def __init__(self, request: Request, limit: int) -> None:
@@ -35,7 +35,7 @@ class Upload:
         self._parts: list[bytes] = []
         self._size = 0
         self._more = True
-        self._came, self._room = asyncio.Event(), asyncio.Event()
+        self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._reading: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
@@ -54,15 +54,15 @@ class Upload:
         await self._request.drain(more=self._more)
 
     async def run(self, work: Coroutine[Any, Any, Done]) -> Done:
-        """What the work gives; it ends when the client leaves or the body is refused."""
+        """Return the result of `work`; cancel it when the client leaves or the body is rejected."""
         return await until(self._reading, work)
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """The body as it comes."""
+        """Yield the body in parts, as it arrives."""
         while self._more or self._parts:
             if self._more and self._size < TOGETHER:
-                self._came.clear()
-                await self._came.wait()
+                self._arrived.clear()
+                await self._arrived.wait()
             else:
                 part = b"".join(self._parts)
                 self._parts.clear()
@@ -71,7 +71,7 @@ class Upload:
                 yield part
 
     async def _read(self) -> None:
-        """Read all of it, and then wait until the client has left."""
+        """Read the whole body, then wait until the client disconnects."""
         patience, total, pieces = CHUNK_SECONDS, 0, Pieces()
         try:
             while self._more:
@@ -83,7 +83,7 @@ class Upload:
                     message = await self._request.receive()
                 if message["type"] == "http.disconnect":
                     self._more = False
-                    raise Malformed("the file ended early")
+                    raise Malformed("the file is incomplete: the client closed the connection")
                 part: bytes = message.get("body", b"")
                 patience -= monotonic() - began - len(part) / LEAST_RATE
                 total += len(part)
@@ -95,10 +95,10 @@ class Upload:
                 self._size += len(part)
                 self._more = message.get("more_body", False)
                 if self._size >= TOGETHER or not self._more:
-                    self._came.set()
+                    self._arrived.set()
         except TimeoutError:
             self._more = False
-            raise TooSlow(f"send a file at {LEAST_RATE} bytes a second, or faster") from None
+            raise TooSlow(f"send the file with at least {LEAST_RATE} bytes a second") from None
         await self._request.gone()
 
     def _too_large(self) -> Problem:
