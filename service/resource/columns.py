@@ -35,8 +35,13 @@ from sqlalchemy import (
 )
 
 from service.db.schema import ACTIVE
+from service.db.statement import DIALECT, RefusedError
 from service.resource.fields import Field, Time
 
+# PostgreSQL cuts longer names.
+NAME_BYTES = 63
+# A name that is a word of SQL too, as `order` or `user`, is in quotes.
+quoted = DIALECT.identifier_preparer.quote
 TYPES: dict[type, Any] = {
     str: Text(),
     bool: Boolean(),
@@ -76,7 +81,11 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
     active: bool,
     fillfactor: int | None,
 ) -> Table:
-    """Return the table with its constraints and the indexes of its lists."""
+    """Return the table with its constraints and the indexes of its lists.
+
+    Raises:
+        RefusedError: a name is too long.
+    """
     options: dict[str, Any] = (
         {} if fillfactor is None else {"postgresql_with": {"fillfactor": str(fillfactor)}}
     )
@@ -110,6 +119,12 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
             postgresql_ops=dict.fromkeys(search, "gin_trgm_ops"),
             info={"optional": True},
         )
+    for part in (made, *made.columns, *made.constraints, *made.indexes):
+        if len(str(part.name).encode()) > NAME_BYTES:
+            raise RefusedError(
+                f"{name}: the name {part.name!r} is longer than PostgreSQL's {NAME_BYTES} bytes:"
+                " use a shorter name for the field or the resource"
+            )
     return made
 
 
@@ -132,11 +147,19 @@ def index_of(table: Table, name: str) -> str:
     return f"{table.name}_{name}_idx"
 
 
-def choice_index(table: Table, field: Field, value: object) -> str:
-    """Return the name of the partial index of a value that is not the default."""
+def choice_index(table: Table, given: Mapping[str, Field], field: Field, value: object) -> str:
+    """Return the name of the partial index of a value that is not the default.
+
+    The name has only the value, unless another field or value has the same word.
+    """
     if field.name == ACTIVE:
         return f"{table.name}_inactive_idx"
-    return index_of(table, field.name if field.kind is bool else str(value).lower())
+    if field.kind is bool:
+        return index_of(table, field.name)
+    word = str(value).lower()
+    words = [str(one).lower() for other in given.values() for one in other.choices]
+    alone = words.count(word) == 1 and word not in {*table.c.keys(), "search", "inactive"}
+    return index_of(table, word if alone else f"{field.name}_{value}")
 
 
 def rare_values(field: Field) -> list[object]:
@@ -186,21 +209,22 @@ def _column(field: Field) -> Column[Any]:
 
 def _check(field: Field) -> str | None:
     """Return the CHECK of a field; a type of your own has it as CHECK, with `{}` for the column."""
+    column = quoted(field.name)
     own = getattr(field.own, "CHECK", None)
     if own is not None:
-        return str(own).format(field.name)
+        return str(own).format(column)
     if field.choices:
         values = ", ".join(literal(value) for value in field.choices)
-        return f"{field.name} IN ({values})"
+        return f"{column} IN ({values})"
     meta = field.meta
     if field.kind is str:
-        return _between(f"length({field.name})", meta.min_length, meta.max_length)
+        return _between(f"length({column})", meta.min_length, meta.max_length)
     strict = [
-        f"{field.name} {sign} {bound}"
+        f"{column} {sign} {bound}"
         for sign, bound in ((">", meta.gt), ("<", meta.lt))
         if bound is not None
     ]
-    loose = _between(field.name, meta.ge, meta.le)
+    loose = _between(column, meta.ge, meta.le)
     rules = [*strict, *([loose] if loose else [])]
     return " AND ".join(rules) or None
 
@@ -238,24 +262,24 @@ def _add_indexes(
     for one in dict.fromkeys((*parents, *(n for n in filters if n in given))):
         field = given[one]
         if field.kind is bool or field.choices:
-            _index_choices(made, field)
+            _index_choices(made, given, field)
         elif (index := filter_index(made, field, sorts)) not in {i.name for i in made.indexes}:
             some: dict[str, Any] = (
-                {"postgresql_where": text(f"{one} IS NOT NULL")} if field.null else {}
+                {"postgresql_where": text(f"{quoted(one)} IS NOT NULL")} if field.null else {}
             )
             Index(index, c[one], c.id, **some)
     for one in folded:
         Index(f"{name}_{one}_key", func.lower(c[one]), unique=True)
 
 
-def _index_choices(made: Table, field: Field) -> None:
+def _index_choices(made: Table, given: Mapping[str, Field], field: Field) -> None:
     """Add an index of each value except the default, whose rows are found fast in any order."""
     if field.name == ACTIVE:
         return
     for value in rare_values(field):
         where = (
-            ("" if value else "NOT ") + field.name
+            ("" if value else "NOT ") + quoted(field.name)
             if field.kind is bool
-            else f"{field.name} = {literal(value)}"
+            else f"{quoted(field.name)} = {literal(value)}"
         )
-        Index(choice_index(made, field, value), made.c.id, postgresql_where=text(where))
+        Index(choice_index(made, given, field, value), made.c.id, postgresql_where=text(where))

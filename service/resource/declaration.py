@@ -17,20 +17,15 @@ from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
+from service.db.statement import RefusedError
 from service.db.writable import WritableDatabase
-from service.resource import columns, shapes, transfer
+from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
-from service.resource.operations import OPERATIONS, operations
+from service.resource.operations import check_operations, operations
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
-
-# Names of parameters and binds that every list and export has.
-RESERVED = frozenset(
-    {"page", "per_page", "cursor", "sort", "total", "q", "include", "format", "trailer"}
-    | {"limit", "offset", "last_id", "last_key"}
-)
 
 
 class Resource(Statements[Row]):
@@ -96,7 +91,7 @@ class Resource(Statements[Row]):
         extra: further operations.
 
     Raises:
-        TypeError: a name in the declaration is no field, or a field has a type without a column.
+        RefusedError: a name in the declaration is no field, or a field has a type without a column.
     """
 
     def __init__(  # noqa: PLR0913 - a declaration is its arguments
@@ -136,18 +131,26 @@ class Resource(Statements[Row]):
         self.path = path or f"/{name}"
         self.segment = self.path.rpartition("/")[2]
         self.tag = Tag(name, description)
-        self.folded, self.search = tuple(folded), tuple(search)
+        checks.check_names(name, self.path)
+        checks.check_struct(name, new, self.fields)
+        self.folded = checks.sequence(name, "folded", folded)
+        self.search = checks.sequence(name, "search", search)
+        unique = checks.sequence(name, "unique", unique)
         self.unique = tuple(dict.fromkeys((*([key] if key else ()), *unique, *folded)))
         self.references = dict(references or {})
         self.referenced = referenced
-        self.under, self.include = tuple(under), dict(include or {})
-        self.filters, self.without = tuple(filters), frozenset(without)
+        self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
+        self.filters = checks.sequence(name, "filters", filters)
+        self.without = frozenset(checks.sequence(name, "without", without))
         self.handlers = dict(handlers or {})
-        self._check((*self.unique, *self.search, *self.references, *self.under, *sorts))
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
+        if table is None:
+            checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
         kept = columns.kinds(stamps if table is None else table.c, {"id", *self.fields})
         created = ("created_at",) if "created_at" in kept else ()
-        self.sorts = tuple(dict.fromkeys(("id", *created, *sorts)))
+        self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
+        checks.check_uses(self, self.sorts, {"id", *kept})
+        check_operations(name, (*self.without, *self.handlers))
         if table is None:
             table = columns.table(
                 name,
@@ -170,6 +173,8 @@ class Resource(Statements[Row]):
         self.version = None if shape.version is None else shape.version.name
         self.active = "" if shape.active is None else shape.active.name
         self.soft_delete = bool(self.active) if soft_delete is None else soft_delete
+        if self.soft_delete and not self.active:
+            raise RefusedError(f"{name}: soft_delete needs a field `{ACTIVE}: bool = True`")
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self._shape(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
@@ -211,26 +216,6 @@ class Resource(Statements[Row]):
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
         """Yield the file of an `export_query`; see transfer.export."""
         return transfer.export(self.exported, db, query, name=name)
-
-    def _check(self, names: Collection[str]) -> None:
-        bounds = [name[4:] for name in self.filters if name not in self.fields]
-        for name in (*names, *bounds):
-            if name not in self.fields:
-                known = ", ".join(self.fields)
-                raise TypeError(f"{self.name}: {name!r} is no field; the fields are: {known}")
-        for name in (*self.under, *(f"{one}_id" for one in self.include)):
-            if name not in self.references:
-                raise TypeError(f"{self.name}: {name!r} is none of the references")
-        for name in self.filters:
-            if name in RESERVED:
-                raise TypeError(
-                    f"{self.name}: {name!r} can't be a filter: every list has this parameter"
-                )
-        unknown = self.without - OPERATIONS.keys()
-        if unknown:
-            raise TypeError(
-                f"{self.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
-            )
 
     def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
         names, given = self.words, self.fields

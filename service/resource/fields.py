@@ -9,6 +9,8 @@ from uuid import UUID
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
+from service.db.statement import RefusedError
+
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 
@@ -68,7 +70,7 @@ def fields(struct: type[Struct]) -> dict[str, Field]:
     """Return the fields of a Struct by name, in their order.
 
     Raises:
-        TypeError: a field has a type without a column.
+        RefusedError: a field has a type that no column can be made for.
     """
     hints = get_type_hints(struct, include_extras=True)
     return {one.name: _field(struct, one, hints[one.name]) for one in structs.fields(struct)}
@@ -78,11 +80,11 @@ def kind_of(struct: type[Struct], name: str, own: Any) -> type:
     """Return the base type of a type, one of KINDS.
 
     Raises:
-        TypeError: the type has no base in KINDS.
+        RefusedError: the type has no base in KINDS.
     """
     found = next((k for k in KINDS if isinstance(own, type) and issubclass(own, k)), None)
     if found is None:
-        raise TypeError(
+        raise RefusedError(
             f"{struct.__name__}.{name} is {own}: use one of"
             f" {', '.join(kind.__name__ for kind in KINDS)}, or a subclass of one"
         )

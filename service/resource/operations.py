@@ -1,8 +1,9 @@
 """The operations of a resource and their order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from service.db.statement import RefusedError
 from service.resource import bulk_rows, file_handlers, lists, rows
 from service.web.endpoint import Operation
 
@@ -26,17 +27,20 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 }
 
 
-def operations(of: "Resource[Any]") -> Iterator[Operation]:
-    """Yield the operations of a resource; its own handlers replace the derived ones.
+def check_operations(name: str, given: Iterable[str]) -> None:
+    """Check the names of operations in a declaration.
 
     Raises:
-        TypeError: the name of a handler is not an operation.
+        RefusedError: one is not an operation.
     """
-    unknown = of.handlers.keys() - OPERATIONS.keys()
-    if unknown:
-        raise TypeError(
-            f"{of.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
+    if unknown := sorted(set(given) - OPERATIONS.keys()):
+        raise RefusedError(
+            f"{name}: {unknown[0]!r} is no operation; they are: {', '.join(OPERATIONS)}"
         )
+
+
+def operations(of: "Resource[Any]") -> Iterator[Operation]:
+    """Yield the operations of a resource; its own handlers replace the derived ones."""
     for name, make in OPERATIONS.items():
         own = of.handlers.get(name)
         if isinstance(own, Operation):

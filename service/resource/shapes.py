@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
+from service.db.statement import RefusedError
 from service.resource.fields import Field
 from service.web.paging import CursorPage, Page
 
@@ -19,6 +20,9 @@ Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
 Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
 Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
 OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
+
+# Of every list and export, beside the filters.
+PARAMETERS = {"page", "per_page", "cursor", "sort", "total", "include", "q", "format", "trailer"}
 
 
 class DeleteQuery(Struct, frozen=True):
@@ -118,8 +122,17 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """Return the parameters of the filters; `q` is after those with few values."""
+    """Return the parameters of the filters; `q` is after those with few values.
+
+    Raises:
+        RefusedError: a filter has the name of another parameter.
+    """
     found = []
+    if reserved := sorted(PARAMETERS.intersection(filters)):
+        raise RefusedError(
+            f"a list has a parameter {reserved[0]!r} of its own: leave it out of `filters`, or give"
+            " the field another name"
+        )
     for name in filters:
         field = given.get(name) or given[name[4:]]
         found.append((name, field.some | UnsetType, UNSET))

@@ -273,7 +273,7 @@ def _by_value(of: "Statements[Any]", field: Field) -> Filter:
     else:
         clauses = {value: column == literal_column(columns.literal(value)) for value in values}
     rare = {
-        value: FilterIndex(columns.choice_index(of.table, field, value), "id")
+        value: FilterIndex(columns.choice_index(of.table, of.fields, field, value), "id")
         for value in columns.rare_values(field)
     }
     return Choice(clauses, rare)
