@@ -65,7 +65,7 @@ class TestNotes(Conformance):
     (tmp_path / "test_notes.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py"]
     ran = subprocess.run(
-        [*command, "-k", "shown_and_can_be_read"],
+        [*command, "-k", "returned_and_can_be_read"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT / "examples" / "notes")},
         capture_output=True,
@@ -89,9 +89,9 @@ class NewThing(Struct):
         ("'colour' is no field", {"sorts": ("colour",)}),
         ("'colour' is no field", {"filters": ("min_colour",)}),
         ("'colour' is no field", {"key": "colour"}),
-        ("'limit' can't be a filter", {"filters": ("limit",)}),
-        ("'n' is none of the references", {"under": ("n",)}),
-        ("'box_id' is none of the references", {"include": {"box": NewTag}}),
+        ("a filter can't be called 'limit'", {"filters": ("limit",)}),
+        ("'n' in `under` must be in `references`", {"under": ("n",)}),
+        ("needs 'box_id' in `references`", {"include": {"box": NewTag}}),
         ("'fly' is no operation", {"without": ("fly",)}),
         ("'fly' is no operation", {"handlers": {"fly": None}}),
     ),
