@@ -89,7 +89,7 @@ class NewThing(Struct):
         ("'colour' is no field", {"sorts": ("colour",)}),
         ("'colour' is no field", {"filters": ("min_colour",)}),
         ("'colour' is no field", {"key": "colour"}),
-        ("a filter can't be called 'limit'", {"filters": ("limit",)}),
+        ("can't be called 'limit'", {"filters": ("limit",)}),
         ("'n' in `under` must be in `references`", {"under": ("n",)}),
         ("needs 'box_id' in `references`", {"include": {"box": NewTag}}),
         ("'fly' is no operation", {"without": ("fly",)}),
