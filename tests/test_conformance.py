@@ -86,17 +86,17 @@ class NewThing(Struct):
 @pytest.mark.parametrize(
     ("message", "options"),
     (
-        ("'colour' is no field", {"sorts": ("colour",)}),
-        ("'colour' is no field", {"filters": ("min_colour",)}),
-        ("'colour' is no field", {"key": "colour"}),
+        ("'colour' is not a field", {"sorts": ("colour",)}),
+        ("'colour' is not a field", {"filters": ("min_colour",)}),
+        ("'colour' is not a field", {"key": "colour"}),
         ("'limit' can't be a filter", {"filters": ("limit",)}),
-        ("'n' is none of the references", {"under": ("n",)}),
-        ("'box_id' is none of the references", {"include": {"box": NewTag}}),
-        ("'fly' is no operation", {"without": ("fly",)}),
-        ("'fly' is no operation", {"handlers": {"fly": None}}),
+        ("'n' is not in `references`", {"under": ("n",)}),
+        ("'box_id' is not in `references`", {"include": {"box": NewTag}}),
+        ("'fly' is not an operation", {"without": ("fly",)}),
+        ("'fly' is not an operation", {"handlers": {"fly": None}}),
     ),
 )
-def test_a_declaration_that_can_not_be_is_refused(message: str, options: dict[str, Any]) -> None:
+def test_a_wrong_declaration_is_refused(message: str, options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=message):
         Resource("tags", NewTag, **options)
 

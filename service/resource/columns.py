@@ -1,4 +1,4 @@
-"""The table of a declaration: its columns, constraints and indexes, and the order of each sort.
+"""Derive a table from a declaration: columns, constraints, indexes and sort expressions.
 
 Constraints are named `<table>_<field>_<key|fkey|check>`: errors.py reads the field from the name.
 """
@@ -47,8 +47,8 @@ TYPES: dict[type, Any] = {
     date: Date(),
     UUID: Uuid(),
 }
-# The value that replaces null in an order, since a keyset key must not be null: the last value. For
-# strings the first one, since there is no last string.
+# The value that replaces null in a sort, because a keyset key must not be null: the last value of
+# the type, for strings the first one, because there is no last string.
 LAST: dict[type, str] = {
     str: "''",
     bool: "true",
@@ -61,7 +61,7 @@ LAST: dict[type, str] = {
 }
 
 
-def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
+def table(  # noqa: PLR0913 - the parts of a declaration
     name: str,
     metadata: MetaData,
     given: Mapping[str, Field],
@@ -76,7 +76,7 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
     active: bool,
     fillfactor: int | None,
 ) -> Table:
-    """The table, with every constraint and every index that the lists need."""
+    """Return the table, with its constraints and the indexes that lists need."""
     options: dict[str, Any] = (
         {} if fillfactor is None else {"postgresql_with": {"fillfactor": str(fillfactor)}}
     )
@@ -114,9 +114,9 @@ def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
 
 
 def order(column: Column[Any], field: Field | None) -> ColumnElement[Any]:
-    """What a sort compares: bytes of a text, not a locale; never null.
+    """Return the ORDER BY expression of a column: never null, and strings compare by bytes.
 
-    The same order on every machine, and no index to rebuild after an update of libc.
+    A locale could differ between machines, and an update of libc could corrupt its indexes.
     """
     plain: ColumnElement[Any] = collate(column, "C") if isinstance(column.type, Text) else column
     if field is None or not field.null:
@@ -128,32 +128,32 @@ def order(column: Column[Any], field: Field | None) -> ColumnElement[Any]:
 
 
 def index_of(table: Table, name: str) -> str:
-    """The name of the index behind a sort or a filter of a field."""
+    """Return the name of the index for a sort or filter of a field."""
     return f"{table.name}_{name}_idx"
 
 
 def choice_index(table: Table, field: Field, value: object) -> str:
-    """The name of the index of the rows with a value that is not the default."""
+    """Return the name of the partial index for a value that is not the default."""
     if field.name == ACTIVE:
         return f"{table.name}_inactive_idx"
     return index_of(table, field.name if field.kind is bool else str(value).lower())
 
 
 def rare_values(field: Field) -> list[object]:
-    """Of a filter of few values those that most rows don't have: all but the default."""
+    """Return the values with a partial index: all but the default, which most rows have."""
     if field.kind is bool:
         return [not field.default]
     return [value for value in field.choices if field.required or value != field.default]
 
 
 def filter_index(table: Table, field: Field, sorts: Collection[str]) -> str:
-    """The name of the index of a filter by a value: that of the sort, where it is the same."""
+    """Return the name of the index for an equality filter; it may be the one of the sort."""
     other = field.name in sorts and (field.null or field.kind is str)
     return f"{table.name}_{field.name}_eq_idx" if other else index_of(table, field.name)
 
 
 def stamps(*, versioned: bool, stamped: bool) -> list[Column[Any]]:
-    """The columns that the database and the statements keep by themselves."""
+    """Return the columns that clients can't set: version and times."""
     version = Column("version", BigInteger, nullable=False, server_default=text("1"))
     now = func.now()
     times = (
@@ -164,7 +164,7 @@ def stamps(*, versioned: bool, stamped: bool) -> list[Column[Any]]:
 
 
 def kinds(table: Iterable[Column[Any]], known: Collection[str]) -> dict[str, Any]:
-    """The type of a value of each column that is not known, for a Struct."""
+    """Return the Python type of each column that is not in `known`, for a Struct."""
     found: dict[str, Any] = {}
     for column in table:
         if column.key not in known:
@@ -185,7 +185,7 @@ def _column(field: Field) -> Column[Any]:
 
 
 def _check(field: Field) -> str | None:
-    """The rules of a field as a CHECK; a type of your own says it as CHECK, with `{}` for it."""
+    """Return the CHECK of a field; a custom type may have a CHECK, with `{}` for the column."""
     own = getattr(field.own, "CHECK", None)
     if own is not None:
         return str(own).format(field.name)
@@ -214,7 +214,7 @@ def _between(what: str, low: float | None, high: float | None) -> str | None:
 
 
 def literal(value: object) -> str:
-    """A value of a Literal in SQL."""
+    """Return a value of a Literal as SQL."""
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
@@ -227,7 +227,7 @@ def _add_indexes(
     sorts: Sequence[str],
     filters: Sequence[str],
 ) -> None:
-    """One per sort, read forwards and backwards, and one per filter; `id` breaks ties."""
+    """Add an index per sort, for both directions, and one per filter; `id` breaks ties."""
     name, c = made.name, made.c
     for one in sorts:
         Index(index_of(made, one), order(c[one], given.get(one)), c.id)
@@ -249,7 +249,7 @@ def _add_indexes(
 
 
 def _index_choices(made: Table, field: Field) -> None:
-    """Of each value that is not the default: rows with the common one are found in any order."""
+    """Add a partial index per value; the default needs none, because it is frequent."""
     if field.name == ACTIVE:
         return
     for value in rare_values(field):

@@ -1,4 +1,4 @@
-"""A resource: one declaration of what a client may send, and everything made of it."""
+"""Declare a resource: a Struct that a client sends, and all that is derived from it."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -26,7 +26,7 @@ from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
 
-# Parameters and binds that every list and export has.
+# Parameters and binds of every list and export; a filter can't have these names.
 RESERVED = frozenset(
     {"page", "per_page", "cursor", "sort", "total", "q", "include", "format", "trailer"}
     | {"limit", "offset", "last_id", "last_key"}
@@ -34,7 +34,7 @@ RESERVED = frozenset(
 
 
 class Resource(Statements[Row]):
-    """A table and its operations over HTTP, from the Struct of what a client sends.
+    """A table and its HTTP operations, derived from the Struct that a client sends.
 
     ```python
     class NewNote(Struct, kw_only=True):
@@ -48,56 +48,55 @@ class Resource(Statements[Row]):
                      references={"owner_id": users})
     ```
 
-    The table has `id`, a column for each field, `version`, `created_at` and `updated_at`. Every
-    attribute is a plain object: `notes.listing`, `notes.by_id`, `notes.operations`.
+    The table has `id`, a column for each field, `version`, `created_at` and `updated_at`. All
+    parts are attributes, such as `notes.listing`, `notes.by_id` and `notes.operations`.
 
     Args:
-        name: a plural: of the table, the statements and the path.
-        new: the Struct that POST and PUT take. Its rules (`Meta`) become CHECKs, its defaults
-            column defaults. A field is a str, bool, int, float, Decimal, datetime, date, UUID, a
-            Literal of texts, or a subclass of one of these (see service/items/structs.py for a
-            price); it may be null where the annotation says `| None`.
-        row: the Struct of a row as it is shown, if you write it yourself: mypy then knows
-            `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
-            `created_at` and `updated_at` that the table has.
-        change: the Struct that PATCH takes; by default every field of `new`, each optional.
-        summary: the Struct of a row in a list; by default the whole row.
-        table: a Table of your own. Then its columns decide: without `version` there is no ETag,
-            without `is_active` no soft delete; db/shape.py says how to name them otherwise.
-            Constraints must be named `<table>_<field>_<key|fkey|check>`, indexes as the derived
-            ones, see columns.py.
-        path: of the collection; by default `/` and the name.
-        singular: by default made of the name: `notes` gives `note`.
-        description: of the group of operations in the OpenAPI document.
-        key: the natural key: a field of texts, unique. It names rows in an upsert and in a file;
-            without one there is no upsert, and an import creates every row.
-        unique: other fields that are unique.
-        folded: fields that are unique without regard to case.
-        sorts: fields that a list can be sorted by, beside `id` and `created_at`.
-        filters: a field (equal to a value), or `min_<field>` and `max_<field>`.
-        search: fields of text in which `q` looks for a substring.
-        references: the resource that a field named `<parent>_id` refers to.
-        referenced: whether other tables refer to its rows: a delete for good may then be refused
-            with 409, which the OpenAPI document tells.
-        under: those references whose parent also serves the list and the creation of its rows, as
-            GET and POST `/users/{id}/notes`.
-        include: Structs of parents that a list shows beside its rows with `include=<parent>`.
-        soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
-            by default, whether there is such a field.
+        name: the name of the table, a plural such as `notes`. Names of statements begin with it.
+        new: the Struct that POST and PUT take. Its rules (`Meta`) become CHECK constraints, its
+            defaults become column defaults. The type of a field is str, bool, int, float, Decimal,
+            datetime, date, UUID, a Literal of strings, or a subclass of one of these (such as the
+            price in service/items/structs.py). With `| None` the field may be null.
+        row: the Struct of a row in a response, if you write it yourself; mypy then knows
+            `Resource[Note]`. Its fields are `id`, the fields of `new`, and `version`, `created_at`
+            and `updated_at` if the table has them.
+        change: the Struct that PATCH takes; by default all fields of `new`, each optional.
+        summary: the Struct of a row in a list; by default `row`.
+        table: a SQLAlchemy Table of your own. Its columns then decide: without `version` there is
+            no ETag, without `is_active` no soft delete; db/shape.py says how to use other names.
+            Name constraints `<table>_<field>_<key|fkey|check>`, and indexes as in columns.py.
+        path: the path of the collection; by default `/` and the name.
+        singular: the singular of the name; by default derived, such as `note` from `notes`.
+        description: the description of the tag in the OpenAPI document.
+        key: the natural key, a unique string field. Upserts and imports match rows by it. Without
+            a key there is no upsert, and an import creates every row.
+        unique: other unique fields.
+        folded: unique fields that ignore case.
+        sorts: fields that a list can be sorted by, besides `id` and `created_at`.
+        filters: parameters that filter a list: `<field>` for an equal value, `min_<field>` and
+            `max_<field>` for a range.
+        search: string fields that the parameter `q` searches for a substring.
+        references: the parent resource of each foreign key, by its field `<parent>_id`.
+        referenced: whether other tables have foreign keys to this one. A permanent delete may then
+            be refused with 409, and the OpenAPI document says so.
+        under: fields of `references` whose parent also serves GET and POST `/users/{id}/notes`.
+        include: the Structs of parents that a list can embed, with `include=<parent>`.
+        soft_delete: whether DELETE without `permanent=true` keeps the row and sets `is_active` to
+            false; by default, whether the table has this column.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
-        counted: whether a trigger keeps the total of the table, so that a page without filters
-            counts no rows; by default with a soft delete.
-        fillfactor: percent of a page that INSERT fills, so that a changed row has room beside its
-            old version; None leaves PostgreSQL's 100.
-        without: operations that are not served: the keys of OPERATIONS.
-        handlers: a function, or a whole Operation, in the place of one of ours, by its name. The
-            answer of a GET may be kept by the cache: it must depend on nothing but the path, the
-            query and rows of this table.
-        extra: operations that come in addition.
+        counted: whether a trigger maintains the number of rows, so that a page without filters
+            counts no rows; by default, whether the table has `is_active`.
+        fillfactor: the fillfactor of the table in percent: free space lets UPDATE write the new
+            version of a row to the same page. None is PostgreSQL's default, 100.
+        without: operations to leave out, keys of OPERATIONS.
+        handlers: functions, or whole Operations, that replace built-in operations, by name. A
+            response to GET may be cached, so it must depend only on the path, the query and rows
+            of this table.
+        extra: additional operations.
 
     Raises:
-        TypeError: a name in the declaration is no field, or a field has a type without a column.
+        TypeError: a name in the declaration is unknown, or no column has the type of a field.
     """
 
     def __init__(  # noqa: PLR0913 - a declaration is its arguments
@@ -186,7 +185,7 @@ class Resource(Statements[Row]):
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any
     ) -> Operation:
-        """An operation of this resource, below its path."""
+        """Return an operation of this resource; `path` is appended to the path of the resource."""
         return Operation(
             method,
             self.path + path,
@@ -210,7 +209,7 @@ class Resource(Statements[Row]):
         return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
-        """The rows of an `export_query` as a file; see transfer.export."""
+        """Export the rows of an `export_query` as a file; see transfer.export."""
         return transfer.export(self.exported, db, query, name=name)
 
     def _check(self, names: Collection[str]) -> None:
@@ -218,19 +217,20 @@ class Resource(Statements[Row]):
         for name in (*names, *bounds):
             if name not in self.fields:
                 known = ", ".join(self.fields)
-                raise TypeError(f"{self.name}: {name!r} is no field; the fields are: {known}")
+                raise TypeError(f"{self.name}: {name!r} is not a field; the fields are: {known}")
         for name in (*self.under, *(f"{one}_id" for one in self.include)):
             if name not in self.references:
-                raise TypeError(f"{self.name}: {name!r} is none of the references")
+                raise TypeError(f"{self.name}: {name!r} is not in `references`")
         for name in self.filters:
             if name in RESERVED:
                 raise TypeError(
-                    f"{self.name}: {name!r} can't be a filter: every list has it already"
+                    f"{self.name}: {name!r} can't be a filter: lists already use this name"
                 )
         unknown = self.without - OPERATIONS.keys()
         if unknown:
             raise TypeError(
-                f"{self.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
+                f"{self.name}: {min(unknown)!r} is not an operation;"
+                f" the operations are: {', '.join(OPERATIONS)}"
             )
 
     def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
@@ -244,18 +244,18 @@ class Resource(Statements[Row]):
         self.filter_names = [filter_[0] for filter_ in filters]
         self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
         self.export_query = shapes.export_query(names, filters)
-        self.new_rows = shapes.many(f"New{names.Many}", self.new, "What POST takes for many.")
+        self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
         self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
         self.keyed_rows = (
             self.new_rows
             if self.keyed is self.new
-            else shapes.many(f"Keyed{names.Many}", self.keyed, "What PUT takes for many.")
+            else shapes.many(f"Keyed{names.Many}", self.keyed, "The body of a bulk PUT.")
         )
         self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.version is not None)
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)
-        # Those that make PostgreSQL count rows, or read many of them: see paging.share.
+        # Filters that make PostgreSQL count or read many rows; see paging.share.
         counts = (ACTIVE,) if counted else ()
         self.counted_filters = tuple(
             name

@@ -1,4 +1,4 @@
-"""The fields of a Struct, as a table, a query and an answer need to know them."""
+"""Read the fields of a Struct: their types, defaults and rules."""
 
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -12,8 +12,8 @@ from msgspec import NODEFAULT, Meta, Struct, structs
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 
-# What a column can be made for; a subclass, as a price type of your own, counts as its base.
-# bool before int: it is a subclass of it.
+# Types that a column can have; a subclass, such as a price type, counts as its base.
+# bool is before int, because it is a subclass of int.
 KINDS: tuple[type, ...] = (str, bool, int, float, Decimal, datetime, date, UUID)
 
 
@@ -21,15 +21,15 @@ class Field(NamedTuple):
     """A field of a Struct.
 
     Args:
-        name: of the field, the column and the bind.
-        hint: as it is annotated.
+        name: the name of the field, the column and the bind.
+        hint: the annotation.
         kind: the plain type of a value, one of KINDS.
-        own: the subclass of `kind` that it is annotated with, or `kind` itself.
+        own: the annotated type: a subclass of `kind`, or `kind` itself.
         null: whether it may be null.
         required: whether it has no default.
-        default: where it has one.
-        meta: msgspec's rules and examples; an empty Meta without any.
-        choices: the values of a Literal.
+        default: the default; None without one.
+        meta: msgspec's rules and examples; an empty Meta if there are none.
+        choices: the values of a Literal; empty for other types.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Field(NamedTuple):
 
     @property
     def shown(self) -> Any:
-        """The annotation in an answer: without rules, which only what comes in must keep."""
+        """The annotation in a response: without the rules, which apply to requests only."""
         if self.kind is datetime:
             plain: Any = Time
         elif self.choices:
@@ -65,20 +65,20 @@ class Field(NamedTuple):
 
 
 def fields(struct: type[Struct]) -> dict[str, Field]:
-    """The fields of a Struct by name, in its order.
+    """Return the fields of a Struct by name, in their order.
 
     Raises:
-        TypeError: a field has a type that no column can be made for.
+        TypeError: no column can have the type of a field.
     """
     hints = get_type_hints(struct, include_extras=True)
     return {one.name: _field(struct, one, hints[one.name]) for one in structs.fields(struct)}
 
 
 def kind_of(struct: type[Struct], name: str, own: Any) -> type:
-    """The one of KINDS that a type is.
+    """Return the type of KINDS that a type is, or inherits from.
 
     Raises:
-        TypeError: it is none.
+        TypeError: there is none.
     """
     found = next((k for k in KINDS if isinstance(own, type) and issubclass(own, k)), None)
     if found is None:
@@ -106,7 +106,7 @@ def _field(struct: type[Struct], info: structs.FieldInfo, hint: Any) -> Field:
 
 
 def _parts(hint: Any) -> tuple[Any, bool, Meta | None, tuple[Any, ...]]:
-    """The type behind an annotation, whether it may be null, its Meta, and a Literal's values."""
+    """Return the type in an annotation, whether it may be null, its Meta, and Literal values."""
     null, meta = False, None
     while True:
         if get_origin(hint) is Annotated:

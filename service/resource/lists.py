@@ -1,4 +1,4 @@
-"""The lists of a resource: all of its rows, and those under a parent."""
+"""List operations: all rows of a resource, and the rows of one parent."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -48,9 +48,9 @@ def all_rows(of: "Resource[Any]") -> Operation:
         described(
             lists,
             f"list_{of.name}",
-            "By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes"
-            " on.\n\nThe filters go together. A page past the last one has no"
-            f" {of.words.many}, and the right total.",
+            "By page (`page`, `per_page`), or by cursor: start with an empty `cursor=`, continue"
+            " with `next_cursor`.\n\nA row must match all filters. A page after the last one has"
+            f" no {of.words.many}; its total is still correct.",
         ),
         f"List {of.words.many}, by page or by cursor",
         query=of.query,
@@ -61,7 +61,7 @@ def all_rows(of: "Resource[Any]") -> Operation:
 
 
 def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
-    """A list that shows parents beside the rows, in one more statement for each."""
+    """Return the handler of a list that can embed a parent in each row, by one more statement."""
     listing, shown = of.listing, of.summary
     loaders: Mapping[str, BatchLoader[Any]] = of.loaders
 
@@ -84,7 +84,7 @@ def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
 
 
 def under(of: "Resource[Any]", field: str) -> list[Operation]:
-    """GET and POST /users/{id}/items: the rows that refer to a parent, and a new one of it."""
+    """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
     return [_list_under(of, field), _create_under(of, field)]
 
 
@@ -114,9 +114,7 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
     return Operation(
         "GET",
         f"{parent.path}/{{id}}/{of.segment}",
-        described(
-            handler, f"list_{one}_{many}", f"As the list of all {many}, for those of one {one}."
-        ),
+        described(handler, f"list_{one}_{many}", f"Like the list of all {many}, for one {one}."),
         f"List the {many} of {parent.words.a}, by page or by cursor",
         query=query_type,
         response=of.pages,
@@ -130,7 +128,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
     parent, add = of.references[field], of.adder
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)
-    values_of = attrgetter(*of.fields, field)  # one more, so that it gives a tuple
+    values_of = attrgetter(*of.fields, field)  # with one name it would return no tuple
 
     async def handler(request: Request) -> Reply:
         parent_id = request.row_id()
@@ -150,7 +148,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
         described(
             handler,
             f"create_{one}_{of.words.one}",
-            f"`{field}` in the body is ignored: it is the {one} in the path.",
+            f"`{field}` in the body is ignored: the path has the id of the {one}.",
         ),
         f"Create {of.words.a} of {parent.words.a}",
         request=new_type,

@@ -1,4 +1,4 @@
-"""Which operations a resource serves, and in which order."""
+"""The operations of a resource, in the order of the router."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,8 @@ from service.web.endpoint import Operation
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
-# What makes each operation, the most frequent first: the router tries them in this order.
+# The function that builds each operation; the router tries them in this order, so the most
+# frequent ones are first.
 OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "read": rows.read,
     "list": lists.all_rows,
@@ -27,15 +28,16 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 
 
 def operations(of: "Resource[Any]") -> Iterator[Operation]:
-    """The operations of a resource, its own handlers in the place of ours.
+    """Yield the operations of a resource; its handlers replace built-in ones.
 
     Raises:
-        TypeError: the name of a handler is no operation.
+        TypeError: `handlers` names an unknown operation.
     """
     unknown = of.handlers.keys() - OPERATIONS.keys()
     if unknown:
         raise TypeError(
-            f"{of.name}: {min(unknown)!r} is no operation; they are: {', '.join(OPERATIONS)}"
+            f"{of.name}: {min(unknown)!r} is not an operation;"
+            f" the operations are: {', '.join(OPERATIONS)}"
         )
     for name, make in OPERATIONS.items():
         own = of.handlers.get(name)

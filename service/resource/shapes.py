@@ -1,4 +1,4 @@
-"""The Structs that a declaration does not write out: rows, changes, queries, bulk bodies."""
+"""Structs that are derived from a declaration: rows, changes, queries, bulk bodies."""
 
 from collections.abc import Mapping, Sequence
 from types import new_class
@@ -22,19 +22,19 @@ OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
 
 
 class DeleteQuery(Struct, frozen=True):
-    """`permanent=true` removes the row; else it is only set inactive."""
+    """`permanent=true` removes the row; otherwise it is set inactive."""
 
     permanent: bool = False
 
 
 class ImportQuery(Struct, frozen=True):
-    """What becomes of a file of which lines are wrong: nothing is written, or they are skipped."""
+    """If lines of the file are wrong, `abort` writes nothing, and `skip` skips these lines."""
 
     on_error: OnError = "abort"
 
 
 class BulkChanged(NamedTuple):
-    """The answers of the operations on many rows."""
+    """The response types of bulk operations."""
 
     many: Any
     upserted: Any
@@ -53,40 +53,41 @@ class Words(NamedTuple):
 
     @property
     def a(self) -> str:
-        """With its article: "an item", "a user"."""
+        """The singular with its article: "an item", "a user"."""
         return f"{'an' if self.one[0] in 'aeio' else 'a'} {self.one.replace('_', ' ')}"
 
 
 def words(name: str, singular: str | None) -> Words:
-    """The names made of that of a resource, which is a plural."""
+    """Derive all names from the name of a resource, which is a plural."""
     one = singular or _singular(name)
     return Words(one, name, _camel(one), _camel(name))
 
 
 def row(names: Words, given: Mapping[str, Field], kept: Mapping[str, Any]) -> Any:
-    """A row as it is shown: the id, the fields, and the columns that the database keeps."""
+    """Return the Struct of a row in a response: the id, the fields, and the columns in `kept`."""
     shown = [("id", int), *((one.name, one.shown) for one in given.values())]
-    doc = f"{names.a.capitalize()} as it is shown."
+    doc = f"{names.a.capitalize()} in a response."
     return _struct(names.One, [*shown, *kept.items()], doc, frozen=True, gc=False)
 
 
 def change(names: Words, given: Mapping[str, Field]) -> Any:
-    """What PATCH takes: every field may be absent."""
+    """Return the Struct of the body of PATCH: every field may be absent."""
     fields = [(one.name, one.hint | UnsetType, UNSET) for one in given.values()]
-    return _struct(f"{names.One}Change", fields, "What PATCH takes: absent keeps, null clears.")
+    doc = "The body of PATCH: absent fields stay, null clears a field."
+    return _struct(f"{names.One}Change", fields, doc)
 
 
 def keyed(names: Words, new: type[Struct], key: Field) -> Any:
-    """A row to upsert: the key is required; `new` itself where it always is."""
+    """Return the Struct of a row to upsert; it is `new`, if `new` requires the key."""
     if key.required and not key.null:
         return new
     fields = [(key.name, key.some)]
-    doc = f"{names.a.capitalize()} to upsert: by its {key.name}."
+    doc = f"{names.a.capitalize()} to upsert by its {key.name}."
     return _struct(f"Keyed{names.One}", fields, doc, bases=(new,), kw_only=True)
 
 
 def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
-    """What POST takes under a parent: the reference may be missing there."""
+    """Return the Struct of the body of POST under a parent; the reference may be absent."""
     if not field.required:
         return new
     fields = [(field.name, field.hint | UnsetType, UNSET)]
@@ -95,30 +96,30 @@ def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
 
 
 def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
-    """A row of a list; with the parents that `include` may ask for."""
+    """Return the Struct of a row in a list, with optional parents."""
     if not include:
         return shown
     fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
     told = ", ".join(f"`{name}` only with `include={name}`" for name in include)
-    doc = f"{names.a.capitalize()} in a list; {told}, and null where there is none."
+    doc = f"{names.a.capitalize()} in a list; {told}; null if the row has none."
     return _struct(f"Listed{names.One}", fields, doc, bases=(shown,), frozen=True, gc=False)
 
 
 def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
-    """The page by number and the page by cursor, under names that a client can read."""
+    """Return the Structs of a page by number and of a page by cursor."""
     by_number = f"A page of {names.many} by number; `total` and `pages` are null with `total=none`."
     by_cursor = (
-        f"A page of {names.many} by cursor; `total` only when asked for, `next_cursor` null at the"
-        " end."
+        f"A page of {names.many} by cursor; `total` is absent unless requested, `next_cursor` is"
+        " null on the last page."
     )
     return (
-        _page(f"{names.One}Page", Page[shown], by_number),  # type: ignore[valid-type]  # known at run time alone
+        _page(f"{names.One}Page", Page[shown], by_number),  # type: ignore[valid-type]  # known only at run time
         _page(f"{names.One}CursorPage", CursorPage[shown], by_cursor),  # type: ignore[valid-type]  # as above
     )
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """The parameters of the filters; `q` comes behind those of few values."""
+    """Return the parameters of the filters; `q` follows the filters with few values."""
     found = []
     for name in filters:
         field = given.get(name) or given[name[4:]]
@@ -130,14 +131,14 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
 
 
 def few_values(field: Field) -> bool:
-    """Whether each value of a filter has a statement of its own."""
+    """Return whether a filter has few values; then each value has its own statement."""
     return field.kind is bool or bool(field.choices)
 
 
 def list_query(
     names: Words, sorts: Sequence[str], filters: Sequence[Any], include: Sequence[str]
 ) -> Any:
-    """The parameters of a list."""
+    """Return the Struct of the parameters of a list."""
     both: Any = Literal[tuple(sign + name for name in sorts for sign in ("", "-"))]
     fields = [
         ("page", PageNumber | UnsetType, UNSET),
@@ -155,46 +156,46 @@ def list_query(
 
 
 def export_query(names: Words, filters: Sequence[Any]) -> Any:
-    """The parameters of an export."""
+    """Return the Struct of the parameters of an export."""
     fields = [("format", Format, "ndjson"), ("trailer", bool, False), *filters]
-    doc = "The parameters of an export: the filters of the list, and what the file is to be."
+    doc = "The parameters of an export: the filters of the list, and the format of the file."
     return _struct(f"{names.One}ExportQuery", fields, doc, frozen=True)
 
 
 def many(name: str, of: Any, doc: str) -> Any:
-    """A body with up to 1000 rows."""
+    """Return the Struct of a body with up to 1000 rows."""
     return _struct(name, [("items", Annotated[list[of], Many])], doc)
 
 
 def change_many(names: Words, of: Any) -> Any:
-    """One change for all; ids that no row can have are missing."""
+    """Return the Struct of one change to many rows; an impossible id is not an error."""
     fields = [("ids", Annotated[list[AnyID], Many]), ("set", of)]
-    doc = f"What PATCH takes for many {names.many}: one change for all."
+    doc = f"The body of a bulk PATCH: one change to many {names.many}."
     return _struct(f"{names.Many}Change", fields, doc)
 
 
 def delete_many(names: Words, *, soft: bool) -> Any:
-    """The ids of the rows that go."""
+    """Return the Struct of a bulk delete."""
     fields: list[Any] = [("ids", Annotated[list[AnyID], Many])]
     if soft:
         fields.append(("permanent", bool, False))
-    return _struct(f"{names.Many}Delete", fields, f"Which {names.many} to delete, by their ids.")
+    return _struct(f"{names.Many}Delete", fields, f"The ids of {names.many} to delete.")
 
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
-    """What the operations on many rows answer."""
-    made = f"The {names.many} that were made, in the order in which they were given."
+    """Return the response types of bulk operations."""
+    made = f"The created {names.many}, in the order of the request."
     upserted: Any = None
     upserted_many: Any = None
     if key is not None:
         fields = [("id", int), (key.name, key._replace(null=False, hint=key.some).shown)]
         fields += [("version", int)] if versioned else []
-        became = f"What became of {names.a} that was given."
+        became = f"The result for one {names.one} of the request."
         upserted = _struct(
             f"Upserted{names.One}", [*fields, ("status", Status)], became, frozen=True, gc=False
         )
         counts = [(what, int) for what in ("created", "updated", "unchanged")]
-        each = "How many became what, and each in the order in which it was given."
+        each = "The number of rows per result, and all results in the order of the request."
         upserted_many = _struct(
             f"Upserted{names.Many}",
             [*counts, ("items", list.__class_getitem__(upserted))],
@@ -202,7 +203,7 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
             frozen=True,
         )
     missing = ("missing", list[int])
-    told = f"and the ids of which there is no {names.one}."
+    told = "and the ids that do not exist."
     return BulkChanged(
         many=_struct(names.Many, [("items", list[shown])], made, frozen=True),
         upserted=upserted,
@@ -210,13 +211,13 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
         changed=_struct(
             f"{names.Many}Changed",
             [("updated", int), missing],
-            f"How many were changed, {told}",
+            f"The number of changed {names.many}, {told}",
             frozen=True,
         ),
         deleted=_struct(
             f"{names.Many}Deleted",
             [("deleted", int), missing],
-            f"How many were deleted, {told}",
+            f"The number of deleted {names.many}, {told}",
             frozen=True,
         ),
     )

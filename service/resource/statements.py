@@ -1,4 +1,4 @@
-"""Every statement of a declaration, in the order of its operations."""
+"""All statements of a resource, compiled from its declaration."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -42,7 +42,7 @@ else:
 
     Row = TypeVar("Row", bound=Struct)
 
-# What an argument of any resource is when `explain` is not told: typical, not special.
+# Typical arguments, which `explain` uses if the user gives none.
 SAMPLES: dict[str, object] = {
     "after": 0,
     "excluded": [],
@@ -54,6 +54,7 @@ SAMPLES: dict[str, object] = {
     "upto": 20_000,
     "versions": [1],
 }
+# Typical bounds of a range filter.
 BOUNDS: dict[type, tuple[object, object]] = {
     int: (10, 100),
     float: (10.0, 100.0),
@@ -64,7 +65,7 @@ BOUNDS: dict[type, tuple[object, object]] = {
 
 
 class Statements(Generic[Row]):
-    """The statements of a resource. It lacks those that none of its operations needs."""
+    """The statements of a resource; only those that its operations need exist."""
 
     name: str
     table: Table
@@ -97,7 +98,7 @@ class Statements(Generic[Row]):
         raise NotImplementedError
 
     def compile(self, totals: Table | None) -> None:
-        """Make the statements of the operations that are served."""
+        """Compile the statements of the served operations."""
         name, table, row, new = self.name, self.table, self.row, self.new
         key: Any = self.key
         folded = key in self.folded
@@ -149,7 +150,7 @@ class Statements(Generic[Row]):
         yield from self.conflict_locators.values()
 
     def statements(self) -> Iterator[Statement[Any]]:
-        """Every statement; of the lists and exports those that show each part."""
+        """Yield every statement; for lists and exports a selection that covers each part."""
         yield from self.prepared
         yield from self.listing.samples()
         if "count" in vars(self):
@@ -160,10 +161,10 @@ class Statements(Generic[Row]):
             yield from self.exported.samples()
 
     def statement(self, name: str) -> Statement[Any]:
-        """The statement of a name.
+        """Return the statement with a name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the statement does not exist.
         """
         for statement in self.statements():
             if statement.name == name:
@@ -176,7 +177,7 @@ class Statements(Generic[Row]):
 
 
 def samples(of: "Statements[Any]") -> dict[str, object]:
-    """Arguments for `explain`, by the names of the binds."""
+    """Return sample arguments for `explain`, by bind name."""
     found = dict(SAMPLES)
     for name in of.filters:
         field = of.fields.get(name)
@@ -194,7 +195,7 @@ def samples(of: "Statements[Any]") -> dict[str, object]:
 
 
 def orders(of: "Statements[Any]") -> Mapping[str, ColumnElement[Any]]:
-    """What each sort compares."""
+    """Return the ORDER BY expression of each sort."""
     c = of.table.c
     return {
         name: c.id if name == "id" else columns.order(c[name], of.fields.get(name))
@@ -212,7 +213,7 @@ def _parent(field: str) -> str:
 
 
 def _tag_fields(of: "Statements[Any]") -> list[str]:
-    """By which lists are told apart: the field with the most values first."""
+    """Return the fields in the cache tags of lists, the one with the most values first."""
     plain = [of.fields[name] for name in of.filters if name in of.fields]
 
     def values(field: Field) -> float:
@@ -222,7 +223,7 @@ def _tag_fields(of: "Statements[Any]") -> list[str]:
 
 
 def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[int]]]:
-    """What finds, among many rows, those that PostgreSQL has refused; by their field."""
+    """Yield fields with the statements that find which rows of a bulk request conflict."""
     if not (of.serves("bulk_create") or of.serves("upsert")):
         return
     for field in of.unique:
@@ -244,7 +245,7 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
 
 def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:
     filters: dict[str, Filter] = {}
-    # Filters with one index are walked together, and are known by its identity.
+    # `min_` and `max_` of a field share one FilterIndex object: one index scan serves both.
     indexes = {
         name: FilterIndex(columns.index_of(of.table, name), name)
         for name in {name[4:] for name in of.filters if name not in of.fields}
@@ -280,7 +281,7 @@ def _by_value(of: "Statements[Any]", field: Field) -> Filter:
 
 
 def _by_bound(of: "Statements[Any]", name: str, field: Field, index: FilterIndex) -> Bound:
-    """`min_<field>` or `max_<field>`, on the expression of its index; null is beyond both."""
+    """Return the condition of `min_<field>` or `max_<field>`; null matches neither."""
     column = of.table.c[field.name]
     order = columns.order(column, field)
     bind = bindparam(name, type_=column.type)

@@ -1,4 +1,4 @@
-"""Files of rows, import and export: for the operations and for the commands."""
+"""Import and export files of rows, for HTTP operations and commands."""
 
 import asyncio
 import hashlib
@@ -25,12 +25,12 @@ STAGED = 262_144
 # Attempts of the transaction, if the database aborts it (deadlock or lock timeout).
 TRIES = 3
 
-# Called with the rows read so far, and with the rows written of how many.
+# Called with the number of rows read, the number written, and the number to write.
 Progress = Callable[[int, int, int], None]
 
 
 class Imported(Struct, frozen=True):
-    """The result of an import: each row read is in one of the four counts; the first 100 errors."""
+    """The result of an import; `read` is the sum of the other counts, `errors` has at most 100."""
 
     read: int
     created: int
@@ -49,30 +49,29 @@ async def import_(
     skip: bool,
     progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Import the rows of a file: a row whose key exists is changed, any other is created.
+    """Import the rows of a file: a row with an existing key is updated, any other is created.
 
-    The rows wait in a staging table until the file has ended, with no transaction open. Then all of
-    them are written in one transaction: an import that ends before it leaves nothing behind.
+    While the file is read, the rows go into a staging table, without an open transaction. At the
+    end of the file one transaction writes all rows, so an aborted import writes nothing.
 
     Args:
-        stage: the staging table, and the table behind it.
+        stage: the staging table.
         db: the database.
-        chunks: the file.
-        reader: makes rows of it.
-        skip: whether lines that are wrong are left out; else nothing is written.
-        progress: told how far it is.
+        chunks: the bytes of the file.
+        reader: parses the rows.
+        skip: whether wrong lines are skipped; otherwise nothing is written if a line is wrong.
+        progress: called with the numbers of rows.
 
     Raises:
-        InvalidLines: lines are wrong, and nothing was written.
-        Problem: of the file as a whole, or of the database; nothing was written, unless the
-            outcome is unknown.
+        InvalidLines: lines are wrong; nothing was written.
+        Problem: the file can't be read, or the database failed; nothing was written, unless it is
+            OutcomeUnknown.
     """
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
-        one: DedicatedConnection | None = (
-            None  # from the first rows on: who sends none takes no connection
-        )
+        # Opened after the first rows, so that a client that sends nothing takes no connection.
+        one: DedicatedConnection | None = None
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
             size += len(part)
@@ -99,13 +98,13 @@ async def import_(
 def export(
     exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
 ) -> AsyncGenerator[bytes]:
-    """The rows that a query asks for as a file, in the order of their ids, in one snapshot.
+    """Return a file of the rows that match a query, ordered by id, from one snapshot.
 
     Args:
         exported: the statements of the resource.
         db: the database.
         query: the filters, and `format` and `trailer`.
-        name: of the connection, see connection.connect.
+        name: the application_name of the connection; see db/names.py.
     """
     chosen, values = exported.listing.choose(query)
     statement = exported.statement(query.format, chosen)
@@ -129,7 +128,7 @@ async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> None:
-    """Add what a slice holds to the rows."""
+    """Append the rows of a slice to `rows`."""
     for place, one in enumerate(found):
         if place % TURN == 0:
             await asyncio.sleep(0)
@@ -177,7 +176,7 @@ async def _try_over(
 
 
 async def _commit(one: DedicatedConnection) -> None:
-    """Once it is sent it is waited for, even by who is cancelled: its outcome is to be known."""
+    """Commit, and wait for the result even if this task is cancelled."""
     commit = asyncio.create_task(one.execute("COMMIT"))
     try:
         try:
@@ -205,7 +204,7 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 def _all_failed(
     reader: Reader, found: Sequence[tuple[RejectedRow, str]]
 ) -> tuple[int, list[LineError]]:
-    """How many lines are wrong, and the first of them: by themselves, or beside other rows."""
+    """Return the number of wrong lines, and the first errors, of the reader and the database."""
     counts = {field: rejected.alike for rejected, field in found}
     told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)
