@@ -1,4 +1,4 @@
-"""Many rows in one request: created, upserted, changed, deleted; all of them or none."""
+"""Tests of bulk requests: create, upsert, change and delete, all rows or none."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ NO_IDS = [NO_ID, 2**80, 0, -7]
 
 
 class BulkTests(Base):
-    """The operations on many rows."""
+    """The bulk operations."""
 
     @where("bulk_create", "read")
-    def test_new_rows_are_shown_whole_and_in_the_order_given(
+    def test_new_rows_are_returned_whole_and_in_the_order_of_the_request(
         self, served: Served, of: Resource[Any]
     ) -> None:
         given = self._new(served, of)
@@ -44,7 +44,7 @@ class BulkTests(Base):
         assert len(served.all(of)) == before
 
     @where("bulk_create", "create")
-    def test_rows_that_conflict_are_named_by_their_places(
+    def test_conflicting_rows_are_named_by_their_index(
         self, served: Served, of: Resource[Any]
     ) -> None:
         for field in of.unique:
@@ -68,7 +68,7 @@ class BulkTests(Base):
             assert [error["field"] for error in missing.json()["errors"]] == [f"items[2].{field}"]
 
     @where("upsert", "read")
-    def test_an_upsert_creates_changes_and_leaves_alone(
+    def test_an_upsert_creates_updates_and_keeps_equal_rows(
         self, served: Served, of: Resource[Any]
     ) -> None:
         key: Any = of.key
@@ -101,7 +101,7 @@ class BulkTests(Base):
         assert named == {f"items[0].{key}", f"items[{ROWS}].{key}"}
 
     @where("upsert", "create", also=lambda of: len(of.unique) > 1)
-    def test_another_unique_value_of_an_upsert_is_named_by_its_place(
+    def test_a_conflict_of_an_upsert_beside_its_key_is_named_by_its_index(
         self, served: Served, of: Resource[Any]
     ) -> None:
         for field in of.unique:
@@ -114,7 +114,7 @@ class BulkTests(Base):
                 assert named == [f"items[3].{field}"]
 
     @where("upsert", "read")
-    def test_what_an_upsert_does_not_name_takes_its_default(
+    def test_missing_fields_of_an_upsert_get_their_default(
         self, served: Served, of: Resource[Any]
     ) -> None:
         key: Any = of.key
@@ -128,7 +128,9 @@ class BulkTests(Base):
         assert {name: shown[name] for name in expected} == expected
 
     @where("bulk_change", "create", "read")
-    def test_one_change_is_made_to_many(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_bulk_change_sets_one_value_in_many_rows(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         rows = served.several(of, ROWS)
         ids = [row["id"] for row in rows]
         other = served.new(of)
@@ -145,7 +147,7 @@ class BulkTests(Base):
         assert [served.client.get(f"{of.path}/{row_id}").json() for row_id in ids] == shown
 
     @where("bulk_delete", "create", "read", also=lambda of: of.soft_delete)
-    def test_many_are_set_inactive_and_twice_is_once(
+    def test_a_bulk_soft_delete_sets_rows_inactive_and_is_idempotent(
         self, served: Served, of: Resource[Any]
     ) -> None:
         ids = [row["id"] for row in served.several(of, ROWS)]
@@ -158,7 +160,7 @@ class BulkTests(Base):
         assert not any(row[of.active] for row in shown[0])
 
     @where("bulk_delete", "create", "read")
-    def test_many_are_deleted_and_none_is_shown_from_a_cache(
+    def test_a_bulk_delete_removes_rows_also_from_the_cache(
         self, served: Served, of: Resource[Any]
     ) -> None:
         ids = [row["id"] for row in served.several(of, ROWS)]

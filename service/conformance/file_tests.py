@@ -1,4 +1,4 @@
-"""Files: what is exported can be imported again; lines that are wrong are named."""
+"""Tests of files: an export can be imported again, and wrong lines are named."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ class FileTests(Base):
         assert shown == given
 
     @where("import", also=lambda of: of.key is not None)
-    def test_rows_are_known_again_by_their_key(self, served: Served, of: Resource[Any]) -> None:
+    def test_an_import_matches_rows_by_their_key(self, served: Served, of: Resource[Any]) -> None:
         key: Any = of.key
         given = self._new(served, of)
         self._import(served, of, _file(given, "ndjson"), "ndjson")
@@ -65,7 +65,7 @@ class FileTests(Base):
         assert len(served.all(of)) == before + ROWS
 
     @where("export", "create", "list")
-    def test_an_export_has_every_row_in_the_form_of_the_list(
+    def test_an_export_has_the_same_rows_as_the_list(
         self, served: Served, of: Resource[Any]
     ) -> None:
         served.several(of, ROWS)
@@ -115,7 +115,7 @@ class FileTests(Base):
         )
 
     def _counts(self, done: httpx.Response) -> dict[str, int]:
-        """What became of the rows, without what became of none."""
+        """Return the counts of an import that are not 0."""
         assert done.status_code == 200, done.text
         return {name: n for name, n in done.json().items() if name != "errors" and n}
 

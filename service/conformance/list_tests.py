@@ -1,4 +1,4 @@
-"""Lists: pages and cursors, every sort, every filter, every total; those under a parent."""
+"""Tests of lists: pages, cursors, sorts, filters, totals, and the rows of a parent."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class ListTests(Base):
                     assert statements_run(page) <= 1
                     assert page.json()["total"] == total
                     by_page += [row["id"] for row in page.json()["items"]]
-                    if number == 2:  # a page hands over to a cursor
+                    if number == 2:  # a page has a cursor to the next one
                         following = {**asked, "cursor": page.json()["next_cursor"]}
                         third = served.client.get(of.path, params=following).json()
                 assert by_page == by_cursor
@@ -42,7 +42,7 @@ class ListTests(Base):
             assert shown["-"] == shown[""][::-1]
 
     @where("create", "list")
-    def test_a_sort_is_by_its_field(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_sort_orders_by_its_field(self, served: Served, of: Resource[Any]) -> None:
         served.several(of, ROWS)
         for sort in of.sorts:
             if sort in of.summary.__struct_fields__:
@@ -50,7 +50,9 @@ class ListTests(Base):
                 assert shown == sorted(shown, key=_bytes)
 
     @where("create", "list")
-    def test_a_page_says_where_it_is(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_page_has_its_number_its_size_and_a_link(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         served.several(of, PAGE + 1)
         first = served.client.get(of.path, params={"per_page": PAGE})
         page = first.json()
@@ -77,9 +79,7 @@ class ListTests(Base):
         assert "total" not in served.client.get(of.path, params={"cursor": ""}).json()
 
     @where("create", "list", "read")
-    def test_each_filter_finds_what_a_look_at_all_rows_finds(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_each_filter_finds_all_matching_rows(self, served: Served, of: Resource[Any]) -> None:
         made = served.several(of, ROWS)
         rows = self._whole(served, of)
         asked = [(name, _value(of, name, made[ROWS // 2])) for name in of.filter_names]
@@ -94,7 +94,7 @@ class ListTests(Base):
             assert served.client.get(of.path, params=query).json()["total"] == len(expected)
 
     @where("create", "list", "read", also=lambda of: len(of.filter_names) > 1)
-    def test_filters_go_together(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_row_must_match_all_filters(self, served: Served, of: Resource[Any]) -> None:
         made = served.several(of, ROWS)
         rows = self._whole(served, of)
         query = {name: _value(of, name, made[1]) for name in of.filter_names}
@@ -144,7 +144,7 @@ class ListTests(Base):
         assert served.client.get(of.path, params=query).json()["items"][0]["id"] == new["id"]
 
     @where("create", "list", also=lambda of: bool(of.include))
-    def test_parents_come_along_in_one_more_statement(
+    def test_include_embeds_parents_by_one_more_statement(
         self, served: Served, of: Resource[Any]
     ) -> None:
         made = served.several(of, PAGE)
@@ -156,7 +156,7 @@ class ListTests(Base):
             assert parents == [row[f"{name}_id"] for row in reversed(made)]
 
     @where("create", "list", also=lambda of: bool(of.under))
-    def test_a_parent_lists_its_rows_and_adds_one(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_parent_lists_and_creates_its_rows(self, served: Served, of: Resource[Any]) -> None:
         for field in of.under:
             made = served.several(of, 2)
             parent = of.references[field]
@@ -177,7 +177,7 @@ class ListTests(Base):
                 assert served.client.request(method, nobody, json=body).status_code == 404
 
     def _whole(self, served: Served, of: Resource[Any]) -> list[dict[str, Any]]:
-        """Every row with all of its fields; a list may show fewer."""
+        """Return every row with all fields; a list may have fewer."""
         rows = served.all(of)
         if set(of.fields) <= set(of.summary.__struct_fields__):
             return rows
@@ -189,7 +189,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _value(of: Resource[Any], name: str, row: dict[str, Any]) -> Any:
-    """What to ask a filter for, so that it finds this row."""
+    """Return a value of the filter that matches this row."""
     if name == "q":
         text = row[of.search[0]]
         return text[-3:].swapcase()

@@ -1,4 +1,4 @@
-"""One row: created, read, replaced, changed, deleted, under preconditions, through the cache."""
+"""Tests of one row: create, read, replace, change, delete, preconditions, cache."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class RowTests(Base):
         assert head.headers.get("etag") == read.headers.get("etag")
 
     @where("create")
-    def test_what_is_missing_takes_its_default(self, served: Served, of: Resource[Any]) -> None:
+    def test_missing_fields_get_their_default(self, served: Served, of: Resource[Any]) -> None:
         parents = served.parents(of)
         needed = {name: one for name, one in parents.items() if of.fields[name].required}
         body = values.least(of, served.next(of)) | needed
@@ -52,7 +52,9 @@ class RowTests(Base):
         assert named == {name for name, field in of.fields.items() if field.required}
 
     @where("create", "replace", "change", also=lambda of: bool(of.unique))
-    def test_a_unique_value_is_taken_once(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_unique_value_is_refused_in_a_second_row(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         for field in of.unique:
             row, other = served.create(of), served.create(of)
             taken = values.upper(row[field]) if field in of.folded else row[field]
@@ -65,7 +67,7 @@ class RowTests(Base):
                 assert refused.status_code == 409, refused.text
                 (error,) = refused.json()["errors"]
                 assert error["field"] == field
-            # Its own value, in other letters, is no conflict.
+            # A row does not conflict with itself, also in other case.
             same = served.client.patch(f"{of.path}/{row['id']}", json={field: taken})
             assert (same.status_code, same.json()[field]) == (200, taken)
 
@@ -82,7 +84,7 @@ class RowTests(Base):
                 assert error["field"] == field
 
     @where("create", also=lambda of: bool(of.references))
-    def test_a_parent_with_rows_is_not_deleted(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_parent_with_rows_can_not_be_deleted(self, served: Served, of: Resource[Any]) -> None:
         for field, parent in of.references.items():
             path = f"{parent.path}/{served.create(of)[field]}"
             query = {"permanent": "true"} if parent.soft_delete else {}
@@ -121,7 +123,7 @@ class RowTests(Base):
         assert served.client.get(f"{of.path}/{row['id']}").json() == done.json()
 
     @where("create", "change", "read")
-    def test_a_change_sets_what_is_given_and_null_clears(
+    def test_a_change_sets_the_given_fields_and_null_clears(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of)
@@ -146,7 +148,7 @@ class RowTests(Base):
         assert (done.status_code, done.json()) == (200, row)
 
     @where("create", "delete", "read", also=lambda of: of.soft_delete)
-    def test_a_soft_delete_keeps_the_row_and_twice_is_once(
+    def test_a_soft_delete_keeps_the_row_and_is_idempotent(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of, **{of.active: True})
@@ -158,7 +160,7 @@ class RowTests(Base):
         assert served.client.delete(path).json() == gone.json()
 
     @where("create", "delete", "read")
-    def test_a_row_is_deleted_for_good(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_permanent_delete_removes_the_row(self, served: Served, of: Resource[Any]) -> None:
         path = f"{of.path}/{served.create(of)['id']}"
         assert served.client.get(path).status_code == 200
         query = {"permanent": "true"} if of.soft_delete else {}
@@ -168,7 +170,7 @@ class RowTests(Base):
         assert served.client.delete(path, params=query).status_code == 404
 
     @where("create", "read", also=versioned)
-    def test_a_version_the_client_has_is_answered_304(
+    def test_a_matching_if_none_match_is_answered_304(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of)
