@@ -230,7 +230,7 @@ def test_a_wrong_name_is_one_line(
 
 
 @pytest.mark.parametrize("how", ("option", "setting"))
-def test_a_command_ends_with_2_at_a_wrong_name(tmp_path: Path, how: str) -> None:
+def test_a_wrong_application_name_exits_with_2(tmp_path: Path, how: str) -> None:
     option = ("--app", "nothing:app") if how == "option" else ()
     told = NotesPlace(tmp_path, URL).run(
         "openapi", *option, **({} if option else {"SERVICE_APP": "nothing:app"})
@@ -285,7 +285,7 @@ def test_own_settings_are_beside_ours() -> None:
         ("NOTES_TOKEN", "short", "NOTES_TOKEN=(hidden): must be at least 16 characters"),
     ),
 )
-def test_a_wrong_setting_of_ones_own_stops_the_start(name: str, value: str, said: str) -> None:
+def test_a_wrong_own_setting_stops_the_start(name: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(said)):
         MySettings.load({name: value}, NO_FILE)
 
@@ -322,7 +322,7 @@ async def plain(_: StarletteRequest) -> PlainTextResponse:
 
 
 @pytest.mark.anyio
-async def test_routes_of_ones_own_are_operations_or_starlettes() -> None:
+async def test_own_routes_are_operations_or_starlette_routes() -> None:
     own = Operation("GET", "/hello", hello, "Say hello", stored=False)
     app = create_app(Settings(database_url=URL), routes=[own, Route("/plain", plain)])
     state = {"settings": app.settings, "cache": NoCache()}

@@ -221,7 +221,7 @@ async def test_a_cached_get_can_read_nothing_outside_its_key(
     assert re.match(f"a cached operation can't read {what}", error), error
 
 
-async def test_what_every_request_may_have_still_works(own_database_url: str) -> None:
+async def test_cached_handlers_can_use_the_common_parts_of_a_request(own_database_url: str) -> None:
     """Preconditions, encodings and the request's id are handled outside the cached handler."""
     async with client_of(own_database_url, None) as client:
         path = await client.post("/items", json={"name": "Lamp" * 60, "description": "x" * 999})

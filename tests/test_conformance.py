@@ -96,7 +96,7 @@ class NewThing(Struct):
         ("'fly' is not an operation", {"handlers": {"fly": None}}),
     ),
 )
-def test_a_wrong_declaration_is_refused(message: str, options: dict[str, Any]) -> None:
+def test_an_impossible_declaration_is_rejected(message: str, options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=message):
         Resource("tags", NewTag, **options)
 

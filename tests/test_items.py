@@ -30,7 +30,7 @@ def lamp(client: httpx.Client) -> dict[str, Any]:
     return item
 
 
-def test_a_new_item_is_shown_whole(client: httpx.Client) -> None:
+def test_a_new_item_is_returned_whole(client: httpx.Client) -> None:
     response = client.post("/items", json={"name": "Lamp", "price": 29.99})
     assert response.status_code == 201
     assert response.headers["location"] == "/items/1"
@@ -55,7 +55,7 @@ def test_a_new_item_is_shown_whole(client: httpx.Client) -> None:
     }
 
 
-def test_a_new_item_bears_the_time_of_its_request(client: httpx.Client, sql: Query) -> None:
+def test_a_new_item_has_the_time_of_its_request(client: httpx.Client, sql: Query) -> None:
     created = client.post("/items", json={"name": "Lamp"}).json()["created_at"]
     now = sql("SELECT clock_timestamp()")[0][0]
     assert now - datetime.fromisoformat(created) < timedelta(seconds=5)
@@ -86,7 +86,7 @@ def test_a_price_is_exact_to_the_digit(client: httpx.Client, sent: str, shown: s
         assert found[1] == shown
 
 
-def test_of_many_guarded_writers_each_step_has_one_winner(
+def test_each_version_is_written_by_one_of_many_guarded_writers(
     client: httpx.Client, lamp: dict[str, Any]
 ) -> None:
     """A lost update would leave fewer versions than winners."""

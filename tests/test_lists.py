@@ -61,7 +61,7 @@ def pages(client: httpx.Client, query: str, *, limit: int = 100) -> list[Row]:
     raise AssertionError("the cursor does not end")
 
 
-def test_a_page_says_where_it_stands(client: httpx.Client, sql: Query) -> None:
+def test_a_page_has_its_position_and_links(client: httpx.Client, sql: Query) -> None:
     insert(sql, 41)
     response = client.get("/items?page=2")
     assert statements_run(response) == 1
@@ -76,7 +76,9 @@ def test_a_page_says_where_it_stands(client: httpx.Client, sql: Query) -> None:
 
 
 @pytest.mark.parametrize("page", (6, 7, 1000, 10**9))
-def test_past_the_last_page_the_total_stands(client: httpx.Client, sql: Query, page: int) -> None:
+def test_a_page_after_the_last_one_has_the_right_total(
+    client: httpx.Client, sql: Query, page: int
+) -> None:
     insert(sql, 41)
     response = client.get(f"/items?page={page}")
     assert response.status_code == 200
@@ -110,7 +112,7 @@ FILTERS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 @pytest.mark.parametrize("count", (1, 2, 3))
 @pytest.mark.parametrize("sort", ("id", "-price", "name"))
-def test_filters_go_together_in_any_sort(
+def test_filters_can_be_combined_in_any_sort(
     client: httpx.Client, sql: Query, sort: str, count: int
 ) -> None:
     insert(sql, 60)
@@ -130,7 +132,7 @@ def test_filters_go_together_in_any_sort(
         assert pages(client, f"{query}&sort={sort}&per_page=9") == kept
 
 
-def test_a_search_takes_its_signs_literally(client: httpx.Client) -> None:
+def test_a_search_has_no_wildcards(client: httpx.Client) -> None:
     for name in ("100%", "100 x", "a_b", "axb", r"back\slash", "Ärger", "o'clock"):
         client.post("/items", json={"name": name})
     for q, names in (
@@ -145,7 +147,7 @@ def test_a_search_takes_its_signs_literally(client: httpx.Client) -> None:
         assert [item["name"] for item in found["items"]] == names
 
 
-def test_a_total_comes_exact_estimated_or_not(client: httpx.Client, sql: Query) -> None:
+def test_a_total_is_exact_estimated_or_null(client: httpx.Client, sql: Query) -> None:
     insert(sql, 41)
     assert client.get("/items?total=exact").json()["total"] == 41
     none = client.get("/items?total=none").json()
@@ -168,7 +170,9 @@ def test_a_cursor_has_its_next_page_as_a_link(client: httpx.Client, sql: Query) 
     assert client.get(url).json()["items"][0]["id"] > response.json()["items"][-1]["id"]
 
 
-def test_a_cursor_belongs_to_its_list_sort_and_filters(client: httpx.Client, sql: Query) -> None:
+def test_a_cursor_is_valid_only_for_its_list_sort_and_filters(
+    client: httpx.Client, sql: Query
+) -> None:
     insert(sql, 30)
     cursor = client.get("/items?cursor=&sort=price&min_price=0.5&per_page=3").json()["next_cursor"]
     assert (
@@ -204,7 +208,7 @@ def test_a_cursor_belongs_to_its_list_sort_and_filters(client: httpx.Client, sql
     binding=st.binary(),
     damage=st.integers(0),
 )
-def test_a_cursor_reads_back_what_was_written_and_nothing_else(
+def test_a_cursor_returns_its_values_and_rejects_changes(
     values: tuple[Any, int], binding: bytes, damage: int
 ) -> None:
     cursors = Cursors("a secret of some length")
@@ -240,7 +244,7 @@ CHANGE = st.one_of(
     first=st.lists(st.tuples(NAMES, st.integers(0, 3), st.integers(0, 3)), max_size=12),
     changes=st.lists(st.lists(CHANGE, max_size=3), max_size=12),
 )
-def test_rows_that_come_and_go_neither_hide_nor_repeat_those_that_stand(
+def test_inserted_and_deleted_rows_neither_hide_nor_repeat_other_rows(
     client: httpx.Client,
     sql: Query,
     sort: str,
@@ -281,7 +285,7 @@ def test_rows_that_come_and_go_neither_hide_nor_repeat_those_that_stand(
     assert shown == sorted(shown, key=key(sort), reverse=sort.startswith("-"))
 
 
-def test_owners_come_along_in_one_more_statement(client: httpx.Client, sql: Query) -> None:
+def test_included_owners_need_one_more_statement(client: httpx.Client, sql: Query) -> None:
     sql("INSERT INTO users (email, username) SELECT n || '@x.org', 'user' || n"
         " FROM generate_series(1, 3) n")  # fmt: skip
     sql("INSERT INTO items (name, owner_id) SELECT 'x', nullif(n % 4, 0)"

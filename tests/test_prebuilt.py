@@ -49,7 +49,7 @@ async def answered(reply: Reply, method: str, *, offered: bool) -> tuple[Any, li
 
 
 @pytest.mark.parametrize("status", (200, 201))
-async def test_both_ways_of_an_answer_say_the_same(status: int) -> None:
+async def test_both_ways_to_send_a_response_give_the_same_bytes(status: int) -> None:
     reply = Reply(b"{}" * 600, status, ((b"etag", b'"1"'), (b"location", b"/x/%d")))
     ((found, lines, body),), none = await answered(reply, "POST", offered=True)
     _, (start, content) = await answered(reply, "POST", offered=False)
@@ -65,14 +65,14 @@ async def test_both_ways_of_an_answer_say_the_same(status: int) -> None:
 @pytest.mark.parametrize(
     "header", ((b"a", b"b\r\nc: d"), (b"a", b"b\n"), (b"a", b"\0"), (b"connection", b"close"))
 )
-async def test_headers_that_need_a_look_go_the_long_way(header: Header) -> None:
+async def test_requests_with_special_headers_use_the_messages_of_asgi(header: Header) -> None:
     whole, messages = await answered(Reply(b"{}", 200, (header,)), "GET", offered=True)
     assert not whole
     assert len(messages) == 2
 
 
 @pytest.mark.parametrize(("status", "method"), ((200, "HEAD"), (204, "GET"), (304, "GET")))
-async def test_what_has_no_body_goes_the_long_way(status: int, method: str) -> None:
+async def test_responses_without_a_body_use_the_messages_of_asgi(status: int, method: str) -> None:
     whole, messages = await answered(Reply(b"{}", status), method, offered=True)
     assert not whole
     assert messages[1]["body"] == b""

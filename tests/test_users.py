@@ -15,7 +15,7 @@ def ada(client: httpx.Client) -> dict[str, Any]:
     return user
 
 
-def test_a_new_user_is_shown_whole(client: httpx.Client) -> None:
+def test_a_new_user_is_returned_whole(client: httpx.Client) -> None:
     response = client.post("/users", json={**ADA, "email": "  ada@example.com "})
     assert response.status_code == 201
     assert (response.headers["location"], response.headers["etag"]) == ("/users/1", '"1"')
@@ -44,7 +44,7 @@ def test_a_users_items_are_listed_and_added(client: httpx.Client, ada: dict[str,
     assert client.get("/users/1/items?owner_id=2").status_code == 422
 
 
-def test_a_user_without_items_is_not_a_user_who_is_not_there(
+def test_an_empty_list_of_a_user_differs_from_a_missing_user(
     client: httpx.Client, ada: dict[str, Any]
 ) -> None:
     empty = client.get("/users/1/items")
@@ -55,7 +55,7 @@ def test_a_user_without_items_is_not_a_user_who_is_not_there(
     assert client.post("/users/2/items", json={"name": "Lamp"}).status_code == 404
 
 
-def test_a_refusal_says_what_would_be_right(client: httpx.Client) -> None:
+def test_errors_say_what_is_allowed(client: httpx.Client) -> None:
     for response, message in (
         (client.post("/users", json={"email": "x", "username": "ada"}), "ada@example.com"),
         (client.post("/users", json={"email": "a@b.co", "username": "a da"}), "digits"),

@@ -108,7 +108,7 @@ async def test_a_write_is_invalidated_once_it_is_committed(url: str) -> None:
         assert await items.by_id.get(db, row.id) == row
 
 
-async def test_what_changed_nothing_invalidates_nothing() -> None:
+async def test_a_write_that_changed_no_row_invalidates_nothing() -> None:
     log = Log()
 
     async def write(_: WritableDatabase) -> int:

@@ -16,7 +16,7 @@ class BulkTests(Base):
     """The bulk operations."""
 
     @where("bulk_create", "read")
-    def test_new_rows_are_returned_whole_and_in_the_order_of_the_request(
+    def test_new_rows_are_returned_whole_and_in_the_given_order(
         self, served: Served, of: Resource[Any]
     ) -> None:
         given = self._new(served, of)
@@ -31,7 +31,9 @@ class BulkTests(Base):
         assert served.client.get(f"{of.path}/{rows[-1]['id']}").json() == rows[-1]
 
     @where("bulk_create", "list")
-    def test_one_bad_row_refuses_all_and_is_named(self, served: Served, of: Resource[Any]) -> None:
+    def test_one_bad_row_rejects_the_whole_request_and_is_named(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         given = self._new(served, of)
         before = len(served.all(of))
         for name, field in of.fields.items():
@@ -44,7 +46,7 @@ class BulkTests(Base):
         assert len(served.all(of)) == before
 
     @where("bulk_create", "create")
-    def test_conflicting_rows_are_named_by_their_index(
+    def test_a_conflict_names_the_positions_of_all_its_rows(
         self, served: Served, of: Resource[Any]
     ) -> None:
         for field in of.unique:
@@ -68,7 +70,7 @@ class BulkTests(Base):
             assert [error["field"] for error in missing.json()["errors"]] == [f"items[2].{field}"]
 
     @where("upsert", "read")
-    def test_an_upsert_creates_updates_and_keeps_equal_rows(
+    def test_an_upsert_creates_updates_and_keeps_unchanged_rows(
         self, served: Served, of: Resource[Any]
     ) -> None:
         key: Any = of.key
@@ -89,7 +91,7 @@ class BulkTests(Base):
             assert [row["version"] for row in done["items"]] == [1, 2, 1]
 
     @where("upsert")
-    def test_a_key_given_twice_is_refused(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_repeated_key_is_rejected(self, served: Served, of: Resource[Any]) -> None:
         key: Any = of.key
         given = self._new(served, of)
         again = values.upper(given[0][key]) if key in of.folded else given[0][key]
@@ -101,7 +103,7 @@ class BulkTests(Base):
         assert named == {f"items[0].{key}", f"items[{ROWS}].{key}"}
 
     @where("upsert", "create", also=lambda of: len(of.unique) > 1)
-    def test_a_conflict_of_an_upsert_beside_its_key_is_named_by_its_index(
+    def test_a_conflict_of_an_upsert_names_the_position_of_the_row(
         self, served: Served, of: Resource[Any]
     ) -> None:
         for field in of.unique:
@@ -114,7 +116,7 @@ class BulkTests(Base):
                 assert named == [f"items[3].{field}"]
 
     @where("upsert", "read")
-    def test_missing_fields_of_an_upsert_get_their_default(
+    def test_missing_fields_of_an_upsert_take_their_defaults(
         self, served: Served, of: Resource[Any]
     ) -> None:
         key: Any = of.key
@@ -128,9 +130,7 @@ class BulkTests(Base):
         assert {name: shown[name] for name in expected} == expected
 
     @where("bulk_change", "create", "read")
-    def test_a_bulk_change_sets_one_value_in_many_rows(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_one_change_is_made_to_many_rows(self, served: Served, of: Resource[Any]) -> None:
         rows = served.several(of, ROWS)
         ids = [row["id"] for row in rows]
         other = served.new(of)
@@ -147,9 +147,7 @@ class BulkTests(Base):
         assert [served.client.get(f"{of.path}/{row_id}").json() for row_id in ids] == shown
 
     @where("bulk_delete", "create", "read", also=lambda of: of.soft_delete)
-    def test_a_bulk_soft_delete_sets_rows_inactive_and_is_idempotent(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_a_bulk_soft_delete_can_be_repeated(self, served: Served, of: Resource[Any]) -> None:
         ids = [row["id"] for row in served.several(of, ROWS)]
         shown = []
         for _ in range(2):
@@ -160,7 +158,7 @@ class BulkTests(Base):
         assert not any(row[of.active] for row in shown[0])
 
     @where("bulk_delete", "create", "read")
-    def test_a_bulk_delete_removes_rows_also_from_the_cache(
+    def test_bulk_deleted_rows_are_not_served_from_the_cache(
         self, served: Served, of: Resource[Any]
     ) -> None:
         ids = [row["id"] for row in served.several(of, ROWS)]

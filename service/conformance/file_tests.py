@@ -33,7 +33,9 @@ class FileTests(Base):
         assert shown == given
 
     @where("import", also=lambda of: of.key is not None)
-    def test_an_import_matches_rows_by_their_key(self, served: Served, of: Resource[Any]) -> None:
+    def test_an_import_updates_rows_with_an_existing_key(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         key: Any = of.key
         given = self._new(served, of)
         self._import(served, of, _file(given, "ndjson"), "ndjson")
@@ -52,7 +54,9 @@ class FileTests(Base):
         }
 
     @where("import", "list")
-    def test_wrong_lines_abort_or_are_skipped(self, served: Served, of: Resource[Any]) -> None:
+    def test_wrong_lines_abort_the_import_or_are_skipped_as_requested(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         before = len(served.all(of))
         lines = _file(self._new(served, of), "ndjson").splitlines(keepends=True)
         body = b"".join([*lines[:2], b"{}\n", b"no JSON\n", *lines[2:]])
@@ -65,7 +69,7 @@ class FileTests(Base):
         assert len(served.all(of)) == before + ROWS
 
     @where("export", "create", "list")
-    def test_an_export_has_the_same_rows_as_the_list(
+    def test_an_export_has_every_row_in_the_same_form_as_the_list(
         self, served: Served, of: Resource[Any]
     ) -> None:
         served.several(of, ROWS)

@@ -50,7 +50,7 @@ class ListTests(Base):
                 assert shown == sorted(shown, key=_bytes)
 
     @where("create", "list")
-    def test_a_page_has_its_number_its_size_and_a_link(
+    def test_a_page_has_its_number_and_the_number_of_pages(
         self, served: Served, of: Resource[Any]
     ) -> None:
         served.several(of, PAGE + 1)
@@ -66,9 +66,7 @@ class ListTests(Base):
         assert (behind.json()["items"], behind.json()["total"]) == ([], page["total"])
 
     @where("create", "list")
-    def test_a_total_is_exact_estimated_or_left_out(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_a_total_is_exact_estimated_or_absent(self, served: Served, of: Resource[Any]) -> None:
         served.several(of, 1)
         total = len(served.all(of))
         for how, expected in (("exact", total), ("estimated", total), ("none", None)):
@@ -79,7 +77,9 @@ class ListTests(Base):
         assert "total" not in served.client.get(of.path, params={"cursor": ""}).json()
 
     @where("create", "list", "read")
-    def test_each_filter_finds_all_matching_rows(self, served: Served, of: Resource[Any]) -> None:
+    def test_each_filter_finds_the_same_rows_as_a_search_of_all_rows(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         made = served.several(of, ROWS)
         rows = self._whole(served, of)
         asked = [(name, _value(of, name, made[ROWS // 2])) for name in of.filter_names]
@@ -94,7 +94,7 @@ class ListTests(Base):
             assert served.client.get(of.path, params=query).json()["total"] == len(expected)
 
     @where("create", "list", "read", also=lambda of: len(of.filter_names) > 1)
-    def test_a_row_must_match_all_filters(self, served: Served, of: Resource[Any]) -> None:
+    def test_filters_can_be_combined(self, served: Served, of: Resource[Any]) -> None:
         made = served.several(of, ROWS)
         rows = self._whole(served, of)
         query = {name: _value(of, name, made[1]) for name in of.filter_names}
@@ -122,7 +122,7 @@ class ListTests(Base):
             assert served.client.get(of.path, params=wrong).status_code == 422
 
     @where("list")
-    def test_a_parameter_that_does_not_exist_is_named(
+    def test_an_unknown_parameter_of_a_list_is_named(
         self, served: Served, of: Resource[Any]
     ) -> None:
         refused = served.client.get(of.path, params={"colour": "red"})
@@ -144,7 +144,7 @@ class ListTests(Base):
         assert served.client.get(of.path, params=query).json()["items"][0]["id"] == new["id"]
 
     @where("create", "list", also=lambda of: bool(of.include))
-    def test_include_embeds_parents_by_one_more_statement(
+    def test_included_parents_need_one_more_statement(
         self, served: Served, of: Resource[Any]
     ) -> None:
         made = served.several(of, PAGE)
@@ -156,7 +156,9 @@ class ListTests(Base):
             assert parents == [row[f"{name}_id"] for row in reversed(made)]
 
     @where("create", "list", also=lambda of: bool(of.under))
-    def test_a_parent_lists_and_creates_its_rows(self, served: Served, of: Resource[Any]) -> None:
+    def test_rows_of_a_parent_are_listed_and_created(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
         for field in of.under:
             made = served.several(of, 2)
             parent = of.references[field]

@@ -17,7 +17,7 @@ class RowTests(Base):
     """The operations on one row."""
 
     @where("create", "read")
-    def test_a_new_row_is_shown_and_can_be_read(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_new_row_is_returned_and_can_be_read(self, served: Served, of: Resource[Any]) -> None:
         new = served.new(of)
         made = served.client.post(of.path, json=new)
         assert made.status_code == 201, made.text
@@ -34,7 +34,7 @@ class RowTests(Base):
         assert head.headers.get("etag") == read.headers.get("etag")
 
     @where("create")
-    def test_missing_fields_get_their_default(self, served: Served, of: Resource[Any]) -> None:
+    def test_missing_fields_take_their_defaults(self, served: Served, of: Resource[Any]) -> None:
         parents = served.parents(of)
         needed = {name: one for name, one in parents.items() if of.fields[name].required}
         body = values.least(of, served.next(of)) | needed
@@ -44,17 +44,13 @@ class RowTests(Base):
         assert shown == values.defaults(of)
 
     @where("create")
-    def test_every_required_field_that_is_missing_is_named(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_every_missing_required_field_is_named(self, served: Served, of: Resource[Any]) -> None:
         refused = served.client.post(of.path, json={})
         named = {error["field"] for error in refused.json().get("errors", [])}
         assert named == {name for name, field in of.fields.items() if field.required}
 
     @where("create", "replace", "change", also=lambda of: bool(of.unique))
-    def test_a_unique_value_is_refused_in_a_second_row(
-        self, served: Served, of: Resource[Any]
-    ) -> None:
+    def test_a_unique_value_can_be_used_once(self, served: Served, of: Resource[Any]) -> None:
         for field in of.unique:
             row, other = served.create(of), served.create(of)
             taken = values.upper(row[field]) if field in of.folded else row[field]
@@ -123,7 +119,7 @@ class RowTests(Base):
         assert served.client.get(f"{of.path}/{row['id']}").json() == done.json()
 
     @where("create", "change", "read")
-    def test_a_change_sets_the_given_fields_and_null_clears(
+    def test_a_change_sets_given_fields_and_null_clears(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of)
@@ -148,7 +144,7 @@ class RowTests(Base):
         assert (done.status_code, done.json()) == (200, row)
 
     @where("create", "delete", "read", also=lambda of: of.soft_delete)
-    def test_a_soft_delete_keeps_the_row_and_is_idempotent(
+    def test_a_soft_delete_keeps_the_row_and_can_be_repeated(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of, **{of.active: True})
@@ -160,7 +156,7 @@ class RowTests(Base):
         assert served.client.delete(path).json() == gone.json()
 
     @where("create", "delete", "read")
-    def test_a_permanent_delete_removes_the_row(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_row_can_be_deleted_permanently(self, served: Served, of: Resource[Any]) -> None:
         path = f"{of.path}/{served.create(of)['id']}"
         assert served.client.get(path).status_code == 200
         query = {"permanent": "true"} if of.soft_delete else {}
@@ -170,7 +166,7 @@ class RowTests(Base):
         assert served.client.delete(path, params=query).status_code == 404
 
     @where("create", "read", also=versioned)
-    def test_a_matching_if_none_match_is_answered_304(
+    def test_the_current_version_of_the_client_gives_304(
         self, served: Served, of: Resource[Any]
     ) -> None:
         row = served.create(of)

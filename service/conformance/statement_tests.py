@@ -10,7 +10,7 @@ from service.resource import Resource
 class StatementTests(Base):
     """Tests that need no rows."""
 
-    def test_every_statement_has_a_name_of_its_own(self, of: Resource[Any]) -> None:
+    def test_every_statement_has_a_unique_name(self, of: Resource[Any]) -> None:
         names = [statement.name for statement in of.statements()]
         assert len(names) == len(set(names))
         for statement in of.statements():
@@ -18,7 +18,7 @@ class StatementTests(Base):
         assert set(of.prepared) <= set(of.statements())
 
     @where("list")
-    def test_each_sort_and_each_filter_has_its_index(self, of: Resource[Any]) -> None:
+    def test_each_sort_and_each_filter_has_an_index(self, of: Resource[Any]) -> None:
         found = {str(index.name): index for index in of.table.indexes}
         for sort in of.sorts[1:]:
             assert _is_on(found[f"{of.table.name}_{sort}_idx"], sort), sort

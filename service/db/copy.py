@@ -16,6 +16,7 @@ from service.db.filters import Chosen, worded
 from service.db.keyset import Listing
 from service.db.names import AUDIBLE
 from service.db.pooled_connection import LOST, connect
+from service.db.shape import unused
 from service.db.statement import Statement, UnannouncedWriteError, columns
 from service.db.writable import WritableDatabase
 from service.errors import Unavailable
@@ -132,7 +133,8 @@ class Export:
         shown = [_shown(column, format_) for column in columns(self.row, table)]
         rows: Any = select(*shown).where(*self.listing.clauses(chosen)).order_by(table.c.id)
         if format_ == "ndjson":
-            row = rows.subquery("line")
+            # A column of the same name would be taken in its place.
+            row = rows.subquery(unused("line", table.c.keys()))
             rows = select(func.row_to_json(row.table_valued()).label("line"))
         parts = [f"format={format_}", *worded(chosen)]
         return Statement(f"{self.name}?{'&'.join(parts)}", str, rows, prepare=False)

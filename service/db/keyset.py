@@ -62,7 +62,10 @@ class Listing(Generic[Row]):
         totals: Table | None = None,
     ) -> None:
         if reserved := filters.keys() & {"limit", "offset", "last_id", "last_key"}:
-            raise RefusedError(f"{name}: a filter can't be called {sorted(reserved)}")
+            raise RefusedError(
+                f"{name}: a filter can't be called {min(reserved)!r}: leave it out of `filters`, or"
+                " give the field another name"
+            )
         self.name = name
         self.row = row
         self.table = table

@@ -1,4 +1,4 @@
-"""Operations on up to 1000 rows in one request; all rows are written, or none."""
+"""Operations on up to 1000 rows in one request; all rows or none."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,8 @@ PROBLEMS = (*BODY_PROBLEMS, Conflict)
 
 
 def folded(text: str) -> str:
-    """Fold case so that values which lower() makes equal in any locale of PostgreSQL are equal.
-
-    Rows that differ after it never conflict in the database.
-    """
-    return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # both of the Turkish I
+    """Fold text at least as much as lower() of PostgreSQL with any locale."""
+    return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # of the Turkish I
 
 
 def create(of: "Resource[Any]") -> Operation:
@@ -159,7 +156,7 @@ def delete(of: "Resource[Any]") -> Operation:
 
 
 def _unique(of: "Resource[Any]") -> Mapping[str, Callable[[Any], Any]]:
-    """Return a function for each unique field; equal values have equal results."""
+    """Return for each unique field a function that maps equal values to equal results."""
     return {
         name: folded if name in of.folded else (lambda value: value)
         for name in of.fields

@@ -1,4 +1,4 @@
-"""Derive a table from a declaration: columns, constraints, indexes and sort expressions.
+"""Derive the table of a declaration: columns, constraints, indexes, and the order of each sort.
 
 Constraints are named `<table>_<field>_<key|fkey|check>`: errors.py reads the field from the name.
 """
@@ -35,8 +35,13 @@ from sqlalchemy import (
 )
 
 from service.db.schema import ACTIVE
+from service.db.statement import DIALECT, RefusedError
 from service.resource.fields import Field, Time
 
+# PostgreSQL cuts longer names.
+NAME_BYTES = 63
+# A name that is a word of SQL too, as `order` or `user`, is in quotes.
+quoted = DIALECT.identifier_preparer.quote
 TYPES: dict[type, Any] = {
     str: Text(),
     bool: Boolean(),
@@ -76,7 +81,11 @@ def table(  # noqa: PLR0913 - the parts of a declaration
     active: bool,
     fillfactor: int | None,
 ) -> Table:
-    """Return the table, with its constraints and the indexes that lists need."""
+    """Return the table with its constraints and the indexes of its lists.
+
+    Raises:
+        RefusedError: a name is too long.
+    """
     options: dict[str, Any] = (
         {} if fillfactor is None else {"postgresql_with": {"fillfactor": str(fillfactor)}}
     )
@@ -110,13 +119,19 @@ def table(  # noqa: PLR0913 - the parts of a declaration
             postgresql_ops=dict.fromkeys(search, "gin_trgm_ops"),
             info={"optional": True},
         )
+    for part in (made, *made.columns, *made.constraints, *made.indexes):
+        if len(str(part.name).encode()) > NAME_BYTES:
+            raise RefusedError(
+                f"{name}: the name {part.name!r} is longer than PostgreSQL's {NAME_BYTES} bytes:"
+                " use a shorter name for the field or the resource"
+            )
     return made
 
 
 def order(column: Column[Any], field: Field | None) -> ColumnElement[Any]:
-    """Return the ORDER BY expression of a column: never null, and strings compare by bytes.
+    """Return the sort expression: strings by bytes, not by locale; never null.
 
-    A locale could differ between machines, and an update of libc could corrupt its indexes.
+    So the order is the same on every machine, and indexes stay valid after an update of libc.
     """
     plain: ColumnElement[Any] = collate(column, "C") if isinstance(column.type, Text) else column
     if field is None or not field.null:
@@ -128,32 +143,40 @@ def order(column: Column[Any], field: Field | None) -> ColumnElement[Any]:
 
 
 def index_of(table: Table, name: str) -> str:
-    """Return the name of the index for a sort or filter of a field."""
+    """Return the name of the index of a sort or a filter of a field."""
     return f"{table.name}_{name}_idx"
 
 
-def choice_index(table: Table, field: Field, value: object) -> str:
-    """Return the name of the partial index for a value that is not the default."""
+def choice_index(table: Table, given: Mapping[str, Field], field: Field, value: object) -> str:
+    """Return the name of the partial index of a value that is not the default.
+
+    The name has only the value, unless another field or value has the same word.
+    """
     if field.name == ACTIVE:
         return f"{table.name}_inactive_idx"
-    return index_of(table, field.name if field.kind is bool else str(value).lower())
+    if field.kind is bool:
+        return index_of(table, field.name)
+    word = str(value).lower()
+    words = [str(one).lower() for other in given.values() for one in other.choices]
+    alone = words.count(word) == 1 and word not in {*table.c.keys(), "search", "inactive"}
+    return index_of(table, word if alone else f"{field.name}_{value}")
 
 
 def rare_values(field: Field) -> list[object]:
-    """Return the values with a partial index: all but the default, which most rows have."""
+    """Return the rare values of a filter with few values: all except the default."""
     if field.kind is bool:
         return [not field.default]
     return [value for value in field.choices if field.required or value != field.default]
 
 
 def filter_index(table: Table, field: Field, sorts: Collection[str]) -> str:
-    """Return the name of the index for an equality filter; it may be the one of the sort."""
+    """Return the name of the index of a filter by value; the index of the sort if it is equal."""
     other = field.name in sorts and (field.null or field.kind is str)
     return f"{table.name}_{field.name}_eq_idx" if other else index_of(table, field.name)
 
 
 def stamps(*, versioned: bool, stamped: bool) -> list[Column[Any]]:
-    """Return the columns that clients can't set: version and times."""
+    """Return the columns that the database and the statements set."""
     version = Column("version", BigInteger, nullable=False, server_default=text("1"))
     now = func.now()
     times = (
@@ -185,22 +208,23 @@ def _column(field: Field) -> Column[Any]:
 
 
 def _check(field: Field) -> str | None:
-    """Return the CHECK of a field; a custom type may have a CHECK, with `{}` for the column."""
+    """Return the CHECK of a field; a type of your own has it as CHECK, with `{}` for the column."""
+    column = quoted(field.name)
     own = getattr(field.own, "CHECK", None)
     if own is not None:
-        return str(own).format(field.name)
+        return str(own).format(column)
     if field.choices:
         values = ", ".join(literal(value) for value in field.choices)
-        return f"{field.name} IN ({values})"
+        return f"{column} IN ({values})"
     meta = field.meta
     if field.kind is str:
-        return _between(f"length({field.name})", meta.min_length, meta.max_length)
+        return _between(f"length({column})", meta.min_length, meta.max_length)
     strict = [
-        f"{field.name} {sign} {bound}"
+        f"{column} {sign} {bound}"
         for sign, bound in ((">", meta.gt), ("<", meta.lt))
         if bound is not None
     ]
-    loose = _between(field.name, meta.ge, meta.le)
+    loose = _between(column, meta.ge, meta.le)
     rules = [*strict, *([loose] if loose else [])]
     return " AND ".join(rules) or None
 
@@ -214,7 +238,7 @@ def _between(what: str, low: float | None, high: float | None) -> str | None:
 
 
 def literal(value: object) -> str:
-    """Return a value of a Literal as SQL."""
+    """Return a value of a Literal in SQL."""
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
@@ -227,7 +251,7 @@ def _add_indexes(
     sorts: Sequence[str],
     filters: Sequence[str],
 ) -> None:
-    """Add an index per sort, for both directions, and one per filter; `id` breaks ties."""
+    """Add one index per sort (read in both directions) and per filter; `id` breaks ties."""
     name, c = made.name, made.c
     for one in sorts:
         Index(index_of(made, one), order(c[one], given.get(one)), c.id)
@@ -238,24 +262,24 @@ def _add_indexes(
     for one in dict.fromkeys((*parents, *(n for n in filters if n in given))):
         field = given[one]
         if field.kind is bool or field.choices:
-            _index_choices(made, field)
+            _index_choices(made, given, field)
         elif (index := filter_index(made, field, sorts)) not in {i.name for i in made.indexes}:
             some: dict[str, Any] = (
-                {"postgresql_where": text(f"{one} IS NOT NULL")} if field.null else {}
+                {"postgresql_where": text(f"{quoted(one)} IS NOT NULL")} if field.null else {}
             )
             Index(index, c[one], c.id, **some)
     for one in folded:
         Index(f"{name}_{one}_key", func.lower(c[one]), unique=True)
 
 
-def _index_choices(made: Table, field: Field) -> None:
-    """Add a partial index per value; the default needs none, because it is frequent."""
+def _index_choices(made: Table, given: Mapping[str, Field], field: Field) -> None:
+    """Add an index of each value except the default, whose rows are found fast in any order."""
     if field.name == ACTIVE:
         return
     for value in rare_values(field):
         where = (
-            ("" if value else "NOT ") + field.name
+            ("" if value else "NOT ") + quoted(field.name)
             if field.kind is bool
-            else f"{field.name} = {literal(value)}"
+            else f"{quoted(field.name)} = {literal(value)}"
         )
-        Index(choice_index(made, field, value), made.c.id, postgresql_where=text(where))
+        Index(choice_index(made, given, field, value), made.c.id, postgresql_where=text(where))

@@ -1,4 +1,4 @@
-"""Declare a resource: a Struct that a client sends, and all that is derived from it."""
+"""A resource: a declaration from which table, statements and operations are derived."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -17,24 +17,19 @@ from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
+from service.db.statement import RefusedError
 from service.db.writable import WritableDatabase
-from service.resource import columns, shapes, transfer
+from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
-from service.resource.operations import OPERATIONS, operations
+from service.resource.operations import check_operations, operations
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
 
-# Parameters and binds of every list and export; a filter can't have these names.
-RESERVED = frozenset(
-    {"page", "per_page", "cursor", "sort", "total", "q", "include", "format", "trailer"}
-    | {"limit", "offset", "last_id", "last_key"}
-)
-
 
 class Resource(Statements[Row]):
-    """A table and its HTTP operations, derived from the Struct that a client sends.
+    """A table and its HTTP operations, derived from the Struct of a new row.
 
     ```python
     class NewNote(Struct, kw_only=True):
@@ -52,51 +47,51 @@ class Resource(Statements[Row]):
     parts are attributes, such as `notes.listing`, `notes.by_id` and `notes.operations`.
 
     Args:
-        name: the name of the table, a plural such as `notes`. Names of statements begin with it.
-        new: the Struct that POST and PUT take. Its rules (`Meta`) become CHECK constraints, its
-            defaults become column defaults. The type of a field is str, bool, int, float, Decimal,
-            datetime, date, UUID, a Literal of strings, or a subclass of one of these (such as the
-            price in service/items/structs.py). With `| None` the field may be null.
-        row: the Struct of a row in a response, if you write it yourself; mypy then knows
-            `Resource[Note]`. Its fields are `id`, the fields of `new`, and `version`, `created_at`
-            and `updated_at` if the table has them.
-        change: the Struct that PATCH takes; by default all fields of `new`, each optional.
-        summary: the Struct of a row in a list; by default `row`.
-        table: a SQLAlchemy Table of your own. Its columns then decide: without `version` there is
-            no ETag, without `is_active` no soft delete; db/shape.py says how to use other names.
-            Name constraints `<table>_<field>_<key|fkey|check>`, and indexes as in columns.py.
-        path: the path of the collection; by default `/` and the name.
-        singular: the singular of the name; by default derived, such as `note` from `notes`.
-        description: the description of the tag in the OpenAPI document.
-        key: the natural key, a unique string field. Upserts and imports match rows by it. Without
-            a key there is no upsert, and an import creates every row.
-        unique: other unique fields.
-        folded: unique fields that ignore case.
-        sorts: fields that a list can be sorted by, besides `id` and `created_at`.
-        filters: parameters that filter a list: `<field>` for an equal value, `min_<field>` and
-            `max_<field>` for a range.
-        search: string fields that the parameter `q` searches for a substring.
-        references: the parent resource of each foreign key, by its field `<parent>_id`.
-        referenced: whether other tables have foreign keys to this one. A permanent delete may then
-            be refused with 409, and the OpenAPI document says so.
-        under: fields of `references` whose parent also serves GET and POST `/users/{id}/notes`.
-        include: the Structs of parents that a list can embed, with `include=<parent>`.
-        soft_delete: whether DELETE without `permanent=true` keeps the row and sets `is_active` to
-            false; by default, whether the table has this column.
+        name: plural name of the table, the statements and the path.
+        new: Struct of the body of POST and PUT. Its rules (`Meta`) become CHECK constraints, its
+            defaults column defaults. The type of a field is str, bool, int, float, Decimal,
+            datetime, date, UUID, a Literal of strings, or a subclass of one of these (see
+            service/items/structs.py for a price), optionally with `| None` for null.
+        row: Struct of a row in responses, if you write it yourself; mypy then knows
+            `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
+            `created_at` and `updated_at` that the table has.
+        change: Struct of the body of PATCH; by default all fields of `new`, each optional.
+        summary: Struct of a row in a list; by default the whole row.
+        table: your own Table. Its columns decide then: without `version` there is no ETag,
+            without `is_active` no soft delete; see db/shape.py for other names. Constraints must
+            be named `<table>_<field>_<key|fkey|check>`, indexes like derived ones, see columns.py.
+        path: path of the collection; by default `/` and the name.
+        singular: singular name; by default from the name: `notes` gives `note`.
+        description: description of the group of operations in the OpenAPI document.
+        key: the natural key: a unique string field. It identifies rows in an upsert and in a
+            file. Without a key there is no upsert, and an import creates every row.
+        unique: further unique fields.
+        folded: fields that are unique without regard to case.
+        sorts: fields by which a list can be sorted, besides `id` and `created_at`.
+        filters: a field (equal to a value), or `min_<field>` and `max_<field>`.
+        search: string fields in which `q` searches for a substring.
+        references: the resource that a field named `<parent>_id` references.
+        referenced: whether other tables reference its rows. A permanent delete may then be a 409,
+            which the OpenAPI document describes.
+        under: references whose parent also has the list and the creation of its rows, such as GET
+            and POST `/users/{id}/notes`.
+        include: Structs of parents that a list shows with `include=<parent>`.
+        soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
+            by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
-        counted: whether a trigger maintains the number of rows, so that a page without filters
-            counts no rows; by default, whether the table has `is_active`.
-        fillfactor: the fillfactor of the table in percent: free space lets UPDATE write the new
-            version of a row to the same page. None is PostgreSQL's default, 100.
-        without: operations to leave out, keys of OPERATIONS.
-        handlers: functions, or whole Operations, that replace built-in operations, by name. A
-            response to GET may be cached, so it must depend only on the path, the query and rows
-            of this table.
-        extra: additional operations.
+        counted: whether a trigger keeps the total of the table, so that a page without filters
+            counts no rows; by default with a soft delete.
+        fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
+            page (HOT); None means PostgreSQL's 100.
+        without: operations that are not served: keys of OPERATIONS.
+        handlers: by operation name, a function or a whole Operation that replaces the derived one.
+            The response of a GET may be cached, so it must depend only on the path, the query and
+            rows of this table.
+        extra: further operations.
 
     Raises:
-        TypeError: a name in the declaration is unknown, or no column has the type of a field.
+        RefusedError: a name in the declaration is no field, or a field has a type without a column.
     """
 
     def __init__(  # noqa: PLR0913 - a declaration is its arguments
@@ -136,18 +131,26 @@ class Resource(Statements[Row]):
         self.path = path or f"/{name}"
         self.segment = self.path.rpartition("/")[2]
         self.tag = Tag(name, description)
-        self.folded, self.search = tuple(folded), tuple(search)
+        checks.check_names(name, self.path)
+        checks.check_struct(name, new, self.fields)
+        self.folded = checks.sequence(name, "folded", folded)
+        self.search = checks.sequence(name, "search", search)
+        unique = checks.sequence(name, "unique", unique)
         self.unique = tuple(dict.fromkeys((*([key] if key else ()), *unique, *folded)))
         self.references = dict(references or {})
         self.referenced = referenced
-        self.under, self.include = tuple(under), dict(include or {})
-        self.filters, self.without = tuple(filters), frozenset(without)
+        self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
+        self.filters = checks.sequence(name, "filters", filters)
+        self.without = frozenset(checks.sequence(name, "without", without))
         self.handlers = dict(handlers or {})
-        self._check((*self.unique, *self.search, *self.references, *self.under, *sorts))
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
+        if table is None:
+            checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
         kept = columns.kinds(stamps if table is None else table.c, {"id", *self.fields})
         created = ("created_at",) if "created_at" in kept else ()
-        self.sorts = tuple(dict.fromkeys(("id", *created, *sorts)))
+        self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
+        checks.check_uses(self, self.sorts, {"id", *kept})
+        check_operations(name, (*self.without, *self.handlers))
         if table is None:
             table = columns.table(
                 name,
@@ -170,6 +173,8 @@ class Resource(Statements[Row]):
         self.version = None if shape.version is None else shape.version.name
         self.active = "" if shape.active is None else shape.active.name
         self.soft_delete = bool(self.active) if soft_delete is None else soft_delete
+        if self.soft_delete and not self.active:
+            raise RefusedError(f"{name}: soft_delete needs a field `{ACTIVE}: bool = True`")
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self._shape(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
@@ -179,13 +184,13 @@ class Resource(Statements[Row]):
         self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
-        """Whether an operation of OPERATIONS is served."""
+        """Return whether an operation of OPERATIONS is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
 
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any
     ) -> Operation:
-        """Return an operation of this resource; `path` is appended to the path of the resource."""
+        """Return an operation of this resource, below its path."""
         return Operation(
             method,
             self.path + path,
@@ -209,29 +214,8 @@ class Resource(Statements[Row]):
         return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
-        """Export the rows of an `export_query` as a file; see transfer.export."""
+        """Yield the file of an `export_query`; see transfer.export."""
         return transfer.export(self.exported, db, query, name=name)
-
-    def _check(self, names: Collection[str]) -> None:
-        bounds = [name[4:] for name in self.filters if name not in self.fields]
-        for name in (*names, *bounds):
-            if name not in self.fields:
-                known = ", ".join(self.fields)
-                raise TypeError(f"{self.name}: {name!r} is not a field; the fields are: {known}")
-        for name in (*self.under, *(f"{one}_id" for one in self.include)):
-            if name not in self.references:
-                raise TypeError(f"{self.name}: {name!r} is not in `references`")
-        for name in self.filters:
-            if name in RESERVED:
-                raise TypeError(
-                    f"{self.name}: {name!r} can't be a filter: lists already use this name"
-                )
-        unknown = self.without - OPERATIONS.keys()
-        if unknown:
-            raise TypeError(
-                f"{self.name}: {min(unknown)!r} is not an operation;"
-                f" the operations are: {', '.join(OPERATIONS)}"
-            )
 
     def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
         names, given = self.words, self.fields
@@ -255,7 +239,7 @@ class Resource(Statements[Row]):
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)
-        # Filters that make PostgreSQL count or read many rows; see paging.share.
+        # Filters for which PostgreSQL must count or read many rows: see paging.share.
         counts = (ACTIVE,) if counted else ()
         self.counted_filters = tuple(
             name

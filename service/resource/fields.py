@@ -1,4 +1,4 @@
-"""Read the fields of a Struct: their types, defaults and rules."""
+"""The fields of a Struct, for its table, queries and responses."""
 
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -9,11 +9,13 @@ from uuid import UUID
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
+from service.db.statement import RefusedError
+
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 
-# Types that a column can have; a subclass, such as a price type, counts as its base.
-# bool is before int, because it is a subclass of int.
+# Types with a column; a subclass, such as your own price type, counts as its base.
+# bool before int, because it is a subclass of int.
 KINDS: tuple[type, ...] = (str, bool, int, float, Decimal, datetime, date, UUID)
 
 
@@ -21,15 +23,15 @@ class Field(NamedTuple):
     """A field of a Struct.
 
     Args:
-        name: the name of the field, the column and the bind.
+        name: name of the field, the column and the bind.
         hint: the annotation.
-        kind: the plain type of a value, one of KINDS.
-        own: the annotated type: a subclass of `kind`, or `kind` itself.
+        kind: the base type, one of KINDS.
+        own: the annotated subclass of `kind`, or `kind` itself.
         null: whether it may be null.
         required: whether it has no default.
-        default: the default; None without one.
-        meta: msgspec's rules and examples; an empty Meta if there are none.
-        choices: the values of a Literal; empty for other types.
+        default: the default, if it has one.
+        meta: msgspec's rules and examples; an empty Meta without any.
+        choices: the values of a Literal.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Field(NamedTuple):
 
     @property
     def some(self) -> Any:
-        """The annotation without null."""
+        """Return the annotation without null."""
         if not self.null:
             return self.hint
         if get_origin(self.hint) is Annotated:
@@ -54,7 +56,7 @@ class Field(NamedTuple):
 
     @property
     def shown(self) -> Any:
-        """The annotation in a response: without the rules, which apply to requests only."""
+        """Return the annotation in a response: without rules, which apply to input only."""
         if self.kind is datetime:
             plain: Any = Time
         elif self.choices:
@@ -68,21 +70,21 @@ def fields(struct: type[Struct]) -> dict[str, Field]:
     """Return the fields of a Struct by name, in their order.
 
     Raises:
-        TypeError: no column can have the type of a field.
+        RefusedError: a field has a type that no column can be made for.
     """
     hints = get_type_hints(struct, include_extras=True)
     return {one.name: _field(struct, one, hints[one.name]) for one in structs.fields(struct)}
 
 
 def kind_of(struct: type[Struct], name: str, own: Any) -> type:
-    """Return the type of KINDS that a type is, or inherits from.
+    """Return the base type of a type, one of KINDS.
 
     Raises:
-        TypeError: there is none.
+        RefusedError: the type has no base in KINDS.
     """
     found = next((k for k in KINDS if isinstance(own, type) and issubclass(own, k)), None)
     if found is None:
-        raise TypeError(
+        raise RefusedError(
             f"{struct.__name__}.{name} is {own}: use one of"
             f" {', '.join(kind.__name__ for kind in KINDS)}, or a subclass of one"
         )
@@ -106,7 +108,7 @@ def _field(struct: type[Struct], info: structs.FieldInfo, hint: Any) -> Field:
 
 
 def _parts(hint: Any) -> tuple[Any, bool, Meta | None, tuple[Any, ...]]:
-    """Return the type in an annotation, whether it may be null, its Meta, and Literal values."""
+    """Return the type of an annotation, whether it may be null, its Meta, and Literal values."""
     null, meta = False, None
     while True:
         if get_origin(hint) is Annotated:

@@ -1,4 +1,4 @@
-"""The operations on files: import and export over HTTP."""
+"""Operations on files: import and export over HTTP."""
 
 from typing import TYPE_CHECKING, Any
 

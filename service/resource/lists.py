@@ -1,4 +1,4 @@
-"""List operations: all rows of a resource, and the rows of one parent."""
+"""Lists of a resource: all rows, and the rows of a parent."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -61,7 +61,7 @@ def all_rows(of: "Resource[Any]") -> Operation:
 
 
 def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
-    """Return the handler of a list that can embed a parent in each row, by one more statement."""
+    """Return the handler of a list with parents, with one more statement for each parent."""
     listing, shown = of.listing, of.summary
     loaders: Mapping[str, BatchLoader[Any]] = of.loaders
 
@@ -128,7 +128,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
     parent, add = of.references[field], of.adder
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)
-    values_of = attrgetter(*of.fields, field)  # with one name it would return no tuple
+    values_of = attrgetter(*of.fields, field)  # one more name, so that the result is a tuple
 
     async def handler(request: Request) -> Reply:
         parent_id = request.row_id()

@@ -1,16 +1,16 @@
-"""The operations of a resource, in the order of the router."""
+"""The operations of a resource and their order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from service.db.statement import RefusedError
 from service.resource import bulk_rows, file_handlers, lists, rows
 from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
-# The function that builds each operation; the router tries them in this order, so the most
-# frequent ones are first.
+# Functions that build the operations, the most frequent first: the router tries them in this order.
 OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "read": rows.read,
     "list": lists.all_rows,
@@ -27,18 +27,20 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
 }
 
 
-def operations(of: "Resource[Any]") -> Iterator[Operation]:
-    """Yield the operations of a resource; its handlers replace built-in ones.
+def check_operations(name: str, given: Iterable[str]) -> None:
+    """Check the names of operations in a declaration.
 
     Raises:
-        TypeError: `handlers` names an unknown operation.
+        RefusedError: one is not an operation.
     """
-    unknown = of.handlers.keys() - OPERATIONS.keys()
-    if unknown:
-        raise TypeError(
-            f"{of.name}: {min(unknown)!r} is not an operation;"
-            f" the operations are: {', '.join(OPERATIONS)}"
+    if unknown := sorted(set(given) - OPERATIONS.keys()):
+        raise RefusedError(
+            f"{name}: {unknown[0]!r} is no operation; they are: {', '.join(OPERATIONS)}"
         )
+
+
+def operations(of: "Resource[Any]") -> Iterator[Operation]:
+    """Yield the operations of a resource; its own handlers replace the derived ones."""
     for name, make in OPERATIONS.items():
         own = of.handlers.get(name)
         if isinstance(own, Operation):

@@ -1,4 +1,4 @@
-"""The operations on one row: read, create, replace, change, delete."""
+"""Operations on one row: read, create, replace, change, delete."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
 WRITE_PROBLEMS = (*BODY_PROBLEMS, NotFound, Conflict)
-REFERENCED = " The response is 409 if rows of other tables refer to it."
+REFERENCED = "; if rows of other tables refer to it, the answer is 409."
 delete_query = Query(DeleteQuery)
 
 
 def described(handler: Any, name: str, description: str) -> Handler:
-    """Name a handler and set its docstring, which the OpenAPI document shows."""
+    """Set the name and description that the OpenAPI document shows; return the handler."""
     handler.__name__ = handler.__qualname__ = name
     handler.__doc__ = description
     named: Handler = handler

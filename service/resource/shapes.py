@@ -1,4 +1,4 @@
-"""Structs that are derived from a declaration: rows, changes, queries, bulk bodies."""
+"""Derive the Structs of a declaration: rows, changes, queries, bulk bodies."""
 
 from collections.abc import Mapping, Sequence
 from types import new_class
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
+from service.db.statement import RefusedError
 from service.resource.fields import Field
 from service.web.paging import CursorPage, Page
 
@@ -14,27 +15,30 @@ AnyID = Annotated[int, Meta(examples=[1])]
 Search = Annotated[str, Meta(min_length=1, max_length=255)]
 PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
-# Titles name the enumerations in the OpenAPI document, and so in a generated client.
+# Titles are the names of enumerations in the OpenAPI document and in generated clients.
 Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
 Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]
 Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
 OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
 
+# Of every list and export, beside the filters.
+PARAMETERS = {"page", "per_page", "cursor", "sort", "total", "include", "q", "format", "trailer"}
+
 
 class DeleteQuery(Struct, frozen=True):
-    """`permanent=true` removes the row; otherwise it is set inactive."""
+    """`permanent=true` deletes the row; otherwise it becomes inactive."""
 
     permanent: bool = False
 
 
 class ImportQuery(Struct, frozen=True):
-    """If lines of the file are wrong, `abort` writes nothing, and `skip` skips these lines."""
+    """For a file with wrong lines: write nothing, or skip these lines."""
 
     on_error: OnError = "abort"
 
 
 class BulkChanged(NamedTuple):
-    """The response types of bulk operations."""
+    """The responses of bulk operations."""
 
     many: Any
     upserted: Any
@@ -53,18 +57,18 @@ class Words(NamedTuple):
 
     @property
     def a(self) -> str:
-        """The singular with its article: "an item", "a user"."""
+        """Return the singular with its article: "an item", "a user"."""
         return f"{'an' if self.one[0] in 'aeio' else 'a'} {self.one.replace('_', ' ')}"
 
 
 def words(name: str, singular: str | None) -> Words:
-    """Derive all names from the name of a resource, which is a plural."""
+    """Return the names that are derived from the plural name of a resource."""
     one = singular or _singular(name)
     return Words(one, name, _camel(one), _camel(name))
 
 
 def row(names: Words, given: Mapping[str, Field], kept: Mapping[str, Any]) -> Any:
-    """Return the Struct of a row in a response: the id, the fields, and the columns in `kept`."""
+    """Return the Struct of a row: id, fields, and the columns that the database sets."""
     shown = [("id", int), *((one.name, one.shown) for one in given.values())]
     doc = f"{names.a.capitalize()} in a response."
     return _struct(names.One, [*shown, *kept.items()], doc, frozen=True, gc=False)
@@ -78,7 +82,7 @@ def change(names: Words, given: Mapping[str, Field]) -> Any:
 
 
 def keyed(names: Words, new: type[Struct], key: Field) -> Any:
-    """Return the Struct of a row to upsert; it is `new`, if `new` requires the key."""
+    """Return the Struct of an upsert: `new` with a required key."""
     if key.required and not key.null:
         return new
     fields = [(key.name, key.some)]
@@ -87,7 +91,7 @@ def keyed(names: Words, new: type[Struct], key: Field) -> Any:
 
 
 def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
-    """Return the Struct of the body of POST under a parent; the reference may be absent."""
+    """Return the Struct of POST under a parent, where the reference may be absent."""
     if not field.required:
         return new
     fields = [(field.name, field.hint | UnsetType, UNSET)]
@@ -96,7 +100,7 @@ def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
 
 
 def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
-    """Return the Struct of a row in a list, with optional parents."""
+    """Return the Struct of a row in a list, with the parents of `include`."""
     if not include:
         return shown
     fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
@@ -106,7 +110,7 @@ def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]
 
 
 def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
-    """Return the Structs of a page by number and of a page by cursor."""
+    """Return the Structs of a page by number and a page by cursor, with readable names."""
     by_number = f"A page of {names.many} by number; `total` and `pages` are null with `total=none`."
     by_cursor = (
         f"A page of {names.many} by cursor; `total` is absent unless requested, `next_cursor` is"
@@ -119,8 +123,17 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """Return the parameters of the filters; `q` follows the filters with few values."""
+    """Return the parameters of the filters; `q` is after those with few values.
+
+    Raises:
+        RefusedError: a filter has the name of another parameter.
+    """
     found = []
+    if reserved := sorted(PARAMETERS.intersection(filters)):
+        raise RefusedError(
+            f"a list has a parameter {reserved[0]!r} of its own: leave it out of `filters`, or give"
+            " the field another name"
+        )
     for name in filters:
         field = given.get(name) or given[name[4:]]
         found.append((name, field.some | UnsetType, UNSET))
@@ -131,7 +144,7 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
 
 
 def few_values(field: Field) -> bool:
-    """Return whether a filter has few values; then each value has its own statement."""
+    """Return whether each value of a filter has its own statement."""
     return field.kind is bool or bool(field.choices)
 
 
@@ -168,7 +181,7 @@ def many(name: str, of: Any, doc: str) -> Any:
 
 
 def change_many(names: Words, of: Any) -> Any:
-    """Return the Struct of one change to many rows; an impossible id is not an error."""
+    """Return the Struct of a bulk change; impossible ids are reported as missing."""
     fields = [("ids", Annotated[list[AnyID], Many]), ("set", of)]
     doc = f"The body of a bulk PATCH: one change to many {names.many}."
     return _struct(f"{names.Many}Change", fields, doc)
@@ -183,8 +196,8 @@ def delete_many(names: Words, *, soft: bool) -> Any:
 
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
-    """Return the response types of bulk operations."""
-    made = f"The created {names.many}, in the order of the request."
+    """Return the Structs of the responses of bulk operations."""
+    made = f"The {names.many} that were made, in the order in which they were given."
     upserted: Any = None
     upserted_many: Any = None
     if key is not None:

@@ -1,4 +1,4 @@
-"""All statements of a resource, compiled from its declaration."""
+"""The statements of a declaration, in the order of its operations."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -42,7 +42,7 @@ else:
 
     Row = TypeVar("Row", bound=Struct)
 
-# Typical arguments, which `explain` uses if the user gives none.
+# Default arguments of `explain` for any resource: typical values.
 SAMPLES: dict[str, object] = {
     "after": 0,
     "excluded": [],
@@ -65,7 +65,7 @@ BOUNDS: dict[type, tuple[object, object]] = {
 
 
 class Statements(Generic[Row]):
-    """The statements of a resource; only those that its operations need exist."""
+    """The statements of a resource, only those that its operations need."""
 
     name: str
     table: Table
@@ -94,11 +94,11 @@ class Statements(Generic[Row]):
     exported: Export
 
     def serves(self, operation: str) -> bool:
-        """Whether an operation is served."""
+        """Return whether an operation is served."""
         raise NotImplementedError
 
     def compile(self, totals: Table | None) -> None:
-        """Compile the statements of the served operations."""
+        """Build the statements of the served operations."""
         name, table, row, new = self.name, self.table, self.row, self.new
         key: Any = self.key
         folded = key in self.folded
@@ -150,7 +150,7 @@ class Statements(Generic[Row]):
         yield from self.conflict_locators.values()
 
     def statements(self) -> Iterator[Statement[Any]]:
-        """Yield every statement; for lists and exports a selection that covers each part."""
+        """Yield all statements; of lists and exports a selection with every part."""
         yield from self.prepared
         yield from self.listing.samples()
         if "count" in vars(self):
@@ -164,7 +164,7 @@ class Statements(Generic[Row]):
         """Return the statement with a name.
 
         Raises:
-            KeyError: the statement does not exist.
+            KeyError: no such statement.
         """
         for statement in self.statements():
             if statement.name == name:
@@ -177,7 +177,7 @@ class Statements(Generic[Row]):
 
 
 def samples(of: "Statements[Any]") -> dict[str, object]:
-    """Return sample arguments for `explain`, by bind name."""
+    """Return arguments for `explain`, by the names of the binds."""
     found = dict(SAMPLES)
     for name in of.filters:
         field = of.fields.get(name)
@@ -195,7 +195,7 @@ def samples(of: "Statements[Any]") -> dict[str, object]:
 
 
 def orders(of: "Statements[Any]") -> Mapping[str, ColumnElement[Any]]:
-    """Return the ORDER BY expression of each sort."""
+    """Return the expression of each sort."""
     c = of.table.c
     return {
         name: c.id if name == "id" else columns.order(c[name], of.fields.get(name))
@@ -213,7 +213,7 @@ def _parent(field: str) -> str:
 
 
 def _tag_fields(of: "Statements[Any]") -> list[str]:
-    """Return the fields in the cache tags of lists, the one with the most values first."""
+    """Return the fields in the cache tags of lists, the field with the most values first."""
     plain = [of.fields[name] for name in of.filters if name in of.fields]
 
     def values(field: Field) -> float:
@@ -223,7 +223,7 @@ def _tag_fields(of: "Statements[Any]") -> list[str]:
 
 
 def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[int]]]:
-    """Yield fields with the statements that find which rows of a bulk request conflict."""
+    """Yield by field the statement that finds the rows which violate its constraint."""
     if not (of.serves("bulk_create") or of.serves("upsert")):
         return
     for field in of.unique:
@@ -245,7 +245,7 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
 
 def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:
     filters: dict[str, Filter] = {}
-    # `min_` and `max_` of a field share one FilterIndex object: one index scan serves both.
+    # Filters with the same index are walked together; they share the index object.
     indexes = {
         name: FilterIndex(columns.index_of(of.table, name), name)
         for name in {name[4:] for name in of.filters if name not in of.fields}
@@ -274,14 +274,14 @@ def _by_value(of: "Statements[Any]", field: Field) -> Filter:
     else:
         clauses = {value: column == literal_column(columns.literal(value)) for value in values}
     rare = {
-        value: FilterIndex(columns.choice_index(of.table, field, value), "id")
+        value: FilterIndex(columns.choice_index(of.table, of.fields, field, value), "id")
         for value in columns.rare_values(field)
     }
     return Choice(clauses, rare)
 
 
 def _by_bound(of: "Statements[Any]", name: str, field: Field, index: FilterIndex) -> Bound:
-    """Return the condition of `min_<field>` or `max_<field>`; null matches neither."""
+    """Return `min_<field>` or `max_<field>`, on the index expression; null never matches."""
     column = of.table.c[field.name]
     order = columns.order(column, field)
     bind = bindparam(name, type_=column.type)

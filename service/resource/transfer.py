@@ -1,4 +1,4 @@
-"""Import and export files of rows, for HTTP operations and commands."""
+"""Import and export of files, for the operations and the commands."""
 
 import asyncio
 import hashlib
@@ -49,18 +49,18 @@ async def import_(
     skip: bool,
     progress: Progress = lambda *_: None,
 ) -> Imported:
-    """Import the rows of a file: a row with an existing key is updated, any other is created.
+    """Import the rows of a file: rows whose key exists are updated, others are created.
 
-    While the file is read, the rows go into a staging table, without an open transaction. At the
-    end of the file one transaction writes all rows, so an aborted import writes nothing.
+    The rows are collected in a staging table until the end of the file, without an open
+    transaction. Then all are written in one transaction, so an aborted import writes nothing.
 
     Args:
-        stage: the staging table.
+        stage: the staging table, with its target table.
         db: the database.
-        chunks: the bytes of the file.
-        reader: parses the rows.
-        skip: whether wrong lines are skipped; otherwise nothing is written if a line is wrong.
-        progress: called with the numbers of rows.
+        chunks: the file.
+        reader: parses the file.
+        skip: whether wrong lines are skipped; otherwise nothing is written.
+        progress: called with the number of rows.
 
     Raises:
         InvalidLines: lines are wrong; nothing was written.
@@ -70,8 +70,9 @@ async def import_(
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
-        # Opened after the first rows, so that a client that sends nothing takes no connection.
-        one: DedicatedConnection | None = None
+        one: DedicatedConnection | None = (
+            None  # opened with the first rows, so that a client without rows takes no connection
+        )
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
             size += len(part)
@@ -98,13 +99,13 @@ async def import_(
 def export(
     exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
 ) -> AsyncGenerator[bytes]:
-    """Return a file of the rows that match a query, ordered by id, from one snapshot.
+    """Yield the rows of a query as a file, in the order of their ids, from one snapshot.
 
     Args:
         exported: the statements of the resource.
         db: the database.
         query: the filters, and `format` and `trailer`.
-        name: the application_name of the connection; see db/names.py.
+        name: application_name of the connection.
     """
     chosen, values = exported.listing.choose(query)
     statement = exported.statement(query.format, chosen)
@@ -128,7 +129,7 @@ async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> None:
-    """Append the rows of a slice to `rows`."""
+    """Append the rows of a slice."""
     for place, one in enumerate(found):
         if place % TURN == 0:
             await asyncio.sleep(0)
@@ -176,7 +177,7 @@ async def _try_over(
 
 
 async def _commit(one: DedicatedConnection) -> None:
-    """Commit, and wait for the result even if this task is cancelled."""
+    """Commit; wait for its end also when the task is cancelled, to know the outcome."""
     commit = asyncio.create_task(one.execute("COMMIT"))
     try:
         try:
@@ -204,7 +205,7 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 def _all_failed(
     reader: Reader, found: Sequence[tuple[RejectedRow, str]]
 ) -> tuple[int, list[LineError]]:
-    """Return the number of wrong lines, and the first errors, of the reader and the database."""
+    """Return the number of wrong lines and the first errors, of parsing and of the database."""
     counts = {field: rejected.alike for rejected, field in found}
     told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
     told.sort(key=lambda error: error.line)

@@ -3,6 +3,8 @@
 import importlib
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,9 +19,11 @@ def load(name: str) -> "Application":
     """Import `MODULE:NAME` and return the application; the current directory is importable.
 
     Raises:
-        ApplicationError: the module or name does not exist, or is not an application.
+        ApplicationError: no such module, no such name, a declaration that can't be served, or
+            something else than an application.
     """
     from service.app import Application
+    from service.db.statement import RefusedError
 
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -29,6 +33,12 @@ def load(name: str) -> "Application":
         sys.path.insert(0, place)
     try:
         module = importlib.import_module(module_name)
+    except RefusedError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = str(Path(__file__).parent.parent)
+        frame = next((one for one in reversed(frames) if not one.filename.startswith(ours)), None)
+        at = "" if frame is None else f" {Path(frame.filename).name}, line {frame.lineno}:"
+        raise ApplicationError(f"--app {name}:{at} {error}") from None
     except ModuleNotFoundError as error:
         # The missing module may be one that it imports.
         missing = error.name or module_name

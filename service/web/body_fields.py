@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, structs
 
 from service.errors import FieldError
 from service.web.codec import MAX_ERRORS, blamed, decimal, parse_number, words_of
-from service.web.normalization import Strings, structs_of
+from service.web.normalization import Normalized, check, structs_of
 
 # Bytes of a body that is decoded in one call: at worst 4 ms, for a repeated price.
 AT_ONCE = 16_384
@@ -37,7 +37,7 @@ class Direct:
         self._decode = msgspec.json.Decoder(
             struct, dec_hook=parse_number, float_hook=decimal
         ).decode
-        self._strings = Strings(struct)
+        self._normalized = Normalized(struct)
 
     def quick(self, data: bytes) -> Any:
         """Return the Struct if the body is short and valid, else None."""
@@ -49,7 +49,7 @@ class Direct:
             value = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return value if self._strings.are_normal(value) else self._stripped(value)
+        return value if self._normalized.are_normal(value) else self._stripped(value)
 
     def _stripped(self, value: Any) -> Any:
         """Return the Struct with stripped strings; None if it is invalid then."""
@@ -65,9 +65,10 @@ class Direct:
                     return None
                 values[name] = one
         try:
-            return msgspec.convert(values, self.struct, dec_hook=parse_number)
+            stripped = msgspec.convert(values, self.struct, dec_hook=parse_number)
         except msgspec.ValidationError:
             return None
+        return stripped if self._normalized.are_normal(stripped) else None
 
 
 class Fields:
@@ -78,6 +79,7 @@ class Fields:
         hints = get_type_hints(struct, include_extras=True)
         self._readers = {name: _reader(kind) for name, kind in hints.items()}
         self._flat = all(isinstance(reader, Scalar) for reader in self._readers.values())
+        self._normalized = Normalized(struct)
         self._required = {one.name for one in structs.fields(struct) if one.required}
         split = msgspec.defstruct(struct.__name__, [(name, Raw, ABSENT) for name in hints])
         self._split = msgspec.json.Decoder(split).decode
@@ -99,9 +101,10 @@ class Fields:
         """Return the Struct if all fields are valid, else None; faster than field by field."""
         try:
             values = {name: _value(raw) for name, raw in raws.items()}
-            return msgspec.convert(values, self.struct, dec_hook=parse_number)
+            value = msgspec.convert(values, self.struct, dec_hook=parse_number)
         except (msgspec.ValidationError, ValueError):
             return None
+        return value if self._normalized.are_normal(value) else None
 
     def read(self, data: bytes, path: str, errors: list[FieldError]) -> Steps:
         """Return the Struct; append at most MAX_ERRORS errors."""
@@ -138,7 +141,9 @@ class Scalar:
             value = _value(raw)
             if self.whole and isinstance(value, Decimal):
                 value = _integer(value)
-            return msgspec.convert(value, self.kind, dec_hook=parse_number)
+            converted = msgspec.convert(value, self.kind, dec_hook=parse_number)
+            check(converted)
+            return converted
         except msgspec.ValidationError as error:
             errors.append(FieldError(path, blamed(error, self.words)))
         except ValueError as error:

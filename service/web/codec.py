@@ -20,6 +20,7 @@ from msgspec import Struct, structs
 
 from service.errors import FieldError, Invalid, NotFound
 from service.http1.standard_headers import PRIVATE
+from service.web.normalization import check, checked_fields
 from service.web.stream import Chunks
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
@@ -75,6 +76,7 @@ class Query(Generic[Value_co]):
         hints = get_type_hints(struct, include_extras=True)
         plain = get_type_hints(struct)
         self._kinds = {one.name: (hints[one.name], one.required) for one in structs.fields(struct)}
+        self._checked = checked_fields(plain)
         self._whole = {name for name, kind in plain.items() if int in (kind, *get_args(kind))}
 
     def decode(self, query: bytes) -> Value_co:
@@ -121,9 +123,11 @@ class Query(Generic[Value_co]):
         for name, (kind, required) in self._kinds.items():
             if name in values and name not in wrong:
                 try:
-                    msgspec.convert(values[name], kind, strict=False, dec_hook=_parse_text)
+                    check(msgspec.convert(values[name], kind, strict=False, dec_hook=_parse_text))
                 except msgspec.ValidationError as error:
                     wrong[name] = blamed(error, words_of(kind))
+                except ValueError as error:
+                    wrong[name] = str(error)
             elif name not in values and required:
                 wrong[name] = "required, but missing"
         raise invalid([FieldError(*one) for one in wrong.items()])
@@ -134,9 +138,12 @@ class Query(Generic[Value_co]):
             if "\0" in value or (name in self._whole and not _WHOLE.fullmatch(value)):
                 return None
         try:
-            return msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
-        except msgspec.ValidationError:
+            found = msgspec.convert(values, self.struct, strict=False, dec_hook=_parse_text)
+            for name in self._checked:
+                check(getattr(found, name))
+        except ValueError:  # msgspec's are, too
             return None
+        return found
 
     def _unknown(self) -> str:
         if not self._kinds:

@@ -164,6 +164,8 @@ def _texts(row: type[Struct]) -> Callable[[Any], Iterable[str | None]]:
     """Return a getter of the strings of a row."""
     hints = get_type_hints(row)
     names = [name for name, kind in hints.items() if str in (kind, *get_args(kind))]
+    if not names:
+        return lambda _: ()
     return attrgetter(names[0], *names)  # the first twice, so that the result is a tuple
 
 
