@@ -133,7 +133,7 @@ def _check_parents(of: "Resource[Any]") -> None:
     name, given = of.name, of.fields
     for one, parent in of.references.items():
         if not hasattr(parent, "table"):
-            raise RefusedError(f"{name}: references[{one!r}] must be a Resource, as users")
+            raise RefusedError(f"{name}: references[{one!r}] must be a Resource")
         if given[one].kind is not int:
             raise RefusedError(f"{name}: {one!r} in `references` must be a field of the type ID")
     for one in of.under:
