@@ -198,6 +198,7 @@ def test_a_field_takes_four_files_and_is_served_everywhere(scratch: Copy, tmp_pa
         assert "colour" in shown["ItemChange"]["properties"]
 
 
+@pytest.mark.slow  # starts two servers with their stores
 def test_a_resource_in_five_steps_passes_the_conformance_tests(scratch: Copy) -> None:
     (scratch.directory / "service" / "readings.py").write_text(READINGS)
     settings = "from service.settings import Settings"
