@@ -1,6 +1,6 @@
 -- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
 -- resources of the application; tests/test_statements.py keeps it current.
--- Of the lists there are more: any filters go together, in any sort, and are compiled alike.
+-- Lists have more statements: each combination of filters and sort is compiled in the same way.
 
 -- items.add
 -- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id

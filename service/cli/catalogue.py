@@ -1,4 +1,4 @@
-"""All named statements: for the listing, for `swiftlet explain` and for the tests."""
+"""All named statements, for `swiftlet statements`, `swiftlet explain` and tests."""
 
 import json
 import re
@@ -19,12 +19,12 @@ Resources = Sequence[Resource[Any]]
 HEADER = """\
 -- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
 -- resources of the application; tests/test_statements.py keeps it current.
--- Of the lists there are more: any filters go together, in any sort, and are compiled alike.
+-- Lists have more statements: each combination of filters and sort is compiled in the same way.
 """
 
 
 def statements(resources: Resources) -> Iterator[Statement[Any]]:
-    """Yield the statements of each resource; of its lists a selection with every part."""
+    """Yield the statements of each resource; for lists a selection that covers each part."""
     for resource in resources:
         yield from resource.statements()
 

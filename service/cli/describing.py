@@ -26,8 +26,10 @@ def statements() -> None:
 @main.command()
 @app_option
 @click.argument("name")
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument.")
-@click.option("--analyze", is_flag=True, help="Run it in a transaction that is rolled back.")
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument of the statement."
+)
+@click.option("--analyze", is_flag=True, help="Run the statement too, and roll it back.")
 def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
     """Show PostgreSQL's plan of a statement.
 
@@ -42,7 +44,9 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
     try:
         resource, statement = catalogue.find(app.resources, name)
     except KeyError:
-        raise click.BadParameter(f"{name!r} is none; `swiftlet statements` lists them") from None
+        raise click.BadParameter(
+            f"there is no statement {name!r}; `swiftlet statements` lists all"
+        ) from None
     given = dict(param.partition("=")[::2] for param in params)
     try:
         catalogue.check_names(statement, given)  # before a database is started

@@ -27,7 +27,7 @@ CHUNK = 65_536
 GZIP = b"\x1f\x8b"
 # Wrong lines to show on a terminal.
 SHOWN = 20
-# Not the name of a worker's pool, so the trigger notifies a running service of the writes.
+# Not the name of a worker's pool: so the trigger reports the writes to a running service.
 NAME = "swiftlet-files"
 
 Format = Literal["ndjson", "csv"]
@@ -101,7 +101,7 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
         done = run(
             writer.run(
                 lambda db: resource.import_(db, chunks, reader, skip=skip, progress=progress),
-                lambda _: (),  # the triggers announce it
+                lambda _: (),  # triggers report the writes
             )
         )
     for error in done.errors[:SHOWN]:
@@ -117,7 +117,9 @@ def import_(name: str | None, file: str, format_: Format | None, on_error: str) 
 @resource_option
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @format_option
-@click.option("--trailer", is_flag=True, help="End NDJSON with a line that has count and checksum.")
+@click.option(
+    "--trailer", is_flag=True, help="End NDJSON with a line that has the count and a checksum."
+)
 def export(name: str | None, file: str, format_: Format | None, *, trailer: bool) -> None:
     """Export all rows into a file, or to standard output (-): NDJSON or CSV; .gz with gzip.
 

@@ -111,7 +111,7 @@ def _told(error: BaseException) -> tuple[str, int]:
             return error.detail, 1
         case OSError() if error.filename is not None:
             return f"{os.fsdecode(error.filename)}: {error.strerror}", 1
-        case OSError() if error.errno is not None:  # of a standard stream
+        case OSError() if error.errno is not None:  # a standard stream
             return str(error.strerror), 1
         case asyncpg.InterfaceError() if "connection is closed" in str(error):
             return "the connection to the database is lost: see its log, and try again", 1
@@ -128,7 +128,7 @@ def _end(name: str, message: str, code: int) -> NoReturn:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="swiftlet")
 def main() -> None:
-    """Swiftlet: a JSON API on PostgreSQL, of the built-in application or of your own (--app).
+    """Swiftlet: a JSON API on PostgreSQL, for the built-in or your own application (--app).
 
     \b
     Example:
@@ -138,7 +138,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     # A command shows its error in one line; `serve` sets up logging for its workers.
     logger.handlers = [logging.NullHandler()]
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until here, see __main__.py
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # ignored until now, see __main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -173,7 +173,7 @@ def application(options: Mapping[str, str | None] | None = None) -> "Application
     name = click.get_current_context().meta.get("app")
     name = name or Settings.load({**os.environ, **given}).app
     before = dict(os.environ)
-    os.environ.update(given)  # it may load its settings with them
+    os.environ.update(given)  # the module may read its settings from them
     try:
         app = load(name)
     finally:

@@ -90,10 +90,10 @@ def check() -> None:
 @app_option
 @click.argument("message")
 def new(message: str) -> None:
-    """Write a migration from the tables of the database to those in code.
+    """Write a migration that changes the database to match the tables in code.
 
     The database must be at the newest revision; it is not changed. The first migration of an
-    application creates all its tables, so its database must have none.
+    application creates all its tables, so its database must have no tables.
 
     \b
     Example:
@@ -123,9 +123,7 @@ def _advise(app: "Application", url: str) -> None:
     from service.migrations import migrate
 
     if statements := run(migrate.advice(url, app.tables)):
-        click.echo(
-            "searches read every row; to create an index for them, also while the service runs:"
-        )
+        click.echo("searches read every row; this creates an index, also while the service runs:")
         click.echo("".join(f"  {statement};\n" for statement in statements), nl=False)
 
 

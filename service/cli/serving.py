@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--server", help="uvicorn or granian.  [default: uvicorn]")
 @click.option("--data", help="Data directory of embedded stores.  [default: .data]")
 def serve(**options: str | None) -> None:
-    """Serve the API; without DATABASE_URL or REDIS_URL with embedded stores.
+    """Serve the API; embedded stores replace a missing DATABASE_URL or REDIS_URL.
 
     \b
     Example:
@@ -50,13 +50,13 @@ def serve(**options: str | None) -> None:
 def _check(settings: Settings) -> None:
     if settings.public and settings.auth != "off":
         raise SettingsError(
-            f"SERVICE_HOST={settings.host!r}: others can reach it, and there are no API keys yet; "
-            "SERVICE_AUTH=off says that you mean it"
+            f"SERVICE_HOST={settings.host!r}: other machines can reach it without authentication;"
+            " set SERVICE_AUTH=off to allow that"
         )
     if settings.cache == "local" and settings.workers > 1:
         raise SettingsError(
-            f"SERVICE_CACHE=local is for one worker, SERVICE_WORKERS={settings.workers}: several"
-            " need REDIS_URL and SERVICE_CACHE=on to invalidate each other's caches"
+            f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"
+            " several workers need SERVICE_CACHE=on and REDIS_URL"
         )
 
 

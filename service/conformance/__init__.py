@@ -1,4 +1,4 @@
-"""Tests that every resource passes, for a service of your own too; they need pytest and httpx.
+"""Tests that every resource passes, also in your own service; they need pytest and httpx.
 
 ```python
 # tests/test_conformance.py
@@ -8,8 +8,8 @@ class TestNotes(Conformance):
     app = "notes:app"
 ```
 
-Each test runs for each resource of the application that serves the operations in question, behind a
-real server on a PostgreSQL of its own, which is migrated by the application's migrations.
+Each test runs for each resource that serves the tested operations. The application runs on a real
+server with its own PostgreSQL, which is migrated with the application's migrations.
 """
 
 from service.conformance.bulk_tests import BulkTests
@@ -22,4 +22,4 @@ __all__ = ["Conformance"]
 
 
 class Conformance(RowTests, ListTests, BulkTests, FileTests, StatementTests):
-    """All of them. Set `app` to `MODULE:NAME` of the application; see base.Base."""
+    """All tests. Set `app` to the `MODULE:NAME` of the application; see base.Base."""

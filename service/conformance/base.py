@@ -1,4 +1,4 @@
-"""What the groups of tests share: the application, its resources, and the server."""
+"""The base class of all tests: it loads the application and starts the server."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -15,9 +15,9 @@ Condition = Callable[[Resource[Any]], bool]
 
 
 def where(*operations: str, also: Condition = lambda _: True) -> Callable[[Test], Test]:
-    """Run a test for the resources that serve these operations, and meet a condition.
+    """Run a test for resources that serve all these operations and meet a condition.
 
-    Operations that a resource serves by a handler of its own are not tested.
+    The test skips a resource that replaces one of them by its own handler.
     """
 
     def meets(of: Resource[Any]) -> bool:
@@ -38,14 +38,15 @@ def versioned(of: Resource[Any]) -> bool:
 
 @cache
 def resources(app: str) -> tuple[Resource[Any], ...]:
-    """Those of an application."""
+    """Return the resources of an application."""
     return load(app).resources
 
 
 class Base:
     """Tests for each resource of an application.
 
-    Set `app` to `MODULE:NAME`, and `environ` to settings of the server, as `DATABASE_URL`.
+    Set `app` to `MODULE:NAME`, and `environ` to settings of the server, such as
+    `DATABASE_URL`.
     """
 
     app: ClassVar[str]
@@ -54,13 +55,13 @@ class Base:
     @pytest.fixture(scope="class")
     @classmethod
     def served(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-        """The application behind a server, on stores of its own."""
+        """Serve the application on its own stores."""
         with serving(cls.app, tmp_path_factory.mktemp("conformance"), **cls.environ) as one:
             yield one
 
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
-        """Give each test the resources that it is for."""
+        """Parametrize each test with the resources that meet its condition."""
         if "of" in metafunc.fixturenames:
             condition = getattr(metafunc.function, "condition", lambda _: True)
             found = [one for one in resources(cls.app) if condition(one)]

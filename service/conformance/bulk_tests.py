@@ -1,4 +1,4 @@
-"""Many rows in one request: created, upserted, changed, deleted; all of them or none."""
+"""Tests of bulk requests: create, upsert, change and delete, all rows or none."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ NO_IDS = [NO_ID, 2**80, 0, -7]
 
 
 class BulkTests(Base):
-    """The operations on many rows."""
+    """The bulk operations."""
 
     @where("bulk_create", "read")
     def test_new_rows_are_returned_whole_and_in_the_given_order(

@@ -1,4 +1,4 @@
-"""Files: what is exported can be imported again; lines that are wrong are named."""
+"""Tests of files: an export can be imported again, and wrong lines are named."""
 
 import csv
 import io
@@ -119,7 +119,7 @@ class FileTests(Base):
         )
 
     def _counts(self, done: httpx.Response) -> dict[str, int]:
-        """What became of the rows, without what became of none."""
+        """Return the counts of an import that are not 0."""
         assert done.status_code == 200, done.text
         return {name: n for name, n in done.json().items() if name != "errors" and n}
 

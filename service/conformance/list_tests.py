@@ -1,4 +1,4 @@
-"""Lists: pages and cursors, every sort, every filter, every total; those under a parent."""
+"""Tests of lists: pages, cursors, sorts, filters, totals, and the rows of a parent."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class ListTests(Base):
                     assert statements_run(page) <= 1
                     assert page.json()["total"] == total
                     by_page += [row["id"] for row in page.json()["items"]]
-                    if number == 2:  # a page hands over to a cursor
+                    if number == 2:  # a page has a cursor to the next one
                         following = {**asked, "cursor": page.json()["next_cursor"]}
                         third = served.client.get(of.path, params=following).json()
                 assert by_page == by_cursor
@@ -42,7 +42,7 @@ class ListTests(Base):
             assert shown["-"] == shown[""][::-1]
 
     @where("create", "list")
-    def test_a_sort_is_by_its_field(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_sort_orders_by_its_field(self, served: Served, of: Resource[Any]) -> None:
         served.several(of, ROWS)
         for sort in of.sorts:
             if sort in of.summary.__struct_fields__:
@@ -179,7 +179,7 @@ class ListTests(Base):
                 assert served.client.request(method, nobody, json=body).status_code == 404
 
     def _whole(self, served: Served, of: Resource[Any]) -> list[dict[str, Any]]:
-        """Every row with all of its fields; a list may show fewer."""
+        """Return every row with all fields; a list may have fewer."""
         rows = served.all(of)
         if set(of.fields) <= set(of.summary.__struct_fields__):
             return rows
@@ -191,7 +191,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _value(of: Resource[Any], name: str, row: dict[str, Any]) -> Any:
-    """What to ask a filter for, so that it finds this row."""
+    """Return a value of the filter that matches this row."""
     if name == "q":
         text = row[of.search[0]]
         return text[-3:].swapcase()

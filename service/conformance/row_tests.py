@@ -1,4 +1,4 @@
-"""One row: created, read, replaced, changed, deleted, under preconditions, through the cache."""
+"""Tests of one row: create, read, replace, change, delete, preconditions, cache."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ class RowTests(Base):
                 assert refused.status_code == 409, refused.text
                 (error,) = refused.json()["errors"]
                 assert error["field"] == field
-            # Its own value, in other letters, is no conflict.
+            # A row does not conflict with itself, also in other case.
             same = served.client.patch(f"{of.path}/{row['id']}", json={field: taken})
             assert (same.status_code, same.json()[field]) == (200, taken)
 
@@ -80,7 +80,7 @@ class RowTests(Base):
                 assert error["field"] == field
 
     @where("create", also=lambda of: bool(of.references))
-    def test_a_parent_with_rows_is_not_deleted(self, served: Served, of: Resource[Any]) -> None:
+    def test_a_parent_with_rows_can_not_be_deleted(self, served: Served, of: Resource[Any]) -> None:
         for field, parent in of.references.items():
             path = f"{parent.path}/{served.create(of)[field]}"
             query = {"permanent": "true"} if parent.soft_delete else {}

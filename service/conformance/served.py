@@ -1,4 +1,4 @@
-"""A server process with an application, and what the tests ask it."""
+"""Run an application in a server process, and send it the requests that tests share."""
 
 import os
 import re
@@ -24,7 +24,7 @@ ADDRESS = re.compile(r"http://[\d.]+:\d+")
 class Served:
     """An application behind a server process.
 
-    `client` asks it; `log` is the file with all that it has printed.
+    `client` sends requests to it; `log` is the file with its output.
     """
 
     def __init__(self, client: httpx.Client, log: Path) -> None:
@@ -33,27 +33,27 @@ class Served:
         self._made: dict[str, int] = {}
 
     def parents(self, of: Resource[Any]) -> dict[str, int]:
-        """A row for each reference of a resource, made through the API."""
+        """Create a parent for each reference of a resource, and return their ids."""
         return {field: self.create(parent)["id"] for field, parent in of.references.items()}
 
     def next(self, of: Resource[Any]) -> int:
-        """A number that no row of the resource has had."""
+        """Return a number that no row of the resource has used."""
         self._made[of.name] = self._made.get(of.name, -1) + 1
         return self._made[of.name]
 
     def new(self, of: Resource[Any], **given: Any) -> dict[str, Any]:
-        """A valid body for a new row; `given` are fields to set otherwise."""
+        """Return a valid body for a new row; `given` overrides fields."""
         return values.row(of, self.next(of), self.parents(of)) | given
 
     def create(self, of: Resource[Any], **given: Any) -> dict[str, Any]:
-        """A new row, as the answer to POST has it."""
+        """Create a row, and return it as in the response."""
         answer = self.client.post(of.path, json=self.new(of, **given))
         assert answer.status_code == 201, answer.text
         row: dict[str, Any] = answer.json()
         return row
 
     def several(self, of: Resource[Any], count: int) -> list[dict[str, Any]]:
-        """New rows with the same parents."""
+        """Create rows with the same parents."""
         parents = self.parents(of)
         made = []
         for _ in range(count):
@@ -63,7 +63,7 @@ class Served:
         return made
 
     def all(self, of: Resource[Any], **query: Any) -> list[dict[str, Any]]:
-        """Every row of a list, by cursor."""
+        """Return every row of a list, by cursor."""
         found: list[dict[str, Any]] = []
         cursor: str | None = ""
         while cursor is not None:
@@ -78,12 +78,12 @@ class Served:
 
 @contextmanager
 def serving(app: str, directory: Path, **environ: str) -> Iterator[Served]:
-    """Serve an application on stores of its own in an empty directory.
+    """Serve an application on its own stores, in an empty directory.
 
     Args:
-        app: `MODULE:NAME`; the module is looked for where Python looks, in this process too.
+        app: `MODULE:NAME`; the module must be on `sys.path` of this process.
         directory: for the data and the log.
-        environ: settings, as `DATABASE_URL` for a database of yours.
+        environ: settings, such as `DATABASE_URL` for your own database.
     """
     log = directory / "server.log"
     kept = {name: one for name, one in os.environ.items() if not name.startswith("SERVICE_")}
@@ -111,7 +111,7 @@ def serving(app: str, directory: Path, **environ: str) -> Iterator[Served]:
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The address of the server, once it answers."""
+    """Return the address of the server when it answers."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
@@ -126,5 +126,5 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def statements_run(answer: httpx.Response) -> int:
-    """How many statements an answer took, as its Server-Timing says."""
+    """Return the number of statements of a response, from its Server-Timing header."""
     return int(answer.headers["server-timing"].split('desc="')[1].split(" ")[0])

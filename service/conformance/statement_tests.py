@@ -1,4 +1,4 @@
-"""Statements and documents: names, indexes, operations."""
+"""Tests of statements and of the OpenAPI document."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from service.resource import Resource
 
 
 class StatementTests(Base):
-    """What can be said of a resource without its rows."""
+    """Tests that need no rows."""
 
     def test_every_statement_has_a_unique_name(self, of: Resource[Any]) -> None:
         names = [statement.name for statement in of.statements()]

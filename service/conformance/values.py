@@ -1,4 +1,4 @@
-"""Valid values for the fields of a Struct, made of their types and rules."""
+"""Make valid values for the fields of a Struct, from their types and rules."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,12 +15,12 @@ START = datetime(2026, 1, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 
 
 def row(of: Resource[Any], n: int, parents: dict[str, int]) -> dict[str, Any]:
-    """A row as JSON has it: the n-th, which differs from every other one in each field.
+    """Return the n-th row as in JSON; its fields differ from other rows if their types allow it.
 
     Args:
         of: the resource.
-        n: from 0.
-        parents: the id that each reference has.
+        n: the number of the row, from 0.
+        parents: the id for each reference.
     """
     return {
         name: parents[name] if name in of.references else value(field, n)
@@ -30,7 +30,7 @@ def row(of: Resource[Any], n: int, parents: dict[str, int]) -> dict[str, Any]:
 
 
 def value(field: Field, n: int) -> Any:
-    """The n-th value of a field; of a field with few values some are the same."""
+    """Return the n-th value of a field; values of bool and Literal fields repeat."""
     if field.choices:
         return field.choices[n % len(field.choices)]
     made = _MAKERS[field.kind](field, n)
@@ -43,7 +43,7 @@ def value(field: Field, n: int) -> Any:
 
 
 def least(of: Resource[Any], n: int) -> dict[str, Any]:
-    """The fields that are required, and no others."""
+    """Return the n-th row with its required fields only."""
     return {
         name: value(field, n)
         for name, field in of.fields.items()
@@ -52,17 +52,17 @@ def least(of: Resource[Any], n: int) -> dict[str, Any]:
 
 
 def defaults(of: Resource[Any]) -> dict[str, Any]:
-    """What the fields are that a row of `least` leaves out."""
+    """Return the defaults of the fields that `least` leaves out."""
     return {name: field.default for name, field in of.fields.items() if not field.required}
 
 
 def upper(text: str) -> str:
-    """The same text to a field that is unique without regard to case."""
+    """Return the text in other case; a unique field that ignores case must refuse it."""
     return text.swapcase()
 
 
 def _text(field: Field, n: int) -> str:
-    """The example with the number in it, else letters and the number."""
+    """Return the example with the number in it; without an example, the field's name."""
     examples = [one for one in field.meta.examples or () if isinstance(one, str)]
     word = examples[0] if examples else field.name
     before, at, behind = word.partition("@")
@@ -85,7 +85,7 @@ def _decimal(field: Field, n: int) -> float:
 
 
 def _time(_: Field, n: int) -> str:
-    # Some of them on the second: where a time has no decimals, the answer has six all the same.
+    # Some are whole seconds: the response must have six decimals for these too.
     moment = START + timedelta(days=n, microseconds=750_000 if n % 3 == 0 else 0)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

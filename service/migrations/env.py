@@ -23,7 +23,7 @@ def migrate(connection: Connection) -> None:
 
 async def main() -> None:
     url: str = context.config.attributes["url"]
-    # READ COMMITTED whatever the database's default: a count under a lock must see earlier commits.
+    # READ COMMITTED, also if the database's default differs: a count after a lock must see commits.
     # No statement timeout: building an index may take long.
     settings = {"default_transaction_isolation": "read committed", "statement_timeout": "0"}
     engine = create_async_engine(

@@ -18,7 +18,7 @@ from service.migrations.snapshot import Snapshot, describe, describe_code, diffe
 if TYPE_CHECKING:
     from alembic.config import Config
 
-ROOM = Path(__file__).parent  # with env.py, which Alembic runs
+ROOM = Path(__file__).parent  # the folder of env.py, which Alembic runs
 
 # The optional indexes that the database has, if it has their extension.
 OPTIONAL = """
@@ -57,7 +57,7 @@ def head(migrations: Path) -> str | None:
 
 
 def up(url: str, migrations: Path, revision: str = "head") -> None:
-    """Migrate to a revision; concurrent starts are safe, each waits for the one before."""
+    """Migrate to a revision; concurrent calls are safe, one migrates while the others wait."""
     _alembic("upgrade", url, revision, migrations)
 
 
@@ -103,7 +103,7 @@ async def require(url: str, migrations: Path) -> None:
 
 
 async def check(url: str, tables: Tables, migrations: Path) -> list[str]:
-    """Return differences: of the database to the newest revision, then to the tables in code.
+    """Return the differences between the database and the newest revision, or the tables in code.
 
     The tables are created from the code in a separate schema, in a transaction that is rolled
     back. PostgreSQL's own descriptions of both are compared: types, defaults, every constraint,
@@ -159,7 +159,7 @@ async def advice(url: str, tables: Tables) -> list[str]:
     for index in lacking:
         made = str(CreateIndex(index).compile(dialect=DIALECT))
         statements.append(made.replace("INDEX", "INDEX CONCURRENTLY", 1))
-    # Before, the planner has no statistics of an index's expressions.
+    # Without ANALYZE the planner has no statistics of an index's expressions.
     names = {quoted(index.table.name): None for index in lacking if index.table is not None}
     return [*statements, *(f"ANALYZE {name}" for name in names)]
 

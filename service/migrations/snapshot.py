@@ -151,7 +151,7 @@ class Snapshot:
         """Yield one line per part, for a readable comparison."""
         for name, table in self.tables.items():
             options = ", ".join(f"{option}={value}" for option, value in table.options.items())
-            yield f"table {name}: {options or 'as usual'}"
+            yield f"table {name}: {options or 'default options'}"
             for column, told in table.columns.items():
                 yield f"column {name}.{column}: {told.definition()}"
             for constraint, (_, definition, _) in table.constraints.items():

@@ -1,4 +1,4 @@
-"""A resource as one declaration: see declaration.Resource."""
+"""Resources, each from one declaration; see declaration.Resource."""
 
 from service.resource.declaration import Resource
 from service.resource.fields import ID, Time

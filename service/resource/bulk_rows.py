@@ -43,7 +43,7 @@ def create(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"create_{of.name}",
-            "In one statement; the answer has them in the order in which they were given.",
+            "One statement creates all rows. The response has them in the order of the request.",
         ),
         f"Create up to 1000 {of.words.many}, all or none",
         request=rows,
@@ -78,8 +78,8 @@ def upsert(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"upsert_{of.name}",
-            f"{of.words.a.capitalize()} whose {key} exists is replaced, any other is created; all"
-            " of them, or none.",
+            f"{of.words.a.capitalize()} with an existing {key} is replaced, any other is created."
+            " All are written, or none.",
         ),
         f"Create or replace up to 1000 {of.words.many} by their {key}, all or none",
         request=of.keyed_rows,
@@ -116,10 +116,9 @@ def change(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"change_{of.name}",
-            f"The same change for each id; those of which there is no {of.words.one} are"
-            " `missing`.",
+            "Makes the same change to the row of each id. Ids that do not exist are in `missing`.",
         ),
-        f"Change up to 1000 {of.words.many} alike; absent keeps, null clears",
+        f"Make one change to up to 1000 {of.words.many}; absent fields stay, null clears a field",
         request=shape,
         response=answer,
         errors=PROBLEMS,
@@ -145,9 +144,9 @@ def delete(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"delete_{of.name}",
-            f"Those of which there is no {of.words.one} are `missing`.",
+            "Ids that do not exist are in `missing`.",
         ),
-        f"Set up to 1000 {many} inactive, or with permanent=true remove them"
+        f"Set up to 1000 {many} inactive, or remove them with permanent=true"
         if soft
         else f"Delete up to 1000 {many}",
         request=shape,

@@ -52,8 +52,8 @@ TYPES: dict[type, Any] = {
     date: Date(),
     UUID: Uuid(),
 }
-# The value that replaces null in an order, since a keyset key must not be null: the last value. For
-# strings the first one, since there is no last string.
+# The value that replaces null in a sort, because a keyset key must not be null: the last value of
+# the type, for strings the first one, because there is no last string.
 LAST: dict[type, str] = {
     str: "''",
     bool: "true",
@@ -66,7 +66,7 @@ LAST: dict[type, str] = {
 }
 
 
-def table(  # noqa: PLR0913 - the parts of a declaration that a table is made of
+def table(  # noqa: PLR0913 - the parts of a declaration
     name: str,
     metadata: MetaData,
     given: Mapping[str, Field],

@@ -43,8 +43,8 @@ class Resource(Statements[Row]):
                      references={"owner_id": users})
     ```
 
-    The table has `id`, a column for each field, `version`, `created_at` and `updated_at`. Every
-    attribute is a plain object: `notes.listing`, `notes.by_id`, `notes.operations`.
+    The table has `id`, a column for each field, `version`, `created_at` and `updated_at`. All
+    parts are attributes, such as `notes.listing`, `notes.by_id` and `notes.operations`.
 
     Args:
         name: plural name of the table, the statements and the path.
@@ -228,12 +228,12 @@ class Resource(Statements[Row]):
         self.filter_names = [filter_[0] for filter_ in filters]
         self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
         self.export_query = shapes.export_query(names, filters)
-        self.new_rows = shapes.many(f"New{names.Many}", self.new, "What POST takes for many.")
+        self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
         self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
         self.keyed_rows = (
             self.new_rows
             if self.keyed is self.new
-            else shapes.many(f"Keyed{names.Many}", self.keyed, "What PUT takes for many.")
+            else shapes.many(f"Keyed{names.Many}", self.keyed, "The body of a bulk PUT.")
         )
         self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.version is not None)
 

@@ -40,7 +40,7 @@ def import_(of: "Resource[Any]") -> Operation:
         return Reply(encode(done))
 
     how = (
-        f"A row whose `{of.key}` exists is changed where it differs, any other is created."
+        f"A row with an existing `{of.key}` is updated if it differs, any other is created."
         if of.key
         else "Every row is created."
     )
@@ -50,7 +50,7 @@ def import_(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"import_{of.name}",
-            "NDJSON, or CSV with a header line, of any length; also with `Content-Encoding: gzip`."
+            "The file is NDJSON, or CSV with a header line. `Content-Encoding: gzip` is accepted."
             f"\n\n{how}",
         ),
         f"Import a file of {of.words.many}",
@@ -85,9 +85,9 @@ def export(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"export_{of.name}",
-            f"All {of.words.many}, or those that the filters leave, in the order of their ids.",
+            f"All {of.words.many} that match the filters, ordered by id.",
         ),
-        f"Export {of.words.many} into a file, in one snapshot",
+        f"Export {of.words.many} as a file, from one snapshot",
         query=of.export_query,
         files=FILES,
     )

@@ -48,9 +48,9 @@ def all_rows(of: "Resource[Any]") -> Operation:
         described(
             lists,
             f"list_{of.name}",
-            "By page (`page`, `per_page`), or by cursor: `cursor=` starts, and `next_cursor` goes"
-            " on.\n\nThe filters go together. A page past the last one has no"
-            f" {of.words.many}, and the right total.",
+            "By page (`page`, `per_page`), or by cursor: start with an empty `cursor=`, continue"
+            " with `next_cursor`.\n\nA row must match all filters. A page after the last one has"
+            f" no {of.words.many}; its total is still correct.",
         ),
         f"List {of.words.many}, by page or by cursor",
         query=of.query,
@@ -114,9 +114,7 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
     return Operation(
         "GET",
         f"{parent.path}/{{id}}/{of.segment}",
-        described(
-            handler, f"list_{one}_{many}", f"As the list of all {many}, for those of one {one}."
-        ),
+        described(handler, f"list_{one}_{many}", f"Like the list of all {many}, for one {one}."),
         f"List the {many} of {parent.words.a}, by page or by cursor",
         query=query_type,
         response=of.pages,
@@ -150,7 +148,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
         described(
             handler,
             f"create_{one}_{of.words.one}",
-            f"`{field}` in the body is ignored: it is the {one} in the path.",
+            f"`{field}` in the body is ignored: the path has the id of the {one}.",
         ),
         f"Create {of.words.a} of {parent.words.a}",
         request=new_type,

@@ -73,9 +73,9 @@ def create(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"create_{of.words.one}",
-            f"{folded} {verb} unique without regard to case."
+            f"{folded} {verb} unique; case is ignored."
             if folded
-            else "Unknown fields are ignored; strings are stripped of white space around them.",
+            else "Unknown fields are ignored. White space around strings is removed.",
         ),
         f"Create {of.words.a}",
         request=of.new,
@@ -101,10 +101,10 @@ def replace(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"replace_{of.words.one}",
-            f"The {of.words.one} is replaced as a whole: optional fields that are missing take"
-            " their default.",
+            f"All fields of the {of.words.one} are replaced. A missing optional field gets its"
+            " default.",
         ),
-        f"Replace {of.words.a}; what is missing takes its default",
+        f"Replace {of.words.a}; missing fields get their default",
         request=of.new,
         response=of.row,
         errors=WRITE_PROBLEMS,
@@ -131,9 +131,9 @@ def change(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"change_{of.words.one}",
-            "A field that is absent stays, null clears it; `{}` changes nothing.",
+            "An absent field keeps its value, null clears it; `{}` changes nothing.",
         ),
-        f"Change {of.words.a}; absent keeps, null clears",
+        f"Change {of.words.a}; absent fields stay, null clears a field",
         request=of.change,
         response=of.row,
         errors=WRITE_PROBLEMS,
@@ -163,10 +163,10 @@ def _soft_delete(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"delete_{one}",
-            f"The {one} stays, inactive; with `permanent=true` it is gone, and the answer is 204"
-            f"{REFERENCED if of.referenced else '.'}",
+            f"Sets the {one} inactive. With `permanent=true` it is removed, and the response is"
+            f" 204.{REFERENCED if of.referenced else ''}",
         ),
-        f"Set {of.words.a} inactive, or with permanent=true remove it (204)",
+        f"Set {of.words.a} inactive, or remove it with permanent=true (204)",
         query=DeleteQuery,
         response=of.row,
         errors=(NotFound, *((Conflict,) if of.referenced else ())),
@@ -186,7 +186,7 @@ def _delete(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"delete_{of.words.one}",
-            f"The {of.words.one} is gone{REFERENCED if of.referenced else '.'}",
+            f"Removes the {of.words.one}.{REFERENCED if of.referenced else ''}",
         ),
         f"Delete {of.words.a}",
         status=204,

@@ -70,14 +70,15 @@ def words(name: str, singular: str | None) -> Words:
 def row(names: Words, given: Mapping[str, Field], kept: Mapping[str, Any]) -> Any:
     """Return the Struct of a row: id, fields, and the columns that the database sets."""
     shown = [("id", int), *((one.name, one.shown) for one in given.values())]
-    doc = f"{names.a.capitalize()} as it is shown."
+    doc = f"{names.a.capitalize()} in a response."
     return _struct(names.One, [*shown, *kept.items()], doc, frozen=True, gc=False)
 
 
 def change(names: Words, given: Mapping[str, Field]) -> Any:
     """Return the Struct of the body of PATCH: every field may be absent."""
     fields = [(one.name, one.hint | UnsetType, UNSET) for one in given.values()]
-    return _struct(f"{names.One}Change", fields, "What PATCH takes: absent keeps, null clears.")
+    doc = "The body of PATCH: absent fields stay, null clears a field."
+    return _struct(f"{names.One}Change", fields, doc)
 
 
 def keyed(names: Words, new: type[Struct], key: Field) -> Any:
@@ -85,7 +86,7 @@ def keyed(names: Words, new: type[Struct], key: Field) -> Any:
     if key.required and not key.null:
         return new
     fields = [(key.name, key.some)]
-    doc = f"{names.a.capitalize()} to upsert: by its {key.name}."
+    doc = f"{names.a.capitalize()} to upsert by its {key.name}."
     return _struct(f"Keyed{names.One}", fields, doc, bases=(new,), kw_only=True)
 
 
@@ -104,7 +105,7 @@ def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]
         return shown
     fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
     told = ", ".join(f"`{name}` only with `include={name}`" for name in include)
-    doc = f"{names.a.capitalize()} in a list; {told}, and null where there is none."
+    doc = f"{names.a.capitalize()} in a list; {told}; null if the row has none."
     return _struct(f"Listed{names.One}", fields, doc, bases=(shown,), frozen=True, gc=False)
 
 
@@ -112,11 +113,11 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
     """Return the Structs of a page by number and a page by cursor, with readable names."""
     by_number = f"A page of {names.many} by number; `total` and `pages` are null with `total=none`."
     by_cursor = (
-        f"A page of {names.many} by cursor; `total` only when asked for, `next_cursor` null at the"
-        " end."
+        f"A page of {names.many} by cursor; `total` is absent unless requested, `next_cursor` is"
+        " null on the last page."
     )
     return (
-        _page(f"{names.One}Page", Page[shown], by_number),  # type: ignore[valid-type]  # known at run time alone
+        _page(f"{names.One}Page", Page[shown], by_number),  # type: ignore[valid-type]  # known only at run time
         _page(f"{names.One}CursorPage", CursorPage[shown], by_cursor),  # type: ignore[valid-type]  # as above
     )
 
@@ -170,7 +171,7 @@ def list_query(
 def export_query(names: Words, filters: Sequence[Any]) -> Any:
     """Return the Struct of the parameters of an export."""
     fields = [("format", Format, "ndjson"), ("trailer", bool, False), *filters]
-    doc = "The parameters of an export: the filters of the list, and what the file is to be."
+    doc = "The parameters of an export: the filters of the list, and the format of the file."
     return _struct(f"{names.One}ExportQuery", fields, doc, frozen=True)
 
 
@@ -182,7 +183,7 @@ def many(name: str, of: Any, doc: str) -> Any:
 def change_many(names: Words, of: Any) -> Any:
     """Return the Struct of a bulk change; impossible ids are reported as missing."""
     fields = [("ids", Annotated[list[AnyID], Many]), ("set", of)]
-    doc = f"What PATCH takes for many {names.many}: one change for all."
+    doc = f"The body of a bulk PATCH: one change to many {names.many}."
     return _struct(f"{names.Many}Change", fields, doc)
 
 
@@ -191,7 +192,7 @@ def delete_many(names: Words, *, soft: bool) -> Any:
     fields: list[Any] = [("ids", Annotated[list[AnyID], Many])]
     if soft:
         fields.append(("permanent", bool, False))
-    return _struct(f"{names.Many}Delete", fields, f"Which {names.many} to delete, by their ids.")
+    return _struct(f"{names.Many}Delete", fields, f"The ids of {names.many} to delete.")
 
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
@@ -202,12 +203,12 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
     if key is not None:
         fields = [("id", int), (key.name, key._replace(null=False, hint=key.some).shown)]
         fields += [("version", int)] if versioned else []
-        became = f"What became of {names.a} that was given."
+        became = f"The result for one {names.one} of the request."
         upserted = _struct(
             f"Upserted{names.One}", [*fields, ("status", Status)], became, frozen=True, gc=False
         )
         counts = [(what, int) for what in ("created", "updated", "unchanged")]
-        each = "How many became what, and each in the order in which it was given."
+        each = "The number of rows per result, and all results in the order of the request."
         upserted_many = _struct(
             f"Upserted{names.Many}",
             [*counts, ("items", list.__class_getitem__(upserted))],
@@ -215,7 +216,7 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
             frozen=True,
         )
     missing = ("missing", list[int])
-    told = f"and the ids of which there is no {names.one}."
+    told = "and the ids that do not exist."
     return BulkChanged(
         many=_struct(names.Many, [("items", list[shown])], made, frozen=True),
         upserted=upserted,
@@ -223,13 +224,13 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
         changed=_struct(
             f"{names.Many}Changed",
             [("updated", int), missing],
-            f"How many were changed, {told}",
+            f"The number of changed {names.many}, {told}",
             frozen=True,
         ),
         deleted=_struct(
             f"{names.Many}Deleted",
             [("deleted", int), missing],
-            f"How many were deleted, {told}",
+            f"The number of deleted {names.many}, {told}",
             frozen=True,
         ),
     )

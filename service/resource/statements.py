@@ -54,6 +54,7 @@ SAMPLES: dict[str, object] = {
     "upto": 20_000,
     "versions": [1],
 }
+# Typical bounds of a range filter.
 BOUNDS: dict[type, tuple[object, object]] = {
     int: (10, 100),
     float: (10.0, 100.0),

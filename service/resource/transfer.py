@@ -25,12 +25,12 @@ STAGED = 262_144
 # Attempts of the transaction, if the database aborts it (deadlock or lock timeout).
 TRIES = 3
 
-# Called with the rows read so far, and with the rows written of how many.
+# Called with the number of rows read, the number written, and the number to write.
 Progress = Callable[[int, int, int], None]
 
 
 class Imported(Struct, frozen=True):
-    """The result of an import: each row read is in one of the four counts; the first 100 errors."""
+    """The result of an import; `read` is the sum of the other counts, `errors` has at most 100."""
 
     read: int
     created: int
@@ -63,9 +63,9 @@ async def import_(
         progress: called with the number of rows.
 
     Raises:
-        InvalidLines: lines are wrong, and nothing was written.
-        Problem: of the file as a whole, or of the database; nothing was written, unless the
-            outcome is unknown.
+        InvalidLines: lines are wrong; nothing was written.
+        Problem: the file can't be read, or the database failed; nothing was written, unless it is
+            OutcomeUnknown.
     """
     rows: list[tuple[object, ...]] = []
     size = 0

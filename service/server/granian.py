@@ -16,7 +16,7 @@ from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, StopSignals
 from service.settings import Settings
 
-# Milliseconds for a complete request head.
+# Seconds for a complete request head.
 HEAD_SECONDS = 75
 
 # Send granian's own log lines to stderr, like ours; its default is stdout.

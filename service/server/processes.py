@@ -26,11 +26,11 @@ STOPS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "wi
 DRAIN_SECONDS = 20
 # Further seconds for a worker to close its connections.
 CLOSE_SECONDS = 10
-# Failed starts in a row that end the service, if no worker has ever started.
+# If no worker has ever started, this number of failed starts in a row ends the service.
 TRIES = 3
 # Maximum pause before a worker is replaced; it doubles with each worker that ends.
 LONGEST_PAUSE = 10.0
-# A worker that ran for so many seconds does not count as a failure in a row.
+# A worker that ran longer than this starts a new count of failures.
 STEADY_SECONDS = 10.0
 
 

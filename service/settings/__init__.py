@@ -35,7 +35,7 @@ DatabaseURL = Annotated[
 ]
 Seconds = Annotated[int, Meta(ge=1, le=86_400, description="a whole number of seconds, 1 to 86400")]
 AppName = Annotated[
-    str, Meta(pattern=r"^[^:]+:[^:]+$", description="MODULE:NAME, as service.asgi:app")
+    str, Meta(pattern=r"^[^:]+:[^:]+$", description="MODULE:NAME, such as service.asgi:app")
 ]
 RedisURL = Annotated[
     str,
@@ -54,7 +54,7 @@ class SettingsError(Exception):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings with their defaults; a variable is `SERVICE_` and the name in capitals.
 
-    The text below a field is its line in docs/reference/settings.md (`just docs`).
+    The string below a field is its description in docs/reference/settings.md (`just docs`).
 
     A subclass has these settings and your own. Variables of your own settings have your prefix:
 
@@ -87,7 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data: Text = ".data"
     """The data directory of embedded stores; one running service per directory."""
     auth: Literal["off"] | None = None
-    """There is no authentication yet. On a host that others can reach, `off` must be set."""
+    """There is no authentication yet. If other machines can reach the host, `off` is required."""
     cache: Literal["on", "local", "off"] = "on"
     """`on`, `local` (only in the process, for one worker) or `off`."""
     cache_ttl: Seconds = 300

@@ -16,7 +16,7 @@ class DotenvError(Exception):
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """Return the variables of a file, none without a file; of equal names the last one counts.
+    """Return the variables of a file, none without a file; the last one of a name counts.
 
     In a quoted value # and spaces are text; in double quotes a backslash escapes " $ ` and itself.
     A value has one line. $NAME is not expanded.

@@ -121,9 +121,9 @@ def _split(url: str) -> SplitResult:
     try:
         decoded = unquote(url, errors="strict")
     except UnicodeDecodeError:
-        raise URLError("what is written with % must be UTF-8") from None
+        raise URLError("the decoded bytes after % must be UTF-8") from None
     if "\0" in decoded:
-        raise URLError("%00 is not allowed in it")
+        raise URLError("%00 is not allowed")
     try:
         parts = urlsplit(url)
     except ValueError:  # its message may show the password
@@ -184,7 +184,7 @@ def _check_parameters(parts: SplitResult, known: Mapping[str, str]) -> None:
     given = _parameters(parts)
     for name, value in given.items():
         if name not in known:
-            allowed = f"it has {', '.join(known)}" if known else f"{parts.scheme}:// has none"
+            allowed = f"known are {', '.join(known)}" if known else f"{parts.scheme}:// has none"
             raise URLError(f"there is an unknown parameter after ?: {allowed}")
         if not re.fullmatch(known[name], value):
             raise URLError(f"{name} has a wrong value")
