@@ -38,9 +38,9 @@ from service.db.schema import ACTIVE
 from service.db.statement import DIALECT, RefusedError
 from service.resource.fields import Field, Time
 
-# PostgreSQL cuts longer names.
+# PostgreSQL truncates longer names.
 NAME_BYTES = 63
-# A name that is a word of SQL too, as `order` or `user`, is in quotes.
+# Quotes names that are SQL keywords, such as `order` and `user`.
 quoted = DIALECT.identifier_preparer.quote
 TYPES: dict[type, Any] = {
     str: Text(),

@@ -21,7 +21,7 @@ Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="Upser
 Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
 OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
 
-# Of every list and export, beside the filters.
+# Parameters of every list and export, besides the filters.
 PARAMETERS = {"page", "per_page", "cursor", "sort", "total", "include", "q", "format", "trailer"}
 
 
@@ -131,7 +131,7 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
     found = []
     if reserved := sorted(PARAMETERS.intersection(filters)):
         raise RefusedError(
-            f"a list has a parameter {reserved[0]!r} of its own: leave it out of `filters`, or give"
+            f"lists already have a parameter {reserved[0]!r}: leave it out of `filters`, or give"
             " the field another name"
         )
     for name in filters:
