@@ -53,15 +53,15 @@ class Resource(Statements[Row]):
             datetime, date, UUID, a Literal of strings, or a subclass of one of these (see
             service/items/structs.py for a price), optionally with `| None` for null.
         row: Struct of a row in responses, if you write it yourself; mypy then knows
-            `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
-            `created_at` and `updated_at` that the table has.
+            `Resource[Note]`. Its fields are `id`, the fields of `new`, and `version`,
+            `created_at` and `updated_at` if the table has them.
         change: Struct of the body of PATCH; by default all fields of `new`, each optional.
         summary: Struct of a row in a list; by default the whole row.
         table: your own Table. Its columns decide then: without `version` there is no ETag,
             without `is_active` no soft delete; see db/shape.py for other names. Constraints must
             be named `<table>_<field>_<key|fkey|check>`, indexes like derived ones, see columns.py.
         path: path of the collection; by default `/` and the name.
-        singular: singular name; by default from the name: `notes` gives `note`.
+        singular: singular name; by default derived, such as `note` from `notes`.
         description: description of the group of operations in the OpenAPI document.
         key: the natural key: a unique string field. It identifies rows in an upsert and in a
             file. Without a key there is no upsert, and an import creates every row.

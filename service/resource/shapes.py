@@ -123,7 +123,7 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """Return the parameters of the filters; `q` is after those with few values.
+    """Return the parameters of the filters; `q` follows the filters with few values.
 
     Raises:
         RefusedError: a filter has the name of another parameter.
@@ -197,7 +197,7 @@ def delete_many(names: Words, *, soft: bool) -> Any:
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
     """Return the Structs of the responses of bulk operations."""
-    made = f"The {names.many} that were made, in the order in which they were given."
+    made = f"The created {names.many}, in the order of the request."
     upserted: Any = None
     upserted_many: Any = None
     if key is not None:
