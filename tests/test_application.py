@@ -215,7 +215,7 @@ def test_serve_asks_for_the_first_migration(tmp_path: Path) -> None:
         ("service.nothing:app", "there is no module service.nothing"),
         ("needs_more:app", "there is no module no_such_library, which needs_more imports"),
         ("service.asgi:nothing", "service.asgi has no name nothing"),
-        ("service.asgi:MIGRATIONS", "give what create_app returns"),
+        ("service.asgi:MIGRATIONS", "give the result of create_app"),
     ),
 )
 def test_a_wrong_name_is_one_line(
@@ -294,7 +294,7 @@ def test_own_settings_need_a_prefix_and_hide_their_secrets() -> None:
     class NoPrefix(Settings, frozen=True, kw_only=True):
         greeting: str = "Hello"
 
-    with pytest.raises(TypeError, match="needs a prefix of its own"):
+    with pytest.raises(TypeError, match="needs its own prefix"):
         NoPrefix.load({}, NO_FILE)
     shown = repr(MySettings.load({"NOTES_TOKEN": "t" * 16}, NO_FILE))
     assert "token='(hidden)'" in shown or "token=(hidden)" in shown

@@ -65,7 +65,7 @@ class TestNotes(Conformance):
     (tmp_path / "test_notes.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py"]
     ran = subprocess.run(
-        [*command, "-k", "shown_and_can_be_read"],
+        [*command, "-k", "returned_and_can_be_read"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT / "examples" / "notes")},
         capture_output=True,
