@@ -58,7 +58,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
-        operations: operations of the resources, then the given ones, then those of health.
+        operations: operations of the resources, then `routes`, then health.
         tables: tables of the resources, tables that they reference, and the totals.
         migrations: the folder of migrations.
         seed: writes sample data; None without sample data.

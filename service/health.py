@@ -191,13 +191,13 @@ def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
     """The operations of health, of an application with these needs and this folder."""
     return [
         Operation(
-            "GET", "/health", health, "Tell that the service is up", response=Health, stored=False
+            "GET", "/health", health, "Report that the service is up", response=Health, stored=False
         ),
         Operation(
             "GET",
             "/health/live",
             live,
-            "Liveness: touches nothing",
+            "Liveness: uses no database",
             response=Liveness,
             stored=False,
         ),
@@ -205,7 +205,7 @@ def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
             "GET",
             "/health/ready",
             readiness(needs, migrations),
-            "Readiness: the state of each dependency (503 when one is away)",
+            "Readiness: the state of each dependency (503 if the service can't serve)",
             response=Readiness,
             errors=(NotReady,),
             stored=False,

@@ -86,14 +86,14 @@ class NewThing(Struct):
 @pytest.mark.parametrize(
     ("message", "options"),
     (
-        ("'colour' is no field", {"sorts": ("colour",)}),
-        ("'colour' is no field", {"filters": ("min_colour",)}),
-        ("'colour' is no field", {"key": "colour"}),
+        ("'colour' is not a field", {"sorts": ("colour",)}),
+        ("'colour' is not a field", {"filters": ("min_colour",)}),
+        ("'colour' is not a field", {"key": "colour"}),
         ("can't be called 'limit'", {"filters": ("limit",)}),
         ("'n' in `under` must be in `references`", {"under": ("n",)}),
         ("needs 'box_id' in `references`", {"include": {"box": NewTag}}),
-        ("'fly' is no operation", {"without": ("fly",)}),
-        ("'fly' is no operation", {"handlers": {"fly": None}}),
+        ("'fly' is not an operation", {"without": ("fly",)}),
+        ("'fly' is not an operation", {"handlers": {"fly": None}}),
     ),
 )
 def test_an_impossible_declaration_is_rejected(message: str, options: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Price(Decimal):
 
 
 class NewItem(Struct, kw_only=True):
-    """What POST and PUT take."""
+    """The body of POST and PUT."""
 
     sku: SKU | None = None
     name: Name
@@ -63,7 +63,7 @@ class NewItem(Struct, kw_only=True):
 
 
 class Item(Struct, frozen=True, gc=False):
-    """An item as it is shown; the order of the fields is that of the columns in every statement."""
+    """An item in a response; the columns of every statement have the order of these fields."""
 
     id: int
     sku: str | None

@@ -27,7 +27,7 @@ WHERE relnamespace = $1::regnamespace AND relname = ANY ($2::text[]) AND EXISTS 
     SELECT FROM pg_opclass WHERE opcname = 'gin_trgm_ops' AND pg_opclass_is_visible(oid)
 )
 """
-# Tables whose totals, summed over the slots, differ from their number of rows; in one snapshot.
+# Tables with a wrong total: the sum of their slots differs from the number of rows.
 WRONG_TOTALS = """
 WITH kept AS (
     SELECT name, sum(total) AS total, sum(active) AS active FROM totals GROUP BY name

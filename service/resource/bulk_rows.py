@@ -21,7 +21,7 @@ PROBLEMS = (*BODY_PROBLEMS, Conflict)
 
 
 def folded(text: str) -> str:
-    """Fold text at least as much as lower() of PostgreSQL with any locale."""
+    """Fold case so that values that lower() makes equal, in any locale of PostgreSQL, are equal."""
     return text.casefold().replace("\u0307", "").replace("\u0131", "i")  # of the Turkish I
 
 

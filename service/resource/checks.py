@@ -1,4 +1,4 @@
-"""What a declaration must keep; each message names the resource, the place, and what to write."""
+"""Check a declaration; each message names the resource and the place, and says what to write."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
 RANGES = (int, float, Decimal, datetime, date)
-# Columns of the statements' own beside those of a row.
+# Columns that statements add to those of a row.
 OWN_COLUMNS = {"id", "sort_key", "total"}
 
 
 def check_names(name: str, path: str) -> None:
-    """The names of a resource.
+    """Check the name and the path of a resource.
 
     Raises:
-        RefusedError: the name is no name of a table, or the path no path.
+        RefusedError: the name can't name a table, or the path is not valid.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise RefusedError(
-            f"{name!r} can't be the name of a resource: use a-z, 0-9 and _, as order_lines"
+            f"{name!r} can't be the name of a resource: use a-z, 0-9 and _, such as order_lines"
         )
     if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", path):
         raise RefusedError(f"{name}: the path {path!r} must be like /v1/{name.replace('_', '-')}")
 
 
 def check_struct(name: str, new: type[Struct], given: Mapping[str, Field]) -> None:
-    """The Struct of what a client sends.
+    """Check the Struct that a client sends.
 
     Raises:
         RefusedError: it has no fields, or options or types that can't be served.
@@ -55,8 +55,8 @@ def check_struct(name: str, new: type[Struct], given: Mapping[str, Field]) -> No
     for one in structs.fields(new):
         if one.encode_name != one.name:
             raise RefusedError(
-                f"{where}.{one.name} is renamed to {one.encode_name!r}: a field, its column and its"
-                " name in JSON are the same"
+                f"{where}.{one.name} is renamed to {one.encode_name!r}: a field must have the same"
+                " name in JSON and in the table"
             )
     try:
         msgspec.json.Decoder(new, dec_hook=parse_number)
@@ -69,38 +69,38 @@ def check_struct(name: str, new: type[Struct], given: Mapping[str, Field]) -> No
 def _check_field(where: str, field: Field) -> None:
     if field.name in OWN_COLUMNS:
         raise RefusedError(
-            f"{where}.{field.name}: lists have a column of this name already; use another one"
+            f"{where}.{field.name}: lists already have a column of this name; use another name"
         )
     if not all(isinstance(value, str) for value in field.choices):
-        raise RefusedError(f"{where}.{field.name}: a Literal must be of texts alone")
+        raise RefusedError(f"{where}.{field.name}: all values of a Literal must be strings")
     if field.name == ACTIVE and (field.kind is not bool or field.null):
         raise RefusedError(f"{where}.{ACTIVE} must be `bool`: a soft delete sets it to false")
     try:
         check(field.default)
     except ValueError as error:
-        raise RefusedError(f"{where}.{field.name}: its default {error}") from None
+        raise RefusedError(f"{where}.{field.name}: the default {error}") from None
 
 
 def check_stamps(name: str, given: Mapping[str, Field], stamps: Iterable[str]) -> None:
-    """The columns that the database keeps, of a derived table.
+    """Check that no field has the name of a column that the database sets.
 
     Raises:
-        RefusedError: a field has the name of one of them.
+        RefusedError: a field has such a name.
     """
     for stamp in stamps:
         if stamp in given:
             option = "versioned" if stamp == "version" else "stamped"
             raise RefusedError(
-                f"{name}: the table has a column {stamp!r} already; give the field another name, or"
+                f"{name}: the table already has a column {stamp!r}; give the field another name, or"
                 f" set {option}=False"
             )
 
 
 def check_uses(of: "Resource[Any]", sorts: Collection[str], kept: Collection[str]) -> None:
-    """The arguments that name fields.
+    """Check the arguments that name fields.
 
     Raises:
-        RefusedError: a name is no field, or a field is of another type than its use needs.
+        RefusedError: a field does not exist, or its type is wrong for the argument.
     """
     name, given = of.name, of.fields
     for argument, names in {
@@ -115,15 +115,15 @@ def check_uses(of: "Resource[Any]", sorts: Collection[str], kept: Collection[str
         for one in names:
             if one not in given:
                 known = ", ".join(given)
-                raise RefusedError(f"{name}: {one!r} is no field; the fields are: {known}")
+                raise RefusedError(f"{name}: {one!r} is not a field; the fields are: {known}")
             field = given[one]
             text = argument in {"key", "folded", "search"}
             if text and (field.kind is not str or field.choices):
-                raise RefusedError(f"{name}: {one!r} in `{argument}` must be a field of texts")
+                raise RefusedError(f"{name}: {one!r} in `{argument}` must be a string field")
     for one in of.filters:
         if one not in given and (given[_bounded(one)].kind not in RANGES):
             raise RefusedError(
-                f"{name}: the filter {one!r} needs a field of numbers or times: filter by"
+                f"{name}: the filter {one!r} needs a number or time field: filter by"
                 f" {_bounded(one)!r}"
             )
     _check_parents(of)
@@ -135,7 +135,7 @@ def _check_parents(of: "Resource[Any]") -> None:
         if not hasattr(parent, "table"):
             raise RefusedError(f"{name}: references[{one!r}] must be a Resource")
         if given[one].kind is not int:
-            raise RefusedError(f"{name}: {one!r} in `references` must be a field of the type ID")
+            raise RefusedError(f"{name}: {one!r} in `references` must be a field of type ID")
     for one in of.under:
         if one not in of.references:
             raise RefusedError(f"{name}: {one!r} in `under` must be in `references` too")
@@ -147,13 +147,13 @@ def _check_parents(of: "Resource[Any]") -> None:
 
 
 def sequence(name: str, argument: str, given: Collection[str]) -> tuple[str, ...]:
-    """The names in an argument.
+    """Return the names in an argument.
 
     Raises:
-        RefusedError: it is one text, and no sequence of them.
+        RefusedError: the argument is a string instead of a sequence.
     """
     if isinstance(given, str):
-        raise RefusedError(f'{name}: {argument} must be a tuple, as {argument}=("{given}",)')
+        raise RefusedError(f'{name}: {argument} must be a tuple: {argument}=("{given}",)')
     return tuple(given)
 
 

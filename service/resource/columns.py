@@ -38,9 +38,9 @@ from service.db.schema import ACTIVE
 from service.db.statement import DIALECT, RefusedError
 from service.resource.fields import Field, Time
 
-# PostgreSQL cuts longer names.
+# PostgreSQL truncates longer names.
 NAME_BYTES = 63
-# A name that is a word of SQL too, as `order` or `user`, is in quotes.
+# Quotes names that are SQL keywords, such as `order` and `user`.
 quoted = DIALECT.identifier_preparer.quote
 TYPES: dict[type, Any] = {
     str: Text(),
@@ -208,7 +208,7 @@ def _column(field: Field) -> Column[Any]:
 
 
 def _check(field: Field) -> str | None:
-    """Return the CHECK of a field; a type of your own has it as CHECK, with `{}` for the column."""
+    """Return the CHECK of a field; a custom type may have a CHECK, with `{}` for the column."""
     column = quoted(field.name)
     own = getattr(field.own, "CHECK", None)
     if own is not None:
@@ -273,7 +273,7 @@ def _add_indexes(
 
 
 def _index_choices(made: Table, given: Mapping[str, Field], field: Field) -> None:
-    """Add an index of each value except the default, whose rows are found fast in any order."""
+    """Add an index per value; the default needs none, because most rows have it."""
     if field.name == ACTIVE:
         return
     for value in rare_values(field):

@@ -53,26 +53,27 @@ class Resource(Statements[Row]):
             datetime, date, UUID, a Literal of strings, or a subclass of one of these (see
             service/items/structs.py for a price), optionally with `| None` for null.
         row: Struct of a row in responses, if you write it yourself; mypy then knows
-            `Resource[Note]`. Its fields are `id`, the fields of `new`, and those of `version`,
-            `created_at` and `updated_at` that the table has.
+            `Resource[Note]`. Its fields are `id`, the fields of `new`, and `version`,
+            `created_at` and `updated_at` if the table has them.
         change: Struct of the body of PATCH; by default all fields of `new`, each optional.
         summary: Struct of a row in a list; by default the whole row.
         table: your own Table. Its columns decide then: without `version` there is no ETag,
             without `is_active` no soft delete; see db/shape.py for other names. Constraints must
             be named `<table>_<field>_<key|fkey|check>`, indexes like derived ones, see columns.py.
         path: path of the collection; by default `/` and the name.
-        singular: singular name; by default from the name: `notes` gives `note`.
+        singular: singular name; by default derived, such as `note` from `notes`.
         description: description of the group of operations in the OpenAPI document.
         key: the natural key: a unique string field. It identifies rows in an upsert and in a
             file. Without a key there is no upsert, and an import creates every row.
         unique: further unique fields.
-        folded: fields that are unique without regard to case.
+        folded: unique fields that ignore case.
         sorts: fields by which a list can be sorted, besides `id` and `created_at`.
-        filters: a field (equal to a value), or `min_<field>` and `max_<field>`.
+        filters: parameters that filter a list: `<field>` for an equal value, `min_<field>` and
+            `max_<field>` for a range.
         search: string fields in which `q` searches for a substring.
         references: the resource that a field named `<parent>_id` references.
-        referenced: whether other tables reference its rows. A permanent delete may then be a 409,
-            which the OpenAPI document describes.
+        referenced: whether other tables reference its rows. A permanent delete may then be
+            refused with 409, and the OpenAPI document says so.
         under: references whose parent also has the list and the creation of its rows, such as GET
             and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows with `include=<parent>`.
@@ -80,8 +81,8 @@ class Resource(Statements[Row]):
             by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
         stamped: whether the derived table has `created_at` and `updated_at`.
-        counted: whether a trigger keeps the total of the table, so that a page without filters
-            counts no rows; by default with a soft delete.
+        counted: whether a trigger maintains the number of rows, so that a page without filters
+            counts no rows; by default True if there is a field `is_active`.
         fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
             page (HOT); None means PostgreSQL's 100.
         without: operations that are not served: keys of OPERATIONS.
@@ -91,7 +92,7 @@ class Resource(Statements[Row]):
         extra: further operations.
 
     Raises:
-        RefusedError: a name in the declaration is no field, or a field has a type without a column.
+        RefusedError: a name in the declaration is unknown, or no column has the type of a field.
     """
 
     def __init__(  # noqa: PLR0913 - a declaration is its arguments

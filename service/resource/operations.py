@@ -35,7 +35,8 @@ def check_operations(name: str, given: Iterable[str]) -> None:
     """
     if unknown := sorted(set(given) - OPERATIONS.keys()):
         raise RefusedError(
-            f"{name}: {unknown[0]!r} is no operation; they are: {', '.join(OPERATIONS)}"
+            f"{name}: {unknown[0]!r} is not an operation;"
+            f" the operations are: {', '.join(OPERATIONS)}"
         )
 
 

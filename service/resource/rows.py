@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.resource.declaration import Resource
 
 WRITE_PROBLEMS = (*BODY_PROBLEMS, NotFound, Conflict)
-REFERENCED = "; if rows of other tables refer to it, the answer is 409."
+REFERENCED = " If rows of other tables refer to it, it is not removed, and the response is 409."
 delete_query = Query(DeleteQuery)
 
 

@@ -21,7 +21,7 @@ Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="Upser
 Format = Annotated[Literal["ndjson", "csv"], Meta(title="FileFormat")]
 OnError = Annotated[Literal["abort", "skip"], Meta(title="OnError")]
 
-# Of every list and export, beside the filters.
+# Parameters of every list and export, besides the filters.
 PARAMETERS = {"page", "per_page", "cursor", "sort", "total", "include", "q", "format", "trailer"}
 
 
@@ -123,7 +123,7 @@ def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
 
 
 def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool) -> list[Any]:
-    """Return the parameters of the filters; `q` is after those with few values.
+    """Return the parameters of the filters; `q` follows the filters with few values.
 
     Raises:
         RefusedError: a filter has the name of another parameter.
@@ -131,7 +131,7 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
     found = []
     if reserved := sorted(PARAMETERS.intersection(filters)):
         raise RefusedError(
-            f"a list has a parameter {reserved[0]!r} of its own: leave it out of `filters`, or give"
+            f"lists already have a parameter {reserved[0]!r}: leave it out of `filters`, or give"
             " the field another name"
         )
     for name in filters:
@@ -197,7 +197,7 @@ def delete_many(names: Words, *, soft: bool) -> Any:
 
 def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool) -> BulkChanged:
     """Return the Structs of the responses of bulk operations."""
-    made = f"The {names.many} that were made, in the order in which they were given."
+    made = f"The created {names.many}, in the order of the request."
     upserted: Any = None
     upserted_many: Any = None
     if key is not None:

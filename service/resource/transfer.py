@@ -70,9 +70,8 @@ async def import_(
     rows: list[tuple[object, ...]] = []
     size = 0
     async with AsyncExitStack() as opened:
-        one: DedicatedConnection | None = (
-            None  # opened with the first rows, so that a client without rows takes no connection
-        )
+        # Opened with the first rows, so that a client that sends nothing takes no connection.
+        one: DedicatedConnection | None = None
         async for part in _slices(chunks):
             await _take(reader.feed(part), rows)
             size += len(part)

@@ -32,7 +32,7 @@ Time = Annotated[datetime, Meta(tz=True)]
 
 
 class NewUser(Struct):
-    """What POST and PUT take."""
+    """The body of POST and PUT."""
 
     email: Email
     username: Username
@@ -42,7 +42,7 @@ class NewUser(Struct):
 
 
 class User(Struct, frozen=True, gc=False):
-    """A user as shown; the order of the fields is that of the columns in every statement."""
+    """A user in a response; the columns of every statement have the order of these fields."""
 
     id: int
     email: str
