@@ -122,7 +122,11 @@ def test_a_field_is_one_line_and_one_migration(
 
 @pytest.mark.parametrize(
     "options",
-    (("--workers", "2"), ("--server", "granian", "--workers", "2"), ("--server", "granian")),
+    (
+        pytest.param(("--workers", "2"), marks=pytest.mark.slow),
+        ("--server", "granian", "--workers", "2"),
+        pytest.param(("--server", "granian"), marks=pytest.mark.slow),
+    ),
     ids=" ".join,
 )
 def test_both_servers_serve_the_example(

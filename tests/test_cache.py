@@ -609,6 +609,7 @@ def test_a_write_advances_no_counter_of_another_row() -> None:
     assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in tags.row(n))
 
 
+@pytest.mark.slow
 def test_a_million_responses_take_no_more_memory_than_allowed() -> None:
     """In a separate process, by its resident set size."""
     program = """

@@ -370,9 +370,11 @@ def test_no_request_waits_for_a_slow_redis(new_redis: NewRedis, serve: Serve) ->
     "url",
     (
         "redis://127.0.0.1:{0}/0",
-        "unix:///nowhere/redis.sock",
+        pytest.param("unix:///nowhere/redis.sock", marks=pytest.mark.slow),
         "redis+cluster://127.0.0.1:{0},127.0.0.1:{1}",
-        "redis+sentinel://127.0.0.1:{0},127.0.0.1:{1}/mymaster/0",
+        pytest.param(
+            "redis+sentinel://127.0.0.1:{0},127.0.0.1:{1}/mymaster/0", marks=pytest.mark.slow
+        ),
     ),
 )
 def test_the_service_starts_and_serves_without_its_redis(url: str, serve: Serve) -> None:

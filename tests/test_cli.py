@@ -162,7 +162,7 @@ def test_the_exit_code_of_migrate_shows_the_state_of_the_database(
     assert ran("status").out == f"revision none, newest {newest}\n"
     before = ran("check")
     assert before.code == 1
-    assert f"revision None, the newest is {newest}" in before.err
+    assert f"revision none, the newest is {newest}" in before.err
     for _ in range(2):
         up = ran("up")
         told = f"revision {newest}, newest {newest}\n"
@@ -438,10 +438,10 @@ def serving(place: Path, *options: str) -> Iterator[Serving]:
 COMBINATIONS = pytest.mark.parametrize(
     "options",
     (
-        ("--server", "granian"),
+        pytest.param(("--server", "granian"), marks=pytest.mark.slow),
         ("--server", "uvicorn"),
         ("--server", "granian", "--workers", "2"),
-        ("--server", "uvicorn", "--workers", "2"),
+        pytest.param(("--server", "uvicorn", "--workers", "2"), marks=pytest.mark.slow),
     ),
     ids=" ".join,
 )
@@ -449,10 +449,11 @@ COMBINATIONS = pytest.mark.parametrize(
 
 @on_linux
 @COMBINATIONS
-@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM), ids=("Ctrl-C", "SIGTERM"))
 def test_serve_starts_embedded_stores_and_keeps_the_data(
-    place: Path, options: tuple[str, ...], number: int
+    place: Path, options: tuple[str, ...]
 ) -> None:
+    # Each signal with each server, and with one worker and two.
+    number = signal.SIGINT if ("2" in options) == ("uvicorn" in options) else signal.SIGTERM
     with serving(place, *options) as first:
         banner = first.banner()
         assert banner["API"] == first.url

@@ -138,7 +138,7 @@ def test_workers_that_share_a_redis_invalidate_each_other(
 def test_a_redis_that_does_not_answer_is_logged_once(database_url: str, tmp_path: Path) -> None:
     with node(database_url, "redis://127.0.0.1:1", tmp_path / "1") as one:
         eventually(lambda: "Redis is not used" in one.lines())
-        assert one.client.get("/items/1").status_code == 404
+        assert one.client.get(f"/items/{2**62}").status_code == 404
         assert one.client.get("/health/ready").json()["status"] == "degraded"
         time.sleep(1)  # four more tries
         assert one.lines().count("Redis is not used") == 1

@@ -156,6 +156,7 @@ def scratch(tmp_path: Path, new_database: Callable[[], str]) -> Copy:
     return Copy(directory, new_database())
 
 
+@pytest.mark.slow
 def test_a_field_takes_four_files_and_is_served_everywhere(scratch: Copy, tmp_path: Path) -> None:
     before, after = FIELD
     scratch.replace(
