@@ -172,7 +172,7 @@ def test_the_exit_code_of_migrate_shows_the_state_of_the_database(
     query(url, "DROP INDEX items_owner_id_idx" if _has_index(url) else "DROP TABLE items")
     after = ran("check")
     assert after.code == 1
-    assert "only in tables.py: " in after.err
+    assert "only in code: " in after.err
     assert not list(place.iterdir())
 
 
