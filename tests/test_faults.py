@@ -380,7 +380,8 @@ def test_a_database_that_is_not_migrated_has_a_clear_message(
     )
     try:
         running.wait_until_ready()
-        assert "not migrated (revision none, newest" in running.log.read_text()
+        # A worker may answer before the supervisor has printed the banner.
+        eventually(lambda: "not migrated (revision none, newest" in running.log.read_text(), 30)
         answer = httpx.get(f"{running.url}/items")
         assert answer.status_code == 503
         assert "swiftlet migrate" in answer.json()["detail"]
