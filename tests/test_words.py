@@ -57,9 +57,7 @@ FILES = sorted(
     path
     for folder in FOLDERS
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in {".py", ".md"}
-    and path != Path(__file__)
-    and "node_modules" not in path.parts
+    if path.suffix in {".py", ".md"} and path != Path(__file__) and "node_modules" not in path.parts
 ) + [ROOT / page for page in PAGES]
 
 
