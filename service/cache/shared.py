@@ -173,7 +173,7 @@ class Shared:
 
     async def _run(self) -> None:
         try:
-            await asyncio.sleep(0)  # what comes in this turn of the event loop goes together
+            await asyncio.sleep(0)  # lookups of this turn of the event loop share a pipeline
             while self._lookups or self._stores or self._invalidation or self._received:
                 lookups, self._lookups = self._lookups, []
                 stores, self._stores = self._stores, []

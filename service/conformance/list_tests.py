@@ -175,8 +175,8 @@ class ListTests(Base):
             assert served.client.get(f"{parent.path}/{empty}/{of.segment}").json()["total"] == 0
             for method in ("GET", "POST"):
                 body = served.new(of) if method == "POST" else None
-                nobody = f"{parent.path}/{2**62}/{of.segment}"
-                assert served.client.request(method, nobody, json=body).status_code == 404
+                missing_parent = f"{parent.path}/{2**62}/{of.segment}"
+                assert served.client.request(method, missing_parent, json=body).status_code == 404
 
     def _whole(self, served: Served, of: Resource[Any]) -> list[dict[str, Any]]:
         """Return every row with all fields; a list may have fewer."""
