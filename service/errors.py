@@ -71,6 +71,18 @@ class Malformed(Problem):
     status, title = 400, "Bad Request"
 
 
+class Unauthorized(Problem):
+    """No API key, or one that is not valid."""
+
+    status, title = 401, "Unauthorized"
+
+
+class Forbidden(Problem):
+    """The API key is valid, but may not do this."""
+
+    status, title = 403, "Forbidden"
+
+
 class NotFound(Problem):
     status, title = 404, "Not Found"
 
@@ -141,6 +153,18 @@ class InvalidLines(Invalid):
                 errors=self.lines,
             )
         )
+
+
+class TooMany(Problem):
+    """A rate limit is exhausted; retry after `retry_after` seconds."""
+
+    status, title = 429, "Too Many Requests"
+
+    def __init__(
+        self, detail: str, *, retry_after: int, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        retry = (b"retry-after", str(retry_after).encode())
+        super().__init__(detail, headers=(retry, *headers))
 
 
 class HeadersTooLarge(Problem):

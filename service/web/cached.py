@@ -18,7 +18,8 @@ from service.logs import logger
 from service.web import compress
 from service.web.codec import JSON, Header, Query, Reply
 from service.web.conditional import not_modified
-from service.web.request import PRINCIPAL, Request, Value
+from service.web.principal import owner_of
+from service.web.request import VIEWER, Request, Value
 
 # X-Cache of a GET that may be cached: where its response came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
@@ -33,7 +34,7 @@ _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE
 access = logger.getChild("access")
 
 # What a response is kept under, and so all that it may depend on, beside the database: the
-# principal, the prefix of all paths, the query, the path.
+# viewer, the prefix of all paths, the query, the path.
 Key = tuple[str, str, bytes, str]
 
 
@@ -42,13 +43,13 @@ def key_of(scope: Scope) -> Key:
 
     All of the query is in it, so a query that is refused is never answered from the cache.
     """
-    return (scope.get(PRINCIPAL, ""), scope["root_path"], scope["query_string"], scope["path"])
+    return (scope.get(VIEWER, ""), scope["root_path"], scope["query_string"], scope["path"])
 
 
 def name_of(key: Key) -> str:
     """The key in Redis. The path comes last, since only it may hold a line break."""
-    principal, root, query, path = key
-    return f"{principal}\n{root}\n{query.decode('latin-1')}\n{path}"
+    viewer, root, query, path = key
+    return f"{viewer}\n{root}\n{query.decode('latin-1')}\n{path}"
 
 
 class CachedRequest(Request):
@@ -74,9 +75,14 @@ class CachedRequest(Request):
         return self._request.query(query)
 
     @property
-    def principal(self) -> str:
-        """As Request.principal."""
-        return self._request.principal
+    def principal(self) -> NoReturn:
+        """Not in the key; `owner` is."""
+        _not_in_key("the principal")
+
+    @property
+    def owner(self) -> int | None:
+        """As Request.owner, if the operation is private; else None: everyone sees the same."""
+        return owner_of(self._request.scope.get(VIEWER, ""))
 
     @property
     def root(self) -> str:
@@ -115,7 +121,7 @@ class CachedRequest(Request):
 
 
 # The items of a scope that are in the key, or the same for every request of a process.
-_IN_KEY = ("type", "path", "query_string", "root_path", "path_params", "state", PRINCIPAL)
+_IN_KEY = ("type", "path", "query_string", "root_path", "path_params", "state", VIEWER)
 
 
 class _KeyScope(dict[str, Any]):

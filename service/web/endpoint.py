@@ -17,6 +17,7 @@ from service.web import compress
 from service.web.cached import LOOKED_UP, access, cacheable, send_hit
 from service.web.codec import Query, Reply
 from service.web.prebuilt import send_prebuilt
+from service.web.principal import Access
 from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -39,6 +40,10 @@ class Operation(NamedTuple):
     `files` are the media types of a file of rows, which a POST takes and a GET returns. `stored`
     says whether it needs the database. `tag` is its group in the document, by default the first
     part of its path; `versioned` says whether its row has a version.
+
+    `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
+    a GET and `write` for any other method. `private` says whether the response depends on the
+    principal: then Request.owner is part of the cache key. `limit` names its own rate limit.
     """
 
     method: str
@@ -56,6 +61,14 @@ class Operation(NamedTuple):
     stored: bool = True
     tag: Tag | None = None
     versioned: bool = True
+    access: Access | None = None
+    private: bool = False
+    limit: str | None = None
+
+    @property
+    def needs(self) -> Access:
+        """What it needs of an API key."""
+        return self.access or ("read" if self.method == "GET" else "write")
 
     @property
     def has_etag(self) -> bool:

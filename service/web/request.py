@@ -25,6 +25,7 @@ from service.web.body_fields import AT_ONCE
 from service.web.codec import JSON, Header, Query, row_id
 from service.web.cursor import Cursors
 from service.web.media import is_json
+from service.web.principal import Principal
 
 Value = TypeVar("Value", bound=Struct)
 Done = TypeVar("Done")
@@ -36,9 +37,11 @@ PIECES, LEAST_PIECE = 1000, 16
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 1_048_576, 1.0
 
 _NONE: dict[str, Any] = {}
-# In a scope: who sent the request, once it is authenticated. It is part of the cache key, so no
-# principal gets the cached response of another one. It has no line break.
+# In a scope: the Principal of an authenticated request.
 PRINCIPAL = "swiftlet.principal"
+# In a scope, if the response depends on who sent the request: Principal.viewer. It is part of the
+# cache key, so no principal gets the cached response of another one. It has no line break.
+VIEWER = "swiftlet.viewer"
 
 
 class State(TypedDict):
@@ -87,10 +90,18 @@ class Request:
         return self.state["db"]
 
     @property
-    def principal(self) -> str:
-        """Who sent the request; empty if it is not authenticated."""
-        found: str = self.scope.get(PRINCIPAL, "")
-        return found
+    def principal(self) -> Principal | None:
+        """Who sent the request; None if authentication is off, or not needed here."""
+        return self.scope.get(PRINCIPAL)
+
+    @property
+    def owner(self) -> int | None:
+        """The user to whose rows the request is limited.
+
+        None if it is not limited: authentication is off, or an admin sent it.
+        """
+        principal = self.principal
+        return None if principal is None else principal.owner
 
     @property
     def root(self) -> str:
