@@ -83,12 +83,8 @@ def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
     return handler
 
 
-def under(of: "Resource[Any]", field: str) -> list[Operation]:
-    """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
-    return [_list_under(of, field), _create_under(of, field)]
-
-
-def _list_under(of: "Resource[Any]", field: str) -> Operation:
+def list_under(of: "Resource[Any]", field: str) -> Operation:
+    """GET /users/{id}/items."""
     parent, tags, listing = of.references[field], of.tags, of.listing
     exists, parent_tags, full = of.exists[field], parent.tags, of.query
     names = [name for name in of.filter_names if name != field]
@@ -124,7 +120,8 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
     )
 
 
-def _create_under(of: "Resource[Any]", field: str) -> Operation:
+def create_under(of: "Resource[Any]", field: str) -> Operation:
+    """POST /users/{id}/items."""
     parent, add = of.references[field], of.adder
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)

@@ -85,6 +85,7 @@ class Statements(Generic[Row]):
     references: "Mapping[str, Resource[Any]]"
     under: tuple[str, ...]
     include: Mapping[str, type[Struct]]
+    extra_statements: tuple[Statement[Any], ...]
 
     upsert: Upsert
     adds: Adds[Row]
@@ -135,7 +136,7 @@ class Statements(Generic[Row]):
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
 
     def _prepared(self) -> Iterator[Statement[Any]]:
-        if self.serves("create") or self.under:
+        if self.serves("create") or (self.under and self.serves("create_under")):
             yield from self.add.prepared
         if self.serves("read") or self.serves("change"):
             yield from self.by_id.prepared
@@ -148,6 +149,7 @@ class Statements(Generic[Row]):
             if name in vars(self):
                 yield from vars(self)[name].prepared
         yield from self.conflict_locators.values()
+        yield from self.extra_statements
 
     def statements(self) -> Iterator[Statement[Any]]:
         """Yield all statements; of lists and exports a selection with every part."""
