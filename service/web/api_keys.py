@@ -1,5 +1,7 @@
 """What an application's API keys are to the kernel, and the key in a request's headers."""
 
+import hmac
+import re
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -11,6 +13,7 @@ from service.web.principal import Principal
 
 # Bytes of a key; a longer value is not looked at.
 LONGEST_KEY = 256
+_PLAUSIBLE = re.compile(rb"[\x21-\x7e]{1,%d}" % LONGEST_KEY)
 SCHEME = b"bearer"
 NO_KEY = "this needs an API key: send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`"
 # The same for each reason, so the response says nothing about the keys that exist.
@@ -49,7 +52,7 @@ class KeyRecord(Struct, frozen=True):
 class ApiKeys(Protocol):
     """The API keys of an application; `create_app(auth=...)`.
 
-    The kernel compares the hashes, keeps principals for less than a second (see PrincipalCache) and
+    The kernel compares the hashes, keeps principals for less than a second (PrincipalCache) and
     answers 401. So an implementation only knows the form of a key and its table.
     """
 
@@ -94,7 +97,7 @@ def key_in(headers: list[Header]) -> bytes | None:
         if key is not None and key != other:
             raise Malformed("Authorization and X-API-Key differ: send one key")
         key = other
-    if key is not None and not _is_plausible(key):
+    if key is not None and not _PLAUSIBLE.fullmatch(key):
         raise bad_key()
     return key
 
@@ -105,8 +108,9 @@ def _bearer(value: bytes) -> bytes:
     return key.strip(b" \t") if scheme.lower() == SCHEME else b""
 
 
-def _is_plausible(key: bytes) -> bool:
-    return 0 < len(key) <= LONGEST_KEY and key.isascii() and key.decode("ascii").isprintable()
+def is_match(stored: bytes, given: bytes) -> bool:
+    """Compare two hashes, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(stored, given)
 
 
 def no_key() -> Unauthorized:
