@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from time import perf_counter
 from typing import Any
 
 import asyncpg
 
-from service.db.database import UNKNOWN, Database
+from service.db.database import UNKNOWN, Database, timing
 from service.db.pooled_connection import LOST, PooledConnection
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
@@ -30,6 +31,7 @@ class Transaction:
         Raises:
             Problem: see errors.from_database. Nothing is committed then.
         """
+        started = perf_counter()
         try:
             prepared = await self.pooled.statement(statement)
             records: list[Any] = await prepared.fetch(*args)
@@ -38,6 +40,11 @@ class Transaction:
             raise Unavailable("the database is away") from error
         except asyncpg.PostgresError as error:
             raise self.db.problem(error, statement) from error
+        finally:
+            spent = timing.get()
+            if spent is not None:
+                spent.statements += 1
+                spent.seconds += perf_counter() - started
         return records
 
     async def execute(self, sql: str) -> None:

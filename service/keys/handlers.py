@@ -1,6 +1,6 @@
 """Make and revoke the keys of a user. The list is derived from the declaration."""
 
-from service.errors import Conflict, Forbidden, NotFound
+from service.errors import Conflict, NotFound
 from service.keys import statements
 from service.keys.issuing import issue
 from service.keys.last_used import tags
@@ -34,9 +34,7 @@ async def create_key(request: Request) -> Reply:
     """The response is the only one that shows the `key`."""
     user_id = own_user(request)
     new = await request.body(_new)
-    made = await request.write(
-        lambda db: issue(db, user_id, new, request.principal), tags.written
-    )
+    made = await request.write(lambda db: issue(db, user_id, new, request.principal), tags.written)
     location = f"{request.root}{users.path}/{user_id}/keys/{made.id}"
     return Reply(
         encode_rows(made, (made,)),
@@ -74,7 +72,7 @@ operations = (
         request=NewKey,
         response=IssuedKey,
         status=201,
-        errors=(*BODY_PROBLEMS, Forbidden, NotFound, Conflict),
+        errors=(*BODY_PROBLEMS, NotFound, Conflict),
         tag=users.tag,
     ),
     Operation(

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from msgspec import structs
+
 from service.db.transaction import transaction
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -14,7 +16,12 @@ from service.web.principal import Principal, Scope
 
 
 async def issue(
-    db: WritableDatabase, user_id: int, new: NewKey, maker: Principal | None = None
+    db: WritableDatabase,
+    user_id: int,
+    new: NewKey,
+    maker: Principal | None = None,
+    *,
+    for_admin: bool = False,
 ) -> IssuedKey:
     """Make a key of a user, and return it with its text, which is not stored.
 
@@ -23,6 +30,7 @@ async def issue(
         user_id: id of the user.
         new: name, scopes and expiry. Without scopes the key may read and write.
         maker: whose key makes it; None without authentication.
+        for_admin: whether an admin's key without scopes may do all that an admin may.
 
     Raises:
         NotFound: there is no such user.
@@ -42,6 +50,8 @@ async def issue(
             raise NotFound("there is no such user")
         if not user.is_active:
             raise Conflict("the user is not active: set is_active first, or take another user")
+        if for_admin and new.scopes is None and user.role == "admin":
+            scopes = list(SCOPES)
         if "admin" in scopes and user.role != "admin":
             why = "only an admin's key may have the scope admin"
             raise Invalid(f"scopes: {why}", FieldError("scopes", why))
@@ -59,7 +69,7 @@ async def issue(
             f"the user has {MAX_KEYS} keys that have not expired, no more are possible:"
             " delete one first"
         )
-    return IssuedKey(*(getattr(key, name) for name in key.__struct_fields__), key=text)
+    return IssuedKey(**structs.asdict(key), key=text)
 
 
 def granted(asked: Iterable[Scope] | None, maker: Principal | None) -> list[Scope]:

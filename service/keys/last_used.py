@@ -7,6 +7,7 @@ from time import monotonic
 from service.cache.generations import TableTags, Tags
 from service.cache.writer import Writer
 from service.db.database import Database
+from service.db.writable import WritableDatabase
 from service.errors import Problem
 from service.keys import statements
 from service.keys.statements import UsedKey
@@ -46,7 +47,7 @@ class LastUsed:
         ids, self._waiting = self._waiting, []
         self._forget_old()
         try:
-            await writer.run(lambda db: _write(statements.use, db, ids), invalidated)
+            await writer.run(lambda db: _write(db, ids), invalidated)
         except Problem:
             return  # the database logs what an operator must know
 
@@ -54,6 +55,10 @@ class LastUsed:
         since = monotonic() - KEY_SECONDS
         while self._noted and (key := next(iter(self._noted))) and self._noted[key] < since:
             del self._noted[key]
+
+
+async def _write(db: WritableDatabase, ids: Sequence[int]) -> list[UsedKey]:
+    return [UsedKey(*record) for record in await statements.use.records(db, ids=ids)]
 
 
 def invalidated(keys: Sequence[UsedKey]) -> Tags:

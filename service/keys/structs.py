@@ -41,8 +41,8 @@ class KeyFields(Struct, kw_only=True):
 class Key(Struct, frozen=True):
     """A key in a response. Its secret is not stored, and the hash of the secret never shown.
 
-    `prefix` is the beginning of the key, by which its owner recognizes it. `last_used_at` is written
-    about once a minute.
+    `prefix` is the beginning of the key, by which its owner recognizes it. `last_used_at` is
+    written about once a minute.
     """
 
     id: int
