@@ -18,7 +18,7 @@ from service.migrations import migrate, revision
 from service.migrations.migrate import MigrationError
 
 # tables_by_hand.py describes this revision; later migrations are none of these tests' business.
-LAST = "0007"
+LAST = "0006"
 TABLES = (ROOT / "tests" / "tables_by_hand.py").read_text()
 NOTES = """
 notes = Table(
