@@ -35,7 +35,7 @@ class Admitted:
     def __init__(self, principal: Principal, renew_at: float, valid_until: float) -> None:
         self.principal = principal
         self.grants = frozenset(access for access in _EVERYTHING if principal.may(access))
-        self.identity = f"user {principal.user_id}"
+        self.identity = f"user:{principal.user_id}"
         self.viewer = principal.viewer
         self.renew_at = renew_at
         self.valid_until = valid_until
