@@ -9,7 +9,7 @@ from pathlib import Path
 from service.app import Application, create_app
 from service.items import items
 from service.items.seed import samples
-from service.keys import keys
+from service.keys import api_keys, keys
 from service.settings import Settings, SettingsError
 from service.users import users
 
@@ -32,6 +32,7 @@ def built_in(settings: Settings) -> Application:
         description="Items and Users over HTTP.",
         info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
         seed=samples,
+        auth=api_keys,
     )
 
 

@@ -20,5 +20,8 @@ keys = Resource(
     extra=handlers.operations,
     extra_statements=statements.statements,
 )
+keys.operations = [
+    handlers.of_own_user(one) if one.method == "GET" else one for one in keys.operations
+]
 # For `create_app(auth=...)`.
 api_keys = Authenticator()
