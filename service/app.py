@@ -27,7 +27,7 @@ from service.web import docs
 from service.web.api_keys import ApiKeys
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
-from service.web.guard import Guard, Exempt
+from service.web.guard import Exempt, Guard
 from service.web.openapi_texts import About, Checks
 from service.web.principal_cache import PrincipalCache
 from service.web.request import State
@@ -126,6 +126,7 @@ class Application(Paths):
         cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
+        writer = Writer(db, cache)
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
@@ -137,8 +138,8 @@ class Application(Paths):
                 "settings": settings,
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
-                "writer": Writer(db, cache),
-                "guard": self._guard(db),
+                "writer": writer,
+                "guard": self._guard(db, writer),
             }
         finally:
             await db.close()
@@ -181,7 +182,7 @@ class Application(Paths):
             " set SERVICE_AUTH=off to let everyone do everything"
         )
 
-    def _guard(self, db: Database) -> Guard | None:
+    def _guard(self, db: Database, writer: Writer) -> Guard | None:
         settings = self.settings
         exempt: Exempt = "none"
         if settings.auth == "off":
@@ -190,7 +191,7 @@ class Application(Paths):
             exempt = "loopback"
         principals = None
         if self.auth is not None and exempt != "all":
-            principals = PrincipalCache(self.auth, db)
+            principals = PrincipalCache(self.auth, db, writer)
         return None if exempt == "all" else Guard(principals, exempt=exempt)
 
     def _cache(self, db: Database) -> Cache | NoCache:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from service.cache.writer import Writer
 from service.db.database import Database
 from service.errors import Malformed, Unauthorized
 from service.web.codec import Header
@@ -73,10 +74,11 @@ class ApiKeys(Protocol):
             Problem: 503 or 504, the database is not available.
         """
 
-    def used(self, db: Database, principal: Principal) -> None:
+    def used(self, db: Database, writer: Writer, principal: Principal) -> None:
         """Note that a key is in use. Called after each successful look-up, so not per request.
 
-        It does not wait, and never fails.
+        It does not wait, and never fails. What it writes later goes through the writer, so that
+        the caches are invalidated.
         """
 
 

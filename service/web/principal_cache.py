@@ -3,6 +3,7 @@
 import asyncio
 from time import perf_counter
 
+from service.cache.writer import Writer
 from service.db.database import Database
 from service.errors import Problem, Unavailable
 from service.logs import logger
@@ -57,12 +58,14 @@ class PrincipalCache:
     Attributes:
         keys: the application's keys.
         db: where they are looked up.
+        writer: writes when a key was last used.
         failures: the failed authentications.
     """
 
-    def __init__(self, keys: ApiKeys, db: Database) -> None:
+    def __init__(self, keys: ApiKeys, db: Database, writer: Writer) -> None:
         self.keys = keys
         self.db = db
+        self.writer = writer
         self.failures = Failures()
         # By the key with its scheme, as most clients send it: then the value of the header is found
         # as it is.
@@ -169,7 +172,7 @@ class PrincipalCache:
             if record.seconds_left <= 0:
                 return None
             valid = min(valid, record.seconds_left)
-        self.keys.used(self.db, record.principal)
+        self.keys.used(self.db, self.writer, record.principal)
         return Admitted(record.principal, sent + min(valid, RENEW_SECONDS), sent + valid)
 
     def _keep(self, authorization: bytes, parsed: ParsedKey, found: Admitted | None) -> None:
