@@ -1,22 +1,24 @@
 """API keys through two workers: who may make and see them, and how fast one stops working."""
 
 import asyncio
+import os
 import random
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 from accounts import Account, account
-from conftest import SERVER, Service, check_answer, own_stores_in, query
+from conftest import SERVER, Service, check_answer, query
 from hypothesis import given
 from hypothesis import strategies as st
-from test_faults import _redis_pid, processes, stopped
+from test_faults import _redis_pid, processes
 
 from service.embedded.data_directory import Stores
 from service.keys.key_format import ALPHABET, LENGTH, new_key, parse
@@ -26,27 +28,19 @@ from service.keys.structs import Key
 PROMISED = 1.0
 KEY = re.compile(r"svc_live_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}")
 DISCONNECT = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'swiftlet%'
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name LIKE 'swiftlet%' AND datname = current_database()
 """
 LATER = {"name": "later", "expires_at": "2099-01-01T00:00:00Z"}
 
 
 @pytest.fixture(scope="module")
-def own_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
-    with own_stores_in(tmp_path_factory.mktemp("keys") / "data") as running:
-        yield running
+def url(own_database_url: str) -> str:
+    return own_database_url
 
 
 @pytest.fixture(scope="module")
-def url(own_stores: Stores) -> str:
-    assert own_stores.database_url is not None
-    return own_stores.database_url
-
-
-@pytest.fixture(scope="module")
-def keyed(
-    own_stores: Stores, url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
+def keyed(stores: Stores, url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two workers that need a key."""
     running = Service(
         tmp_path_factory.mktemp("keyed") / "log",
@@ -55,7 +49,7 @@ def keyed(
         "--workers",
         "2",
         DATABASE_URL=url,
-        REDIS_URL=own_stores.redis_url or "off",
+        REDIS_URL=stores.redis_url or "off",
         SERVICE_AUTH="on",
         SERVICE_LOG="json",
         SERVICE_STATEMENT_TIMEOUT_MS="500",
@@ -96,6 +90,20 @@ def each_worker(keyed: Service) -> Iterator[list[httpx.Client]]:
             worker = one.get("/health/live").headers["x-request-id"].partition("-")[0]
             found.setdefault(worker, one)
         yield list(found.values())
+
+
+@contextmanager
+def hung(pids: list[int]) -> Iterator[None]:
+    """Stop processes for a while; a backend of ours may end meanwhile."""
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def test_a_new_key_has_the_documented_form() -> None:
@@ -276,7 +284,7 @@ def test_concurrent_requests_make_no_more_than_twenty_keys(keyed: Service, url: 
 
 @pytest.mark.parametrize("redis", ("with Redis", "while Redis hangs"))
 def test_every_worker_refuses_a_key_within_a_second(
-    keyed: Service, url: str, own_stores: Stores, admin: Account, redis: str
+    keyed: Service, url: str, stores: Stores, admin: Account, redis: str
 ) -> None:
     """Each key is in use all the time, also for a response that is in the worker's cache."""
     removed, in_sql, expired, inactive, working = (account(url) for _ in range(5))
@@ -286,8 +294,8 @@ def test_every_worker_refuses_a_key_within_a_second(
     ]
     paths = dict.fromkeys((removed, in_sql, expired, inactive, working), item)
     paths[demoted] = f"/users/{admin.user_id}/keys"
-    pids = [] if redis == "with Redis" else [_redis_pid(own_stores)]
-    with each_worker(keyed) as workers, stopped(pids):
+    pids = [] if redis == "with Redis" else [_redis_pid(stores)]
+    with each_worker(keyed) as workers, hung(pids):
         refused: list[dict[Account, int]] = [{}, {}]
 
         def ask() -> None:
@@ -342,10 +350,10 @@ def _forged(key: str) -> str:
 
 
 def test_a_database_that_does_not_answer_is_no_401(
-    client: httpx.Client, url: str, own_stores: Stores
+    client: httpx.Client, url: str, stores: Stores
 ) -> None:
     user = account(url)
-    with stopped(processes(own_stores)):
+    with hung(processes(stores)):
         answer = client.get("/items", headers=user.headers)
         assert answer.status_code in {503, 504}
         assert "www-authenticate" not in answer.headers
