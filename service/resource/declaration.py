@@ -21,7 +21,7 @@ from service.db.statement import RefusedError, Statement
 from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
-from service.resource.operations import check_operations, operations
+from service.resource.operations import UNDER, check_operations, operations
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
@@ -90,8 +90,7 @@ class Resource(Statements[Row]):
             The response of a GET may be cached, so it must depend only on the path, the query and
             rows of this table.
         extra: further operations.
-        extra_statements: the statements of your own handlers, which each connection prepares and
-            `swiftlet statements` lists.
+        extra_statements: the statements of your own handlers, for `swiftlet statements`.
 
     Raises:
         RefusedError: a name in the declaration is unknown, or no column has the type of a field.
@@ -155,7 +154,8 @@ class Resource(Statements[Row]):
         created = ("created_at",) if "created_at" in kept else ()
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
-        check_operations(name, self.without, self.handlers)
+        check_operations(name, self.without, UNDER)
+        check_operations(name, self.handlers)
         if table is None:
             table = columns.table(
                 name,

@@ -83,8 +83,13 @@ def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
     return handler
 
 
-def list_under(of: "Resource[Any]", field: str) -> Operation:
-    """GET /users/{id}/items."""
+def under(of: "Resource[Any]", field: str) -> list[Operation]:
+    """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
+    made = {"list_under": _list_under, "create_under": _create_under}
+    return [make(of, field) for name, make in made.items() if of.serves(name)]
+
+
+def _list_under(of: "Resource[Any]", field: str) -> Operation:
     parent, tags, listing = of.references[field], of.tags, of.listing
     exists, parent_tags, full = of.exists[field], parent.tags, of.query
     names = [name for name in of.filter_names if name != field]
@@ -120,8 +125,7 @@ def list_under(of: "Resource[Any]", field: str) -> Operation:
     )
 
 
-def create_under(of: "Resource[Any]", field: str) -> Operation:
-    """POST /users/{id}/items."""
+def _create_under(of: "Resource[Any]", field: str) -> Operation:
     parent, add = of.references[field], of.adder
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)

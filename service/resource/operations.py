@@ -25,25 +25,21 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "bulk_change": bulk_rows.change,
     "bulk_delete": bulk_rows.delete,
 }
-# The same for the operations under each parent of `under`.
-UNDER: dict[str, Callable[["Resource[Any]", str], Operation]] = {
-    "list_under": lists.list_under,
-    "create_under": lists.create_under,
-}
+# Those under each parent of `under`.
+UNDER = ("list_under", "create_under")
 
 
-def check_operations(name: str, without: Iterable[str], handlers: Iterable[str]) -> None:
-    """Check the names of operations in a declaration.
+def check_operations(name: str, given: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Check the names of operations in a declaration; `more` are allowed too.
 
     Raises:
         RefusedError: one is not an operation.
     """
-    for given, known in ((without, {**OPERATIONS, **UNDER}), (handlers, OPERATIONS)):
-        if unknown := sorted(set(given) - known.keys()):
-            raise RefusedError(
-                f"{name}: {unknown[0]!r} is not an operation;"
-                f" the operations are: {', '.join(known)}"
-            )
+    known = (*OPERATIONS, *more)
+    if unknown := sorted({*given}.difference(known)):
+        raise RefusedError(
+            f"{name}: {unknown[0]!r} is not an operation; the operations are: {', '.join(known)}"
+        )
 
 
 def operations(of: "Resource[Any]") -> Iterator[Operation]:
@@ -56,4 +52,4 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             made = make(of)
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
-        yield from (make(of, field) for name, make in UNDER.items() if of.serves(name))
+        yield from lists.under(of, field)
