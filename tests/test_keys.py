@@ -94,7 +94,7 @@ def each_worker(keyed: Service) -> Iterator[list[httpx.Client]]:
 
 @contextmanager
 def hung(pids: list[int]) -> Iterator[None]:
-    """Stop processes for a while; a backend of ours may end meanwhile."""
+    """Stop processes for a while; a backend of ours may end before."""
     try:
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -220,7 +220,7 @@ def test_a_key_made_with_another_has_at_most_its_scopes(
     assert made(admin, ["admin"], of=user) == 422
 
 
-def test_keys_of_others_look_like_those_of_nobody(client: httpx.Client, url: str) -> None:
+def test_keys_of_others_look_like_missing_ones(client: httpx.Client, url: str) -> None:
     user, other = account(url), account(url)
     missing = 2**62
     for method, path in (
