@@ -487,7 +487,7 @@ PLANTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Else it also draws constants of the loaded modules, and a seed finds another example each time.
+    # Constants of the loaded modules would make each run of a seed find other examples.
     monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
     with planted(bug, monkeypatch) as world, pytest.raises(AssertionError, match="showed"):
         run_state_machine_as_test(
