@@ -1,7 +1,6 @@
 """Rows with their children and parents: each request has a fixed number of statements."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -241,6 +240,7 @@ def test_an_operation_with_a_handler_of_its_own_has_no_include() -> None:
     members = Resource(
         "people",
         NewMember,
+        singular="person",
         references={"team_id": teams},
         filters=("team_id",),
         under=("team_id",),
@@ -289,10 +289,10 @@ def test_a_member_with_the_name_of_a_time_is_not_changed() -> None:
 
 
 @pytest.fixture
-def database(database_url: str, client: httpx.Client) -> Iterator[Database]:
+def database(database_url: str, client: httpx.Client) -> Database:
     """The database of the server, after it was emptied."""
     del client
-    yield Database(database_url, size=1)
+    return Database(database_url, size=1)
 
 
 def test_concurrent_requests_for_different_users_share_statements(
