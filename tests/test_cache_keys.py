@@ -97,7 +97,8 @@ def queries(operation: Operation) -> Iterator[dict[str, str]]:
         included = [kind for kind in kinds if issubclass(kind, Include)] if not choices else []
         if included:
             yield from ({one.name: name} for name in included[0].ALLOWED)
-            yield {one.name: ",".join(included[0].ALLOWED)}
+            if len(included[0].ALLOWED) > 1:
+                yield {one.name: ",".join(included[0].ALLOWED)}
         elif choices:
             yield from ({one.name: choice} for choice in choices[0])
         elif one.name == "cursor":
