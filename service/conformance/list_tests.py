@@ -195,7 +195,7 @@ class ListTests(Base):
             if parent.derives("read"):
                 answers.append(served.client.get(path, params=asked, headers=fresh))
             if parent.derives("list") and of.newest_in_lists:
-                last = {**asked, "sort": "-id", "per_page": 1}
+                last: dict[str, Any] = {**asked, "sort": "-id", "per_page": 1}
                 answers.append(served.client.get(parent.path, params=last, headers=fresh))
             for answer in answers:
                 assert (answer.status_code, statements_run(answer)) == (200, 2)
