@@ -63,6 +63,8 @@ class Child(NamedTuple):
 def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[Child]:
     """Return the children of a resource among those that an application serves.
 
+    A private child that the parent does not own is not among them.
+
     Raises:
         RefusedError: a child has the name of a field.
     """
@@ -70,7 +72,7 @@ def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[
         Child(one.name, field, one)
         for one in resources
         for field in one.under
-        if one.newest and one.references[field] is of
+        if one.newest and one.references[field] is of and _may_be_shown(one, field, of)
     ]
     taken = {*of.row.__struct_fields__, *of.summary_row.__struct_fields__, *of.include}
     for child in found:
@@ -178,6 +180,17 @@ async def encode_with_members(
             size = 0
             await asyncio.sleep(0)
     return encoded
+
+
+def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bool:
+    """Return whether every client that reads a row may read its children too.
+
+    A private child is shown by its owner only, and only if the owner is private too.
+    """
+    if not getattr(child, "private", False):
+        return True
+    own = getattr(of, "private", False) and getattr(of, "owner", None) == "id"
+    return own and getattr(child, "owner", None) == field
 
 
 def _described(child: Child) -> str:
