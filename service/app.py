@@ -99,8 +99,13 @@ class Application(Paths):
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
+        with logs.queued(self.settings.log, access=self.settings.access_log == "on"):
+            async with self._opened() as state:
+                yield state
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
-        listener = logs.setup(settings.log, access=settings.access_log == "on")
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -133,8 +138,6 @@ class Application(Paths):
             await db.close()
             if isinstance(cache, Cache):
                 await cache.close()
-            if listener is not None:
-                listener.stop()
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run Starlette's lifespan; a missing setting is one line, without a traceback."""
