@@ -55,6 +55,7 @@ SQLALCHEMY |= {
         "filters",
         "kept_totals",
         "keyset",
+        "newest",
         "shape",
         "staging",
         "staging_statements",
