@@ -19,7 +19,7 @@ REMEMBERED = 10_000
 _VALUE = rb'(?:[!#$%&\'*+.^_`|~\w-]+|"(?:[^"\\]|\\.)*")'
 _PAIR = re.compile(rb"[ \t]*([!#$%&'*+.^_`|~\w-]+)=(" + _VALUE + rb")[ \t]*")
 # An address, maybe with a port, in both headers; an IPv6 address with a port is in brackets.
-_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::\d{1,5})?|([0-9A-Fa-f:.]+)")
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
 
 
 class Addresses:

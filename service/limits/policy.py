@@ -12,7 +12,8 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # As settings.Rate, so a value of the settings never fails here.
 _RATE = re.compile(
-    r"([1-9]\d{0,8})/([1-9]\d{0,4}(?=s)|[1-9]\d{0,3}(?=m)|[1-9]\d{0,2}(?=h)|[1-9]\d?(?=d)|)([smhd])"
+    r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4}(?=s)|[1-9][0-9]{0,3}(?=m)|[1-9][0-9]{0,2}(?=h)"
+    r"|[1-9][0-9]?(?=d)|)([smhd])"
 )
 ALLOWED = "100/60s, 10/s, 5/m, 1000/h or off"
 

@@ -41,9 +41,10 @@ class Window:
     Times are nanoseconds of a clock that never goes back.
     """
 
-    __slots__ = ("count", "first", "last", "older", "used")
+    __slots__ = ("count", "first", "identity", "last", "older", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
         self.used = 0  # requests in the window, at the last `expire`
         # The newest slice: the times of its first and last request, and how many it has.
         self.first = self.last = 0
@@ -132,21 +133,10 @@ class Book(Generic[Kind]):
         """The window of a user or an address; a new one if it has none."""
         found = self.windows.get(identity)
         if found is None:
-            found = self.windows[identity] = self.kind()
+            found = self.windows[identity] = self.kind(identity)
             self._sweep()
             self._queue.append(identity)
         return found
-
-    def take(self, identity: str) -> Verdict:
-        """Count a request if this process alone may allow it."""
-        return self.decide(self.find(identity), self.clock())
-
-    def look(self, identity: str) -> Verdict:
-        """Return what `take` would, and count nothing."""
-        window = self.windows.get(identity) or self.kind()
-        now = self.clock()
-        window.expire(now, self.length)
-        return self.verdict(window, now, allowed=window.used < self.share)
 
     def decide(self, window: Kind, now: int) -> Verdict:
         """Count a request in a window, if it is less than the share."""
@@ -180,3 +170,23 @@ class Book(Generic[Kind]):
                 self._queue.append(identity)
         if len(self._queue) >= MAX_IDENTITIES:
             del self.windows[self._queue.popleft()]
+
+
+class LocalBook(Book[Window]):
+    """A policy that this process decides alone."""
+
+    def __init__(
+        self, policy: Policy, share: int | None = None, clock: Clock = monotonic_ns
+    ) -> None:
+        super().__init__(policy, Window, share, clock)
+
+    def take(self, identity: str) -> Verdict:
+        """Count a request if this process alone may allow it."""
+        return self.decide(self.find(identity), self.clock())
+
+    def look(self, identity: str) -> Verdict:
+        """Return what `take` would, and count nothing."""
+        window = self.windows.get(identity) or self.kind(identity)
+        now = self.clock()
+        window.expire(now, self.length)
+        return self.verdict(window, now, allowed=window.used < self.share)
