@@ -11,20 +11,22 @@ script, so a crash at any point leaves nothing that would have to be removed.
 
 A lease allows a worker to count requests that it reports later. So the requests in a window are at
 most the limit, and the leases. All leases together are at most `cap`. A lease of a worker that does
-not report ends by itself.
+not report ends by itself. A request is refused only if the limit is used; that leases are not used
+yet refuses none.
 """
 
 import hashlib
 
 # KEYS: the key.
 # ARGV: limit, window, length of a slice, life of a lease, cap (times in microseconds); the worker;
-#       how many requests it has allowed since its last report; how many wait for a verdict now.
+#       how many requests it has allowed since its last report; how many it may still allow; how
+#       many wait for a verdict now.
 # Returns how many of these are allowed; how many more the window would allow; the worker's lease;
-#       microseconds until a further request becomes available.
+#       microseconds until a further request becomes available, even if all leases are used.
 SCRIPT = """
 local limit, window, width = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local life, cap, worker = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-local spent, need = tonumber(ARGV[7]), tonumber(ARGV[8])
+local spent, held, need = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -48,12 +50,11 @@ for i = 1, #old, 2 do
         used = used + old[i + 1]
     end
 end
-local leases, others, mine, had = {}, 0, 0, false
+local leases, others, had = {}, 0, false
 for i = 1, #leased, 3 do
     local ends = leased[i + 2]
     if leased[i] == worker then
         had = true
-        if ends > now then mine = leased[i + 1] end
     elseif ends > now and ends <= now + life then
         for j = i, i + 2 do leases[#leases + 1] = leased[j] end
         others = others + leased[i + 1]
@@ -73,9 +74,8 @@ if count > 0 then
 end
 local free = math.max(limit - used, 0)
 
--- Half of what is left, so that another worker gets some. The worker may just now use what it has
--- and has not reported, so that stays counted.
-local lease = math.max(mine - spent, math.ceil((math.min(cap, free) - others) / 2), 0)
+-- Half of what is left, so that another worker gets some. It may use what it holds at this moment.
+local lease = math.max(held, math.ceil((math.min(cap, free) - others) / 2), 0)
 if lease > 0 then
     leases[#leases + 1] = worker
     leases[#leases + 1] = lease
@@ -87,6 +87,7 @@ if count > 0 or lease > 0 or had then
 end
 
 local wait, excess = 0, used - limit
+if free == 0 then excess = excess + others + held end
 for i = 1, #slices, 2 do
     wait, excess = slices[i] + window - now, excess - slices[i + 1]
     if excess < 0 then break end

@@ -154,18 +154,18 @@ class Leases:
 
     async def exchange(self, batch: list[tuple[Reporter, Lease]]) -> None:
         """Send the reports of leases, and take over the answers."""
+        sent = self.clock()
+        commands: list[tuple[Any, ...]] = []
         reports = []
         for book, lease in batch:
             lease.queued = False
             waiting = [one for one in lease.waiting if not one.done()]
             lease.waiting = []
-            reports.append((book, lease, waiting, lease.unreported))
+            held = lease.credit if sent < lease.until else 0
+            report = (lease.unreported, held, len(waiting))
+            commands.append((1, self._key(book, lease), *book.arguments, *report))
             lease.unreported = 0
-        sent = self.clock()
-        commands = [
-            (1, self._key(book, lease), *book.arguments, unreported, len(waiting))
-            for book, lease, waiting, unreported in reports
-        ]
+            reports.append((book, lease, waiting))
         replies: list[Any] = []
         try:
             if self.up:
@@ -174,10 +174,10 @@ class Leases:
         except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
             self.fail(error)
         finally:
-            for (book, lease, waiting, _), reply in zip(reports, replies, strict=False):
+            for (book, lease, waiting), reply in zip(reports, replies, strict=False):
                 if isinstance(reply, list):
                     book.answer(lease, waiting, reply, sent)
-            for _, _, waiting, _ in reports:
+            for _, _, waiting in reports:
                 for future in waiting:
                     if not future.done():
                         future.set_result(None)
