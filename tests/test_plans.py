@@ -84,6 +84,8 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("keys.revoke", "keys_user_id_idx"),
     ("keys.issue", "keys_user_id_idx"),
     ("keys.user_by_email", "users_email_key"),
+    ("items.owners_many", "users_pkey"),
+    ("items.newest_by_owner", "items_owner_id_idx"),
     *lists(),
     # Filters that have an index of their own.
     ("items.page?is_active=false", "items_inactive_idx"),
