@@ -1132,6 +1132,16 @@ SELECT users.id
 FROM users
 WHERE users.id = $1::BIGINT;
 
+-- keys.newest_by_user
+-- $1 parents
+SELECT newest.id, newest.user_id, newest.name, newest.prefix, newest.scopes, newest.expires_at, newest.last_used_at, newest.created_at, given.id AS parent, counted.n AS total
+FROM unnest($1::BIGINT[]) AS given(id) JOIN LATERAL (SELECT count(*) AS n
+FROM keys
+WHERE keys.user_id = given.id) AS counted ON true LEFT OUTER JOIN LATERAL (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at
+FROM keys
+WHERE keys.user_id = given.id ORDER BY keys.id DESC
+ LIMIT 100) AS newest ON true;
+
 -- keys.by_prefix
 -- $1 prefix
 SELECT stored_keys.id, stored_keys.user_id, stored_keys.prefix, stored_keys.secret_hash, stored_keys.scopes, stored_keys.seconds_left, stored_keys.role

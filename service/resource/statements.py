@@ -146,15 +146,13 @@ class Statements(Generic[Row]):
             yield from self.by_id.prepared
         for loader in self.loaders.values():
             yield from loader.prepared
-        yield from self.exists.values()
-        yield from (one.statement for one in self.newest_by.values())
+        yield from (*self.exists.values(), *(one.statement for one in self.newest_by.values()))
         if any(map(self.serves, ("replace", "change", "delete"))):
             yield from self.writes.prepared
         for name in ("adds", "upsert", "bulk"):
             if name in vars(self):
                 yield from vars(self)[name].prepared
-        yield from self.conflict_locators.values()
-        yield from self.extra_statements
+        yield from (*self.conflict_locators.values(), *self.extra_statements)
 
     def statements(self) -> Iterator[Statement[Any]]:
         """Yield all statements; of lists and exports a selection with every part."""
@@ -185,7 +183,7 @@ class Statements(Generic[Row]):
 
 def samples(of: "Statements[Any]") -> dict[str, object]:
     """Return arguments for `explain`, by the names of the binds."""
-    found = dict(SAMPLES)
+    found = {**SAMPLES}
     for name in of.filters:
         field = of.fields.get(name)
         if field is None:
