@@ -96,11 +96,13 @@ class Guard:
             if headers is None and _is_repeated(scope["headers"]):
                 return False
         verdict: Verdict | None = None
-        if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
-            identity = self.address(scope) if found is None else found.identity
-            verdict = self.limiter.take(policy, identity)
-            if verdict is None or not verdict.allowed:
-                return False
+        if self.limiter is not None:
+            policy = self._policies.get(rule) or self._policy(self.limiter, rule)
+            if policy is not None:
+                identity = self.address(scope) if found is None else found.identity
+                verdict = self.limiter.take(policy, identity)
+                if verdict is None or not verdict.allowed:
+                    return False
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private:
@@ -150,11 +152,8 @@ class Guard:
         return self.principals.find(authorization, now)
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
-        try:
-            return self._policies[rule]
-        except KeyError:
-            found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
-            return found
+        found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
+        return found
 
     async def _authenticate(self, scope: Scope) -> Admitted:
         if self.principals is None:
