@@ -21,9 +21,12 @@ from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
+from service.http1.standard_headers import HSTS
 from service.resource import Resource
 from service.settings import Settings, SettingsError
 from service.web import docs
+from service.web.added_headers import AddedHeaders
+from service.web.cors import Cors
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
 from service.web.openapi_texts import About
@@ -99,6 +102,7 @@ class Application(Paths):
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
         settings = self.settings
+        self.added = _added(settings)
         listener = logs.setup(settings.log, access=settings.access_log == "on")
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
@@ -166,6 +170,14 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
+
+
+def _added(settings: Settings) -> AddedHeaders | None:
+    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
+    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
+    if settings.origins:
+        return Cors(settings.origins, *hsts)
+    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments

@@ -258,6 +258,7 @@ def client(service: Service, database_url: str, sql: Query) -> Iterator[httpx.Cl
 def check_answer(response: httpx.Response) -> None:
     """Check what every response must have, from any layer."""
     assert response.headers["x-request-id"]
+    assert response.headers.get_list("x-content-type-options") == ["nosniff"]
     assert float(response.headers["x-process-time"]) >= 0
     assert "db;dur=" in response.headers["server-timing"]
     response.read()

@@ -4,6 +4,7 @@ import errno
 import http.client
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def _uvicorn(
 
     app.alone = alone = app.settings.workers == 1
     # The application is built before the fork, so imports and compilation run once.
-    made = config(app)
+    made = config(app, app.settings.certfile, app.settings.keyfile)
 
     def serve(up: Callable[[], None]) -> None:
         Server(made, listener, up, stop, alone=alone).run()
@@ -118,7 +119,7 @@ def _granian(
 def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.Event) -> None:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
     while not stopped.is_set():
-        connection = http.client.HTTPConnection(host, settings.port, timeout=1)
+        connection = _connection(host, settings)
         try:
             connection.request("GET", "/health/live")
             if connection.getresponse().status == 200:
@@ -128,3 +129,13 @@ def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.
             time.sleep(0.02)
         finally:
             connection.close()
+
+
+def _connection(host: str, settings: Settings) -> http.client.HTTPConnection:
+    if settings.certfile is None:
+        return http.client.HTTPConnection(host, settings.port, timeout=1)
+    # It asks only whether this process answers; the certificate is for other names than this.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, settings.port, timeout=1, context=context)

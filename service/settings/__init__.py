@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.origins import OriginError, parse_origins
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
 # The allowed values of each type: msgspec checks them, errors and the reference quote them.
@@ -103,6 +104,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The maximum time of a statement, and of a request's wait for a connection."""
     queue_limit: Queue = 10_000
     """Requests per worker that may wait for a connection; more are answered with 503."""
+    cors_origins: Text | None = None
+    """Origins whose pages may use the API, such as `https://app.example.com`; comma-separated."""
+    certfile: Text | None = None
+    """A file with the TLS certificate and its chain, in PEM; then the service answers HTTPS."""
+    keyfile: Text | None = None
+    """A file with the private key of the certificate, in PEM, without a password."""
     body_limit: Bytes = 1_048_576
     """The maximum size of a request body, and of a line of a file."""
     import_limit: Bytes = 1_073_741_824
@@ -143,7 +150,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     shown = "(hidden)" if is_hidden(types[field]) else repr(value)
                     allowed = describe(types[field])
                     raise SettingsError(f"{name}={shown}: must be {allowed}") from None
-                _check_url(name, value)
+                _check_value(name, value)
         return cls(**values)
 
     @classmethod
@@ -199,6 +206,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of SERVICE_CORS_ORIGINS."""
+        return () if self.cors_origins is None else parse_origins(self.cors_origins)
+
+    @property
     def public(self) -> bool:
         """Whether other machines can reach the served address."""
         if self.host == "localhost":
@@ -237,14 +249,18 @@ def _nearest(name: str, known: Mapping[str, str]) -> str:
     return f"; did you mean {close[0]}?" if close else "; docs/reference/settings.md lists them all"
 
 
-def _check_url(name: str, value: str) -> None:
+def _check_value(name: str, value: str) -> None:
     try:
         if name == "DATABASE_URL":
             check_database_url(value)
         elif name == "REDIS_URL":
             check_redis_url(value)
+        elif name == "SERVICE_CORS_ORIGINS":
+            parse_origins(value)
     except URLError as error:
         raise SettingsError(f"{name}=(hidden): {error}") from None
+    except OriginError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 def _read(dotenv: Path) -> dict[str, str]:
