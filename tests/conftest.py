@@ -36,11 +36,11 @@ STORES = os.environ.get("TEST_STORES", "wheel")
 SERVER = os.environ.get("TEST_SERVER", "uvicorn")
 BATCHING = os.environ.get("TEST_BATCHING", "on")
 
-# httpx reads the system's certificates for each client (50 to 90 ms), and no test uses TLS through
-# it. It has no public setting for all clients.
+# httpx reads the system's certificates for each client (50 to 90 ms), and tests with TLS give their
+# own. It has no public setting for all clients.
 _no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 httpx._transports.default.create_ssl_context = (  # type: ignore[attr-defined]
-    lambda *_, **__: _no_certificates
+    lambda verify=None, *_, **__: verify if isinstance(verify, ssl.SSLContext) else _no_certificates
 )
 
 # A shell ignores SIGINT in background jobs, and child processes would inherit that.

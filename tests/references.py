@@ -18,6 +18,9 @@ DEFAULTS = {
     "redis_url": "embedded, else none",
     "auth": "`off` on a loopback host",
     "log": "`text` on a terminal, else `json`",
+    "cors_origins": "none",
+    "certfile": "none",
+    "keyfile": "none",
     "secret": "made and kept in `SERVICE_DATA` when embedded",
 }
 SETTINGS = """\

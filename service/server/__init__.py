@@ -1,10 +1,12 @@
 """Run the service with uvicorn or granian and a number of workers, until a stop signal."""
 
+import contextlib
 import errno
 import http.client
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
 
 
+# Open files per process, if the system allows so many.
+OPEN_FILES = 65_536
 APP = "service.server:worker"  # for granian, whose workers load it by name
 
 
@@ -55,10 +59,27 @@ def run(
     Raises:
         ServerError: no worker starts.
     """
+    _allow_connections()
     if app.settings.server == "granian":
         _granian(app.settings, listener, ready, stop)
     else:
         _uvicorn(app, listener, ready, stop)
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files, each of which is a connection, as far as we may.
+
+    Many systems begin with 1,024: so many idle clients would keep out all others.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def free_port(host: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from starlette.types import Scope
 
-from service.errors import Forbidden
+from service.errors import Forbidden, NotFound
 from service.web.added_headers import AddedHeaders
 from service.web.codec import Header, Reply
 from service.web.endpoint import Endpoint, Handler
@@ -79,6 +79,8 @@ class Preflight(Endpoint):
         del request
         if self.methods is None:
             raise Forbidden("pages of this origin may not use the API: see SERVICE_CORS_ORIGINS")
+        if not self.methods:
+            raise NotFound("there is nothing at this path; /docs lists what there is")
         return Reply(
             status=204,
             headers=(
