@@ -260,7 +260,7 @@ def _check_value(name: str, value: str) -> None:
     except URLError as error:
         raise SettingsError(f"{name}=(hidden): {error}") from None
     except OriginError as error:
-        raise SettingsError(f"{name}: {error}") from None
+        raise SettingsError(f"{name}={value!r}: {error}") from None
 
 
 def _read(dotenv: Path) -> dict[str, str]:

@@ -31,8 +31,8 @@ def _check(origin: str) -> None:
     matched = _ORIGIN.fullmatch(origin)
     if matched is None:
         raise OriginError(
-            f"{origin!r} is not an origin: write scheme://host or scheme://host:port, no path,"
-            " in small letters, such as https://app.example.com"
+            f"{origin!r} is not an origin: write scheme://host or scheme://host:port,"
+            " without a path and in small letters, such as https://app.example.com"
         )
     port = matched[1]
     if port is not None and int(port) > 65_535:
