@@ -23,7 +23,7 @@ from service.migrations import migrate
 PAGE_ORIGIN = "https://app.example.com"
 DOCUMENT = (ROOT / "docs" / "http.md").read_text().partition("\n## `--server granian`")[2]
 ROWS = re.findall(r"^\| (.+) \| ([\d, ]+) \| ([\d, ]+) \|$", DOCUMENT, re.MULTILINE)
-TOLD = {name: (ours, granian) for name, ours, granian in ROWS}
+DOCUMENTED = {name: (ours, granian) for name, ours, granian in ROWS}
 # The answer may be lost by a reset, so it can't be tested.
 UNSURE = {"two requests before 2 MB for no path"}
 
@@ -127,10 +127,10 @@ def problems_of(kind: str, found: list[Answer], *, head: bool) -> list[str]:
 
 def test_the_tables_of_the_documentation_are_about_these_requests() -> None:
     known = {vector.name: listed(vector.statuses) for vector in VECTORS}
-    vectors = {name: ours for name, (ours, _) in TOLD.items() if name in known}
+    vectors = {name: ours for name, (ours, _) in DOCUMENTED.items() if name in known}
     assert len(vectors) > 40
     assert vectors.items() <= known.items()
-    rest = {name: both for name, both in TOLD.items() if name not in known}
+    rest = {name: both for name, both in DOCUMENTED.items() if name not in known}
     assert rest == {one.name: (listed(one.ours), listed(one.granian)) for one in REQUESTS}
 
 
@@ -172,7 +172,9 @@ def test_framing_vectors_get_granians_documented_answers(
         for vector in VECTORS:
             if vector.name in UNSURE:
                 continue
-            statuses = TOLD.get(vector.name, (listed(vector.statuses), listed(vector.statuses)))[1]
+            statuses = DOCUMENTED.get(
+                vector.name, (listed(vector.statuses), listed(vector.statuses))
+            )[1]
             item = item or int(plain.post("/items", json={"name": "a"}).json()["id"])
             head = vector.text.startswith("HEAD")
             found = answers(talk(outside, vector.bytes(item) + LAST), head=head)
@@ -280,7 +282,7 @@ SLOW = 200
 def test_slow_clients_do_not_keep_others_waiting(
     outside: Service, page: httpx.Client, unharmed: None
 ) -> None:
-    """Each sends, or reads, one byte after the other; the others are answered meanwhile."""
+    """Each sends, or reads, one byte after the other; the others are answered at the same time."""
     head = b"GET /items HTTP/1.1\r\nHost: x\r\nX-A: "
     body = f"POST /items HTTP/1.1\r\nHost: x\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n".encode()
     reader = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50
