@@ -1,4 +1,4 @@
-"""CORS of refusals by the guard and of Starlette routes; test_outside.py has the other responses."""
+"""CORS of refusals by the guard, and of Starlette routes; test_outside.py has all others."""
 
 import guarded_app
 import pytest
