@@ -53,15 +53,18 @@ SQLALCHEMY |= {
         "conflicts",
         "copy",
         "filters",
+        "guarded",
         "kept_totals",
         "keyset",
+        "ownership",
         "shape",
         "staging",
         "staging_statements",
+        "upsert",
         "writes",
     )
 }
-SQLALCHEMY |= {"resource.columns", "resource.declaration"}
+SQLALCHEMY |= {f"resource.{room}" for room in ("columns", "declaration", "list_filters")}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -8,6 +8,7 @@ from msgspec import UNSET, structs
 
 from service.cache.generations import TableTags, Tags
 from service.db.batch import BatchLoader
+from service.db.database import Database
 from service.errors import Conflict, NotFound
 from service.resource import shapes
 from service.resource.rows import described
@@ -57,13 +58,19 @@ def all_rows(of: "Resource[Any]") -> Operation:
         response=of.pages,
         cache_tags=tags_with_parents if of.include else list_tags,
         share=share,
+        private=of.rules.private or any(parent.rules.private for parent in _included(of)),
     )
+
+
+def _included(of: "Resource[Any]") -> list["Resource[Any]"]:
+    return [of.references[f"{name}_id"] for name in of.include]
 
 
 def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
     """Return the handler of a list with parents, with one more statement for each parent."""
     listing, shown = of.listing, of.summary
     loaders: Mapping[str, BatchLoader[Any]] = of.loaders
+    rules = {name: of.references[f"{name}_id"].rules for name in of.include}
 
     async def handler(request: Request) -> Reply:
         query = request.query(asked)
@@ -74,6 +81,7 @@ def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
         field = f"{name}_id"
         wanted = [id_ for row in found.items if (id_ := getattr(row, field)) is not None]
         parents = await loaders[name].several(request.db, wanted)
+        parents = rules[name].visible(request.owner, parents)
         rows = [
             shown(**structs.asdict(row), **{name: parents.get(getattr(row, field))})
             for row in found.items
@@ -91,6 +99,7 @@ def under(of: "Resource[Any]", field: str) -> list[Operation]:
 def _list_under(of: "Resource[Any]", field: str) -> Operation:
     parent, tags, listing = of.references[field], of.tags, of.listing
     exists, parent_tags, full = of.exists[field], parent.tags, of.query
+    private = parent.rules.private
     names = [name for name in of.filter_names if name != field]
     filters = shapes.filter_fields(of.fields, [n for n in names if n != "q"], q="q" in names)
     query_type = shapes.list_query(of.words, of.sorts, filters, ())
@@ -101,7 +110,9 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         return full(**structs.asdict(request.query(asked)), **{field: row_id})
 
     async def handler(request: Request) -> Reply:
-        query = query_of(request)
+        query, owner = query_of(request), request.owner
+        if private and owner is not None:
+            await _check_parent(of, field, request.db, owner, request.row_id())
         found = await paging.find(request, listing, query)
         if not found.items and await exists.get(request.db, getattr(query, field)) is None:
             raise NotFound(f"there is no such {parent.words.one}")
@@ -121,19 +132,41 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         errors=(NotFound,),
         cache_tags=list_tags,
         tag=parent.tag,
+        private=private or of.rules.private,
     )
 
 
+async def _check_parent(
+    of: "Resource[Any]", field: str, db: Database, owner: int, parent_id: int
+) -> None:
+    """Check that a parent belongs to the owner.
+
+    Raises:
+        NotFound: it does not, or it does not exist.
+    """
+    parent = of.references[field]
+    if parent.rules.field == "id":
+        found = parent_id == owner
+    else:
+        found = bool(await of.exists_own[field].get(db, parent_id, owner))
+    if not found:
+        raise NotFound(f"there is no such {parent.words.one}")
+
+
 def _create_under(of: "Resource[Any]", field: str) -> Operation:
-    parent, add = of.references[field], of.adder
+    parent, add, rules = of.references[field], of.adder, of.rules
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)
     values_of = attrgetter(*of.fields, field)  # one more name, so that the result is a tuple
 
     async def handler(request: Request) -> Reply:
-        parent_id = request.row_id()
+        parent_id, owner = request.row_id(), request.owner
+        if owner is not None and parent.rules.private:
+            await _check_parent(of, field, request.db, owner, parent_id)
         new = await request.body(body)
         setattr(new, field, parent_id)
+        if owner is not None:
+            rules.check_new(owner, new)
         try:
             return await add(request, values_of(new)[:-1])
         except Conflict as conflict:

@@ -48,6 +48,8 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             yield own
         elif of.serves(name):
             made = make(of)
+            if name in of.admin_only:
+                made = made._replace(access="admin")
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
         yield from lists.under(of, field)

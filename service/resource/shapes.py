@@ -81,6 +81,17 @@ def change(names: Words, given: Mapping[str, Field]) -> Any:
     return _struct(f"{names.One}Change", fields, doc)
 
 
+def replacement(
+    names: Words, new: type[Struct], given: Mapping[str, Field], kept: Sequence[str]
+) -> Any:
+    """Return the Struct of a replacement in which the fields of `kept` may be absent."""
+    if not kept:
+        return new
+    fields = [(name, given[name].hint | UnsetType, UNSET) for name in kept]
+    doc = f"{names.a.capitalize()} to replace another; absent fields of admins stay."
+    return _struct(f"Replacing{names.One}", fields, doc, bases=(new,), kw_only=True)
+
+
 def keyed(names: Words, new: type[Struct], key: Field) -> Any:
     """Return the Struct of an upsert: `new` with a required key."""
     if key.required and not key.null:
