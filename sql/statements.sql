@@ -58,16 +58,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- items.replace_own
 -- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id, $7 id, $8 owner
-UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT AND items.owner_id = $8::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT AND (items.owner_id = $8::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.replace_if_own
 -- $1 id, $2 owner, $3 sku, $4 name, $5 description, $6 price, $7 is_active, $8 owner_id, $9 versions, $10 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
-WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT),
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
 changed AS
-(UPDATE items SET sku=$3::VARCHAR, name=$4::VARCHAR, description=$5::VARCHAR, price=$6::NUMERIC, is_active=$7::BOOLEAN, owner_id=$8::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT AND coalesce(items.version = ANY ($9::BIGINT[]), true) AND items.version != ALL ($10::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=$3::VARCHAR, name=$4::VARCHAR, description=$5::VARCHAR, price=$6::NUMERIC, is_active=$7::BOOLEAN, owner_id=$8::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($9::BIGINT[]), true) AND items.version != ALL ($10::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -88,16 +88,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- items.change_own
 -- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 id, $14 owner
-UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT AND items.owner_id = $14::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT AND (items.owner_id = $14::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.change_if_own
 -- $1 id, $2 owner, $3 set_sku, $4 new_sku, $5 set_name, $6 new_name, $7 set_description, $8 new_description, $9 set_price, $10 new_price, $11 set_is_active, $12 new_is_active, $13 set_owner_id, $14 new_owner_id, $15 versions, $16 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
-WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT),
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
 changed AS
-(UPDATE items SET sku=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.sku END, name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.name END, description=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE items.description END, price=CASE WHEN $9::BOOLEAN THEN $10::NUMERIC ELSE items.price END, is_active=CASE WHEN $11::BOOLEAN THEN $12::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $13::BOOLEAN THEN $14::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT AND coalesce(items.version = ANY ($15::BIGINT[]), true) AND items.version != ALL ($16::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET sku=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.sku END, name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.name END, description=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE items.description END, price=CASE WHEN $9::BOOLEAN THEN $10::NUMERIC ELSE items.price END, is_active=CASE WHEN $11::BOOLEAN THEN $12::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $13::BOOLEAN THEN $14::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($15::BIGINT[]), true) AND items.version != ALL ($16::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -118,16 +118,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- items.deactivate_own
 -- $1 id, $2 owner
-UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.deactivate_if_own
 -- $1 id, $2 owner, $3 versions, $4 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
-WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT),
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
 changed AS
-(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -148,16 +148,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- items.remove_own
 -- $1 id, $2 owner
-DELETE FROM items WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+DELETE FROM items WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.remove_if_own
 -- $1 id, $2 owner, $3 versions, $4 excluded
 WITH found AS
 (SELECT items.version AS version
 FROM items
-WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT),
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
 changed AS
-(DELETE FROM items WHERE items.id = $1::BIGINT AND items.owner_id = $2::BIGINT AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+(DELETE FROM items WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -213,7 +213,7 @@ FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6
 existing AS
 (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
 FROM rows, items
-WHERE items.sku = rows.sku AND items.owner_id = $7::BIGINT ORDER BY items.id FOR NO KEY UPDATE OF items),
+WHERE items.sku = rows.sku AND (items.owner_id = $7::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE OF items),
 updated AS
 (UPDATE items SET sku=existing.sku, name=existing.name, description=existing.description, price=existing.price, is_active=existing.is_active, owner_id=existing.owner_id, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id AND existing.differs),
 numbered AS
@@ -250,7 +250,7 @@ WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id;
 -- $1 ids, $2 owner
 SELECT items.id
 FROM items
-WHERE items.id = ANY ($1::BIGINT[]) AND items.owner_id = $2::BIGINT ORDER BY items.id;
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id;
 
 -- items.change_all
 -- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 ids
@@ -268,7 +268,7 @@ FROM existing;
 WITH existing AS
 (SELECT items.id AS id
 FROM items
-WHERE items.id = ANY ($13::BIGINT[]) AND items.owner_id = $14::BIGINT ORDER BY items.id FOR NO KEY UPDATE),
+WHERE items.id = ANY ($13::BIGINT[]) AND (items.owner_id = $14::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE),
 written AS
 (UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id)
  SELECT existing.id
@@ -290,7 +290,7 @@ FROM existing;
 WITH existing AS
 (SELECT items.id AS id
 FROM items
-WHERE items.id = ANY ($1::BIGINT[]) AND items.owner_id = $2::BIGINT ORDER BY items.id FOR NO KEY UPDATE),
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE),
 written AS
 (UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END FROM existing WHERE items.id = existing.id AND items.is_active)
  SELECT existing.id
@@ -312,7 +312,7 @@ FROM existing;
 WITH existing AS
 (SELECT items.id AS id
 FROM items
-WHERE items.id = ANY ($1::BIGINT[]) AND items.owner_id = $2::BIGINT ORDER BY items.id FOR UPDATE),
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id FOR UPDATE),
 written AS
 (DELETE FROM items USING existing WHERE items.id = existing.id)
  SELECT existing.id
@@ -831,7 +831,7 @@ FROM gone ORDER BY gone.n
 SELECT count(*) AS locked
 FROM (SELECT items.id AS id
 FROM items, items_stage
-WHERE items.sku = items_stage.sku AND items.owner_id = $1::BIGINT ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
+WHERE items.sku = items_stage.sku AND (items.owner_id = $1::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
 
 -- items.import.keyed_own
 -- $1 after, $2 owner
@@ -842,7 +842,7 @@ WHERE ($1::VARCHAR IS NULL OR (items_stage.sku COLLATE "C") > $1::VARCHAR) AND i
  LIMIT 20000),
 written AS
 (INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
-FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) AND items.owner_id = $2::BIGINT RETURNING items.version)
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) AND (items.owner_id = $2::BIGINT) IS true RETURNING items.version)
  SELECT (SELECT count(*) AS count_1
 FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
 FROM batch) AS last
@@ -897,16 +897,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- users.replace_own
 -- $1 email, $2 username, $3 full_name, $4 is_active, $5 id, $6 owner
-UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, is_active=$4::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $5::BIGINT AND users.id = $6::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, is_active=$4::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $5::BIGINT AND (users.id = $6::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.replace_if_own
 -- $1 id, $2 owner, $3 email, $4 username, $5 full_name, $6 is_active, $7 versions, $8 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
-WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT),
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
 changed AS
-(UPDATE users SET email=$3::VARCHAR, username=$4::VARCHAR, full_name=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT AND coalesce(users.version = ANY ($7::BIGINT[]), true) AND users.version != ALL ($8::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=$3::VARCHAR, username=$4::VARCHAR, full_name=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($7::BIGINT[]), true) AND users.version != ALL ($8::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -927,16 +927,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- users.change_own
 -- $1 set_email, $2 new_email, $3 set_username, $4 new_username, $5 set_full_name, $6 new_full_name, $7 set_is_active, $8 new_is_active, $9 id, $10 owner
-UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $7::BOOLEAN THEN $8::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $9::BIGINT AND users.id = $10::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $7::BOOLEAN THEN $8::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $9::BIGINT AND (users.id = $10::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.change_if_own
 -- $1 id, $2 owner, $3 set_email, $4 new_email, $5 set_username, $6 new_username, $7 set_full_name, $8 new_full_name, $9 set_is_active, $10 new_is_active, $11 versions, $12 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
-WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT),
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
 changed AS
-(UPDATE users SET email=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.email END, username=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.username END, full_name=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT AND coalesce(users.version = ANY ($11::BIGINT[]), true) AND users.version != ALL ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET email=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.email END, username=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.username END, full_name=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($11::BIGINT[]), true) AND users.version != ALL ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -957,16 +957,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- users.deactivate_own
 -- $1 id, $2 owner
-UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.deactivate_if_own
 -- $1 id, $2 owner, $3 versions, $4 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
-WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT),
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
 changed AS
-(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -987,16 +987,16 @@ FROM found LEFT OUTER JOIN changed ON true;
 
 -- users.remove_own
 -- $1 id, $2 owner
-DELETE FROM users WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+DELETE FROM users WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.remove_if_own
 -- $1 id, $2 owner, $3 versions, $4 excluded
 WITH found AS
 (SELECT users.version AS version
 FROM users
-WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT),
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
 changed AS
-(DELETE FROM users WHERE users.id = $1::BIGINT AND users.id = $2::BIGINT AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+(DELETE FROM users WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 

@@ -4,11 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import asyncpg
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from sqlalchemy.schema import CreateIndex, CreateTable
 from starlette.applications import Starlette
@@ -17,7 +19,9 @@ from starlette.types import Receive, Scope, Send
 from service.app import create_app
 from service.cache import coherence
 from service.cache.silent_writers import SilentWriters
+from service.cli import catalogue
 from service.db.database import Database
+from service.db.ownership import OWN
 from service.db.statement import DIALECT, Statement
 from service.items import items
 from service.resource import ID, Resource
@@ -110,10 +114,10 @@ async def callers(own_database_url: str) -> AsyncIterator[Callers]:
         if not index.info.get("optional"):
             await connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
     await connection.close()
-    settings = Settings.load(
+    options = Settings.load(
         {"DATABASE_URL": own_database_url, "REDIS_URL": "off", "SERVICE_CACHE": "local"}
     )
-    app = create_app(settings, resources=RESOURCES)
+    app = create_app(options, resources=RESOURCES)
     app.alone = True
     private = [
         (one.method, re.compile(re.escape(one.path).replace(r"\{id\}", "[^/]+")))
@@ -667,6 +671,20 @@ async def test_an_owner_can_not_give_a_row_away(callers: Callers) -> None:
     assert (await callers.admin("PATCH", path, {"owner_id": None})).json()["owner_id"] is None
 
 
+async def test_each_limited_statement_can_be_explained(callers: Callers) -> None:
+    found = (one.name for one in catalogue.statements(RESOURCES))
+    names = [name for name in found if name.partition("?")[0].endswith(OWN)]
+    assert len(names) > 50
+    for name in names:
+        resource, statement = catalogue.find(RESOURCES, name)
+        assert resource.owner is not None
+        assert resource.owner.bind in statement.names or "owners" in statement.names, name
+        assert not statement.prepare, "a connection prepares it, also without authentication"
+    for name in names[::8]:
+        of, statement = catalogue.find(RESOURCES, name)
+        assert "cost=" in await catalogue.explain(callers.url, of, statement, {}, analyze=False)
+
+
 async def test_a_field_for_admins_is_kept_by_an_upsert_and_an_import(callers: Callers) -> None:
     note = await callers.ada.made("/notes", {"slug": "kept", "text": "one"})
     path = f"/notes/{note['id']}"
@@ -679,6 +697,139 @@ async def test_a_field_for_admins_is_kept_by_an_upsert_and_an_import(callers: Ca
     assert (await imported(callers.ada, "/notes", content, "abort")).json()["updated"] == 1
     now = await callers.ada.seen(path)
     assert (now["pinned"], now["text"]) == (True, "three")
+
+
+class Step(NamedTuple):
+    """One request of the model: `place` says which row, `owner` is the one in the body."""
+
+    user: int
+    how: str
+    place: int
+    slug: str
+    owner: int | None
+    text: str = ""
+
+    @property
+    def admin(self) -> bool:
+        return self.user == ADMIN
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"slug": self.slug, "text": self.text, "owner_id": self.owner}
+
+    @property
+    def sets_another(self) -> bool:
+        """Whether it sets an owner that it may not set; null is the sender, except in PATCH."""
+        allowed = {self.user} if self.how == "PATCH" else {self.user, None}
+        return not self.admin and self.owner not in allowed
+
+
+STEP = st.builds(
+    Step,
+    st.sampled_from((ADA, BOB, ADMIN)),
+    st.sampled_from(
+        ("POST", "PUT", "PATCH", "DELETE", "upsert", "import", "bulk change", "bulk delete")
+    ),
+    st.integers(0, 3),
+    st.sampled_from(("a", "b", "c")),
+    st.sampled_from((None, ADA, BOB)),
+)
+
+
+class Model:
+    """The notes: a slug and an owner for each id."""
+
+    def __init__(self, callers: Callers) -> None:
+        self.who = {ADA: callers.ada, BOB: callers.bob, ADMIN: callers.admin}
+        self.rows: dict[int, tuple[str | None, int | None]] = {}
+
+    async def look(self) -> list[dict[str, Any]]:
+        seen: list[dict[str, Any]] = (await self.who[ADMIN].seen("/notes?per_page=100"))["items"]
+        self.rows = {one["id"]: (one["slug"], one["owner_id"]) for one in seen}
+        return seen
+
+    def owns(self, step: Step, row_id: int) -> bool:
+        return row_id in self.rows and (step.admin or self.rows[row_id][1] == step.user)
+
+    def with_slug(self, step: Step) -> list[int]:
+        return [one for one, (slug, _) in self.rows.items() if slug == step.slug]
+
+    async def one_row(self, step: Step) -> None:
+        row_id = [*self.rows, MISSING][step.place % (len(self.rows) + 1)]
+        taken = self.with_slug(step) not in ([], [row_id])
+        path = "/notes" if step.how == "POST" else f"/notes/{row_id}"
+        body = None if step.how == "DELETE" else step.body
+        if step.how == "PATCH":
+            body = {"text": step.text, "owner_id": step.owner}
+        answer = await self.who[step.user](step.how, path, body)
+        if step.how == "DELETE":
+            expected = 204 if self.owns(step, row_id) else 404
+        elif step.sets_another:
+            expected = 403
+        elif step.how == "POST":
+            expected = 409 if self.with_slug(step) else 201
+        elif not self.owns(step, row_id):
+            expected = 404
+        else:
+            expected = 409 if step.how == "PUT" and taken else 200
+        assert answer.status_code == expected, answer.text
+
+    async def by_ids(self, step: Step) -> None:
+        ids = [*self.rows, MISSING]
+        if step.how == "bulk delete":
+            answer = await self.who[step.user]("POST", "/notes/bulk/delete", {"ids": ids})
+        else:
+            change = {"ids": ids, "set": {"text": step.text}}
+            answer = await self.who[step.user]("PATCH", "/notes/bulk", change)
+        assert answer.json()["missing"] == [one for one in ids if not self.owns(step, one)]
+
+    async def by_key(self, step: Step) -> None:
+        foreign = any(not self.owns(step, one) for one in self.with_slug(step))
+        if step.how == "upsert":
+            answer = await self.who[step.user]("PUT", "/notes/bulk", {"items": [step.body]})
+            expected = 403 if step.sets_another else 409 if foreign else 200
+            assert answer.status_code == expected, answer.text
+        else:
+            done = await imported(self.who[step.user], "/notes", lines(step.body), "skip")
+            assert done.json()["failed"] == (step.sets_another or foreign)
+
+    async def check(self, step: Step) -> None:
+        """Rows have changed only by who may change them, and belong to whom they may."""
+        before = self.rows
+        seen = await self.look()
+        becomes = step.user if step.owner is None and not step.admin else step.owner
+        for row in seen:
+            was = before.get(row["id"])
+            if row["text"] == step.text or was != self.rows[row["id"]]:
+                assert step.admin or was is None or was[1] == step.user
+            if was != self.rows[row["id"]]:
+                assert row["owner_id"] == becomes
+        for gone in before.keys() - self.rows.keys():
+            assert step.admin or before[gone][1] == step.user
+        for user in (ADA, BOB):
+            own = [one["id"] for one in seen if one["owner_id"] == user]
+            page = await self.who[user].seen("/notes?per_page=100")
+            assert ([one["id"] for one in page["items"]], page["total"]) == (own, len(own))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEP, min_size=8, max_size=20))
+async def test_two_users_and_an_admin_never_get_further_than_a_model_allows(
+    callers: Callers, steps: list[Step]
+) -> None:
+    model = Model(callers)
+    ids = [one["id"] for one in await model.look()]
+    await callers.admin("POST", "/notes/bulk/delete", {"ids": ids})
+    await model.look()
+    for n, step in enumerate(steps):
+        step = step._replace(text=f"step {n}")  # noqa: PLW2901 - its text is its number
+        if step.how in {"upsert", "import"}:
+            await model.by_key(step)
+        elif step.how.startswith("bulk"):
+            await model.by_ids(step)
+        else:
+            await model.one_row(step)
+        await model.check(step)
 
 
 def test_operations_of_admins_say_so() -> None:

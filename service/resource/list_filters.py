@@ -53,7 +53,7 @@ def _own(of: "Statements[Any]") -> OwnFilter | None:
     )
     served_by = FilterIndex(index, "id")
     return OwnFilter(
-        Bound(of.owner.owns, served_by=served_by, one_plan=True), of.owner.bind, unique
+        Bound(of.owner.listed, served_by=served_by, one_plan=True), of.owner.bind, unique
     )
 
 

@@ -183,8 +183,21 @@ def owner_rules(
 
 
 def owner_column(of: "Resource[Any]") -> Owner | None:
-    """Return the owner for the statements of a resource."""
+    """Return the owner for the statements of a resource.
+
+    Raises:
+        RefusedError: a Struct of the declaration lacks a field that is compared with the owner.
+    """
     rules = of.rules
+    shown = [(of.row, (rules.field, *rules.admin_fields))] if rules.field else []
+    for name, struct in of.include.items():
+        parent = of.references[f"{name}_id"].rules
+        if parent.private and parent.field is not None:
+            shown.append((struct, (parent.field,)))
+    for struct, names in shown:
+        for one in names:
+            if one not in struct.__struct_fields__:
+                raise RefusedError(f"{of.name}: {struct.__name__} needs the field {one!r}")
     if rules.field is None:
         return None
     return Owner(of.table.c[rules.field], frozenset(rules.admin_fields))
