@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, structs
+from starlette.types import Scope
 
 from service.cache.generations import TableTags, Tags
 from service.db.batch import BatchLoader
@@ -16,6 +17,7 @@ from service.web import paging
 from service.web.body import Body
 from service.web.codec import Query, Reply
 from service.web.endpoint import Handler, Operation
+from service.web.principal import Private
 from service.web.request import BODY_PROBLEMS, Request
 
 if TYPE_CHECKING:
@@ -58,12 +60,20 @@ def all_rows(of: "Resource[Any]") -> Operation:
         response=of.pages,
         cache_tags=tags_with_parents if of.include else list_tags,
         share=share,
-        private=of.rules.private or any(parent.rules.private for parent in _included(of)),
+        private=of.rules.private or _include_is_private(of),
     )
 
 
-def _included(of: "Resource[Any]") -> list["Resource[Any]"]:
-    return [of.references[f"{name}_id"] for name in of.include]
+def _include_is_private(of: "Resource[Any]") -> Private:
+    """Whether a list depends on the principal only if it includes a parent."""
+    parents = (of.references[f"{name}_id"] for name in of.include)
+    return _may_include if any(parent.rules.private for parent in parents) else False
+
+
+def _may_include(scope: Scope) -> bool:
+    """Whether the query may have `include`; a name can be percent-encoded."""
+    query = scope["query_string"]
+    return b"include" in query or b"%" in query
 
 
 def _with_parents(of: "Resource[Any]", asked: Query[Any]) -> Handler:
