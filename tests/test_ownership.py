@@ -395,7 +395,7 @@ async def test_an_upsert_by_the_key_of_another_user_is_a_conflict(callers: Calle
     assert (done["updated"], done["unchanged"]) == (4, 0), "an admin's rows have the owner given"
 
 
-async def test_an_upsert_meets_a_row_that_is_inserted_or_transferred_meanwhile(
+async def test_an_upsert_meets_a_row_that_is_inserted_or_transferred_in_between(
     callers: Callers,
 ) -> None:
     await callers.ada.made("/items", {"sku": "moved", "name": "Mine"})
@@ -467,7 +467,7 @@ async def test_an_import_of_an_owner_writes_own_rows_only(callers: Callers) -> N
     assert (again["unchanged"], again["failed"]) == (2, 0)
 
 
-async def test_an_import_meets_a_row_that_is_inserted_meanwhile(callers: Callers) -> None:
+async def test_an_import_meets_a_row_that_is_inserted_in_between(callers: Callers) -> None:
     """It is not overwritten, and not counted as unchanged."""
     insert = f"INSERT INTO items (sku, name, owner_id) VALUES ('late', 'His', {BOB})"
     content = lines({"sku": "late", "name": "Stolen"}, {"sku": "late-2", "name": "Mine"})

@@ -19,7 +19,7 @@ class Owner(NamedTuple):
     """The owner of the rows of a table.
 
     Args:
-        column: has the id of the user; a row with null belongs to nobody.
+        column: has the id of the user; a row with null belongs to no user.
         admin_fields: what an owner can't set.
     """
 
