@@ -22,6 +22,7 @@ from service.db.database import Database
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.resource import Resource
+from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
 from service.web.api_keys import ApiKeys
@@ -92,7 +93,7 @@ class Application(Paths):
         self.auth = auth
         self.alone = False
         self.operations = [
-            *(operation for one in resources for operation in one.operations),
+            *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
             *health.routes(self.needs, migrations),
         ]

@@ -24,6 +24,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),
+    # It uses the cache's client of Redis.
+    frozenset({"limits"}),
     frozenset({"migrations"}),
     frozenset({"web"}),
     frozenset({"resource"}),
@@ -56,6 +58,7 @@ SQLALCHEMY |= {
         "guarded",
         "kept_totals",
         "keyset",
+        "newest",
         "ownership",
         "shape",
         "staging",

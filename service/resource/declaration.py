@@ -23,7 +23,7 @@ from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import check_operations, operations
-from service.resource.owner_rules import owner_column, owner_rules
+from service.resource.owner_rules import owner_column, owner_rules, replacement
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
@@ -79,6 +79,9 @@ class Resource(Statements[Row]):
         under: references whose parent also has the list and the creation of its rows, such as GET
             and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows with `include=<parent>`.
+        newest: how many rows, the newest first, a parent in `under` shows with `include=<name>`, at
+            most 100; 0 for no such parameter.
+        newest_in_lists: whether the list of the parents has this `include` too.
         owner: field with the id of the user to whom a row belongs, or `id` if a row is a user.
             With authentication, a principal that is not an admin writes own rows only; a row of
             another user is 404.
@@ -125,6 +128,8 @@ class Resource(Statements[Row]):
         referenced: bool = False,
         under: Collection[str] = (),
         include: Mapping[str, type[Struct]] | None = None,
+        newest: int = 20,
+        newest_in_lists: bool = True,
         owner: str | None = None,
         private: bool = False,
         admin_fields: Sequence[str] = (),
@@ -153,6 +158,7 @@ class Resource(Statements[Row]):
         self.references = dict(references or {})
         self.referenced = referenced
         self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
+        self.newest, self.newest_in_lists = newest, newest_in_lists
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
         self.handlers = dict(handlers or {})
@@ -204,6 +210,10 @@ class Resource(Statements[Row]):
         """Return whether an operation of OPERATIONS is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
 
+    def derives(self, operation: str) -> bool:
+        """Return whether an operation is served by the derived handler."""
+        return self.serves(operation) and operation not in self.handlers
+
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any
     ) -> Operation:
@@ -252,7 +262,7 @@ class Resource(Statements[Row]):
         self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
         self.export_query = shapes.export_query(names, filters)
         self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
-        self.replacement = shapes.replacement(names, self.new, given, self.rules.admin_fields)
+        self.replacement = replacement(self.new, given, self.rules.admin_fields)
         self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
         self.keyed_rows = (
             self.new_rows

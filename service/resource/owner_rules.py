@@ -4,14 +4,15 @@ Whose row it is, is decided by the statements: the owner is part of their WHERE,
 db/ownership.py. The rules here are about values of a request, before a statement runs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from service.db.ownership import Owner
 from service.db.statement import RefusedError
 from service.errors import FieldError, Forbidden
+from service.resource.fields import Field
 from service.web.request import Request
 
 if TYPE_CHECKING:
@@ -201,6 +202,16 @@ def owner_column(of: "Resource[Any]") -> Owner | None:
     if rules.field is None:
         return None
     return Owner(of.table.c[rules.field], frozenset(rules.admin_fields))
+
+
+def replacement(
+    new: type[Struct], given: Mapping[str, Field], admin_fields: Sequence[str]
+) -> type[Struct]:
+    """Return the Struct of a PUT by an owner, in which the fields for admins may be absent."""
+    if not admin_fields:
+        return new
+    absent = [(name, given[name].hint | UnsetType, UNSET) for name in admin_fields]
+    return defstruct(f"{new.__name__}ByOwner", absent, bases=(new,), kw_only=True)
 
 
 def _forbidden(place: str, field: str, message: str) -> Forbidden:

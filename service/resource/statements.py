@@ -20,11 +20,13 @@ from service.db.bulk import Adds, Bulk
 from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.keyset import Listing
+from service.db.newest import NewestRows
 from service.db.ownership import OWN, Owner
 from service.db.staging import StagingTable
 from service.db.statement import Statement
 from service.db.upsert import Upsert
 from service.db.writes import Writes
+from service.resource import included
 from service.resource.fields import Field
 from service.resource.list_filters import listing
 from service.resource.owner_rules import OwnerRules
@@ -49,6 +51,7 @@ SAMPLES: dict[str, object] = {
     "last_id": 1,
     "limit": 11,
     "offset": 0,
+    "parents": [1],
     "q": "%a%",
     "upto": 20_000,
     "versions": [1],
@@ -86,6 +89,7 @@ class Statements(Generic[Row]):
     include: Mapping[str, type[Struct]]
     rules: OwnerRules
     owner: Owner | None
+    newest: int
 
     upsert: Upsert
     adds: Adds[Row]
@@ -127,6 +131,7 @@ class Statements(Generic[Row]):
             and self.references[field].rules.private
             and owner.column.name != "id"
         }
+        self.newest_by: dict[str, NewestRows[Any]] = included.loaders(self)
         if self.serves("bulk_create"):
             self.adds = Adds(f"{name}.add_all", row, table, new, key, folded=folded)
         if self.serves("upsert"):
@@ -157,6 +162,7 @@ class Statements(Generic[Row]):
             yield from loader.prepared
         yield from self.exists.values()
         yield from self.exists_own.values()
+        yield from (one.statement for one in self.newest_by.values())
         if any(map(self.serves, ("replace", "change", "delete"))):
             yield from self.writes.prepared
         for name in ("adds", "upsert", "bulk"):
