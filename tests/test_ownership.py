@@ -26,6 +26,7 @@ from service.db.ownership import OWN
 from service.db.statement import DIALECT, Statement
 from service.items import items
 from service.resource import ID, Resource
+from service.resource.operations import served
 from service.settings import Settings
 from service.users import users
 
@@ -147,11 +148,11 @@ async def callers(own_database_url: str) -> AsyncIterator[Callers]:
             async with asyncio.timeout(60):
                 await state["cache"].coherence.connected.wait()
 
-            async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
                 scope["state"] = state
                 await app(scope, receive, send)
 
-            transport = httpx.ASGITransport(served)
+            transport = httpx.ASGITransport(with_state)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 made = Callers(client, own_database_url)
                 fetch = Database.fetch
@@ -560,6 +561,25 @@ async def test_an_included_parent_is_shown_to_its_owner(callers: Callers) -> Non
         assert cached.headers["x-cache"] == "HIT"
 
 
+async def test_included_children_are_those_of_the_owner(callers: Callers) -> None:
+    await callers.bob.made("/notes", {"text": "of Bob"})
+    mine = await callers.ada.made("/notes", {"text": "of Ada"})
+    asked = "?include=items,notes"
+    for _ in range(2):  # the second time from the cache
+        user = await callers.ada.seen(f"/users/{ADA}{asked}")
+        assert user["notes"][0] == mine
+        assert {one["owner_id"] for one in (*user["notes"], *user["items"])} == {ADA}
+        (user,) = (await callers.ada.seen(f"/users{asked}"))["items"]
+        assert (user["id"], user["notes"][0]) == (ADA, mine)
+        others, missing = [
+            await callers.ada("GET", f"/users/{one}{asked}", None, SAME_ID)
+            for one in (BOB, MISSING)
+        ]
+        assert shown(others) == shown(missing)
+        assert others.status_code == 404
+        assert (await callers.admin.seen(f"/users/{BOB}{asked}"))["notes"][0]["text"] == "of Bob"
+
+
 async def test_a_list_without_an_included_parent_is_cached_for_all(callers: Callers) -> None:
     await callers.ada.made("/items", {"name": "Shared"})
     answers = [
@@ -847,6 +867,27 @@ async def test_two_users_and_an_admin_never_get_further_than_a_model_allows(
         else:
             await model.one_row(step)
         await model.check(step)
+
+
+def test_a_private_child_is_not_included_in_a_parent_that_others_read() -> None:
+    shelves = Resource("shelves", NewNote)
+    private = Resource(
+        "books",
+        NewNote,
+        references={"owner_id": shelves},
+        filters=("owner_id",),
+        under=("owner_id",),
+        owner="owner_id",
+        private=True,
+    )
+    assert served(shelves, (shelves, private)) == shelves.operations
+    assert served(users, (users, notes)) != users.operations
+    admins = Resource("boxes", NewNote, admin_only=("read", "list"))
+    child = Resource(
+        "lids", NewNote, references={"owner_id": admins}, filters=("owner_id",), under=("owner_id",)
+    )
+    for one in served(admins, (admins, child))[:2]:
+        assert one.needs == "admin", "the operation with `include` is not the one that is served"
 
 
 def test_operations_of_admins_say_so() -> None:
