@@ -187,10 +187,10 @@ def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bo
 
     A private child is shown by its owner only, and only if the owner is private too.
     """
-    if not getattr(child, "private", False):
+    if not child.rules.private:
         return True
-    own = getattr(of, "private", False) and getattr(of, "owner", None) == "id"
-    return own and getattr(child, "owner", None) == field
+    own = of.rules.private and of.rules.field == "id"
+    return own and child.rules.field == field
 
 
 def _described(child: Child) -> str:
