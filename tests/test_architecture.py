@@ -24,6 +24,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),
+    # It uses the cache's client of Redis.
+    frozenset({"limits"}),
     frozenset({"migrations"}),
     frozenset({"web"}),
     frozenset({"resource"}),
