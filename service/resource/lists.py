@@ -121,7 +121,7 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
                 child = by_name[name]
                 newest = await child.loader.several(request.db, (row.id for row in found.items))
                 for row, more in zip(found.items, members, strict=True):
-                    more.append(child.members(newest[row.id]))
+                    more.append(await child.members(newest[row.id]))
         rows = await included.encode_with_members(found.items, members)
         return await paging.show(request, structs.replace(found, items=rows))
 
