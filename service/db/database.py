@@ -1,6 +1,7 @@
 """The database: runs statements, counts and times them, and turns errors into Problems."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -257,8 +258,17 @@ class Database:
             self.pool.fitness.found_outdated(error, statement)
         elif problem.status == 500 or isinstance(error, asyncpg.DataError):
             # Bad input must be refused before it reaches the database, so this is a bug of ours.
-            fields = {"statement": name}
-            logger.error("statement failed", exc_info=error, extra={"fields": fields})
+            # Only the place: the text of the error may quote a value.
+            frames = [
+                "Traceback (most recent call last):\n",
+                *traceback.format_tb(error.__traceback__),
+            ]
+            fields = {
+                "statement": name,
+                "error": type(error).__name__,
+                "traceback": "".join(frames),
+            }
+            logger.error("statement failed", extra={"fields": fields})
         elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):
             self._seldom.log(problem.detail, error, statement=name)
         return problem
