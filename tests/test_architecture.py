@@ -53,6 +53,7 @@ SQLALCHEMY |= {
         "conflicts",
         "copy",
         "filters",
+        "idempotency",
         "kept_totals",
         "keyset",
         "shape",

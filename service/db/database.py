@@ -150,7 +150,7 @@ class Database:
                 raise UnannouncedWriteError(statement)
             if self.pool.fitness.read_only.active:
                 raise Unavailable(READ_ONLY)
-            await self._begin_write()
+            await self.begin_write()
             try:
                 return await self._fetch(statement, args)
             finally:
@@ -165,7 +165,12 @@ class Database:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
 
-    async def _begin_write(self) -> None:
+    async def begin_write(self) -> None:
+        """Wait until one more write may run; `end_write` ends it.
+
+        Raises:
+            Unavailable: too many others run for too long.
+        """
         if not self._writing.locked():
             await self._writing.acquire()  # without waiting, and without a timer
             return
@@ -174,6 +179,10 @@ class Database:
                 await self._writing.acquire()
         except TimeoutError:
             raise Unavailable("other writes take too long: too many rows are locked") from None
+
+    def end_write(self) -> None:
+        """Let another write run."""
+        self._writing.release()
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         pool = self.pool

@@ -1,11 +1,12 @@
 """The database for statements that write."""
 
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Self
 
 from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.statement import Statement
+from service.db.transaction import Transaction
 
 
 class WritableDatabase:
@@ -35,6 +36,10 @@ class WritableDatabase:
     ) -> Coroutine[Any, Any, list[Any]]:
         """Run a statement, and return its records; see Database.fetch."""
         return self.database.fetch(statement, args, writing=True)
+
+    def within(self, transaction: Transaction) -> Self:
+        """The database for writes within this transaction."""
+        return type(self)(transaction, self.name)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run it in the background; see Database.spawn."""

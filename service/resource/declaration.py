@@ -14,6 +14,7 @@ from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
 from service.db.database import Database
+from service.db.idempotency import Keeper
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
@@ -210,9 +211,12 @@ class Resource(Statements[Row]):
         *,
         skip: bool,
         progress: transfer.Progress = lambda *_: None,
+        keeper: Keeper | None = None,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
-        return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
+        return transfer.import_(
+            self.stage, db, chunks, reader, skip=skip, progress=progress, keeper=keeper
+        )
 
     def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
         """Yield the file of an `export_query`; see transfer.export."""

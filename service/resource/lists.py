@@ -135,7 +135,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
         new = await request.body(body)
         setattr(new, field, parent_id)
         try:
-            return await add(request, values_of(new)[:-1])
+            return await add(request, values_of(new)[:-1], last=True)
         except Conflict as conflict:
             if any(error.field == field for error in conflict.errors):
                 raise NotFound(f"there is no such {parent.words.one}") from None

@@ -63,7 +63,7 @@ def create(of: "Resource[Any]") -> Operation:
     add, body, astuple = of.adder, Body(of.new), structs.astuple
 
     async def handler(request: Request) -> Reply:
-        return await add(request, astuple(await request.body(body)))
+        return await add(request, astuple(await request.body(body)), last=True)
 
     folded = " and ".join(f"`{name}`" for name in of.folded)
     verb = "are" if len(of.folded) > 1 else "is"

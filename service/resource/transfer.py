@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
+from service.db.idempotency import Keeper, keep_one
 from service.db.names import AUDIBLE
 from service.db.staging import StagingTable
 from service.db.staging_statements import RejectedRow
@@ -48,6 +49,7 @@ async def import_(
     *,
     skip: bool,
     progress: Progress = lambda *_: None,
+    keeper: Keeper | None = None,
 ) -> Imported:
     """Import the rows of a file: rows whose key exists are updated, others are created.
 
@@ -61,9 +63,11 @@ async def import_(
         reader: parses the file.
         skip: whether wrong lines are skipped; otherwise nothing is written.
         progress: called with the number of rows.
+        keeper: stores the result in the same transaction, if the request has an Idempotency-Key.
 
     Raises:
         InvalidLines: lines are wrong; nothing was written.
+        KeyTaken: another request with the key was first; nothing was written.
         Problem: the file can't be read, or the database failed; nothing was written, unless it is
             OutcomeUnknown.
     """
@@ -92,7 +96,7 @@ async def import_(
         one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(stage, one, reader, skip=skip, progress=progress)
+        return await _over(stage, one, reader, keeper, skip=skip, progress=progress)
 
 
 def export(
@@ -137,12 +141,18 @@ async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> 
 
 
 async def _over(
-    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable,
+    one: DedicatedConnection,
+    reader: Reader,
+    keeper: Keeper | None,
+    *,
+    skip: bool,
+    progress: Progress,
 ) -> Imported:
     """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(stage, one, reader, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, keeper, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -151,7 +161,13 @@ async def _over(
 
 
 async def _try_over(
-    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable,
+    one: DedicatedConnection,
+    reader: Reader,
+    keeper: Keeper | None,
+    *,
+    skip: bool,
+    progress: Progress,
 ) -> Imported:
     await one.execute("BEGIN")
     failed, told = _all_failed(reader, await stage.validate(one))
@@ -163,9 +179,7 @@ async def _try_over(
         created += done.created
         written += done.written
         progress(reader.read, given, reader.read - failed)
-    if written:
-        await _commit(one)
-    return Imported(
+    imported = Imported(
         read=reader.read,
         created=created,
         updated=written - created,
@@ -173,6 +187,11 @@ async def _try_over(
         failed=failed,
         errors=told,
     )
+    if keeper is not None:
+        await keep_one(one, keeper.answer(imported))
+    if written or keeper is not None:
+        await _commit(one)
+    return imported
 
 
 async def _commit(one: DedicatedConnection) -> None:

@@ -16,6 +16,7 @@ from service.logs import logger
 from service.web import compress
 from service.web.cached import LOOKED_UP, access, cacheable, send_hit
 from service.web.codec import Query, Reply
+from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access
 from service.web.request import Request
@@ -44,6 +45,9 @@ class Operation(NamedTuple):
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
     principal: then Request.owner is part of the cache key. `limit` names its own rate limit.
+
+    `replay` says whether the answer to a POST is stored and shown again to a request with the same
+    Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
     """
 
     method: str
@@ -64,11 +68,17 @@ class Operation(NamedTuple):
     access: Access | None = None
     private: bool = False
     limit: str | None = None
+    replay: bool = True
 
     @property
     def needs(self) -> Access:
         """What it needs of an API key."""
         return self.access or ("read" if self.method == "GET" else "write")
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether a request may have an Idempotency-Key."""
+        return self.method == "POST" and self.stored
 
     @property
     def has_etag(self) -> bool:
@@ -92,11 +102,7 @@ class Endpoint:
         self.without_query: set[str] = set()
         self.cached = False
         for one in operations:
-            self.handlers[one.method] = (
-                one.handler
-                if one.cache_tags is None
-                else cacheable(one.handler, one.cache_tags, one.share)
-            )
+            self.handlers[one.method] = _wrapped(one)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
@@ -176,6 +182,14 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
+
+
+def _wrapped(one: Operation) -> Handler:
+    if one.cache_tags is not None:
+        return cacheable(one.handler, one.cache_tags, one.share)
+    if one.takes_key:
+        return once_per_key(one.handler, streams=bool(one.files), replay=one.replay)
+    return one.handler
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:
