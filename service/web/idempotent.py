@@ -18,12 +18,12 @@ from service.db.idempotency import (
 from service.errors import Conflict, Malformed, OutcomeUnknown, Problem
 from service.web.codec import Reply
 from service.web.keyed_request import KeyedRequest
+from service.web.openapi_texts import LONGEST
 from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
 HEADER = b"idempotency-key"
-LONGEST = 255
 # Seconds between two removals of expired keys, in each worker.
 REMOVAL_SECONDS = 600.0
 

@@ -10,7 +10,14 @@ from msgspec import Struct, structs
 from service.errors import ProblemDocument
 from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
-from service.web.openapi_texts import COMMON_HEADERS, HEADERS, PROBLEMS, TAGS, About
+from service.web.openapi_texts import (
+    COMMON_HEADERS,
+    HEADERS,
+    IDEMPOTENCY_KEY,
+    PROBLEMS,
+    TAGS,
+    About,
+)
 
 Document = dict[str, Any]
 
@@ -92,6 +99,8 @@ def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
         headers.append("Content-Disposition")
     if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.takes_key and operation.replay:
+        headers.append("Idempotency-Replayed")
     if operation.status == 204:
         return {204: _response(operation.summary, headers)}
     whole = _response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
@@ -109,6 +118,7 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
     shapes: dict[int, list[type[Struct]]] = {}
     always = [
         *PROBLEMS.by_all,
+        *(PROBLEMS.with_key if operation.takes_key else ()),
         *(PROBLEMS.with_etag if operation.has_etag else ()),
         *(PROBLEMS.stored if operation.stored else ()),
     ]
@@ -168,6 +178,8 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             }
             for field in structs.fields(operation.query)
         ]
+    if operation.takes_key:
+        found.append(IDEMPOTENCY_KEY)
     if operation.has_etag:
         otherwise = "304" if operation.method == "GET" else "412"
         found += [
