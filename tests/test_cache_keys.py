@@ -58,7 +58,8 @@ def valid(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def client_of(url: str, app: Any, **scope_fields: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application in this process; `scope_fields` as a middleware would set them."""
-    settings = Settings.load({"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"})
+    environ = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"}
+    settings = Settings.load({**environ, "SERVICE_AUTH": "off"})
     main = create_app(settings, resources=RESOURCES)
     main.alone = True
     async with main.lifespan_context(Starlette()) as state:

@@ -289,7 +289,12 @@ async def test_links_have_the_prefix_of_the_request(
     """A prefix is the root_path of ASGI: `uvicorn --root-path`, `granian --url-path-prefix`."""
     app = built_in(
         Settings.load(
-            {"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_SECRET": "x" * 32}
+            {
+                "DATABASE_URL": database_url,
+                "REDIS_URL": "off",
+                "SERVICE_SECRET": "x" * 32,
+                "SERVICE_AUTH": "off",
+            }
         )
     )
     async with app.lifespan_context(None) as state:

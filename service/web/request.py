@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -28,6 +28,9 @@ from service.web.cursor import Cursors
 from service.web.media import is_json
 from service.web.principal import Principal
 
+if TYPE_CHECKING:  # it imports this module
+    from service.web.guard import Guard
+
 Value = TypeVar("Value", bound=Struct)
 Done = TypeVar("Done")
 
@@ -46,7 +49,7 @@ VIEWER = "swiftlet.viewer"
 
 
 class State(TypedDict):
-    """What the lifespan opens, for every request."""
+    """What the lifespan opens, for every request; `guard` is None if it has nothing to check."""
 
     db: Database
     settings: Settings
@@ -55,6 +58,7 @@ class State(TypedDict):
     writer: Writer
     # (principal, key) of the requests with an Idempotency-Key that run in this process.
     running_keys: set[tuple[str, str]]
+    guard: "Guard | None"
 
 
 class Pieces:
