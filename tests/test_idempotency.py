@@ -268,7 +268,8 @@ OWN = (
 @asynccontextmanager
 async def worker(url: str, **options: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application; the header X-User names the user."""
-    settings = Settings.load({"DATABASE_URL": url, "REDIS_URL": "off", **options})
+    stores = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_AUTH": "off"}
+    settings = Settings.load({**stores, **options})
     main: Application = create_app(settings, resources=[users, items], routes=OWN)
     async with main.lifespan_context(Starlette()) as state:
         assert state is not None
@@ -366,7 +367,7 @@ async def locked(url: str, text: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_a_request_whose_first_one_still_runs_is_409(url: str) -> None:
     await ask(url, "INSERT INTO users (email, username) VALUES ('ada@example.com', 'ada')")
-    async with worker(url) as client:
+    async with worker(url, SERVICE_STATEMENT_TIMEOUT_MS="20000") as client:
         send = partial(client.post, "/users/1/items", json={"name": "Lamp"}, headers={KEY: "a"})
         async with locked(url, "SELECT FROM users FOR UPDATE"):
             first = asyncio.create_task(send())
@@ -393,8 +394,9 @@ async def test_a_request_that_waits_too_long_for_one_on_another_worker_is_409(ur
 async def waits_for_a_lock(url: str) -> None:
     connection = await asyncpg.connect(url)
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    while not await connection.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL has no event for it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(waiting):  # noqa: ASYNC110 - no event says it
+            await asyncio.sleep(0.01)
     await connection.close()
 
 
