@@ -23,10 +23,14 @@ from service.db.idempotency import idempotency_keys
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.db.statement import Statement
+from service.http1.standard_headers import HSTS
 from service.resource import Resource
+from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
+from service.web.added_headers import AddedHeaders
 from service.web.api_keys import ApiKeys
+from service.web.cors import Cors
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
 from service.web.guard import Exempt, Guard
@@ -96,7 +100,7 @@ class Application(Paths):
         self.auth = auth
         self.alone = False
         self.operations = [
-            *(operation for one in resources for operation in one.operations),
+            *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
@@ -123,6 +127,7 @@ class Application(Paths):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
+        self.added = _added(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -229,6 +234,14 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
+
+
+def _added(settings: Settings) -> AddedHeaders | None:
+    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
+    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
+    if settings.origins:
+        return Cors(settings.origins, *hsts)
+    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments

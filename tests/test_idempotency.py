@@ -92,6 +92,11 @@ def item_of(client: httpx.Client) -> dict[str, Any]:
     return {"json": {"name": "Lamp", "sku": "o"}}
 
 
+def key_of_user(client: httpx.Client) -> dict[str, Any]:
+    item_of(client)
+    return {"json": {"name": "laptop"}}
+
+
 CASES: dict[str, Callable[[httpx.Client], dict[str, Any]]] = {
     "/items": lambda _: {"json": {"name": "Lamp", "sku": "a"}},
     "/items/bulk": lambda _: {"json": {"items": [{"name": "Lamp", "sku": "b"}]}},
@@ -99,6 +104,7 @@ CASES: dict[str, Callable[[httpx.Client], dict[str, Any]]] = {
     "/items/import": import_of,
     "/users": lambda _: {"json": {"email": "ada@example.com", "username": "ada"}},
     "/users/{id}/items": item_of,
+    "/users/{id}/keys": key_of_user,
 }
 POSTS = [one for one in built_in.operations if one.takes_key]
 
@@ -113,9 +119,18 @@ def test_every_post_is_done_once_per_key(
     options["headers"] = {KEY: "one", **options.get("headers", {})}
     first = client.post(path, **options)
     assert first.is_success, first.text
-    rows = sql("SELECT id, version FROM items ORDER BY id")
-    same(first, client.post(path, **options))
-    assert sql("SELECT id, version FROM items ORDER BY id") == rows
+    written = (
+        "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM users),"
+        " (SELECT count(*) FROM keys), (SELECT sum(version) FROM items)"
+    )
+    rows = sql(written)
+    again = client.post(path, **options)
+    if operation.replay:
+        same(first, again)
+    else:
+        assert (again.status_code, again.headers["location"]) == (409, first.headers["location"])
+        assert first.json()["key"] not in again.text
+    assert sql(written) == rows
     other = client.post(path, params={"x": "1"}, **options)
     assert other.status_code == 422
     if "json" in options:

@@ -1,6 +1,7 @@
 """The database: runs statements, counts and times them, and turns errors into Problems."""
 
 import asyncio
+import traceback
 from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from time import perf_counter
@@ -148,8 +149,6 @@ class Database:
                 return await self._fetch(statement, args)
             if not writing:
                 raise UnannouncedWriteError(statement)
-            if self.pool.fitness.read_only.active:
-                raise Unavailable(READ_ONLY)
             await self.begin_write()
             try:
                 return await self._fetch(statement, args)
@@ -169,8 +168,10 @@ class Database:
         """Wait until one more write may run; `end_write` ends it.
 
         Raises:
-            Unavailable: too many others run for too long.
+            Unavailable: too many others run for too long, or the database is read-only.
         """
+        if self.pool.fitness.read_only.active:
+            raise Unavailable(READ_ONLY)
         if not self._writing.locked():
             await self._writing.acquire()  # without waiting, and without a timer
             return
@@ -248,8 +249,17 @@ class Database:
             self.pool.fitness.found_outdated(error, statement)
         elif problem.status == 500 or isinstance(error, asyncpg.DataError):
             # Bad input must be refused before it reaches the database, so this is a bug of ours.
-            fields = {"statement": name}
-            logger.error("statement failed", exc_info=error, extra={"fields": fields})
+            # Only the place: the text of the error may quote a value.
+            frames = [
+                "Traceback (most recent call last):\n",
+                *traceback.format_tb(error.__traceback__),
+            ]
+            fields = {
+                "statement": name,
+                "error": type(error).__name__,
+                "traceback": "".join(frames),
+            }
+            logger.error("statement failed", extra={"fields": fields})
         elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):
             self._seldom.log(problem.detail, error, statement=name)
         return problem

@@ -8,6 +8,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -18,11 +19,12 @@ from service.db.idempotency import Keeper
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
-from service.db.statement import RefusedError
+from service.db.statement import RefusedError, Statement
 from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
-from service.resource.operations import check_operations, operations
+from service.resource.operations import UNDER, check_operations, operations
+from service.resource.owner_rules import owner_column, owner_rules, replacement
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
@@ -78,6 +80,15 @@ class Resource(Statements[Row]):
         under: references whose parent also has the list and the creation of its rows, such as GET
             and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows with `include=<parent>`.
+        newest: how many rows, the newest first, a parent in `under` shows with `include=<name>`, at
+            most 100; 0 for no such parameter.
+        newest_in_lists: whether the list of the parents has this `include` too.
+        owner: field with the id of the user to whom a row belongs, or `id` if a row is a user.
+            With authentication, a principal that is not an admin writes own rows only; a row of
+            another user is 404.
+        private: whether a principal that is not an admin also reads own rows only.
+        admin_fields: fields that only an admin can set; others keep their value or default.
+        admin_only: operations that only an admin may use.
         soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
             by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
@@ -86,11 +97,12 @@ class Resource(Statements[Row]):
             counts no rows; by default True if there is a field `is_active`.
         fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
             page (HOT); None means PostgreSQL's 100.
-        without: operations that are not served: keys of OPERATIONS.
+        without: operations that are not served: keys of OPERATIONS and UNDER.
         handlers: by operation name, a function or a whole Operation that replaces the derived one.
             The response of a GET may be cached, so it must depend only on the path, the query and
             rows of this table.
         extra: further operations.
+        extra_statements: the statements of your own handlers, for `swiftlet statements`.
 
     Raises:
         RefusedError: a name in the declaration is unknown, or no column has the type of a field.
@@ -118,6 +130,12 @@ class Resource(Statements[Row]):
         referenced: bool = False,
         under: Collection[str] = (),
         include: Mapping[str, type[Struct]] | None = None,
+        newest: int = 20,
+        newest_in_lists: bool = True,
+        owner: str | None = None,
+        private: bool = False,
+        admin_fields: Sequence[str] = (),
+        admin_only: Collection[str] = (),
         soft_delete: bool | None = None,
         versioned: bool = True,
         stamped: bool = True,
@@ -126,6 +144,7 @@ class Resource(Statements[Row]):
         without: Collection[str] = (),
         handlers: Mapping[str, Handler | Operation] | None = None,
         extra: Sequence[Operation] = (),
+        extra_statements: Sequence[Statement[Any]] = (),
     ) -> None:
         self.name, self.new, self.key = name, new, key
         self.fields = fields(new)
@@ -142,9 +161,10 @@ class Resource(Statements[Row]):
         self.references = dict(references or {})
         self.referenced = referenced
         self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
+        self.newest, self.newest_in_lists = newest, newest_in_lists
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
-        self.handlers = dict(handlers or {})
+        self.handlers, self.extra_statements = dict(handlers or {}), tuple(extra_statements)
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
         if table is None:
             checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
@@ -152,7 +172,11 @@ class Resource(Statements[Row]):
         created = ("created_at",) if "created_at" in kept else ()
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
-        check_operations(name, (*self.without, *self.handlers))
+        self.admin_only = frozenset(checks.sequence(name, "admin_only", admin_only))
+        check_operations(name, self.without, UNDER)
+        check_operations(name, (*self.handlers, *self.admin_only))
+        admin_fields = checks.sequence(name, "admin_fields", admin_fields)
+        self.rules = owner_rules(self, owner, admin_fields, private=private)
         if table is None:
             table = columns.table(
                 name,
@@ -178,6 +202,7 @@ class Resource(Statements[Row]):
         if self.soft_delete and not self.active:
             raise RefusedError(f"{name}: soft_delete needs a field `{ACTIVE}: bool = True`")
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
+        self.owner = owner_column(self)
         self._shape(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
@@ -186,8 +211,12 @@ class Resource(Statements[Row]):
         self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
-        """Return whether an operation of OPERATIONS is served."""
+        """Return whether an operation of OPERATIONS or UNDER is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
+
+    def derives(self, operation: str) -> bool:
+        """Return whether an operation is served by the derived handler."""
+        return self.serves(operation) and operation not in self.handlers
 
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any
@@ -210,17 +239,29 @@ class Resource(Statements[Row]):
         reader: Reader,
         *,
         skip: bool,
+        owner: int | None = None,
         progress: transfer.Progress = lambda *_: None,
         keeper: Keeper | None = None,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
+        claim = partial(self.rules.line_error, owner)
         return transfer.import_(
-            self.stage, db, chunks, reader, skip=skip, progress=progress, keeper=keeper
+            self.stage,
+            db,
+            chunks,
+            reader,
+            skip=skip,
+            owner=owner,
+            claim=claim,
+            progress=progress,
+            keeper=keeper,
         )
 
-    def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
+    def export(
+        self, db: Database, query: Any, *, owner: int | None = None, name: str = AUDIBLE
+    ) -> AsyncGenerator[bytes]:
         """Yield the file of an `export_query`; see transfer.export."""
-        return transfer.export(self.exported, db, query, name=name)
+        return transfer.export(self.exported, db, query, owner=owner, name=name)
 
     def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
         names, given = self.words, self.fields
@@ -234,6 +275,7 @@ class Resource(Statements[Row]):
         self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
         self.export_query = shapes.export_query(names, filters)
         self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
+        self.replacement = replacement(self.new, given, self.rules.admin_fields)
         self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
         self.keyed_rows = (
             self.new_rows

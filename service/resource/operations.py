@@ -1,10 +1,10 @@
 """The operations of a resource and their order."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from service.db.statement import RefusedError
-from service.resource import bulk_rows, file_handlers, lists, rows
+from service.resource import bulk_rows, file_handlers, included, lists, rows
 from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
@@ -25,18 +25,20 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "bulk_change": bulk_rows.change,
     "bulk_delete": bulk_rows.delete,
 }
+# Those under each parent of `under`.
+UNDER = ("list_under", "create_under")
 
 
-def check_operations(name: str, given: Iterable[str]) -> None:
-    """Check the names of operations in a declaration.
+def check_operations(name: str, given: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Check the names of operations in a declaration; `more` are allowed too.
 
     Raises:
         RefusedError: one is not an operation.
     """
-    if unknown := sorted(set(given) - OPERATIONS.keys()):
+    known = (*OPERATIONS, *more)
+    if unknown := sorted({*given}.difference(known)):
         raise RefusedError(
-            f"{name}: {unknown[0]!r} is not an operation;"
-            f" the operations are: {', '.join(OPERATIONS)}"
+            f"{name}: {unknown[0]!r} is not an operation; the operations are: {', '.join(known)}"
         )
 
 
@@ -48,6 +50,33 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             yield own
         elif of.serves(name):
             made = make(of)
+            if name in of.admin_only:
+                made = made._replace(access="admin")
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
         yield from lists.under(of, field)
+
+
+def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Operation]:
+    """Return the operations of a resource in an application that serves these resources.
+
+    The read and the list have `include` for the children of the resource that are served too.
+
+    Raises:
+        RefusedError: a child has the name of a field.
+    """
+    children = included.children(of, resources)
+    if not children:
+        return of.operations
+    made = []
+    if of.derives("read"):
+        made.append(included.read(of, children))
+    if of.derives("list"):
+        in_lists = [child for child in children if child.of.newest_in_lists]
+        made.append(lists.all_rows(of, in_lists))
+    places = {(one.method, one.path): one for one in made}
+    return [
+        one if found is None else found._replace(access=one.access)
+        for one in of.operations
+        for found in (places.get((one.method, one.path)),)
+    ]

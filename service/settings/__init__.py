@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.origins import OriginError, parse_origins
+from service.settings.proxies import ProxiesError, parse_proxies
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
 # The allowed values of each type: msgspec checks them, errors and the reference quote them.
@@ -34,6 +36,18 @@ DatabaseURL = Annotated[
     ),
 ]
 Seconds = Annotated[int, Meta(ge=1, le=86_400, description="a whole number of seconds, 1 to 86400")]
+# As limits.policy parses it; [0-9], since \d would also match other digits.
+Rate = Annotated[
+    str,
+    Meta(
+        pattern=r"^(off|[1-9][0-9]{0,8}/([1-9][0-9]{0,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h"
+        r"|[1-9][0-9]?d|[smhd]))\Z",
+        description="100/60s, 10/s, 5/m, 1000/h or off",
+    ),
+]
+Networks = Annotated[
+    str, Meta(min_length=1, description="networks and addresses with commas between them, or unix")
+]
 AppName = Annotated[
     str, Meta(pattern=r"^[^:]+:[^:]+$", description="MODULE:NAME, such as service.asgi:app")
 ]
@@ -103,10 +117,23 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The maximum time of a statement, and of a request's wait for a connection."""
     queue_limit: Queue = 10_000
     """Requests per worker that may wait for a connection; more are answered with 503."""
+    cors_origins: Text | None = None
+    """Origins whose pages may use the API, such as `https://app.example.com`; comma-separated."""
+    certfile: Text | None = None
+    """A file with the TLS certificate and its chain, in PEM; then the service answers HTTPS."""
+    keyfile: Text | None = None
+    """A file with the private key of the certificate, in PEM, without a password."""
     body_limit: Bytes = 1_048_576
     """The maximum size of a request body, and of a line of a file."""
     import_limit: Bytes = 1_073_741_824
     """The maximum size of an imported file, also after decompression."""
+    rate_limit: Rate = "off"
+    """Requests in a time: of a user, or else of an address. The units are s, m, h and d."""
+    rate_limit_writes: Rate = "off"
+    """The same for POST, PUT, PATCH and DELETE, which then don't count in `SERVICE_RATE_LIMIT`."""
+    trusted_proxies: Networks | None = None
+    """Networks whose `X-Forwarded-For` or `Forwarded` is believed, such as `10.0.0.0/8,unix`;
+    `unix` is a proxy that connects over a unix socket."""
     slow_request_ms: Milliseconds = 1000
     """Slower requests are logged at WARNING."""
     slow_query_ms: Milliseconds = 200
@@ -143,7 +170,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                     shown = "(hidden)" if is_hidden(types[field]) else repr(value)
                     allowed = describe(types[field])
                     raise SettingsError(f"{name}={shown}: must be {allowed}") from None
-                _check_url(name, value)
+                _check(name, value)
         return cls(**values)
 
     @classmethod
@@ -199,6 +226,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of SERVICE_CORS_ORIGINS."""
+        return () if self.cors_origins is None else parse_origins(self.cors_origins)
+
+    @property
     def authenticated(self) -> bool:
         """Whether requests need an API key; by default if other machines can reach the address."""
         return self.auth == "on" or (self.auth is None and self.public)
@@ -242,14 +274,21 @@ def _nearest(name: str, known: Mapping[str, str]) -> str:
     return f"; did you mean {close[0]}?" if close else "; docs/reference/settings.md lists them all"
 
 
-def _check_url(name: str, value: str) -> None:
+def _check(name: str, value: str) -> None:
+    """Check what a type can't say."""
     try:
         if name == "DATABASE_URL":
             check_database_url(value)
         elif name == "REDIS_URL":
             check_redis_url(value)
+        elif name == "SERVICE_CORS_ORIGINS":
+            parse_origins(value)
+        elif name == "SERVICE_TRUSTED_PROXIES":
+            parse_proxies(value)
     except URLError as error:
         raise SettingsError(f"{name}=(hidden): {error}") from None
+    except (OriginError, ProxiesError) as error:
+        raise SettingsError(f"{name}={value!r}: {error}") from None
 
 
 def _read(dotenv: Path) -> dict[str, str]:

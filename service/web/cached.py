@@ -67,6 +67,11 @@ class CachedRequest(Request):
         self._request = request
         self.state = request.state
 
+    @property
+    def has_query(self) -> bool:
+        """As Request.has_query."""
+        return self._request.has_query
+
     def row_id(self) -> int:
         """As Request.row_id."""
         return self._request.row_id()

@@ -125,7 +125,7 @@ class KeyedRequest(Request):
             where = "".join(f": see {value.decode('latin-1')}" for _, value in places)
             raise Conflict(
                 f"the request was done, and its answer is not shown again{where}",
-                headers=(*places, REPLAYED),
+                headers=tuple(places),
             )
         return Reply(
             answer.body,

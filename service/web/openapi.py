@@ -193,6 +193,7 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
                 "name": field.encode_name,
                 "in": "query",
                 "required": field.required,
+                **_separated(properties[field.encode_name]),
                 "schema": properties[field.encode_name],
             }
             for field in structs.fields(operation.query)
@@ -206,6 +207,11 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             _condition("If-None-Match", f"{otherwise} if the version is one of these ETags"),
         ]
     return found
+
+
+def _separated(schema: Document) -> Document:
+    """Return how the values of a list are written: `include=a,b`."""
+    return {"style": "form", "explode": False} if schema.get("type") == "array" else {}
 
 
 def _condition(name: str, description: str) -> Document:

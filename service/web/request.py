@@ -137,6 +137,11 @@ class Request:
         value = self._headers.get(name)
         return None if value is None else value.strip(b" \t")
 
+    @property
+    def has_query(self) -> bool:
+        """Whether there is a query string; without one every parameter has its default."""
+        return bool(self.scope["query_string"])
+
     def row_id(self) -> int:
         """The id in the path; see codec.row_id."""
         return row_id(self.scope["path_params"]["id"])

@@ -1,0 +1,232 @@
+"""Limits that workers share through Redis, with leases: most requests need no round trip.
+
+A worker holds leases, each for one user or address. A lease allows some requests, for a short time.
+The worker reports in the background what it has allowed, and so renews the lease. Only a request
+without a lease waits for Redis. Everything of one turn of the event loop goes in one pipeline, one
+pipeline at a time.
+
+lease_script.py explains why no window admits more than the limit and a twentieth of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError
+
+from service.cache.client import SECONDS, Client
+from service.limits.lease_script import SCRIPT, SHA
+from service.limits.policy import Policy, Verdict
+from service.limits.window import SECOND, Clock, Window
+from service.logs import logger
+
+# redis-py's own timeout; ours is shorter, and knows when this process was late itself.
+CLIENT_SECONDS = 4 * SECONDS
+# Between two tries of a Redis that failed.
+RETRY_SECONDS = 0.5
+
+
+Waiting = list[asyncio.Future[Verdict | None]]
+
+
+class Lease(Window):
+    """What a worker knows of one user or address. The window has what it has allowed itself."""
+
+    __slots__ = (
+        "credit",
+        "free",
+        "low",
+        "queued",
+        "refused_until",
+        "reset_at",
+        "unreported",
+        "until",
+        "waiting",
+    )
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(identity)
+        self.credit = 0  # requests that may be allowed, until `until`
+        self.until = 0
+        self.low = 0  # with so little credit, report and get more
+        self.free = 0  # requests that the window in Redis would allow
+        self.reset_at = 0  # when a further request becomes available
+        self.refused_until = 0
+        self.unreported = 0  # requests allowed since the last report
+        self.queued = False
+        self.waiting: list[asyncio.Future[Verdict | None]] = []
+
+
+class Reporter(Protocol):
+    """What the connection needs of the leases of a policy; see lease_book.LeaseBook."""
+
+    policy: Policy
+    arguments: tuple[Any, ...]
+
+    def answer(self, lease: Lease, waiting: Waiting, reply: list[int], sent: int) -> None: ...
+
+
+class Leases:
+    """The connection of a worker's leases to Redis.
+
+    Args:
+        client: see cache.client.
+        place: before every key, so that services on one Redis have their own limits.
+        spawn: runs a coroutine in the background.
+        clock: nanoseconds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        place: str,
+        *,
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        clock: Clock,
+    ) -> None:
+        self.client = client
+        self.place = place
+        self.spawn = spawn
+        self.clock = clock
+        self.worker = secrets.token_hex(6)
+        self.up = False  # Redis is used
+        self.local_decisions = 0
+        self._failed = False  # and that was logged
+        self._queue: list[tuple[Reporter, Lease]] = []
+        self._running = False
+
+    async def open(self) -> None:
+        """Connect; if that fails, try again in the background."""
+        try:
+            await self.connect()
+        except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
+            self.fail(error)
+            self.spawn(self.reconnect())
+
+    async def connect(self) -> None:
+        """Use Redis from now on.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it can't be used.
+        """
+        async with asyncio.timeout(CLIENT_SECONDS):
+            await self.client.ping()
+        self.up = True
+
+    def fail(self, error: BaseException) -> None:
+        """Decide locally until Redis answers again; logged once."""
+        if not self._failed:
+            self._failed = True
+            fields = {"error": f"{type(error).__name__}: {error}"[:200]}
+            logger.warning("Redis is not used for rate limits", extra={"fields": fields})
+        if self.up:
+            self.up = False
+            self.spawn(self.reconnect())
+
+    async def reconnect(self) -> None:
+        """Try until Redis answers."""
+        while not self.up:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                await self.connect()
+            except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
+                self.fail(error)
+
+    def queue(self, book: Reporter, lease: Lease) -> None:
+        """Report a lease with the others of this turn of the event loop."""
+        if lease.queued:
+            return
+        lease.queued = True
+        self._queue.append((book, lease))
+        if not self._running:
+            self._running = True
+            self.spawn(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.sleep(0)  # all of this turn share a pipeline
+            while self._queue:
+                batch, self._queue = self._queue, []
+                await self.exchange(batch)
+        finally:
+            self._running = False
+
+    async def exchange(self, batch: list[tuple[Reporter, Lease]]) -> None:
+        """Send the reports of leases, and take over the answers."""
+        sent = self.clock()
+        commands: list[tuple[Any, ...]] = []
+        reports = []
+        for book, lease in batch:
+            lease.queued = False
+            waiting = [one for one in lease.waiting if not one.done()]
+            lease.waiting = []
+            held = lease.credit if sent < lease.until else 0
+            report = (lease.unreported, held, len(waiting))
+            commands.append((1, self._key(book, lease), *book.arguments, *report))
+            lease.unreported = 0
+            reports.append((book, lease, waiting))
+        replies: list[Any] = []
+        try:
+            if self.up:
+                replies = await self._within(self._execute(commands))
+                self._check(replies)
+        except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
+            self.fail(error)
+        finally:
+            for (book, lease, waiting), reply in zip(reports, replies, strict=False):
+                if isinstance(reply, list):
+                    book.answer(lease, waiting, reply, sent)
+            for _, _, waiting in reports:
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+
+    def _key(self, book: Reporter, lease: Lease) -> str:
+        # The braces spread the users and addresses over a cluster.
+        return f"{self.place}{{{lease.identity}}}:{book.policy.name}"
+
+    def _check(self, replies: list[Any]) -> None:
+        """Raise the error of the replies, if all are errors: Redis is full, or read-only."""
+        if all(isinstance(reply, BaseException) for reply in replies):
+            raise replies[0]
+        if self._failed:
+            self._failed = False
+            logger.info("Redis is used for rate limits")
+
+    async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Run the script for each command; a Redis that does not have the script is sent it."""
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command("EVALSHA", SHA, *command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        lacking = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lacking:
+            pipeline = self.client.pipeline(transaction=False)
+            for place in lacking:
+                pipeline.execute_command("EVAL", SCRIPT, *commands[place])
+            again = await pipeline.execute(raise_on_error=False)
+            for place, reply in zip(lacking, again, strict=True):
+                replies[place] = reply
+        return replies
+
+    async def _within(self, work: Coroutine[None, None, list[Any]]) -> list[Any]:
+        """Wait 50 ms for Redis; longer if this process was too busy to see the answer."""
+        task = asyncio.ensure_future(work)
+        try:
+            began = self.clock()
+            done, _ = await asyncio.wait([task], timeout=SECONDS)
+            if not done and self.clock() - began > 1.5 * SECONDS * SECOND:
+                done, _ = await asyncio.wait([task], timeout=SECONDS)
+            if not done:
+                raise TimeoutError("Redis did not answer in time")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_ignore)
+
+
+def _ignore(task: "asyncio.Task[list[Any]]") -> None:
+    if not task.cancelled():
+        task.exception()
