@@ -355,6 +355,9 @@ async def test_requests_with_keys_of_their_own_share_transactions(url: str) -> N
 
 
 async def test_a_key_belongs_to_its_user(url: str) -> None:
+    add_user = "INSERT INTO users (email, username) VALUES ('{0}@example.com', '{0}')"
+    await ask(url, add_user.format("ada"))
+    await ask(url, add_user.format("eve"))
     async with worker(url) as client:
         ids = set()
         for user in ({}, {"X-User": "1"}, {"X-User": "2"}):

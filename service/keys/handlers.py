@@ -71,8 +71,8 @@ def of_own_user(operation: Operation) -> Operation:
 create_key.__doc__ = (
     "The response is the only one that shows the `key`. A key made with another key has at most"
     " the scopes of that one; only the key of an admin may have the scope `admin`. A user has at"
-    f" most {MAX_KEYS} keys that have not expired. With an Idempotency-Key a repeated request makes no"
-    " second key: it is 409, with the Location of the first one, which can be revoked."
+    f" most {MAX_KEYS} keys that have not expired. With an Idempotency-Key a repeated"
+    " request makes no second key: it is 409, with the Location of the first one."
 )
 
 operations = (
