@@ -79,6 +79,10 @@ SECURITY_SCHEMES = {
         "description": "The same API key, for clients that can't set Authorization",
     },
 }
+# A list of entity tags, whose members may be empty, or `*`; as in conditional.py.
+_TAG = r'[ \t]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t]*)?'
+ENTITY_TAGS = rf"^(\*|{_TAG}(,{_TAG})*)$"
+
 COMMON_HEADERS = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
 
 
