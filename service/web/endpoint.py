@@ -16,9 +16,10 @@ from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
 from service.web.api_keys import only_key
-from service.web.cached import LOOKED_UP, access, cacheable, send_hit
+from service.web.cached import cacheable
 from service.web.codec import Header, Query, Reply
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
+from service.web.hits import LOOKED_UP, access, send_hit
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
 from service.web.request import Request
