@@ -25,6 +25,14 @@ lint:
 types:
     uv run --group bench mypy
 
+# Look for insecure calls; `just audit` looks for vulnerable packages
+bandit:
+    uv run bandit --quiet --configfile pyproject.toml --recursive service examples sql
+
+# Ask for published vulnerabilities of the locked packages, where there is a network
+audit:
+    uv run python tests/audit.py
+
 # Lint, types and tests
 check: lint types test
 

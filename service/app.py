@@ -21,11 +21,14 @@ from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
+from service.http1.standard_headers import HSTS
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
+from service.web.added_headers import AddedHeaders
 from service.web.api_keys import ApiKeys
+from service.web.cors import Cors
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
 from service.web.guard import Exempt, Guard
@@ -117,6 +120,7 @@ class Application(Paths):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
+        self.added = _added(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -214,6 +218,14 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
+
+
+def _added(settings: Settings) -> AddedHeaders | None:
+    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
+    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
+    if settings.origins:
+        return Cors(settings.origins, *hsts)
+    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments

@@ -288,6 +288,16 @@ def test_a_member_with_the_name_of_a_time_is_not_changed() -> None:
     assert bytes(encoded) == b'{"id":1,"at":"2026-01-01T00:00:00.000000Z",%b}' % text
 
 
+def test_long_rows_are_included_unchanged(client: httpx.Client, ada: int) -> None:
+    """They are encoded one by one, so that other requests need not wait for all of them."""
+    for text in ("x" * 20_000, None):
+        client.post("/items", json={"name": "Lamp", "description": text, "owner_id": ada})
+    expected = client.get(f"/users/{ada}/items?sort=-id").json()["items"]
+    assert client.get(f"/users/{ada}?include=items").json()["items"] == expected
+    (listed,) = client.get("/users?include=items").json()["items"]
+    assert (listed["items"], listed["items_total"]) == (expected, 2)
+
+
 @pytest.fixture
 def database(database_url: str, client: httpx.Client) -> Database:
     """The database of the server, after it was emptied."""

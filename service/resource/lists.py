@@ -121,7 +121,7 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
                 child = by_name[name]
                 newest = await child.loader.several(request.db, (row.id for row in found.items))
                 for row, more in zip(found.items, members, strict=True):
-                    more.append(child.members(newest[row.id]))
+                    more.append(await child.members(newest[row.id]))
         rows = await included.encode_with_members(found.items, members)
         return await paging.show(request, structs.replace(found, items=rows))
 
@@ -130,7 +130,8 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
 
 def under(of: "Resource[Any]", field: str) -> list[Operation]:
     """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
-    return [_list_under(of, field), _create_under(of, field)]
+    made = {"list_under": _list_under, "create_under": _create_under}
+    return [make(of, field) for name, make in made.items() if of.serves(name)]
 
 
 def _list_under(of: "Resource[Any]", field: str) -> Operation:
