@@ -10,7 +10,10 @@ OWN_USER = os.environ.get("OWN_USER", "")
 # Parts of a 400 or 422 whose rule an OpenAPI document can't say.
 UNSAYABLE = (
     "with at most 4 decimals",  # multipleOf: 0.0001 would make common validators refuse 29.99
+    "a number in digits",  # a price in a query has no exponent; a type of number has
     "exclude each other",  # parameters that depend on each other
+    "a CSV has no trailer",  # as well
+    "is not in the future",  # a time that depends on now
     "the same as",  # a key twice in one bulk request: uniqueItems compares whole rows
 )
 
