@@ -55,16 +55,19 @@ SQLALCHEMY |= {
         "conflicts",
         "copy",
         "filters",
+        "guarded",
         "kept_totals",
         "keyset",
         "newest",
+        "ownership",
         "shape",
         "staging",
         "staging_statements",
+        "upsert",
         "writes",
     )
 }
-SQLALCHEMY |= {"resource.columns", "resource.declaration"}
+SQLALCHEMY |= {f"resource.{room}" for room in ("columns", "declaration", "list_filters")}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

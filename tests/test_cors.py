@@ -27,7 +27,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_page_can_read_refusals_of_the_guard_and_starlette_routes() -> None:
     keys = Keys()
     key = bearer(keys.add("reader", "read"))
-    rows = (
+    rows: tuple[tuple[str, str, dict[str, str], int], ...] = (
         ("GET", "/rows", {}, 401),
         ("GET", "/plain", {}, 401),
         ("POST", "/echo", key, 403),

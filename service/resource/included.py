@@ -198,11 +198,10 @@ def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bo
 
     A private child is shown by its owner only, and only if the owner is private too.
     """
-    rules: Any = getattr(child, "rules", None)
-    if rules is None or not rules.private:
+    if not child.rules.private:
         return True
-    parent: Any = getattr(of, "rules", None)
-    return bool(parent.private and parent.field == "id" and rules.field == field)
+    own = of.rules.private and of.rules.field == "id"
+    return own and child.rules.field == field
 
 
 def _described(child: Child) -> str:

@@ -50,6 +50,8 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             yield own
         elif of.serves(name):
             made = make(of)
+            if name in of.admin_only:
+                made = made._replace(access="admin")
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
         yield from lists.under(of, field)
@@ -73,4 +75,8 @@ def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Op
         in_lists = [child for child in children if child.of.newest_in_lists]
         made.append(lists.all_rows(of, in_lists))
     places = {(one.method, one.path): one for one in made}
-    return [places.get((one.method, one.path), one) for one in of.operations]
+    return [
+        one if found is None else found._replace(access=one.access)
+        for one in of.operations
+        for found in (places.get((one.method, one.path)),)
+    ]

@@ -19,7 +19,7 @@ from service.web.cached import LOOKED_UP, access, cacheable, send_hit
 from service.web.codec import Header, Query, Reply
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
 from service.web.prebuilt import send_prebuilt
-from service.web.principal import Access
+from service.web.principal import Access, Private
 from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -45,8 +45,9 @@ class Operation(NamedTuple):
 
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
-    principal: then Request.owner is part of the cache key. `limit` is its own rate limit, such as
-    `5/m`, instead of the one of all; `off` for none.
+    principal (a function of the scope, if that depends on the query): then Request.owner is part
+    of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
+    for none.
     """
 
     method: str
@@ -65,7 +66,7 @@ class Operation(NamedTuple):
     tag: Tag | None = None
     versioned: bool = True
     access: Access | None = None
-    private: bool = False
+    private: Private = False
     limit: str | None = None
 
     @property

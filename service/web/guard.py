@@ -12,7 +12,7 @@ from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
 from service.web.api_keys import CHALLENGE, key_in, no_key
 from service.web.codec import Header
-from service.web.principal import Access
+from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
 from service.web.request import PRINCIPAL, VIEWER
 
@@ -31,7 +31,8 @@ class Rule:
 
     Args:
         needs: of a key.
-        private: whether its response depends on the principal.
+        private: whether its response depends on the principal; a function of the request's scope if
+            that depends on the query.
         method: its method; with the path, it names the rate limit.
         path: its path; empty if it is not in the route table.
     """
@@ -39,7 +40,7 @@ class Rule:
     __slots__ = ("method", "needs", "path", "private")
 
     def __init__(
-        self, needs: Access, *, method: str, path: str = "", private: bool = False
+        self, needs: Access, *, method: str, path: str = "", private: Private = False
     ) -> None:
         self.needs = needs
         self.private = private
@@ -105,7 +106,7 @@ class Guard:
                     return False
         if found is not None:
             scope[PRINCIPAL] = found.principal
-            if rule.private:
+            if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
         scope[ADMITTED] = verdict
         return True
@@ -136,7 +137,7 @@ class Guard:
             if rule.needs not in found.grants:
                 raise _forbidden(rule.needs)
             scope[PRINCIPAL] = found.principal
-            if rule.private:
+            if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
 
     def _find(self, headers: dict[bytes, bytes], now: float) -> Admitted | None:

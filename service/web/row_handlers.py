@@ -63,9 +63,10 @@ async def write(
 ) -> Row:
     """Write the row whose id is in the path, if the request's preconditions hold.
 
-    A missing row is 404 with any ETag, because the request would fail without preconditions too
-    (RFC 9110, 13.2.1). Only `If-Match: *` requires that the row exists, so it is 412 then.
-    `changed` names the fields that the statement sets, for invalidation.
+    A missing row, or one that the principal does not own, is 404 with any ETag, because the request
+    would fail without preconditions too (RFC 9110, 13.2.1). Only `If-Match: *` requires that the
+    row exists, so it is 412 then. `changed` names the fields that the statement sets, for
+    invalidation.
 
     Returns:
         The row after the write; a deleted row as it was before.
@@ -74,11 +75,11 @@ async def write(
         NotFound: the row does not exist.
         Stale: a precondition failed.
     """
-    conditions = None if statement.guarded is None else preconditions(request)
+    conditions = preconditions(request) if statement.guarded else None
     guard = None if conditions is None else conditions.guard
-    row_id = request.row_id()
+    row_id, owner = request.row_id(), request.owner
     row, found = await request.write(
-        lambda db: statement.run(db, guard, id=row_id, **values),
+        lambda db: statement.run(db, guard, owner, id=row_id, **values),
         lambda done: () if done[0] is None else tags.written(done[0], changed),
     )
     if row is None:
@@ -86,13 +87,21 @@ async def write(
     return row
 
 
-async def unchanged(request: Request, by_id: BatchLoader[Row], version: str | None) -> Row:
-    """Return the row whose id is in the path, unchanged; raise the errors of `write`."""
+async def unchanged(
+    request: Request,
+    by_id: BatchLoader[Row],
+    version: str | None,
+    owns: Callable[[int | None, Struct], bool],
+) -> Row:
+    """Return the row whose id is in the path, unchanged; raise the errors of `write`.
+
+    `owns` says whether a row belongs to Request.owner.
+    """
     conditions = None if version is None else preconditions(request)
     row = await by_id.get(request.db, request.row_id())
-    if row is None or conditions is None or version is None:
-        if row is None:
-            raise _refusal(conditions, None)
+    if row is None or not owns(request.owner, row):
+        raise _refusal(conditions, None)
+    if conditions is None or version is None:
         return row
     number = getattr(row, version)
     if conditions.guard is not None and not conditions.guard.allows(number):
