@@ -103,8 +103,11 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
         schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
         content = {"application/json": {"schema": schema}}
-        if _is_row(operation.response):
-            headers += ["ETag", "Location"] if operation.status == 201 else ["ETag"]
+        fields = getattr(operation.response, "__struct_fields__", ())
+        if {"id", "version"} <= {*fields}:
+            headers.append("ETag")
+        if operation.status == 201 and "id" in fields:
+            headers.append("Location")
         if len(shapes) > 1:  # by page or by cursor
             headers.append("Link")
     elif operation.files:
@@ -251,11 +254,6 @@ def _kinds(operation: Operation) -> list[Any]:
 
 def _shapes(operation: Operation) -> tuple[Any, ...]:
     return operation.response if isinstance(operation.response, tuple) else (operation.response,)
-
-
-def _is_row(kind: Any) -> bool:
-    fields = getattr(kind, "__struct_fields__", ())
-    return "id" in fields and "version" in fields
 
 
 def _camel(name: str) -> str:
