@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_cache_redis import Server, full, hung, killed, read_only
 from test_limits import Time, most_in_a_window
@@ -167,8 +167,8 @@ class Workers:
 
 
 STEP = st.one_of(
-    st.tuples(st.just("requests"), st.integers(0, 1), st.integers(1, 70)),
-    st.tuples(st.just("hold"), st.integers(0, 1), st.just(0)),
+    st.tuples(st.just("requests"), st.integers(0, 2), st.integers(1, 70)),
+    st.tuples(st.just("hold"), st.integers(0, 2), st.just(0)),
     st.tuples(st.just("release"), st.just(0), st.just(0)),
     st.tuples(
         st.just("advance"),
@@ -183,15 +183,26 @@ STEP = st.one_of(
     st.sampled_from([1, 60]),
     st.lists(STEP, max_size=40),
 )
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+@example(
+    200,
+    60,
+    [
+        ("requests", 0, 1),  # each gets a lease
+        ("requests", 1, 1),
+        ("requests", 2, 300),  # it uses up the limit
+        ("requests", 0, 20),  # the leases are used
+        ("requests", 1, 20),
+    ],
 )
-def test_two_workers_admit_at_most_a_twentieth_more_than_the_limit(
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_three_workers_admit_at_most_a_twentieth_more_than_the_limit(
     server: Server, limit: int, window: int, steps: list[tuple[str, int, int]]
 ) -> None:
     async def run() -> None:
         server.say("FLUSHALL")
-        workers = Workers(server, Policy("default", limit, window))
+        workers = Workers(server, Policy("default", limit, window), 3)
         try:
             for step, worker, amount in steps:
                 if step == "requests":
@@ -250,6 +261,30 @@ def test_after_the_reset_the_first_request_passes(
         finally:
             await workers.close()
         assert checked > 0
+
+    asyncio.run(run())
+
+
+def test_a_request_is_counted_for_exactly_one_window(server: Server) -> None:
+    async def run() -> None:
+        server.say("FLUSHALL")
+        workers = Workers(server, Policy("default", 7, 60), 1)
+        try:
+            for _ in range(8):
+                workers.request(0)
+            await workers.settle()
+            assert [verdict.reset for verdict in workers.refused] == [60]
+            await workers.advance(60 * SECOND - 1000)
+            workers.request(0)
+            await workers.settle()
+            assert [verdict.reset for verdict in workers.refused] == [60, 1]
+            await workers.advance(1000)
+            for _ in range(7):
+                workers.request(0)
+            await workers.settle()
+            assert len(workers.refused) == 2
+        finally:
+            await workers.close()
 
     asyncio.run(run())
 
