@@ -109,6 +109,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     replaced = [one._replace(handler=handler) for one in built_in.operations]
     app = Paths(replaced)
     state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
+    state["guard"] = None
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

@@ -22,11 +22,15 @@ from service.db.database import Database
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.resource import Resource
+from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
+from service.web.api_keys import ApiKeys
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
-from service.web.openapi_texts import About
+from service.web.guard import Exempt, Guard
+from service.web.openapi_texts import About, Checks
+from service.web.principal_cache import PrincipalCache
 from service.web.request import State
 from service.web.routing import Paths
 
@@ -62,6 +66,7 @@ class Application(Paths):
         tables: tables of the resources, tables that they reference, and the totals.
         migrations: the folder of migrations.
         seed: writes sample data; None without sample data.
+        auth: the API keys; None without authentication.
         alone: whether this is the only known worker on the database. Without Redis, only such a
             worker may cache responses in its process.
     """
@@ -75,6 +80,7 @@ class Application(Paths):
         migrations: Path,
         about: About,
         seed: Seed | None,
+        auth: ApiKeys | None,
     ) -> None:
         routes = list(routes)
         self.settings = settings
@@ -84,22 +90,33 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.about = about
         self.seed = seed
+        self.auth = auth
         self.alone = False
         self.operations = [
-            *(operation for one in resources for operation in one.operations),
+            *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
             *health.routes(self.needs, migrations),
         ]
         super().__init__(
-            [*self.operations, *docs.routes(self.operations, about)],
+            [*self.operations, *docs.routes(self.operations, about, self.checks)],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
 
+    @property
+    def checks(self) -> Checks:
+        """What its settings say that is checked before an operation runs."""
+        return Checks(keys=self.auth is not None and self.settings.authenticated)
+
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
+        with logs.queued(self.settings.log, access=self.settings.access_log == "on"):
+            async with self._opened() as state:
+                yield state
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
-        listener = logs.setup(settings.log, access=settings.access_log == "on")
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -115,6 +132,7 @@ class Application(Paths):
         cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
+        writer = Writer(db, cache)
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
@@ -126,19 +144,19 @@ class Application(Paths):
                 "settings": settings,
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
-                "writer": Writer(db, cache),
+                "writer": writer,
+                "guard": self._guard(db, writer),
             }
         finally:
             await db.close()
             if isinstance(cache, Cache):
                 await cache.close()
-            if listener is not None:
-                listener.stop()
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run Starlette's lifespan; a missing setting is one line, without a traceback."""
         try:
             _ = self.settings.required_database_url
+            self.check_auth()
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
@@ -149,6 +167,36 @@ class Application(Paths):
         """Return a digest of the tables and of the fields in their cache tags."""
         tags = sorted((one.tags.table, one.tags.fields) for one in self.resources)
         return f"-{crc32(repr(tags).encode()):08x}"
+
+    def check_auth(self) -> None:
+        """Check that requests can be authenticated, if they must be.
+
+        Raises:
+            SettingsError: they must be, and the application has no API keys.
+        """
+        settings = self.settings
+        if self.auth is not None or not settings.authenticated:
+            return
+        if settings.auth == "on":
+            why = "SERVICE_AUTH=on"
+        else:
+            why = f"SERVICE_HOST={settings.host!r}: other machines can reach it"
+        raise SettingsError(
+            f"{why}, and the application has no API keys (create_app(auth=...));"
+            " set SERVICE_AUTH=off to let everyone do everything"
+        )
+
+    def _guard(self, db: Database, writer: Writer) -> Guard | None:
+        settings = self.settings
+        exempt: Exempt = "none"
+        if settings.auth == "off":
+            exempt = "all"
+        elif not settings.authenticated:  # another server may listen on another address
+            exempt = "loopback"
+        principals = None
+        if self.auth is not None and exempt != "all":
+            principals = PrincipalCache(self.auth, db, writer)
+        return None if exempt == "all" else Guard(principals, exempt=exempt)
 
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
@@ -179,6 +227,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     description: str = "",
     info: Mapping[str, Any] | None = None,
     seed: Seed | None = None,
+    auth: ApiKeys | None = None,
 ) -> Application:
     """Return an application that serves these resources and routes.
 
@@ -194,6 +243,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         description: description in the OpenAPI document.
         info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
         seed: sample data for `swiftlet seed`.
+        auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
 
     Raises:
         ValueError: two tables have the same name, or two operations the same method and path.
@@ -208,4 +258,5 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         migrations=Path(migrations).absolute(),
         about=About(title, version, description, info or {}),
         seed=seed,
+        auth=auth,
     )

@@ -191,7 +191,14 @@ def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
     """The operations of health, of an application with these needs and this folder."""
     return [
         Operation(
-            "GET", "/health", health, "Report that the service is up", response=Health, stored=False
+            "GET",
+            "/health",
+            health,
+            "Report that the service is up",
+            response=Health,
+            stored=False,
+            access="open",
+            limit="off",
         ),
         Operation(
             "GET",
@@ -200,6 +207,8 @@ def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
             "Liveness: uses no database",
             response=Liveness,
             stored=False,
+            access="open",
+            limit="off",
         ),
         Operation(
             "GET",
@@ -209,5 +218,7 @@ def routes(needs: rights.Needs, migrations: Path) -> list[Operation]:
             response=Readiness,
             errors=(NotReady,),
             stored=False,
+            access="open",
+            limit="off",
         ),
     ]

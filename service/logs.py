@@ -4,6 +4,8 @@ import logging
 import logging.handlers
 import queue
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -43,21 +45,26 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + shown
 
 
-def setup(form: Form | None, *, access: bool = False) -> logging.handlers.QueueListener | None:
-    """Log to stderr through a queue, so that a slow target does not delay requests.
+@contextmanager
+def queued(form: Form | None, *, access: bool = False) -> Iterator[None]:
+    """Log to stderr through a queue while requests are served: a slow target delays none of them.
 
-    Returns:
-        The running listener, to be stopped at shutdown; None when logging is off.
+    Before and after, a line is written at once, so that the lines keep their order.
     """
     handler = plain(form, access=access)
     if handler is None:
-        return None
+        yield
+        return
     # Bounded: when the target hangs, lines are dropped instead of filling memory.
     lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
-    logger.handlers[:] = [_Dropping(lines)]
     listener = logging.handlers.QueueListener(lines, handler)
+    logger.handlers[:] = [_Dropping(lines)]
     listener.start()
-    return listener
+    try:
+        yield
+    finally:
+        logger.handlers[:] = [handler]
+        listener.stop()
 
 
 def plain(form: Form | None, *, access: bool = False) -> logging.Handler | None:

@@ -41,6 +41,16 @@ SELECT users.id
 FROM users
 WHERE users.id = $1::BIGINT;
 
+-- items.newest_by_owner
+-- $1 parents
+SELECT newest.id, newest.sku, newest.name, newest.description, newest.price, newest.is_active, newest.owner_id, newest.version, newest.created_at, newest.updated_at, given.id AS parent, counted.n AS total
+FROM unnest($1::BIGINT[]) AS given(id) JOIN LATERAL (SELECT count(*) AS n
+FROM items
+WHERE items.owner_id = given.id) AS counted ON true LEFT OUTER JOIN LATERAL (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at
+FROM items
+WHERE items.owner_id = given.id ORDER BY items.id DESC
+ LIMIT 20) AS newest ON true;
+
 -- items.replace
 -- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id, $7 id
 UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;

@@ -16,7 +16,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 DEFAULTS = {
     "database_url": "embedded",
     "redis_url": "embedded, else none",
-    "auth": "`off` on a loopback host",
+    "auth": "`off` on a loopback host, else `on`",
     "trusted_proxies": "none",
     "log": "`text` on a terminal, else `json`",
     "secret": "made and kept in `SERVICE_DATA` when embedded",

@@ -57,6 +57,7 @@ SQLALCHEMY |= {
         "filters",
         "kept_totals",
         "keyset",
+        "newest",
         "shape",
         "staging",
         "staging_statements",

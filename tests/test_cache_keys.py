@@ -22,18 +22,20 @@ from service.db.database import Database
 from service.db.statement import Statement
 from service.errors import NotFound
 from service.items import items
+from service.resource import operations
 from service.settings import Settings
 from service.users import users
 from service.web.cached import key_of, name_of
 from service.web.codec import Reply
 from service.web.endpoint import Operation
+from service.web.include import Include
 from service.web.request import VIEWER, Request
 from service.web.routing import Paths
 
 pytestmark = pytest.mark.anyio
 
 RESOURCES = (users, items)
-OPERATIONS = [operation for one in RESOURCES for operation in one.operations]
+OPERATIONS = [operation for one in RESOURCES for operation in operations.served(one, RESOURCES)]
 CACHED = [operation for operation in OPERATIONS if operation.cache_tags is not None]
 
 
@@ -58,7 +60,8 @@ def valid(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def client_of(url: str, app: Any, **scope_fields: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application in this process; `scope_fields` as a middleware would set them."""
-    settings = Settings.load({"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"})
+    environ = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"}
+    settings = Settings.load({**environ, "SERVICE_AUTH": "off"})
     main = create_app(settings, resources=RESOURCES)
     main.alone = True
     async with main.lifespan_context(Starlette()) as state:
@@ -92,7 +95,12 @@ def queries(operation: Operation) -> Iterator[dict[str, str]]:
         kind = hints[one.name]
         kinds = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
         choices = [get_args(kind) for kind in kinds if get_origin(kind) is Literal]
-        if choices:
+        included = [kind for kind in kinds if issubclass(kind, Include)] if not choices else []
+        if included:
+            yield from ({one.name: name} for name in included[0].ALLOWED)
+            if len(included[0].ALLOWED) > 1:
+                yield {one.name: ",".join(included[0].ALLOWED)}
+        elif choices:
             yield from ({one.name: choice} for choice in choices[0])
         elif one.name == "cursor":
             yield {"cursor": ""}

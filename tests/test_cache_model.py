@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -473,20 +474,21 @@ def planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[World]]:
     yield Buggy
 
 
-# Seeds that find the bug soon: with others it takes up to 3,000 examples. Hypothesis also draws
-# constants of the loaded modules, so the number differs between runs.
+# Seeds that find the bug soon: with others it takes up to 3,000 examples.
 PLANTED = {
-    "delete-then-fill": 24,
-    "publish before commit": 1,
-    "tombstone dropped early": 0,
+    "delete-then-fill": 5,
+    "publish before commit": 5,
+    "tombstone dropped early": 1,
     "fill after disconnect": 11,
-    "list generation not advanced": 4,
+    "list generation not advanced": 9,
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Constants of the loaded modules would make each run of a seed find other examples.
+    monkeypatch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None)
     with planted(bug, monkeypatch) as world, pytest.raises(AssertionError, match="showed"):
         run_state_machine_as_test(
             seed(PLANTED[bug])(world),

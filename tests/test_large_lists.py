@@ -124,6 +124,35 @@ def below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from below(part)
 
 
+def test_the_newest_rows_of_parents_are_read_and_the_others_counted_in_the_index(
+    large: Large,
+) -> None:
+    """For each parent it reads as many rows as it shows, and counts without reading a row."""
+    asyncio.run(check_newest(large.url))
+
+
+async def check_newest(url: str) -> None:
+    loader = items.newest_by["owner_id"]
+    connection = await asyncpg.connect(url, server_settings=SETTINGS)
+    try:
+        counts = "SELECT owner_id, count(*) FROM items GROUP BY 1 ORDER BY 2 DESC LIMIT 10"
+        owners = [row["owner_id"] for row in await connection.fetch(counts)]
+        for parents in ([owners[0]], [*owners, 2**62]):
+            text = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {loader.statement.sql}"
+            plan = json.loads(await connection.fetchval(text, parents))[0]["Plan"]
+            scans = {node["Node Type"]: node for node in below(plan) if node.get("Relation Name")}
+            assert scans.keys() == {"Index Scan", "Index Only Scan"}
+            assert {node["Index Name"] for node in scans.values()} == {"items_owner_id_idx"}
+            assert scans["Index Only Scan"]["Heap Fetches"] == 0
+            newest = scans["Index Scan"]
+            assert newest["Scan Direction"] == "Backward"
+            assert "Filter" not in newest
+            assert looked_at(newest) <= 20 * len(parents)
+            assert "Sort" not in {node["Node Type"] for node in below(plan)}
+    finally:
+        await connection.close()
+
+
 # Deep pages of common matches, some clustered in the sort order, others evenly spread.
 DEEP = (
     (Case(items.listing, {"q": "modern"}), "name", 8000),

@@ -83,6 +83,9 @@ def single_rows(path: str, this: str, new: Document, taken: Document) -> Iterato
 def owned_items() -> Iterator[Asked]:
     path, actual = "/users/{id}/items", "/users/1/items"
     yield Asked("get", "/items", 200, "/items?include=owner")
+    yield Asked("get", "/users/{id}", 200, "/users/1?include=items")
+    yield Asked("get", "/users", 200, "/users?include=items")
+    yield Asked("get", "/users", 200, "/users?include=items&cursor=")
     yield Asked("get", path, 200, actual + "?cursor=")
     yield Asked("get", path, 200, actual)
     yield Asked("get", path, 404, "/users/99/items")
@@ -258,6 +261,17 @@ def test_the_document_is_valid_and_has_what_a_client_needs(told: Document) -> No
             "format": "date-time",
         }
     assert "owner" not in schemas["ListedItem"]["required"]
+    for kind in ("DetailedUser", "ListedUser"):
+        assert {"items", "items_total"}.isdisjoint(schemas[kind]["required"])
+        assert schemas[kind]["properties"]["items"]["items"] == {
+            "$ref": "#/components/schemas/Item"
+        }
+    for path in ("/users", "/users/{id}"):
+        parameters = told["paths"][path]["get"]["parameters"]
+        (include,) = (one for one in parameters if one["name"] == "include")
+        assert (include["style"], include["explode"]) == ("form", False)
+        (values,) = checker.resolved(include["schema"]["items"])["enum"]
+        assert values == "items"
     assert {"ItemPage", "ItemCursorPage", "UserPage", "ItemSort", "Role"} <= schemas.keys()
     assert [name for name in schemas if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
     sort = schemas["ItemSort"]
@@ -285,7 +299,12 @@ async def test_links_have_the_prefix_of_the_request(
     """A prefix is the root_path of ASGI: `uvicorn --root-path`, `granian --url-path-prefix`."""
     app = built_in(
         Settings.load(
-            {"DATABASE_URL": database_url, "REDIS_URL": "off", "SERVICE_SECRET": "x" * 32}
+            {
+                "DATABASE_URL": database_url,
+                "REDIS_URL": "off",
+                "SERVICE_SECRET": "x" * 32,
+                "SERVICE_AUTH": "off",
+            }
         )
     )
     async with app.lifespan_context(None) as state:

@@ -77,6 +77,8 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
         for many in ("by_id", "by_id_many", "change_many")
     ),
     ("items.owner_exists", "users_pkey"),
+    ("items.owners_many", "users_pkey"),
+    ("items.newest_by_owner", "items_owner_id_idx"),
     *lists(),
     # Filters that have an index of their own.
     ("items.page?is_active=false", "items_inactive_idx"),

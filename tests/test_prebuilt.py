@@ -40,7 +40,11 @@ async def answered(reply: Reply, method: str, *, offered: bool) -> tuple[Any, li
         "path": "/x",
         "query_string": b"",
         "headers": [(b"x-request-id", b"one")],
-        "state": {"cache": NoCache(), "settings": SimpleNamespace(slow_request_ms=1000)},
+        "state": {
+            "cache": NoCache(),
+            "guard": None,
+            "settings": SimpleNamespace(slow_request_ms=1000),
+        },
         "extensions": {SEND_PREBUILT: ready} if offered else {},
     }
     endpoint = Endpoint([Operation(method, "/x", handler, "")])

@@ -154,7 +154,8 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
         fingerprint="crud",
     )
     await cache.open()
-    yield {"db": db, "settings": settings, "cache": cache, "writer": Writer(db, cache)}
+    state = {"db": db, "settings": settings, "cache": cache, "writer": Writer(db, cache)}
+    yield {**state, "guard": None}
     await cache.close()
     await db.close()
 

@@ -87,8 +87,12 @@ class TableTags:
         for field in self.fields:
             value = getattr(query, field, UNSET)
             if value is not UNSET:
-                return _list_tag(self.table, field, value), _list_tag(self.table, field)
+                return self.having(field, value)
         return self.lists
+
+    def having(self, field: str, value: object) -> Tags:
+        """What a response depends on that has rows with this value in one of `fields`."""
+        return _list_tag(self.table, field, value), _list_tag(self.table, field)
 
     def many(self, row_ids: Iterable[int]) -> Tags:
         """What a write of many rows invalidates: these rows, and every list of the table."""

@@ -71,7 +71,7 @@ def openapi(file: str) -> None:
     from service.web.openapi import document
 
     app = application()
-    found = document(app.operations, app.about)
+    found = document(app.operations, app.about, checks=app.checks)
     text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
     if file == "-":
         click.echo(text)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 import msgspec
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from service.app import Application
     from service.cli.banner import Database
     from service.server.listener import Listener
+
+OPEN = "SERVICE_AUTH=off: anyone who reaches this address may do anything"
 
 
 @main.command()
@@ -38,26 +40,30 @@ def serve(**options: str | None) -> None:
     # A stop signal is the normal end of a service.
     with StopSignals(_exit).installed() as stop:
         app = application(options)
-        _check(app.settings)
+        _check(app)
         logs.plain(app.settings.log)
+        _warn(app.settings)
         from service import server
 
         with contextlib.closing(server.bind(app.settings)) as listener:
-            app.settings = msgspec.structs.replace(app.settings, port=listener.port)
+            auth: Literal["on", "off"] = "on" if app.settings.authenticated else "off"
+            app.settings = msgspec.structs.replace(app.settings, port=listener.port, auth=auth)
             _serve(app, listener, stop)
 
 
-def _check(settings: Settings) -> None:
-    if settings.public and settings.auth != "off":
-        raise SettingsError(
-            f"SERVICE_HOST={settings.host!r}: other machines can reach it without authentication;"
-            " set SERVICE_AUTH=off to allow that"
-        )
+def _check(app: "Application") -> None:
+    settings = app.settings
+    app.check_auth()
     if settings.cache == "local" and settings.workers > 1:
         raise SettingsError(
             f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"
             " several workers need SERVICE_CACHE=on and REDIS_URL"
         )
+
+
+def _warn(settings: Settings) -> None:
+    if settings.public and not settings.authenticated:
+        logs.logger.warning("%s (SERVICE_HOST=%s)", OPEN, settings.host)
 
 
 def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
@@ -133,8 +139,8 @@ def _banner(
     elif settings.cache != "off" and running is not None and running.database_url is None:
         alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
         lines.append(("Note", alone))
-    if settings.public:
-        lines.append(("Note", "SERVICE_AUTH=off: anyone who reaches this address may do anything"))
+    if settings.public and not settings.authenticated:
+        lines.append(("Note", OPEN))
     return [*lines, ("Stop", "Ctrl-C")]
 
 

@@ -178,6 +178,33 @@ class ListTests(Base):
                 missing_parent = f"{parent.path}/{2**62}/{of.segment}"
                 assert served.client.request(method, missing_parent, json=body).status_code == 404
 
+    @where("create", "list", also=lambda of: bool(of.under and of.newest))
+    def test_a_parent_shows_its_newest_rows_with_one_more_statement(
+        self, served: Served, of: Resource[Any]
+    ) -> None:
+        for field in of.under:
+            made = served.several(of, of.newest + 1)
+            parent = of.references[field]
+            asked = {"include": of.name}
+            fresh = {"Cache-Control": "no-cache"}
+            path = f"{parent.path}/{made[0][field]}"
+            rows = served.client.get(
+                f"{path}/{of.segment}", params={"sort": "-id", "per_page": of.newest}
+            ).json()["items"]
+            answers = []
+            if parent.derives("read"):
+                answers.append(served.client.get(path, params=asked, headers=fresh))
+            if parent.derives("list") and of.newest_in_lists:
+                last: dict[str, Any] = {**asked, "sort": "-id", "per_page": 1}
+                answers.append(served.client.get(parent.path, params=last, headers=fresh))
+            for answer in answers:
+                assert (answer.status_code, statements_run(answer)) == (200, 2)
+                shown = answer.json()
+                shown = shown["items"][0] if "per_page" in shown else shown
+                assert shown["id"] == made[0][field]
+                assert shown[of.name] == rows
+                assert shown[f"{of.name}_total"] == len(made)
+
     def _whole(self, served: Served, of: Resource[Any]) -> list[dict[str, Any]]:
         """Return every row with all fields; a list may have fewer."""
         rows = served.all(of)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RANGES = (int, float, Decimal, datetime, date)
 # Columns that statements add to those of a row.
 OWN_COLUMNS = {"id", "sort_key", "total"}
+# Rows of a child that each parent may show: as many as a page has at most.
+MAX_NEWEST = 100
 
 
 def check_names(name: str, path: str) -> None:
@@ -141,6 +143,8 @@ def _check_parents(of: "Resource[Any]") -> None:
             raise RefusedError(f"{name}: {one!r} in `under` must be in `references` too")
         if one not in of.filters:
             raise RefusedError(f"{name}: {one!r} in `under` must be in `filters` too")
+    if not 0 <= of.newest <= MAX_NEWEST:
+        raise RefusedError(f"{name}: `newest` must be 0 to {MAX_NEWEST}")
     for one in of.include:
         if f"{one}_id" not in of.references:
             raise RefusedError(f"{name}: include[{one!r}] needs {one + '_id'!r} in `references`")

@@ -77,6 +77,9 @@ class Resource(Statements[Row]):
         under: references whose parent also has the list and the creation of its rows, such as GET
             and POST `/users/{id}/notes`.
         include: Structs of parents that a list shows with `include=<parent>`.
+        newest: how many rows, the newest first, a parent in `under` shows with `include=<name>`, at
+            most 100; 0 for no such parameter.
+        newest_in_lists: whether the list of the parents has this `include` too.
         soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
             by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
@@ -117,6 +120,8 @@ class Resource(Statements[Row]):
         referenced: bool = False,
         under: Collection[str] = (),
         include: Mapping[str, type[Struct]] | None = None,
+        newest: int = 20,
+        newest_in_lists: bool = True,
         soft_delete: bool | None = None,
         versioned: bool = True,
         stamped: bool = True,
@@ -141,6 +146,7 @@ class Resource(Statements[Row]):
         self.references = dict(references or {})
         self.referenced = referenced
         self.under, self.include = checks.sequence(name, "under", under), dict(include or {})
+        self.newest, self.newest_in_lists = newest, newest_in_lists
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
         self.handlers = dict(handlers or {})
@@ -187,6 +193,10 @@ class Resource(Statements[Row]):
     def serves(self, operation: str) -> bool:
         """Return whether an operation of OPERATIONS is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
+
+    def derives(self, operation: str) -> bool:
+        """Return whether an operation is served by the derived handler."""
+        return self.serves(operation) and operation not in self.handlers
 
     def operation(
         self, method: str, path: str, handler: Handler, summary: str, **more: Any

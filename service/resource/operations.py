@@ -1,10 +1,10 @@
 """The operations of a resource and their order."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from service.db.statement import RefusedError
-from service.resource import bulk_rows, file_handlers, lists, rows
+from service.resource import bulk_rows, file_handlers, included, lists, rows
 from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
@@ -51,3 +51,24 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
         yield from lists.under(of, field)
+
+
+def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Operation]:
+    """Return the operations of a resource in an application that serves these resources.
+
+    The read and the list have `include` for the children of the resource that are served too.
+
+    Raises:
+        RefusedError: a child has the name of a field.
+    """
+    children = included.children(of, resources)
+    if not children:
+        return of.operations
+    made = []
+    if of.derives("read"):
+        made.append(included.read(of, children))
+    if of.derives("list"):
+        in_lists = [child for child in children if child.of.newest_in_lists]
+        made.append(lists.all_rows(of, in_lists))
+    places = {(one.method, one.path): one for one in made}
+    return [places.get((one.method, one.path), one) for one in of.operations]

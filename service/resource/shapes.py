@@ -1,13 +1,14 @@
 """Derive the Structs of a declaration: rows, changes, queries, bulk bodies."""
 
 from collections.abc import Mapping, Sequence
-from types import new_class
+from types import MappingProxyType, new_class
 from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from service.db.statement import RefusedError
 from service.resource.fields import Field
+from service.web.include import include_of
 from service.web.paging import CursorPage, Page
 
 Many = Meta(max_length=1000)
@@ -99,14 +100,49 @@ def below(names: Words, parent: Words, new: type[Struct], field: Field) -> Any:
     return _struct(f"New{parent.One}{names.One}", fields, doc, bases=(new,), kw_only=True)
 
 
-def listed(names: Words, shown: type[Struct], include: Mapping[str, type[Struct]]) -> Any:
-    """Return the Struct of a row in a list, with the parents of `include`."""
-    if not include:
+def listed(
+    names: Words,
+    shown: type[Struct],
+    include: Mapping[str, type[Struct]],
+    children: Mapping[str, type[Struct]] = MappingProxyType({}),
+) -> Any:
+    """Return the Struct of a row in a list, with the parents and children of `include`."""
+    if not include and not children:
         return shown
-    fields = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
-    told = ", ".join(f"`{name}` only with `include={name}`" for name in include)
-    doc = f"{names.a.capitalize()} in a list; {told}; null if the row has none."
-    return _struct(f"Listed{names.One}", fields, doc, bases=(shown,), frozen=True, gc=False)
+    parents = [(name, kind | UnsetType | None, UNSET) for name, kind in include.items()]
+    told = [f"`{name}` only with `include={name}`, null without one" for name in include]
+    told += [_only_with(name) for name in children]
+    doc = f"{names.a.capitalize()} in a list; {'; '.join(told)}."
+    fields = [*parents, *_newest(children)]
+    return _struct(f"Listed{names.One}", fields, doc, bases=(shown,), frozen=True)
+
+
+def detailed(names: Words, shown: type[Struct], children: Mapping[str, type[Struct]]) -> Any:
+    """Return the Struct of one row in a response, with the children of `include`."""
+    told = "; ".join(_only_with(name) for name in children)
+    doc = f"{names.a.capitalize()} in a response; {told}."
+    return _struct(f"Detailed{names.One}", _newest(children), doc, bases=(shown,), frozen=True)
+
+
+def detail_query(names: Words, children: Sequence[str]) -> Any:
+    """Return the Struct of the parameters of the read of a row with children."""
+    fields = [("include", include_of(f"{names.One}Include", children) | UnsetType, UNSET)]
+    return _struct(f"Detailed{names.One}Query", fields, "What to add to the row.", frozen=True)
+
+
+def _newest(children: Mapping[str, type[Struct]]) -> list[Any]:
+    return [
+        field
+        for name, kind in children.items()
+        for field in (
+            (name, list.__class_getitem__(kind) | UnsetType, UNSET),
+            (f"{name}_total", int | UnsetType, UNSET),
+        )
+    ]
+
+
+def _only_with(name: str) -> str:
+    return f"`{name}`, the newest first, and `{name}_total` only with `include={name}`"
 
 
 def pages(names: Words, shown: type[Struct]) -> tuple[Any, Any]:
@@ -162,9 +198,8 @@ def list_query(
         *filters,
     ]
     if include:
-        known: Any = Literal[tuple(include)]
-        titled = Annotated[known, Meta(title=f"{names.One}Include")]
-        fields.append(("include", titled | UnsetType, UNSET))
+        kind = include_of(f"{names.One}ListInclude", include)
+        fields.append(("include", kind | UnsetType, UNSET))
     return _struct(f"{names.One}Query", fields, "The parameters of the list.", frozen=True)
 
 

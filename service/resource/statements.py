@@ -24,10 +24,11 @@ from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
 from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing
+from service.db.newest import NewestRows
 from service.db.staging import StagingTable
 from service.db.statement import Statement
 from service.db.writes import Writes
-from service.resource import columns
+from service.resource import columns, included
 from service.resource.fields import Field
 from service.resource.shapes import few_values
 
@@ -50,6 +51,7 @@ SAMPLES: dict[str, object] = {
     "last_id": 1,
     "limit": 11,
     "offset": 0,
+    "parents": [1],
     "q": "%a%",
     "upto": 20_000,
     "versions": [1],
@@ -85,6 +87,7 @@ class Statements(Generic[Row]):
     references: "Mapping[str, Resource[Any]]"
     under: tuple[str, ...]
     include: Mapping[str, type[Struct]]
+    newest: int
 
     upsert: Upsert
     adds: Adds[Row]
@@ -117,6 +120,7 @@ class Statements(Generic[Row]):
             for field, parent in self.references.items()
             if field in self.under
         }
+        self.newest_by: dict[str, NewestRows[Any]] = included.loaders(self)
         if self.serves("bulk_create"):
             self.adds = Adds(f"{name}.add_all", row, table, new, key, folded=folded)
         if self.serves("upsert"):
@@ -142,6 +146,7 @@ class Statements(Generic[Row]):
         for loader in self.loaders.values():
             yield from loader.prepared
         yield from self.exists.values()
+        yield from (one.statement for one in self.newest_by.values())
         if any(map(self.serves, ("replace", "change", "delete"))):
             yield from self.writes.prepared
         for name in ("adds", "upsert", "bulk"):

@@ -99,8 +99,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The HTTP server."""
     data: Text = ".data"
     """The data directory of embedded stores; one running service per directory."""
-    auth: Literal["off"] | None = None
-    """There is no authentication yet. If other machines can reach the host, `off` is required."""
+    auth: Literal["on", "off"] | None = None
+    """Whether requests need an API key; `off` lets everyone who reaches the host do everything."""
     cache: Literal["on", "local", "off"] = "on"
     """`on`, `local` (only in the process, for one worker) or `off`."""
     cache_ttl: Seconds = 300
@@ -217,6 +217,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def shared_redis_url(self) -> str | None:
         """The URL of the Redis that workers share; None without one."""
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether requests need an API key; by default if other machines can reach the address."""
+        return self.auth == "on" or (self.auth is None and self.public)
 
     @property
     def public(self) -> bool:

@@ -18,6 +18,7 @@ from service.logs import logger
 from service.web import compress
 from service.web.codec import JSON, Header, Query, Reply
 from service.web.conditional import not_modified
+from service.web.guard import ADMITTED, Rule
 from service.web.principal import owner_of
 from service.web.request import VIEWER, Request, Value
 
@@ -65,6 +66,11 @@ class CachedRequest(Request):
     def __init__(self, request: Request) -> None:
         self._request = request
         self.state = request.state
+
+    @property
+    def has_query(self) -> bool:
+        """As Request.has_query."""
+        return self._request.has_query
 
     def row_id(self) -> int:
         """As Request.row_id."""
@@ -136,25 +142,34 @@ def _not_in_key(what: str) -> NoReturn:
     )
 
 
-def send_hit(scope: Scope, started: float) -> bool:
+def send_hit(scope: Scope, started: float, rule: Rule) -> bool:
     """Send a hit without an Endpoint's other work, and return whether that was possible.
 
-    Only for a GET without preconditions, and only if the server has SEND_PREBUILT. It takes a third
-    of the CPU and sends the same response.
+    Only for a GET without preconditions and repeated headers, and only if the server has
+    SEND_PREBUILT. It takes a third of the CPU and sends the same response.
+
+    Args:
+        scope: the request.
+        started: perf_counter() at its start.
+        rule: what the guard checks.
     """
     ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
-    cache = scope["state"]["cache"]
+    state = scope["state"]
+    cache = state["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
+        return False
+    headers = dict(scope["headers"])
+    if len(headers) != len(scope["headers"]) or not _CONDITIONS.isdisjoint(headers):
+        return False
+    guard = state["guard"]
+    if guard is not None and not guard.admit_at_once(scope, rule, started, headers):
         return False
     response = cache.find(key_of(scope), refreshes=False)
     if response is None or response.missing is not None:
         return False
-    given_id = None
-    for name, value in scope["headers"]:
-        if name in _CONDITIONS:
-            return False
-        if name == b"x-request-id":  # two of them are not an id
-            given_id = value.strip(b" \t") if given_id is None else b""
+    given_id = headers.get(b"x-request-id")
+    if given_id is not None:
+        given_id = given_id.strip(b" \t")
     body, head, encoding = response.body, response.head, None
     if len(body) >= compress.LEAST:
         encoding = compress.negotiate(scope["headers"])
@@ -166,7 +181,12 @@ def send_hit(scope: Scope, started: float) -> bool:
     if head is None:
         head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    sent: bool = ready(head % (request_id(given_id).encode(), took, took * 1000), body)
+    lines = head % (request_id(given_id).encode(), took, took * 1000)
+    if guard is not None:
+        limit = scope[ADMITTED]
+        if limit is not None:
+            lines = limit.lines + lines
+    sent: bool = ready(lines, body)
     return sent
 
 

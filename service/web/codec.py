@@ -180,6 +180,8 @@ def parse_number(kind: Any, value: object) -> Any:
 
 
 def _parse_text(kind: Any, value: object) -> Any:
+    if hasattr(kind, "parse_text"):
+        return kind.parse_text(value)
     if not (isinstance(value, str) and len(value) <= 64 and _NUMBER.fullmatch(value)):
         raise ValueError("must be a number in digits, as 29.99")
     return kind.parse(Decimal(value))

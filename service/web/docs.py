@@ -12,7 +12,7 @@ import msgspec
 from service.web.codec import JSON, Header, Reply
 from service.web.endpoint import Operation
 from service.web.openapi import document
-from service.web.openapi_texts import About
+from service.web.openapi_texts import NO_CHECKS, About, Checks
 from service.web.request import Request
 
 STYLE = """
@@ -51,12 +51,20 @@ CACHE_CONTROL = b"no-cache"
 ROOTS = 8
 
 
-def routes(operations: list[Operation], about: About) -> list[Operation]:
-    """Return both operations. Their responses are built once per URL prefix."""
+def routes(
+    operations: list[Operation], about: About, checks: Checks = NO_CHECKS
+) -> list[Operation]:
+    """Return both operations. Their responses are built once per URL prefix.
+
+    Args:
+        operations: the operations to describe.
+        about: the application.
+        checks: what its settings say that is checked; the responses are about what is checked.
+    """
 
     @lru_cache(ROOTS)
-    def replies(root: str) -> tuple[Reply, Reply]:
-        described = document(operations, about, root)
+    def replies(root: str, checks: Checks) -> tuple[Reply, Reply]:
+        described = document(operations, about, root, checks)
         as_json, page = msgspec.json.encode(described), _page(described, root).encode()
         return (
             _reply(as_json, (), JSON),
@@ -64,16 +72,27 @@ def routes(operations: list[Operation], about: About) -> list[Operation]:
         )
 
     async def openapi(request: Request) -> Reply:
-        return replies(request.root)[0]
+        return replies(request.root, checks_of(request))[0]
 
     async def docs(request: Request) -> Reply:
-        return replies(request.root)[1]
+        return replies(request.root, checks_of(request))[1]
 
-    replies("")  # build at the start, not in the first request
+    replies("", checks)  # build at the start, not in the first request
     return [
-        Operation("GET", "/openapi.json", openapi, "The OpenAPI document", stored=False),
-        Operation("GET", "/docs", docs, "The API on one page", stored=False),
+        Operation("GET", path, handler, summary, stored=False, access="open", limit="off")
+        for path, handler, summary in (
+            ("/openapi.json", openapi, "The OpenAPI document"),
+            ("/docs", docs, "The API on one page"),
+        )
     ]
+
+
+def checks_of(request: Request) -> Checks:
+    """Return what is checked before the operations of this process run."""
+    guard = request.state["guard"]
+    if guard is None:
+        return NO_CHECKS
+    return Checks(guard.principals is not None, guard.limiter is not None)
 
 
 def _reply(body: bytes, headers: tuple[Header, ...], content_type: bytes) -> Reply:

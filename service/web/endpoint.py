@@ -11,11 +11,13 @@ from service.cache.generations import Tags
 from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
+from service.http1.framing import READS_BODY
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
 from service.web.cached import LOOKED_UP, access, cacheable, send_hit
-from service.web.codec import Query, Reply
+from service.web.codec import Header, Query, Reply
+from service.web.guard import ADMITTED, Guard, Rule, limit_headers
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access
 from service.web.request import Request
@@ -43,7 +45,8 @@ class Operation(NamedTuple):
 
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
-    principal: then Request.owner is part of the cache key. `limit` names its own rate limit.
+    principal: then Request.owner is part of the cache key. `limit` is its own rate limit, such as
+    `5/m`, instead of the one of all; `off` for none.
     """
 
     method: str
@@ -71,6 +74,11 @@ class Operation(NamedTuple):
         return self.access or ("read" if self.method == "GET" else "write")
 
     @property
+    def rule(self) -> Rule:
+        """What the guard checks before it runs."""
+        return Rule(self.needs, private=self.private, method=self.method, path=self.path)
+
+    @property
     def has_etag(self) -> bool:
         """Whether it is about one row, whose version is its ETag."""
         one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
@@ -89,9 +97,11 @@ class Endpoint:
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.handlers: dict[str, Handler] = {}
+        self.rules: dict[str, Rule] = {}
         self.without_query: set[str] = set()
         self.cached = False
         for one in operations:
+            self.rules[one.method] = one.rule
             self.handlers[one.method] = (
                 one.handler
                 if one.cache_tags is None
@@ -103,20 +113,27 @@ class Endpoint:
                 self.cached = True
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
+            self.rules["HEAD"] = self.rules["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and LOOKED_UP not in scope and send_hit(scope, started):
+        if self.cached and LOOKED_UP not in scope and send_hit(scope, started, self.rules["GET"]):
             return
         spent = Timing()
         timing.set(spent)
         request = Request(scope, receive)
         method = scope["method"]
+        guard = request.state["guard"]
         try:
-            reply = await self._handler(request)(request)
+            handler = self._handler(request)
+            if guard is not None and method in self.rules:
+                await admit(guard, self.rules[method], request, started)
+            if scope["query_string"] and method in self.without_query:
+                request.query(_no_query)
+            reply = await handler(request)
         except Problem as problem:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
@@ -127,34 +144,20 @@ class Endpoint:
         body, more = reply.body, reply.headers
         if len(body) >= compress.LEAST or reply.chunks is not None:
             body, more = await compress.encode_response(reply, scope["headers"])
+        if guard is not None:
+            more += limit_headers(scope)
         took = perf_counter() - started
-        if send_prebuilt(request, reply, spent, took, body, more):
-            self._log(request, reply, took)
-            return
-        headers = standard_headers(request.id, took, spent.statements, spent.seconds)
-        headers.append((b"cache-control", reply.cache_control))
-        headers += more
-        if reply.status in (204, 304):
-            body = b""
-        else:
-            headers.append((b"content-type", reply.content_type))
-            if reply.chunks is None:
-                headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        if reply.chunks is not None and method != "HEAD":
-            await reply.chunks.send(send)
-        else:
-            await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+        if not send_prebuilt(request, reply, spent, took, body, more):
+            headers = standard_headers(request.id, took, spent.statements, spent.seconds)
+            headers.append((b"cache-control", reply.cache_control))
+            await _send(send, method, reply, body, [*headers, *more])
         self._log(request, reply, took)
 
     def _handler(self, request: Request) -> Handler:
-        """The handler of the request's method. Without query parameters, any query is refused."""
-        method = request.scope["method"]
-        handler = self.handlers.get(method)
+        """The handler of the request's method."""
+        handler = self.handlers.get(request.scope["method"])
         if handler is None:
             raise self._no_handler()
-        if request.scope["query_string"] and method in self.without_query:
-            request.query(_no_query)
         return handler
 
     def _no_handler(self) -> Problem:
@@ -176,6 +179,55 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
+
+
+class Refused(Endpoint):
+    """Answers a request with a problem document, for any method."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def _no_handler(self) -> Problem:
+        return self.problem
+
+
+async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:
+    """Let the guard check a request, before anything of its query or body is read.
+
+    Args:
+        guard: the guard of the application.
+        rule: what the operation needs.
+        request: the request.
+        started: perf_counter() at its start.
+
+    Raises:
+        Problem: the guard refuses it.
+    """
+    scope = request.scope
+    if ADMITTED in scope or guard.admit_at_once(scope, rule, started):
+        return
+    try:
+        await guard.admit(scope, rule)
+    except Problem:
+        if scope.get("method") in READS_BODY:  # many clients read the response after their body
+            await request.drain(more=request.header(b"expect") is None)
+        raise
+
+
+async def _send(send: Send, method: str, reply: Reply, body: bytes, headers: list[Header]) -> None:
+    """Send a response in the messages of ASGI."""
+    if reply.status in (204, 304):
+        body = b""
+    else:
+        headers.append((b"content-type", reply.content_type))
+        if reply.chunks is None:
+            headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    if reply.chunks is not None and method != "HEAD":
+        await reply.chunks.send(send)
+    else:
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 
 def _problem_reply(problem: Problem, request: Request) -> Reply:

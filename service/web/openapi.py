@@ -7,15 +7,27 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from service.errors import ProblemDocument
+from service.errors import ProblemDocument, TooMany
 from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
-from service.web.openapi_texts import COMMON_HEADERS, HEADERS, PROBLEMS, TAGS, About
+from service.web.openapi_texts import (
+    COMMON_HEADERS,
+    HEADERS,
+    LIMIT_HEADERS,
+    NO_CHECKS,
+    PROBLEMS,
+    SECURITY_SCHEMES,
+    TAGS,
+    About,
+    Checks,
+)
 
 Document = dict[str, Any]
 
 
-def document(operations: Iterable[Operation], about: About, root: str = "") -> Document:
+def document(
+    operations: Iterable[Operation], about: About, root: str = "", checks: Checks = NO_CHECKS
+) -> Document:
     """Return the document as plain data.
 
     Args:
@@ -23,32 +35,35 @@ def document(operations: Iterable[Operation], about: About, root: str = "") -> D
         about: the application.
         root: the prefix of every path, such as `/api` (root_path of ASGI). The server URL is
             relative, so the Host header has no effect on it.
+        checks: what is checked before an operation runs.
     """
     operations = list(operations)
     schemas = Schemas([kind for operation in operations for kind in _kinds(operation)])
     shared: Document = {}
     paths: dict[str, Document] = {}
     for operation in operations:
-        described = _operation(operation, schemas, shared)
+        described = _operation(operation, schemas, shared, checks)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     tags = {(tag := _tag(operation)).name: tag for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": about.info(),
         "servers": [{"url": root or "/"}],
-        # No authentication yet.
-        "security": [],
+        "security": [{name: []} for name in SECURITY_SCHEMES] if checks.keys else [],
         "tags": [_described(tag) for tag in tags.values()],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
             "responses": dict(sorted(shared.items())),
             "headers": {name: _header_component(name) for name in sorted(HEADERS)},
+            **({"securitySchemes": SECURITY_SCHEMES} if checks.keys else {}),
         },
     }
 
 
-def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Document:
+def _operation(
+    operation: Operation, schemas: Schemas, shared: Document, checks: Checks
+) -> Document:
     described: Document = {
         "operationId": _camel(operation.handler.__name__),
         "summary": operation.summary,
@@ -59,7 +74,10 @@ def _operation(operation: Operation, schemas: Schemas, shared: Document) -> Docu
         described["parameters"] = parameters
     if body := _body(operation, schemas):
         described["requestBody"] = {"required": True, "content": body}
-    responses = _problems(operation, schemas, shared) | _successes(operation, schemas)
+    if checks.keys and operation.needs == "open":
+        described["security"] = []
+    responses = _problems(operation, schemas, shared, checks)
+    responses |= _successes(operation, schemas, checks)
     described["responses"] = {str(status): responses[status] for status in sorted(responses)}
     return described
 
@@ -76,8 +94,9 @@ def _described(tag: Tag) -> Document:
     return {**described, "description": tag.description} if tag.description else described
 
 
-def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
-    headers = [*COMMON_HEADERS]
+def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[int, Document]:
+    common = (*COMMON_HEADERS, *(LIMIT_HEADERS if checks.limits else ()))
+    headers = [*common]
     content: Document = {}
     if operation.response is not None:
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
@@ -99,18 +118,23 @@ def _successes(operation: Operation, schemas: Schemas) -> dict[int, Document]:
     if operation.has_etag and operation.method == "GET":
         responses[304] = _response("If-None-Match names the version; there is no body", headers)
     if operation.has_etag and operation.method == "DELETE":
-        responses[204] = _response("Removed for good (permanent=true)", COMMON_HEADERS)
+        responses[204] = _response("Removed for good (permanent=true)", common)
     return responses
 
 
-def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[int, Document]:
+def _problems(
+    operation: Operation, schemas: Schemas, shared: Document, checks: Checks
+) -> dict[int, Document]:
     """Return the error responses by status; those of several operations go into `shared`."""
     titles: dict[int, str] = {}
     shapes: dict[int, list[type[Struct]]] = {}
+    with_key = checks.keys and operation.needs != "open"
     always = [
         *PROBLEMS.by_all,
         *(PROBLEMS.with_etag if operation.has_etag else ()),
-        *(PROBLEMS.stored if operation.stored else ()),
+        *(PROBLEMS.stored if operation.stored or with_key else ()),
+        *(PROBLEMS.with_key if with_key else ()),
+        *((TooMany,) if checks.limits and operation.limit != "off" else ()),
     ]
     for problem in (*always, *operation.errors):
         titles.setdefault(problem.status, problem.title)
@@ -120,6 +144,7 @@ def _problems(operation: Operation, schemas: Schemas, shared: Document) -> dict[
     responses = {}
     for status, title in titles.items():
         headers = [*COMMON_HEADERS, *PROBLEMS.headers.get(status, ())]
+        headers += LIMIT_HEADERS if checks.limits else ()
         cached = operation.cache_tags is not None and status in PROBLEMS.with_x_cache
         if cached:
             headers.append("X-Cache")
@@ -164,6 +189,7 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
                 "name": field.encode_name,
                 "in": "query",
                 "required": field.required,
+                **_separated(properties[field.encode_name]),
                 "schema": properties[field.encode_name],
             }
             for field in structs.fields(operation.query)
@@ -175,6 +201,11 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             _condition("If-None-Match", f"{otherwise} if the version is one of these ETags"),
         ]
     return found
+
+
+def _separated(schema: Document) -> Document:
+    """Return how the values of a list are written: `include=a,b`."""
+    return {"style": "form", "explode": False} if schema.get("type") == "array" else {}
 
 
 def _condition(name: str, description: str) -> Document:

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from service.errors import Invalid, Malformed, Problem, Stale, TimedOut, Unavailable
+from service.errors import (
+    Forbidden,
+    Invalid,
+    Malformed,
+    Problem,
+    Stale,
+    TimedOut,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
 
 RULES = (
     "Every error is a problem document (RFC 9457).\n\n"
@@ -48,14 +58,38 @@ HEADERS: dict[str, tuple[str, str]] = {
     "ETag": ("The row's version, for If-Match; weak if the response is compressed", "string"),
     "Link": ("The first, previous, next and last page (RFC 8288)", "string"),
     "Location": ("The path of the new row", "string"),
+    "RateLimit": ("Requests that remain now, and seconds until there are more", "string"),
+    "RateLimit-Policy": ("The requests that are allowed in a number of seconds", "string"),
     "Retry-After": ("Seconds to wait before the next try", "integer"),
     "Server-Timing": ("Time in the database, and total time", "string"),
     "Vary": ("The request headers that select the form of the response", "string"),
+    "WWW-Authenticate": ("How to authenticate, and what was wrong (RFC 6750)", "string"),
     "X-Cache": ("HIT, MISS or BYPASS", "string"),
     "X-Process-Time": ("Seconds that the service needed", "number"),
     "X-Request-ID": ("The id that the client sent, else a generated one", "string"),
 }
+LIMIT_HEADERS = ("RateLimit-Policy", "RateLimit")
+# How a client sends its API key.
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key"},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same API key, for clients that can't set Authorization",
+    },
+}
 COMMON_HEADERS = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
+
+
+class Checks(NamedTuple):
+    """What is checked before an operation runs: API keys, rate limits."""
+
+    keys: bool = False
+    limits: bool = False
+
+
+NO_CHECKS = Checks()
 
 
 class Problems(NamedTuple):
@@ -64,6 +98,7 @@ class Problems(NamedTuple):
     by_all: tuple[type[Problem], ...]
     with_etag: tuple[type[Problem], ...]  # by operations with preconditions
     stored: tuple[type[Problem], ...]  # by operations that use the database
+    with_key: tuple[type[Problem], ...]  # by operations that need a key
     meanings: dict[int, str]
     headers: dict[int, tuple[str, ...]]
     with_x_cache: frozenset[int]
@@ -73,8 +108,12 @@ PROBLEMS = Problems(
     by_all=(Invalid,),
     with_etag=(Malformed, Stale),
     stored=(Unavailable, TimedOut),
+    # 429: also after too many keys that are not valid.
+    with_key=(Malformed, Unauthorized, Forbidden, TooMany),
     meanings={
-        400: "The body, If-Match or If-None-Match is malformed",
+        400: "The body or a header is malformed",
+        401: "There is no API key, or it is not valid",
+        403: "The API key lacks a scope, or its user may not do this",
         404: "The row does not exist",
         408: "The client sent the body too slowly",
         409: "A conflict with another row: `errors` names the field",
@@ -82,10 +121,14 @@ PROBLEMS = Problems(
         413: "The body is too large",
         415: "The media type or content coding of the body is not supported",
         422: "A parameter or the body breaks a rule: `errors` names every field",
+        429: "Too many requests, or too many API keys that are not valid: see Retry-After",
         503: "Overloaded, or the database is not available: see Retry-After",
         504: "The database took too long",
     },
     headers={
+        401: ("WWW-Authenticate",),
+        403: ("WWW-Authenticate",),
+        429: ("Retry-After",),
         415: ("Accept-Post", "Accept-Patch", "Accept-Encoding"),
         503: ("Retry-After",),
     },

@@ -26,6 +26,12 @@ class Principal(Struct, frozen=True):
     scopes: frozenset[Scope]
     admin: bool = False
 
+    def may(self, access: Access) -> bool:
+        """Return whether the key may do what needs this."""
+        if self.admin or access == "open":
+            return True
+        return access != "admin" and access in self.scopes
+
     @property
     def owner(self) -> int | None:
         """The user to whose rows this principal is limited; None for an admin."""

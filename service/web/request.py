@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -27,6 +27,9 @@ from service.web.cursor import Cursors
 from service.web.media import is_json
 from service.web.principal import Principal
 
+if TYPE_CHECKING:  # it imports this module
+    from service.web.guard import Guard
+
 Value = TypeVar("Value", bound=Struct)
 Done = TypeVar("Done")
 
@@ -45,13 +48,14 @@ VIEWER = "swiftlet.viewer"
 
 
 class State(TypedDict):
-    """What the lifespan opens, for every request."""
+    """What the lifespan opens, for every request; `guard` is None if it has nothing to check."""
 
     db: Database
     settings: Settings
     cursors: Cursors
     cache: Cache | NoCache
     writer: Writer
+    guard: "Guard | None"
 
 
 class Pieces:
@@ -129,6 +133,11 @@ class Request:
         """
         value = self._headers.get(name)
         return None if value is None else value.strip(b" \t")
+
+    @property
+    def has_query(self) -> bool:
+        """Whether there is a query string; without one every parameter has its default."""
+        return bool(self.scope["query_string"])
 
     def row_id(self) -> int:
         """The id in the path; see codec.row_id."""

@@ -7,12 +7,12 @@ from typing import Any
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from service.errors import Problem
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.framing import framing_problem
 from service.web.cached import LOOKED_UP, send_hit
 from service.web.codec import Reply
-from service.web.endpoint import Endpoint, Operation
+from service.web.endpoint import Endpoint, Operation, Refused
+from service.web.guarded_route import GuardedRoute
 from service.web.request import Request
 
 
@@ -24,7 +24,7 @@ class Paths(Router):
 
     Args:
         operations: the route table; operations with the same path share an endpoint.
-        others: Starlette routes, matched after the operations.
+        others: Starlette routes, matched after the operations; see GuardedRoute.
         options: passed to Starlette's Router, such as `lifespan`.
 
     Raises:
@@ -50,7 +50,7 @@ class Paths(Router):
             # Constant paths first: /items/bulk must not match /items/{id}.
             routes=[
                 *(Route(path, endpoints[path]) for path in sorted(endpoints, key=_open)),
-                *others,
+                *(GuardedRoute(other) for other in others),
             ],
             default=self.nothing,
             redirect_slashes=False,
@@ -99,14 +99,14 @@ class Paths(Router):
         if endpoint is None or not endpoint.cached:
             return False
         scope[LOOKED_UP] = True
-        return send_hit(scope, perf_counter())
+        return send_hit(scope, perf_counter(), endpoint.rules["GET"])
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """Return the endpoint of a request that must not reach a route, else None."""
         if SEND_PREBUILT not in scope.get("extensions", ()):  # not our own HTTP server
             problem = await framing_problem(scope, receive)
             if problem is not None:
-                return _Refused(problem)
+                return Refused(problem)
         if raw == b"*":
             return self.server
         # A path is split at its slashes before it is decoded (RFC 3986, 2.2). No value in our paths
@@ -118,17 +118,6 @@ def _open(path: str) -> bool:
     return "{" in path
 
 
-class _Refused(Endpoint):
-    """Answers a request with a problem document, for any method."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self.problem = problem
-
-    def _no_handler(self) -> Problem:
-        return self.problem
-
-
 def _server(methods: set[str]) -> Endpoint:
     """Return the endpoint of `OPTIONS *`, which is about the whole server (RFC 9110, 9.3.7)."""
     allowed = ", ".join(sorted({"HEAD", "OPTIONS", *methods})).encode()
@@ -136,4 +125,5 @@ def _server(methods: set[str]) -> Endpoint:
     async def options(_: Request) -> Reply:
         return Reply(b"", 204, ((b"allow", allowed),))
 
-    return Endpoint([Operation("OPTIONS", "*", options, "What the server can do")])
+    what = "What the server can do"
+    return Endpoint([Operation("OPTIONS", "*", options, what, access="open", limit="off")])

@@ -1,0 +1,200 @@
+"""What `include` adds to rows: the newest rows of their children, and their parents.
+
+A child is a resource with the parent in `under`. The parent does not know it, because it is
+declared before; `operations.served` finds the children that an application serves.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import UNSET, Raw, Struct
+
+from service.cache.generations import Tags
+from service.db.newest import NewestRows
+from service.db.statement import RefusedError
+from service.resource import rows, shapes
+from service.web.codec import Query, Reply
+from service.web.endpoint import Operation
+from service.web.request import Request
+from service.web.times import encode_rows
+
+if TYPE_CHECKING:
+    from service.resource.declaration import Resource
+    from service.resource.statements import Statements
+
+# Bytes to encode before the event loop may run other tasks.
+TURN = 262_144
+WITHOUT_ETAG = (
+    "A response with `include` has no ETag, because it has more than one row: If-Match and"
+    " If-None-Match are ignored."
+)
+
+
+class Child(NamedTuple):
+    """A resource whose rows can be included in those of a parent.
+
+    Args:
+        name: of the resource, and so of the member and the value of `include`.
+        field: its field with the id of the parent.
+        of: the resource.
+    """
+
+    name: str
+    field: str
+    of: "Resource[Any]"
+
+    @property
+    def loader(self) -> NewestRows[Any]:
+        """Its statement."""
+        return self.of.newest_by[self.field]
+
+    def tags(self, parent: int) -> Tags:
+        """What the rows of a parent depend on."""
+        return self.of.tags.having(self.field, parent)
+
+    def members(self, found: tuple[list[Any], int]) -> bytes:
+        """Return the newest rows of a parent and the number of all, as members of its JSON."""
+        newest, total = found
+        name = self.name.encode()
+        return b'"%b":%b,"%b_total":%d' % (name, encode_rows(newest, newest), name, total)
+
+
+def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[Child]:
+    """Return the children of a resource among those that an application serves.
+
+    A private child that the parent does not own is not among them.
+
+    Raises:
+        RefusedError: a child has the name of a field.
+    """
+    found = [
+        Child(one.name, field, one)
+        for one in resources
+        for field in one.under
+        if one.newest and one.references[field] is of and _may_be_shown(one, field, of)
+    ]
+    taken = {*of.row.__struct_fields__, *of.summary_row.__struct_fields__, *of.include}
+    for child in found:
+        if clash := sorted(taken & {child.name, f"{child.name}_total"}):
+            raise RefusedError(
+                f"{of.name}: include={child.name} adds a member {clash[0]!r}, which"
+                f" {of.words.a} already has: set newest=0 in {child.name}"
+            )
+    return found
+
+
+def loaders(of: "Statements[Any]") -> dict[str, NewestRows[Any]]:
+    """Return the statements of a child, by its field with the id of the parent."""
+    if not of.newest:
+        return {}
+    return {
+        field: NewestRows(
+            f"{of.name}.newest_by_{field.removesuffix('_id')}",
+            of.summary_row,
+            of.table,
+            field,
+            of.newest,
+        )
+        for field in of.under
+    }
+
+
+def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
+    """GET /users/{id}, with `include`."""
+    plain = rows.read(of)
+    read_row, row_tags = plain.handler, plain.cache_tags
+    assert row_tags is not None  # noqa: S101 - every read is cached
+    by_name = {child.name: child for child in given}
+    query = shapes.detail_query(of.words, [*by_name])
+    asked: Query[Any] = Query(query)
+
+    def names(request: Request) -> Sequence[str]:
+        if not request.has_query:
+            return ()
+        found = request.query(asked).include
+        return () if found is UNSET else found
+
+    async def handler(request: Request) -> Reply:
+        wanted = names(request)
+        reply = await read_row(request)
+        if not wanted:
+            return reply
+        parent = request.row_id()
+        members = [
+            child.members(await child.loader.get(request.db, parent))
+            for child in map(by_name.__getitem__, wanted)
+        ]
+        return Reply(with_members(reply.body, members))
+
+    def tags(request: Request) -> Tags:
+        found = row_tags(request)
+        for name in names(request):
+            found += by_name[name].tags(request.row_id())
+        return found
+
+    each = " ".join(_described(child) for child in given)
+    return plain._replace(
+        handler=rows.described(
+            handler,
+            plain.handler.__name__,
+            f"{plain.handler.__doc__ or ''}\n\n{each} {WITHOUT_ETAG}".strip(),
+        ),
+        query=query,
+        response=shapes.detailed(of.words, of.row, summaries(given)),
+        cache_tags=tags,
+    )
+
+
+def summaries(given: Iterable[Child]) -> dict[str, type[Struct]]:
+    """Return the Structs of included rows, as in the list of the child."""
+    return {child.name: child.of.summary_row for child in given}
+
+
+def parent_member(name: str, parent: Struct | None) -> bytes:
+    """Return a parent as a member of the JSON of a row; null without one."""
+    return b'"%b":%b' % (
+        name.encode(),
+        b"null" if parent is None else encode_rows(parent, (parent,)),
+    )
+
+
+def with_members(row: bytes, members: Iterable[bytes]) -> bytes:
+    """Return the JSON of a row with further members.
+
+    The parts are encoded by themselves, because encode_rows must know the type of a row.
+    """
+    return b"%b,%b}" % (row[:-1], b",".join(members))
+
+
+async def encode_with_members(
+    shown: Sequence[Struct], members: Sequence[Sequence[bytes]]
+) -> list[Raw]:
+    """Return the JSON of each row with its further members; other tasks may run in between."""
+    encoded, size = [], 0
+    for row, more in zip(shown, members, strict=True):
+        one = with_members(encode_rows(row, (row,)), more)
+        encoded.append(Raw(one))
+        size += len(one)
+        if size > TURN:
+            size = 0
+            await asyncio.sleep(0)
+    return encoded
+
+
+def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bool:
+    """Return whether every client that reads a row may read its children too.
+
+    A private child is shown by its owner only, and only if the owner is private too.
+    """
+    if not getattr(child, "private", False):
+        return True
+    own = getattr(of, "private", False) and getattr(of, "owner", None) == "id"
+    return own and getattr(child, "owner", None) == field
+
+
+def _described(child: Child) -> str:
+    return (
+        f"`include={child.name}` adds the newest {child.of.newest} {child.of.words.many}, and in"
+        f" `{child.name}_total` the number of all."
+    )

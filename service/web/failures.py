@@ -1,0 +1,89 @@
+"""Failed authentications of each client address: after too many, no key is looked up for it."""
+
+import asyncio
+from collections import deque
+from itertools import islice
+from math import ceil
+from time import perf_counter
+
+from service.errors import TooMany
+
+# Keys that an address may get wrong within SECONDS.
+FAILURES, SECONDS = 20, 60.0
+# Addresses to remember; with more, those that failed longest ago are forgotten.
+ADDRESSES = 10_000
+
+
+class _Address:
+    """The times of failures, the number of look-ups that run, and who waits for their end."""
+
+    __slots__ = ("ended", "running", "times")
+
+    def __init__(self) -> None:
+        self.times: deque[float] = deque()
+        self.running = 0
+        self.ended: asyncio.Event | None = None
+
+
+class Failures:
+    """Counts failed authentications in this process.
+
+    A look-up counts from its start. So an address can't have more keys looked up by sending them at
+    the same time: these requests wait for the look-ups that run.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, _Address] = {}
+
+    def begin(self, address: str) -> bool:
+        """Begin a look-up and return True; False if the request must `wait` first.
+
+        Each look-up that began must `end`.
+
+        Raises:
+            TooMany: too many keys from this address were wrong.
+        """
+        one = self._of.get(address) or self._add(address)
+        now = perf_counter()
+        while one.times and one.times[0] <= now - SECONDS:
+            one.times.popleft()
+        if len(one.times) >= FAILURES:
+            raise TooMany(
+                "too many API keys from this address were not valid: try again later",
+                retry_after=ceil(one.times[0] + SECONDS - now),
+            )
+        if len(one.times) + one.running >= FAILURES:
+            return False
+        one.running += 1
+        return True
+
+    async def wait(self, address: str) -> None:
+        """Wait until a look-up of this address ends."""
+        one = self._of.get(address)
+        if one is not None and one.running:
+            if one.ended is None:
+                one.ended = asyncio.Event()
+            await one.ended.wait()
+
+    def end(self, address: str, *, failed: bool) -> None:
+        """End a look-up that `begin` began."""
+        one = self._of[address]
+        one.running -= 1
+        if failed:
+            one.times.append(perf_counter())
+            self._of[address] = self._of.pop(address)  # so the first failed longest ago
+        elif not one.times and not one.running:
+            del self._of[address]
+        if one.ended is not None:
+            one.ended.set()
+            one.ended = None
+
+    def _add(self, address: str) -> _Address:
+        # Two at each new address, so it takes no long pause.
+        full = len(self._of) >= ADDRESSES
+        for name, one in [*islice(self._of.items(), 2)]:
+            over = not one.times or one.times[-1] <= perf_counter() - SECONDS
+            if not one.running and (full or over):
+                del self._of[name]
+        one = self._of[address] = _Address()
+        return one

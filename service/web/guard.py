@@ -1,0 +1,244 @@
+"""The guard of an application: it checks API keys and rate limits before a handler runs."""
+
+import ipaddress
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+from starlette.types import Scope
+
+from service.errors import Forbidden, TooMany, Unauthorized
+from service.web.api_keys import CHALLENGE, key_in, no_key
+from service.web.codec import Header
+from service.web.principal import Access
+from service.web.principal_cache import Admitted, PrincipalCache
+from service.web.request import PRINCIPAL, VIEWER
+
+# In a scope: the guard has decided. The value is the Verdict of the rate limit, None without one.
+ADMITTED = "swiftlet.admitted"
+NO_KEYS = (
+    "this application knows no API keys, so only requests on a loopback address are answered:"
+    " set SERVICE_AUTH=off to answer all, or give create_app(auth=...)"
+)
+# Which requests need no key: all, those from and to a loopback address, or none.
+Exempt = Literal["all", "loopback", "none"]
+
+
+class Rule:
+    """What an operation needs. Two rules are never equal, so one is found fast in a dictionary.
+
+    Args:
+        needs: of a key.
+        private: whether its response depends on the principal.
+        method: its method; with the path, it names the rate limit.
+        path: its path; empty if it is not in the route table.
+    """
+
+    __slots__ = ("method", "needs", "path", "private")
+
+    def __init__(
+        self, needs: Access, *, method: str, path: str = "", private: bool = False
+    ) -> None:
+        self.needs = needs
+        self.private = private
+        self.method = method
+        self.path = path
+
+
+class Verdict(Protocol):
+    """The decision of a rate limit."""
+
+    @property
+    def allowed(self) -> bool: ...
+
+    @property
+    def reset(self) -> int:
+        """Seconds until the next request is allowed."""
+
+    @property
+    def lines(self) -> bytes:
+        """RateLimit-Policy and RateLimit as lines of HTTP/1.1."""
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """The same as headers of ASGI."""
+
+
+class Policies(Protocol):
+    """Which policy counts a request."""
+
+    def of(self, method: str, path: str) -> Any:
+        """Return the policy of an operation; None for no limit."""
+
+
+class Limiter(Protocol):
+    """Rate limits; an identity is a user or a client address."""
+
+    @property
+    def policies(self) -> Policies: ...
+
+    def take(self, policy: Any, identity: str) -> Verdict | None:
+        """Count a request; None if that needs Redis."""
+
+    async def ask(self, policy: Any, identity: str) -> Verdict:
+        """Count a request, also if that needs Redis."""
+
+
+def peer(scope: Scope) -> str:
+    """Return the address of the client, or of a proxy in front of us."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+class Guard:
+    """Admits requests, or raises what refuses them.
+
+    Args:
+        principals: the principals of API keys; None without keys.
+        limiter: the rate limits; None without limits.
+        exempt: which requests need no key.
+        address: the function that returns the client's address.
+    """
+
+    def __init__(
+        self,
+        principals: PrincipalCache | None,
+        limiter: Limiter | None = None,
+        exempt: Exempt = "none",
+        address: Callable[[Scope], str] = peer,
+    ) -> None:
+        self.principals = principals
+        self.limiter = limiter
+        self.exempt = exempt
+        self.address = address
+        self._policies: dict[Rule, Any] = {}
+
+    def admit_at_once(
+        self, scope: Scope, rule: Rule, now: float, headers: dict[bytes, bytes] | None = None
+    ) -> bool:
+        """Admit a request without waiting; False if only `admit` can decide.
+
+        Args:
+            scope: gets the principal, the viewer and the verdict of the limit.
+            rule: what the operation needs.
+            now: perf_counter().
+            headers: the headers by name, if none is repeated.
+        """
+        found: Admitted | None = None
+        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope)):
+            given = dict(scope["headers"]) if headers is None else headers
+            found = self._find(given, now)
+            if found is None or rule.needs not in found.grants:
+                return False
+            if headers is None and _is_repeated(scope["headers"]):
+                return False
+        verdict: Verdict | None = None
+        if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
+            identity = self.address(scope) if found is None else found.identity
+            verdict = self.limiter.take(policy, identity)
+            if verdict is None or not verdict.allowed:
+                return False
+        if found is not None:
+            scope[PRINCIPAL] = found.principal
+            if rule.private:
+                scope[VIEWER] = found.viewer
+        scope[ADMITTED] = verdict
+        return True
+
+    async def admit(self, scope: Scope, rule: Rule) -> None:
+        """Admit a request.
+
+        Raises:
+            Malformed: there is more than one key.
+            Unauthorized: there is no key, or it is not valid.
+            Forbidden: the key lacks the scope.
+            TooMany: the rate limit is exhausted, or too many keys of this address were not valid.
+            Problem: 503 or 504, the database is not available.
+        """
+        found: Admitted | None = None
+        if rule.needs != "open" and self._needs_key(scope):
+            found = await self._authenticate(scope)
+        if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
+            identity = self.address(scope) if found is None else found.identity
+            verdict = self.limiter.take(policy, identity)
+            if verdict is None:
+                verdict = await self.limiter.ask(policy, identity)
+            scope[ADMITTED] = verdict
+            if not verdict.allowed:
+                detail = f"too many requests: try again in {verdict.reset} s"
+                raise TooMany(detail, retry_after=verdict.reset)
+        if found is not None:
+            if rule.needs not in found.grants:
+                raise _forbidden(rule.needs)
+            scope[PRINCIPAL] = found.principal
+            if rule.private:
+                scope[VIEWER] = found.viewer
+
+    def _find(self, headers: dict[bytes, bytes], now: float) -> Admitted | None:
+        """Return the principal of the key in the headers, if it is in this process."""
+        if self.principals is None:
+            return None
+        authorization = headers.get(b"authorization")
+        if authorization is None:
+            key = headers.get(b"x-api-key")
+            return None if key is None else self.principals.find(b"Bearer " + key, now)
+        if b"x-api-key" in headers:  # they may differ
+            return None
+        return self.principals.find(authorization, now)
+
+    def _policy(self, limiter: Limiter, rule: Rule) -> Any:
+        try:
+            return self._policies[rule]
+        except KeyError:
+            found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
+            return found
+
+    async def _authenticate(self, scope: Scope) -> Admitted:
+        if self.principals is None:
+            raise Unauthorized(NO_KEYS, headers=(CHALLENGE,))
+        key = key_in(scope["headers"])
+        if key is None:
+            raise no_key()
+        return await self.principals.authenticate(key, self.address(scope))
+
+    def _needs_key(self, scope: Scope) -> bool:
+        if self.exempt == "none":
+            return True
+        if self.exempt == "all":
+            return False
+        return not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client")))
+
+
+def limit_headers(scope: Scope) -> tuple[Header, ...]:
+    """Return the headers of the rate limit, for any response to the request."""
+    verdict: Verdict | None = scope.get(ADMITTED)
+    return () if verdict is None else verdict.headers
+
+
+def _is_repeated(headers: list[Header]) -> bool:
+    """Return whether there is more than one key."""
+    return sum(name in {b"authorization", b"x-api-key"} for name, _ in headers) > 1
+
+
+def _is_loopback(place: object) -> bool:
+    """Return whether a `server` or `client` of ASGI is a loopback address; False if unknown."""
+    return isinstance(place, tuple | list) and bool(place) and _is_loopback_host(place[0])
+
+
+@lru_cache(1024)
+def _is_loopback_host(host: str) -> bool:
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def _forbidden(needs: Access) -> Forbidden:
+    challenge = b'Bearer error="insufficient_scope", scope="%b"' % needs.encode()
+    whose = " of an admin" if needs == "admin" else ""
+    return Forbidden(
+        f"this needs an API key{whose} with the scope {needs}",
+        headers=((b"www-authenticate", challenge),),
+    )
