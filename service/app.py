@@ -21,9 +21,13 @@ from service.db import rights
 from service.db.database import Database
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
+from service.limits.address import Addresses
+from service.limits.limiter import Limiter, limiter_of
+from service.limits.policy import Policies
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
+from service.settings.proxies import parse_proxies
 from service.web import docs
 from service.web.api_keys import ApiKeys
 from service.web.cursor import Cursors
@@ -97,8 +101,11 @@ class Application(Paths):
             *(route for route in routes if isinstance(route, Operation)),
             *health.routes(self.needs, migrations),
         ]
+        self._limits = _limits(self.operations)
+        pages = docs.routes(self.operations, about, self.checks)
+        self._limits += _limits(pages)
         super().__init__(
-            [*self.operations, *docs.routes(self.operations, about, self.checks)],
+            [*self.operations, *pages],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
@@ -106,7 +113,14 @@ class Application(Paths):
     @property
     def checks(self) -> Checks:
         """What its settings say that is checked before an operation runs."""
-        return Checks(keys=self.auth is not None and self.settings.authenticated)
+        keys = self.auth is not None and self.settings.authenticated
+        return Checks(keys=keys, limits=bool(self.policies.all))
+
+    @property
+    def policies(self) -> Policies:
+        """The rate limits of its settings and operations."""
+        settings = self.settings
+        return Policies(settings.rate_limit, settings.rate_limit_writes, self._limits)
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
@@ -133,6 +147,9 @@ class Application(Paths):
         if isinstance(cache, Cache):
             await cache.open()
         writer = Writer(db, cache)
+        limiter = limiter_of(settings, self.policies)
+        if limiter is not None:
+            await limiter.open()
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
@@ -145,10 +162,12 @@ class Application(Paths):
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
                 "writer": writer,
-                "guard": self._guard(db, writer),
+                "guard": self._guard(db, writer, limiter),
             }
         finally:
             await db.close()
+            if limiter is not None:
+                await limiter.close()
             if isinstance(cache, Cache):
                 await cache.close()
 
@@ -186,7 +205,7 @@ class Application(Paths):
             " set SERVICE_AUTH=off to let everyone do everything"
         )
 
-    def _guard(self, db: Database, writer: Writer) -> Guard | None:
+    def _guard(self, db: Database, writer: Writer, limiter: Limiter | None) -> Guard | None:
         settings = self.settings
         exempt: Exempt = "none"
         if settings.auth == "off":
@@ -196,7 +215,10 @@ class Application(Paths):
         principals = None
         if self.auth is not None and exempt != "all":
             principals = PrincipalCache(self.auth, db, writer)
-        return None if exempt == "all" else Guard(principals, exempt=exempt)
+        if exempt == "all" and limiter is None:
+            return None
+        addresses = Addresses(parse_proxies(settings.trusted_proxies))
+        return Guard(principals, limiter, exempt, addresses.identity)
 
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
@@ -214,6 +236,10 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
+
+
+def _limits(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
+    return [(one.method, one.path, one.limit) for one in operations if one.limit is not None]
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments
@@ -246,7 +272,8 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
 
     Raises:
-        ValueError: two tables have the same name, or two operations the same method and path.
+        ValueError: two tables have the same name, or two operations the same method and path, or
+            the limit of an operation has a wrong form.
     """
     if migrations is None:
         # The caller's frame, like in NamedTuple; the working directory depends on the server.

@@ -529,7 +529,7 @@ def test_the_settings_say_which_requests_need_no_key(
     app = create_app(settings, auth=Keys())
     app.check_auth()
     nothing: Any = None
-    guard = app._guard(nothing, nothing)
+    guard = app._guard(nothing, nothing, None)
     assert (None if guard is None else guard.exempt) == exempt
     without = create_app(settings)
     if exempt == "none":
