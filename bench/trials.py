@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bench import (
     compresscost,
     eviction,
+    guardcost,
     jsonagg,
     listcost,
     micro,
@@ -240,7 +241,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 
 
 # Trials that need neither stores nor a server.
-PLAIN_TABLES: dict[str, Callable[[], str]] = {"objects": micro.table}
+PLAIN_TABLES: dict[str, Callable[[], str]] = {"objects": micro.table, "guard": guardcost.table}
 
 
 def tabled(name: str) -> str:

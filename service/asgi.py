@@ -9,6 +9,7 @@ from pathlib import Path
 from service.app import Application, create_app
 from service.items import items
 from service.items.seed import samples
+from service.keys import api_keys, keys
 from service.settings import Settings, SettingsError
 from service.users import users
 
@@ -25,12 +26,13 @@ def built_in(settings: Settings) -> Application:
     """Return the application of items and users, with these settings."""
     return create_app(
         settings,
-        resources=(items, users),
+        resources=(items, users, keys),
         migrations=MIGRATIONS,
         title="Swiftlet",
         description="Items and Users over HTTP.",
         info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
         seed=samples,
+        auth=api_keys,
     )
 
 

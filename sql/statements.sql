@@ -1125,3 +1125,241 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- keys.user_exists
+-- $1 id
+SELECT users.id
+FROM users
+WHERE users.id = $1::BIGINT;
+
+-- keys.newest_by_user
+-- $1 parents
+SELECT newest.id, newest.user_id, newest.name, newest.prefix, newest.scopes, newest.expires_at, newest.last_used_at, newest.created_at, given.id AS parent, counted.n AS total
+FROM unnest($1::BIGINT[]) AS given(id) JOIN LATERAL (SELECT count(*) AS n
+FROM keys
+WHERE keys.user_id = given.id) AS counted ON true LEFT OUTER JOIN LATERAL (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at
+FROM keys
+WHERE keys.user_id = given.id ORDER BY keys.id DESC
+ LIMIT 100) AS newest ON true;
+
+-- keys.by_prefix
+-- $1 prefix
+SELECT stored_keys.id, stored_keys.user_id, stored_keys.prefix, stored_keys.secret_hash, stored_keys.scopes, stored_keys.seconds_left, stored_keys.role
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.prefix AS prefix, keys.secret_hash AS secret_hash, keys.scopes AS scopes, CAST(EXTRACT(epoch FROM keys.expires_at - now()) AS DOUBLE PRECISION) AS seconds_left, users.role AS role
+FROM keys JOIN users ON users.id = keys.user_id
+WHERE users.is_active) AS stored_keys
+WHERE stored_keys.prefix = $1::VARCHAR;
+
+-- keys.by_prefix_many
+-- $1 keys
+SELECT stored_keys.id, stored_keys.user_id, stored_keys.prefix, stored_keys.secret_hash, stored_keys.scopes, stored_keys.seconds_left, stored_keys.role
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.prefix AS prefix, keys.secret_hash AS secret_hash, keys.scopes AS scopes, CAST(EXTRACT(epoch FROM keys.expires_at - now()) AS DOUBLE PRECISION) AS seconds_left, users.role AS role
+FROM keys JOIN users ON users.id = keys.user_id
+WHERE users.is_active) AS stored_keys
+WHERE stored_keys.prefix = ANY ($1::TEXT[]);
+
+-- keys.lock_owner
+-- $1 id
+SELECT users.id, users.role, users.is_active
+FROM users
+WHERE users.id = $1::BIGINT FOR NO KEY UPDATE;
+
+-- keys.issue
+-- $1 user_id, $2 name, $3 prefix, $4 secret_hash, $5 scopes, $6 expires_at
+INSERT INTO keys (user_id, name, prefix, secret_hash, scopes, expires_at) SELECT $1::BIGINT AS anon_1, $2::VARCHAR AS anon_2, $3::VARCHAR AS anon_3, $4::BYTEA AS anon_4, $5::TEXT[] AS anon_5, $6::TIMESTAMP WITH TIME ZONE AS anon_6
+WHERE (SELECT count(*) AS count_1
+FROM keys
+WHERE keys.user_id = $1::BIGINT AND (keys.expires_at IS NULL OR keys.expires_at > now())) < 20 RETURNING keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at;
+
+-- keys.revoke
+-- $1 id, $2 user_id
+DELETE FROM keys WHERE keys.id = $1::BIGINT AND keys.user_id = $2::BIGINT RETURNING keys.id, keys.user_id;
+
+-- keys.revoke_any
+-- $1 id
+DELETE FROM keys WHERE keys.id = $1::BIGINT RETURNING keys.id, keys.user_id;
+
+-- keys.use
+-- $1 ids
+WITH unwritten AS
+(SELECT keys.id AS id
+FROM keys
+WHERE keys.id = ANY ($1::BIGINT[]) AND (keys.last_used_at IS NULL OR keys.last_used_at < now() - interval '1 minute') ORDER BY keys.id FOR NO KEY UPDATE SKIP LOCKED)
+ UPDATE keys SET last_used_at=now() FROM unwritten WHERE keys.id = unwritten.id RETURNING keys.id, keys.user_id;
+
+-- keys.user_by_email
+-- $1 email
+SELECT users.id
+FROM users
+WHERE lower(users.email) = lower($1::VARCHAR);
+
+-- keys.every
+-- no arguments
+SELECT keys.id, users.email, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, users.is_active AND (keys.expires_at IS NULL OR keys.expires_at > now()) AS valid
+FROM keys JOIN users ON users.id = keys.user_id ORDER BY keys.id;
+
+-- keys.of_user
+-- $1 user_id
+SELECT keys.id, users.email, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, users.is_active AND (keys.expires_at IS NULL OR keys.expires_at > now()) AS valid
+FROM keys JOIN users ON users.id = keys.user_id
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id;
+
+-- keys.exist
+-- no arguments
+SELECT EXISTS (SELECT keys.id
+FROM keys) AS exist;
+
+-- keys.page
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- keys.start
+-- $1 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id ASC
+ LIMIT $1::BIGINT;
+
+-- keys.after
+-- $1 last_id, $2 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.id > $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT;
+
+-- keys.page?sort=-id
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- keys.start?sort=-id
+-- $1 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id DESC
+ LIMIT $1::BIGINT;
+
+-- keys.after?sort=-id
+-- $1 last_id, $2 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.id < $1::BIGINT ORDER BY keys.id DESC
+ LIMIT $2::BIGINT;
+
+-- keys.page?sort=created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
+FROM keys ORDER BY keys.created_at ASC, keys.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- keys.start?sort=created_at
+-- $1 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+FROM keys ORDER BY keys.created_at ASC, keys.id ASC
+ LIMIT $1::BIGINT;
+
+-- keys.after?sort=created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+FROM keys
+WHERE (keys.created_at, keys.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY keys.created_at ASC, keys.id ASC
+ LIMIT $3::BIGINT;
+
+-- keys.page?sort=-created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
+FROM keys ORDER BY keys.created_at DESC, keys.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- keys.start?sort=-created_at
+-- $1 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+FROM keys ORDER BY keys.created_at DESC, keys.id DESC
+ LIMIT $1::BIGINT;
+
+-- keys.after?sort=-created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+FROM keys
+WHERE (keys.created_at, keys.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY keys.created_at DESC, keys.id DESC
+ LIMIT $3::BIGINT;
+
+-- keys.page?user_id
+-- $1 user_id, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys
+WHERE keys.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- keys.page?user_id&total=estimated
+-- $1 user_id, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys
+WHERE keys.user_id = $1::BIGINT
+ LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- keys.page?user_id&total=none
+-- $1 user_id, $2 limit, $3 offset
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT;
+
+-- keys.after?sort=-created_at&user_id
+-- $1 user_id, $2 last_key, $3 last_id, $4 limit
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY keys.created_at DESC, keys.id DESC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, keys.user_id = $1::BIGINT AS d0 FROM keys
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY keys.created_at DESC, keys.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT keys.id, keys.created_at AS sort_key FROM keys
+  WHERE keys.user_id = $1::BIGINT AND (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key DESC, page.id DESC;
+
+-- keys.page?total=none
+-- $1 limit, $2 offset
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT;

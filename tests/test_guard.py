@@ -107,7 +107,8 @@ async def client_of(
     **scope_fields: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of guarded_app in this process, with these keys."""
-    guard = Guard(None if keys is None else cache_of(keys), limits, exempt)
+    limiter: Any = limits
+    guard = Guard(None if keys is None else cache_of(keys), limiter, exempt)
     state = {"settings": SETTINGS, "cache": NoCache(), "guard": guard}
 
     async def served(scope: Any, receive: Any, send: Any) -> None:
@@ -561,7 +562,8 @@ async def test_a_hit_needs_a_key_too() -> None:
     keys = Keys()
     one, two = keys.add("one", "read", user=1).encode(), keys.add("two", "write", user=2).encode()
     cache = cache_of(keys)
-    guard = Guard(cache, Limits(3))
+    limiter: Any = Limits(3)
+    guard = Guard(cache, limiter)
     hits = Hits({("1", "", b"", "/own"): b"of 1", ("2", "", b"", "/own"): b"of 2"})
     state = {"settings": SETTINGS, "cache": hits, "guard": guard}
 

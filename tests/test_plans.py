@@ -32,6 +32,7 @@ EXAMPLES: dict[str, str] = {
     "text": "'Lamp'",
     "character varying": "'%lamp 77%'",
     "timestamp with time zone": f"'{datetime(2026, 1, 1, 1, tzinfo=UTC)}'",
+    "bytea": r"'\\x00'",
     "bigint[]": "'{1}'",
     "boolean[]": "'{true}'",
     "numeric[]": "'{10}'",
@@ -50,6 +51,7 @@ SORTED = {
         "created_at": "users_created_at_idx",
         "username": "users_username_idx",
     },
+    "keys": {"id": "keys_pkey", "created_at": "keys_created_at_idx"},
 }
 
 
@@ -77,6 +79,11 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
         for many in ("by_id", "by_id_many", "change_many")
     ),
     ("items.owner_exists", "users_pkey"),
+    ("keys.by_prefix", "keys_prefix_key"),
+    ("keys.by_prefix_many", "keys_prefix_key"),
+    ("keys.revoke", "keys_user_id_idx"),
+    ("keys.issue", "keys_user_id_idx"),
+    ("keys.user_by_email", "users_email_key"),
     ("items.owners_many", "users_pkey"),
     ("items.newest_by_owner", "items_owner_id_idx"),
     *lists(),
@@ -86,6 +93,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("items.start?owner_id", "items_owner_id_idx"),
     ("items.after?sort=-id&owner_id", "items_owner_id_idx"),
     ("items.page?owner_id", "items_owner_id_idx"),
+    ("keys.start?user_id", "keys_user_id_idx"),
     ("items.start?sort=price&min_price&max_price", "items_price_idx"),
     ("items.after?sort=-price&min_price", "items_price_idx"),
     ("items.page?sort=-price&max_price", "items_price_idx"),

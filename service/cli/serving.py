@@ -68,7 +68,7 @@ def _warn(settings: Settings) -> None:
 
 def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
     from service import server
-    from service.cli import banner
+    from service.cli import banner, first_key
 
     found, asked = None, app.settings
     if asked.database_url is not None:  # before anything is started
@@ -81,7 +81,8 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
         app.settings = served = msgspec.structs.replace(settings, cache=cache)
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
-        server.run(app, listener, lambda: _show(_banner(served, running, stores)), stop)
+        first = first_key.lines(app, served, running)
+        server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
 
 
 def _exit() -> NoReturn:
@@ -126,7 +127,10 @@ def _stores(
 
 
 def _banner(
-    settings: Settings, running: Stores | None, stores: list[tuple[str, str]]
+    settings: Settings,
+    running: Stores | None,
+    stores: list[tuple[str, str]],
+    first: list[tuple[str, str]],
 ) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
@@ -141,7 +145,7 @@ def _banner(
         lines.append(("Note", alone))
     if settings.public and not settings.authenticated:
         lines.append(("Note", OPEN))
-    return [*lines, ("Stop", "Ctrl-C")]
+    return [*lines, *first, ("Stop", "Ctrl-C")]
 
 
 def _show(lines: list[tuple[str, str]]) -> None:

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import ARRAY, Table, any_, bindparam, insert, select
+from sqlalchemy import ARRAY, FromClause, Table, any_, bindparam, insert, select
 
 from service.db.arrays import unnested
 from service.db.batcher import Batcher, Waiter, bisect_on_error
@@ -87,11 +87,11 @@ class BatchLoader(Generic[Row]):
     Args:
         name: of the statements: `<name>`, and `<name>_many`.
         row: the Struct of a row, which has the key as a field.
-        table: where the rows are.
+        table: where the rows are; also a subquery of several tables.
         key: the unique column.
     """
 
-    def __init__(self, name: str, row: type[Row], table: Table, key: str = "id") -> None:
+    def __init__(self, name: str, row: type[Row], table: FromClause, key: str = "id") -> None:
         rows = select(*columns(row, table))
         by = table.c[key]
         wanted = by == any_(bindparam("keys", type_=ARRAY(by.type)))

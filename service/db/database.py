@@ -1,7 +1,8 @@
 """The database: runs statements, counts and times them, and turns errors into Problems."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
@@ -148,8 +149,6 @@ class Database:
                 return await self._fetch(statement, args)
             if not writing:
                 raise UnannouncedWriteError(statement)
-            if self.pool.fitness.read_only.active:
-                raise Unavailable(READ_ONLY)
             await self._begin_write()
             try:
                 return await self._fetch(statement, args)
@@ -165,7 +164,26 @@ class Database:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
 
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[PooledConnection]:
+        """Lend a connection for a transaction that writes; see transaction.py.
+
+        Raises:
+            Unavailable: no connection is free in time, or the database is read-only or away.
+        """
+        await self._begin_write()
+        try:
+            pooled = self.pool.take() or await self.pool.acquire()
+            try:
+                yield pooled
+            finally:
+                self.pool.release(pooled)
+        finally:
+            self._writing.release()
+
     async def _begin_write(self) -> None:
+        if self.pool.fitness.read_only.active:
+            raise Unavailable(READ_ONLY)
         if not self._writing.locked():
             await self._writing.acquire()  # without waiting, and without a timer
             return

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     CompoundSelect,
+    FromClause,
     Select,
     Table,
     TextualSelect,
@@ -154,7 +155,7 @@ class Statement(Generic[Row]):
         return await db.fetch(self, [values[name] for name in self.names])
 
 
-def columns(row: type[Struct], table: Table) -> list[ColumnElement[Any]]:
+def columns(row: type[Struct], table: FromClause) -> list[ColumnElement[Any]]:
     """The columns of a Struct, in the order of its fields: what to select and return."""
     return [table.c[field] for field in row.__struct_fields__]
 

@@ -43,15 +43,20 @@ class LeaseBook(Book[Lease]):
 
     def take(self, identity: str) -> Verdict | None:
         """Count a request if it has a lease; None if Redis must be asked."""
-        lease = self.find(identity)
+        lease = self.windows.get(identity) or self.find(identity)
         now = self.clock()
         if not self.leases.up:
             return self.decide_locally(lease, now)
         if lease.credit > 0 and now < lease.until:
             lease.credit -= 1
             lease.free -= 1
-            lease.expire(now, self.length)
-            lease.add(now, self.width)
+            if lease.count and now - lease.first <= self.width:  # the same as `add`, without calls
+                lease.last = now
+                lease.count += 1
+                lease.used += 1
+            else:
+                lease.expire(now, self.length)
+                lease.add(now, self.width)
             if not lease.unreported:
                 self._report_later(lease)
             lease.unreported += 1

@@ -182,7 +182,24 @@ class LocalBook(Book[Window]):
 
     def take(self, identity: str) -> Verdict:
         """Count a request if this process alone may allow it."""
-        return self.decide(self.find(identity), self.clock())
+        window = self.windows.get(identity)
+        now = self.clock()
+        if (
+            window is not None
+            and window.count
+            and now - window.first <= self.width
+            and window.used < self.share
+        ):  # one more in the newest slice
+            older = window.older
+            oldest = older[0] if older else now
+            if oldest + self.length > now:
+                # The result of `decide` without its calls, which take 1.5 us.
+                window.last = now
+                window.count += 1
+                window.used += 1
+                wait = -((now - oldest - self.length) // SECOND)
+                return Verdict(True, self.share - window.used, wait, self.policy, self.prefix)
+        return self.decide(window or self.find(identity), now)
 
     def look(self, identity: str) -> Verdict:
         """Return what `take` would, and count nothing."""

@@ -17,11 +17,11 @@ from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
-from service.db.statement import RefusedError
+from service.db.statement import RefusedError, Statement
 from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
-from service.resource.operations import check_operations, operations
+from service.resource.operations import UNDER, check_operations, operations
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
@@ -88,11 +88,12 @@ class Resource(Statements[Row]):
             counts no rows; by default True if there is a field `is_active`.
         fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
             page (HOT); None means PostgreSQL's 100.
-        without: operations that are not served: keys of OPERATIONS.
+        without: operations that are not served: keys of OPERATIONS and UNDER.
         handlers: by operation name, a function or a whole Operation that replaces the derived one.
             The response of a GET may be cached, so it must depend only on the path, the query and
             rows of this table.
         extra: further operations.
+        extra_statements: the statements of your own handlers, for `swiftlet statements`.
 
     Raises:
         RefusedError: a name in the declaration is unknown, or no column has the type of a field.
@@ -130,6 +131,7 @@ class Resource(Statements[Row]):
         without: Collection[str] = (),
         handlers: Mapping[str, Handler | Operation] | None = None,
         extra: Sequence[Operation] = (),
+        extra_statements: Sequence[Statement[Any]] = (),
     ) -> None:
         self.name, self.new, self.key = name, new, key
         self.fields = fields(new)
@@ -150,6 +152,7 @@ class Resource(Statements[Row]):
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
         self.handlers = dict(handlers or {})
+        self.extra_statements = tuple(extra_statements)
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
         if table is None:
             checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
@@ -157,7 +160,8 @@ class Resource(Statements[Row]):
         created = ("created_at",) if "created_at" in kept else ()
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
-        check_operations(name, (*self.without, *self.handlers))
+        check_operations(name, self.without, UNDER)
+        check_operations(name, self.handlers)
         if table is None:
             table = columns.table(
                 name,
@@ -191,7 +195,7 @@ class Resource(Statements[Row]):
         self.operations = [*operations(self), *extra]
 
     def serves(self, operation: str) -> bool:
-        """Return whether an operation of OPERATIONS is served."""
+        """Return whether an operation of OPERATIONS or UNDER is served."""
         return operation not in self.without and (operation != "upsert" or self.key is not None)
 
     def derives(self, operation: str) -> bool:

@@ -112,7 +112,8 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
 
 def under(of: "Resource[Any]", field: str) -> list[Operation]:
     """GET and POST /users/{id}/items: list the rows of a parent, and create one."""
-    return [_list_under(of, field), _create_under(of, field)]
+    made = {"list_under": _list_under, "create_under": _create_under}
+    return [make(of, field) for name, make in made.items() if of.serves(name)]
 
 
 def _list_under(of: "Resource[Any]", field: str) -> Operation:

@@ -25,18 +25,20 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "bulk_change": bulk_rows.change,
     "bulk_delete": bulk_rows.delete,
 }
+# Those under each parent of `under`.
+UNDER = ("list_under", "create_under")
 
 
-def check_operations(name: str, given: Iterable[str]) -> None:
-    """Check the names of operations in a declaration.
+def check_operations(name: str, given: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Check the names of operations in a declaration; `more` are allowed too.
 
     Raises:
         RefusedError: one is not an operation.
     """
-    if unknown := sorted(set(given) - OPERATIONS.keys()):
+    known = (*OPERATIONS, *more)
+    if unknown := sorted({*given}.difference(known)):
         raise RefusedError(
-            f"{name}: {unknown[0]!r} is not an operation;"
-            f" the operations are: {', '.join(OPERATIONS)}"
+            f"{name}: {unknown[0]!r} is not an operation; the operations are: {', '.join(known)}"
         )
 
 

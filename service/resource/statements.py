@@ -87,6 +87,7 @@ class Statements(Generic[Row]):
     references: "Mapping[str, Resource[Any]]"
     under: tuple[str, ...]
     include: Mapping[str, type[Struct]]
+    extra_statements: tuple[Statement[Any], ...]
     newest: int
 
     upsert: Upsert
@@ -139,20 +140,19 @@ class Statements(Generic[Row]):
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
 
     def _prepared(self) -> Iterator[Statement[Any]]:
-        if self.serves("create") or self.under:
+        if self.serves("create") or (self.under and self.serves("create_under")):
             yield from self.add.prepared
         if self.serves("read") or self.serves("change"):
             yield from self.by_id.prepared
         for loader in self.loaders.values():
             yield from loader.prepared
-        yield from self.exists.values()
-        yield from (one.statement for one in self.newest_by.values())
+        yield from (*self.exists.values(), *(one.statement for one in self.newest_by.values()))
         if any(map(self.serves, ("replace", "change", "delete"))):
             yield from self.writes.prepared
         for name in ("adds", "upsert", "bulk"):
             if name in vars(self):
                 yield from vars(self)[name].prepared
-        yield from self.conflict_locators.values()
+        yield from (*self.conflict_locators.values(), *self.extra_statements)
 
     def statements(self) -> Iterator[Statement[Any]]:
         """Yield all statements; of lists and exports a selection with every part."""
@@ -183,7 +183,7 @@ class Statements(Generic[Row]):
 
 def samples(of: "Statements[Any]") -> dict[str, object]:
     """Return arguments for `explain`, by the names of the binds."""
-    found = dict(SAMPLES)
+    found = {**SAMPLES}
     for name in of.filters:
         field = of.fields.get(name)
         if field is None:

@@ -3,7 +3,8 @@
 from collections.abc import Generator
 from contextlib import suppress
 from decimal import Decimal
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, structs
@@ -172,9 +173,10 @@ class Array:
 
     def __init__(self, kind: Any) -> None:
         self.other = Scalar(kind)
-        (item,) = get_args(_without_metas(kind))
+        given = _list_in(kind)
+        (item,) = get_args(_without_metas(given))
         self.item = _reader(item)
-        metas = [part for part in get_args(kind) if isinstance(part, Meta)]
+        metas = [part for part in get_args(given) if isinstance(part, Meta)]
         limits = [meta.max_length for meta in metas if meta.max_length is not None]
         if not limits:
             raise TypeError(f"a list in a body needs a max_length: {kind}")
@@ -211,7 +213,7 @@ class Array:
 
 
 def _reader(kind: Any) -> Scalar | Object | Array:
-    if get_origin(_without_metas(kind)) is list:
+    if _list_in(kind) is not None:
         return Array(kind)
     if nested := structs_of(kind):
         return Object(kind, nested[0])
@@ -228,6 +230,12 @@ def _plain(kind: Any) -> list[Any]:
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     return [plain for part in get_args(kind) for plain in _plain(part)] or [kind]
+
+
+def _list_in(kind: Any) -> Any:
+    """Return the list of a type that is one, or one or null; else None."""
+    parts = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
+    return next((part for part in parts if get_origin(_without_metas(part)) is list), None)
 
 
 def _without_metas(kind: Any) -> Any:

@@ -3,11 +3,13 @@
 import ipaddress
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from starlette.types import Scope
 
 from service.errors import Forbidden, TooMany, Unauthorized
+from service.limits.limiter import Limiter
+from service.limits.policy import Policy, Verdict
 from service.web.api_keys import CHALLENGE, key_in, no_key
 from service.web.codec import Header
 from service.web.principal import Access
@@ -45,45 +47,6 @@ class Rule:
         self.path = path
 
 
-class Verdict(Protocol):
-    """The decision of a rate limit."""
-
-    @property
-    def allowed(self) -> bool: ...
-
-    @property
-    def reset(self) -> int:
-        """Seconds until the next request is allowed."""
-
-    @property
-    def lines(self) -> bytes:
-        """RateLimit-Policy and RateLimit as lines of HTTP/1.1."""
-
-    @property
-    def headers(self) -> tuple[Header, ...]:
-        """The same as headers of ASGI."""
-
-
-class Policies(Protocol):
-    """Which policy counts a request."""
-
-    def of(self, method: str, path: str) -> Any:
-        """Return the policy of an operation; None for no limit."""
-
-
-class Limiter(Protocol):
-    """Rate limits; an identity is a user or a client address."""
-
-    @property
-    def policies(self) -> Policies: ...
-
-    def take(self, policy: Any, identity: str) -> Verdict | None:
-        """Count a request; None if that needs Redis."""
-
-    async def ask(self, policy: Any, identity: str) -> Verdict:
-        """Count a request, also if that needs Redis."""
-
-
 def peer(scope: Scope) -> str:
     """Return the address of the client, or of a proxy in front of us."""
     client = scope.get("client")
@@ -111,7 +74,7 @@ class Guard:
         self.limiter = limiter
         self.exempt = exempt
         self.address = address
-        self._policies: dict[Rule, Any] = {}
+        self._policies: dict[Rule, Policy | None] = {}
 
     def admit_at_once(
         self, scope: Scope, rule: Rule, now: float, headers: dict[bytes, bytes] | None = None
@@ -133,11 +96,13 @@ class Guard:
             if headers is None and _is_repeated(scope["headers"]):
                 return False
         verdict: Verdict | None = None
-        if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
-            identity = self.address(scope) if found is None else found.identity
-            verdict = self.limiter.take(policy, identity)
-            if verdict is None or not verdict.allowed:
-                return False
+        if self.limiter is not None:
+            policy = self._policies.get(rule) or self._policy(self.limiter, rule)
+            if policy is not None:
+                identity = self.address(scope) if found is None else found.identity
+                verdict = self.limiter.take(policy, identity)
+                if verdict is None or not verdict.allowed:
+                    return False
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private:
@@ -186,12 +151,9 @@ class Guard:
             return None
         return self.principals.find(authorization, now)
 
-    def _policy(self, limiter: Limiter, rule: Rule) -> Any:
-        try:
-            return self._policies[rule]
-        except KeyError:
-            found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
-            return found
+    def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
+        found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
+        return found
 
     async def _authenticate(self, scope: Scope) -> Admitted:
         if self.principals is None:
