@@ -24,7 +24,7 @@ from service.settings import Settings, SettingsError
 from service.web import failures, principal_cache
 from service.web.endpoint import Operation
 from service.web.failures import FAILURES, Failures
-from service.web.guard import Exempt, Guard
+from service.web.guard import Exempt, Guard, guard_of
 from service.web.principal_cache import RENEW_SECONDS, VALID_SECONDS, PrincipalCache
 
 URL = "postgresql:///none?host=/nowhere"
@@ -576,7 +576,7 @@ def test_the_settings_say_which_requests_need_no_key(
     app = create_app(settings, auth=Keys())
     app.check_auth()
     nothing: Any = None
-    guard = app._guard(nothing, nothing)
+    guard = guard_of(settings, Keys(), nothing, nothing, None)
     assert (None if guard is None else guard.exempt) == exempt
     without = create_app(settings)
     if exempt == "none":
