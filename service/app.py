@@ -17,10 +17,12 @@ from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Writer
-from service.db import rights
+from service.db import idempotency, rights
 from service.db.database import Database
+from service.db.idempotency import idempotency_keys
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
+from service.db.statement import Statement
 from service.http1.standard_headers import HSTS
 from service.resource import Resource
 from service.resource.operations import served
@@ -32,6 +34,7 @@ from service.web.cors import Cors
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
 from service.web.guard import Exempt, Guard
+from service.web.idempotent import remove_expired_keys
 from service.web.openapi_texts import About, Checks
 from service.web.principal_cache import PrincipalCache
 from service.web.request import State
@@ -66,7 +69,9 @@ class Application(Paths):
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
         operations: operations of the resources, then `routes`, then health.
-        tables: tables of the resources, tables that they reference, and the totals.
+        tables: tables of the resources, tables that they reference, the totals, and the
+            idempotency keys if there is a POST.
+        takes_keys: whether an operation takes an Idempotency-Key.
         migrations: the folder of migrations.
         seed: writes sample data; None without sample data.
         auth: the API keys; None without authentication.
@@ -88,9 +93,8 @@ class Application(Paths):
         routes = list(routes)
         self.settings = settings
         self.resources = tuple(resources)
-        self.tables = with_totals(one.table for one in resources)
+        tables = with_totals(one.table for one in resources)
         self.migrations = migrations
-        self.needs = rights.needs(self.tables)
         self.about = about
         self.seed = seed
         self.auth = auth
@@ -98,8 +102,11 @@ class Application(Paths):
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
-            *health.routes(self.needs, migrations),
         ]
+        self.takes_keys = any(one.takes_key for one in self.operations)
+        self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
+        self.needs = rights.needs(self.tables)
+        self.operations += health.routes(self.needs, migrations)
         super().__init__(
             [*self.operations, *docs.routes(self.operations, about, self.checks)],
             others=[route for route in routes if isinstance(route, BaseRoute)],
@@ -125,7 +132,7 @@ class Application(Paths):
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
-            statements=[one for resource in self.resources for one in resource.prepared],
+            statements=self._statements(),
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,
@@ -142,6 +149,9 @@ class Application(Paths):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        writer = Writer(db, cache)
+        if self.takes_keys:
+            db.spawn(remove_expired_keys(writer))
         try:
             yield {
                 "db": db,
@@ -149,6 +159,7 @@ class Application(Paths):
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
                 "writer": writer,
+                "running_keys": set(),
                 "guard": self._guard(db, writer),
             }
         finally:
@@ -166,6 +177,11 @@ class Application(Paths):
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
             return
         await super().lifespan(scope, receive, send)
+
+    def _statements(self) -> list[Statement[Any]]:
+        """Return the statements that every connection prepares."""
+        prepared = [one for resource in self.resources for one in resource.prepared]
+        return [*prepared, *idempotency.STATEMENTS] if self.takes_keys else prepared
 
     def _declared(self) -> str:
         """Return a digest of the tables and of the fields in their cache tags."""

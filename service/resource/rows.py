@@ -69,7 +69,7 @@ def create(of: "Resource[Any]") -> Operation:
         owner = request.owner
         if owner is not None:
             rules.check_new(owner, new)
-        return await add(request, astuple(new))
+        return await add(request, astuple(new), last=True)
 
     folded = " and ".join(f"`{name}`" for name in of.folded)
     verb = "are" if len(of.folded) > 1 else "is"
