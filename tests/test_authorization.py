@@ -3,21 +3,14 @@
 The statuses are in authorization.txt. They were written from the contract, not from responses.
 """
 
-import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
-from callers import CALLERS, GOLDEN, NONE, ROWS, WRITES, Asked, World, client_of, forms_of, routes
+from callers import CALLERS, GOLDEN, ROWS, WRITES, Asked, World, client_of, routes
 from conftest import SERVER, Service
 
-from service.asgi import app
 from service.embedded.data_directory import Stores
-from service.items import items
-from service.keys.structs import NewKey
-from service.users import users
 
 READS = [one for one in ROWS if one.method not in WRITES]
 CHANGES = [one for one in ROWS if one.method in WRITES]
