@@ -62,12 +62,12 @@ def made(data: str, *command: str) -> str:
 
 def checked(address: str, options: list[str], key: str = "", user: str = "") -> bool:
     """Run schemathesis, and return whether it found nothing."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        config.write((HERE / "schemathesis.toml").read_text() + (AUTH if key else ""))
-        config.flush()
+    with tempfile.TemporaryDirectory() as place:  # it writes reports and a cache there
+        config = Path(place, "schemathesis.toml")
+        config.write_text((HERE / "schemathesis.toml").read_text() + (AUTH if key else ""))
         ended = subprocess.run(
             [
-                *(*SCHEMATHESIS, "--config-file", config.name, "run", f"{address}/openapi.json"),
+                *(*SCHEMATHESIS, "--config-file", str(config), "run", f"{address}/openapi.json"),
                 *("--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"),
                 *("--max-examples", "30", "--no-color", *options),
             ],
@@ -78,6 +78,7 @@ def checked(address: str, options: list[str], key: str = "", user: str = "") -> 
                 "OWN_USER": user,
                 "KEY": key,
             },
+            cwd=place,
         )
     return ended.returncode == 0
 
