@@ -32,7 +32,8 @@ def described(handler: Any, name: str, description: str) -> Handler:
 
 def read(of: "Resource[Any]") -> Operation:
     """GET /items/{id}."""
-    by_id, tags, show, sees = of.by_id, of.tags, of.show, of.rules.sees
+    by_id, tags, show = of.by_id, of.tags, of.show
+    owns = of.rules.owns if of.rules.private else None
     inactive = (
         f"{of.words.a.capitalize()} that was deleted without `permanent=true` is shown with"
         f" `{of.active}: false`."
@@ -40,7 +41,7 @@ def read(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         row = await by_id.get(request.db, request.row_id())
-        if row is None or not sees(request.owner, row):
+        if row is None or (owns is not None and not owns(request.owner, row)):
             raise NotFound("there is no such row")
         return show(row)
 
@@ -68,7 +69,7 @@ def create(of: "Resource[Any]") -> Operation:
         owner = request.owner
         if owner is not None:
             rules.check_new(owner, new)
-        return await add(request, astuple(new))
+        return await add(request, astuple(new), last=True)
 
     folded = " and ".join(f"`{name}`" for name in of.folded)
     verb = "are" if len(of.folded) > 1 else "is"
@@ -78,9 +79,12 @@ def create(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"create_{of.words.one}",
-            f"{folded} {verb} unique; case is ignored."
-            if folded
-            else "Unknown fields are ignored. White space around strings is removed.",
+            (
+                f"{folded} {verb} unique; case is ignored."
+                if folded
+                else "Unknown fields are ignored. White space around strings is removed."
+            )
+            + rules.of_new,
         ),
         f"Create {of.words.a}",
         request=of.new,
@@ -93,7 +97,9 @@ def create(of: "Resource[Any]") -> Operation:
 def replace(of: "Resource[Any]") -> Operation:
     """PUT /items/{id}."""
     write, tags, show, body = of.writes.replace, of.tags, of.show, Body(of.new)
-    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, Body(of.replacement)
+    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, body
+    if of.replacement is not of.new:
+        limited = Body(of.replacement)
 
     async def handler(request: Request) -> Reply:
         request.row_id()
@@ -113,7 +119,7 @@ def replace(of: "Resource[Any]") -> Operation:
             handler,
             f"replace_{of.words.one}",
             f"All fields of the {of.words.one} are replaced. A missing optional field gets its"
-            " default.",
+            f" default.{rules.of_write}",
         ),
         f"Replace {of.words.a}; missing fields get their default",
         request=of.new,
@@ -145,7 +151,8 @@ def change(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"change_{of.words.one}",
-            "An absent field keeps its value, null clears it; `{}` changes nothing.",
+            "An absent field keeps its value, null clears it; `{}` changes nothing."
+            + rules.of_write,
         ),
         f"Change {of.words.a}; absent fields stay, null clears a field",
         request=of.change,

@@ -14,6 +14,7 @@ from service.web.openapi_texts import (
     COMMON_HEADERS,
     ENTITY_TAGS,
     HEADERS,
+    IDEMPOTENCY_KEY,
     LIMIT_HEADERS,
     NO_CHECKS,
     PROBLEMS,
@@ -103,8 +104,11 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
         schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
         content = {"application/json": {"schema": schema}}
-        if _is_row(operation.response):
-            headers += ["ETag", "Location"] if operation.status == 201 else ["ETag"]
+        fields = getattr(operation.response, "__struct_fields__", ())
+        if {"id", "version"} <= {*fields}:
+            headers.append("ETag")
+        if operation.status == 201 and "id" in fields:
+            headers.append("Location")
         if len(shapes) > 1:  # by page or by cursor
             headers.append("Link")
     elif operation.files:
@@ -112,6 +116,8 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         headers.append("Content-Disposition")
     if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.takes_key and operation.replay:
+        headers.append("Idempotency-Replayed")
     if operation.status == 204:
         return {204: _response(operation.summary, headers)}
     whole = _response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
@@ -132,6 +138,7 @@ def _problems(
     with_key = checks.keys and operation.needs != "open"
     always = [
         *PROBLEMS.by_all,
+        *(PROBLEMS.repeatable if operation.takes_key else ()),
         *(PROBLEMS.with_etag if operation.has_etag else ()),
         *(PROBLEMS.stored if operation.stored or with_key else ()),
         *(PROBLEMS.with_key if with_key else ()),
@@ -195,6 +202,8 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             }
             for field in structs.fields(operation.query)
         ]
+    if operation.takes_key:
+        found.append(IDEMPOTENCY_KEY)
     if operation.has_etag:
         reads = operation.method == "GET"
         otherwise = "304" if reads else "412"
@@ -251,11 +260,6 @@ def _kinds(operation: Operation) -> list[Any]:
 
 def _shapes(operation: Operation) -> tuple[Any, ...]:
     return operation.response if isinstance(operation.response, tuple) else (operation.response,)
-
-
-def _is_row(kind: Any) -> bool:
-    fields = getattr(kind, "__struct_fields__", ())
-    return "id" in fields and "version" in fields
 
 
 def _camel(name: str) -> str:
