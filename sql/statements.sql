@@ -1655,3 +1655,91 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- keys.page_own
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys
+WHERE keys.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- keys.page_own?sort=created_at
+-- $1 owner, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys ORDER BY keys.created_at ASC, keys.id ASC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 200 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $1::BIGINT AS d0 FROM keys
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY keys.created_at ASC, keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT keys.id, keys.created_at AS sort_key FROM keys
+  WHERE keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
+  WHERE keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- keys.start_own
+-- $1 owner, $2 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT;
+
+-- keys.after_own
+-- $1 owner, $2 last_id, $3 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT AND keys.id > $2::BIGINT ORDER BY keys.id ASC
+ LIMIT $3::BIGINT;
+
+-- keys.page_own?user_id
+-- $1 user_id, $2 owner, $3 limit, $4 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE keys.user_id = $2::BIGINT ORDER BY keys.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($3::BIGINT + $4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT + $4::BIGINT) AND max(n) = 500 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT + $4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT + $4::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT + $4::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $2::BIGINT AS ahead, keys.user_id = $1::BIGINT AS d0 FROM keys
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE keys.user_id = $2::BIGINT AND (SELECT budget > 0 FROM sample) ORDER BY keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $3::BIGINT OFFSET $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT keys.id, keys.id AS sort_key FROM keys
+  WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $3::BIGINT OFFSET $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
+  WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;

@@ -135,7 +135,7 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("items", "conformance", "the same"),
     ("is_active", "db.shape", "the convention of a soft delete, written once"),
     ("user_id", "web", "who sent a request, in any application"),
-    ("expires_at", "cache.response", "the end of a cached response"),
+    ("expires_at", "cache", "the end of a cached response"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),

@@ -51,10 +51,6 @@ class OwnerRules:
         """Whether the row belongs to this user; True if the principal is not limited."""
         return owner is None or self.field is None or getattr(row, self.field) == owner
 
-    def sees(self, owner: int | None, row: Struct) -> bool:
-        """Whether the principal may read the row."""
-        return not self.private or self.owns(owner, row)
-
     def visible(self, owner: int | None, rows: dict[Any, Any]) -> dict[Any, Any]:
         """The rows that the principal may read, of rows by their keys."""
         if not self.private or owner is None:

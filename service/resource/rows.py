@@ -32,7 +32,8 @@ def described(handler: Any, name: str, description: str) -> Handler:
 
 def read(of: "Resource[Any]") -> Operation:
     """GET /items/{id}."""
-    by_id, tags, show, sees = of.by_id, of.tags, of.show, of.rules.sees
+    by_id, tags, show = of.by_id, of.tags, of.show
+    owns = of.rules.owns if of.rules.private else None
     inactive = (
         f"{of.words.a.capitalize()} that was deleted without `permanent=true` is shown with"
         f" `{of.active}: false`."
@@ -40,7 +41,7 @@ def read(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         row = await by_id.get(request.db, request.row_id())
-        if row is None or not sees(request.owner, row):
+        if row is None or (owns is not None and not owns(request.owner, row)):
             raise NotFound("there is no such row")
         return show(row)
 

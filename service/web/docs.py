@@ -183,7 +183,7 @@ def _shape(described: dict[str, Any]) -> str:
     links = []
     for media, content in described.get("content", {}).items():
         schema = content["schema"]
-        if schema == {"type": "string"}:
+        if schema.get("type") == "string":  # a file
             links.append(escape(media))
             continue
         links += [_link(one) for one in schema.get("anyOf", [schema])]

@@ -15,9 +15,11 @@ from service.http1.framing import READS_BODY
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
-from service.web.cached import LOOKED_UP, access, cacheable, send_hit
+from service.web.api_keys import only_key
+from service.web.cached import cacheable
 from service.web.codec import Header, Query, Reply
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
+from service.web.hits import LOOKED_UP, access, send_hit
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
 from service.web.request import Request
@@ -206,7 +208,8 @@ async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> N
         Problem: the guard refuses it.
     """
     scope = request.scope
-    if ADMITTED in scope or guard.admit_at_once(scope, rule, started):
+    key = only_key(scope["headers"])
+    if ADMITTED in scope or guard.admit_at_once(scope, rule, started, key):
         return
     try:
         await guard.admit(scope, rule)

@@ -77,24 +77,22 @@ class Guard:
         self.address = address
         self._policies: dict[Rule, Policy | None] = {}
 
-    def admit_at_once(
-        self, scope: Scope, rule: Rule, now: float, headers: dict[bytes, bytes] | None = None
-    ) -> bool:
+    def admit_at_once(self, scope: Scope, rule: Rule, now: float, key: Header | None) -> bool:
         """Admit a request without waiting; False if only `admit` can decide.
 
         Args:
             scope: gets the principal, the viewer and the verdict of the limit.
             rule: what the operation needs.
             now: perf_counter().
-            headers: the headers by name, if none is repeated.
+            key: the only header with a key, see api_keys.only_key.
         """
         found: Admitted | None = None
         if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope)):
-            given = dict(scope["headers"]) if headers is None else headers
-            found = self._find(given, now)
-            if found is None or rule.needs not in found.grants:
+            if self.principals is None or key is None:
                 return False
-            if headers is None and _is_repeated(scope["headers"]):
+            authorization = key[1] if key[0] == b"authorization" else b"Bearer " + key[1]
+            found = self.principals.find(authorization, now)
+            if found is None or rule.needs not in found.grants:
                 return False
         verdict: Verdict | None = None
         if self.limiter is not None:
@@ -140,17 +138,10 @@ class Guard:
             if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
 
-    def _find(self, headers: dict[bytes, bytes], now: float) -> Admitted | None:
-        """Return the principal of the key in the headers, if it is in this process."""
-        if self.principals is None:
-            return None
-        authorization = headers.get(b"authorization")
-        if authorization is None:
-            key = headers.get(b"x-api-key")
-            return None if key is None else self.principals.find(b"Bearer " + key, now)
-        if b"x-api-key" in headers:  # they may differ
-            return None
-        return self.principals.find(authorization, now)
+    def limit_lines(self, scope: Scope) -> bytes:
+        """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
+        verdict: Verdict | None = scope[ADMITTED]
+        return b"" if verdict is None else verdict.lines
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
@@ -176,11 +167,6 @@ def limit_headers(scope: Scope) -> tuple[Header, ...]:
     """Return the headers of the rate limit, for any response to the request."""
     verdict: Verdict | None = scope.get(ADMITTED)
     return () if verdict is None else verdict.headers
-
-
-def _is_repeated(headers: list[Header]) -> bool:
-    """Return whether there is more than one key."""
-    return sum(name in {b"authorization", b"x-api-key"} for name, _ in headers) > 1
 
 
 def _is_loopback(place: object) -> bool:

@@ -65,6 +65,7 @@ HEADERS: dict[str, tuple[str, str]] = {
     "Vary": ("The request headers that select the form of the response", "string"),
     "WWW-Authenticate": ("How to authenticate, and what was wrong (RFC 6750)", "string"),
     "X-Cache": ("HIT, MISS or BYPASS", "string"),
+    "X-Content-Type-Options": ("`nosniff`: a browser must not guess another type", "string"),
     "X-Process-Time": ("Seconds that the service needed", "number"),
     "X-Request-ID": ("The id that the client sent, else a generated one", "string"),
 }
@@ -79,7 +80,17 @@ SECURITY_SCHEMES = {
         "description": "The same API key, for clients that can't set Authorization",
     },
 }
-COMMON_HEADERS = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
+# A list of entity tags, whose members may be empty, or `*`; as in conditional.py.
+_TAG = r'[ \t]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t]*)?'
+ENTITY_TAGS = rf"^(\*|{_TAG}(,{_TAG})*)$"
+
+COMMON_HEADERS = (
+    "X-Content-Type-Options",
+    "X-Request-ID",
+    "X-Process-Time",
+    "Server-Timing",
+    "Cache-Control",
+)
 
 
 class Checks(NamedTuple):

@@ -74,7 +74,8 @@ async def find(
     by_cursor = isinstance(query.cursor, str)
     number = query.page if isinstance(query.page, int) else 1
     total: Total = ("none" if by_cursor else "exact") if query.total is UNSET else query.total
-    chosen, values = listing.choose(query, request.owner)
+    owner = None if listing.own is None else request.owner
+    chosen, values = listing.choose(query, owner)
     binding = _binding((listing.name, query.sort, chosen, values))
     values["limit"] = query.per_page + 1  # one more tells whether there is more
     if isinstance(query.cursor, str):

@@ -104,7 +104,7 @@ class Request:
 
         None if it is not limited: authentication is off, or an admin sent it.
         """
-        principal = self.principal
+        principal: Principal | None = self.scope.get(PRINCIPAL)
         return None if principal is None else principal.owner
 
     @property

@@ -11,11 +11,11 @@ from starlette.types import Receive, Scope, Send
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.framing import framing_problem
 from service.web.added_headers import AddedHeaders, with_nosniff
-from service.web.cached import LOOKED_UP, send_hit
 from service.web.codec import Reply
 from service.web.cors import Cors, is_preflight
 from service.web.endpoint import Endpoint, Operation, Refused
 from service.web.guarded_route import GuardedRoute
+from service.web.hits import LOOKED_UP, send_hit
 from service.web.request import Request
 
 
