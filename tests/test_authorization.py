@@ -196,7 +196,7 @@ WRONG: dict[str, Any] = {
     "scopes": ["read", "write", "admin"],
 }
 USED = "last_used_at"  # which is written in the background
-COLUMNS = {name for one in app.tables for name in one.c.keys()}
+COLUMNS = {column.name for one in app.tables for column in one.c}
 # Fields of the bodies: with these a request is refused, or changes what it may change. The rows of
 # the file have them.
 FIELDS = {
