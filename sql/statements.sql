@@ -1743,3 +1743,24 @@ SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.ex
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
   WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
+
+-- idempotency.find
+-- $1 principals, $2 keys
+SELECT idempotency_keys.principal, idempotency_keys.key, idempotency_keys.fingerprint, idempotency_keys.status, idempotency_keys.headers, idempotency_keys.body
+FROM idempotency_keys, unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS anon_1(principal, key, n)
+WHERE idempotency_keys.principal = anon_1.principal AND idempotency_keys.key = anon_1.key AND idempotency_keys.created_at > now() - interval '24 hours';
+
+-- idempotency.keep
+-- $1 principals, $2 keys, $3 fingerprints, $4 statuss, $5 headerss, $6 bodys
+INSERT INTO idempotency_keys (principal, key, fingerprint, status, headers, body) SELECT anon_1.principal, anon_1.key, anon_1.fingerprint, anon_1.status, anon_1.headers, anon_1.body
+FROM unnest($1::TEXT[], $2::TEXT[], $3::BYTEA[], $4::INTEGER[], $5::BYTEA[], $6::BYTEA[]) WITH ORDINALITY AS anon_1(principal, key, fingerprint, status, headers, body, n) ORDER BY anon_1.principal, anon_1.key ON CONFLICT (principal, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers, body = excluded.body, created_at = now() WHERE idempotency_keys.created_at <= now() - interval '24 hours' RETURNING idempotency_keys.principal, idempotency_keys.key;
+
+-- idempotency.remove
+-- $1 limit
+WITH removed AS
+(DELETE FROM idempotency_keys WHERE idempotency_keys.ctid = ANY (array((SELECT old.ctid
+FROM idempotency_keys AS "old"
+WHERE "old".created_at <= now() - interval '24 hours' ORDER BY "old".created_at
+ LIMIT $1::BIGINT FOR UPDATE SKIP LOCKED))) RETURNING idempotency_keys.key)
+ SELECT count(*) AS n
+FROM removed;

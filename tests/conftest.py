@@ -70,9 +70,10 @@ LONGEST = (
 
 # DELETE takes 1 ms where TRUNCATE takes 18, and the server's prepared statements stay valid.
 ROWS = [one.name for one in app.tables if one is not totals]
+NUMBERED = [one.name for one in app.tables if "id" in one.c]
 EMPTY_TABLES = (
     f"WITH {', '.join(f'no_{name} AS (DELETE FROM {name})' for name in ROWS)} SELECT "
-    + ", ".join(f"setval(pg_get_serial_sequence('{name}', 'id'), 1, false)" for name in ROWS)
+    + ", ".join(f"setval(pg_get_serial_sequence('{name}', 'id'), 1, false)" for name in NUMBERED)
 )
 
 Query = Callable[..., list[asyncpg.Record]]

@@ -56,6 +56,7 @@ SQLALCHEMY |= {
         "copy",
         "filters",
         "guarded",
+        "idempotency",
         "kept_totals",
         "keyset",
         "newest",

@@ -714,6 +714,7 @@ async def test_each_limited_statement_can_be_explained(callers: Callers) -> None
     assert len(names) > 50
     for name in names:
         resource, statement = catalogue.find(RESOURCES, name)
+        assert resource is not None
         assert resource.owner is not None
         assert resource.owner.bind in statement.names or "owners" in statement.names, name
         assert not statement.prepare, "a connection prepares it, also without authentication"

@@ -2,8 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
@@ -150,7 +149,7 @@ class Database:
                 return await self._fetch(statement, args)
             if not writing:
                 raise UnannouncedWriteError(statement)
-            await self._begin_write()
+            await self.begin_write()
             try:
                 return await self._fetch(statement, args)
             finally:
@@ -165,24 +164,12 @@ class Database:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[PooledConnection]:
-        """Lend a connection for a transaction that writes; see transaction.py.
+    async def begin_write(self) -> None:
+        """Wait until one more write may run; `end_write` ends it.
 
         Raises:
-            Unavailable: no connection is free in time, or the database is read-only or away.
+            Unavailable: too many others run for too long, or the database is read-only.
         """
-        await self._begin_write()
-        try:
-            pooled = self.pool.take() or await self.pool.acquire()
-            try:
-                yield pooled
-            finally:
-                self.pool.release(pooled)
-        finally:
-            self._writing.release()
-
-    async def _begin_write(self) -> None:
         if self.pool.fitness.read_only.active:
             raise Unavailable(READ_ONLY)
         if not self._writing.locked():
@@ -193,6 +180,10 @@ class Database:
                 await self._writing.acquire()
         except TimeoutError:
             raise Unavailable("other writes take too long: too many rows are locked") from None
+
+    def end_write(self) -> None:
+        """Let another write run."""
+        self._writing.release()
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         pool = self.pool

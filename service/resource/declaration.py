@@ -15,6 +15,7 @@ from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
 from service.db.database import Database
+from service.db.idempotency import Keeper
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
@@ -240,11 +241,20 @@ class Resource(Statements[Row]):
         skip: bool,
         owner: int | None = None,
         progress: transfer.Progress = lambda *_: None,
+        keeper: Keeper | None = None,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
         claim = partial(self.rules.line_error, owner)
         return transfer.import_(
-            self.stage, db, chunks, reader, skip=skip, owner=owner, claim=claim, progress=progress
+            self.stage,
+            db,
+            chunks,
+            reader,
+            skip=skip,
+            owner=owner,
+            claim=claim,
+            progress=progress,
+            keeper=keeper,
         )
 
     def export(

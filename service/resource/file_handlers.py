@@ -34,10 +34,16 @@ def import_(of: "Resource[Any]") -> Operation:
         rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
         async with Upload(request, settings.import_limit) as body:
             file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
+            keeper = request.keeper(reply)
             done = await request.write(
-                lambda db: body.run(of.import_(db, file, rows_of, skip=skip, owner=owner)),
+                lambda db: body.run(
+                    of.import_(db, file, rows_of, skip=skip, owner=owner, keeper=keeper)
+                ),
                 lambda done: (EVERYTHING,) if done.created or done.updated else (),
             )
+        return reply(done)
+
+    def reply(done: transfer.Imported) -> Reply:
         return Reply(encode(done))
 
     how = (

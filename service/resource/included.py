@@ -13,7 +13,8 @@ from msgspec import UNSET, Raw, Struct
 from service.cache.generations import Tags
 from service.db.newest import NewestRows
 from service.db.statement import RefusedError
-from service.resource import rows, shapes
+from service.resource import shapes
+from service.resource.rows import described
 from service.web.codec import Query, Reply
 from service.web.endpoint import Operation
 from service.web.paging import is_long
@@ -102,9 +103,8 @@ def loaders(of: "Statements[Any]") -> dict[str, NewestRows[Any]]:
     }
 
 
-def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
-    """GET /users/{id}, with `include`."""
-    plain = rows.read(of)
+def read(of: "Resource[Any]", plain: Operation, given: Sequence[Child]) -> Operation:
+    """GET /users/{id} with `include`, made from the operation without it."""
     read_row, row_tags = plain.handler, plain.cache_tags
     assert row_tags is not None  # noqa: S101 - every read is cached
     by_name = {child.name: child for child in given}
@@ -137,7 +137,7 @@ def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
 
     each = " ".join(_described(child) for child in given)
     return plain._replace(
-        handler=rows.described(
+        handler=described(
             handler,
             plain.handler.__name__,
             f"{plain.handler.__doc__ or ''}\n\n{each} {WITHOUT_ETAG}".strip(),
@@ -155,10 +155,8 @@ def summaries(given: Iterable[Child]) -> dict[str, type[Struct]]:
 
 def parent_member(name: str, parent: Struct | None) -> bytes:
     """Return a parent as a member of the JSON of a row; null without one."""
-    return b'"%b":%b' % (
-        name.encode(),
-        b"null" if parent is None else encode_rows(parent, (parent,)),
-    )
+    encoded = b"null" if parent is None else encode_rows(parent, (parent,))
+    return b'"%b":%b' % (name.encode(), encoded)
 
 
 def with_members(row: bytes, members: Iterable[bytes]) -> bytes:

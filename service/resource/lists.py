@@ -206,7 +206,7 @@ def _create_under(of: "Resource[Any]", field: str) -> Operation:
         if owner is not None:
             rules.check_new(owner, new)
         try:
-            return await add(request, values_of(new)[:-1])
+            return await add(request, values_of(new)[:-1], last=True)
         except Conflict as conflict:
             if any(error.field == field for error in conflict.errors):
                 raise NotFound(f"there is no such {parent.words.one}") from None

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
+from service.db.idempotency import Keeper, keep_one
 from service.db.names import AUDIBLE
 from service.db.staging import StagingTable
 from service.db.staging_statements import Rejected
@@ -42,7 +43,7 @@ class Imported(Struct, frozen=True):
     errors: list[LineError]
 
 
-async def import_(
+async def import_(  # noqa: PLR0913 - an import is its arguments
     stage: StagingTable,
     db: WritableDatabase,
     chunks: AsyncIterable[bytes],
@@ -52,6 +53,7 @@ async def import_(
     owner: int | None = None,
     claim: Claim = lambda _: None,
     progress: Progress = lambda *_: None,
+    keeper: Keeper | None = None,
 ) -> Imported:
     """Import the rows of a file: rows whose key exists are updated, others are created.
 
@@ -67,9 +69,11 @@ async def import_(
         owner: the user to whom existing rows must belong; None for any.
         claim: called with each row.
         progress: called with the number of rows.
+        keeper: stores the result in the same transaction, if the request has an Idempotency-Key.
 
     Raises:
         InvalidLines: lines are wrong; nothing was written.
+        KeyTaken: another request with the key was first; nothing was written.
         Problem: the file can't be read, or the database failed; nothing was written, unless it is
             OutcomeUnknown.
     """
@@ -98,7 +102,7 @@ async def import_(
         one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(stage, one, reader, owner, skip=skip, progress=progress)
+        return await _over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
 
 
 def export(
@@ -161,6 +165,7 @@ async def _over(
     one: DedicatedConnection,
     reader: Reader,
     owner: int | None,
+    keeper: Keeper | None,
     *,
     skip: bool,
     progress: Progress,
@@ -168,7 +173,7 @@ async def _over(
     """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(stage, one, reader, owner, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -181,6 +186,7 @@ async def _try_over(
     one: DedicatedConnection,
     reader: Reader,
     owner: int | None,
+    keeper: Keeper | None,
     *,
     skip: bool,
     progress: Progress,
@@ -195,9 +201,7 @@ async def _try_over(
         created += done.created
         written += done.written
         progress(reader.read, given, reader.read - failed)
-    if written:
-        await _commit(one)
-    return Imported(
+    imported = Imported(
         read=reader.read,
         created=created,
         updated=written - created,
@@ -205,6 +209,11 @@ async def _try_over(
         failed=failed,
         errors=told,
     )
+    if keeper is not None:
+        await keep_one(one, keeper.answer(imported))
+    if written or keeper is not None:
+        await _commit(one)
+    return imported
 
 
 async def _commit(one: DedicatedConnection) -> None:

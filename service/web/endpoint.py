@@ -20,6 +20,7 @@ from service.web.cached import cacheable
 from service.web.codec import Header, Query, Reply
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
 from service.web.hits import LOOKED_UP, access, send_hit
+from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
 from service.web.request import Request
@@ -50,6 +51,9 @@ class Operation(NamedTuple):
     principal (a function of the scope, if that depends on the query): then Request.owner is part
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
+
+    `replay` says whether the answer to a POST is stored and shown again to a request with the same
+    Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
     """
 
     method: str
@@ -70,11 +74,17 @@ class Operation(NamedTuple):
     access: Access | None = None
     private: Private = False
     limit: str | None = None
+    replay: bool = True
 
     @property
     def needs(self) -> Access:
         """What it needs of an API key."""
         return self.access or ("read" if self.method == "GET" else "write")
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether a request may have an Idempotency-Key."""
+        return self.method == "POST" and self.stored
 
     @property
     def rule(self) -> Rule:
@@ -86,6 +96,11 @@ class Operation(NamedTuple):
         """Whether it is about one row, whose version is its ETag."""
         one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
         return one_row and self.versioned
+
+
+def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
+    """Return method, path and limit of the operations that have a rate limit of their own."""
+    return [(one.method, one.path, one.limit) for one in operations if one.limit is not None]
 
 
 class NoQuery(Struct):
@@ -105,11 +120,7 @@ class Endpoint:
         self.cached = False
         for one in operations:
             self.rules[one.method] = one.rule
-            self.handlers[one.method] = (
-                one.handler
-                if one.cache_tags is None
-                else cacheable(one.handler, one.cache_tags, one.share)
-            )
+            self.handlers[one.method] = _wrapped(one)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
@@ -182,6 +193,14 @@ class Endpoint:
             if slow:
                 logger.warning("slow request", extra={"fields": fields})
             access.info("request", extra={"fields": fields})
+
+
+def _wrapped(one: Operation) -> Handler:
+    if one.cache_tags is not None:
+        return cacheable(one.handler, one.cache_tags, one.share)
+    if one.takes_key:
+        return once_per_key(one.handler, streams=bool(one.files), replay=one.replay)
+    return one.handler
 
 
 class Refused(Endpoint):

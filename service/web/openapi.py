@@ -14,6 +14,7 @@ from service.web.openapi_texts import (
     COMMON_HEADERS,
     ENTITY_TAGS,
     HEADERS,
+    IDEMPOTENCY_KEY,
     LIMIT_HEADERS,
     NO_CHECKS,
     PROBLEMS,
@@ -115,6 +116,8 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         headers.append("Content-Disposition")
     if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.takes_key and operation.replay:
+        headers.append("Idempotency-Replayed")
     if operation.status == 204:
         return {204: _response(operation.summary, headers)}
     whole = _response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
@@ -135,6 +138,7 @@ def _problems(
     with_key = checks.keys and operation.needs != "open"
     always = [
         *PROBLEMS.by_all,
+        *(PROBLEMS.repeatable if operation.takes_key else ()),
         *(PROBLEMS.with_etag if operation.has_etag else ()),
         *(PROBLEMS.stored if operation.stored or with_key else ()),
         *(PROBLEMS.with_key if with_key else ()),
@@ -198,6 +202,8 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             }
             for field in structs.fields(operation.query)
         ]
+    if operation.takes_key:
+        found.append(IDEMPOTENCY_KEY)
     if operation.has_etag:
         reads = operation.method == "GET"
         otherwise = "304" if reads else "412"

@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
+from service.db.keyed_commit import KeyedCommit
 from service.db.writes import Write
 from service.errors import NotFound, Problem, Stale
 from service.web.codec import Reply
@@ -31,10 +32,22 @@ def shower(version: str | None) -> Callable[[Any], Reply]:
     return show
 
 
-def adder(
-    statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None
-) -> Callable[[Request, tuple[object, ...]], Awaitable[Reply]]:
-    """Return a function that creates a row, with its Location in the response.
+class Adder(Protocol):
+    """Creates a row, and returns the response with its Location."""
+
+    def __call__(
+        self, request: Request, values: tuple[object, ...], *, last: bool = False
+    ) -> Awaitable[Reply]:
+        """Create a row of these values, which are in the order of the fields.
+
+        `last` says that the handler does nothing else, and returns the response as it is. Then
+        requests with an Idempotency-Key may share a commit.
+        """
+        ...
+
+
+def adder(statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None) -> Adder:
+    """Return a function that creates a row.
 
     Args:
         statement: the INSERT.
@@ -42,13 +55,18 @@ def adder(
         path: path of the collection, such as `/items`.
         version: name of the version field; None without one.
     """
-    show = shower(version)
+    show, keyed = shower(version), KeyedCommit(statement)
 
-    async def add(request: Request, values: tuple[object, ...]) -> Reply:
-        row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
-        shown = show(row)
-        location = (b"location", f"{request.root}{path}/{row.id}".encode())
-        return Reply(shown.body, 201, (*shown.headers, location))
+    async def add(request: Request, values: tuple[object, ...], *, last: bool = False) -> Reply:
+        def reply(row: Any) -> Reply:
+            shown = show(row)
+            location = (b"location", f"{request.root}{path}/{row.id}".encode())
+            return Reply(shown.body, 201, (*shown.headers, location))
+
+        keeper = request.keeper(reply) if last else None
+        if keeper is None:
+            return reply(await request.write(lambda db: statement.run(db, values), tags.written))
+        return reply(await request.write(lambda db: keyed.run(db, values, keeper), tags.written))
 
     return add
 
