@@ -25,6 +25,18 @@ lint:
 types:
     uv run --group bench mypy
 
+# Look for insecure calls; `just audit` looks for vulnerable packages
+bandit:
+    uv run bandit --quiet --configfile pyproject.toml --recursive service examples sql
+
+# Ask for published vulnerabilities of the locked packages, where there is a network
+audit:
+    uv run python tests/audit.py
+
+# All checks of schemathesis, without keys and with; options go on, as in `--max-examples 200`
+schemathesis *options:
+    uv run python tests/schemathesis/run.py {{ options }}
+
 # Lint, types and tests
 check: lint types test
 

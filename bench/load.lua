@@ -71,6 +71,13 @@ local function create()
     random(1000000), random(0, 999), random(0, 99)))
 end
 
+-- A create with an Idempotency-Key that was never sent before, in any round.
+local first_key, keys = string.format("%.0f", now()), 0
+local function keyed()
+  keys = keys + 1
+  return (create():gsub("\r\n", "\r\nIdempotency-Key: " .. first_key .. "-" .. keys .. "\r\n", 1))
+end
+
 local function patch()
   local path = "/items/" .. random(items)
   if random(2) == 1 then
@@ -97,6 +104,7 @@ end
 
 local workloads = {
   read = read, sweep = sweep, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
+  keyed = keyed,
   list = always(get(collection)),
   page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
   cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),

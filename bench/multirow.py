@@ -114,7 +114,7 @@ async def _inserts(one: asyncpg.Connection, rows: int) -> list[Variant]:
 async def _changes(one: asyncpg.Connection, rows: int) -> list[Variant]:
     ids = [n * 7919 % 9973 + 1 for n in range(rows)]
     change = change_values(items.change(name="Changed", price=None))
-    many, alike = items.writes.many, items.bulk.change
+    many, alike = items.writes.many, items.bulk.change.every
     values: dict[str, object] = {"soft": False, "version": None, **change}
     each = [
         sorted(ids) if many.arrays[name] == "id" else [values[many.arrays[name]]] * rows

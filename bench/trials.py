@@ -181,6 +181,13 @@ TRIALS: tuple[Trial, ...] = (
         (1, 16, 64, 256),
     ),
     Trial(
+        "idempotency",
+        "What does an Idempotency-Key cost a create (`keyed`)?",
+        (Variant("grouped"), Variant("each alone", {"SERVICE_BATCHING": "off"})),
+        ("create", "keyed"),
+        (1, 64),
+    ),
+    Trial(
         "trigram",
         "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),

@@ -17,24 +17,27 @@ from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Writer
-from service.db import rights
+from service.db import idempotency, rights
 from service.db.database import Database
+from service.db.idempotency import idempotency_keys
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
-from service.limits.address import Addresses
-from service.limits.limiter import Limiter, limiter_of
+from service.db.statement import Statement
+from service.http1.standard_headers import HSTS
+from service.limits.limiter import limiter_of
 from service.limits.policy import Policies
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
-from service.settings.proxies import parse_proxies
 from service.web import docs
+from service.web.added_headers import AddedHeaders
 from service.web.api_keys import ApiKeys
+from service.web.cors import Cors
 from service.web.cursor import Cursors
 from service.web.endpoint import Operation
-from service.web.guard import Exempt, Guard
+from service.web.guard import guard_of
+from service.web.idempotent import remove_expired_keys
 from service.web.openapi_texts import About, Checks
-from service.web.principal_cache import PrincipalCache
 from service.web.request import State
 from service.web.routing import Paths
 
@@ -67,7 +70,9 @@ class Application(Paths):
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
         operations: operations of the resources, then `routes`, then health.
-        tables: tables of the resources, tables that they reference, and the totals.
+        tables: tables of the resources, tables that they reference, the totals, and the
+            idempotency keys if there is a POST.
+        takes_keys: whether an operation takes an Idempotency-Key.
         migrations: the folder of migrations.
         seed: writes sample data; None without sample data.
         auth: the API keys; None without authentication.
@@ -89,9 +94,8 @@ class Application(Paths):
         routes = list(routes)
         self.settings = settings
         self.resources = tuple(resources)
-        self.tables = with_totals(one.table for one in resources)
+        tables = with_totals(one.table for one in resources)
         self.migrations = migrations
-        self.needs = rights.needs(self.tables)
         self.about = about
         self.seed = seed
         self.auth = auth
@@ -99,13 +103,15 @@ class Application(Paths):
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
-            *health.routes(self.needs, migrations),
         ]
-        self._limits = _limits(self.operations)
-        pages = docs.routes(self.operations, about, self.checks)
-        self._limits += _limits(pages)
+        self.takes_keys = any(one.takes_key for one in self.operations)
+        self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
+        self.needs = rights.needs(self.tables)
+        self.operations += health.routes(self.needs, migrations)
+        self._pages: list[Operation] = []
+        self._pages = docs.routes(self.operations, about, self.checks)
         super().__init__(
-            [*self.operations, *pages],
+            [*self.operations, *self._pages],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
@@ -120,7 +126,8 @@ class Application(Paths):
     def policies(self) -> Policies:
         """The rate limits of its settings and operations."""
         settings = self.settings
-        return Policies(settings.rate_limit, settings.rate_limit_writes, self._limits)
+        each = ((one.method, one.path, one.limit) for one in (*self.operations, *self._pages))
+        return Policies(settings.rate_limit, settings.rate_limit_writes, each)
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
@@ -131,11 +138,12 @@ class Application(Paths):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
+        self.added = _added(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
-            statements=[one for resource in self.resources for one in resource.prepared],
+            statements=self._statements(),
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             slow_query=settings.slow_query_ms / 1000,
@@ -146,7 +154,6 @@ class Application(Paths):
         cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
-        writer = Writer(db, cache)
         limiter = limiter_of(settings, self.policies)
         if limiter is not None:
             await limiter.open()
@@ -155,6 +162,9 @@ class Application(Paths):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        writer = Writer(db, cache)
+        if self.takes_keys:
+            db.spawn(remove_expired_keys(writer))
         try:
             yield {
                 "db": db,
@@ -162,7 +172,8 @@ class Application(Paths):
                 "cursors": Cursors(settings.signing_secret),
                 "cache": cache,
                 "writer": writer,
-                "guard": self._guard(db, writer, limiter),
+                "running_keys": set(),
+                "guard": guard_of(settings, self.auth, db, writer, limiter),
             }
         finally:
             await db.close()
@@ -181,6 +192,11 @@ class Application(Paths):
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
             return
         await super().lifespan(scope, receive, send)
+
+    def _statements(self) -> list[Statement[Any]]:
+        """Return the statements that every connection prepares."""
+        prepared = [one for resource in self.resources for one in resource.prepared]
+        return [*prepared, *idempotency.STATEMENTS] if self.takes_keys else prepared
 
     def _declared(self) -> str:
         """Return a digest of the tables and of the fields in their cache tags."""
@@ -205,21 +221,6 @@ class Application(Paths):
             " set SERVICE_AUTH=off to let everyone do everything"
         )
 
-    def _guard(self, db: Database, writer: Writer, limiter: Limiter | None) -> Guard | None:
-        settings = self.settings
-        exempt: Exempt = "none"
-        if settings.auth == "off":
-            exempt = "all"
-        elif not settings.authenticated:  # another server may listen on another address
-            exempt = "loopback"
-        principals = None
-        if self.auth is not None and exempt != "all":
-            principals = PrincipalCache(self.auth, db, writer)
-        if exempt == "all" and limiter is None:
-            return None
-        addresses = Addresses(parse_proxies(settings.trusted_proxies))
-        return Guard(principals, limiter, exempt, addresses.identity)
-
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
         redis_url = settings.shared_redis_url
@@ -238,8 +239,12 @@ class Application(Paths):
         )
 
 
-def _limits(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
-    return [(one.method, one.path, one.limit) for one in operations if one.limit is not None]
+def _added(settings: Settings) -> AddedHeaders | None:
+    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
+    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
+    if settings.origins:
+        return Cors(settings.origins, *hsts)
+    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments

@@ -1,13 +1,19 @@
-"""Log lines: JSON by default, plain text on a terminal."""
+"""Log lines: JSON by default, plain text on a terminal.
 
+A line may quote what a client sent, such as a path. So whatever could begin a line of its own or
+control a terminal is escaped, in both formats.
+"""
+
+import json
 import logging
 import logging.handlers
 import queue
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +21,17 @@ logger = logging.getLogger("service")
 
 # Callers add fields with `extra={"fields": {...}}`: never a body, a query value or a key.
 Form = Literal["json", "text", "off"]
+
+_UNUSUAL = re.compile(r"[^\x20-\x7e]")
+_UNUSUAL_IN_TRACEBACK = re.compile(r"[^\x20-\x7e\n]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Return a character escaped as in JSON, unless it is printable."""
+    if found[0].isprintable():
+        return found[0]
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 class JSONFormatter(logging.Formatter):
@@ -30,11 +47,15 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        try:
+            text = msgspec.json.encode(line, enc_hook=repr).decode()
+        except UnicodeEncodeError:  # a lone surrogate, which UTF-8 does not have
+            text = json.dumps(line, default=str)
+        return _UNUSUAL.sub(_escaped, text)
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:00 WARNING message  field=value`."""
+    """`12:00:00 WARNING message  field=value`; the lines of a traceback are indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -42,7 +63,12 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         fields = getattr(record, "fields", {})
         shown = "".join(f"  {name}={value!r}" for name, value in fields.items())
-        return super().formatMessage(record) + shown
+        return _UNUSUAL.sub(_escaped, super().formatMessage(record) + shown)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        """Return the traceback; its last line may quote what a client sent."""
+        text = _UNUSUAL_IN_TRACEBACK.sub(_escaped, super().formatException(ei))
+        return "    " + text.replace("\n", "\n    ")
 
 
 @contextmanager

@@ -66,6 +66,21 @@ changed AS
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- items.replace_own
+-- $1 sku, $2 name, $3 description, $4 price, $5 is_active, $6 owner_id, $7 id, $8 owner
+UPDATE items SET sku=$1::VARCHAR, name=$2::VARCHAR, description=$3::VARCHAR, price=$4::NUMERIC, is_active=$5::BOOLEAN, owner_id=$6::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $7::BIGINT AND (items.owner_id = $8::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.replace_if_own
+-- $1 id, $2 owner, $3 sku, $4 name, $5 description, $6 price, $7 is_active, $8 owner_id, $9 versions, $10 excluded
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
+changed AS
+(UPDATE items SET sku=$3::VARCHAR, name=$4::VARCHAR, description=$5::VARCHAR, price=$6::NUMERIC, is_active=$7::BOOLEAN, owner_id=$8::BIGINT, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($9::BIGINT[]), true) AND items.version != ALL ($10::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- items.change
 -- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 id
 UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
@@ -78,6 +93,21 @@ FROM items
 WHERE items.id = $1::BIGINT),
 changed AS
 (UPDATE items SET sku=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE items.sku END, name=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE items.name END, description=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE items.description END, price=CASE WHEN $8::BOOLEAN THEN $9::NUMERIC ELSE items.price END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $12::BOOLEAN THEN $13::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND coalesce(items.version = ANY ($14::BIGINT[]), true) AND items.version != ALL ($15::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- items.change_own
+-- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 id, $14 owner
+UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $13::BIGINT AND (items.owner_id = $14::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.change_if_own
+-- $1 id, $2 owner, $3 set_sku, $4 new_sku, $5 set_name, $6 new_name, $7 set_description, $8 new_description, $9 set_price, $10 new_price, $11 set_is_active, $12 new_is_active, $13 set_owner_id, $14 new_owner_id, $15 versions, $16 excluded
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
+changed AS
+(UPDATE items SET sku=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.sku END, name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.name END, description=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE items.description END, price=CASE WHEN $9::BOOLEAN THEN $10::NUMERIC ELSE items.price END, is_active=CASE WHEN $11::BOOLEAN THEN $12::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $13::BOOLEAN THEN $14::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($15::BIGINT[]), true) AND items.version != ALL ($16::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -96,6 +126,21 @@ changed AS
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- items.deactivate_own
+-- $1 id, $2 owner
+UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.deactivate_if_own
+-- $1 id, $2 owner, $3 versions, $4 excluded
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
+changed AS
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- items.remove
 -- $1 id
 DELETE FROM items WHERE items.id = $1::BIGINT RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
@@ -111,9 +156,28 @@ changed AS
  SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- items.remove_own
+-- $1 id, $2 owner
+DELETE FROM items WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.remove_if_own
+-- $1 id, $2 owner, $3 versions, $4 excluded
+WITH found AS
+(SELECT items.version AS version
+FROM items
+WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true),
+changed AS
+(DELETE FROM items WHERE items.id = $1::BIGINT AND (items.owner_id = $2::BIGINT) IS true AND coalesce(items.version = ANY ($3::BIGINT[]), true) AND items.version != ALL ($4::BIGINT[]) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at)
+ SELECT changed.id, changed.sku, changed.name, changed.description, changed.price, changed.is_active, changed.owner_id, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- items.change_many
 -- $1 ids, $2 versions, $3 softs, $4 set_skus, $5 new_skus, $6 set_names, $7 new_names, $8 set_descriptions, $9 new_descriptions, $10 set_prices, $11 new_prices, $12 set_is_actives, $13 new_is_actives, $14 set_owner_ids, $15 new_owner_ids
 UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku END, name=CASE WHEN anon_1.set_name THEN anon_1.new_name ELSE items.name END, description=CASE WHEN anon_1.set_description THEN anon_1.new_description ELSE items.description END, price=CASE WHEN anon_1.set_price THEN anon_1.new_price ELSE items.price END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE items.is_active END, owner_id=CASE WHEN anon_1.set_owner_id THEN anon_1.new_owner_id ELSE items.owner_id END, version=(items.version + CAST(NOT anon_1.soft OR items.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR items.is_active) THEN now() ELSE items.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::NUMERIC[], $12::BOOLEAN[], $13::BOOLEAN[], $14::BOOLEAN[], $15::BIGINT[]) WITH ORDINALITY AS anon_1(id, version, soft, set_sku, new_sku, set_name, new_name, set_description, new_description, set_price, new_price, set_is_active, new_is_active, set_owner_id, new_owner_id, n) WHERE items.id = anon_1.id AND coalesce(items.version = anon_1.version, true) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
+
+-- items.change_many_own
+-- $1 ids, $2 versions, $3 softs, $4 owners, $5 set_skus, $6 new_skus, $7 set_names, $8 new_names, $9 set_descriptions, $10 new_descriptions, $11 set_prices, $12 new_prices, $13 set_is_actives, $14 new_is_actives, $15 set_owner_ids, $16 new_owner_ids
+UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku END, name=CASE WHEN anon_1.set_name THEN anon_1.new_name ELSE items.name END, description=CASE WHEN anon_1.set_description THEN anon_1.new_description ELSE items.description END, price=CASE WHEN anon_1.set_price THEN anon_1.new_price ELSE items.price END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE items.is_active END, owner_id=CASE WHEN anon_1.set_owner_id THEN anon_1.new_owner_id ELSE items.owner_id END, version=(items.version + CAST(NOT anon_1.soft OR items.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR items.is_active) THEN now() ELSE items.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BIGINT[], $5::BOOLEAN[], $6::TEXT[], $7::BOOLEAN[], $8::TEXT[], $9::BOOLEAN[], $10::TEXT[], $11::BOOLEAN[], $12::NUMERIC[], $13::BOOLEAN[], $14::BOOLEAN[], $15::BOOLEAN[], $16::BIGINT[]) WITH ORDINALITY AS anon_1(id, version, soft, owner, set_sku, new_sku, set_name, new_name, set_description, new_description, set_price, new_price, set_is_active, new_is_active, set_owner_id, new_owner_id, n) WHERE items.id = anon_1.id AND (anon_1.owner IS NULL OR items.owner_id = anon_1.owner) AND coalesce(items.version = anon_1.version, true) RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
 -- items.add_all
 -- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
@@ -151,11 +215,52 @@ FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku)
 FROM existing UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
 FROM inserted;
 
+-- items.upsert_own
+-- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids, $7 owner
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
+FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+existing AS
+(SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
+FROM rows, items
+WHERE items.sku = rows.sku AND (items.owner_id = $7::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE OF items),
+updated AS
+(UPDATE items SET sku=existing.sku, name=existing.name, description=existing.description, price=existing.price, is_active=existing.is_active, owner_id=existing.owner_id, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id AND existing.differs),
+numbered AS
+(SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
+FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
+FROM rows
+WHERE (rows.n NOT IN (SELECT existing.n
+FROM existing)) ORDER BY rows.n) AS "new"),
+inserted AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT numbered.id AS id, numbered.sku AS sku, numbered.name AS name, numbered.description AS description, numbered.price AS price, numbered.is_active AS is_active, numbered.owner_id AS owner_id
+FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku)
+ SELECT existing.id, existing.sku, existing.version + CAST(existing.differs AS INTEGER) AS version, existing.differs
+FROM existing UNION ALL SELECT inserted.id, inserted.sku, 1, CAST(NULL AS BOOLEAN) AS anon_2
+FROM inserted;
+
+-- items.upsert_taken_own
+-- $1 skus, $2 owner
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.n AS n
+FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE EXISTS (SELECT *
+FROM items
+WHERE items.sku = rows.sku AND items.owner_id IS DISTINCT FROM $2::BIGINT) ORDER BY rows.n;
+
 -- items.existing
 -- $1 ids
 SELECT items.id
 FROM items
 WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id;
+
+-- items.existing_own
+-- $1 ids, $2 owner
+SELECT items.id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id;
 
 -- items.change_all
 -- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 ids
@@ -163,6 +268,17 @@ WITH existing AS
 (SELECT items.id AS id
 FROM items
 WHERE items.id = ANY ($13::BIGINT[]) ORDER BY items.id FOR NO KEY UPDATE),
+written AS
+(UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id)
+ SELECT existing.id
+FROM existing;
+
+-- items.change_all_own
+-- $1 set_sku, $2 new_sku, $3 set_name, $4 new_name, $5 set_description, $6 new_description, $7 set_price, $8 new_price, $9 set_is_active, $10 new_is_active, $11 set_owner_id, $12 new_owner_id, $13 ids, $14 owner
+WITH existing AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($13::BIGINT[]) AND (items.owner_id = $14::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE),
 written AS
 (UPDATE items SET sku=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE items.sku END, name=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE items.name END, description=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE items.description END, price=CASE WHEN $7::BOOLEAN THEN $8::NUMERIC ELSE items.price END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE items.is_active END, owner_id=CASE WHEN $11::BOOLEAN THEN $12::BIGINT ELSE items.owner_id END, version=(items.version + 1), updated_at=now() FROM existing WHERE items.id = existing.id)
  SELECT existing.id
@@ -179,12 +295,34 @@ written AS
  SELECT existing.id
 FROM existing;
 
+-- items.deactivate_all_own
+-- $1 ids, $2 owner
+WITH existing AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE),
+written AS
+(UPDATE items SET is_active=false, version=(items.version + CAST(items.is_active AS INTEGER)), updated_at=CASE WHEN items.is_active THEN now() ELSE items.updated_at END FROM existing WHERE items.id = existing.id AND items.is_active)
+ SELECT existing.id
+FROM existing;
+
 -- items.remove_all
 -- $1 ids
 WITH existing AS
 (SELECT items.id AS id
 FROM items
 WHERE items.id = ANY ($1::BIGINT[]) ORDER BY items.id FOR UPDATE),
+written AS
+(DELETE FROM items USING existing WHERE items.id = existing.id)
+ SELECT existing.id
+FROM existing;
+
+-- items.remove_all_own
+-- $1 ids, $2 owner
+WITH existing AS
+(SELECT items.id AS id
+FROM items
+WHERE items.id = ANY ($1::BIGINT[]) AND (items.owner_id = $2::BIGINT) IS true ORDER BY items.id FOR UPDATE),
 written AS
 (DELETE FROM items USING existing WHERE items.id = existing.id)
  SELECT existing.id
@@ -688,6 +826,38 @@ FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, co
 FROM batch) AS last
 FROM written;
 
+-- items.import.foreign_own
+-- $1 owner
+WITH gone AS
+(DELETE FROM items_stage WHERE EXISTS (SELECT *
+FROM items
+WHERE items.sku = items_stage.sku AND items.owner_id IS DISTINCT FROM $1::BIGINT) RETURNING items_stage.n AS n, items_stage.sku AS value, null AS first)
+ SELECT gone.n, CAST(gone.value AS TEXT) AS value, gone.first, count(*) OVER () AS alike
+FROM gone ORDER BY gone.n
+ LIMIT 100;
+
+-- items.import.locked_own
+-- $1 owner
+SELECT count(*) AS locked
+FROM (SELECT items.id AS id
+FROM items, items_stage
+WHERE items.sku = items_stage.sku AND (items.owner_id = $1::BIGINT) IS true ORDER BY items.id FOR NO KEY UPDATE OF items) AS locked;
+
+-- items.import.keyed_own
+-- $1 after, $2 owner
+WITH batch AS
+(SELECT items_stage.id AS id, items_stage.sku AS sku, items_stage.name AS name, items_stage.description AS description, items_stage.price AS price, items_stage.is_active AS is_active, items_stage.owner_id AS owner_id, items_stage.sku COLLATE "C" AS place
+FROM items_stage
+WHERE ($1::VARCHAR IS NULL OR (items_stage.sku COLLATE "C") > $1::VARCHAR) AND items_stage.sku IS NOT NULL ORDER BY items_stage.sku COLLATE "C"
+ LIMIT 20000),
+written AS
+(INSERT INTO items (id, sku, name, description, price, is_active, owner_id) OVERRIDING SYSTEM VALUE SELECT batch.id AS id, batch.sku AS sku, batch.name AS name, batch.description AS description, batch.price AS price, batch.is_active AS is_active, batch.owner_id AS owner_id
+FROM batch ORDER BY batch.place ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price, is_active = excluded.is_active, owner_id = excluded.owner_id, version = (items.version + 1), updated_at = now() WHERE (items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (excluded.name, excluded.description, excluded.price, excluded.is_active, excluded.owner_id) AND (items.owner_id = $2::BIGINT) IS true RETURNING items.version)
+ SELECT (SELECT count(*) AS count_1
+FROM batch) AS given, count(*) FILTER (WHERE written.version = 1) AS created, count(*) AS written, (SELECT max(batch.place) AS max_1
+FROM batch) AS last
+FROM written;
+
 -- items.export?format=ndjson
 -- no arguments
 SELECT row_to_json(line) AS line
@@ -735,6 +905,21 @@ changed AS
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- users.replace_own
+-- $1 email, $2 username, $3 full_name, $4 is_active, $5 id, $6 owner
+UPDATE users SET email=$1::VARCHAR, username=$2::VARCHAR, full_name=$3::VARCHAR, is_active=$4::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $5::BIGINT AND (users.id = $6::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.replace_if_own
+-- $1 id, $2 owner, $3 email, $4 username, $5 full_name, $6 is_active, $7 versions, $8 excluded
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
+changed AS
+(UPDATE users SET email=$3::VARCHAR, username=$4::VARCHAR, full_name=$5::VARCHAR, is_active=$6::BOOLEAN, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($7::BIGINT[]), true) AND users.version != ALL ($8::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- users.change
 -- $1 set_email, $2 new_email, $3 set_username, $4 new_username, $5 set_full_name, $6 new_full_name, $7 set_role, $8 new_role, $9 set_is_active, $10 new_is_active, $11 id
 UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, role=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.role END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $11::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
@@ -747,6 +932,21 @@ FROM users
 WHERE users.id = $1::BIGINT),
 changed AS
 (UPDATE users SET email=CASE WHEN $2::BOOLEAN THEN $3::VARCHAR ELSE users.email END, username=CASE WHEN $4::BOOLEAN THEN $5::VARCHAR ELSE users.username END, full_name=CASE WHEN $6::BOOLEAN THEN $7::VARCHAR ELSE users.full_name END, role=CASE WHEN $8::BOOLEAN THEN $9::VARCHAR ELSE users.role END, is_active=CASE WHEN $10::BOOLEAN THEN $11::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND coalesce(users.version = ANY ($12::BIGINT[]), true) AND users.version != ALL ($13::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
+-- users.change_own
+-- $1 set_email, $2 new_email, $3 set_username, $4 new_username, $5 set_full_name, $6 new_full_name, $7 set_is_active, $8 new_is_active, $9 id, $10 owner
+UPDATE users SET email=CASE WHEN $1::BOOLEAN THEN $2::VARCHAR ELSE users.email END, username=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.username END, full_name=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $7::BOOLEAN THEN $8::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $9::BIGINT AND (users.id = $10::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.change_if_own
+-- $1 id, $2 owner, $3 set_email, $4 new_email, $5 set_username, $6 new_username, $7 set_full_name, $8 new_full_name, $9 set_is_active, $10 new_is_active, $11 versions, $12 excluded
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
+changed AS
+(UPDATE users SET email=CASE WHEN $3::BOOLEAN THEN $4::VARCHAR ELSE users.email END, username=CASE WHEN $5::BOOLEAN THEN $6::VARCHAR ELSE users.username END, full_name=CASE WHEN $7::BOOLEAN THEN $8::VARCHAR ELSE users.full_name END, is_active=CASE WHEN $9::BOOLEAN THEN $10::BOOLEAN ELSE users.is_active END, version=(users.version + 1), updated_at=now() WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($11::BIGINT[]), true) AND users.version != ALL ($12::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
@@ -765,6 +965,21 @@ changed AS
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- users.deactivate_own
+-- $1 id, $2 owner
+UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.deactivate_if_own
+-- $1 id, $2 owner, $3 versions, $4 excluded
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
+changed AS
+(UPDATE users SET is_active=false, version=(users.version + CAST(users.is_active AS INTEGER)), updated_at=CASE WHEN users.is_active THEN now() ELSE users.updated_at END WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- users.remove
 -- $1 id
 DELETE FROM users WHERE users.id = $1::BIGINT RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
@@ -780,9 +995,28 @@ changed AS
  SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
 FROM found LEFT OUTER JOIN changed ON true;
 
+-- users.remove_own
+-- $1 id, $2 owner
+DELETE FROM users WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.remove_if_own
+-- $1 id, $2 owner, $3 versions, $4 excluded
+WITH found AS
+(SELECT users.version AS version
+FROM users
+WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true),
+changed AS
+(DELETE FROM users WHERE users.id = $1::BIGINT AND (users.id = $2::BIGINT) IS true AND coalesce(users.version = ANY ($3::BIGINT[]), true) AND users.version != ALL ($4::BIGINT[]) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at)
+ SELECT changed.id, changed.email, changed.username, changed.full_name, changed.role, changed.is_active, changed.version, changed.created_at, changed.updated_at, found.version AS found
+FROM found LEFT OUTER JOIN changed ON true;
+
 -- users.change_many
 -- $1 ids, $2 versions, $3 softs, $4 set_emails, $5 new_emails, $6 set_usernames, $7 new_usernames, $8 set_full_names, $9 new_full_names, $10 set_roles, $11 new_roles, $12 set_is_actives, $13 new_is_actives
 UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE users.email END, username=CASE WHEN anon_1.set_username THEN anon_1.new_username ELSE users.username END, full_name=CASE WHEN anon_1.set_full_name THEN anon_1.new_full_name ELSE users.full_name END, role=CASE WHEN anon_1.set_role THEN anon_1.new_role ELSE users.role END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE users.is_active END, version=(users.version + CAST(NOT anon_1.soft OR users.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR users.is_active) THEN now() ELSE users.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BOOLEAN[], $5::TEXT[], $6::BOOLEAN[], $7::TEXT[], $8::BOOLEAN[], $9::TEXT[], $10::BOOLEAN[], $11::TEXT[], $12::BOOLEAN[], $13::BOOLEAN[]) WITH ORDINALITY AS anon_1(id, version, soft, set_email, new_email, set_username, new_username, set_full_name, new_full_name, set_role, new_role, set_is_active, new_is_active, n) WHERE users.id = anon_1.id AND coalesce(users.version = anon_1.version, true) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.change_many_own
+-- $1 ids, $2 versions, $3 softs, $4 owners, $5 set_emails, $6 new_emails, $7 set_usernames, $8 new_usernames, $9 set_full_names, $10 new_full_names, $11 set_roles, $12 new_roles, $13 set_is_actives, $14 new_is_actives
+UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE users.email END, username=CASE WHEN anon_1.set_username THEN anon_1.new_username ELSE users.username END, full_name=CASE WHEN anon_1.set_full_name THEN anon_1.new_full_name ELSE users.full_name END, role=CASE WHEN (anon_1.owner IS NULL AND anon_1.set_role) THEN anon_1.new_role ELSE users.role END, is_active=CASE WHEN anon_1.set_is_active THEN anon_1.new_is_active ELSE users.is_active END, version=(users.version + CAST(NOT anon_1.soft OR users.is_active AS INTEGER)), updated_at=CASE WHEN (NOT anon_1.soft OR users.is_active) THEN now() ELSE users.updated_at END FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[], $4::BIGINT[], $5::BOOLEAN[], $6::TEXT[], $7::BOOLEAN[], $8::TEXT[], $9::BOOLEAN[], $10::TEXT[], $11::BOOLEAN[], $12::TEXT[], $13::BOOLEAN[], $14::BOOLEAN[]) WITH ORDINALITY AS anon_1(id, version, soft, owner, set_email, new_email, set_username, new_username, set_full_name, new_full_name, set_role, new_role, set_is_active, new_is_active, n) WHERE users.id = anon_1.id AND (anon_1.owner IS NULL OR users.id = anon_1.owner) AND coalesce(users.version = anon_1.version, true) RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
 
 -- users.upsert
 -- $1 emails, $2 usernames, $3 full_names, $4 roles, $5 is_actives
@@ -1126,6 +1360,64 @@ SELECT users.id, users.email, users.username, users.full_name, users.role, users
 FROM users ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
 
+-- users.page_own
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM users
+WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT ORDER BY users.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- users.page_own?sort=created_at
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM users
+WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT ORDER BY users.created_at ASC, users.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- users.page_own?sort=username
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM users
+WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- users.start_own
+-- $1 owner, $2 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT ORDER BY users.id ASC
+ LIMIT $2::BIGINT;
+
+-- users.after_own
+-- $1 owner, $2 last_id, $3 limit
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT AND users.id > $2::BIGINT ORDER BY users.id ASC
+ LIMIT $3::BIGINT;
+
+-- users.page_own?q
+-- $1 owner, $2 q, $3 limit, $4 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM users
+WHERE users.id = $1::BIGINT AND CASE WHEN ($2::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($2::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' END) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users
+WHERE users.id = $1::BIGINT AND CASE WHEN ($2::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($2::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' END ORDER BY users.id ASC
+ LIMIT $3::BIGINT OFFSET $4::BIGINT) AS page ON true;
+
 -- keys.user_exists
 -- $1 id
 SELECT users.id
@@ -1363,3 +1655,112 @@ ORDER BY page.sort_key DESC, page.id DESC;
 SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- keys.page_own
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys
+WHERE keys.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- keys.page_own?sort=created_at
+-- $1 owner, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys ORDER BY keys.created_at ASC, keys.id ASC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 200 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $1::BIGINT AS d0 FROM keys
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY keys.created_at ASC, keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT keys.id, keys.created_at AS sort_key FROM keys
+  WHERE keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
+  WHERE keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- keys.start_own
+-- $1 owner, $2 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT $2::BIGINT;
+
+-- keys.after_own
+-- $1 owner, $2 last_id, $3 limit
+SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+FROM keys
+WHERE keys.user_id = $1::BIGINT AND keys.id > $2::BIGINT ORDER BY keys.id ASC
+ LIMIT $3::BIGINT;
+
+-- keys.page_own?user_id
+-- $1 user_id, $2 owner, $3 limit, $4 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE keys.user_id = $2::BIGINT ORDER BY keys.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($3::BIGINT + $4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT + $4::BIGINT) AND max(n) = 500 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT + $4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT + $4::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT + $4::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $2::BIGINT AS ahead, keys.user_id = $1::BIGINT AS d0 FROM keys
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
+  FROM keys
+  WHERE keys.user_id = $2::BIGINT AND (SELECT budget > 0 FROM sample) ORDER BY keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $3::BIGINT OFFSET $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT keys.id, keys.id AS sort_key FROM keys
+  WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $3::BIGINT OFFSET $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
+  WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- idempotency.find
+-- $1 principals, $2 keys
+SELECT idempotency_keys.principal, idempotency_keys.key, idempotency_keys.fingerprint, idempotency_keys.status, idempotency_keys.headers, idempotency_keys.body
+FROM idempotency_keys, unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS anon_1(principal, key, n)
+WHERE idempotency_keys.principal = anon_1.principal AND idempotency_keys.key = anon_1.key AND idempotency_keys.created_at > now() - interval '24 hours';
+
+-- idempotency.keep
+-- $1 principals, $2 keys, $3 fingerprints, $4 statuss, $5 headerss, $6 bodys
+INSERT INTO idempotency_keys (principal, key, fingerprint, status, headers, body) SELECT anon_1.principal, anon_1.key, anon_1.fingerprint, anon_1.status, anon_1.headers, anon_1.body
+FROM unnest($1::TEXT[], $2::TEXT[], $3::BYTEA[], $4::INTEGER[], $5::BYTEA[], $6::BYTEA[]) WITH ORDINALITY AS anon_1(principal, key, fingerprint, status, headers, body, n) ORDER BY anon_1.principal, anon_1.key ON CONFLICT (principal, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers, body = excluded.body, created_at = now() WHERE idempotency_keys.created_at <= now() - interval '24 hours' RETURNING idempotency_keys.principal, idempotency_keys.key;
+
+-- idempotency.remove
+-- $1 limit
+WITH removed AS
+(DELETE FROM idempotency_keys WHERE idempotency_keys.ctid = ANY (array((SELECT old.ctid
+FROM idempotency_keys AS "old"
+WHERE "old".created_at <= now() - interval '24 hours' ORDER BY "old".created_at
+ LIMIT $1::BIGINT FOR UPDATE SKIP LOCKED))) RETURNING idempotency_keys.key)
+ SELECT count(*) AS n
+FROM removed;

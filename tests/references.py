@@ -19,6 +19,9 @@ DEFAULTS = {
     "auth": "`off` on a loopback host, else `on`",
     "trusted_proxies": "none",
     "log": "`text` on a terminal, else `json`",
+    "cors_origins": "none",
+    "certfile": "none",
+    "keyfile": "none",
     "secret": "made and kept in `SERVICE_DATA` when embedded",
 }
 SETTINGS = """\

@@ -354,11 +354,12 @@ def test_an_operation_is_given_once() -> None:
 
 def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     app = create_app(Settings(), resources=[items])
-    assert [one.name for one in app.tables] == ["totals", "users", "items"]
-    alone = create_app(Settings(), resources=[resource()])
-    assert [one.name for one in alone.tables] == ["tags"], "it counts no rows"
+    assert [one.name for one in app.tables] == ["totals", "users", "items", "idempotency_keys"]
+    without = ("create", "bulk_create", "bulk_delete", "import")
+    alone = create_app(Settings(), resources=[resource(without=without)])
+    assert [one.name for one in alone.tables] == ["tags"], "it counts no rows and has no POST"
     counted = create_app(Settings(), resources=[resource(counted=True)])
-    assert [one.name for one in counted.tables] == ["tags", "totals"]
+    assert [one.name for one in counted.tables] == ["tags", "totals", "idempotency_keys"]
     with pytest.raises(ValueError, match="two tables are named tags"):
         with_totals([resource().table, resource().table])
     assert users.table in app.tables

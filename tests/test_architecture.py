@@ -55,16 +55,20 @@ SQLALCHEMY |= {
         "conflicts",
         "copy",
         "filters",
+        "guarded",
+        "idempotency",
         "kept_totals",
         "keyset",
         "newest",
+        "ownership",
         "shape",
         "staging",
         "staging_statements",
+        "upsert",
         "writes",
     )
 }
-SQLALCHEMY |= {"resource.columns", "resource.declaration"}
+SQLALCHEMY |= {f"resource.{room}" for room in ("columns", "declaration", "list_filters")}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -132,7 +136,7 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("items", "conformance", "the same"),
     ("is_active", "db.shape", "the convention of a soft delete, written once"),
     ("user_id", "web", "who sent a request, in any application"),
-    ("expires_at", "cache.response", "the end of a cached response"),
+    ("expires_at", "cache", "the end of a cached response"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),

@@ -21,9 +21,9 @@ from service.db import batch
 from service.db.batcher import PATIENCE, UNQUEUED
 from service.db.changes import change_values
 from service.db.database import Database
+from service.db.guarded import Guard
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
-from service.db.writes import Guard
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import items
 from service.items.structs import Item, Price

@@ -26,6 +26,7 @@ from service import server
 from service.errors import Malformed
 from service.items.structs import NewItem
 from service.resource import transfer
+from service.web import stream
 from service.web.body import Body
 from service.web.request import PIECES, Request
 from service.web.stream import Chunks
@@ -458,6 +459,36 @@ def test_an_export_that_waits_for_rows_ends_when_its_client_disconnects() -> Non
         return sent
 
     assert asyncio.run(run()) == [b"first"]
+    assert closed
+
+
+def test_an_export_ends_when_its_client_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds one of two connections of a worker, so a client may not keep it for long."""
+    monkeypatch.setattr(stream, "SLOW_SECONDS", 0.05)
+    closed = False
+
+    async def made() -> AsyncGenerator[bytes]:
+        nonlocal closed
+        try:
+            while True:
+                yield b"x" * 10
+        finally:
+            closed = True
+
+    async def run() -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def send(message: Any) -> None:
+            if len(sent) == 3:
+                await asyncio.Event().wait()
+            sent.append(message["body"])
+
+        chunks = Chunks(made())
+        await chunks.begin(asyncio.Event().wait())  # type: ignore[arg-type]  # it never returns
+        await chunks.send(send)
+        return sent
+
+    assert len(asyncio.run(run())) == 3
     assert closed
 
 

@@ -140,7 +140,8 @@ async def test_a_cached_get_declares_every_table_that_it_reads(
     await connection.execute("DELETE FROM items; DELETE FROM users")
     await connection.close()
     # The totals are counted from the other tables, by their triggers.
-    tables = [name for (name,) in names if name not in ("totals", "alembic_version")]
+    uncached = {"totals", "idempotency_keys", "alembic_version"}
+    tables = [name for (name,) in names if name not in uncached]
     async with client_of(own_database_url, None) as client:
         new_user = {"email": "lamp@example.com", "username": "lamp"}
         user = (await client.post("/users", json=new_user)).json()

@@ -655,7 +655,7 @@ def test_an_upload_that_is_too_slow_takes_no_slot_and_is_aborted(
         await asyncio.sleep(0.4)
         return {"type": "http.request", "body": next(sent, b"x"), "more_body": True}
 
-    monkeypatch.setattr(upload, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(upload, "SLOW_SECONDS", 1.0)
     scope = {"type": "http", "headers": [], "state": {}}
 
     async def read() -> None:

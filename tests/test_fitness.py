@@ -17,9 +17,9 @@ from service.db import rights
 from service.db.changes import change_values
 from service.db.copy import dedicated
 from service.db.database import Database
+from service.db.guarded import Guard
 from service.db.pooled_connection import unhandled
 from service.db.writable import WritableDatabase
-from service.db.writes import Guard
 from service.errors import (
     Conflict,
     Failed,

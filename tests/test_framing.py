@@ -6,57 +6,18 @@ import random
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import fuzz_http1
 import httpx
 import psutil  # type: ignore[import-untyped]  # it has none
 import pytest
-from conftest import ROOT, SERVER, Service
+from conftest import SERVER, Service
 from framing_vectors import VECTORS, Vector
-
-LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+from raw_http import LAST, answers, talk
 
 ours = pytest.mark.skipif(SERVER != "uvicorn", reason="granian answers for itself: docs/http.md")
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-def talk(service: Service, *parts: bytes, end: bool = False) -> bytes:
-    """Return all data until the server closes; with `end` half-close after `parts`."""
-    received = b""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            for part in parts:
-                connection.sendall(part)
-            if end:
-                connection.shutdown(socket.SHUT_WR)
-        except ConnectionError:  # closed before everything was sent; the answer can still be read
-            pass
-        while part := connection.recv(65536):
-            received += part
-    return received
-
-
-def answers(data: bytes, *, head: bool = False) -> list[Answer]:
-    """Split the received bytes into answers; with `head` no answer has a body."""
-    found = []
-    while data:
-        top, _, data = data.partition(b"\r\n\r\n")
-        first, *lines = top.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (one.partition(": ") for one in lines)}
-        length = 0 if head else int(headers.get("content-length", 0))
-        found.append(Answer(int(first.split()[1]), headers, data[:length]))
-        data = data[length:]
-    return found
 
 
 def cut(data: bytes, seed: str) -> list[bytes]:
@@ -64,10 +25,6 @@ def cut(data: bytes, seed: str) -> list[bytes]:
     chance = random.Random(seed)
     places = sorted(chance.randrange(len(data)) for _ in range(4))
     return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True) if a < b]
-
-
-def answered(statuses: str) -> tuple[int, ...]:
-    return tuple(int(status) for status in statuses.split(", "))
 
 
 @pytest.fixture(scope="module")
@@ -83,38 +40,6 @@ def item(plain: httpx.Client) -> int:
     """The newest item, which a vector may delete; there is one before it."""
     made: int = plain.post("/items", json={"name": "a"}).json()["id"]
     return made
-
-
-# Different answers of granian by the name of the vector; also in docs/http.md.
-TABLE = (ROOT / "docs" / "http.md").read_text().partition("\n## `--server granian`")[2]
-OTHERWISE = {
-    name: (answered(mine), answered(granians))
-    for name, mine, granians in re.findall(
-        r"^\| (.+) \| ([\d, ]+) \| ([\d, ]+) \|$", TABLE, re.MULTILINE
-    )
-}
-# The answer may be lost by a reset, so it can't be tested.
-UNSURE = {"two requests before 2 MB for no path"}
-
-
-@pytest.mark.skipif(SERVER != "granian", reason="ours has a stricter test")
-@pytest.mark.parametrize("vector", VECTORS, ids=[vector.name for vector in VECTORS])
-def test_the_answers_of_granian_are_documented(
-    service: Service, plain: httpx.Client, item: int, vector: Vector
-) -> None:
-    if vector.name in UNSURE:
-        pytest.skip("granian may reset the connection")
-    _, statuses = OTHERWISE.get(vector.name, ((), vector.statuses))
-    found = answers(talk(service, vector.bytes(item) + LAST), head=vector.text.startswith("HEAD"))
-    assert tuple(answer.status for answer in found) == statuses
-    newest = plain.get("/items?per_page=1&sort=-id&total=none").json()["items"][0]["id"]
-    assert (newest < item) == (204 in statuses and "DELETE" in vector.text), "executed, or not"
-
-
-def test_the_table_of_differences_is_about_vectors() -> None:
-    known = {vector.name: vector.statuses for vector in VECTORS}
-    assert len(OTHERWISE) > 40
-    assert {name: mine for name, (mine, _) in OTHERWISE.items()}.items() <= known.items()
 
 
 @ours

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from conftest import Service, check_answer
 from guarded_app import Keys
+from openapi_spec_validator import validate
+from test_openapi import Asked, Checker
 
 from service.app import Application, create_app
 from service.cache.off import NoCache
@@ -21,7 +23,7 @@ from service.http1.extensions import SEND_PREBUILT
 from service.settings import Settings, SettingsError
 from service.web import failures, principal_cache
 from service.web.failures import FAILURES, Failures
-from service.web.guard import Exempt, Guard
+from service.web.guard import Exempt, Guard, guard_of
 from service.web.principal_cache import RENEW_SECONDS, VALID_SECONDS, PrincipalCache
 
 URL = "postgresql:///none?host=/nowhere"
@@ -530,7 +532,7 @@ def test_the_settings_say_which_requests_need_no_key(
     app = create_app(settings, auth=Keys())
     app.check_auth()
     nothing: Any = None
-    guard = app._guard(nothing, nothing, None)
+    guard = guard_of(settings, app.auth, nothing, nothing, None)
     assert (None if guard is None else guard.exempt) == exempt
     without = create_app(settings)
     if exempt == "none":
@@ -671,3 +673,34 @@ def test_no_log_line_has_a_key(guarded: Service) -> None:
     log = guarded.log.read_text()
     assert "a bug at /fails" in log
     assert "secret-" not in log
+
+
+async def test_the_document_describes_keys_and_limits() -> None:
+    keys = Keys()
+    reader = bearer(keys.add("reader", "read"))
+    async with client_of(keys, limits=Limits(100)) as client:
+        told = (await client.get("/openapi.json")).json()
+        validate(told)
+        assert told["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
+        assert told["security"] == [{"bearer": []}, {"apiKey": []}]
+        for path, methods in told["paths"].items():
+            for operation in methods.values():
+                is_open = operation.get("security") == []
+                assert is_open == (path == "/open" or path.startswith("/health"))
+                assert operation["responses"].keys().isdisjoint({"401", "403", "429"}) == is_open
+        checker = Checker(told)
+        for asked, headers in (
+            (Asked("get", "/rows", 401), {}),
+            (Asked("get", "/rows", 401), bearer("wrong")),
+            (Asked("get", "/rows", 400), {**reader, "X-API-Key": "other"}),
+            (Asked("get", "/rows", 200), reader),
+            (Asked("post", "/echo", 403), reader),
+            (Asked("get", "/limited", 200), reader),
+            (Asked("get", "/limited", 429), reader),
+        ):
+            checker.check(asked, await client.request(asked.method, asked.path, headers=headers))
+    async with client_of(None, exempt="all") as client:
+        told = (await client.get("/openapi.json")).json()
+        assert "securitySchemes" not in told["components"]
+        assert told["security"] == []
+        assert "401" not in told["paths"]["/rows"]["get"]["responses"]

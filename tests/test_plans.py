@@ -71,12 +71,12 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
         (f"{table}.{write}{guard}", f"{table}_pkey")
         for table in ("items", "users")
         for write in ("replace", "change", "deactivate", "remove")
-        for guard in ("", "_if")
+        for guard in ("", "_if", "_own", "_if_own")
     ),
     *(
         (f"{table}.{many}", f"{table}_pkey")
         for table in ("items", "users")
-        for many in ("by_id", "by_id_many", "change_many")
+        for many in ("by_id", "by_id_many", "change_many", "change_many_own")
     ),
     ("items.owner_exists", "users_pkey"),
     ("keys.by_prefix", "keys_prefix_key"),
@@ -100,6 +100,10 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("users.page?is_active=false", "users_inactive_idx"),
     ("users.page?role=admin", "users_admin_idx"),
     ("users.after?sort=-id&role=admin", "users_admin_idx"),
+    # A user owns one user, so what it may see is found by its id whatever the list is.
+    ("users.page_own", "users_pkey"),
+    ("users.page_own?is_active=true", "users_pkey"),
+    ("users.after_own", "users_pkey"),
     # In the order of the ids the common side of a filter is read like the whole table.
     ("items.start?is_active=true", "items_pkey"),
 )
@@ -169,12 +173,17 @@ def test_a_prepared_statement_uses_its_index_and_sorts_nothing(
 
 
 @pytest.mark.parametrize(
-    ("table", "key"), (("items", "items_sku_key"), ("users", "users_email_key"))
+    ("name", "key"),
+    (
+        ("items.upsert", "items_sku_key"),
+        ("items.upsert_own", "items_sku_key"),
+        ("users.upsert", "users_email_key"),
+    ),
 )
 def test_an_upsert_locks_existing_rows_in_order_before_it_inserts(
-    seeded: Seeded, table: str, key: str
+    seeded: Seeded, name: str, key: str
 ) -> None:
-    plan = seeded.plan(f"{table}.upsert")[0]
+    plan, table = seeded.plan(name)[0], name.partition(".")[0]
     parts = {node.get("Subplan Name"): node for node in plan["Plans"]}
     locking = parts["CTE existing"]
     assert locking["Node Type"] == "LockRows"
@@ -199,9 +208,12 @@ def test_an_upsert_locks_existing_rows_in_order_before_it_inserts(
     assert kinds.count("Nested Loop") == 2
 
 
+@pytest.mark.parametrize("own", ("", "_own"))
 @pytest.mark.parametrize("what", ("change", "deactivate", "remove"))
-def test_writes_of_many_rows_lock_in_the_order_of_their_ids(seeded: Seeded, what: str) -> None:
-    plan = seeded.plan(f"items.{what}_all")[0]
+def test_writes_of_many_rows_lock_in_the_order_of_their_ids(
+    seeded: Seeded, what: str, own: str
+) -> None:
+    plan = seeded.plan(f"items.{what}_all{own}")[0]
     (locking,) = (node for node in below(plan) if node["Node Type"] == "LockRows")
     (first,) = locking["Plans"]
     assert first["Node Type"] in {"Sort", "Index Scan", "Index Only Scan"}
@@ -213,6 +225,7 @@ def test_writes_of_many_rows_lock_in_the_order_of_their_ids(seeded: Seeded, what
     ("name", "indexes"),
     (
         ("items.sku_taken", {"items_sku_key"}),
+        ("items.upsert_taken_own", {"items_sku_key"}),
         ("items.owner_absent", {"users_pkey"}),
         ("users.username_taken", {"users_username_key"}),
     ),

@@ -36,6 +36,8 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_RATE_LIMIT_WRITES": "off",
     "SERVICE_TRUSTED_PROXIES": None,
     "SERVICE_CORS_ORIGINS": None,
+    "SERVICE_CERTFILE": None,
+    "SERVICE_KEYFILE": None,
     "SERVICE_BODY_LIMIT": 1_048_576,
     "SERVICE_IMPORT_LIMIT": 1_073_741_824,
     "SERVICE_SLOW_REQUEST_MS": 1000,
@@ -72,6 +74,19 @@ WRONG = (
     ("SERVICE_STATEMENT_TIMEOUT_MS", "2s", "a whole number of milliseconds, 1 to 3600000"),
     ("SERVICE_STATEMENT_TIMEOUT_MS", "0", "a whole number of milliseconds, 1 to 3600000"),
     ("SERVICE_QUEUE_LIMIT", "-1", "a whole number from 0 to 1000000"),
+    ("SERVICE_CORS_ORIGINS", "*", "every page"),
+    ("SERVICE_CORS_ORIGINS", "null", "any page can send the origin null"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example, *", "every page"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example/", "without a path"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example/app", "without a path"),
+    ("SERVICE_CORS_ORIGINS", "https://*.example", "is not an origin"),
+    ("SERVICE_CORS_ORIGINS", "a.example", "is not an origin"),
+    ("SERVICE_CORS_ORIGINS", "https://A.example", "in small letters"),
+    ("SERVICE_CORS_ORIGINS", "https://user@a.example", "is not an origin"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example:443", "leave out the default port 443"),
+    ("SERVICE_CORS_ORIGINS", "http://a.example:99999", "no valid port"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example\r\nX-A: b", "is not an origin"),
+    ("SERVICE_CORS_ORIGINS", "https://a.example,", "is not an origin"),
     ("SERVICE_RATE_LIMIT", "100", "100/60s, 10/s, 5/m, 1000/h or off"),
     ("SERVICE_RATE_LIMIT_WRITES", "5 per minute", "100/60s, 10/s, 5/m, 1000/h or off"),
     ("SERVICE_TRUSTED_PROXIES", "*", "name the networks"),
@@ -144,6 +159,9 @@ def test_every_setting_has_its_promised_default(dotenv: Path, name: str) -> None
         ("SERVICE_POOL", "none", "none"),
         ("SERVICE_STATEMENT_TIMEOUT_MS", "1", 1),
         ("SERVICE_QUEUE_LIMIT", "0", 0),
+        ("SERVICE_CORS_ORIGINS", "http://a.example:8000", "http://a.example:8000"),
+        ("SERVICE_CERTFILE", "chain.pem", "chain.pem"),
+        ("SERVICE_KEYFILE", "key.pem", "key.pem"),
         ("SERVICE_BODY_LIMIT", "1", 1),
         ("SERVICE_IMPORT_LIMIT", "1", 1),
         ("SERVICE_SLOW_REQUEST_MS", "3600000", 3_600_000),
@@ -293,7 +311,15 @@ def test_a_wrong_value_in_dotenv_gives_the_same_error(dotenv: Path) -> None:
 
 
 def test_every_setting_with_a_rule_has_wrong_values_above() -> None:
-    assert {name for name, _, _ in WRONG} == FIELDS.keys() - {"SERVICE_HOST", "SERVICE_DATA"}
+    texts = {"SERVICE_HOST", "SERVICE_DATA", "SERVICE_CERTFILE", "SERVICE_KEYFILE"}
+    assert {name for name, _, _ in WRONG} == FIELDS.keys() - texts
+
+
+def test_the_origins_are_those_that_browsers_send(dotenv: Path) -> None:
+    text = "https://a.example, http://[::1]:8000,capacitor://localhost,https://a.example"
+    found = load(dotenv, SERVICE_CORS_ORIGINS=text).origins
+    assert found == ("https://a.example", "http://[::1]:8000", "capacitor://localhost")
+    assert load(dotenv).origins == ()
 
 
 @pytest.mark.parametrize(

@@ -27,19 +27,22 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert
+from service.db.bulk import Adds, Bulk
 from service.db.changes import change_values
 from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.filters import Bound
+from service.db.guarded import Guard
 from service.db.keyset import Listing
+from service.db.list_names import samples
 from service.db.schema import totals
 from service.db.shape import shape_of
 from service.db.staging import StagingTable
 from service.db.statement import DIALECT, RefusedError
+from service.db.upsert import Upsert
 from service.db.writable import WritableDatabase
-from service.db.writes import Guard, Writes
+from service.db.writes import Writes
 
 pytestmark = pytest.mark.anyio
 
@@ -248,8 +251,8 @@ async def test_files_can_be_imported_into_any_table(
             rejected = await things.stage.validate(one)
             done = [merged async for merged in things.stage.upsert(one)]
             await one.execute("COMMIT")
-        assert [(row.line, row.first, field) for row, field in rejected] == (
-            [(6, 1, "key")] if key else []
+        assert [(one.line, one.message) for one in rejected] == (
+            [(6, "key: the same as in line 1")] if key else []
         )
         assert sum(merged.given for merged in done) == 5
         assert sum(merged.created for merged in done) == (3 if key else 5)
@@ -265,7 +268,7 @@ async def test_a_list_without_a_trigger_counts_its_rows(url: str) -> None:
     table = things.table
     row: Any = row_of(table)
     listing = Listing("t", row, table, {"id": table.c.id}, {})
-    assert [one.name for one in listing.samples()]
+    assert [one.name for one in samples(listing)]
     async with opened(url, things) as db:
         await things.adds.run(WritableDatabase(db), [things.given(key) for key in "abc"])
         page = await listing.page("id", (), "exact").records(db, limit=2, offset=1)

@@ -1,13 +1,15 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from service.cache.generations import Tags
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.db.database import Database
 from service.db.names import AUDIBLE
+from service.db.transaction import Transaction
 from service.db.writable import WritableDatabase
 from service.errors import OutcomeUnknown, Problem
 
@@ -67,3 +69,49 @@ class Writer:
         if changed:
             await cache.invalidate(changed)
         return done
+
+
+class WriteTransaction:
+    """Several writes in one transaction; what they change is invalidated after its commit.
+
+    Use it as a context manager: what was not committed is rolled back at its end. A write on a
+    connection beside the pool is no part of the transaction; it is invalidated in any case.
+    """
+
+    __slots__ = ("_tags", "_writer", "transaction")
+
+    def __init__(self, writer: Writer, db: Database) -> None:
+        self._writer = writer
+        self._tags: list[Tags] = []
+        self.transaction = Transaction(db)
+
+    async def run(
+        self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
+    ) -> Done:
+        """Run one write in the transaction; see Writer.run."""
+
+        def later(done: Done) -> Tags:
+            self._tags.append(tags(done))
+            return ()
+
+        return await self._writer.run(lambda db: write(db.within(self.transaction)), later)
+
+    async def commit(self) -> None:
+        """Commit, and invalidate; raises as Transaction.commit."""
+        await self._writer.run(lambda _: self.transaction.commit(), lambda _: self._all_tags())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._writer.run(lambda _: self.transaction.roll_back(), lambda _: self._all_tags())
+
+    def _all_tags(self) -> Tags:
+        tags = tuple({tag for tags in self._tags for tag in tags})
+        self._tags.clear()
+        return tags

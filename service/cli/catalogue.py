@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from service.db import idempotency
 from service.db.access import connect
 from service.db.statement import Statement
 from service.resource import Resource
@@ -24,9 +25,10 @@ HEADER = """\
 
 
 def statements(resources: Resources) -> Iterator[Statement[Any]]:
-    """Yield the statements of each resource; for lists a selection that covers each part."""
+    """Yield the statements of each resource, for lists a selection, and those of the library."""
     for resource in resources:
         yield from resource.statements()
+    yield from idempotency.STATEMENTS
 
 
 def listing(resources: Resources) -> str:
@@ -39,8 +41,8 @@ def listing(resources: Resources) -> str:
     return "\n".join(parts)
 
 
-def find(resources: Resources, name: str) -> tuple[Resource[Any], Statement[Any]]:
-    """Return the statement with a name, and its resource.
+def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Statement[Any]]:
+    """Return the statement with a name, and its resource; None for one of the library.
 
     Raises:
         KeyError: the statement does not exist.
@@ -48,7 +50,8 @@ def find(resources: Resources, name: str) -> tuple[Resource[Any], Statement[Any]
     for resource in resources:
         with suppress(KeyError):
             return resource, resource.statement(name)
-    raise KeyError(name)
+    own = {statement.name: statement for statement in idempotency.STATEMENTS}
+    return None, own[name]
 
 
 def check_names(statement: Statement[Any], given: Mapping[str, str]) -> None:
@@ -64,7 +67,7 @@ def check_names(statement: Statement[Any], given: Mapping[str, str]) -> None:
 
 async def explain(
     url: str,
-    resource: Resource[Any],
+    resource: Resource[Any] | None,
     statement: Statement[Any],
     given: Mapping[str, str],
     *,
@@ -81,13 +84,14 @@ async def explain(
     await transaction.start()
     try:
         await connection.execute("SET LOCAL statement_timeout = '60s'")
-        if resource.serves("import") and statement in resource.stage.statements:
+        samples = {} if resource is None else resource.samples
+        if resource is not None and _is_staging(resource, statement):
             await connection.execute(resource.stage.create)
         # The types of the arguments are known after the statement is prepared.
         prepared = await connection.prepare(statement.sql)
         types = (parameter.name for parameter in prepared.get_parameters())
         args = [
-            _value(kind, name, given.get(name), resource.samples)
+            _value(kind, name, given.get(name), samples)
             for name, kind in zip(statement.names, types, strict=True)
         ]
         options = "ANALYZE, BUFFERS" if analyze else "COSTS"
@@ -96,6 +100,10 @@ async def explain(
         await transaction.rollback()
         await connection.close()
     return "\n".join(record[0] for record in plan)
+
+
+def _is_staging(resource: Resource[Any], statement: Statement[Any]) -> bool:
+    return resource.serves("import") and statement in resource.stage.statements
 
 
 KINDS: dict[str, type] = {

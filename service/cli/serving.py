@@ -12,6 +12,7 @@ from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.server.processes import StopSignals
+from service.server.tls import check_files
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ OPEN = "SERVICE_AUTH=off: anyone who reaches this address may do anything"
 @click.option("--port", help="Port to listen on; 0 chooses a free one.  [default: 8000]")
 @click.option("--workers", help="Worker processes.  [default: 1]")
 @click.option("--server", help="uvicorn or granian.  [default: uvicorn]")
+@click.option("--certfile", help="TLS certificate with its chain (PEM); needs --keyfile.")
+@click.option("--keyfile", help="Private key of the certificate (PEM).")
 @click.option("--data", help="Data directory of embedded stores.  [default: .data]")
 def serve(**options: str | None) -> None:
     """Serve the API; embedded stores replace a missing DATABASE_URL or REDIS_URL.
@@ -36,6 +39,7 @@ def serve(**options: str | None) -> None:
     Example:
       swiftlet serve --port 9000 --workers 2
       swiftlet serve --app notes:app
+      swiftlet serve --certfile chain.pem --keyfile key.pem --port 8443
     """
     # A stop signal is the normal end of a service.
     with StopSignals(_exit).installed() as stop:
@@ -54,6 +58,7 @@ def serve(**options: str | None) -> None:
 def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
+    check_files(settings.certfile, settings.keyfile)
     if settings.cache == "local" and settings.workers > 1:
         raise SettingsError(
             f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"
@@ -133,7 +138,8 @@ def _banner(
     first: list[tuple[str, str]],
 ) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{host}:{settings.port}"
+    scheme = "http" if settings.certfile is None else "https"
+    address = f"{scheme}://{host}:{settings.port}"
     lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))

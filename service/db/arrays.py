@@ -53,10 +53,15 @@ def unnested(kinds: Mapping[str, Any]) -> Arrays:
     return Arrays(rows.render_derived(), n, {f"{name}s": name for name in kinds})
 
 
-def arrays(statement: Statement[Any], rows: Sequence[Struct]) -> list[list[object]]:
-    """The rows as the arguments of a statement that takes an array of each field."""
-    fields = [statement.arrays[name] for name in statement.names]
-    return [[getattr(row, field) for row in rows] for field in fields]
+def arrays(statement: Statement[Any], rows: Sequence[Struct], **others: object) -> list[object]:
+    """The rows as the arguments of a statement that takes an array of each field.
+
+    `others` are its arguments that are no arrays of fields, by name.
+    """
+    return [
+        others[name] if name in others else [getattr(row, statement.arrays[name]) for row in rows]
+        for name in statement.names
+    ]
 
 
 def given_rows(table: Table, fields: Sequence[str]) -> Arrays:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import ARRAY, FromClause, Table, any_, bindparam, insert, select
@@ -17,6 +17,16 @@ from service.errors import Problem
 
 Row = TypeVar("Row", bound=Struct)
 Value = TypeVar("Value")
+
+
+class HasArgs(Protocol):
+    """What has the values of a new row, as a Waiter."""
+
+    @property
+    def args(self) -> Any: ...
+
+
+Given = TypeVar("Given", bound=HasArgs)
 
 # Requests in a statement. Each waits for all of its statement, and a failure repeats all of it
 # (`python -m bench trials max-batch`).
@@ -227,9 +237,9 @@ class GroupCommit(Generic[Row]):
         made: Row = await batcher.run(db, None, values)
         return made
 
-    def _order(self, waiter: Waiter) -> tuple[bool, Any]:
+    def _order(self, given: HasArgs) -> tuple[bool, Any]:
         assert self.key is not None  # noqa: S101 - the caller has looked
-        value = waiter.args[self.key]
+        value = given.args[self.key]
         if value is None:
             return False, None
         return True, value.lower() if self.folded else value
@@ -237,14 +247,18 @@ class GroupCommit(Generic[Row]):
     async def _run_one(self, db: WritableDatabase, values: tuple[object, ...]) -> Row:
         return await self.single.only(db, *values)
 
-    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+    async def insert(self, db: WritableDatabase, batch: list[Given]) -> list[tuple[Given, Row]]:
+        """Insert several rows; return each of `batch` with its row."""
         if self.key is not None:
             batch = sorted(batch, key=self._order)
-        columns = list(zip(*(waiter.args for waiter in batch), strict=True))
+        columns = list(zip(*(one.args for one in batch), strict=True))
         records = await db.fetch(self.many, columns)
         ordered = sorted(records, key=itemgetter(self.place))
-        for waiter, record in zip(batch, ordered, strict=True):
-            waiter.answer(self.many.row(*record))
+        return [(one, self.many.row(*record)) for one, record in zip(batch, ordered, strict=True)]
+
+    async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
+        for waiter, row in await self.insert(db, batch):
+            waiter.answer(row)
 
     async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         await bisect_on_error(db, batch, self._run_one, self._run_many)

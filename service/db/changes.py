@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Update,
     all_,
+    and_,
     any_,
     bindparam,
     case,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     func,
     literal_column,
     not_,
+    null,
     or_,
     select,
     true,
@@ -31,20 +33,23 @@ from sqlalchemy import (
 )
 
 from service.db.arrays import Arrays, unnested
+from service.db.ownership import Owner
 from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import binds, columns
 
 
-def replacing(table: Table, new: type[Struct]) -> Update:
-    """Every field of `new` is set."""
+def replacing(table: Table, new: type[Struct], kept: Collection[str] = ()) -> Update:
+    """Every field of `new` is set, except those that are `kept`."""
     check_fields(table, new.__struct_fields__)
-    return update(table).values({**binds(new, table), **touched(table)})
+    values = {name: bind for name, bind in binds(new, table).items() if name not in kept}
+    return update(table).values({**values, **touched(table)})
 
 
-def changing(table: Table, change: type[Struct]) -> Update:
+def changing(table: Table, change: type[Struct], kept: Collection[str] = ()) -> Update:
     """Each field is `new_<field>` where `set_<field>` is true, else it keeps its value.
 
     So one prepared statement serves every set of fields; `change_values` gives its arguments.
+    Those that are `kept` are never set.
     """
     check_fields(table, change.__struct_fields__)
     fields: dict[str, ColumnElement[Any]] = {
@@ -56,6 +61,7 @@ def changing(table: Table, change: type[Struct]) -> Update:
             else_=table.c[name],
         )
         for name in change.__struct_fields__
+        if name not in kept
     }
     return update(table).values({**fields, **touched(table)})
 
@@ -78,11 +84,14 @@ def fields_set(change: Struct) -> list[str]:
     return [name for name in change.__struct_fields__ if getattr(change, name) is not UNSET]
 
 
-def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> tuple[Any, Arrays]:
+def merging(
+    table: Table, fields: Sequence[str], row: type[Struct], owner: Owner | None = None
+) -> tuple[Any, Arrays]:
     """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
 
     Beside them `ids`; `versions`, null for any, if the table has a version; and `softs`, if it has
     a soft delete: whether the change is one, which keeps the version of a row that is inactive.
+    With `owner` also `owners`: each change only if the row belongs to its one, null for any row.
     """
     shape = shape_of(table)
     kinds: dict[str, Any] = {"id": BigInteger()}
@@ -90,19 +99,25 @@ def merging(table: Table, fields: Sequence[str], row: type[Struct]) -> tuple[Any
         kinds["version"] = BigInteger()
     if shape.active is not None:
         kinds["soft"] = Boolean()
+    if owner is not None:
+        kinds["owner"] = BigInteger()
     for name in fields:
         kinds |= {f"set_{name}": Boolean(), f"new_{name}": table.c[name].type}
     arrays = unnested(kinds)
     given = arrays.rows
+    sets: dict[str, ColumnElement[bool]] = {name: given.c[f"set_{name}"] for name in fields}
+    where = [table.c.id == given.c.id]
+    if owner is not None:
+        anyone = given.c.owner.is_(null())
+        sets |= {name: and_(anyone, sets[name]) for name in fields if name in owner.admin_fields}
+        where.append(or_(anyone, owner.column == given.c.owner))
     values: dict[str, ColumnElement[Any]] = {
-        name: case((given.c[f"set_{name}"], given.c[f"new_{name}"]), else_=table.c[name])
-        for name in fields
+        name: case((sets[name], given.c[f"new_{name}"]), else_=table.c[name]) for name in fields
     }
     if shape.active is None:
         values |= touched(table)
     else:
         values |= _touched_if(table, or_(not_(given.c.soft), shape.active))
-    where = [table.c.id == given.c.id]
     if shape.version is not None:
         where.append(func.coalesce(shape.version == given.c.version, true()))
     return update(table).values(values).where(*where).returning(*columns(row, table)), arrays
@@ -155,18 +170,23 @@ class Guarded(NamedTuple):
 
 
 def guarded(
-    change: Any, table: Table, version: ColumnElement[int], taken: Collection[str]
+    change: Any,
+    table: Table,
+    version: ColumnElement[int],
+    taken: Collection[str],
+    *only: ColumnElement[bool],
 ) -> Guarded:
     """One round trip for all results: done; refused, if only `found` is not null; or no such row.
 
     The version is compared by the statement that writes, so no other write can come in between.
-    `taken` are the names that the write has.
+    `taken` are the names that the write has. For rows that are not as in `only` there is no such
+    row.
     """
     names = [unused(name, taken) for name in ("versions", "excluded", "found")]
     allowed, refused = (bindparam(name, type_=ARRAY(BigInteger)) for name in names[:2])
     found = (
         select(version.label("version"))
-        .where(table.c.id == bindparam("id"))
+        .where(table.c.id == bindparam("id"), *only)
         .cte(part("found", table))
     )
     changed = change.where(

@@ -6,8 +6,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Table, exists, literal_column, select
 
 from service.db.arrays import Arrays, arrays, fold_case, given_rows
-from service.db.database import Database
-from service.db.statement import Statement
+from service.db.ownership import Owner
+from service.db.statement import Runner, Statement
 
 
 def taken_values(
@@ -22,6 +22,15 @@ def taken_values(
     return _places(name, arrays, exists().where(*others))
 
 
+def foreign_values(
+    name: str, table: Table, field: str, owner: Owner, *, folded: bool = False
+) -> Statement[int]:
+    """The places of values that a row has which belongs to another user than the owner."""
+    arrays = given_rows(table, (field,))
+    same = fold_case(table.c[field], folded) == fold_case(arrays.rows.c[field], folded)
+    return _places(name, arrays, exists().where(same, owner.is_foreign))
+
+
 def missing_parents(name: str, table: Table, field: str, of: Table) -> Statement[int]:
     """The places of values that are not the id of a row of the other table."""
     arrays = given_rows(table, (field,))
@@ -30,10 +39,10 @@ def missing_parents(name: str, table: Table, field: str, of: Table) -> Statement
 
 
 async def conflicting_rows(
-    db: Database, statement: Statement[int], rows: Sequence[Struct]
+    db: Runner, statement: Statement[int], rows: Sequence[Struct], **others: object
 ) -> list[int]:
-    """The places of the rows that a statement of `taken_values` or `missing_parents` finds."""
-    return [record[0] for record in await db.fetch(statement, arrays(statement, rows))]
+    """The places of the rows that one of these statements finds; `others` see arrays.arrays."""
+    return [record[0] for record in await db.fetch(statement, arrays(statement, rows, **others))]
 
 
 def _places(name: str, arrays: Arrays, *where: ColumnElement[bool]) -> Statement[int]:

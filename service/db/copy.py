@@ -12,9 +12,11 @@ from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement, DateTime, Text, cast, func, literal_column, select
 
 from service.db.database import Database
-from service.db.filters import Chosen, worded
+from service.db.filters import LIMITED, Chosen, worded
 from service.db.keyset import Listing
+from service.db.list_names import chosen
 from service.db.names import AUDIBLE
+from service.db.ownership import OWN
 from service.db.pooled_connection import LOST, connect
 from service.db.shape import unused
 from service.db.statement import Statement, UnannouncedWriteError, columns
@@ -117,15 +119,18 @@ class Export:
         Raises:
             KeyError: no such statement.
         """
-        given = dict(parse_qsl(name.partition("?")[2], keep_blank_values=True))
+        start, _, query = name.partition("?")
+        given = dict(parse_qsl(query, keep_blank_values=True))
         format_ = given.pop("format", "")
         if format_ not in OPTIONS:
             raise KeyError(name)
-        return self.statement(format_, self.listing.chosen(given))
+        return self.statement(format_, chosen(self.listing, given, own=start.endswith(OWN)))
 
     def samples(self) -> Iterator[Statement[str]]:
         """One for each kind of file."""
         yield from (self.statement(format_, ()) for format_ in OPTIONS)
+        if self.listing.own is not None:
+            yield from (self.statement(format_, (LIMITED,)) for format_ in OPTIONS)
 
     def _statement(self, format_: Format, chosen: Chosen) -> Statement[str]:
         """Arguments: the filters' own."""
@@ -137,7 +142,8 @@ class Export:
             row = rows.subquery(unused("line", table.c.keys()))
             rows = select(func.row_to_json(row.table_valued()).label("line"))
         parts = [f"format={format_}", *worded(chosen)]
-        return Statement(f"{self.name}?{'&'.join(parts)}", str, rows, prepare=False)
+        name = self.name + (OWN if LIMITED in chosen else "")
+        return Statement(f"{name}?{'&'.join(parts)}", str, rows, prepare=False)
 
 
 def _shown(column: ColumnElement[Any], format_: Format) -> ColumnElement[Any]:

@@ -1,8 +1,8 @@
 """The database: runs statements, counts and times them, and turns errors into Problems."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import traceback
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
@@ -149,7 +149,7 @@ class Database:
                 return await self._fetch(statement, args)
             if not writing:
                 raise UnannouncedWriteError(statement)
-            await self._begin_write()
+            await self.begin_write()
             try:
                 return await self._fetch(statement, args)
             finally:
@@ -164,24 +164,12 @@ class Database:
                 fields = {"statement": statement.name, "seconds": round(took, 4)}
                 logger.warning("slow query", extra={"fields": fields})
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[PooledConnection]:
-        """Lend a connection for a transaction that writes; see transaction.py.
+    async def begin_write(self) -> None:
+        """Wait until one more write may run; `end_write` ends it.
 
         Raises:
-            Unavailable: no connection is free in time, or the database is read-only or away.
+            Unavailable: too many others run for too long, or the database is read-only.
         """
-        await self._begin_write()
-        try:
-            pooled = self.pool.take() or await self.pool.acquire()
-            try:
-                yield pooled
-            finally:
-                self.pool.release(pooled)
-        finally:
-            self._writing.release()
-
-    async def _begin_write(self) -> None:
         if self.pool.fitness.read_only.active:
             raise Unavailable(READ_ONLY)
         if not self._writing.locked():
@@ -192,6 +180,10 @@ class Database:
                 await self._writing.acquire()
         except TimeoutError:
             raise Unavailable("other writes take too long: too many rows are locked") from None
+
+    def end_write(self) -> None:
+        """Let another write run."""
+        self._writing.release()
 
     async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         pool = self.pool
@@ -257,8 +249,17 @@ class Database:
             self.pool.fitness.found_outdated(error, statement)
         elif problem.status == 500 or isinstance(error, asyncpg.DataError):
             # Bad input must be refused before it reaches the database, so this is a bug of ours.
-            fields = {"statement": name}
-            logger.error("statement failed", exc_info=error, extra={"fields": fields})
+            # Only the place: the text of the error may quote a value.
+            frames = [
+                "Traceback (most recent call last):\n",
+                *traceback.format_tb(error.__traceback__),
+            ]
+            fields = {
+                "statement": name,
+                "error": type(error).__name__,
+                "traceback": "".join(frames),
+            }
+            logger.error("statement failed", extra={"fields": fields})
         elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):
             self._seldom.log(problem.detail, error, statement=name)
         return problem

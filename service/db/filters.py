@@ -61,13 +61,38 @@ class Bound(NamedTuple):
 
 
 Filter = Choice | Bound
+
+
+class OwnFilter(NamedTuple):
+    """The filter by the owner of a row; a request does not set it.
+
+    Args:
+        filter: the condition.
+        bind: its argument.
+        unique: whether an owner has one row at most.
+    """
+
+    filter: Bound
+    bind: str
+    unique: bool
+
+
 # What is chosen of a filter: its name, and the value of a Choice.
 Chosen = tuple[tuple[str, object], ...]
+# Chosen if a list is limited to the rows of an owner. No parameter can have this name.
+LIMITED: tuple[str, object] = ("<owner>", None)
 
 
 def worded(chosen: Chosen) -> list[str]:
-    """The filters as the name of a statement has them; `Listing.chosen` reads them back."""
-    return [name if value is None else f"{name}={value}".lower() for name, value in chosen]
+    """The filters as the name of a statement has them; `list_names.chosen` reads them back.
+
+    That it is limited to an owner is said before them, by OWN.
+    """
+    return [
+        name if value is None else f"{name}={value}".lower()
+        for name, value in chosen
+        if (name, value) != LIMITED
+    ]
 
 
 # Whether pg_trgm takes a trigram from a pattern `%…%`: three letters or digits, or the first one of

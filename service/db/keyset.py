@@ -8,10 +8,9 @@ statement reads them from it; else adaptive.py finds them. Statements are compil
 the combinations are a closed set.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Generic, TypeVar, get_args
-from urllib.parse import parse_qsl
+from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET, Struct
 from sqlalchemy import (
@@ -29,8 +28,9 @@ from sqlalchemy import (
 )
 
 from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Conditions, Driver, Order, Total
-from service.db.filters import Bound, Choice, Chosen, Filter, worded
+from service.db.filters import LIMITED, Bound, Choice, Chosen, Filter, OwnFilter, worded
 from service.db.kept_totals import kept_totals
+from service.db.ownership import OWN
 from service.db.statement import RefusedError, Statement, columns
 
 Row = TypeVar("Row", bound=Struct)
@@ -47,6 +47,8 @@ class Listing(Generic[Row]):
         filters: the conditions by name, as in the query.
         totals: where triggers keep the table's totals, so that neither all rows nor the active
             ones are counted; without it they are counted each time.
+        own: the filter by the owner of a row, for lists that are limited to the rows of one; None
+            if everyone may see all rows.
 
     Raises:
         RefusedError: no trigger keeps the totals of this table, or a filter has a reserved name.
@@ -60,6 +62,8 @@ class Listing(Generic[Row]):
         keys: Mapping[str, ColumnElement[Any]],
         filters: Mapping[str, Filter],
         totals: Table | None = None,
+        *,
+        own: OwnFilter | None = None,
     ) -> None:
         if reserved := filters.keys() & {"limit", "offset", "last_id", "last_key"}:
             raise RefusedError(
@@ -70,6 +74,8 @@ class Listing(Generic[Row]):
         self.row = row
         self.table = table
         self.filters = filters
+        self.own = own
+        self.conditions = filters if own is None else {**filters, LIMITED[0]: own.filter}
         self.totals = {} if totals is None else kept_totals(table, totals)
         self.orders = {
             sign + sort: Order(key, sign == "-") for sort, key in keys.items() for sign in ("", "-")
@@ -77,9 +83,16 @@ class Listing(Generic[Row]):
         self.page = cache(self._page)
         self.after = cache(self._after)
 
-    def choose(self, query: object) -> tuple[Chosen, dict[str, object]]:
-        """The filters that a query sets, and the values to bind for them."""
-        chosen, values = [], {}
+    def choose(self, query: object, owner: int | None = None) -> tuple[Chosen, dict[str, object]]:
+        """The filters that a query sets, and the values to bind for them.
+
+        With `owner`, if the list can be limited, also the one by this user.
+        """
+        chosen: list[tuple[str, object]] = []
+        values: dict[str, object] = {}
+        if owner is not None and self.own is not None:
+            chosen.append(LIMITED)
+            values[self.own.bind] = owner
         for name, one in self.filters.items():
             value = getattr(query, name)
             if value is UNSET:
@@ -91,57 +104,9 @@ class Listing(Generic[Row]):
                 values[name] = one.encode(value)
         return tuple(chosen), values
 
-    def named(self, name: str) -> Statement[Row]:
-        """The statement of a name as `_name` writes it.
-
-        Raises:
-            KeyError: no such statement.
-        """
-        start, _, query = name.partition("?")
-        what = start.removeprefix(f"{self.name}.")
-        given = dict(parse_qsl(query, keep_blank_values=True))
-        sort = given.pop("sort", "id")
-        total: Any = given.pop("total", "exact" if what == "page" else "none")
-        chosen = self.chosen(given)
-        if sort not in self.orders or total not in get_args(Total):
-            raise KeyError(name)
-        if what == "page":
-            return self.page(sort, chosen, total)
-        return self.after(sort, chosen, total, start={"start": True, "after": False}[what])
-
-    def chosen(self, given: Mapping[str, str]) -> Chosen:
-        """The filters as a name writes them; raises as `named`."""
-        chosen: list[tuple[str, object]] = []
-        for name, value in given.items():
-            one = self.filters[name]
-            values = (
-                {str(known).lower(): known for known in one.clauses}
-                if isinstance(one, Choice)
-                else {"": None}
-            )
-            chosen.append((name, values[value]))
-        return tuple(chosen)
-
-    def samples(self) -> Iterator[Statement[Row]]:
-        """Enough to read: every sort each way, then every filter and total in the default sort."""
-        for sort in self.orders:
-            yield self.page(sort, (), "exact")
-            yield self.after(sort, (), "none", start=True)
-            yield self.after(sort, (), "none", start=False)
-        for name, one in self.filters.items():
-            for value in one.clauses if isinstance(one, Choice) else (None,):
-                yield self.page("id", ((name, value),), "exact")
-        bound = [name for name, one in self.filters.items() if isinstance(one, Bound)]
-        for name in bound[:1]:
-            yield self.page("id", ((name, None),), "estimated")
-            yield self.page("id", ((name, None),), "none")
-            sort = "-created_at" if "created_at" in self.orders else "-id"
-            yield self.after(sort, ((name, None),), "none", start=False)
-        yield self.page("id", (), "none")
-
     def clauses(self, chosen: Chosen) -> list[ColumnElement[bool]]:
         """The conditions of what was chosen."""
-        found = ((self.filters[name], value) for name, value in chosen)
+        found = ((self.conditions[name], value) for name, value in chosen)
         return [
             one.clauses[value] if isinstance(one, Choice) else one.clause for one, value in found
         ]
@@ -188,7 +153,8 @@ class Listing(Generic[Row]):
             extra=("sort_key",) if total == "none" else ("sort_key", "total"),
             prepare=False,
             by_values=any(
-                isinstance(one := self.filters[name], Bound) and not (one.one_plan and not others)
+                isinstance(one := self.conditions[name], Bound)
+                and not (one.one_plan and not others)
                 for name, _ in chosen
             ),
         )
@@ -199,10 +165,12 @@ class Listing(Generic[Row]):
         In the order of the ids that is any Choice: at worst the whole table is read, as a
         sequential scan would.
         """
-        field = sort.lstrip("-")
-        if field == "id" and all(isinstance(self.filters[name], Choice) for name, _ in chosen):
+        if self.own is not None and self.own.unique and LIMITED in chosen:
             return chosen, ()
-        indexes = [self.filters[name].index_for(value) for name, value in chosen]
+        field = sort.lstrip("-")
+        if field == "id" and all(isinstance(self.conditions[name], Choice) for name, _ in chosen):
+            return chosen, ()
+        indexes = [self.conditions[name].index_for(value) for name, value in chosen]
         first = next((index for index in indexes if index and index.sort == field), None)
         if first is None:
             return (), chosen
@@ -247,10 +215,10 @@ class Listing(Generic[Row]):
         kept = self.totals.get((*walked, *others)) if total != "none" else None
         drivers: dict[str, Driver] = {}
         for one in others:
-            if index := self.filters[one[0]].index_for(one[1]):
+            if index := self.conditions[one[0]].index_for(one[1]):
                 driver = drivers.setdefault(index.name, Driver([], index.usable))
                 driver.clauses.extend(self.clauses((one,)))
-        cost = sum(self.filters[name].cost for name, _ in others)
+        cost = sum(self.conditions[name].cost for name, _ in others)
         adaptive = Adaptive(
             self.table,
             self.orders[sort],
@@ -267,7 +235,8 @@ class Listing(Generic[Row]):
         parts += worded(chosen)
         if total != ("exact" if what == "page" else "none"):
             parts.append(f"total={total}")
-        return f"{self.name}.{what}" + ("?" + "&".join(parts) if parts else "")
+        end = OWN if LIMITED in chosen else ""
+        return f"{self.name}.{what}{end}" + ("?" + "&".join(parts) if parts else "")
 
     def count(self, chosen: Chosen, total: Total) -> Select[Any]:
         """The `total` of a list by itself."""

@@ -20,6 +20,8 @@ metadata = MetaData()
 
 # `info` of a table whose rows are counted by triggers, so that a list knows its total at once.
 COUNTED: Mapping[str, Any] = {"counted": True}
+# `info` of a table that only the library reads and writes: no response depends on it alone.
+INTERNAL: dict[Any, Any] = {"internal": True}
 # The column of a soft delete, if a table does not say otherwise: its active rows are counted too.
 ACTIVE = CONVENTION["active"][0]
 Tables = Collection[Table]
@@ -44,6 +46,7 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     Column("active", BigInteger, nullable=False),
     PrimaryKeyConstraint("name", "slot", name="totals_pkey"),
+    info=INTERNAL,
 )
 
 # Every writer updates the totals, by one call per statement however many rows it has. The change
@@ -237,7 +240,7 @@ def triggers(tables: Tables) -> list[str]:
         *(
             WRITES_TRIGGER.format(told=quoted(f"{one.name}_told"), on=quoted(one.name))
             for one in tables
-            if one is not totals
+            if not one.info.get("internal")
         ),
     ]
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     cast,
     delete,
@@ -26,6 +27,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.arrays import fold_case, lock_order
 from service.db.changes import touched
+from service.db.ownership import OWN, Owner
 from service.db.shape import part, shape_of, unused
 from service.db.statement import DIALECT, Statement, quoted, sequence_of
 
@@ -37,7 +39,7 @@ BATCH = 20_000
 
 
 class RejectedRow(NamedTuple):
-    """A row that can't be written.
+    """A row that can't be written, as a statement finds it.
 
     Args:
         line: in the file.
@@ -49,6 +51,15 @@ class RejectedRow(NamedTuple):
     line: int
     value: str
     first: int | None
+    alike: int
+
+
+class Rejected(NamedTuple):
+    """A line that can't be written, with what is wrong, and how many are rejected for `why`."""
+
+    line: int
+    message: str
+    why: str
     alike: int
 
 
@@ -122,7 +133,10 @@ def _rejecting(
 
 
 class Merging(NamedTuple):
-    """The statements that move the rows of a staging table into their table."""
+    """The statements that move the rows of a staging table into their table.
+
+    With `owner` they are limited to the rows of a user, and there is `foreign`.
+    """
 
     name: str
     stage: Table
@@ -131,6 +145,7 @@ class Merging(NamedTuple):
     n: str
     key: str | None
     folded: bool
+    owner: Owner | None = None
 
     def repeated(self, key: str) -> Statement[RejectedRow]:
         """Of lines with the same key all but the first are deleted."""
@@ -152,6 +167,19 @@ class Merging(NamedTuple):
             stage.c[self.n] != firsts.c.first,
         )
 
+    def foreign(self, key: str) -> Statement[RejectedRow]:
+        """Lines with the key of a row of another user are deleted."""
+        assert self.owner is not None  # noqa: S101 - the caller has looked
+        stage, owner = self.stage, self.owner
+        same = fold_case(self.table.c[key], self.folded) == fold_case(stage.c[key], self.folded)
+        return _rejecting(
+            f"{self.name}.foreign{OWN}",
+            stage.c[self.n],
+            stage.c[key],
+            literal_column("null", BigInteger),
+            exists().where(same, owner.is_foreign),
+        )
+
     def indexing(self, key: str) -> str:
         """The SQL of the index by which batches find their rows."""
         order = lock_order(self.stage.c[key], folded=self.folded)
@@ -163,14 +191,15 @@ class Merging(NamedTuple):
         rows = (
             select(table.c.id)
             .where(
-                fold_case(table.c[key], self.folded) == fold_case(self.stage.c[key], self.folded)
+                fold_case(table.c[key], self.folded) == fold_case(self.stage.c[key], self.folded),
+                *([] if self.owner is None else [self.owner.owns]),
             )
             .order_by(table.c.id)
             .with_for_update(of=table, key_share=True)
             .subquery("locked")
         )
         counted = select(func.count().label("locked")).select_from(rows)
-        return Statement(f"{self.name}.locked", int, counted, prepare=False)
+        return Statement(f"{self.name}.locked{self._end}", int, counted, prepare=False)
 
     def merging(self, key: str | None = None) -> Statement[Merged]:
         """Upsert a batch of rows after `after`: by their keys, or those without a key by line."""
@@ -213,19 +242,30 @@ class Merging(NamedTuple):
             func.count().label("written"),
             select(func.max(batch.c[place])).scalar_subquery().label("last"),
         ).select_from(written)
-        name = f"{self.name}.keyless" if key is None else f"{self.name}.keyed"
+        name = f"{self.name}.keyless" if key is None else f"{self.name}.keyed{self._end}"
         return Statement(name, Merged, counted, prepare=False, numbered=True)
 
     def _changing(self, adding: Any, key: str) -> Any:
-        """The same INSERT, which sets an existing row to what is given where it differs."""
-        table, excluded = self.table, adding.excluded
-        others = [field for field in self.fields if self.folded or field != key]
+        """The same INSERT, which sets an existing row to what is given where it differs.
+
+        A row that it does not set for its owner is locked all the same, so `foreign` finds it.
+        """
+        table, excluded, owner = self.table, adding.excluded, self.owner
+        kept = frozenset[str]() if owner is None else owner.admin_fields
+        others = [
+            field for field in self.fields if (self.folded or field != key) and field not in kept
+        ]
         if not others:
             return adding.on_conflict_do_nothing(index_elements=[table.c[key]])
+        differs = tuple_(*(table.c[field] for field in others)).is_distinct_from(
+            tuple_(*(excluded[field] for field in others))
+        )
         return adding.on_conflict_do_update(
             index_elements=[fold_case(table.c[key], self.folded)],
             set_={**{field: excluded[field] for field in others}, **touched(table)},
-            where=tuple_(*(table.c[field] for field in others)).is_distinct_from(
-                tuple_(*(excluded[field] for field in others))
-            ),
+            where=differs if owner is None else and_(differs, owner.owns),
         )
+
+    @property
+    def _end(self) -> str:
+        return "" if self.owner is None else OWN

@@ -1,92 +1,212 @@
 """Several statements in one transaction, on a connection of the pool."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import asyncpg
 
-from service.db.database import UNKNOWN, Database, timing
+from service.db.database import RETRYABLE, UNKNOWN, Database
+from service.db.pool import GRACE_SECONDS
 from service.db.pooled_connection import LOST, PooledConnection
 from service.db.statement import Statement
-from service.db.writable import WritableDatabase
-from service.errors import OutcomeUnknown, Unavailable
+from service.errors import OutcomeUnknown, Problem, Unavailable
+
+AWAY = "the database is away; nothing was written"
+# idle_in_transaction_session_timeout, see pooled_connection.connect. PostgreSQL ends a transaction
+# that waits longer for its next statement.
+IDLE_SECONDS = 5.0
+# What asyncpg raises, for a statement or for the connection.
+ERRORS = (asyncpg.PostgresError, asyncpg.InternalClientError, *LOST)
 
 
-class Transaction:
-    """Runs statements on the connection of a transaction; it has no second try.
+class Transaction(Database):
+    """A Database whose statements run in one transaction, in the order in which they come.
 
-    The pool closes the connection if the whole takes longer than one statement may.
+    It begins with the first statement, and ends with `commit`; otherwise it is rolled back when the
+    context ends. A statement that fails undoes itself alone, as without a transaction. A connection
+    that is lost before the COMMIT was sent has written nothing, so it is no unknown outcome.
+
+    Use it as a context manager. It takes a connection, and a place among the writes, from `db`.
     """
 
-    def __init__(self, db: Database, pooled: PooledConnection) -> None:
-        self.db = db
-        self.pooled = pooled
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.statement_timeout = db.statement_timeout
+        self.queue_limit = db.queue_limit
+        self.slow_query = db.slow_query
+        self.batching = False
+        self.batchers = {}
+        self.pool = db.pool
+        self.beside = db.beside
+        self._writing = asyncio.Semaphore(1)  # its own writes wait for each other here
+        self._turn = asyncio.Lock()
+        self._pooled: PooledConnection | None = None
+        self._failed: Problem | None = None
 
-    async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
-        """Run a statement, and return its records.
+    @property
+    def begun(self) -> bool:
+        """Whether a statement has run in it."""
+        return self._pooled is not None
+
+    @property
+    def dedicated(self) -> int:
+        """See Database."""
+        return self._db.dedicated
+
+    @dedicated.setter
+    def dedicated(self, number: int) -> None:
+        self._db.dedicated = number
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.roll_back()
+
+    async def commit(self) -> None:
+        """Commit; without any statement, do nothing.
 
         Raises:
-            Problem: see errors.from_database. Nothing is committed then.
+            OutcomeUnknown: the connection was lost on the way.
+            Problem: nothing was written.
         """
-        started = perf_counter()
+        if self._failed is not None:
+            raise self._failed
+        pooled = self._pooled
+        if pooled is None:
+            return
         try:
-            prepared = await self.pooled.statement(statement)
-            records: list[Any] = await prepared.fetch(*args)
-        except (*LOST, asyncpg.InternalClientError) as error:
-            self.pooled.connection.terminate()
-            raise Unavailable("the database is away") from error
-        except asyncpg.PostgresError as error:
-            raise self.db.problem(error, statement) from error
+            if await self._execute(pooled, "COMMIT") != "COMMIT":
+                raise Unavailable("the transaction was rolled back; try again")
+        except ERRORS as error:
+            if _lost(pooled, error):
+                pooled.connection.terminate()
+                raise OutcomeUnknown(UNKNOWN) from error
+            raise self.problem(error) from error
         finally:
-            spent = timing.get()
-            if spent is not None:
-                spent.statements += 1
-                spent.seconds += perf_counter() - started
+            self._release()
+
+    async def roll_back(self) -> None:
+        """Undo everything, if it has begun and was not committed."""
+        pooled = self._pooled
+        if pooled is None:
+            return
+        try:
+            if not pooled.connection.is_closed():
+                await self._execute(pooled, "ROLLBACK")
+        except ERRORS:
+            pooled.connection.terminate()
+        finally:
+            self._release()
+
+    def problem(self, error: BaseException, statement: Statement[Any] | None = None) -> Problem:
+        """See Database."""
+        return self._db.problem(error, statement)
+
+    def refused(self, error: BaseException) -> Unavailable:
+        """See Database."""
+        return self._db.refused(error)
+
+    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        if self._failed is not None:
+            raise self._failed
+        async with self._turn:
+            if self._pooled is None:
+                return await self._first(statement, args)
+            return await self._next(self._pooled, statement, args)
+
+    async def _first(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+        """Begin, and run a statement; another try is safe, because nothing came before it."""
+        lost = retried = 0
+        while True:
+            pooled = await self._take()
+            try:
+                await self._execute(pooled, "BEGIN")
+                return await self._send(pooled, statement, args)
+            except RETRYABLE as error:
+                retried += 1
+                await self.roll_back()
+                if retried > 1:
+                    raise self.problem(error, statement) from error
+                await pooled.forget(statement, error)
+            except ERRORS as error:
+                if not _lost(pooled, error):
+                    await self.roll_back()
+                    raise self.problem(error, statement) from error
+                late = perf_counter() >= pooled.deadline
+                pooled.connection.terminate()
+                self._release()
+                lost += 1
+                if late or lost > (self.pool.size or 1):
+                    raise Unavailable(AWAY) from error
+
+    async def _next(
+        self, pooled: PooledConnection, statement: Statement[Any], args: Sequence[object]
+    ) -> list[Any]:
+        """Run a further statement; if it fails, the ones before it remain."""
+        try:
+            await self._execute(pooled, "SAVEPOINT before")
+            try:
+                return await self._send(pooled, statement, args)
+            except ERRORS as error:
+                if _lost(pooled, error):
+                    raise
+                await self._execute(pooled, "ROLLBACK TO before")
+                raise self.problem(error, statement) from error
+        except ERRORS as error:
+            pooled.connection.terminate()
+            self._release()
+            self._failed = Unavailable(AWAY)
+            raise self._failed from error
+
+    async def _send(
+        self, pooled: PooledConnection, statement: Statement[Any], args: Sequence[object]
+    ) -> list[Any]:
+        pooled.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+        try:
+            prepared = pooled.prepared.get(statement.sql) or await pooled.statement(statement)
+            records: list[Any] = await prepared.fetch(*args)
+        except asyncio.CancelledError:
+            # The answer is still to come, so the connection must not be used again.
+            pooled.connection.terminate()
+            raise
+        pooled.deadline = perf_counter() + IDLE_SECONDS + GRACE_SECONDS
         return records
 
-    async def execute(self, sql: str) -> None:
-        """Run BEGIN, COMMIT or ROLLBACK; raises as `fetch`."""
+    async def _execute(self, pooled: PooledConnection, sql: str) -> str:
+        pooled.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
         try:
-            await self.pooled.connection.execute(sql)
-        except (*LOST, asyncpg.InternalClientError) as error:
-            self.pooled.connection.terminate()
-            raise Unavailable("the database is away") from error
-        except asyncpg.PostgresError as error:
-            raise self.db.problem(error) from error
-
-
-@asynccontextmanager
-async def transaction(db: WritableDatabase) -> AsyncIterator[Transaction]:
-    """Begin a transaction; commit at the end of the block, roll back if it raises.
-
-    A cancelled block closes its connection, because an answer may still come on it.
-
-    Raises:
-        Unavailable: no connection is free in time, or the database is read-only or away.
-        OutcomeUnknown: the connection was lost during the commit.
-    """
-    async with db.database.writing() as pooled:
-        one = Transaction(db.database, pooled)
-        try:
-            await one.execute("BEGIN")
-            yield one
+            tag: str = await pooled.connection.execute(sql)
         except asyncio.CancelledError:
             pooled.connection.terminate()
             raise
+        return tag
+
+    async def _take(self) -> PooledConnection:
+        await self._db.begin_write()
+        try:
+            self._pooled = self.pool.take() or await self.pool.acquire()
         except BaseException:
-            if not pooled.connection.is_closed():
-                with suppress(Unavailable):
-                    await one.execute("ROLLBACK")
+            self._db.end_write()
             raise
-        try:
-            await one.execute("COMMIT")
-        except asyncio.CancelledError:
-            pooled.connection.terminate()
-            raise
-        except Unavailable as error:
-            if pooled.connection.is_closed():
-                raise OutcomeUnknown(UNKNOWN) from error
-            raise
+        return self._pooled
+
+    def _release(self) -> None:
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            self.pool.release(pooled)
+            self._db.end_write()
+
+
+def _lost(pooled: PooledConnection, error: Exception) -> bool:
+    """Whether the connection is lost; the same classes are also raised for bugs of ours."""
+    closing = (asyncpg.InternalClientError, OSError, RuntimeError)
+    return pooled.connection.is_closed() or isinstance(error, closing)

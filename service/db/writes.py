@@ -5,91 +5,71 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Delete, Table, Update, bindparam
+from sqlalchemy import Delete, Table, Update
 
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
-from service.db.changes import changing, deactivating, guarded, merging, removing, replacing
+from service.db.changes import changing, deactivating, merging, removing, replacing
+from service.db.guarded import Guard, Variant
+from service.db.ownership import OWN, Owner
 from service.db.shape import shape_of
-from service.db.statement import RefusedError, Runner, Statement, columns
+from service.db.statement import RefusedError, Runner, Statement
 from service.db.writable import WritableDatabase
 
 Row = TypeVar("Row", bound=Struct)
 
 
-class Guard(NamedTuple):
-    """The versions at which a row is written: one of `versions` (None: any), none of `excluded`."""
-
-    versions: list[int] | None
-    excluded: Sequence[int] = ()
-
-    def allows(self, version: int) -> bool:
-        """Whether a row of this version may be written."""
-        allowed = self.versions is None or version in self.versions
-        return allowed and version not in self.excluded
-
-
 class Write(Generic[Row]):
-    """A write of the row with `id`, as two statements: plain, and only at versions of a guard.
+    """A write of the row with `id`: of any row, and only of a row of an owner.
 
-    A table without a version has the plain one alone. `merged` gives the write as a change for
-    `Writes.many`, from its own arguments; None if it is none.
+    `merged` gives the write as a change for `Writes.many`, from its own arguments; None if it is
+    none.
     """
 
     def __init__(
         self,
-        name: str,
-        row: type[Row],
-        table: Table,
-        core: Update | Delete,
+        every: Variant[Row],
+        own: Variant[Row] | None,
         *,
         among: "Writes[Row]",
         merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
     ) -> None:
-        returning: Any = core.where(table.c.id == bindparam("id")).returning(*columns(row, table))
-        self.plain = Statement(name, row, returning)
-        self.guarded: Statement[Row] | None = None
-        version = shape_of(table).version
-        if version is not None:
-            taken = {*self.plain.names, *row.__struct_fields__}
-            guarded_, self.versions, self.excluded, found = guarded(
-                returning, table, version, taken
-            )
-            self.guarded = Statement(f"{name}_if", row, guarded_, extra=(found,))
+        self.every = every
+        self.own = own
+        self.guarded = every.guarded is not None
         self.among = among
         self.merged = merged
 
     @property
     def prepared(self) -> tuple[Statement[Row], ...]:
         """Its statements."""
-        return (self.plain,) if self.guarded is None else (self.plain, self.guarded)
+        return (*self.every.statements, *(() if self.own is None else self.own.statements))
 
     async def run(
-        self, db: WritableDatabase, guard: Guard | None, /, **values: object
+        self,
+        db: WritableDatabase,
+        guard: Guard | None,
+        owner: int | None = None,
+        /,
+        **values: object,
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; and the version of the row if the guard refused it.
+
+        With `owner`, a row of another user is as one that does not exist, if the table's rows have
+        an owner.
 
         Raises:
             Problem: for this write alone, also when others shared its statement.
         """
-        return await self.among.run(db, self, guard, values)
+        return await self.among.run(db, self, guard, None if self.own is None else owner, values)
 
     async def run_one(
-        self, db: Runner, guard: Guard | None, values: Mapping[str, object]
+        self, db: Runner, guard: Guard | None, owner: int | None, values: Mapping[str, object]
     ) -> tuple[Row | None, int | None]:
         """As `run`, by a statement of its own."""
-        if guard is None:
-            return await self.plain.one(db, **values), None
-        if self.guarded is None:
-            raise TypeError(f"{self.plain.name}: a table without a version has nothing to guard by")
-        given = {**values, self.versions: guard.versions, self.excluded: guard.excluded}
-        records = await self.guarded.records(db, **given)
-        if not records:
-            return None, None
-        record = records[0]
-        if record[0] is None:
-            return None, record[self.guarded.width]
-        return self.guarded.row(*record[: self.guarded.width]), None
+        if owner is None or self.own is None:
+            return await self.every.run(db, guard, values)
+        return await self.own.run(db, guard, {**values, self.own.owner: owner})
 
 
 class _Call(NamedTuple):
@@ -97,6 +77,7 @@ class _Call(NamedTuple):
 
     write: Write[Any]
     guard: Guard | None
+    owner: int | None
     values: Mapping[str, Any]
 
     @property
@@ -123,41 +104,64 @@ class Writes(Generic[Row]):
         table: has a column `id`; see shape.py for others that are optional.
         new: the Struct that a replacement takes.
         change: the Struct that a change takes.
+        owner: of the table's rows, if they have one.
     """
 
     def __init__(
-        self, name: str, row: type[Row], table: Table, new: type[Struct], change: type[Struct]
+        self,
+        name: str,
+        row: type[Row],
+        table: Table,
+        new: type[Struct],
+        change: type[Struct],
+        *,
+        owner: Owner | None = None,
     ) -> None:
         self.name = name
+        self.kept = frozenset() if owner is None else owner.admin_fields
         self.fields = change.__struct_fields__
         self.place = row.__struct_fields__.index("id")
         shape = shape_of(table)
         self.active = None if shape.active is None else shape.active.name
         all_ = self._all if set(self.fields) == set(new.__struct_fields__) else None
-        self.replace = Write(
-            f"{name}.replace", row, table, replacing(table, new), among=self, merged=all_
-        )
-        self.change = Write(
-            f"{name}.change", row, table, changing(table, change), among=self, merged=dict
-        )
-        self.remove = Write(f"{name}.remove", row, table, removing(table), among=self)
+
+        def write(
+            what: str,
+            core: Callable[..., Update | Delete],
+            *of: type[Struct],
+            merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
+        ) -> Write[Row]:
+            name_ = f"{name}.{what}"
+            own = None
+            if owner is not None:
+                kept = (self.kept,) if of else ()
+                own = Variant(name_, row, table, core(table, *of, *kept), owner)
+            return Write(
+                Variant(name_, row, table, core(table, *of)), own, among=self, merged=merged
+            )
+
+        self.replace = write("replace", replacing, new, merged=all_)
+        self.change = write("change", changing, change, merged=dict)
+        self.remove = write("remove", removing)
         self._deactivate: Write[Row] | None = None
         if self.active is not None:
-            self._deactivate = Write(
-                f"{name}.deactivate",
-                row,
-                table,
-                deactivating(table),
-                among=self,
-                merged=self._inactive if self.active in self.fields else None,
-            )
+            inactive = self._inactive if self.active in self.fields else None
+            self._deactivate = write("deactivate", deactivating, merged=inactive)
         many, arrays = merging(table, self.fields, row)
         self.many = Statement(f"{name}.change_many", row, many, arrays=arrays.binds)
         self._order = [arrays.binds[bind] for bind in self.many.names]
+        self.many_own: Statement[Row] | None = None
+        if owner is not None:
+            many, arrays = merging(table, self.fields, row, owner)
+            self.many_own = Statement(
+                f"{name}.change_many{OWN}", row, many, arrays=arrays.binds, prepare=False
+            )
+            self._order_own = [arrays.binds[bind] for bind in self.many_own.names]
         every = (self.replace, self.change, self._deactivate, self.remove)
         self.prepared = (
             *(statement for one in every if one is not None for statement in one.prepared),
             self.many,
+            *(() if self.many_own is None else (self.many_own,)),
         )
 
     @property
@@ -176,30 +180,34 @@ class Writes(Generic[Row]):
         db: WritableDatabase,
         write: Write[Row],
         guard: Guard | None,
+        owner: int | None,
         values: Mapping[str, object],
     ) -> tuple[Row | None, int | None]:
         """See `Write.run`."""
         if not db.batching:
-            return await write.run_one(db, guard, values)
+            return await write.run_one(db, guard, owner, values)
         batcher: Batcher | None = db.batchers.get(self)
         if batcher is None:
             batcher = db.batchers[self] = Batcher(
                 self._run_one, self._run_batch, ordered=True, max_batch=WRITES, in_flight=COMMITS
             )
         done: tuple[Row | None, int | None] = await batcher.run(
-            db, values["id"], _Call(write, guard, values)
+            db, values["id"], _Call(write, guard, owner, values)
         )
         return done
 
     async def _run_one(self, db: WritableDatabase, call: _Call) -> tuple[Row | None, int | None]:
-        return await call.write.run_one(db, call.guard, call.values)
+        return await call.write.run_one(db, call.guard, call.owner, call.values)
 
     async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         # In the order of the ids, so that statements of two workers lock rows alike.
         batch = sorted(batch, key=lambda waiter: int(waiter.key))
-        rows = [self._arguments(waiter.args) for waiter in batch]
-        records = await db.fetch(self.many, list(zip(*rows, strict=True)))
-        found = {record[self.place]: self.many.row(*record) for record in records}
+        many, order = self.many, self._order
+        if self.many_own is not None and any(waiter.args.owner is not None for waiter in batch):
+            many, order = self.many_own, self._order_own
+        rows = [self._arguments(waiter.args, order) for waiter in batch]
+        records = await db.fetch(many, list(zip(*rows, strict=True)))
+        found = {record[self.place]: many.row(*record) for record in records}
         for waiter in batch:
             if waiter.key in found:
                 waiter.answer((found[waiter.key], None))
@@ -217,12 +225,16 @@ class Writes(Generic[Row]):
             *(bisect_on_error(db, group, self._run_one, self._run_many) for group in groups)
         )
 
-    def _arguments(self, call: _Call) -> list[object]:
+    def _arguments(self, call: _Call, order: Sequence[str]) -> list[object]:
         """One element of each array of `many`, in the order of its arguments."""
         assert call.write.merged is not None  # noqa: S101 - `mergeable` has looked
         version = call.guard.versions[0] if call.guard and call.guard.versions else None
         given = {"soft": False, **call.write.merged(call.values), "version": version}
-        return [given[name] for name in self._order]
+        given["owner"] = call.owner
+        if call.owner is not None:
+            for name in self.kept:
+                given |= {f"set_{name}": False, f"new_{name}": None}
+        return [given[name] for name in order]
 
     def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:
         set_ = {f"set_{name}": True for name in self.fields}

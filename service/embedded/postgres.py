@@ -41,6 +41,7 @@ POSTGRES = {
     "log_timezone": "UTC",
     "logging_collector": "off",
     "log_destination": "stderr",
+    "log_error_verbosity": "terse",  # the details quote values, such as an email that is taken
     "lc_messages": "C",  # `Child.complaint` parses them
 }
 

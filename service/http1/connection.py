@@ -23,6 +23,7 @@ from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
 from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
+from service.http1.transports import close, end_output
 from service.logs import logger
 
 # Bytes to read ahead: of a body that the application has not received yet, and of pipelined
@@ -187,7 +188,7 @@ class Connection(asyncio.Protocol):
             if cycle.more or self.discarding or self.parser.data:  # sent, and not read
                 self._linger()
             else:
-                self.transport.close()
+                close(self.transport)
             self.discarding = True
             return
         if self.transport.is_closing():
@@ -213,7 +214,7 @@ class Connection(asyncio.Protocol):
                 self.discarding = True
                 self._linger()
             else:
-                self.transport.close()
+                close(self.transport)
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -271,7 +272,7 @@ class Connection(asyncio.Protocol):
         if not self.ended or self.again:
             return
         if cycle is None:
-            self.transport.close()
+            close(self.transport)
         elif cycle.more:
             self.break_off(Malformed("the body ended early"))
 
@@ -295,5 +296,5 @@ class Connection(asyncio.Protocol):
         """Close later: further input after a close causes a reset, which can lose the response."""
         if not self.transport.is_closing():
             self.resume_reading()
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            end_output(self.transport)
+            self.loop.call_later(LINGER_SECONDS, close, self.transport)

@@ -1,4 +1,4 @@
-"""The headers of every response: request id, times and Cache-Control."""
+"""The headers of every response: nosniff, request id, times and Cache-Control."""
 
 import itertools
 import os
@@ -15,10 +15,15 @@ _process = [secrets.token_hex(6)]
 # granian's workers are forks of one process.
 os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
 
-# The header lines of id and times. The placeholders are the request id, the time in seconds, the
+# A browser must not guess another Content-Type, such as HTML in the description of an item.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+# For a browser that has used HTTPS once: a year without HTTP. Sent only with TLS of our own.
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+
+# The header lines of every response. The placeholders are the request id, the time in seconds, the
 # time in the database in milliseconds, the number of statements, and the time in milliseconds.
 LINES = (
-    b"x-request-id: %b\r\nx-process-time: %.6f\r\n"
+    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
     b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f'
 )
 # The same without the database: the request id, and the time in seconds and in milliseconds.
@@ -35,7 +40,7 @@ def request_id(given: bytes | None) -> str:
 def standard_headers(
     request_id: str, seconds: float, statements: int = 0, database_seconds: float = 0.0
 ) -> list[tuple[bytes, bytes]]:
-    """Return the header lines of request id and times, like LINES.
+    """Return the header lines of every response, like LINES.
 
     Args:
         request_id: see `request_id`.
@@ -44,6 +49,7 @@ def standard_headers(
         database_seconds: time that it waited for them.
     """
     return [
+        NOSNIFF,
         (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"%.6f" % seconds),
         (

@@ -1,4 +1,4 @@
-"""Socket options and queue sizes that uvloop's transports do not offer."""
+"""The end of a connection with and without TLS, and what uvloop's transports do not offer."""
 
 import asyncio
 import fcntl
@@ -8,6 +8,22 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+
+# Seconds for a client to confirm the end of TLS. uvloop waits 30 s, and a stop waits for all.
+TLS_END_SECONDS = 1.0
+
+
+def close(transport: asyncio.Transport) -> None:
+    """Close after everything is sent."""
+    transport.close()
+    if transport.get_extra_info("sslcontext") is not None:
+        asyncio.get_running_loop().call_later(TLS_END_SECONDS, transport.abort)
+
+
+def end_output(transport: asyncio.Transport) -> None:
+    """Tell the client that nothing follows, if that is possible without closing: not with TLS."""
+    if transport.can_write_eof():
+        transport.write_eof()
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -16,4 +16,5 @@ items = Resource(
     references={"owner_id": users},
     under=("owner_id",),
     include={"owner": Owner},
+    owner="owner_id",
 )

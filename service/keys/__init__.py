@@ -18,12 +18,11 @@ keys = Resource(
     under=("user_id",),
     newest=100,
     newest_in_lists=False,
+    owner="user_id",
+    private=True,
     without=(*OPERATIONS, "create_under"),
     extra=handlers.operations,
     extra_statements=statements.statements,
 )
-keys.operations = [
-    handlers.of_own_user(one) if one.method == "GET" else one for one in keys.operations
-]
 # For `create_app(auth=...)`.
 api_keys = Authenticator()

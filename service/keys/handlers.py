@@ -57,21 +57,11 @@ async def revoke_key(request: Request) -> Reply:
     return Reply(status=204)
 
 
-def of_own_user(operation: Operation) -> Operation:
-    """Return the operation, limited to the user of the request's key."""
-
-    async def handler(request: Request) -> Reply:
-        own_user(request)
-        return await operation.handler(request)
-
-    handler.__name__, handler.__doc__ = operation.handler.__name__, operation.handler.__doc__
-    return operation._replace(handler=handler, private=True)
-
-
 create_key.__doc__ = (
     "The response is the only one that shows the `key`. A key made with another key has at most"
     " the scopes of that one; only the key of an admin may have the scope `admin`. A user has at"
-    f" most {MAX_KEYS} keys that have not expired."
+    f" most {MAX_KEYS} keys that have not expired. With an Idempotency-Key a repeated"
+    " request makes no second key: it is 409, with the Location of the first one."
 )
 
 operations = (
@@ -85,6 +75,7 @@ operations = (
         status=201,
         errors=(*BODY_PROBLEMS, NotFound, Conflict),
         tag=users.tag,
+        replay=False,
     ),
     Operation(
         "DELETE",

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from service.db.transaction import transaction
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from service.keys import statements
@@ -44,7 +43,7 @@ async def issue(
     text = new_key()
     parsed = parse(text.encode())
     assert parsed is not None  # noqa: S101 - it was made in this form
-    async with transaction(db) as one:
+    async with db.transaction() as one:
         user = await statements.lock_owner.get(one, user_id)
         if user is None:
             raise NotFound("there is no such user")

@@ -28,12 +28,15 @@ def folded(text: str) -> str:
 def create(of: "Resource[Any]") -> Operation:
     """POST /items/bulk."""
     adds, tags, locators, unique = of.adds, of.tags, of.conflict_locators, _unique(of)
-    answer, rows = of.answers.many, of.new_rows
+    answer, rows, rules = of.answers.many, of.new_rows, of.rules
     body: Body[Any] = Body(rows)
 
     async def handler(request: Request) -> Reply:
         new = (await request.body(body)).items
         bulk_handlers.distinct(new, unique)
+        owner = request.owner
+        if owner is not None:
+            rules.check_many(owner, new)
         made = await bulk_handlers.add(request, adds, tags, new, locators)
         return Reply(encode_rows(answer(made), made), 201)
 
@@ -57,6 +60,7 @@ def upsert(of: "Resource[Any]") -> Operation:
     """PUT /items/bulk."""
     statement, tags, locators, unique = of.upsert, of.tags, of.conflict_locators, _unique(of)
     key: Any = of.key
+    rules = of.rules
     one, many = of.answers.upserted, of.answers.upserted_many
     body: Body[Any] = Body(of.keyed_rows)
     versioned = of.version is not None
@@ -64,6 +68,9 @@ def upsert(of: "Resource[Any]") -> Operation:
     async def handler(request: Request) -> Reply:
         given = (await request.body(body)).items
         bulk_handlers.distinct(given, unique)
+        owner = request.owner
+        if owner is not None:
+            rules.check_many(owner, given)
         done = await bulk_handlers.upsert(request, statement, tags, given, locators)
         pairs = zip(given, done, strict=True)
         if versioned:
@@ -91,7 +98,7 @@ def upsert(of: "Resource[Any]") -> Operation:
 def change(of: "Resource[Any]") -> Operation:
     """PATCH /items/bulk."""
     statements, tags, answer = of.bulk, of.tags, of.answers.changed
-    existing, changed = statements.existing, statements.change
+    existing, changed, rules = statements.existing, statements.change, of.rules
     shape = shapes.change_many(of.words, of.change)
     body: Body[Any] = Body(shape)
 
@@ -101,6 +108,9 @@ def change(of: "Resource[Any]") -> Operation:
         if not values:
             _, missing = await bulk_handlers.by_ids(request, existing, tags, asked.ids)
             return Reply(encode(answer(0, missing)))
+        owner = request.owner
+        if owner is not None:
+            rules.check_bulk_change(owner, asked.set)
         try:
             updated, missing = await bulk_handlers.by_ids(
                 request, changed, tags, asked.ids, **values

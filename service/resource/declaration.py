@@ -8,12 +8,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
 from service.db.database import Database
+from service.db.idempotency import Keeper
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
@@ -22,6 +24,7 @@ from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
 from service.resource.fields import fields
 from service.resource.operations import UNDER, check_operations, operations
+from service.resource.owner_rules import owner_column, owner_rules, replacement
 from service.resource.statements import Row, Statements, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
@@ -80,6 +83,12 @@ class Resource(Statements[Row]):
         newest: how many rows, the newest first, a parent in `under` shows with `include=<name>`, at
             most 100; 0 for no such parameter.
         newest_in_lists: whether the list of the parents has this `include` too.
+        owner: field with the id of the user to whom a row belongs, or `id` if a row is a user.
+            With authentication, a principal that is not an admin writes own rows only; a row of
+            another user is 404.
+        private: whether a principal that is not an admin also reads own rows only.
+        admin_fields: fields that only an admin can set; others keep their value or default.
+        admin_only: operations that only an admin may use.
         soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
             by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
@@ -123,6 +132,10 @@ class Resource(Statements[Row]):
         include: Mapping[str, type[Struct]] | None = None,
         newest: int = 20,
         newest_in_lists: bool = True,
+        owner: str | None = None,
+        private: bool = False,
+        admin_fields: Sequence[str] = (),
+        admin_only: Collection[str] = (),
         soft_delete: bool | None = None,
         versioned: bool = True,
         stamped: bool = True,
@@ -151,8 +164,7 @@ class Resource(Statements[Row]):
         self.newest, self.newest_in_lists = newest, newest_in_lists
         self.filters = checks.sequence(name, "filters", filters)
         self.without = frozenset(checks.sequence(name, "without", without))
-        self.handlers = dict(handlers or {})
-        self.extra_statements = tuple(extra_statements)
+        self.handlers, self.extra_statements = dict(handlers or {}), tuple(extra_statements)
         stamps = columns.stamps(versioned=versioned, stamped=stamped)
         if table is None:
             checks.check_stamps(name, self.fields, (str(one.key) for one in stamps))
@@ -160,8 +172,11 @@ class Resource(Statements[Row]):
         created = ("created_at",) if "created_at" in kept else ()
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
+        self.admin_only = frozenset(checks.sequence(name, "admin_only", admin_only))
         check_operations(name, self.without, UNDER)
-        check_operations(name, self.handlers)
+        check_operations(name, (*self.handlers, *self.admin_only))
+        admin_fields = checks.sequence(name, "admin_fields", admin_fields)
+        self.rules = owner_rules(self, owner, admin_fields, private=private)
         if table is None:
             table = columns.table(
                 name,
@@ -187,6 +202,7 @@ class Resource(Statements[Row]):
         if self.soft_delete and not self.active:
             raise RefusedError(f"{name}: soft_delete needs a field `{ACTIVE}: bool = True`")
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
+        self.owner = owner_column(self)
         self._shape(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
@@ -223,14 +239,29 @@ class Resource(Statements[Row]):
         reader: Reader,
         *,
         skip: bool,
+        owner: int | None = None,
         progress: transfer.Progress = lambda *_: None,
+        keeper: Keeper | None = None,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
-        return transfer.import_(self.stage, db, chunks, reader, skip=skip, progress=progress)
+        claim = partial(self.rules.line_error, owner)
+        return transfer.import_(
+            self.stage,
+            db,
+            chunks,
+            reader,
+            skip=skip,
+            owner=owner,
+            claim=claim,
+            progress=progress,
+            keeper=keeper,
+        )
 
-    def export(self, db: Database, query: Any, *, name: str = AUDIBLE) -> AsyncGenerator[bytes]:
+    def export(
+        self, db: Database, query: Any, *, owner: int | None = None, name: str = AUDIBLE
+    ) -> AsyncGenerator[bytes]:
         """Yield the file of an `export_query`; see transfer.export."""
-        return transfer.export(self.exported, db, query, name=name)
+        return transfer.export(self.exported, db, query, owner=owner, name=name)
 
     def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
         names, given = self.words, self.fields
@@ -244,6 +275,7 @@ class Resource(Statements[Row]):
         self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
         self.export_query = shapes.export_query(names, filters)
         self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
+        self.replacement = replacement(self.new, given, self.rules.admin_fields)
         self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
         self.keyed_rows = (
             self.new_rows

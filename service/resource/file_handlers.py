@@ -30,13 +30,20 @@ def import_(of: "Resource[Any]") -> Operation:
     async def handler(request: Request) -> Reply:
         settings = request.state["settings"]
         skip = request.query(import_query).on_error == "skip"
+        owner = request.owner
         rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
         async with Upload(request, settings.import_limit) as body:
             file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
+            keeper = request.keeper(reply)
             done = await request.write(
-                lambda db: body.run(of.import_(db, file, rows_of, skip=skip)),
+                lambda db: body.run(
+                    of.import_(db, file, rows_of, skip=skip, owner=owner, keeper=keeper)
+                ),
                 lambda done: (EVERYTHING,) if done.created or done.updated else (),
             )
+        return reply(done)
+
+    def reply(done: transfer.Imported) -> Reply:
         return Reply(encode(done))
 
     how = (
@@ -69,7 +76,8 @@ def export(of: "Resource[Any]") -> Operation:
         query = request.query(asked)
         if query.trailer and query.format == "csv":
             raise Invalid("a CSV has no trailer", FieldError("trailer", "only with format=ndjson"))
-        chunks = Chunks(of.export(request.db, query, name=request.db.name))
+        rows = of.export(request.db, query, owner=request.owner, name=request.db.name)
+        chunks = Chunks(rows)
         if request.scope["method"] != "HEAD":
             await chunks.begin(request.gone())
         file = f'attachment; filename="{of.words.many}.{query.format}"'.encode()
@@ -90,4 +98,5 @@ def export(of: "Resource[Any]") -> Operation:
         f"Export {of.words.many} as a file, from one snapshot",
         query=of.export_query,
         files=FILES,
+        private=of.rules.private,
     )

@@ -13,9 +13,11 @@ from msgspec import UNSET, Raw, Struct
 from service.cache.generations import Tags
 from service.db.newest import NewestRows
 from service.db.statement import RefusedError
-from service.resource import rows, shapes
+from service.resource import shapes
+from service.resource.rows import described
 from service.web.codec import Query, Reply
 from service.web.endpoint import Operation
+from service.web.paging import is_long
 from service.web.request import Request
 from service.web.times import encode_rows
 
@@ -53,11 +55,12 @@ class Child(NamedTuple):
         """What the rows of a parent depend on."""
         return self.of.tags.having(self.field, parent)
 
-    def members(self, found: tuple[list[Any], int]) -> bytes:
+    async def members(self, found: tuple[list[Any], int]) -> bytes:
         """Return the newest rows of a parent and the number of all, as members of its JSON."""
         newest, total = found
         name = self.name.encode()
-        return b'"%b":%b,"%b_total":%d' % (name, encode_rows(newest, newest), name, total)
+        body = await _encode_long(newest) if is_long(newest) else encode_rows(newest, newest)
+        return b'"%b":%b,"%b_total":%d' % (name, body, name, total)
 
 
 def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[Child]:
@@ -100,9 +103,8 @@ def loaders(of: "Statements[Any]") -> dict[str, NewestRows[Any]]:
     }
 
 
-def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
-    """GET /users/{id}, with `include`."""
-    plain = rows.read(of)
+def read(of: "Resource[Any]", plain: Operation, given: Sequence[Child]) -> Operation:
+    """GET /users/{id} with `include`, made from the operation without it."""
     read_row, row_tags = plain.handler, plain.cache_tags
     assert row_tags is not None  # noqa: S101 - every read is cached
     by_name = {child.name: child for child in given}
@@ -122,7 +124,7 @@ def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
             return reply
         parent = request.row_id()
         members = [
-            child.members(await child.loader.get(request.db, parent))
+            await child.members(await child.loader.get(request.db, parent))
             for child in map(by_name.__getitem__, wanted)
         ]
         return Reply(with_members(reply.body, members))
@@ -135,7 +137,7 @@ def read(of: "Resource[Any]", given: Sequence[Child]) -> Operation:
 
     each = " ".join(_described(child) for child in given)
     return plain._replace(
-        handler=rows.described(
+        handler=described(
             handler,
             plain.handler.__name__,
             f"{plain.handler.__doc__ or ''}\n\n{each} {WITHOUT_ETAG}".strip(),
@@ -153,10 +155,8 @@ def summaries(given: Iterable[Child]) -> dict[str, type[Struct]]:
 
 def parent_member(name: str, parent: Struct | None) -> bytes:
     """Return a parent as a member of the JSON of a row; null without one."""
-    return b'"%b":%b' % (
-        name.encode(),
-        b"null" if parent is None else encode_rows(parent, (parent,)),
-    )
+    encoded = b"null" if parent is None else encode_rows(parent, (parent,))
+    return b'"%b":%b' % (name.encode(), encoded)
 
 
 def with_members(row: bytes, members: Iterable[bytes]) -> bytes:
@@ -182,15 +182,24 @@ async def encode_with_members(
     return encoded
 
 
+async def _encode_long(newest: Sequence[Struct]) -> bytes:
+    """Encode row by row: twenty rows may have twenty megabytes."""
+    parts = []
+    for row in newest:
+        parts.append(encode_rows(row, (row,)))
+        await asyncio.sleep(0)
+    return b"[%b]" % b",".join(parts)
+
+
 def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bool:
     """Return whether every client that reads a row may read its children too.
 
     A private child is shown by its owner only, and only if the owner is private too.
     """
-    if not getattr(child, "private", False):
+    if not child.rules.private:
         return True
-    own = getattr(of, "private", False) and getattr(of, "owner", None) == "id"
-    return own and getattr(child, "owner", None) == field
+    own = of.rules.private and of.rules.field == "id"
+    return own and child.rules.field == field
 
 
 def _described(child: Child) -> str:

@@ -5,9 +5,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, structs
+from starlette.types import Scope
 
 from service.cache.generations import Tags
 from service.db.batch import BatchLoader
+from service.db.database import Database
 from service.errors import Conflict, NotFound
 from service.resource import included, shapes
 from service.resource.included import Child
@@ -16,6 +18,7 @@ from service.web import paging
 from service.web.body import Body
 from service.web.codec import Query, Reply
 from service.web.endpoint import Handler, Operation
+from service.web.principal import Private
 from service.web.request import BODY_PROBLEMS, Request
 
 if TYPE_CHECKING:
@@ -68,7 +71,20 @@ def all_rows(of: "Resource[Any]", children: Sequence[Child] = ()) -> Operation:
         response=answer,
         cache_tags=tags_with_included if included_tags else list_tags,
         share=share,
+        private=of.rules.private or _include_is_private(of),
     )
+
+
+def _include_is_private(of: "Resource[Any]") -> Private:
+    """Whether a list depends on the principal only if it includes a parent."""
+    parents = (of.references[f"{name}_id"] for name in of.include)
+    return _may_include if any(parent.rules.private for parent in parents) else False
+
+
+def _may_include(scope: Scope) -> bool:
+    """Whether the query may have `include`; a name can be percent-encoded."""
+    query = scope["query_string"]
+    return b"include" in query or b"%" in query
 
 
 def _with_children(of: "Resource[Any]", children: Sequence[Child]) -> tuple[Any, Any]:
@@ -84,6 +100,7 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
     """Return the handler of a list with `include`: one more statement for each name in it."""
     listing = of.listing
     loaders: Mapping[str, BatchLoader[Any]] = of.loaders
+    rules = {name: of.references[f"{name}_id"].rules for name in of.include}
     by_name = {child.name: child for child in children}
 
     async def handler(request: Request) -> Reply:
@@ -97,13 +114,14 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
                 ids = [getattr(row, f"{name}_id") for row in found.items]
                 wanted = (one for one in ids if one is not None)
                 parents = await loaders[name].several(request.db, wanted)
+                parents = rules[name].visible(request.owner, parents)
                 for one, more in zip(ids, members, strict=True):
                     more.append(included.parent_member(name, parents.get(one)))
             else:
                 child = by_name[name]
                 newest = await child.loader.several(request.db, (row.id for row in found.items))
                 for row, more in zip(found.items, members, strict=True):
-                    more.append(child.members(newest[row.id]))
+                    more.append(await child.members(newest[row.id]))
         rows = await included.encode_with_members(found.items, members)
         return await paging.show(request, structs.replace(found, items=rows))
 
@@ -119,6 +137,7 @@ def under(of: "Resource[Any]", field: str) -> list[Operation]:
 def _list_under(of: "Resource[Any]", field: str) -> Operation:
     parent, tags, listing = of.references[field], of.tags, of.listing
     exists, parent_tags, full = of.exists[field], parent.tags, of.query
+    private = parent.rules.private
     names = [name for name in of.filter_names if name != field]
     filters = shapes.filter_fields(of.fields, [n for n in names if n != "q"], q="q" in names)
     query_type = shapes.list_query(of.words, of.sorts, filters, ())
@@ -129,7 +148,9 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         return full(**structs.asdict(request.query(asked)), **{field: row_id})
 
     async def handler(request: Request) -> Reply:
-        query = query_of(request)
+        query, owner = query_of(request), request.owner
+        if private and owner is not None:
+            await _check_parent(of, field, request.db, owner, request.row_id())
         found = await paging.find(request, listing, query)
         if not found.items and await exists.get(request.db, getattr(query, field)) is None:
             raise NotFound(f"there is no such {parent.words.one}")
@@ -149,21 +170,43 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         errors=(NotFound,),
         cache_tags=list_tags,
         tag=parent.tag,
+        private=private or of.rules.private,
     )
 
 
+async def _check_parent(
+    of: "Resource[Any]", field: str, db: Database, owner: int, parent_id: int
+) -> None:
+    """Check that a parent belongs to the owner.
+
+    Raises:
+        NotFound: it does not, or it does not exist.
+    """
+    parent = of.references[field]
+    if parent.rules.field == "id":
+        found = parent_id == owner
+    else:
+        found = bool(await of.exists_own[field].get(db, parent_id, owner))
+    if not found:
+        raise NotFound(f"there is no such {parent.words.one}")
+
+
 def _create_under(of: "Resource[Any]", field: str) -> Operation:
-    parent, add = of.references[field], of.adder
+    parent, add, rules = of.references[field], of.adder, of.rules
     new_type = shapes.below(of.words, parent.words, of.new, of.fields[field])
     body: Body[Any] = Body(new_type)
     values_of = attrgetter(*of.fields, field)  # one more name, so that the result is a tuple
 
     async def handler(request: Request) -> Reply:
-        parent_id = request.row_id()
+        parent_id, owner = request.row_id(), request.owner
+        if owner is not None and parent.rules.private:
+            await _check_parent(of, field, request.db, owner, parent_id)
         new = await request.body(body)
         setattr(new, field, parent_id)
+        if owner is not None:
+            rules.check_new(owner, new)
         try:
-            return await add(request, values_of(new)[:-1])
+            return await add(request, values_of(new)[:-1], last=True)
         except Conflict as conflict:
             if any(error.field == field for error in conflict.errors):
                 raise NotFound(f"there is no such {parent.words.one}") from None

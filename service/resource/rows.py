@@ -33,6 +33,7 @@ def described(handler: Any, name: str, description: str) -> Handler:
 def read(of: "Resource[Any]") -> Operation:
     """GET /items/{id}."""
     by_id, tags, show = of.by_id, of.tags, of.show
+    owns = of.rules.owns if of.rules.private else None
     inactive = (
         f"{of.words.a.capitalize()} that was deleted without `permanent=true` is shown with"
         f" `{of.active}: false`."
@@ -40,7 +41,7 @@ def read(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         row = await by_id.get(request.db, request.row_id())
-        if row is None:
+        if row is None or (owns is not None and not owns(request.owner, row)):
             raise NotFound("there is no such row")
         return show(row)
 
@@ -55,15 +56,20 @@ def read(of: "Resource[Any]") -> Operation:
         response=of.row,
         errors=(NotFound,),
         cache_tags=row_tags,
+        private=of.rules.private,
     )
 
 
 def create(of: "Resource[Any]") -> Operation:
     """POST /items."""
-    add, body, astuple = of.adder, Body(of.new), structs.astuple
+    add, body, astuple, rules = of.adder, Body(of.new), structs.astuple, of.rules
 
     async def handler(request: Request) -> Reply:
-        return await add(request, astuple(await request.body(body)))
+        new = await request.body(body)
+        owner = request.owner
+        if owner is not None:
+            rules.check_new(owner, new)
+        return await add(request, astuple(new), last=True)
 
     folded = " and ".join(f"`{name}`" for name in of.folded)
     verb = "are" if len(of.folded) > 1 else "is"
@@ -73,9 +79,12 @@ def create(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"create_{of.words.one}",
-            f"{folded} {verb} unique; case is ignored."
-            if folded
-            else "Unknown fields are ignored. White space around strings is removed.",
+            (
+                f"{folded} {verb} unique; case is ignored."
+                if folded
+                else "Unknown fields are ignored. White space around strings is removed."
+            )
+            + rules.of_new,
         ),
         f"Create {of.words.a}",
         request=of.new,
@@ -88,11 +97,19 @@ def create(of: "Resource[Any]") -> Operation:
 def replace(of: "Resource[Any]") -> Operation:
     """PUT /items/{id}."""
     write, tags, show, body = of.writes.replace, of.tags, of.show, Body(of.new)
-    asdict = structs.asdict
+    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, body
+    if of.replacement is not of.new:
+        limited = Body(of.replacement)
 
     async def handler(request: Request) -> Reply:
         request.row_id()
-        new = asdict(await request.body(body))
+        owner = request.owner
+        if owner is None:
+            given = await request.body(body)
+        else:
+            given = await request.body(limited)
+            await rules.check_replacement(request, owner, given, by_id)
+        new = asdict(given)
         return show(await row_handlers.write(request, write, tags, new, **new))
 
     return of.operation(
@@ -102,7 +119,7 @@ def replace(of: "Resource[Any]") -> Operation:
             handler,
             f"replace_{of.words.one}",
             f"All fields of the {of.words.one} are replaced. A missing optional field gets its"
-            " default.",
+            f" default.{rules.of_write}",
         ),
         f"Replace {of.words.a}; missing fields get their default",
         request=of.new,
@@ -114,14 +131,17 @@ def replace(of: "Resource[Any]") -> Operation:
 def change(of: "Resource[Any]") -> Operation:
     """PATCH /items/{id}."""
     write, by_id, tags, show, body = of.writes.change, of.by_id, of.tags, of.show, Body(of.change)
-    version = of.version
+    version, rules = of.version, of.rules
 
     async def handler(request: Request) -> Reply:
         request.row_id()
         asked = await request.body(body)
         values = change_values(asked)
         if not values:
-            return show(await row_handlers.unchanged(request, by_id, version))
+            return show(await row_handlers.unchanged(request, by_id, version, rules.owns))
+        owner = request.owner
+        if owner is not None:
+            await rules.check_change(request, owner, asked, by_id)
         fields = fields_set(asked)
         return show(await row_handlers.write(request, write, tags, fields, **values))
 
@@ -131,7 +151,8 @@ def change(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"change_{of.words.one}",
-            "An absent field keeps its value, null clears it; `{}` changes nothing.",
+            "An absent field keeps its value, null clears it; `{}` changes nothing."
+            + rules.of_write,
         ),
         f"Change {of.words.a}; absent fields stay, null clears a field",
         request=of.change,

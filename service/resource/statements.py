@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any, Generic
 from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Table,
-    and_,
     bindparam,
-    literal_column,
-    not_,
     select,
 )
 
 from service.cache.generations import TableTags
+from service.db import list_names
 from service.db.batch import BatchLoader, GroupCommit
-from service.db.bulk import Adds, Bulk, Upsert
+from service.db.bulk import Adds, Bulk
 from service.db.conflicts import missing_parents, taken_values
 from service.db.copy import Export
-from service.db.filters import Bound, Choice, Filter, FilterIndex, search
 from service.db.keyset import Listing
 from service.db.newest import NewestRows
+from service.db.ownership import OWN, Owner
 from service.db.staging import StagingTable
 from service.db.statement import Statement
+from service.db.upsert import Upsert
 from service.db.writes import Writes
-from service.resource import columns, included
+from service.resource import included
 from service.resource.fields import Field
+from service.resource.list_filters import listing
+from service.resource.owner_rules import OwnerRules
 from service.resource.shapes import few_values
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Statements(Generic[Row]):
     under: tuple[str, ...]
     include: Mapping[str, type[Struct]]
     extra_statements: tuple[Statement[Any], ...]
+    rules: OwnerRules
+    owner: Owner | None
     newest: int
 
     upsert: Upsert
@@ -106,12 +108,14 @@ class Statements(Generic[Row]):
         name, table, row, new = self.name, self.table, self.row, self.new
         key: Any = self.key
         folded = key in self.folded
+        # Rows that own themselves are only made by admins.
+        claimed = None if self.rules.sent is None else self.owner
         self.tags: TableTags = TableTags(table.name, *_tag_fields(self))
         self.by_id: BatchLoader[Row] = BatchLoader(f"{name}.by_id", row, table)
         self.add: GroupCommit[Row] = GroupCommit(
             f"{name}.add", row, table, new, key=key, folded=folded
         )
-        self.writes: Writes[Row] = Writes(name, row, table, new, self.change)
+        self.writes: Writes[Row] = Writes(name, row, table, new, self.change, owner=self.owner)
         self.loaders: dict[str, BatchLoader[Any]] = {
             include: BatchLoader(f"{name}.{include}s", kind, self.references[f"{include}_id"].table)
             for include, kind in self.include.items()
@@ -121,20 +125,31 @@ class Statements(Generic[Row]):
             for field, parent in self.references.items()
             if field in self.under
         }
+        self.exists_own: dict[str, Statement[int]] = {
+            field: _exists_own(f"{name}.{_parent(field)}_exists{OWN}", owner)
+            for field in self.exists
+            if (owner := self.references[field].owner) is not None
+            and self.references[field].rules.private
+            and owner.column.name != "id"
+        }
         self.newest_by: dict[str, NewestRows[Any]] = included.loaders(self)
         if self.serves("bulk_create"):
             self.adds = Adds(f"{name}.add_all", row, table, new, key, folded=folded)
         if self.serves("upsert"):
-            self.upsert = Upsert(f"{name}.upsert", table, self.keyed, key, folded=folded)
+            self.upsert = Upsert(
+                f"{name}.upsert", table, self.keyed, key, folded=folded, owner=claimed
+            )
         if self.serves("bulk_change") or self.serves("bulk_delete"):
-            self.bulk = Bulk(name, table, self.change)
+            self.bulk = Bulk(name, table, self.change, owner=self.owner)
         self.conflict_locators: dict[str, Statement[int]] = dict(_conflict_locators(self))
-        self.listing: Listing[Any] = _listing(self, totals)
+        self.listing: Listing[Any] = listing(self, totals)
         if self.serves("import") or self.serves("export"):
             total = self.listing.count((), "exact")
             self.count = Statement(f"{name}.count", int, total, prepare=False)
         if self.serves("import"):
-            self.stage = StagingTable(f"{name}.import", table, new, key=key, folded=folded)
+            self.stage = StagingTable(
+                f"{name}.import", table, new, key=key, folded=folded, owner=claimed
+            )
         if self.serves("export"):
             self.exported = Export(f"{name}.export", self.listing, row)
         self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
@@ -146,7 +161,8 @@ class Statements(Generic[Row]):
             yield from self.by_id.prepared
         for loader in self.loaders.values():
             yield from loader.prepared
-        yield from (*self.exists.values(), *(one.statement for one in self.newest_by.values()))
+        yield from (*self.exists.values(), *self.exists_own.values())
+        yield from (one.statement for one in self.newest_by.values())
         if any(map(self.serves, ("replace", "change", "delete"))):
             yield from self.writes.prepared
         for name in ("adds", "upsert", "bulk"):
@@ -157,7 +173,7 @@ class Statements(Generic[Row]):
     def statements(self) -> Iterator[Statement[Any]]:
         """Yield all statements; of lists and exports a selection with every part."""
         yield from self.prepared
-        yield from self.listing.samples()
+        yield from list_names.samples(self.listing)
         if "count" in vars(self):
             yield self.count
         if "stage" in vars(self):
@@ -174,10 +190,11 @@ class Statements(Generic[Row]):
         for statement in self.statements():
             if statement.name == name:
                 return statement
-        if "exported" in vars(self) and name.startswith(f"{self.exported.name}?"):
+        exports = () if "exported" not in vars(self) else (self.exported.name,)
+        if name.partition("?")[0].removesuffix(OWN) in exports:
             return self.exported.named(name)
         if name.startswith(f"{self.listing.name}."):
-            return self.listing.named(name)
+            return list_names.named(self.listing, name)
         raise KeyError(name)
 
 
@@ -199,18 +216,16 @@ def samples(of: "Statements[Any]") -> dict[str, object]:
     return found
 
 
-def orders(of: "Statements[Any]") -> Mapping[str, ColumnElement[Any]]:
-    """Return the expression of each sort."""
-    c = of.table.c
-    return {
-        name: c.id if name == "id" else columns.order(c[name], of.fields.get(name))
-        for name in of.sorts
-    }
-
-
 def _exists(name: str, table: Table) -> Statement[int]:
     this = table.c.id == bindparam("id", type_=BigInteger)
     return Statement(name, int, select(table.c.id).where(this), order=("id",))
+
+
+def _exists_own(name: str, owner: Owner) -> Statement[int]:
+    table = owner.column.table
+    this = table.c.id == bindparam("id", type_=BigInteger)
+    core = select(table.c.id).where(this, owner.owns)
+    return Statement(name, int, core, order=("id", owner.bind), prepare=False)
 
 
 def _parent(field: str) -> str:
@@ -246,55 +261,3 @@ def _conflict_locators(of: "Statements[Any]") -> Iterator[tuple[str, Statement[i
             field,
             missing_parents(f"{of.name}.{_parent(field)}_absent", of.table, field, parent.table),
         )
-
-
-def _listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:
-    filters: dict[str, Filter] = {}
-    # Filters with the same index are walked together; they share the index object.
-    indexes = {
-        name: FilterIndex(columns.index_of(of.table, name), name)
-        for name in {name[4:] for name in of.filters if name not in of.fields}
-    }
-    for name in of.filter_names:
-        if name == "q":
-            index = f"{of.table.name}_search_idx"
-            filters[name] = search(index, *(of.table.c[one] for one in of.search))
-        elif name in of.fields:
-            filters[name] = _by_value(of, of.fields[name])
-        else:
-            filters[name] = _by_bound(of, name, of.fields[name[4:]], indexes[name[4:]])
-    shown = of.summary_row
-    return Listing(of.name, shown, of.table, keys=orders(of), filters=filters, totals=totals)
-
-
-def _by_value(of: "Statements[Any]", field: Field) -> Filter:
-    column = of.table.c[field.name]
-    if not few_values(field):
-        index = columns.filter_index(of.table, field, of.sorts)
-        bind = bindparam(field.name, type_=column.type)
-        return Bound(column == bind, served_by=FilterIndex(index, "id"), one_plan=True)
-    values = (True, False) if field.kind is bool else field.choices
-    if field.kind is bool:
-        clauses: dict[object, ColumnElement[bool]] = {True: column.is_(True), False: not_(column)}
-    else:
-        clauses = {value: column == literal_column(columns.literal(value)) for value in values}
-    rare = {
-        value: FilterIndex(columns.choice_index(of.table, of.fields, field, value), "id")
-        for value in columns.rare_values(field)
-    }
-    return Choice(clauses, rare)
-
-
-def _by_bound(of: "Statements[Any]", name: str, field: Field, index: FilterIndex) -> Bound:
-    """Return `min_<field>` or `max_<field>`, on the index expression; null never matches."""
-    column = of.table.c[field.name]
-    order = columns.order(column, field)
-    bind = bindparam(name, type_=column.type)
-    lowest = name.startswith("min_")
-    clause: ColumnElement[bool] = order >= bind if lowest else order <= bind
-    last: Any = getattr(field.own, "LAST", None)
-    if field.null and last is None:
-        clause = and_(clause, column.is_not(None))
-    elif field.null and lowest:
-        clause = and_(clause, order < literal_column(last))
-    return Bound(clause, served_by=index)

@@ -11,9 +11,10 @@ from msgspec import Struct, structs
 
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
+from service.db.idempotency import Keeper, keep_one
 from service.db.names import AUDIBLE
 from service.db.staging import StagingTable
-from service.db.staging_statements import RejectedRow
+from service.db.staging_statements import Rejected
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
@@ -27,6 +28,8 @@ TRIES = 3
 
 # Called with the number of rows read, the number written, and the number to write.
 Progress = Callable[[int, int, int], None]
+# Called with a row; returns what is wrong with it. It may set the owner of the row.
+Claim = Callable[[Any], str | None]
 
 
 class Imported(Struct, frozen=True):
@@ -40,14 +43,17 @@ class Imported(Struct, frozen=True):
     errors: list[LineError]
 
 
-async def import_(
+async def import_(  # noqa: PLR0913 - an import is its arguments
     stage: StagingTable,
     db: WritableDatabase,
     chunks: AsyncIterable[bytes],
     reader: Reader,
     *,
     skip: bool,
+    owner: int | None = None,
+    claim: Claim = lambda _: None,
     progress: Progress = lambda *_: None,
+    keeper: Keeper | None = None,
 ) -> Imported:
     """Import the rows of a file: rows whose key exists are updated, others are created.
 
@@ -60,10 +66,14 @@ async def import_(
         chunks: the file.
         reader: parses the file.
         skip: whether wrong lines are skipped; otherwise nothing is written.
+        owner: the user to whom existing rows must belong; None for any.
+        claim: called with each row.
         progress: called with the number of rows.
+        keeper: stores the result in the same transaction, if the request has an Idempotency-Key.
 
     Raises:
         InvalidLines: lines are wrong; nothing was written.
+        KeyTaken: another request with the key was first; nothing was written.
         Problem: the file can't be read, or the database failed; nothing was written, unless it is
             OutcomeUnknown.
     """
@@ -73,7 +83,7 @@ async def import_(
         # Opened with the first rows, so that a client that sends nothing takes no connection.
         one: DedicatedConnection | None = None
         async for part in _slices(chunks):
-            await _take(reader.feed(part), rows)
+            await _take(reader, reader.feed(part), rows, claim)
             size += len(part)
             if not skip and reader.failed:
                 if reader.failed >= MAX_REPORTED:
@@ -86,17 +96,22 @@ async def import_(
                 size = 0
                 progress(reader.read, 0, 0)
         else:
-            await _take(reader.end(), rows)
+            await _take(reader, reader.end(), rows, claim)
         if reader.failed and not skip:
             raise _nothing(reader.failed, reader.errors)
         one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(stage, one, reader, skip=skip, progress=progress)
+        return await _over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
 
 
 def export(
-    exported: Export, db: Database, query: Any, *, name: str = AUDIBLE
+    exported: Export,
+    db: Database,
+    query: Any,
+    *,
+    owner: int | None = None,
+    name: str = AUDIBLE,
 ) -> AsyncGenerator[bytes]:
     """Yield the rows of a query as a file, in the order of their ids, from one snapshot.
 
@@ -104,9 +119,10 @@ def export(
         exported: the statements of the resource.
         db: the database.
         query: the filters, and `format` and `trailer`.
+        owner: the user to whom the rows must belong, if the listing is limited; None for all.
         name: application_name of the connection.
     """
-    chosen, values = exported.listing.choose(query)
+    chosen, values = exported.listing.choose(query, owner)
     statement = exported.statement(query.format, chosen)
     rows = copied(db, statement, values, name, query.format)
     return _with_trailer(rows) if query.trailer else rows
@@ -127,22 +143,37 @@ async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
             yield chunk[start : start + SLICE]
 
 
-async def _take(found: Iterator[Row | None], rows: list[tuple[object, ...]]) -> None:
+async def _take(
+    reader: Reader, found: Iterator[Row | None], rows: list[tuple[object, ...]], claim: Claim
+) -> None:
     """Append the rows of a slice."""
     for place, one in enumerate(found):
         if place % TURN == 0:
             await asyncio.sleep(0)
-        if one is not None:
-            rows.append((one[0], *structs.astuple(one[1])))
+        if one is None:
+            continue
+        line, row = one
+        wrong = claim(row)
+        if wrong is None:
+            rows.append((line, *structs.astuple(row)))
+        else:
+            reader.fail(line, wrong)
 
 
 async def _over(
-    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable,
+    one: DedicatedConnection,
+    reader: Reader,
+    owner: int | None,
+    keeper: Keeper | None,
+    *,
+    skip: bool,
+    progress: Progress,
 ) -> Imported:
     """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(stage, one, reader, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -151,21 +182,26 @@ async def _over(
 
 
 async def _try_over(
-    stage: StagingTable, one: DedicatedConnection, reader: Reader, *, skip: bool, progress: Progress
+    stage: StagingTable,
+    one: DedicatedConnection,
+    reader: Reader,
+    owner: int | None,
+    keeper: Keeper | None,
+    *,
+    skip: bool,
+    progress: Progress,
 ) -> Imported:
     await one.execute("BEGIN")
-    failed, told = _all_failed(reader, await stage.validate(one))
+    failed, told = _all_failed(reader, await stage.validate(one, owner))
     if failed and not skip:
         raise _nothing(failed, told)
     given = created = written = 0
-    async for done in stage.upsert(one):
+    async for done in stage.upsert(one, owner):
         given += done.given
         created += done.created
         written += done.written
         progress(reader.read, given, reader.read - failed)
-    if written:
-        await _commit(one)
-    return Imported(
+    imported = Imported(
         read=reader.read,
         created=created,
         updated=written - created,
@@ -173,6 +209,11 @@ async def _try_over(
         failed=failed,
         errors=told,
     )
+    if keeper is not None:
+        await keep_one(one, keeper.answer(imported))
+    if written or keeper is not None:
+        await _commit(one)
+    return imported
 
 
 async def _commit(one: DedicatedConnection) -> None:
@@ -201,12 +242,10 @@ async def _with_trailer(rows: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     yield msgspec.json.encode(Trailer(count, checksum.hexdigest())) + b"\n"
 
 
-def _all_failed(
-    reader: Reader, found: Sequence[tuple[RejectedRow, str]]
-) -> tuple[int, list[LineError]]:
+def _all_failed(reader: Reader, found: Sequence[Rejected]) -> tuple[int, list[LineError]]:
     """Return the number of wrong lines and the first errors, of parsing and of the database."""
-    counts = {field: rejected.alike for rejected, field in found}
-    told = [*reader.errors, *(_told(rejected, field) for rejected, field in found)]
+    counts = {rejected.why: rejected.alike for rejected in found}
+    told = [*reader.errors, *(LineError(rejected.line, rejected.message) for rejected in found)]
     told.sort(key=lambda error: error.line)
     return reader.failed + sum(counts.values()), told[:MAX_REPORTED]
 
@@ -215,9 +254,3 @@ def _nothing(failed: int, told: Sequence[LineError]) -> InvalidLines:
     lines = "1 line is" if failed == 1 else f"{failed} lines are"
     more = "at least " if failed >= MAX_REPORTED else ""
     return InvalidLines(f"{more}{lines} wrong; nothing was written", told)
-
-
-def _told(rejected: RejectedRow, field: str) -> LineError:
-    if rejected.first is not None:
-        return LineError(rejected.line, f"{field}: the same as in line {rejected.first}")
-    return LineError(rejected.line, f"{field}: {rejected.value} does not exist")

@@ -1,9 +1,12 @@
 """Run the service with uvicorn or granian and a number of workers, until a stop signal."""
 
+import contextlib
 import errno
 import http.client
 import os
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
 
 
+# Open files per process, if the system allows so many.
+OPEN_FILES = 65_536
 APP = "service.server:worker"  # for granian, whose workers load it by name
 
 
@@ -54,10 +59,27 @@ def run(
     Raises:
         ServerError: no worker starts.
     """
+    _allow_connections()
     if app.settings.server == "granian":
         _granian(app.settings, listener, ready, stop)
     else:
         _uvicorn(app, listener, ready, stop)
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files, each of which is a connection, as far as we may.
+
+    Many systems begin with 1,024: so many idle clients would keep out all others.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def free_port(host: str) -> int:
@@ -75,7 +97,7 @@ def _uvicorn(
 
     app.alone = alone = app.settings.workers == 1
     # The application is built before the fork, so imports and compilation run once.
-    made = config(app)
+    made = config(app, app.settings.certfile, app.settings.keyfile)
 
     def serve(up: Callable[[], None]) -> None:
         Server(made, listener, up, stop, alone=alone).run()
@@ -118,7 +140,7 @@ def _granian(
 def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.Event) -> None:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
     while not stopped.is_set():
-        connection = http.client.HTTPConnection(host, settings.port, timeout=1)
+        connection = _connection(host, settings)
         try:
             connection.request("GET", "/health/live")
             if connection.getresponse().status == 200:
@@ -128,3 +150,13 @@ def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.
             time.sleep(0.02)
         finally:
             connection.close()
+
+
+def _connection(host: str, settings: Settings) -> http.client.HTTPConnection:
+    if settings.certfile is None:
+        return http.client.HTTPConnection(host, settings.port, timeout=1)
+    # It asks only whether this process answers; the certificate is for other names than this.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, settings.port, timeout=1, context=context)

@@ -3,11 +3,12 @@
 import multiprocessing
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LOGGING_CONFIG, LogLevels
 from granian.server import MPServer
@@ -50,6 +51,9 @@ def serve(settings: Settings, app: str, listener: Listener, stop: StopSignals) -
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000),
         log_level=LogLevels.warning,
         log_dictconfig=LOGGING,
+        ssl_cert=None if settings.certfile is None else Path(settings.certfile),
+        ssl_key=None if settings.keyfile is None else Path(settings.keyfile),
+        ssl_protocol_min=SSLProtocols.tls12,  # as Python's default; granian's is 1.3
         # Without this, one dead worker ends all workers.
         respawn_failed_workers=True,
         respawn_interval=0.5,

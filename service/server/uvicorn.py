@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.lifespan.on import LifespanOn
 
 from service.http1.connection import Connection
+from service.http1.standard_headers import HSTS
 from service.logs import adopt
 from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, ServerError, StopSignals
@@ -30,8 +31,8 @@ class Lifespan(LifespanOn):
         await super().send(message)
 
 
-def config(app: ASGIApp) -> uvicorn.Config:
-    """Return the configuration for any number of workers."""
+def config(app: ASGIApp, certfile: str | None = None, keyfile: str | None = None) -> uvicorn.Config:
+    """Return the configuration for any number of workers, with TLS if there is a certificate."""
     made = uvicorn.Config(
         app,
         loop="uvloop",
@@ -46,6 +47,9 @@ def config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+        headers=[] if certfile is None else [(HSTS[0].decode(), HSTS[1].decode())],
     )
     made.load()
     made.lifespan_class = Lifespan

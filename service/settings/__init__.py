@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.origins import OriginError, parse_origins
 from service.settings.proxies import ProxiesError, parse_proxies
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
@@ -116,6 +117,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The maximum time of a statement, and of a request's wait for a connection."""
     queue_limit: Queue = 10_000
     """Requests per worker that may wait for a connection; more are answered with 503."""
+    cors_origins: Text | None = None
+    """Origins whose pages may use the API, such as `https://app.example.com`; comma-separated."""
+    certfile: Text | None = None
+    """A file with the TLS certificate and its chain, in PEM; then the service answers HTTPS."""
+    keyfile: Text | None = None
+    """A file with the private key of the certificate, in PEM, without a password."""
     body_limit: Bytes = 1_048_576
     """The maximum size of a request body, and of a line of a file."""
     import_limit: Bytes = 1_073_741_824
@@ -219,6 +226,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of SERVICE_CORS_ORIGINS."""
+        return () if self.cors_origins is None else parse_origins(self.cors_origins)
+
+    @property
     def authenticated(self) -> bool:
         """Whether requests need an API key; by default if other machines can reach the address."""
         return self.auth == "on" or (self.auth is None and self.public)
@@ -269,11 +281,13 @@ def _check(name: str, value: str) -> None:
             check_database_url(value)
         elif name == "REDIS_URL":
             check_redis_url(value)
+        elif name == "SERVICE_CORS_ORIGINS":
+            parse_origins(value)
         elif name == "SERVICE_TRUSTED_PROXIES":
             parse_proxies(value)
     except URLError as error:
         raise SettingsError(f"{name}=(hidden): {error}") from None
-    except ProxiesError as error:
+    except (OriginError, ProxiesError) as error:
         raise SettingsError(f"{name}={value!r}: {error}") from None
 
 

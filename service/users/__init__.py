@@ -15,6 +15,10 @@ users = Resource(
     filters=("is_active", "role"),
     search=("username", "email", "full_name"),
     referenced=True,
+    owner="id",
+    private=True,
+    admin_fields=("role",),
+    admin_only=("create", "upsert"),
     fillfactor=None,
     without=("bulk_create", "bulk_change", "bulk_delete", "import", "export"),
 )

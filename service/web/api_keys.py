@@ -16,6 +16,8 @@ from service.web.principal import Principal
 LONGEST_KEY = 256
 _PLAUSIBLE = re.compile(rb"[\x21-\x7e]{1,%d}" % LONGEST_KEY)
 SCHEME = b"bearer"
+# The headers that may have a key.
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 NO_KEY = "this needs an API key: send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`"
 # The same for each reason, so the response says nothing about the keys that exist.
 BAD_KEY = "this API key is not valid: it is unknown, revoked or expired"
@@ -102,6 +104,12 @@ def key_in(headers: list[Header]) -> bytes | None:
     if key is not None and not _PLAUSIBLE.fullmatch(key):
         raise bad_key()
     return key
+
+
+def only_key(headers: list[Header]) -> Header | None:
+    """Return the header with a key; None if there is none or more than one."""
+    found = [pair for pair in headers if pair[0] in KEY_HEADERS]
+    return found[0] if len(found) == 1 else None
 
 
 def _bearer(value: bytes) -> bytes:

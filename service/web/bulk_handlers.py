@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from service.cache.generations import TableTags, Tags
-from service.db.bulk import Adds, Upsert, Upserted
+from service.db.bulk import Adds
 from service.db.conflicts import conflicting_rows
+from service.db.ownership import Limited
 from service.db.statement import Statement
+from service.db.upsert import Upsert, Upserted
 from service.errors import Conflict, FieldError, Problem
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
 from service.web.request import Request
@@ -77,8 +79,12 @@ async def upsert(
         changed = [one.id for one in done if one.status != "unchanged"]
         return tags.many(changed) if changed else ()
 
-    work = request.write(lambda db: statement.run(db, rows), written)
-    return await _placed(request, work, rows, conflict_locators)
+    owner = request.owner
+    work = request.write(lambda db: statement.run(db, rows, owner), written)
+    if owner is None or statement.foreign is None:
+        return await _placed(request, work, rows, conflict_locators)
+    locators = {**conflict_locators, statement.key: statement.foreign}
+    return await _placed(request, work, rows, locators, **{statement.bind: owner})
 
 
 def counted(done: Sequence[Upserted]) -> dict[str, int]:
@@ -89,24 +95,28 @@ def counted(done: Sequence[Upserted]) -> dict[str, int]:
 
 async def by_ids(
     request: Request,
-    statement: Statement[int],
+    statement: Limited,
     tags: TableTags,
     ids: Sequence[int],
     /,
     **values: object,
 ) -> tuple[int, list[int]]:
-    """Run a statement of db.bulk.Bulk; return the number of rows found and the missing ids."""
+    """Run a statement of db.bulk.Bulk; return the number of rows found and the missing ids.
+
+    Rows that the principal does not own are missing.
+    """
+    owner = request.owner
     distinct_ids = dict.fromkeys(ids)
     possible = [row_id for row_id in distinct_ids if 0 < row_id <= ID_MAX]
     if not possible:
         return 0, list(distinct_ids)
     if statement.writes:
         records = await request.write(
-            lambda db: statement.records(db, ids=possible, **values),
+            lambda db: statement.records(db, owner, ids=possible, **values),
             lambda records: tags.many([record[0] for record in records]) if records else (),
         )
     else:
-        records = await statement.records(request.db, ids=possible, **values)
+        records = await statement.records(request.db, owner, ids=possible, **values)
     found = {record[0] for record in records}
     return len(found), [row_id for row_id in distinct_ids if row_id not in found]
 
@@ -116,6 +126,7 @@ async def _placed(
     work: Awaitable[Done],
     rows: Sequence[Struct],
     conflict_locators: Mapping[str, Statement[int]],
+    **others: object,
 ) -> Done:
     try:
         return await work
@@ -126,7 +137,7 @@ async def _placed(
     if statement is None:
         raise refused
     try:
-        found = await conflicting_rows(request.db, statement, rows)
+        found = await conflicting_rows(request.db, statement, rows, **others)
     except Problem:
         raise refused from None
     if not found:  # the conflicting row was removed in between

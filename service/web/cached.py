@@ -3,7 +3,6 @@
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import perf_counter
 from typing import Any, NoReturn
 
 from starlette.types import Scope
@@ -12,27 +11,18 @@ from service.cache.generations import Tags
 from service.cache.response import CachedResponse
 from service.cache.store import Cache
 from service.errors import NotFound, Problem
-from service.http1.extensions import SEND_PREBUILT
-from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, request_id
-from service.logs import logger
 from service.web import compress
-from service.web.codec import JSON, Header, Query, Reply
+from service.web.codec import Header, Query, Reply
 from service.web.conditional import not_modified
-from service.web.guard import ADMITTED, Rule
 from service.web.principal import owner_of
 from service.web.request import VIEWER, Request, Value
 
 # X-Cache of a GET that may be cached: where its response came from.
 HIT, MISS, BYPASS = ((b"x-cache", word) for word in (b"HIT", b"MISS", b"BYPASS"))
 
-# In a scope: the cache was asked already, and has no response for it.
-LOOKED_UP = "swiftlet.looked_up"
 # Characters of a key. A longer query is unlikely to be asked for twice.
 LONGEST = 2000
-_CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
-
-access = logger.getChild("access")
 
 # What a response is kept under, and so all that it may depend on, beside the database: the
 # viewer, the prefix of all paths, the query, the path.
@@ -140,80 +130,6 @@ def _not_in_key(what: str) -> NoReturn:
         f"a cached operation can't read {what}: it is not part of the cache key. Read it in an"
         " operation without cache_tags, or make it a query parameter"
     )
-
-
-def send_hit(scope: Scope, started: float, rule: Rule) -> bool:
-    """Send a hit without an Endpoint's other work, and return whether that was possible.
-
-    Only for a GET without preconditions and repeated headers, and only if the server has
-    SEND_PREBUILT. It takes a third of the CPU and sends the same response.
-
-    Args:
-        scope: the request.
-        started: perf_counter() at its start.
-        rule: what the guard checks.
-    """
-    ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
-    state = scope["state"]
-    cache = state["cache"]
-    if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
-        return False
-    headers = dict(scope["headers"])
-    if len(headers) != len(scope["headers"]) or not _CONDITIONS.isdisjoint(headers):
-        return False
-    guard = state["guard"]
-    if guard is not None and not guard.admit_at_once(scope, rule, started, headers):
-        return False
-    response = cache.find(key_of(scope), refreshes=False)
-    if response is None or response.missing is not None:
-        return False
-    given_id = headers.get(b"x-request-id")
-    if given_id is not None:
-        given_id = given_id.strip(b" \t")
-    body, head, encoding = response.body, response.head, None
-    if len(body) >= compress.LEAST:
-        encoding = compress.negotiate(scope["headers"])
-        if encoding is not None:
-            if response.encoded is None or encoding not in response.encoded:
-                return False  # Endpoint compresses it, and keeps the result
-            body = response.encoded[encoding]
-            head = response.encoded_heads.get(encoding) if response.encoded_heads else None
-    if head is None:
-        head = _make_head(response, body, encoding)
-    took = perf_counter() - started
-    lines = head % (request_id(given_id).encode(), took, took * 1000)
-    if guard is not None:
-        limit = scope[ADMITTED]
-        if limit is not None:
-            lines = limit.lines + lines
-    sent: bool = ready(lines, body)
-    return sent
-
-
-def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
-    """The header lines of a hit, kept beside its response.
-
-    What LINES_OF_HIT leaves open is filled in for each request.
-    """
-    headers = response.headers
-    if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
-        headers = compress.add_vary(headers, encoding)
-    pairs = [
-        *headers,
-        HIT,
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if encoding is not None:
-        pairs.append((b"content-encoding", encoding))
-    fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    head = b"%b\r\n%b" % (LINES_OF_HIT, fixed)
-    if encoding is None:
-        response.head = head
-    else:
-        response.encoded_heads = {**(response.encoded_heads or {}), encoding: head}
-    return head
 
 
 def cacheable(

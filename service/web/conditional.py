@@ -6,7 +6,7 @@ If-Modified-Since and If-Unmodified-Since are ignored too.
 
 import re
 
-from service.db.writes import Guard
+from service.db.guarded import Guard
 from service.errors import FieldError, Malformed, Problem, Stale
 from service.web.request import Request
 

@@ -38,12 +38,15 @@ SCRIPT = (
     'document.getElementById("base").remove();'
 )
 _SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest())
+# No other page may show this one in a frame; X-Frame-Options says so to old browsers.
 POLICY: tuple[Header, ...] = (
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-%b'" % _SCRIPT_HASH,
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-%b'; base-uri 'none';"
+        b" form-action 'none'; frame-ancestors 'none'" % _SCRIPT_HASH,
     ),
-    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
 )
 # The same for every client; a browser revalidates it, so it is current after a deploy.
 CACHE_CONTROL = b"no-cache"
@@ -180,7 +183,7 @@ def _shape(described: dict[str, Any]) -> str:
     links = []
     for media, content in described.get("content", {}).items():
         schema = content["schema"]
-        if schema == {"type": "string"}:
+        if schema.get("type") == "string":  # a file
             links.append(escape(media))
             continue
         links += [_link(one) for one in schema.get("anyOf", [schema])]

@@ -15,11 +15,14 @@ from service.http1.framing import READS_BODY
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.web import compress
-from service.web.cached import LOOKED_UP, access, cacheable, send_hit
+from service.web.api_keys import only_key
+from service.web.cached import cacheable
 from service.web.codec import Header, Query, Reply
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
+from service.web.hits import LOOKED_UP, access, send_hit
+from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
-from service.web.principal import Access
+from service.web.principal import Access, Private
 from service.web.request import Request
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -45,8 +48,12 @@ class Operation(NamedTuple):
 
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
-    principal: then Request.owner is part of the cache key. `limit` is its own rate limit, such as
-    `5/m`, instead of the one of all; `off` for none.
+    principal (a function of the scope, if that depends on the query): then Request.owner is part
+    of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
+    for none.
+
+    `replay` says whether the answer to a POST is stored and shown again to a request with the same
+    Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
     """
 
     method: str
@@ -65,13 +72,19 @@ class Operation(NamedTuple):
     tag: Tag | None = None
     versioned: bool = True
     access: Access | None = None
-    private: bool = False
+    private: Private = False
     limit: str | None = None
+    replay: bool = True
 
     @property
     def needs(self) -> Access:
         """What it needs of an API key."""
         return self.access or ("read" if self.method == "GET" else "write")
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether a request may have an Idempotency-Key."""
+        return self.method == "POST" and self.stored
 
     @property
     def rule(self) -> Rule:
@@ -102,11 +115,7 @@ class Endpoint:
         self.cached = False
         for one in operations:
             self.rules[one.method] = one.rule
-            self.handlers[one.method] = (
-                one.handler
-                if one.cache_tags is None
-                else cacheable(one.handler, one.cache_tags, one.share)
-            )
+            self.handlers[one.method] = _wrapped(one)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
@@ -181,6 +190,14 @@ class Endpoint:
             access.info("request", extra={"fields": fields})
 
 
+def _wrapped(one: Operation) -> Handler:
+    if one.cache_tags is not None:
+        return cacheable(one.handler, one.cache_tags, one.share)
+    if one.takes_key:
+        return once_per_key(one.handler, streams=bool(one.files), replay=one.replay)
+    return one.handler
+
+
 class Refused(Endpoint):
     """Answers a request with a problem document, for any method."""
 
@@ -205,7 +222,8 @@ async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> N
         Problem: the guard refuses it.
     """
     scope = request.scope
-    if ADMITTED in scope or guard.admit_at_once(scope, rule, started):
+    key = only_key(scope["headers"])
+    if ADMITTED in scope or guard.admit_at_once(scope, rule, started, key):
         return
     try:
         await guard.admit(scope, rule)

@@ -7,12 +7,17 @@ from typing import Literal
 
 from starlette.types import Scope
 
+from service.cache.writer import Writer
+from service.db.database import Database
 from service.errors import Forbidden, TooMany, Unauthorized
+from service.limits.address import Addresses
 from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
-from service.web.api_keys import CHALLENGE, key_in, no_key
+from service.settings import Settings
+from service.settings.proxies import parse_proxies
+from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
-from service.web.principal import Access
+from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
 from service.web.request import PRINCIPAL, VIEWER
 
@@ -31,7 +36,8 @@ class Rule:
 
     Args:
         needs: of a key.
-        private: whether its response depends on the principal.
+        private: whether its response depends on the principal; a function of the request's scope if
+            that depends on the query.
         method: its method; with the path, it names the rate limit.
         path: its path; empty if it is not in the route table.
     """
@@ -39,7 +45,7 @@ class Rule:
     __slots__ = ("method", "needs", "path", "private")
 
     def __init__(
-        self, needs: Access, *, method: str, path: str = "", private: bool = False
+        self, needs: Access, *, method: str, path: str = "", private: Private = False
     ) -> None:
         self.needs = needs
         self.private = private
@@ -76,24 +82,22 @@ class Guard:
         self.address = address
         self._policies: dict[Rule, Policy | None] = {}
 
-    def admit_at_once(
-        self, scope: Scope, rule: Rule, now: float, headers: dict[bytes, bytes] | None = None
-    ) -> bool:
+    def admit_at_once(self, scope: Scope, rule: Rule, now: float, key: Header | None) -> bool:
         """Admit a request without waiting; False if only `admit` can decide.
 
         Args:
             scope: gets the principal, the viewer and the verdict of the limit.
             rule: what the operation needs.
             now: perf_counter().
-            headers: the headers by name, if none is repeated.
+            key: the only header with a key, see api_keys.only_key.
         """
         found: Admitted | None = None
         if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope)):
-            given = dict(scope["headers"]) if headers is None else headers
-            found = self._find(given, now)
-            if found is None or rule.needs not in found.grants:
+            if self.principals is None or key is None:
                 return False
-            if headers is None and _is_repeated(scope["headers"]):
+            authorization = key[1] if key[0] == b"authorization" else b"Bearer " + key[1]
+            found = self.principals.find(authorization, now)
+            if found is None or rule.needs not in found.grants:
                 return False
         verdict: Verdict | None = None
         if self.limiter is not None:
@@ -105,7 +109,7 @@ class Guard:
                     return False
         if found is not None:
             scope[PRINCIPAL] = found.principal
-            if rule.private:
+            if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
         scope[ADMITTED] = verdict
         return True
@@ -136,20 +140,13 @@ class Guard:
             if rule.needs not in found.grants:
                 raise _forbidden(rule.needs)
             scope[PRINCIPAL] = found.principal
-            if rule.private:
+            if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
 
-    def _find(self, headers: dict[bytes, bytes], now: float) -> Admitted | None:
-        """Return the principal of the key in the headers, if it is in this process."""
-        if self.principals is None:
-            return None
-        authorization = headers.get(b"authorization")
-        if authorization is None:
-            key = headers.get(b"x-api-key")
-            return None if key is None else self.principals.find(b"Bearer " + key, now)
-        if b"x-api-key" in headers:  # they may differ
-            return None
-        return self.principals.find(authorization, now)
+    def limit_lines(self, scope: Scope) -> bytes:
+        """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
+        verdict: Verdict | None = scope[ADMITTED]
+        return b"" if verdict is None else verdict.lines
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
@@ -171,15 +168,30 @@ class Guard:
         return not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client")))
 
 
+def guard_of(
+    settings: Settings,
+    auth: ApiKeys | None,
+    db: Database,
+    writer: Writer,
+    limiter: Limiter | None,
+) -> Guard | None:
+    """Return the guard of a worker; None if there is nothing to check."""
+    exempt: Exempt = "none"
+    if settings.auth == "off":
+        exempt = "all"
+    elif not settings.authenticated:  # another server may listen on another address
+        exempt = "loopback"
+    if exempt == "all" and limiter is None:
+        return None
+    keys = None if auth is None or exempt == "all" else PrincipalCache(auth, db, writer)
+    addresses = Addresses(parse_proxies(settings.trusted_proxies))
+    return Guard(keys, limiter, exempt, addresses.identity)
+
+
 def limit_headers(scope: Scope) -> tuple[Header, ...]:
     """Return the headers of the rate limit, for any response to the request."""
     verdict: Verdict | None = scope.get(ADMITTED)
     return () if verdict is None else verdict.headers
-
-
-def _is_repeated(headers: list[Header]) -> bool:
-    """Return whether there is more than one key."""
-    return sum(name in {b"authorization", b"x-api-key"} for name, _ in headers) > 1
 
 
 def _is_loopback(place: object) -> bool:

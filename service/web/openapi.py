@@ -12,7 +12,9 @@ from service.web.endpoint import Operation, Tag
 from service.web.openapi_schemas import Schemas, example
 from service.web.openapi_texts import (
     COMMON_HEADERS,
+    ENTITY_TAGS,
     HEADERS,
+    IDEMPOTENCY_KEY,
     LIMIT_HEADERS,
     NO_CHECKS,
     PROBLEMS,
@@ -102,8 +104,11 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         shapes = [schemas.of(kind) for kind in _shapes(operation)]
         schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
         content = {"application/json": {"schema": schema}}
-        if _is_row(operation.response):
-            headers += ["ETag", "Location"] if operation.status == 201 else ["ETag"]
+        fields = getattr(operation.response, "__struct_fields__", ())
+        if {"id", "version"} <= {*fields}:
+            headers.append("ETag")
+        if operation.status == 201 and "id" in fields:
+            headers.append("Location")
         if len(shapes) > 1:  # by page or by cursor
             headers.append("Link")
     elif operation.files:
@@ -111,6 +116,8 @@ def _successes(operation: Operation, schemas: Schemas, checks: Checks) -> dict[i
         headers.append("Content-Disposition")
     if operation.cache_tags is not None:
         headers.append("X-Cache")
+    if operation.takes_key and operation.replay:
+        headers.append("Idempotency-Replayed")
     if operation.status == 204:
         return {204: _response(operation.summary, headers)}
     whole = _response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
@@ -131,6 +138,7 @@ def _problems(
     with_key = checks.keys and operation.needs != "open"
     always = [
         *PROBLEMS.by_all,
+        *(PROBLEMS.repeatable if operation.takes_key else ()),
         *(PROBLEMS.with_etag if operation.has_etag else ()),
         *(PROBLEMS.stored if operation.stored or with_key else ()),
         *(PROBLEMS.with_key if with_key else ()),
@@ -194,11 +202,18 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
             }
             for field in structs.fields(operation.query)
         ]
+    if operation.takes_key:
+        found.append(IDEMPOTENCY_KEY)
     if operation.has_etag:
-        otherwise = "304" if operation.method == "GET" else "412"
+        reads = operation.method == "GET"
+        otherwise = "304" if reads else "412"
         found += [
             _condition("If-Match", "412 unless the version is one of these ETags"),
-            _condition("If-None-Match", f"{otherwise} if the version is one of these ETags"),
+            _condition(
+                "If-None-Match",
+                f"{otherwise} if the version is one of these ETags",
+                strict=not reads,
+            ),
         ]
     return found
 
@@ -208,8 +223,11 @@ def _separated(schema: Document) -> Document:
     return {"style": "form", "explode": False} if schema.get("type") == "array" else {}
 
 
-def _condition(name: str, description: str) -> Document:
-    schema = {"type": "string", "examples": ['"3"']}
+def _condition(name: str, description: str, *, strict: bool = True) -> Document:
+    """Return a precondition; if it is not strict, a malformed value is ignored."""
+    schema: Document = {"type": "string", "examples": ['"3"']}
+    if strict:
+        schema["pattern"] = ENTITY_TAGS
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
@@ -222,7 +240,11 @@ def _body(operation: Operation, schemas: Schemas) -> Document:
 
 
 def _files(operation: Operation) -> Document:
-    return {media: {"schema": {"type": "string"}} for media in operation.files}
+    # CSV has a line with the names of the columns.
+    return {
+        media: {"schema": {"type": "string", **({"minLength": 1} if "csv" in media else {})}}
+        for media in operation.files
+    }
 
 
 def _header_component(name: str) -> Document:
@@ -238,11 +260,6 @@ def _kinds(operation: Operation) -> list[Any]:
 
 def _shapes(operation: Operation) -> tuple[Any, ...]:
     return operation.response if isinstance(operation.response, tuple) else (operation.response,)
-
-
-def _is_row(kind: Any) -> bool:
-    fields = getattr(kind, "__struct_fields__", ())
-    return "id" in fields and "version" in fields
 
 
 def _camel(name: str) -> str:

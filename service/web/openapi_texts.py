@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from service.errors import (
+    Conflict,
     Forbidden,
     Invalid,
     Malformed,
@@ -15,6 +16,8 @@ from service.errors import (
     Unavailable,
 )
 
+# Characters of an Idempotency-Key.
+LONGEST = 255
 RULES = (
     "Every error is a problem document (RFC 9457).\n\n"
     "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
@@ -56,6 +59,7 @@ HEADERS: dict[str, tuple[str, str]] = {
     "Content-Disposition": ("The file's name", "string"),
     "Content-Encoding": ("gzip or zstd, if the client accepts it", "string"),
     "ETag": ("The row's version, for If-Match; weak if the response is compressed", "string"),
+    "Idempotency-Replayed": ("true if this is the stored answer to an earlier request", "string"),
     "Link": ("The first, previous, next and last page (RFC 8288)", "string"),
     "Location": ("The path of the new row", "string"),
     "RateLimit": ("Requests that remain now, and seconds until there are more", "string"),
@@ -65,6 +69,7 @@ HEADERS: dict[str, tuple[str, str]] = {
     "Vary": ("The request headers that select the form of the response", "string"),
     "WWW-Authenticate": ("How to authenticate, and what was wrong (RFC 6750)", "string"),
     "X-Cache": ("HIT, MISS or BYPASS", "string"),
+    "X-Content-Type-Options": ("`nosniff`: a browser must not guess another type", "string"),
     "X-Process-Time": ("Seconds that the service needed", "number"),
     "X-Request-ID": ("The id that the client sent, else a generated one", "string"),
 }
@@ -79,7 +84,36 @@ SECURITY_SCHEMES = {
         "description": "The same API key, for clients that can't set Authorization",
     },
 }
-COMMON_HEADERS = ("X-Request-ID", "X-Process-Time", "Server-Timing", "Cache-Control")
+# A list of entity tags, whose members may be empty, or `*`; as in conditional.py.
+_TAG = r'[ \t]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t]*)?'
+ENTITY_TAGS = rf"^(\*|{_TAG}(,{_TAG})*)$"
+
+COMMON_HEADERS = (
+    "X-Content-Type-Options",
+    "X-Request-ID",
+    "X-Process-Time",
+    "Server-Timing",
+    "Cache-Control",
+)
+
+
+# The parameter of a POST.
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": (
+        "Makes a repeated request safe: one with the same key gets the first answer again for 24"
+        " hours, if that was successful. 422 if it is another request, 409 while the first one"
+        " runs. A key belongs to its user. A quoted string (RFC 8941) counts as its content."
+    ),
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST,
+        "pattern": "^[!#-~][!-~]*$",
+        "examples": ["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+    },
+}
 
 
 class Checks(NamedTuple):
@@ -97,6 +131,7 @@ class Problems(NamedTuple):
 
     by_all: tuple[type[Problem], ...]
     with_etag: tuple[type[Problem], ...]  # by operations with preconditions
+    repeatable: tuple[type[Problem], ...]  # by operations that take an Idempotency-Key
     stored: tuple[type[Problem], ...]  # by operations that use the database
     with_key: tuple[type[Problem], ...]  # by operations that need a key
     meanings: dict[int, str]
@@ -107,6 +142,7 @@ class Problems(NamedTuple):
 PROBLEMS = Problems(
     by_all=(Invalid,),
     with_etag=(Malformed, Stale),
+    repeatable=(Malformed, Conflict),
     stored=(Unavailable, TimedOut),
     # 429: also after too many keys that are not valid.
     with_key=(Malformed, Unauthorized, Forbidden, TooMany),
@@ -116,11 +152,13 @@ PROBLEMS = Problems(
         403: "The API key lacks a scope, or its user may not do this",
         404: "The row does not exist",
         408: "The client sent the body too slowly",
-        409: "A conflict with another row: `errors` names the field",
+        409: "A conflict with another row: `errors` names the field; or a request with this"
+        " Idempotency-Key still runs (see Retry-After), or its answer is not shown again",
         412: "A precondition (If-Match or If-None-Match) failed",
         413: "The body is too large",
         415: "The media type or content coding of the body is not supported",
-        422: "A parameter or the body breaks a rule: `errors` names every field",
+        422: "A parameter or the body breaks a rule: `errors` names every field; or the"
+        " Idempotency-Key was used for another request",
         429: "Too many requests, or too many API keys that are not valid: see Retry-After",
         503: "Overloaded, or the database is not available: see Retry-After",
         504: "The database took too long",
@@ -128,6 +166,7 @@ PROBLEMS = Problems(
     headers={
         401: ("WWW-Authenticate",),
         403: ("WWW-Authenticate",),
+        409: ("Location", "Retry-After"),
         429: ("Retry-After",),
         415: ("Accept-Post", "Accept-Patch", "Accept-Encoding"),
         503: ("Retry-After",),

@@ -74,7 +74,8 @@ async def find(
     by_cursor = isinstance(query.cursor, str)
     number = query.page if isinstance(query.page, int) else 1
     total: Total = ("none" if by_cursor else "exact") if query.total is UNSET else query.total
-    chosen, values = listing.choose(query)
+    owner = None if listing.own is None else request.owner
+    chosen, values = listing.choose(query, owner)
     binding = _binding((listing.name, query.sort, chosen, values))
     values["limit"] = query.per_page + 1  # one more tells whether there is more
     if isinstance(query.cursor, str):
@@ -139,14 +140,14 @@ async def _body(found: Page[Row] | CursorPage[Row]) -> bytes:
     page, body = _encoded
     if page is found:
         return body
-    if _is_long(found.items):
+    if is_long(found.items):
         return await _encode_long(found)
     body = encode_rows(found, found.items)
     _encoded = (found, body)
     return body
 
 
-def _is_long(rows: list[Any]) -> bool:
+def is_long(rows: list[Any]) -> bool:
     """Return whether a row has a long string: 2 us for ten rows; a generator takes 4 us.
 
     A row that is encoded already counts as a string.

@@ -1,12 +1,15 @@
 """Who sent a request."""
 
-from typing import Literal
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
 # What an operation needs: nothing, or a scope of the API key.
 Access = Literal["open", "read", "write", "admin"]
 Scope = Literal["read", "write", "admin"]
+# Whether a response depends on the principal; a function of the scope of a request in ASGI.
+Private = bool | Callable[[MutableMapping[str, Any]], bool]
 # The viewer of an admin, see Principal.viewer.
 ADMIN = "admin"
 

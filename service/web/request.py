@@ -14,6 +14,7 @@ from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.database import Database
+from service.db.idempotency import Keeper
 from service.db.writable import WritableDatabase
 from service.errors import Invalid, Malformed, Problem, TooLarge, TooSlow, Unsupported
 from service.http1.extensions import FULL_BODY
@@ -22,7 +23,7 @@ from service.http1.standard_headers import request_id
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
-from service.web.codec import JSON, Header, Query, row_id
+from service.web.codec import JSON, Header, Query, Reply, row_id
 from service.web.cursor import Cursors
 from service.web.media import is_json
 from service.web.principal import Principal
@@ -55,6 +56,8 @@ class State(TypedDict):
     cursors: Cursors
     cache: Cache | NoCache
     writer: Writer
+    # (principal, key) of the requests with an Idempotency-Key that run in this process.
+    running_keys: set[tuple[str, str]]
     guard: "Guard | None"
 
 
@@ -104,7 +107,7 @@ class Request:
 
         None if it is not limited: authentication is off, or an admin sent it.
         """
-        principal = self.principal
+        principal: Principal | None = self.scope.get(PRINCIPAL)
         return None if principal is None else principal.owner
 
     @property
@@ -150,6 +153,14 @@ class Request:
         decoded: Value = self._query[1]
         return decoded
 
+    def keeper(self, reply: Callable[[Any], Reply]) -> Keeper | None:  # noqa: ARG002 - see below
+        """What stores the answer in the transaction of the next write; None without a key.
+
+        For a handler whose only write is one that takes a Keeper, and which returns `reply` of what
+        the write returned; see idempotent.KeyedRequest.
+        """
+        return None
+
     def write(
         self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
     ) -> Awaitable[Done]:
@@ -163,7 +174,7 @@ class Request:
             Problem: 400, 408, 413, 415 or 422.
         """
         self._check_content_type()
-        data = await self._read()
+        data = await self.read()
         return body.decode(data) if len(data) <= AT_ONCE else await body.decode_long(data)
 
     async def gone(self) -> None:
@@ -184,7 +195,12 @@ class Request:
                 headers=((b"accept-encoding", b"identity"),),
             )
 
-    async def _read(self) -> bytes:
+    async def read(self) -> bytes:
+        """The body's bytes, whatever its media type.
+
+        Raises:
+            Problem: 400, 408 or 413.
+        """
         limit = self.state["settings"].body_limit
         whole = self.scope.get("extensions", _NONE).get(FULL_BODY)
         body: bytes | None = None if whole is None else whole()

@@ -4,15 +4,18 @@ from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
-from starlette.routing import BaseRoute, Route, Router
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.framing import framing_problem
-from service.web.cached import LOOKED_UP, send_hit
+from service.web.added_headers import AddedHeaders, with_nosniff
 from service.web.codec import Reply
+from service.web.cors import Cors, is_preflight
 from service.web.endpoint import Endpoint, Operation, Refused
 from service.web.guarded_route import GuardedRoute
+from service.web.hits import LOOKED_UP, send_hit
 from service.web.request import Request
 
 
@@ -46,6 +49,7 @@ class Paths(Router):
             for path in paths
         }
         self.nothing = Endpoint()
+        self.added: AddedHeaders | None = None  # set when the settings ask for CORS or TLS
         super().__init__(
             # Constant paths first: /items/bulk must not match /items/{id}.
             routes=[
@@ -66,12 +70,18 @@ class Paths(Router):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self.added is not None:
+                send = self.added.wrap(scope, send)
             raw = scope.get("raw_path") or b""
             if b"%" in raw or raw == b"*" or SEND_PREBUILT not in scope.get("extensions", ()):
                 special = await self._special(scope, receive, raw)
                 if special is not None:
                     await special(scope, receive, send)
                     return
+            if isinstance(self.added, Cors) and is_preflight(scope):
+                answer = self.added.preflight(scope, self.methods(scope))
+                await answer(scope, receive, send)
+                return
         if scope["type"] == "http" and not scope["root_path"]:
             path = scope["path"]
             endpoint = self.constant.get(path)
@@ -82,7 +92,22 @@ class Paths(Router):
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+        await super().__call__(
+            scope, receive, with_nosniff(send) if scope["type"] == "http" else send
+        )
+
+    def methods(self, scope: Scope) -> set[str]:
+        """Return the methods of a path; for a route without a list of them, the asked one."""
+        for route in self.routes:
+            match, found = route.matches(scope)
+            if match is Match.NONE:
+                continue
+            endpoint = found.get("endpoint")
+            if isinstance(endpoint, Endpoint):
+                return set(endpoint.handlers)
+            asked = Headers(scope=scope)["access-control-request-method"]
+            return getattr(route, "methods", None) or {asked}
+        return set()
 
     def at_once(self, scope: Scope) -> bool:
         """Send the response if this process has it in its cache, and return whether it did.
@@ -98,6 +123,8 @@ class Paths(Router):
         endpoint = self.constant.get(path) or self.by_id.get(path.rpartition("/")[0])
         if endpoint is None or not endpoint.cached:
             return False
+        if self.added is not None:
+            self.added.prepare(scope)
         scope[LOOKED_UP] = True
         return send_hit(scope, perf_counter(), endpoint.rules["GET"])
 

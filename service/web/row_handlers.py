@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
 from service.cache.generations import TableTags
 from service.db.batch import BatchLoader, GroupCommit
+from service.db.keyed_commit import KeyedCommit
 from service.db.writes import Write
 from service.errors import NotFound, Problem, Stale
 from service.web.codec import Reply
@@ -31,10 +32,22 @@ def shower(version: str | None) -> Callable[[Any], Reply]:
     return show
 
 
-def adder(
-    statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None
-) -> Callable[[Request, tuple[object, ...]], Awaitable[Reply]]:
-    """Return a function that creates a row, with its Location in the response.
+class Adder(Protocol):
+    """Creates a row, and returns the response with its Location."""
+
+    def __call__(
+        self, request: Request, values: tuple[object, ...], *, last: bool = False
+    ) -> Awaitable[Reply]:
+        """Create a row of these values, which are in the order of the fields.
+
+        `last` says that the handler does nothing else, and returns the response as it is. Then
+        requests with an Idempotency-Key may share a commit.
+        """
+        ...
+
+
+def adder(statement: GroupCommit[Any], tags: TableTags, path: str, version: str | None) -> Adder:
+    """Return a function that creates a row.
 
     Args:
         statement: the INSERT.
@@ -42,13 +55,18 @@ def adder(
         path: path of the collection, such as `/items`.
         version: name of the version field; None without one.
     """
-    show = shower(version)
+    show, keyed = shower(version), KeyedCommit(statement)
 
-    async def add(request: Request, values: tuple[object, ...]) -> Reply:
-        row: Any = await request.write(lambda db: statement.run(db, values), tags.written)
-        shown = show(row)
-        location = (b"location", f"{request.root}{path}/{row.id}".encode())
-        return Reply(shown.body, 201, (*shown.headers, location))
+    async def add(request: Request, values: tuple[object, ...], *, last: bool = False) -> Reply:
+        def reply(row: Any) -> Reply:
+            shown = show(row)
+            location = (b"location", f"{request.root}{path}/{row.id}".encode())
+            return Reply(shown.body, 201, (*shown.headers, location))
+
+        keeper = request.keeper(reply) if last else None
+        if keeper is None:
+            return reply(await request.write(lambda db: statement.run(db, values), tags.written))
+        return reply(await request.write(lambda db: keyed.run(db, values, keeper), tags.written))
 
     return add
 
@@ -63,9 +81,10 @@ async def write(
 ) -> Row:
     """Write the row whose id is in the path, if the request's preconditions hold.
 
-    A missing row is 404 with any ETag, because the request would fail without preconditions too
-    (RFC 9110, 13.2.1). Only `If-Match: *` requires that the row exists, so it is 412 then.
-    `changed` names the fields that the statement sets, for invalidation.
+    A missing row, or one that the principal does not own, is 404 with any ETag, because the request
+    would fail without preconditions too (RFC 9110, 13.2.1). Only `If-Match: *` requires that the
+    row exists, so it is 412 then. `changed` names the fields that the statement sets, for
+    invalidation.
 
     Returns:
         The row after the write; a deleted row as it was before.
@@ -74,11 +93,11 @@ async def write(
         NotFound: the row does not exist.
         Stale: a precondition failed.
     """
-    conditions = None if statement.guarded is None else preconditions(request)
+    conditions = preconditions(request) if statement.guarded else None
     guard = None if conditions is None else conditions.guard
-    row_id = request.row_id()
+    row_id, owner = request.row_id(), request.owner
     row, found = await request.write(
-        lambda db: statement.run(db, guard, id=row_id, **values),
+        lambda db: statement.run(db, guard, owner, id=row_id, **values),
         lambda done: () if done[0] is None else tags.written(done[0], changed),
     )
     if row is None:
@@ -86,13 +105,21 @@ async def write(
     return row
 
 
-async def unchanged(request: Request, by_id: BatchLoader[Row], version: str | None) -> Row:
-    """Return the row whose id is in the path, unchanged; raise the errors of `write`."""
+async def unchanged(
+    request: Request,
+    by_id: BatchLoader[Row],
+    version: str | None,
+    owns: Callable[[int | None, Struct], bool],
+) -> Row:
+    """Return the row whose id is in the path, unchanged; raise the errors of `write`.
+
+    `owns` says whether a row belongs to Request.owner.
+    """
     conditions = None if version is None else preconditions(request)
     row = await by_id.get(request.db, request.row_id())
-    if row is None or conditions is None or version is None:
-        if row is None:
-            raise _refusal(conditions, None)
+    if row is None or not owns(request.owner, row):
+        raise _refusal(conditions, None)
+    if conditions is None or version is None:
         return row
     number = getattr(row, version)
     if conditions.guard is not None and not conditions.guard.allows(number):

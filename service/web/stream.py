@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Send
@@ -10,6 +11,10 @@ from service.errors import Malformed, Problem
 from service.logs import logger
 
 Done = TypeVar("Done")
+
+# A download is aborted when its client takes less than 1,000 bytes a second for 30 seconds: it
+# holds one of few connections (db/copy.py). An upload has the same limits.
+SLOW_SECONDS, LEAST_RATE = 30.0, 1000
 
 
 async def until(left: asyncio.Task[None], work: Coroutine[Any, Any, Done]) -> Done:
@@ -72,13 +77,16 @@ class Chunks:
 
     async def send(self, send: Send) -> None:
         """Send all of it, as the messages after the start."""
-        gone = self._gone
+        gone, patience = self._gone, SLOW_SECONDS
         try:
             chunk = self._first
             while chunk:
                 if self.packer is not None:  # in a thread: a chunk takes gzip a millisecond
                     chunk = await asyncio.to_thread(self.packer.pack, chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                began, allowed = monotonic(), patience + len(chunk) / LEAST_RATE
+                async with asyncio.timeout(allowed):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                patience = min(SLOW_SECONDS, allowed - (monotonic() - began))
                 chunk = await until(gone, self._next())
             last = b"" if self.packer is None else self.packer.end()
             await send({"type": "http.response.body", "body": last})
@@ -89,6 +97,8 @@ class Chunks:
                 "a streamed response was not finished",
                 extra={"fields": {"problem": problem.detail}},
             )
+        except TimeoutError:
+            logger.warning("a streamed response was not finished: its client reads too slowly")
         finally:
             gone.cancel()
             await self._made.aclose()

@@ -8,13 +8,10 @@ from typing import Any, Self, TypeVar
 
 from service.errors import Malformed, Problem, TooLarge, TooSlow
 from service.web.request import Pieces, Request
-from service.web.stream import until
+from service.web.stream import LEAST_RATE, SLOW_SECONDS, until
 
 Done = TypeVar("Done")
 
-# An upload is aborted after 30 seconds without data, or when its average rate is below 1,000 bytes
-# a second for 30 seconds.
-CHUNK_SECONDS, LEAST_RATE = 30.0, 1000
 # Bytes to read ahead. Once the end of the body is read, a disconnect is noticed at once, also while
 # the handler is busy.
 AHEAD = 1_048_576
@@ -71,15 +68,19 @@ class Upload:
                 yield part
 
     async def _read(self) -> None:
-        """Read the whole body, then wait until the client disconnects."""
-        patience, total, pieces = CHUNK_SECONDS, 0, Pieces()
+        """Read the whole body, then wait until the client disconnects.
+
+        It is aborted after SLOW_SECONDS without data, or with an average below LEAST_RATE for as
+        long.
+        """
+        patience, total, pieces = SLOW_SECONDS, 0, Pieces()
         try:
             while self._more:
                 if self._size >= AHEAD:
                     self._room.clear()
                     await self._room.wait()
                 began = monotonic()
-                async with asyncio.timeout(min(patience, CHUNK_SECONDS)):
+                async with asyncio.timeout(min(patience, SLOW_SECONDS)):
                     message = await self._request.receive()
                 if message["type"] == "http.disconnect":
                     self._more = False

@@ -7,6 +7,18 @@ down_revision = None
 
 UP = [
     """
+    CREATE TABLE idempotency_keys (
+        principal text NOT NULL,
+        key text NOT NULL,
+        fingerprint bytea NOT NULL,
+        status integer NOT NULL,
+        headers bytea NOT NULL,
+        body bytea,
+        created_at timestamp with time zone DEFAULT now() NOT NULL,
+        CONSTRAINT idempotency_keys_pkey PRIMARY KEY (principal, key)
+    )
+    """,
+    """
     CREATE TABLE notes (
         id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         slug text,
@@ -54,6 +66,7 @@ UP = [
             (length(username) <= 50)))
     )
     """,
+    "CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys USING btree (created_at)",
     "CREATE INDEX notes_created_at_idx ON notes USING btree (created_at, id)",
     """
     CREATE INDEX notes_owner_id_idx ON notes USING btree (owner_id, id) WHERE (owner_id IS
@@ -235,6 +248,8 @@ DOWN = [
     "DROP TABLE totals",
     # The rows of users are lost.
     "DROP TABLE users",
+    # The rows of idempotency_keys are lost.
+    "DROP TABLE idempotency_keys",
     "DROP FUNCTION keep_totals()",
     "DROP FUNCTION recount_totals()",
     "DROP FUNCTION tell_writes()",
