@@ -8,17 +8,16 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 import pytest
 from guarded_app import Keys
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -29,7 +28,7 @@ from starlette.applications import Starlette
 
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS
-from service.cache.generations import EVERYTHING, TableTags
+from service.cache.generations import EVERYTHING
 from service.cache.shared import Shared
 from service.embedded.data_directory import Stores
 from service.http1.extensions import SEND_PREBUILT
@@ -37,7 +36,6 @@ from service.items import items
 from service.keys import keys
 from service.settings import Settings
 from service.users import users
-from service.web import cached, guard
 
 # The users' ids; nobody has no key.
 NOBODY, ADA, BOB, ADMIN = 0, 1, 2, 3
