@@ -33,6 +33,10 @@ bandit:
 audit:
     uv run python tests/audit.py
 
+# All checks of schemathesis, without keys and with; options go on, as in `--max-examples 200`
+schemathesis *options:
+    uv run python tests/schemathesis/run.py {{ options }}
+
 # Lint, types and tests
 check: lint types test
 

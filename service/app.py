@@ -23,20 +23,19 @@ from service.db.idempotency import idempotency_keys
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.db.statement import Statement
-from service.http1.standard_headers import HSTS
+from service.limits.limiter import limiter_of
+from service.limits.policy import Policies
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
-from service.web.added_headers import AddedHeaders
 from service.web.api_keys import ApiKeys
-from service.web.cors import Cors
+from service.web.cors import added_headers
 from service.web.cursor import Cursors
-from service.web.endpoint import Operation
-from service.web.guard import Exempt, Guard
+from service.web.endpoint import Operation, limits_of
+from service.web.guard import guard_of
 from service.web.idempotent import remove_expired_keys
 from service.web.openapi_texts import About, Checks
-from service.web.principal_cache import PrincipalCache
 from service.web.request import State
 from service.web.routing import Paths
 
@@ -107,8 +106,11 @@ class Application(Paths):
         self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
+        self._limits = limits_of(self.operations)
+        pages = docs.routes(self.operations, about, self.checks)
+        self._limits += limits_of(pages)
         super().__init__(
-            [*self.operations, *docs.routes(self.operations, about, self.checks)],
+            [*self.operations, *pages],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
@@ -116,7 +118,14 @@ class Application(Paths):
     @property
     def checks(self) -> Checks:
         """What its settings say that is checked before an operation runs."""
-        return Checks(keys=self.auth is not None and self.settings.authenticated)
+        keys = self.auth is not None and self.settings.authenticated
+        return Checks(keys=keys, limits=bool(self.policies.all))
+
+    @property
+    def policies(self) -> Policies:
+        """The rate limits of its settings and operations."""
+        settings = self.settings
+        return Policies(settings.rate_limit, settings.rate_limit_writes, self._limits)
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
@@ -127,7 +136,7 @@ class Application(Paths):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
-        self.added = _added(settings)
+        self.added = added_headers(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -144,12 +153,14 @@ class Application(Paths):
         if isinstance(cache, Cache):
             await cache.open()
         writer = Writer(db, cache)
+        limiter = limiter_of(settings, self.policies)
+        if limiter is not None:
+            await limiter.open()
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        writer = Writer(db, cache)
         if self.takes_keys:
             db.spawn(remove_expired_keys(writer))
         try:
@@ -160,10 +171,12 @@ class Application(Paths):
                 "cache": cache,
                 "writer": writer,
                 "running_keys": set(),
-                "guard": self._guard(db, writer),
+                "guard": guard_of(settings, self.auth, db, writer, limiter),
             }
         finally:
             await db.close()
+            if limiter is not None:
+                await limiter.close()
             if isinstance(cache, Cache):
                 await cache.close()
 
@@ -206,18 +219,6 @@ class Application(Paths):
             " set SERVICE_AUTH=off to let everyone do everything"
         )
 
-    def _guard(self, db: Database, writer: Writer) -> Guard | None:
-        settings = self.settings
-        exempt: Exempt = "none"
-        if settings.auth == "off":
-            exempt = "all"
-        elif not settings.authenticated:  # another server may listen on another address
-            exempt = "loopback"
-        principals = None
-        if self.auth is not None and exempt != "all":
-            principals = PrincipalCache(self.auth, db, writer)
-        return None if exempt == "all" else Guard(principals, exempt=exempt)
-
     def _cache(self, db: Database) -> Cache | NoCache:
         settings = self.settings
         redis_url = settings.shared_redis_url
@@ -234,14 +235,6 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
-
-
-def _added(settings: Settings) -> AddedHeaders | None:
-    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
-    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
-    if settings.origins:
-        return Cors(settings.origins, *hsts)
-    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments
@@ -274,7 +267,8 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
 
     Raises:
-        ValueError: two tables have the same name, or two operations the same method and path.
+        ValueError: two tables have the same name, or two operations the same method and path, or
+            the limit of an operation has a wrong form.
     """
     if migrations is None:
         # The caller's frame, like in NamedTuple; the working directory depends on the server.

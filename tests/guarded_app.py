@@ -1,10 +1,13 @@
 """An application with API keys that need no table, for test_guard.py."""
 
 import hashlib
+from typing import Any
 
+from msgspec import Struct
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from service.app import create_app
 from service.cache.generations import Tags
@@ -54,9 +57,26 @@ class Keys:
         self.uses += 1
 
 
-async def show_owner(request: Request) -> Reply:
-    """Show whose rows the request may use."""
-    return Reply(encode({"owner": request.owner}))
+class Shown(Struct):
+    """Whose rows a request may use."""
+
+    owner: int | None
+
+
+def shows(path: str, summary: str, **more: Any) -> Operation:
+    """Return an operation that shows whose rows a request may use."""
+
+    async def show(request: Request) -> Reply:
+        return Reply(encode(Shown(request.owner)))
+
+    show.__name__ = f"show_{path.strip('/')}"
+    return Operation("GET", path, show, summary, response=Shown, **more)
+
+
+class Size(Struct):
+    """The size of a body."""
+
+    size: int
 
 
 async def echo(request: Request) -> Reply:
@@ -67,7 +87,7 @@ async def echo(request: Request) -> Reply:
         message = await request.receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-    return Reply(encode({"size": size}))
+    return Reply(encode(Size(size)))
 
 
 async def fail(request: Request) -> Reply:
@@ -79,21 +99,27 @@ async def plain(_: StarletteRequest) -> PlainTextResponse:
     return PlainTextResponse("plain")
 
 
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.close()
+
+
 def no_tags(_: Request) -> Tags:
     return ()
 
 
 operations = [
-    Operation("GET", "/shared", show_owner, "Cached, the same for all", cache_tags=no_tags),
-    Operation("GET", "/own", show_owner, "Cached, private", cache_tags=no_tags, private=True),
-    Operation("GET", "/rows", show_owner, "Not cached, private", private=True),
+    shows("/shared", "Cached, the same for all", cache_tags=no_tags),
+    shows("/own", "Cached, private", cache_tags=no_tags, private=True),
+    shows("/rows", "Not cached, private", private=True),
     Operation("GET", "/fails", fail, "Has a bug"),
-    Operation("POST", "/echo", echo, "Read a body"),
-    Operation("GET", "/admin", show_owner, "For admins", access="admin"),
-    Operation("GET", "/open", show_owner, "For everyone", access="open", limit="off"),
-    Operation("GET", "/limited", show_owner, "Has its own limit", limit="1/m"),
+    Operation("POST", "/echo", echo, "Read a body", response=Size),
+    shows("/admin", "For admins", access="admin"),
+    shows("/open", "For everyone", access="open", limit="off"),
+    shows("/limited", "Has its own limit", limit="1/m"),
 ]
-starlette = [Route("/plain", plain), Route("/plain-post", plain, methods=["POST"])]
+starlette: list[BaseRoute] = [Route("/plain", plain), Route("/plain-post", plain, methods=["POST"])]
+starlette += [Mount("/plain-mount", routes=[Route("/", plain)]), WebSocketRoute("/talk", talk)]
 
 keys = Keys()
 keys.add("reader", "read")

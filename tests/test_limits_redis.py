@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_cache_redis import Server, full, hung, killed, read_only
 from test_limits import Time, most_in_a_window
@@ -61,7 +61,7 @@ class SimulatedLeases(Leases):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _within(self, work: Coroutine[None, None, list[Any]]) -> list[Any]:
+    async def _within(self, work: Coroutine[None, None, list[Any]], _: object) -> list[Any]:
         return await work
 
     async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
@@ -128,7 +128,8 @@ class Workers:
         else:
             self.refused.append(verdict)
             since = self.time.now - self.policy.window * SECOND - self.late
-            counted = sum(one > since for one in self.admitted)
+            # Redis may have counted requests whose answers are held back.
+            counted = sum(one > since for one in self.admitted) + len(self.asking)
             assert counted >= self.policy.limit, "it is refused only if the limit is used"
             assert verdict.remaining == 0
 
@@ -167,8 +168,8 @@ class Workers:
 
 
 STEP = st.one_of(
-    st.tuples(st.just("requests"), st.integers(0, 1), st.integers(1, 70)),
-    st.tuples(st.just("hold"), st.integers(0, 1), st.just(0)),
+    st.tuples(st.just("requests"), st.integers(0, 2), st.integers(1, 70)),
+    st.tuples(st.just("hold"), st.integers(0, 2), st.just(0)),
     st.tuples(st.just("release"), st.just(0), st.just(0)),
     st.tuples(
         st.just("advance"),
@@ -183,15 +184,26 @@ STEP = st.one_of(
     st.sampled_from([1, 60]),
     st.lists(STEP, max_size=40),
 )
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+@example(
+    200,
+    60,
+    [
+        ("requests", 0, 1),  # each gets a lease
+        ("requests", 1, 1),
+        ("requests", 2, 300),  # it uses up the limit
+        ("requests", 0, 20),  # the leases are used
+        ("requests", 1, 20),
+    ],
 )
-def test_two_workers_admit_at_most_a_twentieth_more_than_the_limit(
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_three_workers_admit_at_most_a_twentieth_more_than_the_limit(
     server: Server, limit: int, window: int, steps: list[tuple[str, int, int]]
 ) -> None:
     async def run() -> None:
         server.say("FLUSHALL")
-        workers = Workers(server, Policy("default", limit, window))
+        workers = Workers(server, Policy("default", limit, window), 3)
         try:
             for step, worker, amount in steps:
                 if step == "requests":
@@ -254,6 +266,30 @@ def test_after_the_reset_the_first_request_passes(
     asyncio.run(run())
 
 
+def test_a_request_is_counted_for_exactly_one_window(server: Server) -> None:
+    async def run() -> None:
+        server.say("FLUSHALL")
+        workers = Workers(server, Policy("default", 7, 60), 1)
+        try:
+            for _ in range(8):
+                workers.request(0)
+            await workers.settle()
+            assert [verdict.reset for verdict in workers.refused] == [60]
+            await workers.advance(60 * SECOND - 1000)
+            workers.request(0)
+            await workers.settle()
+            assert [verdict.reset for verdict in workers.refused] == [60, 1]
+            await workers.advance(1000)
+            for _ in range(7):
+                workers.request(0)
+            await workers.settle()
+            assert len(workers.refused) == 2
+        finally:
+            await workers.close()
+
+    asyncio.run(run())
+
+
 def test_a_busy_worker_asks_redis_for_few_requests(server: Server) -> None:
     async def run() -> None:
         server.say("FLUSHALL")
@@ -301,15 +337,14 @@ async def allowed(one: Limiter, requests: int, identity: str = "a") -> int:
     return found
 
 
-async def until_up(one: Limiter) -> None:
+async def until_up(*limiters: Limiter, up: bool = True) -> None:
     """Within the 2 s that docs/rate-limits.md promises, more on a busy machine."""
-    leases = one.leases
-    assert leases is not None
     for _ in range(1000):
-        if leases.up:
+        states = [(one.leases.up, one.leases.slow) for one in limiters if one.leases is not None]
+        if states == [(up, False)] * len(limiters):
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("Redis is not used again")
+    raise AssertionError(states)
 
 
 def test_workers_admit_the_limit_together(server: Server) -> None:
@@ -378,10 +413,10 @@ def test_while_redis_is_away_each_worker_admits_its_share(
                 assert not verdict.allowed
                 assert 50 <= verdict.reset <= 60
                 assert await allowed(one, 10, "b") == 10
-            server.say("FLUSHALL")
-            await asyncio.gather(until_up(one), until_up(two))
+                await until_up(one, two, up=False)
+            await until_up(one, two)
             local = one.local_decisions + two.local_decisions
-            again = await asyncio.gather(allowed(one, 150), allowed(two, 150))
+            again = await asyncio.gather(allowed(one, 150, "c"), allowed(two, 150, "c"))
             assert 100 <= sum(again) <= 105
             assert one.local_decisions + two.local_decisions == local
 
@@ -421,5 +456,27 @@ def test_a_worker_that_is_gone_leaves_no_lock(server: Server) -> None:
         await gone.leases.client.aclose()
         await asyncio.sleep(1.05)
         assert server.say("KEYS", f"swiftlet:limit:{place}:*") == []
+
+    asyncio.run(run())
+
+
+def test_what_is_decided_while_redis_is_slow_is_reported_to_it(server: Server) -> None:
+    async def run() -> None:
+        place = secrets.token_hex(4)
+        async with limiter(server.url, place=place) as one, limiter(server.url, place=place) as two:
+            leases = [one.leases, two.leases]
+            for attempt in range(20):
+                identity = str(attempt)
+                with hung(server):
+                    counts = (allowed(one, 30, identity), allowed(two, 30, identity))
+                    before = [*await asyncio.gather(*counts)]
+                    slow = all(each is not None and each.slow for each in leases)
+                await until_up(one, two)
+                if slow:  # not so slow that Redis counts as away
+                    break
+            assert slow
+            assert before == [30, 30]
+            again = await asyncio.gather(allowed(one, 150, identity), allowed(two, 150, identity))
+            assert 40 <= sum(again) <= 45
 
     asyncio.run(run())

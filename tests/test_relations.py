@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import httpx
@@ -14,10 +15,12 @@ from service.app import create_app
 from service.db.database import Database
 from service.db.statement import RefusedError
 from service.items import items
+from service.items.structs import Item
 from service.resource import ID, Resource
 from service.resource.included import encode_with_members
 from service.settings import Settings
 from service.users import users
+from service.web.times import encode_each, encode_rows
 
 FRESH = {"Cache-Control": "no-cache"}
 
@@ -153,18 +156,44 @@ def test_a_response_with_included_rows_has_no_etag(client: httpx.Client, ada: in
     assert client.get(f"/users/{ada}", headers={"If-None-Match": '"1"'}).status_code == 304
 
 
-@pytest.mark.parametrize("path", ("/users", "/users/1", "/items"))
-@pytest.mark.parametrize("value", ("", "password", "items,owner", "items,items", "owner,", "%00"))
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    (
+        ("/users", "items"),
+        ("/users/1", "one or more of items, keys, each once, separated by commas"),
+        ("/items", "owner"),
+    ),
+)
 def test_an_include_that_is_unknown_or_repeated_is_refused(
-    client: httpx.Client, ada: int, path: str, value: str
+    client: httpx.Client, ada: int, path: str, allowed: str
 ) -> None:
-    refused = client.get(f"{path}?include={value}")
-    assert refused.status_code == 422
-    (error,) = refused.json()["errors"]
-    assert error["field"] == "include"
-    if value != "%00":
-        assert error["message"] == f"must be {'owner' if path == '/items' else 'items'}"
-    assert client.get(f"{path}?include=owner&include=owner").status_code == 422
+    for value in ("", "password", "items,owner", "items,items", "owner,", "ITEMS", "items, keys"):
+        refused = client.get(f"{path}?include={value}")
+        assert refused.status_code == 422
+        assert refused.json()["errors"] == [{"field": "include", "message": f"must be {allowed}"}]
+    assert client.get(f"{path}?include=%00").status_code == 422
+    assert client.get(f"{path}?include=items&include=items").status_code == 422
+
+
+def test_a_user_has_their_keys_without_the_secrets(
+    client: httpx.Client, sql: Query, ada: int
+) -> None:
+    path = f"/users/{ada}?include=keys,items"
+    assert client.get(path).json()["keys"] == []
+    made = [client.post(f"/users/{ada}/keys", json={"name": name}).json() for name in "ab"]
+    shown = client.get(path)
+    assert (shown.headers["x-cache"], statements_run(shown)) == ("MISS", 3)
+    user_ = shown.json()
+    assert (user_["keys_total"], user_["items_total"], user_["items"]) == (2, 0, [])
+    assert user_["keys"] == client.get(f"/users/{ada}/keys?sort=-id").json()["items"]
+    assert [key["id"] for key in user_["keys"]] == [key["id"] for key in reversed(made)]
+    ((stored,),) = sql("SELECT encode(secret_hash, 'hex') FROM keys WHERE id = $1", made[0]["id"])
+    for secret in (made[0]["key"].rpartition("_")[2], stored):
+        assert secret not in shown.text
+    assert client.get(path).headers["x-cache"] == "HIT"
+    client.delete(f"/users/{ada}/keys/{made[1]['id']}")
+    assert [key["name"] for key in client.get(path).json()["keys"]] == ["a"]
+    assert client.get("/users?include=keys").status_code == 422
 
 
 def test_a_missing_row_is_404_with_and_without_include(client: httpx.Client) -> None:
@@ -286,6 +315,18 @@ def test_a_member_with_the_name_of_a_time_is_not_changed() -> None:
     row = Shown(1, datetime(2026, 1, 1, tzinfo=UTC))
     (encoded,) = asyncio.run(encode_with_members([row], [[text]]))
     assert bytes(encoded) == b'{"id":1,"at":"2026-01-01T00:00:00.000000Z",%b}' % text
+
+
+def test_rows_are_encoded_alone_as_in_a_list() -> None:
+    """Times have six decimals, and numbers no exponent."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        Item(1, None, "a", None, Decimal("1E+4"), True, None, 1, at, None),
+        Item(2, None, "E+", None, Decimal("1.5"), True, 1, 2, at.replace(microsecond=5), at),
+    ]
+    assert b"[%b]" % b",".join(encode_each(rows)) == encode_rows(rows, rows)
+    assert b'"price":10000,' in encode_each(rows)[0]
+    assert encode_each([]) == []
 
 
 def test_long_rows_are_included_unchanged(client: httpx.Client, ada: int) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from accounts import Account, account
 from conftest import ROOT, Service, check_answer
 from raw_http import answers
 from test_faults import eventually
@@ -53,10 +54,11 @@ def trust(certificate: Certificate) -> ssl.SSLContext:
 
 
 class Secure(Service):
-    """A server with TLS; `form` is the form of its log."""
+    """A server with TLS and keys; `form` is the form of its log."""
 
     form = ""
     trust: ssl.SSLContext
+    admin: Account
 
     def ready(self) -> bool:
         try:
@@ -85,6 +87,7 @@ def secure(
         *options,
         DATABASE_URL=url,
         REDIS_URL="off",
+        SERVICE_AUTH="on",
         SERVICE_LOG=form,
         SERVICE_ACCESS_LOG="on",
         SERVICE_SLOW_REQUEST_MS="1",
@@ -93,6 +96,7 @@ def secure(
     )
     running.url = running.url.replace("http:", "https:")
     running.form, running.trust = form, trust
+    running.admin = account(url, "admin")
     try:
         eventually(running.ready, 60)
         yield running
@@ -116,7 +120,11 @@ def secure(
 def client(secure: Secure) -> Iterator[httpx.Client]:
     hooks = {"response": [check_answer]}
     with httpx.Client(
-        base_url=secure.url, verify=secure.trust, timeout=30, event_hooks=hooks
+        base_url=secure.url,
+        verify=secure.trust,
+        timeout=30,
+        event_hooks=hooks,
+        headers=secure.admin.headers,
     ) as one:
         yield one
 
@@ -168,8 +176,14 @@ def test_the_banner_names_the_scheme(secure: Secure) -> None:
 
 
 MARK = "marked" + secrets.token_hex(8)
+NEW_KEY = {"name": MARK, "scopes": ["read"]}
 PERSON = {"email": f"{MARK}@example.com", "username": MARK, "full_name": MARK}
-SECRETS = {"authorization": f"Bearer {MARK}", "x-api-key": MARK, "cookie": f"a={MARK}"}
+WRONG_KEYS: tuple[dict[str, str], ...] = (
+    {"authorization": f"Bearer {MARK}"},
+    {"authorization": f"Bearer svc_live_{MARK[:8]}_{MARK}"},
+    {"authorization": f"Basic {MARK}"},
+    {"authorization": MARK, "x-api-key": MARK},
+)
 MARKED: tuple[tuple[str, str, object], ...] = (
     ("GET", f"/items?q={MARK}", None),
     ("GET", f"/items?cursor={MARK}", None),
@@ -193,6 +207,9 @@ MARKED: tuple[tuple[str, str, object], ...] = (
     ("POST", "/items/import", f'{{"name":"{MARK}","price":"{MARK}"}}\n'.encode()),
     ("POST", "/items/import?on_error=skip", f'{{"name":"{MARK}"\n'.encode()),
     ("BREW", f"/items?a={MARK}", None),
+    ("POST", "/users/1/keys", NEW_KEY),
+    ("POST", "/users/1/keys", {**NEW_KEY, "scopes": [MARK]}),
+    ("GET", f"/users/1/keys?{MARK}={MARK}", None),
 )
 
 
@@ -200,13 +217,22 @@ def test_the_log_has_no_secret_query_value_or_body(secure: Secure, client: httpx
     before = len(secure.log.read_text())
     for method, where, body in MARKED:
         ndjson = {"content-type": "application/x-ndjson"} if "import" in where else {}
-        headers = {**SECRETS, "content-type": "application/json", **ndjson}
+        headers = {"cookie": MARK, "content-type": "application/json", **ndjson}
         content = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
-        client.request(method, where, content=content, headers=headers)
+        answer = client.request(method, where, content=content, headers=headers)
+        assert answer.status_code != 401
+        if where.endswith("/keys") and answer.status_code == 201:
+            made = answer.json()["key"]
+    for wrong in WRONG_KEYS:
+        assert client.get(f"/items?{MARK}", headers=wrong).status_code in (400, 401)
+    assert client.get("/items", headers={"authorization": f"Bearer {made}"}).status_code == 200
     talk(secure, f"GET /?{MARK} HTTP/1.1\r\nX-API-Key: {MARK}\r\n\r\n".encode())
     client.get("/items/last")
     logged = wait_for_log(secure, before, "/items/last")
     assert MARK not in logged
+    for key in (made, secure.admin.key):
+        assert key[-38:] not in logged
+        assert key[-38:-6] not in logged
     for path in ("/items/bulk", "/items/import", "/items/export", "/users", "/nothing"):
         assert path in logged
     for kind in ("slow request", "slow query", "request"):

@@ -57,9 +57,7 @@ class LeaseBook(Book[Lease]):
             else:
                 lease.expire(now, self.length)
                 lease.add(now, self.width)
-            if not lease.unreported:
-                self._report_later(lease)
-            lease.unreported += 1
+            self._count(lease)
             if lease.credit <= lease.low and not lease.queued:
                 self.leases.queue(self, lease)
             return Verdict(
@@ -69,36 +67,49 @@ class LeaseBook(Book[Lease]):
             return Verdict(False, 0, seconds(lease.reset_at - now), self.policy, self.prefix)
         return None
 
-    def decide_locally(self, lease: Lease, now: int) -> Verdict:
-        """Count a request in this worker's own window, because Redis is away."""
+    def decide_locally(self, lease: Lease, now: int, *, asked: bool = False) -> Verdict:
+        """Count a request in this worker's own window, because Redis is away.
+
+        `asked` says whether Redis may still count it.
+        """
         self.leases.local_decisions += 1
-        return self.decide(lease, now)
+        verdict = self.decide(lease, now)
+        if verdict.allowed and self.leases.slow:
+            if asked:
+                lease.counted += 1
+            else:
+                self._count(lease)
+        return verdict
 
     async def ask(self, identity: str) -> Verdict:
         """The verdict of Redis; that of this worker's own window if none comes within 50 ms."""
         lease = self.find(identity)
+        asked = False
         if self.leases.up:
-            future = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Verdict | bool] = asyncio.get_running_loop().create_future()
             lease.waiting.append(future)
             self.leases.queue(self, lease)
-            verdict: Verdict | None = await future
-            if verdict is not None:
+            verdict = await future
+            if not isinstance(verdict, bool):
                 return verdict
-        return self.decide_locally(lease, self.clock())
+            asked = verdict
+        return self.decide_locally(lease, self.clock(), asked=asked)
 
     def answer(self, lease: Lease, waiting: Waiting, reply: list[int], sent: int) -> None:
         """Take over what Redis has answered to a report that was sent at `sent`."""
         granted, free, credit, wait = reply
         now = self.clock()
         lease.reset_at = now + wait * 1000
+        lease.unreported = max(lease.unreported, 0)
         # While the report was sent, further requests may have used the lease.
         lease.free = free - lease.unreported
         lease.credit = max(min(credit, free) - lease.unreported, 0)
         lease.low = lease.credit // 2
         lease.until = sent + self.usable
         lease.refused_until = 0 if free else min(lease.reset_at, now + REFUSED)
+        granted -= lease.counted
         for future in waiting:
-            if future.done():  # cancelled: its client has left
+            if future.done():  # it was decided locally, or its client has left
                 continue
             allowed = granted > 0
             if allowed:
@@ -108,18 +119,27 @@ class LeaseBook(Book[Lease]):
             left = max(lease.free + granted, 0)
             wait = seconds(lease.reset_at - now)
             future.set_result(Verdict(allowed, left, wait, self.policy, self.prefix))
+        if granted > 0:  # for requests that were refused locally, or whose clients have left
+            lease.credit += granted
+            lease.unreported -= granted
 
     def idle(self, window: Lease, now: int) -> bool:
         """Whether a lease can be forgotten."""
-        unused = not window.unreported and not window.waiting and now >= window.until
+        unused = window.unreported <= 0 and not window.waiting and now >= window.until
         return unused and super().idle(window, now)
 
     def flush(self) -> None:
         """Report everything that is not reported."""
         unreported, self._unreported = self._unreported, []
         for lease in unreported:
-            if lease.unreported and not lease.queued:
+            if lease.unreported > 0 and not lease.queued:
                 self.leases.queue(self, lease)
+
+    def _count(self, lease: Lease) -> None:
+        """Report a request that was allowed, with others."""
+        if not lease.unreported:
+            self._report_later(lease)
+        lease.unreported += 1
 
     def _report_later(self, lease: Lease) -> None:
         if not self._unreported:

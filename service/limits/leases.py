@@ -21,19 +21,23 @@ from service.limits.policy import Policy, Verdict
 from service.limits.window import SECOND, Clock, Window
 from service.logs import logger
 
-# redis-py's own timeout; ours is shorter, and knows when this process was late itself.
-CLIENT_SECONDS = 4 * SECONDS
+# A request waits SECONDS for Redis. If the answer comes later, but within so many seconds, Redis
+# was only slow: requests are decided locally until then, and are reported.
+SLOW_SECONDS = 4 * SECONDS
+CLIENT_SECONDS = 5 * SECONDS  # redis-py's own timeout
 # Between two tries of a Redis that failed.
 RETRY_SECONDS = 0.5
 
 
-Waiting = list[asyncio.Future[Verdict | None]]
+# The result for a request that waits for Redis: its verdict; else whether Redis may still count it.
+Waiting = list[asyncio.Future[Verdict | bool]]
 
 
 class Lease(Window):
     """What a worker knows of one user or address. The window has what it has allowed itself."""
 
     __slots__ = (
+        "counted",
         "credit",
         "free",
         "low",
@@ -53,9 +57,12 @@ class Lease(Window):
         self.free = 0  # requests that the window in Redis would allow
         self.reset_at = 0  # when a further request becomes available
         self.refused_until = 0
-        self.unreported = 0  # requests allowed since the last report
+        # Requests allowed since the last report; below 0, as many were reported before.
+        self.unreported = 0
+        # Requests allowed locally that Redis was asked about: its late answer allows them again.
+        self.counted = 0
         self.queued = False
-        self.waiting: list[asyncio.Future[Verdict | None]] = []
+        self.waiting: Waiting = []
 
 
 class Reporter(Protocol):
@@ -91,6 +98,8 @@ class Leases:
         self.clock = clock
         self.worker = secrets.token_hex(6)
         self.up = False  # Redis is used
+        self.slow = False  # it is not used, but an answer may still come
+        self._reconnecting = False
         self.local_decisions = 0
         self._failed = False  # and that was logged
         self._queue: list[tuple[Reporter, Lease]] = []
@@ -102,7 +111,6 @@ class Leases:
             await self.connect()
         except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
             self.fail(error)
-            self.spawn(self.reconnect())
 
     async def connect(self) -> None:
         """Use Redis from now on.
@@ -116,22 +124,26 @@ class Leases:
 
     def fail(self, error: BaseException) -> None:
         """Decide locally until Redis answers again; logged once."""
+        self.up = False
         if not self._failed:
             self._failed = True
             fields = {"error": f"{type(error).__name__}: {error}"[:200]}
             logger.warning("Redis is not used for rate limits", extra={"fields": fields})
-        if self.up:
-            self.up = False
-            self.spawn(self.reconnect())
+        if not self._reconnecting:
+            self._reconnecting = True
+            self.spawn(self._reconnect())
 
-    async def reconnect(self) -> None:
+    async def _reconnect(self) -> None:
         """Try until Redis answers."""
-        while not self.up:
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                await self.connect()
-            except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
-                self.fail(error)
+        try:
+            while not self.up:
+                await asyncio.sleep(RETRY_SECONDS)
+                try:
+                    await self.connect()
+                except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
+                    self.fail(error)
+        finally:
+            self._reconnecting = False
 
     def queue(self, book: Reporter, lease: Lease) -> None:
         """Report a lease with the others of this turn of the event loop."""
@@ -156,31 +168,32 @@ class Leases:
         """Send the reports of leases, and take over the answers."""
         sent = self.clock()
         commands: list[tuple[Any, ...]] = []
-        reports = []
+        reports: list[Report] = []
         for book, lease in batch:
             lease.queued = False
             waiting = [one for one in lease.waiting if not one.done()]
             lease.waiting = []
             held = lease.credit if sent < lease.until else 0
-            report = (lease.unreported, held, len(waiting))
+            spent = max(lease.unreported, 0)
+            lease.unreported -= spent
+            report = (spent, held, len(waiting))
             commands.append((1, self._key(book, lease), *book.arguments, *report))
-            lease.unreported = 0
             reports.append((book, lease, waiting))
         replies: list[Any] = []
         try:
             if self.up:
-                replies = await self._within(self._execute(commands))
+                replies = await self._within(self._execute(commands), reports)
                 self._check(replies)
         except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
             self.fail(error)
         finally:
-            for (book, lease, waiting), reply in zip(reports, replies, strict=False):
+            replies += [None] * (len(reports) - len(replies))
+            for (book, lease, waiting), reply in zip(reports, replies, strict=True):
                 if isinstance(reply, list):
                     book.answer(lease, waiting, reply, sent)
+                lease.counted = 0
             for _, _, waiting in reports:
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(None)
+                _release(waiting, asked=False)
 
     def _key(self, book: Reporter, lease: Lease) -> str:
         # The braces spread the users and addresses over a cluster.
@@ -210,21 +223,45 @@ class Leases:
                 replies[place] = reply
         return replies
 
-    async def _within(self, work: Coroutine[None, None, list[Any]]) -> list[Any]:
-        """Wait 50 ms for Redis; longer if this process was too busy to see the answer."""
+    async def _within(
+        self, work: Coroutine[None, None, list[Any]], reports: list["Report"]
+    ) -> list[Any]:
+        """Wait for Redis; after 50 ms without the requests, which are then decided locally."""
         task = asyncio.ensure_future(work)
         try:
             began = self.clock()
             done, _ = await asyncio.wait([task], timeout=SECONDS)
             if not done and self.clock() - began > 1.5 * SECONDS * SECOND:
+                # This process was too busy to see the answer.
                 done, _ = await asyncio.wait([task], timeout=SECONDS)
             if not done:
-                raise TimeoutError("Redis did not answer in time")
+                self.up, self.slow = False, True
+                for _, _, waiting in reports:
+                    _release(waiting, asked=True)
+                for _, lease in self._queue:
+                    _release(lease.waiting, asked=False)
+                done, _ = await asyncio.wait([task], timeout=SLOW_SECONDS - SECONDS)
+                if not done:
+                    raise TimeoutError("Redis did not answer in time")
+                replies = task.result()
+                self.up = True
+                return replies
             return task.result()
         finally:
+            self.slow = False
             if not task.done():
                 task.cancel()
                 task.add_done_callback(_ignore)
+
+
+Report = tuple[Reporter, Lease, Waiting]
+
+
+def _release(waiting: Waiting, *, asked: bool) -> None:
+    """Let requests be decided locally; `asked` says whether Redis may count them still."""
+    for future in waiting:
+        if not future.done():
+            future.set_result(asked)
 
 
 def _ignore(task: "asyncio.Task[list[Any]]") -> None:

@@ -1,6 +1,7 @@
 """Decides whether a request is within its limit."""
 
 import asyncio
+import hashlib
 from collections.abc import Coroutine
 from contextlib import suppress
 from time import monotonic_ns
@@ -10,6 +11,7 @@ from service.limits.lease_book import LeaseBook
 from service.limits.leases import CLIENT_SECONDS, Leases
 from service.limits.policy import Policies, Policy, Verdict
 from service.limits.window import Clock, LocalBook
+from service.settings import Settings
 
 
 class Limiter:
@@ -103,3 +105,14 @@ class Limiter:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def limiter_of(settings: Settings, policies: Policies) -> Limiter | None:
+    """Return the limiter of a worker, not open yet; None without limits."""
+    if not policies.all:
+        return None
+    # Services with other secrets have their own limits in the same Redis.
+    secret = settings.signing_secret.encode()
+    place = hashlib.blake2b(secret, digest_size=6, person=b"rate limits").hexdigest()
+    redis_url = None if settings.redis_url == "off" else settings.redis_url
+    return Limiter(policies, redis_url=redis_url, place=place, workers=settings.workers)

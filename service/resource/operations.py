@@ -68,15 +68,14 @@ def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Op
     children = included.children(of, resources)
     if not children:
         return of.operations
+    in_lists = [child for child in children if child.of.newest_in_lists]
     made = []
-    if of.derives("read"):
-        made.append(included.read(of, children))
-    if of.derives("list"):
-        in_lists = [child for child in children if child.of.newest_in_lists]
-        made.append(lists.all_rows(of, in_lists))
-    places = {(one.method, one.path): one for one in made}
-    return [
-        one if found is None else found._replace(access=one.access)
-        for one in of.operations
-        for found in (places.get((one.method, one.path)),)
-    ]
+    for one in of.operations:
+        if (one.method, one.path) == ("GET", f"{of.path}/{{id}}") and of.derives("read"):
+            made.append(included.read(of, one, children))
+        elif (one.method, one.path) == ("GET", of.path) and in_lists and of.derives("list"):
+            listed = lists.all_rows(of, in_lists)
+            made.append(listed._replace(access=one.access, limit=one.limit))
+        else:
+            made.append(one)
+    return made

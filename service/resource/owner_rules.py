@@ -47,6 +47,28 @@ class OwnerRules:
         self.admin_fields = admin_fields
         self.defaults = {name: of.fields[name].default for name in admin_fields}
 
+    @property
+    def of_new(self) -> str:
+        """What the OpenAPI document says of a new row; empty without rules."""
+        parts = []
+        if self.sent is not None:
+            parts.append(
+                f"With authentication, `{self.sent}` is the user of the key; only an admin can set"
+                " another one."
+            )
+        if self.admin_fields:
+            names = " and ".join(f"`{name}`" for name in self.admin_fields)
+            parts.append(f"With authentication, only an admin can set {names}.")
+        return "".join(f" {part}" for part in parts)
+
+    @property
+    def of_write(self) -> str:
+        """The same of a write of a row that exists."""
+        if self.field is None:
+            return ""
+        told = " With authentication, a row of another user is 404, except for an admin."
+        return f"{told}{self.of_new}"
+
     def owns(self, owner: int | None, row: Struct) -> bool:
         """Whether the row belongs to this user; True if the principal is not limited."""
         return owner is None or self.field is None or getattr(row, self.field) == owner

@@ -79,9 +79,12 @@ def create(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"create_{of.words.one}",
-            f"{folded} {verb} unique; case is ignored."
-            if folded
-            else "Unknown fields are ignored. White space around strings is removed.",
+            (
+                f"{folded} {verb} unique; case is ignored."
+                if folded
+                else "Unknown fields are ignored. White space around strings is removed."
+            )
+            + rules.of_new,
         ),
         f"Create {of.words.a}",
         request=of.new,
@@ -94,7 +97,9 @@ def create(of: "Resource[Any]") -> Operation:
 def replace(of: "Resource[Any]") -> Operation:
     """PUT /items/{id}."""
     write, tags, show, body = of.writes.replace, of.tags, of.show, Body(of.new)
-    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, Body(of.replacement)
+    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, body
+    if of.replacement is not of.new:
+        limited = Body(of.replacement)
 
     async def handler(request: Request) -> Reply:
         request.row_id()
@@ -114,7 +119,7 @@ def replace(of: "Resource[Any]") -> Operation:
             handler,
             f"replace_{of.words.one}",
             f"All fields of the {of.words.one} are replaced. A missing optional field gets its"
-            " default.",
+            f" default.{rules.of_write}",
         ),
         f"Replace {of.words.a}; missing fields get their default",
         request=of.new,
@@ -146,7 +151,8 @@ def change(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"change_{of.words.one}",
-            "An absent field keeps its value, null clears it; `{}` changes nothing.",
+            "An absent field keeps its value, null clears it; `{}` changes nothing."
+            + rules.of_write,
         ),
         f"Change {of.words.a}; absent fields stay, null clears a field",
         request=of.change,

@@ -7,10 +7,15 @@ from typing import Literal
 
 from starlette.types import Scope
 
+from service.cache.writer import Writer
+from service.db.database import Database
 from service.errors import Forbidden, TooMany, Unauthorized
+from service.limits.address import Addresses
 from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
-from service.web.api_keys import CHALLENGE, key_in, no_key
+from service.settings import Settings
+from service.settings.proxies import parse_proxies
+from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
 from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
@@ -161,6 +166,22 @@ class Guard:
         if self.exempt == "all":
             return False
         return not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client")))
+
+
+def guard_of(
+    settings: Settings, keys: ApiKeys | None, db: Database, writer: Writer, limiter: Limiter | None
+) -> Guard | None:
+    """Return the guard that the settings demand; None if nothing is checked."""
+    exempt: Exempt = "none"
+    if settings.auth == "off":
+        exempt = "all"
+    elif not settings.authenticated:  # another server may listen on another address
+        exempt = "loopback"
+    if exempt == "all" and limiter is None:
+        return None
+    principals = None if keys is None or exempt == "all" else PrincipalCache(keys, db, writer)
+    addresses = Addresses(parse_proxies(settings.trusted_proxies))
+    return Guard(principals, limiter, exempt, addresses.identity)
 
 
 def limit_headers(scope: Scope) -> tuple[Header, ...]:

@@ -23,7 +23,7 @@ class Include(tuple[str, ...]):
             allowed = ", ".join(cls.ALLOWED)
             if len(cls.ALLOWED) == 1:
                 raise ValueError(f"must be {allowed}")
-            raise ValueError(f"must be of {allowed}: each at most once, separated by commas")
+            raise ValueError(f"must be one or more of {allowed}, each once, separated by commas")
         return cls(names)
 
 
