@@ -25,7 +25,12 @@ from service.web import failures, principal_cache
 from service.web.endpoint import Operation
 from service.web.failures import FAILURES, Failures
 from service.web.guard import Exempt, Guard, guard_of
-from service.web.principal_cache import RENEW_SECONDS, VALID_SECONDS, PrincipalCache
+from service.web.principal_cache import (
+    RENEW_SECONDS,
+    VALID_SECONDS,
+    WRONG_SECONDS,
+    PrincipalCache,
+)
 
 URL = "postgresql:///none?host=/nowhere"
 SETTINGS = Settings(database_url=URL)
@@ -451,16 +456,44 @@ async def test_an_address_has_few_keys_looked_up(
     await cache.authenticate(other, "a")
 
 
+async def test_a_client_that_repeats_a_wrong_key_refuses_no_other_with_its_address(
+    clock: Clock,
+) -> None:
+    keys = Keys()
+    cache = cache_of(keys)
+    revoked = keys.add("revoked", "read").encode()
+    await cache.authenticate(revoked, "a")
+    keys.records.clear()
+    clock.now += VALID_SECONDS
+    for _ in range(3 * FAILURES):  # always 401, and few look-ups
+        with pytest.raises(Unauthorized):
+            await cache.authenticate(revoked, "a")
+    assert keys.look_ups == 2
+    for _ in range(3 * FAILURES):
+        clock.now += WRONG_SECONDS
+        with pytest.raises(Unauthorized):
+            await cache.authenticate(revoked, "a")
+    assert keys.look_ups == 2 + 3 * FAILURES
+    await cache.authenticate(keys.add("reader", "read").encode(), "a")
+    for n in range(FAILURES - 1):
+        with pytest.raises(Unauthorized):
+            await cache.authenticate(b"test_x_%d" % n, "a")
+    with pytest.raises(TooMany):
+        await cache.authenticate(keys.add("other", "read").encode(), "a")
+    with pytest.raises(Unauthorized):
+        await cache.authenticate(revoked, "a")
+
+
 async def test_failures_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "ADDRESSES", 100)
     counted = Failures()
     for n in range(1000):
-        assert counted.begin(f"address {n}")
-        counted.end(f"address {n}", failed=True)
+        assert counted.begin(f"address {n}", n)
+        counted.end(f"address {n}", n, failed=True)
     assert len(counted._of) <= 100
     for n in range(1000):
-        counted.begin(f"other {n}")
-        counted.end(f"other {n}", failed=False)
+        counted.begin(f"other {n}", n)
+        counted.end(f"other {n}", n, failed=False)
     assert len(counted._of) <= 100
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from time import perf_counter
+from typing import Any
 
 from service.cache.writer import Writer
 from service.db.database import Database
@@ -16,9 +17,11 @@ from service.web.principal import Access, Principal
 VALID_SECONDS = 0.9
 # From this age on it is looked up again in the background, so a key in use never waits.
 RENEW_SECONDS = 0.45
+# A key that is not valid is looked up once in so many seconds, however often it is sent.
+WRONG_SECONDS = 0.5
 # Seconds between two attempts to renew while the database is not available.
 RETRY_SECONDS = 0.1
-# Principals to keep, and keys to remember as valid.
+# Principals to keep, and keys to remember as valid or as wrong.
 PRINCIPALS = 10_000
 _EVERYTHING: frozenset[Access] = frozenset({"read", "write", "admin"})
 
@@ -74,6 +77,8 @@ class PrincipalCache:
         # Keys that were valid at their last look-up, so that failures of other clients with the
         # same address don't refuse them.
         self._known: dict[str, bytes] = {}
+        # Keys that were not valid, and until when they are not looked up again.
+        self._wrong: dict[ParsedKey, float] = {}
 
     def find(self, authorization: bytes, now: float) -> Admitted | None:
         """Return a principal that is in this process and valid.
@@ -116,19 +121,32 @@ class PrincipalCache:
             if known is not None and is_match(known, parsed.secret_hash):
                 found = await self._result(authorization, parsed)
                 break
-            if self.failures.begin(address):
+            if self._is_wrong(parsed):
+                break
+            name = hash(parsed)
+            if self.failures.begin(address, name):
                 failed = False
                 try:
                     found = await self._result(authorization, parsed)
                     failed = found is None
                 finally:
-                    self.failures.end(address, failed=failed)
+                    self.failures.end(address, name, failed=failed)
                 break
             await self.failures.wait(address)
             found = self.find(authorization, perf_counter())
         if found is None:
             raise bad_key()
         return found
+
+    def _is_wrong(self, parsed: ParsedKey) -> bool:
+        """Whether a key was not valid at a look-up that was sent less than WRONG_SECONDS ago."""
+        until = self._wrong.get(parsed)
+        if until is None:
+            return False
+        if perf_counter() < until:
+            return True
+        del self._wrong[parsed]
+        return False
 
     async def _result(self, authorization: bytes, parsed: ParsedKey) -> Admitted | None:
         """Wait for a look-up; for one that runs, if it was sent recently enough."""
@@ -148,6 +166,9 @@ class PrincipalCache:
         try:
             found = await self._find_in_database(parsed, running.sent)
             self._keep(authorization, parsed, found)
+            if found is None:
+                _make_room(self._wrong)
+                self._wrong[parsed] = running.sent + WRONG_SECONDS
             future.set_result(found)
         except asyncio.CancelledError:
             future.set_exception(Unavailable("shutting down"))
@@ -196,9 +217,9 @@ class PrincipalCache:
             del self._found[authorization]
 
 
-def _make_room(kept: dict[bytes, Admitted] | dict[str, bytes]) -> None:
+def _make_room(kept: dict[Any, Any]) -> None:
     if len(kept) >= PRINCIPALS:
-        del kept[next(iter(kept))]  # type: ignore[arg-type]  # a key of the same dictionary
+        del kept[next(iter(kept))]
 
 
 def _retrieve(future: asyncio.Future[Admitted | None]) -> None:
