@@ -23,18 +23,16 @@ from service.db.idempotency import idempotency_keys
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.db.statement import Statement
-from service.http1.standard_headers import HSTS
 from service.limits.limiter import limiter_of
 from service.limits.policy import Policies
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
 from service.web import docs
-from service.web.added_headers import AddedHeaders
 from service.web.api_keys import ApiKeys
-from service.web.cors import Cors
+from service.web.cors import added_headers
 from service.web.cursor import Cursors
-from service.web.endpoint import Operation
+from service.web.endpoint import Operation, limits_of
 from service.web.guard import guard_of
 from service.web.idempotent import remove_expired_keys
 from service.web.openapi_texts import About, Checks
@@ -108,10 +106,11 @@ class Application(Paths):
         self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
-        self._pages: list[Operation] = []
-        self._pages = docs.routes(self.operations, about, self.checks)
+        self._limits = limits_of(self.operations)
+        pages = docs.routes(self.operations, about, self.checks)
+        self._limits += limits_of(pages)
         super().__init__(
-            [*self.operations, *self._pages],
+            [*self.operations, *pages],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
@@ -126,8 +125,7 @@ class Application(Paths):
     def policies(self) -> Policies:
         """The rate limits of its settings and operations."""
         settings = self.settings
-        each = ((one.method, one.path, one.limit) for one in (*self.operations, *self._pages))
-        return Policies(settings.rate_limit, settings.rate_limit_writes, each)
+        return Policies(settings.rate_limit, settings.rate_limit_writes, self._limits)
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
@@ -138,7 +136,7 @@ class Application(Paths):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[State]:
         settings = self.settings
-        self.added = _added(settings)
+        self.added = added_headers(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
         db = Database(
             settings.required_database_url,
@@ -154,6 +152,7 @@ class Application(Paths):
         cache = self._cache(db)
         if isinstance(cache, Cache):
             await cache.open()
+        writer = Writer(db, cache)
         limiter = limiter_of(settings, self.policies)
         if limiter is not None:
             await limiter.open()
@@ -162,7 +161,6 @@ class Application(Paths):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        writer = Writer(db, cache)
         if self.takes_keys:
             db.spawn(remove_expired_keys(writer))
         try:
@@ -237,14 +235,6 @@ class Application(Paths):
             declared=self._declared(),
             own=db.pids,
         )
-
-
-def _added(settings: Settings) -> AddedHeaders | None:
-    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
-    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
-    if settings.origins:
-        return Cors(settings.origins, *hsts)
-    return AddedHeaders(*hsts) if hsts else None
 
 
 def create_app(  # noqa: PLR0913 - an application is its arguments

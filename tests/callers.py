@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -24,6 +25,8 @@ NONE = 999_999
 NEVER = ("secret_hash",)
 # Others refer to users.
 TABLES = sorted((one.name for one in app.tables if one is not totals), key="users".__ne__)
+
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 Rows = dict[str, dict[str, dict[str, Any]]]
 
@@ -226,26 +229,33 @@ class World:
         """Make all rows as they were at the start."""
         self.sql(self._restore)
 
-    def fill(self, text: str, caller: Caller) -> str:
-        """Replace the names of rows."""
-        for name, value in {**self.names, "<self>": str(caller.user_id or 1)}.items():
+    def fill(self, text: str, caller: Caller, names: Mapping[str, str] = NO_NAMES) -> str:
+        """Replace the names of rows; `names` come before those of the world."""
+        for name, value in {**self.names, "<self>": str(caller.user_id or 1), **names}.items():
             text = text.replace(name, value)
         return text
 
     def ask(
-        self, client: httpx.Client, asked: Asked, name: str, *, other_header: bool = False
+        self,
+        client: httpx.Client,
+        asked: Asked,
+        name: str,
+        *,
+        other_header: bool = False,
+        headers: Mapping[str, str] = NO_NAMES,
+        names: Mapping[str, str] = NO_NAMES,
     ) -> httpx.Response:
         """Send a request of the golden file as one of the callers, and look for leaks."""
         caller = self.callers[name]
-        headers = {"Content-Type": asked.content_type} if asked.body else {}
+        headers = {**({"Content-Type": asked.content_type} if asked.body else {}), **headers}
         if caller.key and other_header:
             headers["X-API-Key"] = caller.key
         elif caller.key:
             headers["Authorization"] = f"Bearer {caller.key}"
         response = client.request(
             asked.method,
-            self.fill(asked.target, caller),
-            content=self.fill(asked.body, caller).replace("\\n", "\n").encode() or None,
+            self.fill(asked.target, caller, names),
+            content=self.fill(asked.body, caller, names).replace("\\n", "\n").encode() or None,
             headers=headers,
         )
         check_answer(response)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from starlette.types import Scope
 
 from service.errors import Forbidden, NotFound
+from service.http1.standard_headers import HSTS
+from service.settings import Settings
 from service.web.added_headers import AddedHeaders
 from service.web.codec import Header, Reply
 from service.web.endpoint import Endpoint, Handler
@@ -99,3 +101,12 @@ def is_preflight(scope: Scope) -> bool:
 
 def _first(scope: Scope, wanted: bytes) -> bytes:
     return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+def added_headers(settings: Settings) -> AddedHeaders | None:
+    """Return the headers that the settings add to every response; None for none."""
+    # Our own HTTP/1.1 has HSTS in the headers of every response, see server/uvicorn.py.
+    hsts = (HSTS,) if settings.certfile is not None and settings.server == "granian" else ()
+    if settings.origins:
+        return Cors(settings.origins, *hsts)
+    return AddedHeaders(*hsts) if hsts else None

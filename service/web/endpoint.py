@@ -98,6 +98,11 @@ class Operation(NamedTuple):
         return one_row and self.versioned
 
 
+def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
+    """Return method, path and limit of the operations that have a rate limit of their own."""
+    return [(one.method, one.path, one.limit) for one in operations if one.limit is not None]
+
+
 class NoQuery(Struct):
     """The parameters of an operation without any."""
 

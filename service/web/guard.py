@@ -169,13 +169,9 @@ class Guard:
 
 
 def guard_of(
-    settings: Settings,
-    auth: ApiKeys | None,
-    db: Database,
-    writer: Writer,
-    limiter: Limiter | None,
+    settings: Settings, keys: ApiKeys | None, db: Database, writer: Writer, limiter: Limiter | None
 ) -> Guard | None:
-    """Return the guard of a worker; None if there is nothing to check."""
+    """Return the guard that the settings demand; None if nothing is checked."""
     exempt: Exempt = "none"
     if settings.auth == "off":
         exempt = "all"
@@ -183,9 +179,9 @@ def guard_of(
         exempt = "loopback"
     if exempt == "all" and limiter is None:
         return None
-    keys = None if auth is None or exempt == "all" else PrincipalCache(auth, db, writer)
+    principals = None if keys is None or exempt == "all" else PrincipalCache(keys, db, writer)
     addresses = Addresses(parse_proxies(settings.trusted_proxies))
-    return Guard(keys, limiter, exempt, addresses.identity)
+    return Guard(principals, limiter, exempt, addresses.identity)
 
 
 def limit_headers(scope: Scope) -> tuple[Header, ...]:
