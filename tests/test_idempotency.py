@@ -33,7 +33,7 @@ from service.settings import Settings
 from service.users import users
 from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
-from service.web.idempotent import key_of, remove_some_keys
+from service.web.idempotent import key_of, remove_all_expired, remove_some_keys
 from service.web.principal import Principal
 from service.web.request import PRINCIPAL, Request
 from service.web.stream import Chunks
@@ -584,6 +584,27 @@ async def test_expired_keys_count_as_absent_and_are_removed(url: str) -> None:
     async with opened(url) as db:
         assert [await remove_some_keys(Writer(db)) for _ in range(3)] == [1000, 499, 0]
     assert len(await ask(url, "SELECT FROM idempotency_keys")) == 11
+
+
+async def test_expired_keys_are_removed_however_long_their_answers_are(url: str) -> None:
+    """A bulk answer has a megabyte: 1,000 of them take longer than a statement may."""
+    await ask(
+        url,
+        "INSERT INTO idempotency_keys SELECT '', n::text, 'f', 201, '', '', now() - interval '2 d'"
+        " FROM generate_series(1, 60) n",
+    )
+    await ask(
+        url,
+        "CREATE FUNCTION slow_removal() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.01); RETURN old; END'",
+    )
+    slow = "CREATE TRIGGER slow BEFORE DELETE ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION"
+    await ask(url, f"{slow} slow_removal()")
+    try:
+        async with opened(url, statement_timeout=0.3) as db:
+            assert await remove_all_expired(Writer(db)) == 60
+    finally:
+        await ask(url, "DROP FUNCTION slow_removal CASCADE")
 
 
 # A commit whose result is lost.

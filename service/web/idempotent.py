@@ -15,7 +15,7 @@ from service.db.idempotency import (
     KeyTaken,
     find,
 )
-from service.errors import Conflict, Malformed, OutcomeUnknown, Problem
+from service.errors import Conflict, Malformed, OutcomeUnknown, Problem, TimedOut
 from service.web.codec import Reply
 from service.web.keyed_request import KeyedRequest
 from service.web.openapi_texts import LONGEST
@@ -74,15 +74,36 @@ async def remove_expired_keys(writer: Writer) -> None:
     """Remove expired keys now and then, without an end; a database that is away is asked later."""
     while True:
         await asyncio.sleep(REMOVAL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
-        removed = REMOVED_AT_ONCE
         with suppress(Problem):
-            while removed == REMOVED_AT_ONCE:
-                removed = await remove_some_keys(writer)
+            await remove_all_expired(writer)
 
 
-async def remove_some_keys(writer: Writer) -> int:
-    """Remove up to REMOVED_AT_ONCE expired keys; return how many there were."""
-    return await writer.run(lambda db: REMOVE.only(db, REMOVED_AT_ONCE), lambda _: ())
+async def remove_all_expired(writer: Writer) -> int:
+    """Remove expired keys until there are none; return how many there were.
+
+    Fewer at once if that takes longer than a statement may: 1,000 answers to a bulk POST have a
+    gigabyte.
+
+    Raises:
+        Problem: the database is not available.
+    """
+    at_once, removed = REMOVED_AT_ONCE, 0
+    while True:
+        try:
+            some = await remove_some_keys(writer, at_once)
+        except TimedOut:
+            if at_once == 1:
+                raise
+            at_once //= 10
+            continue
+        removed += some
+        if some < at_once:
+            return removed
+
+
+async def remove_some_keys(writer: Writer, at_once: int = REMOVED_AT_ONCE) -> int:
+    """Remove up to `at_once` expired keys; return how many there were."""
+    return await writer.run(lambda db: REMOVE.only(db, at_once), lambda _: ())
 
 
 async def _once(
