@@ -149,7 +149,7 @@ class World:
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
         }
-        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of nobody', 'sku-nobody')")
+        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
         self.sql("CREATE SCHEMA before")
         for table in TABLES:
             self.sql(f"CREATE TABLE before.{table} AS TABLE {table}")
@@ -270,7 +270,7 @@ class World:
             assert may or mark not in text, f"{mark!r} is not for {caller.user_id}: {text}"
 
     def _marks(self) -> dict[str, int | None]:
-        """What a response may show to the user with the id alone, or to nobody."""
+        """What a response may show to the user with the id alone; None: to no one."""
         found: dict[str, int | None] = dict.fromkeys(NEVER)
         for one in (*self.people.values(), *self.keys.values()):
             found |= dict.fromkeys(forms_of(one.key))

@@ -436,6 +436,37 @@ def test_an_export_has_what_the_list_has(world: World, client: httpx.Client) -> 
         assert "owner_id" in texts.pop()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [one for one in CHANGES if one.method == "POST" and own_success(one)],
+    ids=lambda one: one.name,
+)
+def test_an_idempotency_key_is_of_one_user(
+    world: World, client: httpx.Client, asked: Asked
+) -> None:
+    """The answer to another user, or to a key without the scope, is the one without the header."""
+    sent = {"Idempotency-Key": "of-own"}
+    try:
+        first = world.ask(client, asked, "own", headers=sent)
+        stored = world.sql("SELECT body FROM idempotency_keys")
+        assert len(stored) == 1
+        if asked.path.endswith("/keys"):
+            assert stored[0]["body"] is None
+        again = world.ask(client, asked, "own", headers=sent)
+        if asked.path.endswith("/keys"):  # the key is shown once
+            assert again.status_code == 409
+            assert "svc_live" not in again.text
+        else:
+            assert again.headers["idempotency-replayed"] == "true"
+            assert again.content == first.content
+        for name in ("none", "exp", "read", "other", "admin"):
+            answer = world.ask(client, asked, name, headers=sent)
+            assert "idempotency-replayed" not in answer.headers
+            assert answer.status_code in {201, int(asked.cells[name].rstrip("="))}
+    finally:
+        world.restore()
+
+
 # Secrets.
 def test_no_response_and_no_log_line_has_a_secret(
     world: World, running: Service, client: httpx.Client
