@@ -13,6 +13,7 @@ from bench import (
     eviction,
     guardcost,
     jsonagg,
+    limitcost,
     listcost,
     micro,
     multirow,
@@ -248,7 +249,11 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 
 
 # Trials that need neither stores nor a server.
-PLAIN_TABLES: dict[str, Callable[[], str]] = {"objects": micro.table, "guard": guardcost.table}
+PLAIN_TABLES: dict[str, Callable[[], str]] = {
+    "objects": micro.table,
+    "guard": guardcost.table,
+    "limits": limitcost.table,
+}
 
 
 def tabled(name: str) -> str:

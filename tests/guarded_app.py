@@ -6,7 +6,8 @@ from typing import Any
 from msgspec import Struct
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from service.app import create_app
 from service.cache.generations import Tags
@@ -98,6 +99,11 @@ async def plain(_: StarletteRequest) -> PlainTextResponse:
     return PlainTextResponse("plain")
 
 
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.close()
+
+
 def no_tags(_: Request) -> Tags:
     return ()
 
@@ -112,7 +118,8 @@ operations = [
     shows("/open", "For everyone", access="open", limit="off"),
     shows("/limited", "Has its own limit", limit="1/m"),
 ]
-starlette = [Route("/plain", plain), Route("/plain-post", plain, methods=["POST"])]
+starlette: list[BaseRoute] = [Route("/plain", plain), Route("/plain-post", plain, methods=["POST"])]
+starlette += [Mount("/plain-mount", routes=[Route("/", plain)]), WebSocketRoute("/talk", talk)]
 
 keys = Keys()
 keys.add("reader", "read")

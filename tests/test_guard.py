@@ -22,6 +22,7 @@ from service.errors import TooMany, Unauthorized, Unavailable
 from service.http1.extensions import SEND_PREBUILT
 from service.settings import Settings, SettingsError
 from service.web import failures, principal_cache
+from service.web.endpoint import Operation
 from service.web.failures import FAILURES, Failures
 from service.web.guard import Exempt, Guard, guard_of
 from service.web.principal_cache import RENEW_SECONDS, VALID_SECONDS, PrincipalCache
@@ -209,6 +210,10 @@ SCOPES = (
     ("writer", "GET", "/plain", 403),
     ("reader", "GET", "/plain", 200),
     ("reader", "HEAD", "/plain", 200),
+    ("reader", "GET", "/plain-mount/", 200),
+    ("writer", "GET", "/plain-mount/", 403),
+    ("writer", "POST", "/plain-mount/", 405),
+    ("reader", "POST", "/plain-mount/", 403),
     ("both", "GET", "/admin", 403),
     ("demoted", "GET", "/admin", 403),
     ("demoted", "GET", "/rows", 403),
@@ -238,6 +243,41 @@ async def test_each_operation_needs_a_scope() -> None:
                     told = response.headers["www-authenticate"]
                     assert told == f'Bearer error="insufficient_scope", scope="{needs}"'
                     assert f"scope {needs}" in response.json()["detail"]
+
+
+async def test_a_websocket_needs_the_scope_write() -> None:
+    keys = Keys()
+    guard = Guard(cache_of(keys))
+    for name, scopes, accepted in (
+        ("none", (), False),
+        ("reader", ("read",), False),
+        ("writer", ("write",), True),
+    ):
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any, sent: list[str] = sent) -> None:
+            sent.append(message["type"])
+
+        key = keys.add(name, *scopes) if scopes else None  # type: ignore[arg-type]  # literals
+        scope = {
+            "type": "websocket",
+            "path": "/talk",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [] if key is None else [(b"x-api-key", key.encode())],
+            "state": {"guard": guard, "settings": SETTINGS, "cache": NoCache()},
+        }
+        await guarded_app.app(scope, receive, send)
+        assert sent == (["websocket.accept"] if accepted else []) + ["websocket.close"]
+
+
+def test_an_open_operation_is_not_private() -> None:
+    own = Operation("GET", "/x", guarded_app.echo, "", access="open", private=True)
+    with pytest.raises(ValueError, match="GET /x is private, so it needs a key"):
+        create_app(SETTINGS, routes=[own])
 
 
 async def test_what_is_open_or_not_there_needs_no_key() -> None:
@@ -380,7 +420,9 @@ async def test_parallel_requests_with_one_key_share_a_look_up() -> None:
     assert keys.look_ups == 1
 
 
-async def test_an_address_has_few_keys_looked_up(clock: Clock) -> None:
+async def test_an_address_has_few_keys_looked_up(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = Keys()
     cache = cache_of(keys)
     good = keys.add("reader", "read").encode()
@@ -399,6 +441,8 @@ async def test_an_address_has_few_keys_looked_up(clock: Clock) -> None:
     assert problem.headers == ((b"retry-after", b"60"),)
     with pytest.raises(TooMany):
         await cache.authenticate(other, "a")
+    (line,) = caplog.records
+    assert line.__dict__["fields"]["address"] == "a"
     await cache.authenticate(other, "b")
     await cache.authenticate(good, "a")
     clock.now += VALID_SECONDS  # it was valid before, so it is looked up

@@ -889,6 +889,14 @@ def test_a_private_child_is_not_included_in_a_parent_that_others_read() -> None:
     )
     for one in served(admins, (admins, child))[:2]:
         assert one.needs == "admin", "the operation with `include` is not the one that is served"
+    for only, needs in (((), ("read", "write")), (("list", "create"), ("admin", "admin"))):
+        parts = Resource(
+            "parts", NewNote, references={"owner_id": shelves}, filters=("owner_id",),
+            under=("owner_id",), admin_only=only,
+        )  # fmt: skip
+        below = [one.needs for one in parts.operations if one.path == "/shelves/{id}/parts"]
+        assert tuple(below) == needs, "rows under a parent are not for admins only"
+        assert (served(shelves, (shelves, parts)) == shelves.operations) == bool(only)
 
 
 def test_operations_of_admins_say_so() -> None:

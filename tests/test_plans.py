@@ -86,6 +86,8 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("keys.user_by_email", "users_email_key"),
     ("items.owners_many", "users_pkey"),
     ("items.newest_by_owner", "items_owner_id_idx"),
+    ("idempotency.find", "idempotency_keys_pkey"),
+    ("idempotency.remove", "idempotency_keys_created_at_idx"),
     *lists(),
     # Filters that have an index of their own.
     ("items.page?is_active=false", "items_inactive_idx"),
@@ -158,6 +160,12 @@ def seeded(
         asyncio.run(
             samples.write(running.database_url, {"users": 2000, "items": 20_000}, lambda *_: None)
         )
+        query(
+            running.database_url,
+            "INSERT INTO idempotency_keys SELECT '', n, '', 201, '', ''"
+            " FROM generate_series(1, 5000) n",
+        )
+        query(running.database_url, "ANALYZE idempotency_keys")
         yield Seeded(running.database_url)
 
 

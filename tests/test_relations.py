@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import httpx
@@ -14,10 +15,12 @@ from service.app import create_app
 from service.db.database import Database
 from service.db.statement import RefusedError
 from service.items import items
+from service.items.structs import Item
 from service.resource import ID, Resource
 from service.resource.included import encode_with_members
 from service.settings import Settings
 from service.users import users
+from service.web.times import encode_each, encode_rows
 
 FRESH = {"Cache-Control": "no-cache"}
 
@@ -312,6 +315,18 @@ def test_a_member_with_the_name_of_a_time_is_not_changed() -> None:
     row = Shown(1, datetime(2026, 1, 1, tzinfo=UTC))
     (encoded,) = asyncio.run(encode_with_members([row], [[text]]))
     assert bytes(encoded) == b'{"id":1,"at":"2026-01-01T00:00:00.000000Z",%b}' % text
+
+
+def test_rows_are_encoded_alone_as_in_a_list() -> None:
+    """Times have six decimals, and numbers no exponent."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        Item(1, None, "a", None, Decimal("1E+4"), True, None, 1, at, None),
+        Item(2, None, "E+", None, Decimal("1.5"), True, 1, 2, at.replace(microsecond=5), at),
+    ]
+    assert b"[%b]" % b",".join(encode_each(rows)) == encode_rows(rows, rows)
+    assert b'"price":10000,' in encode_each(rows)[0]
+    assert encode_each([]) == []
 
 
 def test_long_rows_are_included_unchanged(client: httpx.Client, ada: int) -> None:

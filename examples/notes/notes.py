@@ -30,5 +30,6 @@ notes = Resource(
     search=("title", "body"),
     references={"owner_id": users},
     under=("owner_id",),
+    owner="owner_id",
 )
 app = create_app(Settings.load(), resources=[users, notes], title="Notes")

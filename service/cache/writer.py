@@ -1,8 +1,7 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from service.cache.generations import Tags
 from service.cache.off import NoCache
@@ -74,8 +73,8 @@ class Writer:
 class WriteTransaction:
     """Several writes in one transaction; what they change is invalidated after its commit.
 
-    Use it as a context manager: what was not committed is rolled back at its end. A write on a
-    connection beside the pool is no part of the transaction; it is invalidated in any case.
+    It must be closed: what was not committed is rolled back then. A write on a connection beside
+    the pool is no part of the transaction; it is invalidated in any case.
     """
 
     __slots__ = ("_tags", "_writer", "transaction")
@@ -100,15 +99,8 @@ class WriteTransaction:
         """Commit, and invalidate; raises as Transaction.commit."""
         await self._writer.run(lambda _: self.transaction.commit(), lambda _: self._all_tags())
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """Roll back what was not committed."""
         await self._writer.run(lambda _: self.transaction.roll_back(), lambda _: self._all_tags())
 
     def _all_tags(self) -> Tags:

@@ -115,20 +115,24 @@ class Policies:
     Args:
         default: as SERVICE_RATE_LIMIT.
         writes: as SERVICE_RATE_LIMIT_WRITES.
-        declared: method, path and limit of the operations that have one; `off` exempts one.
+        declared: method, path and limit of operations; `off` exempts one, None means no own limit.
 
     Raises:
         ValueError: a limit has a wrong form.
     """
 
     def __init__(
-        self, default: str = OFF, writes: str = OFF, declared: Iterable[tuple[str, str, str]] = ()
+        self,
+        default: str = OFF,
+        writes: str = OFF,
+        declared: Iterable[tuple[str, str, str | None]] = (),
     ) -> None:
         self.default = parse(DEFAULT, default)
         self.writes = parse(WRITES, writes) or self.default
         self.declared = {
             (method, path): _parse_declared(f"{method} {path}", text)
             for method, path, text in declared
+            if text is not None
         }
 
     @property

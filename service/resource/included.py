@@ -5,7 +5,7 @@ declared before; `operations.served` finds the children that an application serv
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import UNSET, Raw, Struct
@@ -19,7 +19,7 @@ from service.web.codec import Query, Reply
 from service.web.endpoint import Operation
 from service.web.paging import is_long
 from service.web.request import Request
-from service.web.times import encode_rows
+from service.web.times import encode_each, encode_rows
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -59,14 +59,18 @@ class Child(NamedTuple):
         """Return the newest rows of a parent and the number of all, as members of its JSON."""
         newest, total = found
         name = self.name.encode()
-        body = await _encode_long(newest) if is_long(newest) else encode_rows(newest, newest)
+        if is_long(newest):
+            body = b"[%b]" % b",".join(await _encode_long(newest))
+        else:
+            body = encode_rows(newest, newest)
         return b'"%b":%b,"%b_total":%d' % (name, body, name, total)
 
 
 def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[Child]:
     """Return the children of a resource among those that an application serves.
 
-    A private child that the parent does not own is not among them.
+    A private child that the parent does not own is not among them, and no child that only an admin
+    can list.
 
     Raises:
         RefusedError: a child has the name of a field.
@@ -112,12 +116,14 @@ def read(of: "Resource[Any]", plain: Operation, given: Sequence[Child]) -> Opera
     asked: Query[Any] = Query(query)
 
     def names(request: Request) -> Sequence[str]:
-        if not request.has_query:
-            return ()
         found = request.query(asked).include
         return () if found is UNSET else found
 
-    async def handler(request: Request) -> Reply:
+    def handler(request: Request) -> Awaitable[Reply]:
+        # Without a coroutine of its own, a read without `include` costs no more than before.
+        return read_included(request) if request.has_query else read_row(request)
+
+    async def read_included(request: Request) -> Reply:
         wanted = names(request)
         reply = await read_row(request)
         if not wanted:
@@ -131,6 +137,8 @@ def read(of: "Resource[Any]", plain: Operation, given: Sequence[Child]) -> Opera
 
     def tags(request: Request) -> Tags:
         found = row_tags(request)
+        if not request.has_query:
+            return found
         for name in names(request):
             found += by_name[name].tags(request.row_id())
         return found
@@ -153,10 +161,15 @@ def summaries(given: Iterable[Child]) -> dict[str, type[Struct]]:
     return {child.name: child.of.summary_row for child in given}
 
 
-def parent_member(name: str, parent: Struct | None) -> bytes:
-    """Return a parent as a member of the JSON of a row; null without one."""
-    encoded = b"null" if parent is None else encode_rows(parent, (parent,))
-    return b'"%b":%b' % (name.encode(), encoded)
+def parent_members(name: str, parents: Mapping[int, Struct]) -> dict[int | None, bytes]:
+    """Return each parent as a member of the JSON of a row; for None that of a row without one."""
+    start = f'"{name}":'.encode()
+    bodies = encode_each(list(parents.values()))
+    found: dict[int | None, bytes] = {
+        one: start + body for one, body in zip(parents, bodies, strict=True)
+    }
+    found[None] = start + b"null"
+    return found
 
 
 def with_members(row: bytes, members: Iterable[bytes]) -> bytes:
@@ -164,16 +177,17 @@ def with_members(row: bytes, members: Iterable[bytes]) -> bytes:
 
     The parts are encoded by themselves, because encode_rows must know the type of a row.
     """
-    return b"%b,%b}" % (row[:-1], b",".join(members))
+    return row[:-1] + b"," + b",".join(members) + b"}"
 
 
 async def encode_with_members(
     shown: Sequence[Struct], members: Sequence[Sequence[bytes]]
 ) -> list[Raw]:
     """Return the JSON of each row with its further members; other tasks may run in between."""
+    bodies = await _encode_long(shown) if is_long(shown) else encode_each(shown)
     encoded, size = [], 0
-    for row, more in zip(shown, members, strict=True):
-        one = with_members(encode_rows(row, (row,)), more)
+    for body, more in zip(bodies, members, strict=True):
+        one = with_members(body, more)
         encoded.append(Raw(one))
         size += len(one)
         if size > TURN:
@@ -182,13 +196,13 @@ async def encode_with_members(
     return encoded
 
 
-async def _encode_long(newest: Sequence[Struct]) -> bytes:
-    """Encode row by row: twenty rows may have twenty megabytes."""
-    parts = []
-    for row in newest:
-        parts.append(encode_rows(row, (row,)))
+async def _encode_long(shown: Sequence[Struct]) -> list[bytes]:
+    """Encode row by row: a hundred rows may have a hundred megabytes."""
+    encoded = []
+    for row in shown:
+        encoded.append(encode_rows(row, (row,)))
         await asyncio.sleep(0)
-    return b"[%b]" % b",".join(parts)
+    return encoded
 
 
 def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bool:
@@ -196,6 +210,8 @@ def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bo
 
     A private child is shown by its owner only, and only if the owner is private too.
     """
+    if child.admin_only & {"list", "list_under"}:
+        return False
     if not child.rules.private:
         return True
     own = of.rules.private and of.rules.field == "id"

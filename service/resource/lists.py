@@ -115,8 +115,9 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
                 wanted = (one for one in ids if one is not None)
                 parents = await loaders[name].several(request.db, wanted)
                 parents = rules[name].visible(request.owner, parents)
+                shown = included.parent_members(name, parents)
                 for one, more in zip(ids, members, strict=True):
-                    more.append(included.parent_member(name, parents.get(one)))
+                    more.append(shown.get(one) or shown[None])
             else:
                 child = by_name[name]
                 newest = await child.loader.several(request.db, (row.id for row in found.items))

@@ -60,7 +60,7 @@ class CachedRequest(Request):
     @property
     def has_query(self) -> bool:
         """As Request.has_query."""
-        return self._request.has_query
+        return bool(self._request.scope["query_string"])
 
     def row_id(self) -> int:
         """As Request.row_id."""

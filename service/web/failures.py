@@ -7,6 +7,7 @@ from math import ceil
 from time import perf_counter
 
 from service.errors import TooMany
+from service.logs import logger
 
 # Keys that an address may get wrong within SECONDS.
 FAILURES, SECONDS = 20, 60.0
@@ -71,6 +72,9 @@ class Failures:
         one.running -= 1
         if failed:
             one.times.append(perf_counter())
+            if len(one.times) == FAILURES:
+                fields = {"address": address, "keys": FAILURES, "seconds": SECONDS}
+                logger.warning("too many wrong API keys from one address", extra={"fields": fields})
             self._of[address] = self._of.pop(address)  # so the first failed longest ago
         elif not one.times and not one.running:
             del self._of[address]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from starlette.types import Message
 
 from service.cache.generations import Tags
-from service.cache.writer import Writer, WriteTransaction
+from service.cache.writer import WriteTransaction
 from service.db.database import Database
 from service.db.idempotency import Answer, Keeper, keep_one
 from service.db.writable import WritableDatabase
@@ -51,7 +51,7 @@ class KeyedRequest(Request):
         self._source = request.receive
         self.receive = self._receive
         self._name, self._replay = name, replay
-        self._writes = WriteTransaction(self.state["writer"], self.state["db"])
+        self._writes: WriteTransaction | None = None
         self._keeper_made = False
         # Whether a write was tried, so that a look-up may find an answer that was not there before.
         self.tried = False
@@ -64,12 +64,14 @@ class KeyedRequest(Request):
     @property
     def db(self) -> Database:
         """Where statements run."""
-        transaction = self._writes.transaction
-        return transaction if transaction.begun else self.state["db"]
+        writes = self._writes
+        if writes is not None and writes.transaction.begun:
+            return writes.transaction
+        return self.state["db"]
 
     def keeper(self, reply: Callable[[Any], Reply]) -> Keeper | None:
         """See Request."""
-        if self._writes.transaction.begun:
+        if self._writes is not None:
             return None
         self._keeper_made = True
         return Keeper(*self._name, lambda done: self._answer(reply(done)))
@@ -79,10 +81,11 @@ class KeyedRequest(Request):
     ) -> Done:
         """Run a write in the transaction of the request; see Request.write."""
         self.tried = True
-        writer: Writer | WriteTransaction = self._writes
         if self._keeper_made:  # it stores the answer in a transaction of its own
-            writer = self.state["writer"]
-        return await writer.run(write, tags)
+            return await self.state["writer"].run(write, tags)
+        if self._writes is None:
+            self._writes = WriteTransaction(self.state["writer"], self.state["db"])
+        return await self._writes.run(write, tags)
 
     async def read(self) -> bytes:
         """See Request."""
@@ -95,16 +98,19 @@ class KeyedRequest(Request):
             KeyTaken, KeyLocked: another request with the key was first; nothing was written.
             Problem: what the handler raised; nothing was written, unless it is OutcomeUnknown.
         """
-        async with self._writes as writes:
+        try:
             reply = await handler(self)
             if self._keeper_made:
                 return reply
             if 200 <= reply.status < 300:
                 await self._read_rest()
-                self.tried = True
                 answer = self._answer(reply)
-                await writes.run(lambda db: keep_one(db, answer), lambda _: ())
-            await writes.commit()
+                await self.write(lambda db: keep_one(db, answer), lambda _: ())
+            if self._writes is not None:
+                await self._writes.commit()
+        finally:
+            if self._writes is not None:
+                await self._writes.close()
         return reply
 
     async def show(self, answer: Answer) -> Reply:

@@ -1,7 +1,7 @@
 """Lists by page and by cursor: find the rows, build the response and its Link header."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_type_hints
@@ -147,7 +147,7 @@ async def _body(found: Page[Row] | CursorPage[Row]) -> bytes:
     return body
 
 
-def is_long(rows: list[Any]) -> bool:
+def is_long(rows: Sequence[Any]) -> bool:
     """Return whether a row has a long string: 2 us for ten rows; a generator takes 4 us.
 
     A row that is encoded already counts as a string.

@@ -31,7 +31,7 @@ class Paths(Router):
         options: passed to Starlette's Router, such as `lifespan`.
 
     Raises:
-        ValueError: two operations have the same method and path.
+        ValueError: two operations have the same method and path, or one is private and open.
     """
 
     def __init__(
@@ -42,6 +42,9 @@ class Paths(Router):
             if (one.method, one.path) in once:
                 raise ValueError(f"two operations are {one.method} {one.path}")
             once.add((one.method, one.path))
+            if one.private and one.needs == "open":
+                # Its requests have no principal, so Request.owner would not limit them.
+                raise ValueError(f"{one.method} {one.path} is private, so it needs a key")
         paths = dict.fromkeys(operation.path for operation in operations)
         endpoints = {
             path + slash: Endpoint(one for one in operations if one.path == path)
@@ -153,4 +156,4 @@ def _server(methods: set[str]) -> Endpoint:
         return Reply(b"", 204, ((b"allow", allowed),))
 
     what = "What the server can do"
-    return Endpoint([Operation("OPTIONS", "*", options, what, access="open", limit="off")])
+    return Endpoint([Operation("OPTIONS", "*", options, what, access="open")])

@@ -37,6 +37,24 @@ def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
     return body
 
 
+def encode_each(rows: Sequence[Struct]) -> list[bytes]:
+    """Encode rows of one type, each by itself; it takes half the time of encode_rows for each."""
+    if not rows:
+        return []
+    row_type = type(rows[0])
+    times, encoded = _times(row_type), []
+    for row in rows:
+        body = encode(row)
+        if PLUS in body and b"E+" in body:
+            body = _numbers(row_type).sub(_without_exponent, body)
+        for time_of, before in times:
+            time = time_of(row)
+            if time is not None and not time.microsecond:
+                body = _with_decimals(body, before)
+        encoded.append(body)
+    return encoded
+
+
 def _with_decimals(body: bytes, before: bytes) -> bytes:
     """Add decimals to the times after `before`: 0.7 us for one; a regular expression takes 2 us."""
     parts = body.split(before)

@@ -14,6 +14,9 @@ UNSAYABLE = (
     "exclude each other",  # parameters that depend on each other
     "a CSV has no trailer",  # as well
     "is not in the future",  # a time that depends on now
+    "the cursor is not from this service",  # it is opaque and signed
+    "of length >= 1",  # of a string that is stripped first
+    "only an admin's key may have",  # a scope that depends on the user
     "the same as",  # a key twice in one bulk request: uniqueItems compares whole rows
 )
 
