@@ -339,15 +339,16 @@ def test_what_is_not_yours_is_answered_as_what_is_not_there(
 ) -> None:
     """Byte by byte, with the same number of statements, and with any condition."""
     missing = {name: str(NONE) for name in ("<item>", "<user>")}
-    for condition in CONDITIONS:
+    reads = asked.method == "GET"
+    for condition in CONDITIONS if asked.method != "POST" else CONDITIONS[:1]:
         pair = []
-        for names in ({}, missing):
+        for names in (NO_NAMES, missing):
             answers = [
                 world.ask(client, asked, "other", headers={**SAME_ID, **condition}, names=names)
-                for _ in range(2)
+                for _ in range(1 + reads)  # the second response may come from the cache
             ]
             pair.append([shown(one) for one in answers])
-            gone = 412 if condition.get("If-Match") == "*" and asked.method != "GET" else 404
+            gone = 412 if condition.get("If-Match") == "*" and not reads else 404
             assert {one.status_code for one in answers} <= {gone, 404}
         assert pair[0] == pair[1], condition
     assert world.checksum() == world.state
