@@ -171,7 +171,7 @@ class World(RuleBasedStateMachine):
     loop: asyncio.AbstractEventLoop
     workers: Workers
     found: ClassVar[list[str]]  # what was wrong, of all examples
-    patience = 5.0  # seconds until a write of another worker must be seen
+    patience = 30.0  # seconds until a write of another worker must be seen
 
     def __init__(self) -> None:
         super().__init__()
