@@ -141,15 +141,17 @@ class World:
             },
         }
         assert [*self.callers] == CALLERS
+        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
+        free = self.sql("SELECT id FROM items WHERE sku = 'sku-none'")[0]["id"]
         item = self.sql("SELECT id FROM items WHERE sku = 'sku-own'")[0]["id"]
         self.names = {
             "<item>": str(item),
+            "<free>": str(free),
             "<sku>": "sku-own",
             "<key>": str(self.keys["spare"].key_id),
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
         }
-        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
         self.sql("CREATE SCHEMA before")
         for table in TABLES:
             self.sql(f"CREATE TABLE before.{table} AS TABLE {table}")

@@ -152,6 +152,20 @@ def test_a_write_is_for_whom_the_file_says(
     assert world.ask(client, asked._replace(method="OPTIONS"), "admin").status_code == 405
 
 
+def test_a_replacement_without_a_role_keeps_it(world: World, client: httpx.Client) -> None:
+    """The default would make this admin a user; an admin's key replaces the role too."""
+    body = '{"email": "new@example.com", "username": "new"}'
+    try:
+        for name, role in (("plain", "admin"), ("admin", "user")):
+            answer = world.ask(client, Asked({}, "PUT", "/users/<self>", body), name)
+            assert answer.json()["role"] == role
+            found = world.sql("SELECT role FROM users WHERE id = $1", world.callers[name].user_id)
+            assert found[0]["role"] == role
+            world.restore()
+    finally:
+        world.restore()
+
+
 def check_refusal(answer: httpx.Response, name: str) -> None:
     """Check what a 401 and a 403 say."""
     challenge = answer.headers.get("www-authenticate")
@@ -341,7 +355,7 @@ def test_what_is_not_yours_is_answered_as_what_is_not_there(
     world: World, client: httpx.Client, asked: Asked
 ) -> None:
     """Byte by byte, with the same number of statements, and with any condition."""
-    missing = {name: str(NONE) for name in ("<item>", "<user>")}
+    missing = {name: str(NONE) for name in ("<item>", "<free>", "<user>")}
     reads = asked.method == "GET"
     for condition in CONDITIONS if asked.method != "POST" else CONDITIONS[:1]:
         pair = []
@@ -368,7 +382,7 @@ def test_a_bulk_write_tells_rows_of_others_from_missing_ones_by_nothing(
             for one in (world.names["<item>"], str(NONE))
         ]
         assert texts[0] == texts[1]
-        assert '"missing":[ID]' in texts[0]
+        assert '"missing":[ID' in texts[0]
     assert world.checksum() == world.state
 
 

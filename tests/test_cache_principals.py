@@ -370,7 +370,7 @@ def world(own_database_url: str, stores: Stores) -> Iterator[type[World]]:
 
 
 @pytest.mark.parametrize(
-    "examples", (15, pytest.param(300, marks=pytest.mark.slow)), ids=("some", "many")
+    "examples", (15, pytest.param(100, marks=pytest.mark.slow)), ids=("some", "many")
 )
 def test_no_response_shows_what_its_caller_may_not_read(
     world: type[World], examples: int, monkeypatch: pytest.MonkeyPatch
