@@ -256,8 +256,12 @@ def test_every_command_has_the_option_with_an_example() -> None:
                 yield from commands(command, f"{name}{word} ")
 
     for name, command in commands(main, ""):
+        if isinstance(command, click.Group) and not command.params:
+            continue  # it only has the help of its commands
         assert any("--app" in one.opts for one in command.params), name
-        assert "--app notes:app" in (command.help or ""), name
+        # notes has no keys.
+        app = "guarded:app" if name.split()[0] in {"users", "keys"} else "notes:app"
+        assert f"--app {app}" in (command.help or ""), name
 
 
 # Settings of one's own.

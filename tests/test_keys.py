@@ -242,6 +242,20 @@ def test_keys_of_others_look_like_missing_ones(client: httpx.Client, url: str) -
     assert query(url, "SELECT FROM keys WHERE id = $1", other.key_id)
 
 
+def test_keys_are_included_in_the_read_of_their_user_only(
+    client: httpx.Client, url: str, admin: Account
+) -> None:
+    user, other = account(url), account(url)
+    path = f"/users/{user.user_id}"
+    for viewer in (user, admin):
+        shown = client.get(f"{path}?include=keys", headers=viewer.headers)
+        (key,) = shown.json()["keys"]
+        assert key == client.get(f"{path}/keys", headers=viewer.headers).json()["items"][0]
+        assert user.key[17:] not in shown.text
+    assert client.get(f"{path}?include=keys", headers=other.headers).status_code == 404
+    assert client.get("/users?include=keys", headers=admin.headers).status_code == 422
+
+
 def test_a_user_with_keys_is_not_removed_for_good(
     client: httpx.Client, url: str, admin: Account
 ) -> None:

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import Any
 
 import pytest
+import test_cache_redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_cache_redis import Server, full, hung, killed, read_only
+from test_cache_redis import Server, cluster_url, full, hung, killed, read_only
 from test_limits import Time, most_in_a_window
 
 from service.cache.client import client as redis_client
@@ -22,6 +23,8 @@ from service.limits.leases import Lease, Leases
 from service.limits.limiter import Limiter
 from service.limits.policy import Policies, Policy, Verdict
 from service.limits.window import EXACT, SECOND
+
+cluster = test_cache_redis.cluster  # a fixture
 
 # The script with a clock that the test moves.
 SIMULATED = SCRIPT.replace("redis.call('TIME')", "{ARGV[10], ARGV[11]}")
@@ -478,5 +481,29 @@ def test_what_is_decided_while_redis_is_slow_is_reported_to_it(server: Server) -
             assert before == [30, 30]
             again = await asyncio.gather(allowed(one, 150, identity), allowed(two, 150, identity))
             assert 40 <= sum(again) <= 45
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_a_cluster_counts_for_both_workers_and_may_lose_a_node(cluster: list[Server]) -> None:
+    async def run() -> None:
+        place, url = secrets.token_hex(4), cluster_url(cluster)
+        identities = [f"198.51.100.{number}" for number in range(12)]
+        async with limiter(url, place=place) as one, limiter(url, place=place) as two:
+            await until_up(one, two)
+            for identity in identities:
+                counts = await asyncio.gather(
+                    allowed(one, 75, identity), allowed(two, 75, identity)
+                )
+                assert 100 <= sum(counts) <= 105
+            assert (one.local_decisions, two.local_decisions) == (0, 0)
+            kept = [len(node.say("KEYS", f"swiftlet:limit:{place}:*")) for node in cluster]
+            assert sum(kept) == len(identities)
+            assert all(kept), "the identities are spread over the nodes"
+            with killed(cluster[0]):
+                for identity in identities:
+                    assert await allowed(one, 5, f"{identity}x") == 5
+            await until_up(one, two)
 
     asyncio.run(run())

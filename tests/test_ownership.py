@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import asyncpg
 import httpx
 import pytest
+from conftest import BATCHING
 from guarded_app import Keys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -129,6 +130,7 @@ async def callers(own_database_url: str) -> AsyncIterator[Callers]:
             "DATABASE_URL": own_database_url,
             "REDIS_URL": "off",
             "SERVICE_AUTH": "on",
+            "SERVICE_BATCHING": BATCHING,
             "SERVICE_CACHE": "local",
         }
     )
@@ -295,8 +297,8 @@ async def test_owners_and_admins_share_a_batch_and_only_the_guilty_are_refused(
             for n, row in enumerate(rows)
         )
     )
-    if "items.change_many" in str(callers.ran):  # with batching
-        assert "items.change_many_own" in callers.ran
+    assert ("items.change_many_own" in callers.ran) == (BATCHING == "on")
+    if BATCHING == "on":
         assert "items.change_many" not in callers.ran, "a batch with an owner ran unlimited"
     for n, answer in enumerate(answers):
         now = await callers.ada.seen(f"/items/{rows[n]['id']}")
@@ -889,6 +891,14 @@ def test_a_private_child_is_not_included_in_a_parent_that_others_read() -> None:
     )
     for one in served(admins, (admins, child))[:2]:
         assert one.needs == "admin", "the operation with `include` is not the one that is served"
+    for only, needs in (((), ("read", "write")), (("list", "create"), ("admin", "admin"))):
+        parts = Resource(
+            "parts", NewNote, references={"owner_id": shelves}, filters=("owner_id",),
+            under=("owner_id",), admin_only=only,
+        )  # fmt: skip
+        below = [one.needs for one in parts.operations if one.path == "/shelves/{id}/parts"]
+        assert tuple(below) == needs, "rows under a parent are not for admins only"
+        assert (served(shelves, (shelves, parts)) == shelves.operations) == bool(only)
 
 
 def test_operations_of_admins_say_so() -> None:

@@ -118,7 +118,7 @@ def test_with_table_rights_only_operations_work_or_name_the_missing_right(
             assert client.get("/items/1").headers["x-cache"] == "HIT"
 
             # A missing right is reported at the start, by readiness, and in the response.
-            lacking = ["usage on sequence items_id_seq", "usage on sequence users_id_seq"]
+            lacking = [f"usage on sequence {one}_id_seq" for one in ("items", "keys", "users")]
             assert [one["lacking"] for one in lines(log) if "lacking" in one] == [lacking]
             for method, path, body, _ in NUMBERED * 2:
                 answer = asked(client, method, path, body)

@@ -48,7 +48,7 @@ def create_user(email: str, username: str, role: str, data: str | None) -> None:
     \b
     Example:
       swiftlet users create ada@example.com ada --role admin
-      swiftlet users create bob@example.com bob --data /srv/data
+      swiftlet users create bob@example.com bob --data /srv/data --app guarded:app
     """
     from service.errors import Conflict
     from service.users import users as resource
@@ -109,6 +109,7 @@ def create_key(
     Example:
       swiftlet keys create --user ada@example.com --name laptop
       swiftlet keys create --user ada@example.com --scope read --expires 90d > key.txt
+      swiftlet keys create --user ada@example.com --app guarded:app
     """
     from service.keys.issuing import issue
     from service.keys.structs import IssuedKey, NewKey
@@ -141,7 +142,7 @@ def list_keys(email: str | None, data: str | None) -> None:
     \b
     Example:
       swiftlet keys list
-      swiftlet keys list --user ada@example.com
+      swiftlet keys list --user ada@example.com --app guarded:app
     """
     from service.keys import statements
 
@@ -182,6 +183,7 @@ def revoke_key(id: int, data: str | None) -> None:  # noqa: A002 - the name of t
     \b
     Example:
       swiftlet keys revoke 7
+      swiftlet keys revoke 7 --app guarded:app
     """
     from service.keys import statements
 

@@ -88,7 +88,8 @@ class Resource(Statements[Row]):
             another user is 404.
         private: whether a principal that is not an admin also reads own rows only.
         admin_fields: fields that only an admin can set; others keep their value or default.
-        admin_only: operations that only an admin may use.
+        admin_only: operations that only an admin may use; `list` and `create` stand for those under
+            a parent too.
         soft_delete: whether DELETE without `permanent=true` keeps the row, with `is_active` false;
             by default True if there is such a field.
         versioned: whether the derived table has `version`; without it there is no ETag.
@@ -173,8 +174,8 @@ class Resource(Statements[Row]):
         self.sorts = tuple(dict.fromkeys(("id", *created, *checks.sequence(name, "sorts", sorts))))
         checks.check_uses(self, self.sorts, {"id", *kept})
         self.admin_only = frozenset(checks.sequence(name, "admin_only", admin_only))
-        check_operations(name, self.without, UNDER)
-        check_operations(name, (*self.handlers, *self.admin_only))
+        check_operations(name, (*self.without, *self.admin_only), UNDER)
+        check_operations(name, self.handlers)
         admin_fields = checks.sequence(name, "admin_fields", admin_fields)
         self.rules = owner_rules(self, owner, admin_fields, private=private)
         if table is None:

@@ -69,7 +69,8 @@ class Child(NamedTuple):
 def children(of: "Resource[Any]", resources: Iterable["Resource[Any]"]) -> list[Child]:
     """Return the children of a resource among those that an application serves.
 
-    A private child that the parent does not own is not among them.
+    A private child that the parent does not own is not among them, and no child that only an admin
+    can list.
 
     Raises:
         RefusedError: a child has the name of a field.
@@ -209,6 +210,8 @@ def _may_be_shown(child: "Resource[Any]", field: str, of: "Resource[Any]") -> bo
 
     A private child is shown by its owner only, and only if the owner is private too.
     """
+    if child.admin_only & {"list", "list_under"}:
+        return False
     if not child.rules.private:
         return True
     own = of.rules.private and of.rules.field == "id"

@@ -54,7 +54,10 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
                 made = made._replace(access="admin")
             yield made if own is None else made._replace(handler=own)
     for field in of.under:
-        yield from lists.under(of, field)
+        for made in lists.under(of, field):
+            name = "list" if made.method == "GET" else "create"
+            admin = of.admin_only & {name, f"{name}_under"}
+            yield made._replace(access="admin") if admin else made
 
 
 def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Operation]:

@@ -24,7 +24,7 @@ CREATE TABLE keys (
     CONSTRAINT keys_secret_hash_check CHECK (octet_length(secret_hash) = 32),
     CONSTRAINT keys_scopes_check
         CHECK (cardinality(scopes) >= 1 AND scopes <@ ARRAY['read', 'write', 'admin'])
-)
+) WITH (fillfactor = 90)
 """
 INDEXES = (
     "CREATE INDEX keys_created_at_idx ON keys (created_at, id)",
