@@ -64,6 +64,7 @@ LONGEST = (
     "parity",
     "fitness",
     "nodes",
+    "limits_redis",
     "bounds",
     "faults",
 )

@@ -103,6 +103,7 @@ def test_the_headers_have_the_form_of_the_draft() -> None:
     odd = Policy('GET /a"b\\', 1, 1)
     assert odd.header == rb'"GET /a\"b\\";q=1;w=1'
     assert prefix(odd).endswith(odd.quoted)
+    assert Policy("GET /\u00e9", 1, 1).quoted == b'"GET /?"'
 
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -130,10 +130,13 @@ def client(secure: Secure) -> Iterator[httpx.Client]:
 
 
 def talk(secure: Secure, data: bytes) -> bytes:
+    """Return all data until the server ends TLS; an end of TCP alone is an error."""
     received = b""
     with (
         socket.create_connection(("127.0.0.1", secure.port), timeout=10) as plain,
-        secure.trust.wrap_socket(plain, server_hostname="localhost") as one,
+        secure.trust.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as one,
     ):
         one.sendall(data)
         while part := one.recv(65_536):

@@ -81,6 +81,8 @@ class Limiter:
             await asyncio.wait(self._tasks, timeout=CLIENT_SECONDS)
         for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLIENT_SECONDS)
         with suppress(*REDIS_ERRORS):
             await self.leases.client.aclose()
 

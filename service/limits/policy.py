@@ -33,8 +33,10 @@ class Policy(Struct, frozen=True):
 
     @property
     def quoted(self) -> bytes:
-        """The name as a String of RFC 9651."""
-        return b'"%s"' % self.name.replace("\\", r"\\").replace('"', r"\"").encode("ascii")
+        """The name as a String of RFC 9651, which is ASCII."""
+        return b'"%s"' % self.name.replace("\\", r"\\").replace('"', r"\"").encode(
+            "ascii", "replace"
+        )
 
     @property
     def header(self) -> bytes:

@@ -15,6 +15,7 @@ UNSAYABLE = (
     "a CSV has no trailer",  # as well
     "is not in the future",  # a time that depends on now
     "the cursor is not from this service",  # it is opaque and signed
+    "was used for another request",  # an Idempotency-Key; the example is one for all
     "of length >= 1",  # of a string that is stripped first
     "only an admin's key may have",  # a scope that depends on the user
     "the same as",  # a key twice in one bulk request: uniqueItems compares whole rows
