@@ -173,7 +173,7 @@ def used(client: httpx.Client, *nodes: Server, workers: int = 1) -> bool:
     time.sleep(0.02)
     try:
         kept = [key for one in nodes for key in one.say("KEYS", TAG + "*") if f"q={word}" in key]
-    except BusyLoadingError:
+    except redis.BusyLoadingError:
         return False
     return bool(kept) and sum(one.listening() for one in nodes) == workers
 
