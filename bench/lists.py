@@ -42,7 +42,7 @@ WALK = 20
 # One owner has 37 % of the items, one 7 %, one 0.7 %; `late`, `recent` and `modern` are at the end
 # of the ids, by 1, 5 and 98 %. A trigram index is made last: row by row it takes a minute.
 FILL = """
-TRUNCATE items, users RESTART IDENTITY;
+TRUNCATE items, users RESTART IDENTITY CASCADE;
 ALTER TABLE items DISABLE TRIGGER USER;
 ALTER TABLE users DISABLE TRIGGER USER;
 DROP INDEX IF EXISTS items_search_idx, users_search_idx;

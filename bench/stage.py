@@ -171,7 +171,7 @@ def searches_by_index(on: StagingTable, database: str) -> Iterator[None]:
 def fill(on: StagingTable, items: int) -> None:
     """Fill the tables with the samples again, ids 1 to `items`; empty Redis."""
     keep_totals(on, kept=True)
-    sql(on, "TRUNCATE items, users RESTART IDENTITY")
+    sql(on, "TRUNCATE items, users RESTART IDENTITY CASCADE")
     rows = {"users": min(USERS, items), "items": items}
     asyncio.run(samples.write(on.database_url, rows, lambda *_: None))
     sql(on, "VACUUM (FULL, ANALYZE) items", "VACUUM (ANALYZE) items", "CHECKPOINT")

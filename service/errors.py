@@ -285,4 +285,6 @@ def _violated(error: asyncpg.IntegrityConstraintViolationError, *, removes: bool
             return Conflict(
                 f"{field} refers to a row that does not exist", FieldError(field, "does not exist")
             )
+    if not field:  # a constraint that was added by hand, with another name
+        return Invalid("a constraint of the database does not allow these values")
     return Invalid(f"{field} is not allowed", FieldError(field, "not allowed"))

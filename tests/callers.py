@@ -141,15 +141,17 @@ class World:
             },
         }
         assert [*self.callers] == CALLERS
+        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
+        free = self.sql("SELECT id FROM items WHERE sku = 'sku-none'")[0]["id"]
         item = self.sql("SELECT id FROM items WHERE sku = 'sku-own'")[0]["id"]
         self.names = {
             "<item>": str(item),
+            "<free>": str(free),
             "<sku>": "sku-own",
             "<key>": str(self.keys["spare"].key_id),
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
         }
-        self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of nobody', 'sku-nobody')")
         self.sql("CREATE SCHEMA before")
         for table in TABLES:
             self.sql(f"CREATE TABLE before.{table} AS TABLE {table}")
@@ -270,7 +272,7 @@ class World:
             assert may or mark not in text, f"{mark!r} is not for {caller.user_id}: {text}"
 
     def _marks(self) -> dict[str, int | None]:
-        """What a response may show to the user with the id alone, or to nobody."""
+        """What a response may show to the user with the id alone; None: to no one."""
         found: dict[str, int | None] = dict.fromkeys(NEVER)
         for one in (*self.people.values(), *self.keys.values()):
             found |= dict.fromkeys(forms_of(one.key))

@@ -74,7 +74,7 @@ async def opened(url: str, **options: Any) -> AsyncIterator[Watched]:
 
 @pytest.fixture
 def url(sql: Query, database_url: str) -> str:
-    sql("TRUNCATE items, users RESTART IDENTITY")
+    sql("TRUNCATE items, users RESTART IDENTITY CASCADE")
     return database_url
 
 

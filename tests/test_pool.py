@@ -68,7 +68,7 @@ async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: s
         assert datetime.now(UTC) - item.created_at < timedelta(seconds=0.25)
     async with opened(database_url, size=2, statements=items.prepared):
         other = await asyncpg.connect(database_url)
-        await asyncio.wait_for(other.execute("TRUNCATE items, users"), 2)
+        await asyncio.wait_for(other.execute("TRUNCATE items, users, keys"), 2)
         await other.close()
 
 

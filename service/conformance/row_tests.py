@@ -34,6 +34,19 @@ class RowTests(Base):
         assert head.headers.get("etag") == read.headers.get("etag")
 
     @where("create")
+    def test_a_create_with_a_key_is_done_once(self, served: Served, of: Resource[Any]) -> None:
+        new, key = served.new(of), {"Idempotency-Key": f"{of.name}-{served.next(of)}"}
+        first = served.client.post(of.path, json=new, headers=key)
+        again = served.client.post(of.path, json=new, headers=key)
+        assert (first.status_code, "idempotency-replayed" in first.headers) == (201, False)
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+        assert again.content == first.content
+        assert again.headers["location"] == first.headers["location"]
+        assert again.headers.get("etag") == first.headers.get("etag")
+        other = served.client.post(of.path, json=served.new(of), headers=key)
+        assert other.status_code == 422, other.text
+
+    @where("create")
     def test_missing_fields_take_their_defaults(self, served: Served, of: Resource[Any]) -> None:
         parents = served.parents(of)
         needed = {name: one for name, one in parents.items() if of.fields[name].required}
