@@ -27,7 +27,7 @@ from service.cache.silent_writers import SilentWriters
 from service.cache.writer import Writer
 from service.db import idempotency, transaction
 from service.db.database import Database
-from service.db.idempotency import FOUND_AT_ONCE, Answer, Keeper, KeyTaken, find
+from service.db.idempotency import Answer, Keeper, KeyTaken
 from service.db.keyed_commit import KeyedCommit
 from service.errors import Malformed, OutcomeUnknown, Problem, Taken
 from service.items import items
@@ -596,22 +596,6 @@ async def test_expired_keys_count_as_absent_and_are_removed(url: str) -> None:
     async with opened(url) as db:
         assert [await remove_some_keys(Writer(db)) for _ in range(3)] == [1000, 499, 0]
     assert len(await ask(url, "SELECT FROM idempotency_keys")) == 11
-
-
-async def test_few_answers_are_looked_up_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They may be long, and a statement that takes too long fails every request that shares it."""
-    sizes = []
-    async with opened(url) as db:
-        fetch = db.fetch
-
-        async def counted(statement: Any, args: Any, **more: Any) -> Any:
-            sizes.append(len(args[0]))
-            return await fetch(statement, args, **more)
-
-        monkeypatch.setattr(db, "fetch", counted)
-        await asyncio.gather(*(find(db, "", str(n)) for n in range(100)))
-    assert sum(sizes) == 100
-    assert 1 < max(sizes) <= FOUND_AT_ONCE
 
 
 async def test_expired_keys_are_removed_however_long_their_answers_are(url: str) -> None:

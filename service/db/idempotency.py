@@ -30,15 +30,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from service.db.arrays import unnested
+from service.db.batch import READS
 from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.db.schema import INTERNAL
 from service.db.statement import Runner, Statement, columns
 from service.errors import Conflict, Locked, Problem
 
-# Keys that are looked up at once. An answer to a bulk POST has a megabyte: 128 of them took 2.1 s,
-# and timed out for every request that shared the statement.
-FOUND_AT_ONCE = 16
 # Rows that are removed at once: 1,000 take some 10 ms.
 REMOVED_AT_ONCE = 1000
 
@@ -158,9 +156,7 @@ async def find(db: Database, principal: str, key: str) -> Answer | None:
         return await _find_one(db, (principal, key))
     batcher: Batcher | None = db.batchers.get(FIND)
     if batcher is None:
-        batcher = db.batchers[FIND] = Batcher(
-            _find_one, _find_many, ordered=False, max_batch=FOUND_AT_ONCE
-        )
+        batcher = db.batchers[FIND] = Batcher(_find_one, _find_many, ordered=False, max_batch=READS)
     found: Answer | None = await batcher.run(db, None, (principal, key))
     return found
 
