@@ -297,10 +297,16 @@ def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
     assert "id must be int8" in ran.refused(2)
 
 
-def test_a_public_host_needs_an_explicit_setting(place: Path) -> None:
-    line = Ran(place, "serve", "--host", "0.0.0.0", DATABASE_URL=NOBODYS).refused(2)
+def test_a_public_host_needs_keys_or_an_explicit_setting(place: Path) -> None:
+    (place / "keyless.py").write_text(
+        "from service.app import create_app\n"
+        "from service.settings import Settings\n"
+        "app = create_app(Settings.load())\n"
+    )
+    options = ("serve", "--host", "0.0.0.0", "--app", "keyless:app")
+    line = Ran(place, *options, DATABASE_URL=NOBODYS).refused(2)
     assert "SERVICE_AUTH=off" in line
-    assert not list(place.iterdir())
+    assert not (place / ".data").exists()
 
 
 @pytest.mark.parametrize("server", ("granian", "uvicorn"))

@@ -434,8 +434,10 @@ async def test_statements_know_whether_they_delete_rows() -> None:
         statement.name for statement in (*items.prepared, *users.prepared) if statement.removes
     }
     assert removing == {
-        f"{one}.remove{how}" for one in ("items", "users") for how in ("", "_if")
-    } | {"items.remove_all"}
+        f"{one}{own}"
+        for one in ("items.remove", "items.remove_if", "users.remove", "users.remove_if")
+        for own in ("", "_own")
+    } | {"items.remove_all", "items.remove_all_own"}
 
 
 async def test_a_user_with_items_is_not_deleted_in_any_language_of_the_database(url: str) -> None:

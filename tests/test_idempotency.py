@@ -664,7 +664,11 @@ class CutCommit:
                 writer.write(data)
             writer.close()
 
-        await asyncio.gather(requests(), results(), return_exceptions=True)
+        try:
+            await asyncio.gather(requests(), results(), return_exceptions=True)
+        finally:  # also after a reset, or when the test ends
+            down.close()
+            writer.close()
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def serve(**options: str | None) -> None:
         app = application(options)
         _check(app)
         logs.plain(app.settings.log)
-        _warn(app.settings)
         from service import server
 
         with contextlib.closing(server.bind(app.settings)) as listener:
+            _warn(app.settings)
             auth: Literal["on", "off"] = "on" if app.settings.authenticated else "off"
             app.settings = msgspec.structs.replace(app.settings, port=listener.port, auth=auth)
             _serve(app, listener, stop)
