@@ -67,7 +67,12 @@ class TestNotes(Conformance):
     ran = subprocess.run(
         [*command, "-k", "returned_and_can_be_read"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "examples" / "notes")},
+        # pytest closes the folder of its temporary files to others: not the one that we use.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "examples" / "notes"),
+            "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         timeout=300,

@@ -95,6 +95,8 @@ class Copy:
         self.before = self.files()
         kept = {name: one for name, one in os.environ.items() if not name.startswith("SERVICE_")}
         self.environ = {
+            # pytest closes the folder of its temporary files to others: not the one that we use.
+            "PYTEST_DEBUG_TEMPROOT": str(directory.parent),
             **kept,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(directory),

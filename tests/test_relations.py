@@ -262,6 +262,24 @@ def test_include_has_the_children_that_the_application_serves() -> None:
         assert included_in(app, "/items") == (["owner"] if items in resources else [])
 
 
+def test_a_child_may_have_children_of_its_own() -> None:
+    class NewPart(Struct):
+        name: str
+        item_id: ID | None = None
+
+    parts = Resource(
+        "parts",
+        NewPart,
+        references={"item_id": items},
+        filters=("item_id",),
+        under=("item_id",),
+    )
+    app = create_app(Settings(), resources=(users, items, parts), migrations="none")
+    assert included_in(app, "/items") == ["owner", "parts"]
+    pages = [one.response for one in app.operations if one.path in {"/items", "/users/{id}/items"}]
+    assert pages[0] is pages[2], "two Structs of one name can't be in the OpenAPI document"
+
+
 def test_an_operation_with_a_handler_of_its_own_has_no_include() -> None:
     async def own(_: Any) -> Any: ...
 

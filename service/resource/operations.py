@@ -72,13 +72,16 @@ def served(of: "Resource[Any]", resources: Sequence["Resource[Any]"]) -> list[Op
     if not children:
         return of.operations
     in_lists = [child for child in children if child.of.newest_in_lists]
-    made = []
+    pages = of.pages
+    made: list[Operation] = []
     for one in of.operations:
         if (one.method, one.path) == ("GET", f"{of.path}/{{id}}") and of.derives("read"):
             made.append(included.read(of, one, children))
         elif (one.method, one.path) == ("GET", of.path) and in_lists and of.derives("list"):
             listed = lists.all_rows(of, in_lists)
+            pages = listed.response
             made.append(listed._replace(access=one.access, limit=one.limit))
         else:
             made.append(one)
-    return made
+    # The lists under a parent have the same pages: the document has one Struct of each name.
+    return [one._replace(response=pages) if one.response is of.pages else one for one in made]
