@@ -133,9 +133,14 @@ async def _measured() -> dict[str, list[float]]:
     return found
 
 
+def measured() -> dict[str, list[float]]:
+    """Return the microseconds of CPU per cached read, by variant and round."""
+    return uvloop.run(_measured())
+
+
 def table() -> str:
     """Return a table in Markdown: CPU per request, and the difference to the first in a round."""
-    found = uvloop.run(_measured())
+    found = measured()
     first = next(iter(found.values()))
     lines = [
         f"**What does it cost to check a cached read?** (`guard`, median of {ROUNDS} rounds)",

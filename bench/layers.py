@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 from starlette.types import Message, Scope
 
+from bench import guardcost
 from bench.result import Figure, Run, Table
 from bench.stage import StagingTable
 from service.asgi import app as built_in
@@ -40,12 +41,25 @@ BODY = b'{"name": "Brass Widget 123", "description": "Made by the benchmark", "p
 
 
 def tables(on: StagingTable, runs: list[Run]) -> list[Table]:
-    """Return a table for reading and one for creating an item, if the run has the workload."""
-    return [
+    """Return tables for reading and creating an item, if the run has them, and for checks."""
+    found = [
         table
         for name, title in (("read", "Read one item"), ("create", "Create"))
         if (table := _table(on, runs, name, title)) is not None
     ]
+    return [*found, _checks()]
+
+
+def _checks() -> Table:
+    """Return what API keys and rate limits add to a cached read."""
+    off, *others = guardcost.measured().items()
+    figures = []
+    for name, used in others:
+        more = sorted(one - other for one, other in zip(used, off[1], strict=True))
+        least, middle, most = statistics.quantiles(more, n=4)
+        figures.append(Figure(name, middle, least, most))
+    about = "More CPU than without them; without the socket. Median and quartiles of many rounds."
+    return Table("checks-hit", "Keys and limits: a cached read", "us", about, figures)
 
 
 def _table(on: StagingTable, runs: list[Run], workload: str, title: str) -> Table | None:
