@@ -300,10 +300,10 @@ def test_budgets_name_existing_workloads_and_contestants() -> None:
 @needs_wrk
 @pytest.mark.slow
 def test_a_trial_compares_variants_of_the_service() -> None:
-    done = bench("trials", "gc", "--rounds", "1")
+    done = bench("trials", "idempotency", "--rounds", "1")
     assert done.returncode == 0, done.stderr
-    assert "| read | 64 | frozen, 10,000 |" in done.stdout
-    assert "| list | 64 | not frozen, 700 |" in done.stdout
+    assert "| create | 1 | grouped |" in done.stdout
+    assert "| keyed | 64 | each alone |" in done.stdout
     assert bench("trials", "luck").returncode == 2
 
 

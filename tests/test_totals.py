@@ -213,7 +213,7 @@ async def test_every_snapshot_agrees_with_its_totals_among_many_writers(url: str
     )
 
     async def write(one: asyncpg.Connection, chance: random.Random) -> None:
-        for _ in range(40):
+        for _ in range(20):
             level = chance.choice(("READ COMMITTED", "REPEATABLE READ"))
             end = chance.choice(("COMMIT", "COMMIT", "ROLLBACK"))
             try:

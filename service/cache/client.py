@@ -83,3 +83,8 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], 
     known = {"username": unquote(user), "password": unquote(password)}
     named = {name: value for name, value in known.items() if value}
     return places, named, parts.path.removeprefix("/")
+
+
+def is_closed(error: Exception) -> bool:
+    """Whether it is uvloop's error for a write to a connection that has just been closed."""
+    return isinstance(error, RuntimeError) and "handler is closed" in str(error)

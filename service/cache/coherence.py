@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, subscriber
+from service.cache.client import REDIS_ERRORS, is_closed, subscriber
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
 from service.cache.shared import RETRY_SECONDS, Shared
 from service.cache.silent_writers import PRESENCE, SilentWriters
@@ -164,8 +164,9 @@ class Coherence:
                 await listen()
             except (*DATABASE_ERRORS, *REDIS_ERRORS):
                 pass
-            except Exception:  # noqa: BLE001 - logged; without a retry it would never come back
-                logger.exception("a connection of the cache failed")
+            except Exception as error:  # noqa: BLE001 - without a retry it never comes back
+                if not is_closed(error):
+                    logger.exception("a connection of the cache failed")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _listen_to_database(self) -> None:

@@ -11,7 +11,7 @@ Header = tuple[bytes, bytes]
 
 # Bytes that a kept response takes beside its own: its object, its key, its places in the tables.
 # With this figure a million responses fit into the memory that is allowed
-# (tests/test_cache.py::test_a_million_responses_take_no_more_memory_than_allowed).
+# (tests/test_cache.py::test_many_responses_take_no_more_memory_than_allowed).
 OVERHEAD = 950
 
 
