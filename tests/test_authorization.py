@@ -5,7 +5,6 @@ The statuses are in authorization.txt. They were written from the contract, not 
 
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +30,6 @@ from service.embedded.data_directory import Stores
 from service.items import items
 from service.keys.structs import NewKey
 from service.users import users
-from service.web.principal_cache import WRONG_SECONDS
 
 READS = [one for one in ROWS if one.method not in WRITES]
 CHANGES = [one for one in ROWS if one.method in WRITES]
@@ -152,8 +150,6 @@ def test_a_write_is_for_whom_the_file_says(
             found[name] += " and changed something"
     assert found == asked.cells
     assert world.ask(client, asked._replace(method="OPTIONS"), "admin").status_code == 405
-    if '"is_active": false' in asked.body:  # a worker remembers that these keys were not valid
-        time.sleep(WRONG_SECONDS)
 
 
 def test_a_replacement_without_a_role_keeps_it(world: World, client: httpx.Client) -> None:
