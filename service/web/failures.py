@@ -16,7 +16,7 @@ ADDRESSES = 10_000
 
 
 class _Address:
-    """The wrong keys, the number of look-ups that run, and who waits for their end."""
+    """The wrong keys, the number of look-ups that run, and the event of their end."""
 
     __slots__ = ("ended", "keys", "running")
 
