@@ -114,7 +114,7 @@ def test_the_commands_make_users_and_keys_and_revoke_them(run: Run, url: str) ->
 @pytest.mark.parametrize(
     ("words", "named"),
     (
-        (("users", "create", "nobody", "ada"), "email"),
+        (("users", "create", "not-an-address", "ada"), "email"),
         (("users", "create", ADA, "a b"), "username"),
         (("keys", "create", "--user", ADA, "--name", " "), "name"),
         (("keys", "create", "--user", ADA, "--expires", "90y"), "--expires"),
