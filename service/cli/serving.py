@@ -11,9 +11,11 @@ from service import logs
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
+from service.server.preflight import refused_cache
 from service.server.processes import StopSignals
 from service.server.tls import check_files
 from service.settings import Settings, SettingsError
+from service.settings.urls import address
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -59,11 +61,8 @@ def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
-    if settings.cache == "local" and settings.workers > 1:
-        raise SettingsError(
-            f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"
-            " several workers need SERVICE_CACHE=on and REDIS_URL"
-        )
+    if why := refused_cache(settings):
+        raise SettingsError(why)
 
 
 def _warn(settings: Settings) -> None:
@@ -122,11 +121,11 @@ def _stores(
             found = found._replace(revision=head)
         database = banner.EMBEDDED
     else:
-        database = f"at {banner.address(url)}"
+        database = f"at {address(url)}"
     redis = banner.OFF
     if settings.redis_url not in (None, "off"):
         own = running is not None and running.redis_url is not None
-        redis = banner.EMBEDDED if own else f"at {banner.address(settings.redis_url)}"
+        redis = banner.EMBEDDED if own else f"at {address(settings.redis_url)}"
     name = run(banner.look_at_redis(settings.redis_url))
     return banner.lines(found, head, database, name, redis)
 
@@ -139,8 +138,8 @@ def _banner(
 ) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.certfile is None else "https"
-    address = f"{scheme}://{host}:{settings.port}"
-    lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
+    url = f"{scheme}://{host}:{settings.port}"
+    lines = [("API", url), ("Docs", f"{url}/docs"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
     lines += [("Note", note) for note in (running.notes if running else ())]

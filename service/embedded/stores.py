@@ -20,7 +20,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -88,6 +88,25 @@ def stores(
                 )
                 directory.publish(running)
         yield running
+
+
+@contextmanager
+def attached(data: Path) -> Iterator[Stores | None]:
+    """Yield the stores of the service that runs on a data directory; None if none runs.
+
+    Nothing is started, created or locked.
+
+    Raises:
+        EmbeddedError: the files of the directory can't be read.
+    """
+    with ExitStack() as held:
+        with _one_line_errors(data):
+            data = data.resolve()
+            _hide_libpq(held)
+            found = None
+            with suppress(FileNotFoundError), (data / "lock").open("rb") as lock:
+                found = _published(data, holder(lock)[0])
+        yield found
 
 
 def secret(data: Path) -> str:
