@@ -11,6 +11,7 @@ from service import logs
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
+from service.embedded.watch import Watch
 from service.server.preflight import refused_cache
 from service.server.processes import StopSignals
 from service.server.tls import check_files
@@ -74,10 +75,10 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
     from service import server
     from service.cli import banner, first_key
 
-    found, asked = None, app.settings
+    found, asked, watch = None, app.settings, Watch()
     if asked.database_url is not None:  # before anything is started
         found = run(banner.look_at_database(asked.database_url))
-    with with_stores(asked, join=False) as (settings, running):
+    with with_stores(asked, join=False, watch=watch) as (settings, running):
         stores = _stores(app, settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # An embedded Redis is not useful for a single worker.
@@ -86,7 +87,8 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
         first = first_key.lines(app, served, running)
-        server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
+        with watch.installed(stop.stop):
+            server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
 
 
 def _exit() -> NoReturn:

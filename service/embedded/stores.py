@@ -29,6 +29,7 @@ from service.embedded import postgres
 from service.embedded import redis as redis_server
 from service.embedded.data_directory import DataDirectory, Stores, holder, open_private
 from service.embedded.programs import EmbeddedError
+from service.embedded.watch import Watch
 
 # A lock lasts while any process has the file open, so forked workers close it.
 _locks: set[BinaryIO] = set()
@@ -52,6 +53,7 @@ def stores(
     postgres_bin: Path | None = None,
     redis_binary: Path | None = None,
     settings: Mapping[str, str] = NO_SETTINGS,
+    watch: Watch | None = None,
 ) -> Iterator[Stores]:
     """Run the stores of a data directory.
 
@@ -65,6 +67,7 @@ def stores(
         postgres_bin: directory of PostgreSQL's programs; found when absent.
         redis_binary: path of the Redis server; found when absent.
         settings: settings of PostgreSQL that override ours.
+        watch: gets the process of PostgreSQL.
 
     Raises:
         EmbeddedError: the stores can't be started; those already started are stopped.
@@ -87,6 +90,8 @@ def stores(
                     database_url, redis_url, data, tuple(directory.notes), joined=False
                 )
                 directory.publish(running)
+                if watch is not None:
+                    watch.child = directory.postgres
         yield running
 
 
