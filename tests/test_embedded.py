@@ -418,13 +418,10 @@ def test_the_end_of_postgres_stops_the_service_with_the_reason(
     wheel: Path, kept: Path, full: bool
 ) -> None:
     """A fork has the handler of the signal too, and its own children."""
-    watch, stopped = Watch(), []
+    watch, stopped = Watch(), list[bool]()
     said = "No space left on device: free space on the disk of .*, and start again"
-    with (
-        stores(kept, redis=False, postgres_bin=wheel, watch=watch),
-        pytest.raises(EmbeddedError, match=f"PostgreSQL ended: .*{said if full else 'by SIGKILL'}"),
-        watch.installed(lambda: stopped.append(True)),
-    ):
+
+    def end() -> None:
         child = os.fork()
         if child == 0:
             subprocess.run(["/bin/true"], check=True)
@@ -439,7 +436,14 @@ def test_the_end_of_postgres_stops_the_service_with_the_reason(
         while not stopped and time.monotonic() < give_up:
             time.sleep(0.01)
         assert stopped == [True]
-    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+
+    with stores(kept, redis=False, postgres_bin=wheel, watch=watch):
+        with (
+            pytest.raises(EmbeddedError, match=f"ended: .*{said if full else 'by SIGKILL'}"),
+            watch.installed(lambda: stopped.append(True)),
+        ):
+            end()
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 
 
 def test_a_fork_of_the_supervisor_does_not_hold_the_lock(wheel: Path, kept: Path) -> None:
