@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from test_commands import Command, command, postgres_that_says, url_of
 from test_rights import pooler
 from test_tls import make_certificate
 
+from service import metrics
 from service.asgi import MIGRATIONS, app
 from service.cache import client as redis
 from service.db.pooled_connection import POOLED
@@ -31,6 +33,8 @@ from service.doctor.clocks import skewed
 from service.doctor.examine import examine, in_thread
 from service.doctor.subject import Skipped, Subject
 from service.embedded.data_directory import Stores
+from service.logs import logger
+from service.metrics.slots import SIZE
 from service.migrations import migrate
 from service.settings import Settings
 
@@ -526,3 +530,17 @@ def test_a_full_disk_of_the_database_is_503_and_one_line_in_the_log(
     told = [line for line in service.log.read_text().splitlines() if "disk of the data" in line]
     assert [json.loads(line)["error"] for line in told] == ["DiskFullError: could not extend file"]
     assert client.post("/items", json={"name": "Lamp"}).status_code == 201
+
+
+def test_metrics_survive_a_disk_without_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their file is allocated at the start; without one, a worker counts for itself."""
+    store = metrics.Store(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_blocks * 512 >= SIZE or sys.platform != "linux"
+    store.close()
+    said: list[str] = []
+    monkeypatch.setattr(logger, "error", lambda message, **_: said.append(message))
+    assert metrics.opened(str(tmp_path / "missing")) is not None
+    assert said == ["each worker shows its own metrics alone: free space in TMPDIR"]

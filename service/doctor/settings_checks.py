@@ -48,9 +48,8 @@ async def secret(subject: Subject) -> Finding:
     if subject.embedded:
         return ok("made and kept in the data directory")
     return warn(
-        "SERVICE_SECRET is not set: DATABASE_URL signs cursors, so all nodes need the same text of"
-        " it, and a new password makes cursors invalid",
-        "set SERVICE_SECRET to the same 16 characters or more on every node",
+        "SERVICE_SECRET is not set, so DATABASE_URL signs cursors: a new password ends them all",
+        "set SERVICE_SECRET, the same on every node",
     )
 
 
