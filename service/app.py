@@ -67,7 +67,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
-        operations: operations of the resources, then `routes`, then health.
+        operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals, and the
             idempotency keys if there is a POST.
         takes_keys: whether an operation takes an Idempotency-Key.
@@ -109,8 +109,9 @@ class Application(Paths):
         self._limits = limits_of(self.operations)
         pages = docs.routes(self.operations, about, self.checks)
         self._limits += limits_of(pages)
+        self.operations += pages
         super().__init__(
-            [*self.operations, *pages],
+            self.operations,
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )

@@ -56,7 +56,7 @@ def requests() -> Iterator[Asked]:
     yield from files()
     for _ in range(2):
         yield Asked("post", "/items", 201, "/items", NEW_ITEM, {"idempotency-key": "a"})
-    for path in ("/health", "/health/live", "/health/ready"):
+    for path in ("/health", "/health/live", "/health/ready", "/docs", "/openapi.json"):
         yield Asked("get", path, 200, path)
         yield Asked("get", path, 422, path + "?x=1")
     yield Asked("delete", "/users/{id}", 409, "/users/1?permanent=true")
@@ -259,15 +259,31 @@ def test_every_example_and_default_fits_its_schema(told: Document) -> None:
     for place, one in parts(told):
         if place.endswith("/properties"):
             continue
-        examples = one.get("examples", []) if "/examples" not in place else []
-        examples += [one["default"]] if "default" in one else []
-        for shown in examples:
-            checker.fits(shown, one)
-        if "example" in one:
-            checker.fits(one["example"], one["schema"])
-            assert one["example"], place
-        seen += len(examples) + ("example" in one)
-    assert seen > 40
+        if "schema" in one:  # a body, a parameter or a header
+            shown = [part["value"] for part in one.get("examples", {}).values()]
+            shown += [one["example"]] if "example" in one else []
+            for value in shown:
+                checker.fits(value, one["schema"])
+                assert value, place
+        else:
+            shown = one.get("examples", []) if "/example" not in place else []
+            shown = [*shown, one["default"]] if "default" in one else shown
+            for value in shown:
+                checker.fits(value, one)
+        seen += len(shown)
+    assert seen > 100
+
+
+def test_every_operation_tells_its_parameters_and_shows_an_answer(told: Document) -> None:
+    for path, methods in told["paths"].items():
+        for method, operation in methods.items():
+            place = f"{method} {path}"
+            for one in operation["parameters"]:
+                assert one.get("description"), f"{place}: {one['name']}"
+            for status, response in operation["responses"].items():
+                for content in Checker(told).resolved(response).get("content", {}).values():
+                    shown = {"example", "examples"} & content.keys()
+                    assert shown or "type" in content["schema"], f"{place}: {status}"
 
 
 def test_the_document_is_valid_and_has_what_a_client_needs(told: Document) -> None:

@@ -67,7 +67,7 @@ def routes(
 
     @lru_cache(ROOTS)
     def replies(root: str, checks: Checks) -> tuple[Reply, Reply]:
-        described = document(operations, about, root, checks)
+        described = document(everything, about, root, checks)
         as_json, page = msgspec.json.encode(described), _page(described, root).encode()
         return (
             _reply(as_json, (), JSON),
@@ -75,19 +75,25 @@ def routes(
         )
 
     async def openapi(request: Request) -> Reply:
+        """The OpenAPI 3.1 document of this service: operations, schemas, errors."""
         return replies(request.root, checks_of(request))[0]
 
     async def docs(request: Request) -> Reply:
+        """The documentation as HTML; it loads nothing from other hosts."""
         return replies(request.root, checks_of(request))[1]
 
-    replies("", checks)  # build at the start, not in the first request
-    return [
-        Operation("GET", path, handler, summary, stored=False, access="open", limit="off")
-        for path, handler, summary in (
-            ("/openapi.json", openapi, "The OpenAPI document"),
-            ("/docs", docs, "The API on one page"),
+    pages = [
+        Operation(
+            "GET", path, handler, summary, media=media, stored=False, access="open", limit="off"
+        )
+        for path, handler, summary, media in (
+            ("/openapi.json", openapi, "Read the OpenAPI document", "application/json"),
+            ("/docs", docs, "Read about the API on one page", "text/html"),
         )
     ]
+    everything = [*operations, *pages]
+    replies("", checks)  # build at the start, not in the first request
+    return pages
 
 
 def checks_of(request: Request) -> Checks:
@@ -183,7 +189,7 @@ def _shape(described: dict[str, Any]) -> str:
     links = []
     for media, content in described.get("content", {}).items():
         schema = content["schema"]
-        if schema.get("type") == "string":  # a file
+        if "type" in schema:  # a file or a page
             links.append(escape(media))
             continue
         links += [_link(one) for one in schema.get("anyOf", [schema])]
