@@ -9,6 +9,14 @@ from service.web.openapi_texts import PROBLEMS
 # Examples of values whose schema has none, by format and by type.
 BY_FORMAT = {"date-time": "2026-11-26T09:00:00.000000Z"}
 BY_TYPE = {"string": "text", "integer": 1, "number": 1, "boolean": True, "object": {}}
+# Python's types of JSON's. A bool is an int in Python; names of flags are not those of numbers.
+JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+}
 
 
 class Examples:
@@ -66,26 +74,38 @@ class Examples:
                 if name in schema.get("required", ())
             }
         if "enum" in schema:
-            return schema.get("default", schema["enum"][0])
-        known = self._by_tag.get(tag, {}).get(name, self._by_name.get(name))
-        options = schema.get("anyOf")
-        if options is not None:
-            empty = {"type": "null"} in options and known is None
-            return None if empty else self.response(options[0], tag, name)
+            return schema["enum"][0]
+        options = schema.get("anyOf", [schema])
+        for one in options:
+            if "examples" in one:
+                return one["examples"][0]
+            known = self._known(tag, name, one.get("type", ""))
+            if known is not None:
+                return known
+        if {"type": "null"} in options:
+            return None
+        if "anyOf" in schema:
+            return self.response(options[0], tag, name)
         if schema.get("type") == "array":
             return [self.response(schema["items"], tag)]
-        if known is not None:
-            return known
         return BY_FORMAT.get(schema.get("format", ""), BY_TYPE.get(schema.get("type", "")))
 
     def problem(self, schema: Schema, status: int, title: str) -> Any:
         """Return an example of a problem document."""
-        shown = self.response(schema, "") | {"title": title, "status": status}
+        shown = {"type": "about:blank", **self.response(schema, "")}
+        shown |= {"title": title, "status": status}
         detail, errors = PROBLEMS.details[status]
         if "errors" not in shown:  # else the document has lines, and a detail of its own
             shown["detail"] = detail
             shown |= {"errors": errors} if errors else {}
         return shown
+
+    def _known(self, tag: str, name: str, kind: str) -> Any:
+        """Return the example of a property with this name and JSON type; None without any."""
+        for names in (self._by_tag.get(tag, {}), self._by_name):
+            if name in names and isinstance(names[name], JSON_TYPES.get(kind, ())):
+                return names[name]
+        return None
 
     def _resolved(self, schema: Schema) -> Schema:
         if "$ref" not in schema:

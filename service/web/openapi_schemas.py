@@ -75,6 +75,8 @@ class Schemas:
                 f"{value[1:]}_desc".upper() if value[0] == "-" else value.upper()
                 for value in values
             ]
+        if "examples" in schema:
+            named["examples"] = schema["examples"]
         self.components[name] = named
         reference: Schema = {"$ref": PLACE + name}
         kept: Schema = {key: schema[key] for key in ("default", "description") if key in schema}

@@ -103,7 +103,8 @@ HEADERS = {
     ),
     "Server-Timing": Header(
         "Where the time went, in milliseconds (W3C Server Timing)",
-        'db;dur=0.412;desc="1 statements", total;dur=0.731',
+        'queue;dur=0.013, pool;dur=0.000, sql;dur=0.412;desc="1 statements", cache;dur=0.021,'
+        " encode;dur=0.035, total;dur=0.731",
     ),
     "Vary": Header("The request headers that select the form of the response", "accept-encoding"),
     "WWW-Authenticate": Header(
@@ -250,7 +251,7 @@ PROBLEMS = Problems(
         504: "The database took too long",
     },
     details={
-        400: ("the body is not JSON: malformed (byte 17)", []),
+        400: ("the body is not valid at byte 17", []),
         401: ("this needs an API key", []),
         403: ("this needs an API key with the scope write", []),
         404: ("there is no such row", []),
