@@ -108,8 +108,7 @@ def _tag(operation: Operation) -> Tag:
 
 
 def _described(tag: Tag) -> Document:
-    described = {"name": tag.name}
-    return {**described, "description": tag.description} if tag.description else described
+    return {"name": tag.name, "description": tag.description or f"Operations on {tag.name}"}
 
 
 def _kinds(operation: Operation) -> list[Any]:

@@ -1,12 +1,13 @@
 """Parameters and bodies of requests in the OpenAPI document."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
 
 from service.web.endpoint import Operation
-from service.web.openapi_examples import Examples
+from service.web.openapi_examples import Examples, NoExampleError
 from service.web.openapi_schemas import Schemas
 from service.web.openapi_texts import (
     ENTITY_TAGS,
@@ -49,8 +50,10 @@ def parameters(operation: Operation, schemas: Schemas) -> list[Document]:
 def body(operation: Operation, schemas: Schemas, examples: Examples) -> Document:
     """Return the body of a request by media type; empty without one."""
     if operation.request is not None:
-        schema = schemas.of(operation.request)
-        return {"application/json": {"schema": schema, "example": examples.request(schema)}}
+        content: Document = {"schema": schemas.of(operation.request)}
+        with suppress(NoExampleError):
+            content["example"] = examples.request(content["schema"])
+        return {"application/json": content}
     return files(operation) if operation.method == "POST" else {}
 
 

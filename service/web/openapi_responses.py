@@ -1,13 +1,14 @@
 """Responses in the OpenAPI document: those of success, and problem documents."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
 
 from service.errors import Problem, ProblemDocument, TooMany
 from service.web.endpoint import Operation
-from service.web.openapi_examples import Examples
+from service.web.openapi_examples import Examples, NoExampleError
 from service.web.openapi_requests import files
 from service.web.openapi_schemas import Schemas
 from service.web.openapi_texts import (
@@ -85,8 +86,9 @@ class Responses:
     def _content(self, kinds: tuple[Any, ...], tag: str) -> Document:
         """Return the schema of a body that is one of these types, with an example of each."""
         schemas = [self._schemas.of(kind) for kind in kinds]
-        values = [self._examples.response(schema, tag) for schema in schemas]
-        return one_of(schemas, values)
+        with suppress(NoExampleError):
+            return one_of(schemas, [self._examples.response(schema, tag) for schema in schemas])
+        return one_of(schemas, [])
 
     def _problems(self, operation: Operation) -> dict[int, Document]:
         """Return the error responses by status; those of several operations go into `shared`."""
@@ -104,7 +106,9 @@ class Responses:
             if cached:
                 headers.append("X-Cache")
             schemas = [self._schemas.of(kind) for kind in found[status]]
-            values = [self._examples.problem(schema, status, title) for schema in schemas]
+            values = []
+            with suppress(NoExampleError):
+                values = [self._examples.problem(schema, status, title) for schema in schemas]
             content = {"application/problem+json": one_of(schemas, values)}
             response = self._response(PROBLEMS.meanings[status], headers, content)
             if cached or len(schemas) > 1:
@@ -142,6 +146,8 @@ class Responses:
 
 def one_of(schemas: list[Document], values: list[Any]) -> Document:
     """Return the content of a body that has one of these schemas, with an example of each."""
+    if not values:
+        return {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     if len(schemas) == 1:
         return {"schema": schemas[0], "example": values[0]}
     names = [schema["$ref"].rpartition("/")[2] for schema in schemas]
