@@ -107,7 +107,7 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self._limits = limits_of(self.operations)
-        own = [*docs.routes(self.operations, about, self.checks), pages.files()]
+        own = [*docs.routes(self.operations, about, self.checks), *pages.routes()]
         self._limits += limits_of(own)
         super().__init__(
             [*self.operations, *own],

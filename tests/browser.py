@@ -144,7 +144,8 @@ class Page:
         while time.monotonic() < deadline:
             # A navigation destroys the context in which the expression runs.
             with contextlib.suppress(AssertionError):
-                if found := self.run(script):
+                # An element has no value of JSON: it is an empty dict.
+                if (found := self.run(script)) or found == {}:
                     return found
             time.sleep(0.03)
         raise AssertionError(

@@ -140,7 +140,8 @@ def _banner(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.certfile is None else "https"
     address = f"{scheme}://{host}:{settings.port}"
-    lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
+    lines = [("API", address), ("Docs", f"{address}/docs"), ("Console", f"{address}/console")]
+    lines += stores
     if running is not None:
         lines.append(("Data", str(running.data)))
     lines += [("Note", note) for note in (running.notes if running else ())]

@@ -4,7 +4,7 @@ import { parse, stringify } from "./json.js";
 import * as key from "./key.js";
 
 /** The path in front of all paths of the API: not empty behind `--root-path`. */
-export const root = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+export const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
 /** A response with an error status; `problem` is its problem document (RFC 9457). */
 export class Refused extends Error {
@@ -100,7 +100,7 @@ export function words(error) {
   const text = {
     401: key.current()
       ? "The service refuses this key: it is wrong, expired or revoked. Enter another one."
-      : "The service needs an API key. Enter it at the top of the page.",
+      : "The service needs an API key. Enter it with the API key button.",
     403: `This key may not do that: ${message}.`,
     404: `Not found: ${message}.`,
     412: "Another client has changed it since it was read.",

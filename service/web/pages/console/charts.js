@@ -12,17 +12,27 @@ const EDGE = 2;
  *
  * @param lines - lists of values, the oldest first.
  * @param options - `points`: how many points the whole width has; `least`: the least height of the
- *   scale, so that noise near 0 does not look like a peak.
+ *   scale, so that noise near 0 does not look like a peak; `marked`: a point with a cursor, counted
+ *   from the newest.
  */
-export function chart(lines, { points, least = 0 }) {
+export function chart(lines, { points, least = 0, marked = null }) {
   const values = lines.flat().filter((value) => value !== null);
   const top = Math.max(least, ...values) || 1;
   return svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT - 1, y2: HEIGHT - 1 }),
+    marked === null ? null : cursor(points - 1 - marked, points),
     lines.map((line, place) => svg("path", { class: `line-${place}`, d: path(line, points, top) })),
   );
+}
+
+/** Return which point is at a place of the width, from 0 to 1, counted from the newest. */
+export const pointAt = (part, points) => Math.round((1 - part) * (points - 1));
+
+function cursor(place, points) {
+  const x = (place * WIDTH) / (points - 1);
+  return svg("line", { class: "cursor", x1: x, x2: x, y1: 0, y2: HEIGHT });
 }
 
 function path(line, points, top) {

@@ -144,13 +144,12 @@ function summary(row) {
 function facts(resource, row) {
   const editable = new Set(resource.changeFields.map((one) => one.name));
   const others = Object.entries(row).filter(([key]) => !editable.has(key));
-  const kinds = Object.fromEntries(resource.columns.map((one) => [one.name, one.kind]));
   return h(
     "dl",
     { class: "facts" },
     others.map(([key, value]) => [
       h("dt", {}, words.label(key)),
-      h("dd", {}, words.shown(value, kinds[key]) || "-"),
+      h("dd", {}, words.shown(value) || "-"),
     ]),
   );
 }

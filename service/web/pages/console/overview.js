@@ -1,7 +1,7 @@
 /* The first view: live figures of the service, its routes and statements, and its dependencies. */
 
 import * as api from "./api.js";
-import { chart } from "./charts.js";
+import { chart, pointAt } from "./charts.js";
 import { h } from "./dom.js";
 import * as metrics from "./metrics.js";
 import { KEPT } from "./watch.js";
@@ -143,8 +143,8 @@ export function overview(watch) {
   const state = h("div", { class: "states" });
   const notice = h("p", { class: "notice", hidden: true });
   const cards = CARDS.map((card) => makeCard(card));
-  const routes = h("div", { class: "scroll" });
-  const statements = h("div", { class: "scroll" });
+  const routes = h("div", { class: "scroll", tabindex: 0 });
+  const statements = h("div", { class: "scroll", tabindex: 0 });
   const slow = h("div", {});
   const view = h(
     "div",
@@ -241,16 +241,26 @@ function makeCard({ title, lines, names, text, more, least }) {
   const series = lines.map(() => []);
   let drawn = null; // the last scrape in the chart
 
-  const show = (scrapes, now) => {
-    const values = lines.map((line) => line(now));
+  let marked = null; // the point below the pointer, counted from the newest
+  let told = ""; // the line below the chart
+
+  const write = (values) =>
     figure.replaceChildren(
       ...(names
         ? values.map((value, place) =>
-            h("span", { class: `value line-${place}` }, h("small", {}, names[place]), text(value)),
+            h("span", { class: `value line-${place}` }, text(value), h("small", {}, names[place])),
           )
         : [text(values[0])]),
     );
-    if (more) under.textContent = more(now);
+  const draw = (values) => {
+    const past = marked === null ? null : series.map((one) => one.at(-1 - marked) ?? null);
+    write(past ?? values);
+    under.textContent = past ? `${words.age(marked)} ago` : told;
+    plot.replaceChildren(chart(series, { points: KEPT - 1, least, marked }));
+  };
+  const show = (scrapes, now) => {
+    latest = lines.map((line) => line(now));
+    told = more?.(now) ?? "";
     // Only what is new is computed; everything if the scrapes begin again.
     let from = scrapes.indexOf(drawn);
     if (from < 0) {
@@ -263,8 +273,18 @@ function makeCard({ title, lines, names, text, more, least }) {
     }
     for (const one of series) one.splice(0, one.length - (KEPT - 1));
     drawn = scrapes.at(-1);
-    plot.replaceChildren(chart(series, { points: KEPT - 1, least }));
+    draw(latest);
   };
+  let latest = lines.map(() => null);
+  plot.addEventListener("pointermove", (event) => {
+    const { left, width } = plot.getBoundingClientRect();
+    marked = Math.max(0, pointAt((event.clientX - left) / width, KEPT - 1));
+    draw(latest);
+  });
+  plot.addEventListener("pointerleave", () => {
+    marked = null;
+    draw(latest);
+  });
   return { element, show };
 }
 
@@ -382,7 +402,7 @@ async function showSlow(place) {
       "From /admin/slow.",
       h(
         "div",
-        { class: "scroll" },
+        { class: "scroll", tabindex: 0 },
         table(
           names.map((name) => [words.label(name), typeof rows[0][name] === "number"]),
           rows.map((row) =>

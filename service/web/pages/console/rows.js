@@ -58,7 +58,7 @@ export function rowsView(resource, given, keep) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, heads, h("th", { scope: "col" }, h("span", { class: "hidden" }, "Actions")))),
+        h("thead", {}, h("tr", {}, heads, h("th", { scope: "col" }, h("span", { class: "spoken" }, "Actions")))),
         body,
       ),
     ),

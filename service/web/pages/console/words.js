@@ -53,7 +53,7 @@ export const counted = (value, word) => `${grouped.format(value)} ${word}${value
 /** Return the name of a field as a label: "created_at" is "created at". */
 export const label = (name) => name.replaceAll("_", " ");
 
-/** Return a value of a row as text; a time in the local zone, to the second. */
+/** Return a value of a row as text; a time in the local zone, to the minute. */
 export function shown(value, kind) {
   if (value === null || value === undefined) return "";
   if (kind === "date-time") {
@@ -68,5 +68,5 @@ export function shown(value, kind) {
 function local(time) {
   const two = (part) => String(part).padStart(2, "0");
   const day = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join("-");
-  return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+  return `${day} ${two(time.getHours())}:${two(time.getMinutes())}`;
 }
