@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
@@ -87,7 +89,19 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
         first = first_key.lines(app, served, running)
-        server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
+        with _shared_metrics(app):
+            server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
+
+
+@contextlib.contextmanager
+def _shared_metrics(app: "Application") -> Iterator[None]:
+    """Give the workers a folder in which each counts, so that any of them can show the sums."""
+    if app.settings.metrics != "on":
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="swiftlet-metrics-") as folder:
+        app.settings = msgspec.structs.replace(app.settings, metrics=folder)
+        yield
 
 
 def _exit() -> NoReturn:
