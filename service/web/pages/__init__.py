@@ -130,5 +130,5 @@ def files(folder: str = "") -> Operation:
 
 def routes() -> list[Operation]:
     """Return the operations of the console, and of the files of all pages."""
-    console = page("/console", "console/console.html", "The console: live figures, and rows to edit")
+    console = page("/console", "console/console.html", "The console: figures and rows")
     return [console, files(), files("console")]

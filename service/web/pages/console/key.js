@@ -1,6 +1,6 @@
 /* The API key of this tab: in memory, or in sessionStorage if the user asks for it. */
 
-const STORED = "swiftlet-key";
+const STORED = "swiftlet.key"; // as on /docs, so that a tab has one key
 let key = stored() ?? "";
 
 function stored() {

@@ -316,6 +316,7 @@ function table(columns, rows, nothing) {
 function routeTable(now) {
   const rows = metrics
     .groups(now.later, `${REQUESTS}_count`, ["method", "route"])
+    .filter(([, route]) => counts({ route }))
     .map(([method, route]) => {
       const keep = (it) => it.method === method && it.route === route;
       const found = now.histogram(REQUESTS, keep);

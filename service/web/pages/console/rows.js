@@ -39,8 +39,8 @@ export function rowsView(resource, given, keep) {
       { class: "title" },
       h("h1", {}, api.capital(resource.title)),
       h("span", { class: "space" }),
-      resource.can.import ? button("Import…", () => importRows(resource, load)) : null,
-      resource.can.export ? button("Export…", () => exportRows(resource, query())) : null,
+      resource.can.import ? button("import", "Import…", () => importRows(resource, load)) : null,
+      resource.can.export ? button("export", "Export…", () => exportRows(resource, query())) : null,
       resource.can.create
         ? h(
             "button",
@@ -113,7 +113,7 @@ export function rowsView(resource, given, keep) {
     const from = (page - 1) * perPage + 1;
     const filtered = Object.keys(query()).length > 0;
     summary.textContent = items.length
-      ? `${from}–${from + items.length - 1} of ${words.counted(total, "row")}`
+      ? `${from} to ${from + items.length - 1} of ${words.counted(total, "row")}`
       : filtered
         ? "No row matches these filters."
         : "There are no rows yet.";
@@ -263,7 +263,7 @@ export function rowsView(resource, given, keep) {
   }
 }
 
-const button = (text, onclick) => h("button", { type: "button", onclick }, text);
+const button = (id, text, onclick) => h("button", { type: "button", id, onclick }, text);
 const isNumber = (field) => field.kind === "integer" || field.kind === "number";
 
 function cell(value, kind) {
