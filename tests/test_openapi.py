@@ -68,6 +68,10 @@ def requests() -> Iterator[Asked]:
     yield from files()
     for _ in range(2):
         yield Asked("post", "/items", 201, "/items", NEW_ITEM, {"idempotency-key": "a"})
+    for path in ("/docs", "/openapi.json"):  # they have an ETag
+        yield Asked("get", path, 304, path, headers={"if-none-match": "*"})
+        yield Asked("get", path, 400, path, headers={"if-match": "7"})
+        yield Asked("get", path, 412, path, headers={"if-match": '"7"'})
     for path in ("/health", "/health/live", "/health/ready", *PAGES):
         yield Asked("get", path, 200, path)
         yield Asked("get", path, 422, path + "?x=1")

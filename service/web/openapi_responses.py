@@ -1,6 +1,6 @@
 """Responses in the OpenAPI document: those of success, and problem documents."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -68,10 +68,7 @@ class Responses:
         elif operation.files:
             content = files(operation)
             headers.append("Content-Disposition")
-        if operation.cache_tags is not None:
-            headers.append("X-Cache")
-        if operation.takes_key and operation.replay:
-            headers.append("Idempotency-Replayed")
+        headers += [name for name, sent in _sent(operation).items() if sent]
         if operation.status == 204:
             return {204: self._response(operation.summary, headers)}
         whole = self._response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
@@ -153,3 +150,12 @@ def one_of(schemas: list[Document], values: list[Any]) -> Document:
     names = [schema["$ref"].rpartition("/")[2] for schema in schemas]
     examples = {name: {"value": value} for name, value in zip(names, values, strict=True)}
     return {"schema": {"anyOf": schemas}, "examples": examples}
+
+
+def _sent(operation: Operation) -> Mapping[str, bool]:
+    """Return which headers a successful response has, whatever its body."""
+    return {
+        "ETag": operation.fixed,
+        "X-Cache": operation.cache_tags is not None,
+        "Idempotency-Replayed": operation.takes_key and operation.replay,
+    }
