@@ -75,7 +75,8 @@ class Responses:
         responses = {operation.status: whole}
         if operation.has_etag and operation.method == "GET":
             told = "If-None-Match names the version; there is no body"
-            responses[304] = self._response(told, headers)
+            more = ("Vary",) if operation.fixed else ()
+            responses[304] = self._response(told, [*headers, *more])
         if operation.has_etag and operation.method == "DELETE":
             responses[204] = self._response("Removed for good (permanent=true)", self._common)
         return responses
