@@ -1,10 +1,20 @@
 """The commands: short functions that call the same code as the routes and the tests."""
 
-from service.cli import accounts, describing, diagnosing, files, migrating, seeding, serving
+from service.cli import (
+    accounts,
+    clients,
+    describing,
+    diagnosing,
+    files,
+    migrating,
+    seeding,
+    serving,
+)
 from service.cli.group import main
 
 __all__ = [
     "accounts",
+    "clients",
     "describing",
     "diagnosing",
     "files",
