@@ -69,7 +69,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
-        operations: operations of the resources, then `routes`, then health.
+        operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals, and the
             idempotency keys if there is a POST.
         takes_keys: whether an operation takes an Idempotency-Key.
@@ -109,11 +109,14 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
+        self.operations.append(pages.console())
         self._limits = limits_of(self.operations)
-        own = [*docs.routes(self.operations, about, self.checks), *pages.routes()]
-        self._limits += limits_of(own)
+        own = docs.routes(self.operations, about, self.checks)
+        self.operations += own
+        static = [pages.files(), pages.files("console")]
+        self._limits += limits_of([*own, *static])
         super().__init__(
-            [*self.operations, *own],
+            [*self.operations, *static],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )

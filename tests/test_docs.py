@@ -9,6 +9,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from service.asgi import app
+from service.web import pages
 from service.web.docs_page import page
 from service.web.docs_schemas import kind, limits, prose
 from service.web.openapi import document
@@ -21,6 +22,7 @@ class Page(HTMLParser):
     Attributes:
         ids: of all elements.
         links: the addresses of links.
+        loaded: the addresses of scripts, styles and the icon.
         labels: the ids of fields that have a label.
         fields: the ids of fields.
         inline: scripts, styles and handlers that are in the page itself.
@@ -31,6 +33,7 @@ class Page(HTMLParser):
         super().__init__()
         self.ids: list[str] = []
         self.links: set[str] = set()
+        self.loaded: set[str] = set()
         self.labels: set[str] = set()
         self.fields: set[str] = set()
         self.inline: list[str] = []
@@ -43,6 +46,8 @@ class Page(HTMLParser):
             self.ids.append(given["id"])
         if tag == "a":
             self.links.add(given["href"])
+        elif tag == "link" or "src" in given:
+            self.loaded.add(given.get("src") or given["href"])
         elif tag == "label" and "for" in given:
             self.labels.add(given["for"])
         elif tag in {"input", "select", "textarea"} and given.get("type") != "checkbox":
@@ -60,7 +65,9 @@ def test_the_document_is_valid_and_has_every_route(client: httpx.Client) -> None
     told = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    assert told == {(operation.method, operation.path) for operation in app.operations}
+    assert told == {
+        (operation.method, operation.path) for operation in app.operations if operation.documented
+    }
 
 
 def test_the_page_loads_nothing_from_other_hosts(client: httpx.Client) -> None:
@@ -123,6 +130,12 @@ def test_every_link_leads_somewhere_and_every_field_has_a_label(shown: Page) -> 
     assert shown.fields <= shown.labels
 
 
+def test_the_page_loads_its_files_from_below_the_prefix(shown: Page) -> None:
+    names = {address.removeprefix("/api/docs/") for address in shown.loaded}
+    assert names == {"base.css", "docs.css", "docs.js", "icon.svg", "theme.js"}
+    assert all((pages.FOLDER / name).exists() for name in names)
+
+
 def test_the_search_knows_paths_tags_parameters_and_fields(shown: Page) -> None:
     for word in ("/items/bulk", "patch", "items", "set", "price", "ids", "missing"):
         assert word in shown.operations["changeItems"].split(), word
@@ -140,6 +153,7 @@ def test_the_search_knows_paths_tags_parameters_and_fields(shown: Page) -> None:
         ({"anyOf": [{"type": "string", "maxLength": 2}, {"type": "null"}]}, "at most 2 characters"),
         ({"type": "string", "examples": ["<b>"]}, "for example &lt;b&gt;"),
         ({"type": "string", "default": ""}, 'default ""'),
+        ({"pattern": "x" * 41}, ""),
         ({"exclusiveMinimum": 0, "pattern": "^<"}, "more than 0, matches ^&lt;"),
     ),
 )

@@ -10,13 +10,12 @@ import pytest
 from conftest import Query, Service, statements_run
 
 from service.asgi import app
-from service.web import docs
 from service.web.conditional import parse
 from service.web.endpoint import Operation
 from service.web.media import is_json, utf_8_media_type
 
 JSON = "application/json"
-EVERY = [*app.operations, *docs.routes(app.operations, app.about)]
+EVERY = app.operations
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/items"): {"name": "Torch"},
     ("PUT", "/items/{id}"): {"name": "Torch"},

@@ -25,24 +25,30 @@ def routes(
 
     @lru_cache(pages.ROOTS)
     def fixed(root: str, checks: Checks) -> tuple[pages.Fixed, pages.Fixed]:
-        described = document(operations, about, root, checks)
+        described = document(everything, about, root, checks)
         as_json = pages.Fixed(msgspec.json.encode(described), JSON)
         return as_json, pages.html(docs_page.page(described, root))
 
     async def openapi(request: Request) -> Reply:
+        """The OpenAPI 3.1 document of this service: operations, schemas, errors."""
         return fixed(request.root, checks_of(request))[0].reply(request)
 
     async def docs(request: Request) -> Reply:
+        """The documentation as HTML; it loads nothing from other hosts."""
         return fixed(request.root, checks_of(request))[1].reply(request)
 
-    fixed("", checks)  # build at the start, not in the first request
-    return [
-        Operation("GET", path, handler, summary, stored=False, access="open", limit="off")
-        for path, handler, summary in (
-            ("/openapi.json", openapi, "The OpenAPI document"),
-            ("/docs", docs, "The API on one page"),
+    own = [
+        Operation(
+            "GET", path, handler, summary, media=media, stored=False, access="open", limit="off"
+        )
+        for path, handler, summary, media in (
+            ("/openapi.json", openapi, "Read the OpenAPI document", "application/json"),
+            ("/docs", docs, "Read about the API on one page", "text/html"),
         )
     ]
+    everything = [*operations, *own]
+    fixed("", checks)  # build at the start, not in the first request
+    return own
 
 
 def checks_of(request: Request) -> Checks:

@@ -19,6 +19,8 @@ _LIMITS = {
     "maxProperties": "at most {} fields",
 }  # The largest number of PostgreSQL's bigint, which tells a reader nothing.
 _INT8_MAX = 2**63 - 1
+# A longer pattern tells a reader nothing.
+_READABLE = 40
 # Two limits of one thing, in front of its unit.
 _RANGES = (
     ("minimum", "maximum", ""),
@@ -86,7 +88,9 @@ def limits(schema: Schema) -> str:
             plural = "s" if unit and one != 1 else ""
             parts.append(f"at {'most' if low is None else 'least'} {one}{unit}{plural}")
     parts += [
-        words.format(escape(str(plain[name]))) for name, words in _LIMITS.items() if name in plain
+        words.format(escape(str(plain[name])))
+        for name, words in _LIMITS.items()
+        if name in plain and len(str(plain[name])) <= _READABLE
     ]
     if plain.get("uniqueItems"):
         parts.append("none twice")
