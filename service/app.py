@@ -109,10 +109,11 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
+        self.operations.append(pages.console())
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
-        static = pages.routes()
+        static = [pages.files(), pages.files("console")]
         self._limits += limits_of([*own, *static])
         super().__init__(
             [*self.operations, *static],
