@@ -124,6 +124,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     app = Paths(replaced)
     state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
     state["guard"] = None
+    state["metrics"] = None
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

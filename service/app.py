@@ -12,7 +12,7 @@ from zlib import crc32
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from service import health, logs
+from service import health, logs, monitoring
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
@@ -20,15 +20,17 @@ from service.cache.writer import Writer
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.idempotency import idempotency_keys
+from service.db.observer import Observer
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.db.statement import Statement
 from service.limits.limiter import limiter_of
 from service.limits.policy import Policies
+from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
-from service.web import docs
+from service.web import docs, pages
 from service.web.api_keys import ApiKeys
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -67,7 +69,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
-        operations: operations of the resources, then `routes`, then health.
+        operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals, and the
             idempotency keys if there is a POST.
         takes_keys: whether an operation takes an Idempotency-Key.
@@ -106,11 +108,14 @@ class Application(Paths):
         self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
+        self.operations += monitoring.routes()
         self._limits = limits_of(self.operations)
-        pages = docs.routes(self.operations, about, self.checks)
-        self._limits += limits_of(pages)
+        own = docs.routes(self.operations, about, self.checks)
+        self.operations += own
+        static = pages.files()
+        self._limits += limits_of([*own, static])
         super().__init__(
-            [*self.operations, *pages],
+            [*self.operations, static],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )
@@ -138,14 +143,15 @@ class Application(Paths):
         settings = self.settings
         self.added = added_headers(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
+        metrics = opened(settings.metrics)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
             statements=self._statements(),
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
-            slow_query=settings.slow_query_ms / 1000,
             batching=settings.batching == "on",
+            observer=Observer(metrics, settings.slow_query_ms / 1000),
         )
         await db.open()
         db.spawn(rights.log_lacking(db, self.needs))
@@ -172,6 +178,7 @@ class Application(Paths):
                 "writer": writer,
                 "running_keys": set(),
                 "guard": guard_of(settings, self.auth, db, writer, limiter),
+                "metrics": metrics,
             }
         finally:
             await db.close()
@@ -179,6 +186,8 @@ class Application(Paths):
                 await limiter.close()
             if isinstance(cache, Cache):
                 await cache.close()
+            if metrics is not None:
+                metrics.store.close()
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run Starlette's lifespan; a missing setting is one line, without a traceback."""

@@ -267,7 +267,7 @@ def check_answer(response: httpx.Response) -> None:
     assert response.headers["x-request-id"]
     assert response.headers.get_list("x-content-type-options") == ["nosniff"]
     assert float(response.headers["x-process-time"]) >= 0
-    assert "db;dur=" in response.headers["server-timing"]
+    assert "sql;dur=" in response.headers["server-timing"]
     response.read()
     if response.status_code >= 400 and response.request.method != "HEAD":
         assert response.headers["content-type"] == "application/problem+json"

@@ -20,7 +20,7 @@ REFERENCES = {
 
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded"}),
+    frozenset({"settings", "errors", "logs", "embedded", "metrics", "timing"}),
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),
@@ -30,10 +30,12 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"resource"}),
     frozenset(SLICES),
-    frozenset({"health"}),
+    frozenset({"health", "monitoring"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),
+    # It checks what all others need.
+    frozenset({"doctor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
     # Tests for a resource of anybody's: only they know pytest, so nothing imports them.

@@ -25,10 +25,10 @@ from test_bulk import holding
 
 from service.asgi import MIGRATIONS
 from service.cli import main
-from service.cli.banner import address
 from service.items import seed
 from service.migrations import migrate
 from service.server import free_port
+from service.settings.urls import address
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
 OURS = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL"}

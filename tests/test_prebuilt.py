@@ -43,6 +43,7 @@ async def answered(reply: Reply, method: str, *, offered: bool) -> tuple[Any, li
         "state": {
             "cache": NoCache(),
             "guard": None,
+            "metrics": None,
             "settings": SimpleNamespace(slow_request_ms=1000),
         },
         "extensions": {SEND_PREBUILT: ready} if offered else {},

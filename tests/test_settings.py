@@ -44,6 +44,7 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_SLOW_QUERY_MS": 200,
     "SERVICE_LOG": None,
     "SERVICE_ACCESS_LOG": "off",
+    "SERVICE_METRICS": "on",
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
 }
@@ -97,6 +98,8 @@ WRONG = (
     ("SERVICE_SLOW_QUERY_MS", "never", "a whole number of milliseconds, 1 to 3600000"),
     ("SERVICE_LOG", "xml", "json or text or off"),
     ("SERVICE_ACCESS_LOG", "true", "on or off"),
+    ("SERVICE_METRICS", "yes", "on, off or the absolute path of a folder"),
+    ("SERVICE_METRICS", "run/counts", "on, off or the absolute path of a folder"),
     ("SERVICE_SECRET", "short", "at least 16 characters"),
 )
 FIELDS = {Settings.variable(field): field for field in Settings.__struct_fields__}
@@ -168,6 +171,7 @@ def test_every_setting_has_its_promised_default(dotenv: Path, name: str) -> None
         ("SERVICE_LOG", "json", "json"),
         ("SERVICE_LOG", "off", "off"),
         ("SERVICE_ACCESS_LOG", "on", "on"),
+        ("SERVICE_METRICS", "/run/counts", "/run/counts"),
         ("SERVICE_SECRET", "sixteen letters!", "sixteen letters!"),
     ),
 )

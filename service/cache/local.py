@@ -25,6 +25,7 @@ class Local:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = self.small_size = 0
+        self.hits = self.evictions = 0  # since the start, for metrics
         self.entries: dict[Hashable, CachedResponse] = {}
         self.small: deque[Hashable] = deque()
         self.main: deque[Hashable] = deque()
@@ -108,3 +109,4 @@ class Local:
                 return
             self._count(response, -response.size)
         del self.entries[key]
+        self.evictions += 1

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from service.cache.local import Local
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 from service.cache.silent_writers import SilentWriters
+from service.timing import timing
 
 Value = TypeVar("Value")
 
@@ -164,14 +165,18 @@ class Cache:
         valid = monotonic() < self.coherence.valid_until
         running = self.in_flight.get(key)
         if valid and running is not None and running.generation == generation:
+            started = perf_counter()
             response = await asyncio.shield(running.future)
+            _add_time(started)
             if response is not None:
                 return response, True
         running = self.in_flight[key] = InFlightLoad(generation)
         response = lease = None
         try:
             if share and self.shared is not None and self.shared.takes(tags):
+                started = perf_counter()
                 response, lease = await self.shared.look_up(name, tags)
+                _add_time(started)
             found = response is not None
             if response is None:
                 response = await load()
@@ -260,3 +265,10 @@ class Cache:
                 ended = since is not None and await self.coherence.ended(since)
                 await asyncio.sleep(UNKNOWN_SECONDS)
             await self.invalidate((EVERYTHING,))
+
+
+def _add_time(started: float) -> None:
+    """Add the time since `started` to the request's time in the cache."""
+    spent = timing.get()
+    if spent is not None:
+        spent.cache += perf_counter() - started

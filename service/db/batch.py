@@ -76,6 +76,7 @@ async def single_flight(
                 waiter.answer(made)
 
         batcher = db.batchers[key] = Batcher(
+            statement.name,
             run_one,
             run_batch,
             ordered=False,
@@ -130,7 +131,9 @@ class BatchLoader(Generic[Row]):
         return found
 
     def _batcher(self, db: Database) -> Batcher:
-        made = Batcher(self._run_one, self._run_batch, ordered=False, max_batch=READS)
+        made = Batcher(
+            self.single.name, self._run_one, self._run_batch, ordered=False, max_batch=READS
+        )
         db.batchers[self] = made
         return made
 
@@ -227,6 +230,7 @@ class GroupCommit(Generic[Row]):
         batcher: Batcher | None = db.batchers.get(self)
         if batcher is None:
             batcher = db.batchers[self] = Batcher(
+                self.single.name,
                 self._run_one,
                 self._run_batch,
                 ordered=False,

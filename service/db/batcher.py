@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from service.db.database import Database, timing
+from service.db.database import Database
 from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
+from service.timing import Timing, timing
 
 # Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
 # make the batches smaller (`python -m bench trials in-flight`).
@@ -40,13 +41,19 @@ RunBatch = Callable[[Any, "list[Waiter]"], Awaitable[None]]
 
 
 class Waiter:
-    """One request that waits: its arguments, and where its answer goes."""
+    """One request that waits: its arguments, and where its answer goes.
 
-    __slots__ = ("args", "arrived", "future", "key")
+    `spent` has the times of the request, and `batch` those of its batch, which began at `began`.
+    """
+
+    __slots__ = ("args", "arrived", "batch", "began", "future", "key", "spent")
 
     def __init__(self, key: Any, args: Any) -> None:
         self.key = key
         self.args = args
+        self.spent = timing.get()
+        self.batch: Timing | None = None
+        self.began = 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.arrived = perf_counter()
 
@@ -65,6 +72,7 @@ class Batcher:
     """The requests that wait for statements of one kind, and how many of these run.
 
     Args:
+        name: of its statements, for metrics.
         run_one: runs one request by its own statement.
         run_batch: runs several and answers each; it must not raise Problems.
         ordered: whether requests of one key run one after another, in the order of their arrival,
@@ -77,6 +85,7 @@ class Batcher:
 
     def __init__(
         self,
+        name: str,
         run_one: RunOne,
         run_batch: RunBatch,
         *,
@@ -86,6 +95,7 @@ class Batcher:
         unqueued: int = UNQUEUED,
         when_idle: Callable[[AnyDatabase], object] | None = None,
     ) -> None:
+        self.name = name
         self.run_one = run_one
         self.run_batch = run_batch
         self.ordered = ordered
@@ -109,6 +119,7 @@ class Batcher:
         """
         if self.running < self.limit and not self.waiting and key not in self.busy:
             self._begin((key,))
+            db.observer.alone(self.name)
             try:
                 return await self.run_one(db, args)
             finally:
@@ -123,10 +134,8 @@ class Batcher:
         try:
             return await waiter.future
         finally:
-            spent = timing.get()
-            if spent is not None:
-                spent.statements += 1
-                spent.seconds += perf_counter() - waiter.arrived
+            if waiter.spent is not None:
+                _add_times(waiter, waiter.spent)
 
     def _begin(self, keys: Sequence[Any]) -> None:
         self.running += 1
@@ -184,6 +193,9 @@ class Batcher:
         return batch
 
     async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
+        spent = Timing()
+        timing.set(spent)
+        db.observer.batch(self.name, batch, spent, perf_counter())
         try:
             await self.run_batch(db, batch)
         except asyncio.CancelledError:
@@ -195,6 +207,16 @@ class Batcher:
                 waiter.refuse(error)
         finally:
             self._end(db, [waiter.key for waiter in batch])
+
+
+def _add_times(waiter: Waiter, spent: Timing) -> None:
+    """Add the wait of a request, and the times of its batch, to the times of the request."""
+    now, batch = perf_counter(), waiter.batch
+    if batch is None:  # it left before a batch began
+        spent.queue += now - waiter.arrived
+        return
+    other = batch.queue + batch.pool + batch.encode
+    spent.add(batch, waiter.began - waiter.arrived, max(0.0, now - waiter.began - other))
 
 
 async def bisect_on_error(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
+from time import perf_counter
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -21,7 +22,8 @@ from service.db.pooled_connection import LOST, connect
 from service.db.shape import unused
 from service.db.statement import Statement, UnannouncedWriteError, columns
 from service.db.writable import WritableDatabase
-from service.errors import Unavailable
+from service.errors import Problem, Unavailable
+from service.timing import Timing, timing
 
 # Connections beside the pool, per worker; a request for one more gets 503 with Retry-After.
 DEDICATED = 2
@@ -68,8 +70,15 @@ class DedicatedConnection:
         """
         if statement.writes and not self.writing:
             raise UnannouncedWriteError(statement)
-        with self.watched(statement):
-            records: list[Any] = await self.connection.fetch(statement.sql, *args)
+        spent, started = timing.get() or Timing(), perf_counter()
+        spent.statements += 1
+        try:
+            with self.watched(statement):
+                records: list[Any] = await self.connection.fetch(statement.sql, *args)
+        except Problem as problem:
+            self.db.observer.failed(statement, spent, perf_counter() - started, problem)
+            raise
+        self.db.observer.ran(statement, spent, 0.0, perf_counter() - started, len(records))
         return records
 
     async def execute(self, sql: str) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import traceback
 from collections.abc import Coroutine, Sequence
-from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
 import asyncpg
 
 from service.db.condition import Seldom
+from service.db.observer import Observer
 from service.db.pool import Pool
 from service.db.pooled_connection import LOST, PooledConnection, refusal
 from service.db.statement import Statement, UnannouncedWriteError
@@ -23,6 +23,7 @@ from service.errors import (
     from_database,
 )
 from service.logs import logger
+from service.timing import Timing, timing
 
 # Raised before the statement ran, or after it was undone: a second try is safe even for a write.
 RETRYABLE = (
@@ -45,20 +46,6 @@ WRITERS = 100
 UNKNOWN = "the connection was lost: outcome unknown, check before you try again"
 
 
-class Timing:
-    """What one request has used: `statements` run, `seconds` of waiting and running them."""
-
-    __slots__ = ("seconds", "statements")
-
-    def __init__(self) -> None:
-        self.statements = 0
-        self.seconds = 0.0
-
-
-# Set by the endpoint for its request; statements outside a request are not counted.
-timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
-
-
 class Database:
     """Runs statements on few connections; raises Problems, never asyncpg's errors.
 
@@ -68,8 +55,8 @@ class Database:
         statements: those to prepare when a connection opens.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
-        slow_query: seconds above which a statement is logged.
         batching: whether requests may share statements.
+        observer: counts and logs statements, batches and waits for a connection.
 
     `batchers` belongs to batch.py and writes.py, which keep a Batcher there for each kind of
     statement. `dedicated` counts the connections beside the pool, and `beside` holds them, see
@@ -84,13 +71,13 @@ class Database:
         statements: Sequence[Statement[Any]] = (),
         statement_timeout: float = 2.0,
         queue_limit: int = 10_000,
-        slow_query: float = 0.2,
         batching: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
-        self.slow_query = slow_query
         self.batching = batching
+        self.observer = observer or Observer()
         self.batchers: dict[object, Any] = {}
         self.dedicated = 0
         self.beside: set[asyncpg.Connection] = set()
@@ -143,26 +130,36 @@ class Database:
             Problem: 409, 422, 503 or 504, see errors.from_database.
             UnannouncedWriteError: the statement writes, and `writing` is not set.
         """
-        started = perf_counter()
-        try:
-            if not statement.writes:
-                return await self._fetch(statement, args)
-            if not writing:
-                raise UnannouncedWriteError(statement)
-            await self.begin_write()
+        spent = timing.get() or Timing()  # outside of a request it is not read
+        spent.statements += 1
+        if not statement.writes:
+            return await self._fetch(statement, args, spent)
+        if not writing:
+            raise UnannouncedWriteError(statement)
+        if self._writing.locked():
+            arrived = perf_counter()
             try:
-                return await self._fetch(statement, args)
+                await self.begin_write()
             finally:
-                self._writing.release()
+                spent.queue += perf_counter() - arrived
+        else:
+            await self.begin_write()
+        try:
+            return await self._fetch(statement, args, spent)
         finally:
-            took = perf_counter() - started
-            spent = timing.get()
-            if spent is not None:
-                spent.statements += 1
-                spent.seconds += took
-            if took > self.slow_query:
-                fields = {"statement": statement.name, "seconds": round(took, 4)}
-                logger.warning("slow query", extra={"fields": fields})
+            self._writing.release()
+
+    async def connection(self, spent: Timing) -> PooledConnection:
+        """A connection of the pool; a wait for it is counted.
+
+        Raises:
+            Unavailable: see Pool.acquire.
+        """
+        arrived = perf_counter()
+        try:
+            return await self.pool.acquire()
+        finally:
+            self.observer.waited(spent, perf_counter() - arrived)
 
     async def begin_write(self) -> None:
         """Wait until one more write may run; `end_write` ends it.
@@ -185,15 +182,22 @@ class Database:
         """Let another write run."""
         self._writing.release()
 
-    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+    async def _fetch(
+        self, statement: Statement[Any], args: Sequence[object], spent: Timing
+    ) -> list[Any]:
         pool = self.pool
         lost = retried = 0
         while True:
-            pooled = pool.take() or await pool.acquire()
+            before = spent.pool
+            pooled = pool.take() or await self.connection(spent)
+            waited, started = spent.pool - before, perf_counter()
             try:
                 prepared = pooled.prepared.get(statement.sql) or await pooled.statement(statement)
-                return await prepared.fetch(*args)
+                records: list[Any] = await prepared.fetch(*args)
+                self.observer.ran(statement, spent, waited, perf_counter() - started, len(records))
+                return records
             except RETRYABLE as error:
+                self.observer.failed(statement, spent, perf_counter() - started, error)
                 retried += 1
                 if retried > 1:
                     raise self.problem(error, statement) from error
@@ -205,6 +209,7 @@ class Database:
                 if lost > (self.pool.size or 1):
                     raise Unavailable("the database is away") from error
             except LOST as error:
+                self.observer.failed(statement, spent, perf_counter() - started, error)
                 if isinstance(error, RuntimeError):  # asyncpg does not know yet that it is closed
                     pooled.connection.terminate()
                 lost += 1
@@ -214,6 +219,7 @@ class Database:
                 pooled.connection.terminate()
                 raise
             except Exception as error:
+                self.observer.failed(statement, spent, perf_counter() - started, error)
                 raise self.problem(error, statement) from error
             finally:
                 pool.release(pooled)

@@ -156,7 +156,9 @@ async def find(db: Database, principal: str, key: str) -> Answer | None:
         return await _find_one(db, (principal, key))
     batcher: Batcher | None = db.batchers.get(FIND)
     if batcher is None:
-        batcher = db.batchers[FIND] = Batcher(_find_one, _find_many, ordered=False, max_batch=READS)
+        batcher = db.batchers[FIND] = Batcher(
+            FIND.name, _find_one, _find_many, ordered=False, max_batch=READS
+        )
     found: Answer | None = await batcher.run(db, None, (principal, key))
     return found
 

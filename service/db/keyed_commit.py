@@ -44,6 +44,7 @@ class KeyedCommit(Generic[Row]):
         batcher: Batcher | None = db.batchers.get(self)
         if batcher is None:
             batcher = db.batchers[self] = Batcher(
+                f"{self.add.single.name}.keyed",
                 self._run_one,
                 self._run_batch,
                 ordered=False,

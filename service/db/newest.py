@@ -81,7 +81,11 @@ class NewestRows(Generic[Row]):
         batcher = db.batchers.get(self)
         if batcher is None:
             batcher = db.batchers[self] = Batcher(
-                self._run_one, self._run_batch, ordered=False, max_batch=PARENTS
+                self.statement.name,
+                self._run_one,
+                self._run_batch,
+                ordered=False,
+                max_batch=PARENTS,
             )
         found: tuple[list[Row], int] = await batcher.run(db, None, parent)
         return found

@@ -13,6 +13,7 @@ from service.db.pool import GRACE_SECONDS
 from service.db.pooled_connection import LOST, PooledConnection
 from service.db.statement import Statement
 from service.errors import OutcomeUnknown, Problem, Unavailable
+from service.timing import Timing
 
 AWAY = "the database is away; nothing was written"
 # idle_in_transaction_session_timeout, see pooled_connection.connect. PostgreSQL ends a transaction
@@ -36,8 +37,8 @@ class Transaction(Database):
         self._db = db
         self.statement_timeout = db.statement_timeout
         self.queue_limit = db.queue_limit
-        self.slow_query = db.slow_query
         self.batching = False
+        self.observer = db.observer
         self.batchers = {}
         self.pool = db.pool
         self.beside = db.beside
@@ -115,22 +116,26 @@ class Transaction(Database):
         """See Database."""
         return self._db.refused(error)
 
-    async def _fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+    async def _fetch(
+        self, statement: Statement[Any], args: Sequence[object], spent: Timing
+    ) -> list[Any]:
         if self._failed is not None:
             raise self._failed
         async with self._turn:
             if self._pooled is None:
-                return await self._first(statement, args)
-            return await self._next(self._pooled, statement, args)
+                return await self._first(statement, args, spent)
+            return await self._next(self._pooled, statement, args, spent)
 
-    async def _first(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
+    async def _first(
+        self, statement: Statement[Any], args: Sequence[object], spent: Timing
+    ) -> list[Any]:
         """Begin, and run a statement; another try is safe, because nothing came before it."""
         lost = retried = 0
         while True:
-            pooled = await self._take()
+            pooled = await self._take(spent)
             try:
                 await self._execute(pooled, "BEGIN")
-                return await self._send(pooled, statement, args)
+                return await self._send(pooled, statement, args, spent)
             except RETRYABLE as error:
                 retried += 1
                 await self.roll_back()
@@ -149,13 +154,17 @@ class Transaction(Database):
                     raise Unavailable(AWAY) from error
 
     async def _next(
-        self, pooled: PooledConnection, statement: Statement[Any], args: Sequence[object]
+        self,
+        pooled: PooledConnection,
+        statement: Statement[Any],
+        args: Sequence[object],
+        spent: Timing,
     ) -> list[Any]:
         """Run a further statement; if it fails, the ones before it remain."""
         try:
             await self._execute(pooled, "SAVEPOINT before")
             try:
-                return await self._send(pooled, statement, args)
+                return await self._send(pooled, statement, args, spent)
             except ERRORS as error:
                 if _lost(pooled, error):
                     raise
@@ -168,9 +177,14 @@ class Transaction(Database):
             raise self._failed from error
 
     async def _send(
-        self, pooled: PooledConnection, statement: Statement[Any], args: Sequence[object]
+        self,
+        pooled: PooledConnection,
+        statement: Statement[Any],
+        args: Sequence[object],
+        spent: Timing,
     ) -> list[Any]:
-        pooled.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+        started = perf_counter()
+        pooled.deadline = started + self.statement_timeout + GRACE_SECONDS
         try:
             prepared = pooled.prepared.get(statement.sql) or await pooled.statement(statement)
             records: list[Any] = await prepared.fetch(*args)
@@ -178,7 +192,12 @@ class Transaction(Database):
             # The answer is still to come, so the connection must not be used again.
             pooled.connection.terminate()
             raise
-        pooled.deadline = perf_counter() + IDLE_SECONDS + GRACE_SECONDS
+        except Exception as error:
+            self.observer.failed(statement, spent, perf_counter() - started, error)
+            raise
+        now = perf_counter()
+        self.observer.ran(statement, spent, 0.0, now - started, len(records))
+        pooled.deadline = now + IDLE_SECONDS + GRACE_SECONDS
         return records
 
     async def _execute(self, pooled: PooledConnection, sql: str) -> str:
@@ -190,10 +209,10 @@ class Transaction(Database):
             raise
         return tag
 
-    async def _take(self) -> PooledConnection:
+    async def _take(self, spent: Timing) -> PooledConnection:
         await self._db.begin_write()
         try:
-            self._pooled = self.pool.take() or await self.pool.acquire()
+            self._pooled = self.pool.take() or await self.connection(spent)
         except BaseException:
             self._db.end_write()
             raise

@@ -22,13 +22,22 @@ class WritableDatabase:
             report what it writes; SILENT only if the caches are invalidated in another way.
     """
 
-    __slots__ = ("batchers", "batching", "database", "name", "queue_limit", "statement_timeout")
+    __slots__ = (
+        "batchers",
+        "batching",
+        "database",
+        "name",
+        "observer",
+        "queue_limit",
+        "statement_timeout",
+    )
 
     def __init__(self, db: Database, name: str = AUDIBLE) -> None:
         self.database = db
         self.name = name
         self.batching = db.batching
         self.batchers = db.batchers
+        self.observer = db.observer
         self.queue_limit = db.queue_limit
         self.statement_timeout = db.statement_timeout
 

@@ -189,7 +189,12 @@ class Writes(Generic[Row]):
         batcher: Batcher | None = db.batchers.get(self)
         if batcher is None:
             batcher = db.batchers[self] = Batcher(
-                self._run_one, self._run_batch, ordered=True, max_batch=WRITES, in_flight=COMMITS
+                f"{self.name}.write",
+                self._run_one,
+                self._run_batch,
+                ordered=True,
+                max_batch=WRITES,
+                in_flight=COMMITS,
             )
         done: tuple[Row | None, int | None] = await batcher.run(
             db, values["id"], _Call(write, guard, owner, values)

@@ -5,6 +5,8 @@ import os
 import re
 import secrets
 
+from service.timing import Timing
+
 # A client may store a response and must revalidate it; a shared cache must not store it.
 PRIVATE = b"private, no-cache"
 
@@ -20,14 +22,22 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 # For a browser that has used HTTPS once: a year without HTTP. Sent only with TLS of our own.
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
-# The header lines of every response. The placeholders are the request id, the time in seconds, the
-# time in the database in milliseconds, the number of statements, and the time in milliseconds.
-LINES = (
-    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
-    b'server-timing: db;dur=%.3f;desc="%d statements", total;dur=%.3f'
+# The header lines of every response. The placeholders are the request id, the time in seconds, and
+# the times of SERVER_TIMING.
+LINES = b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
+# In milliseconds: waits for a batch and for a connection, statements and their number, cache,
+# encoding, and all together.
+SERVER_TIMING = (
+    b'queue;dur=%.3f, pool;dur=%.3f, sql;dur=%.3f;desc="%d statements", cache;dur=%.3f,'
+    b" encode;dur=%.3f, total;dur=%.3f"
 )
-# The same without the database: the request id, and the time in seconds and in milliseconds.
-LINES_OF_HIT = LINES.replace(b"dur=%.3f;", b"dur=0.000;").replace(b"%d", b"0")
+LINES += b"server-timing: " + SERVER_TIMING
+# A hit of the cache has only these: the request id, the time in seconds, and twice in milliseconds.
+LINES_OF_HIT = (
+    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
+    b'server-timing: queue;dur=0.000, pool;dur=0.000, sql;dur=0.000;desc="0 statements",'
+    b" cache;dur=%.3f, encode;dur=0.000, total;dur=%.3f"
+)
 
 
 def request_id(given: bytes | None) -> str:
@@ -37,24 +47,32 @@ def request_id(given: bytes | None) -> str:
     return f"{_process[0]}-{next(_numbers):x}"
 
 
+def server_timing(spent: Timing, seconds: float) -> tuple[float, ...]:
+    """Return the values of SERVER_TIMING for a request that took so many seconds."""
+    return (
+        spent.queue * 1000,
+        spent.pool * 1000,
+        spent.sql * 1000,
+        spent.statements,
+        spent.cache * 1000,
+        spent.encode * 1000,
+        seconds * 1000,
+    )
+
+
 def standard_headers(
-    request_id: str, seconds: float, statements: int = 0, database_seconds: float = 0.0
+    request_id: str, seconds: float, spent: Timing | None = None
 ) -> list[tuple[bytes, bytes]]:
     """Return the header lines of every response, like LINES.
 
     Args:
         request_id: see `request_id`.
         seconds: time from the request to the response.
-        statements: number of statements that it ran.
-        database_seconds: time that it waited for them.
+        spent: its parts; None if it was refused before it ran.
     """
     return [
         NOSNIFF,
         (b"x-request-id", request_id.encode()),
         (b"x-process-time", b"%.6f" % seconds),
-        (
-            b"server-timing",
-            b'db;dur=%.3f;desc="%d statements", total;dur=%.3f'
-            % (database_seconds * 1000, statements, seconds * 1000),
-        ),
+        (b"server-timing", SERVER_TIMING % server_timing(spent or Timing(), seconds)),
     ]

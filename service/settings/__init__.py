@@ -5,60 +5,35 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from service.settings.dotenv import DotenvError, read_dotenv
+from service.settings.kinds import (
+    AppName,
+    Bytes,
+    Count,
+    DatabaseURL,
+    Milliseconds,
+    Networks,
+    Port,
+    Queue,
+    Rate,
+    RedisURL,
+    Seconds,
+    Secret,
+    SwitchOrFolder,
+    Text,
+    describe,
+    is_hidden,
+)
 from service.settings.origins import OriginError, parse_origins
 from service.settings.proxies import ProxiesError, parse_proxies
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
-# The allowed values of each type: msgspec checks them, errors and the reference quote them.
-Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
-Count = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
-Bytes = Annotated[int, Meta(ge=1, le=2**40, description="a whole number of bytes, at least 1")]
-Queue = Annotated[int, Meta(ge=0, le=10**6, description="a whole number from 0 to 1000000")]
-Milliseconds = Annotated[
-    int, Meta(ge=1, le=3_600_000, description="a whole number of milliseconds, 1 to 3600000")
-]
-Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
-# Marks the type of a secret value, in its Meta.
-HIDDEN = {"hidden": True}
-Secret = Annotated[str, Meta(min_length=16, description="at least 16 characters", extra=HIDDEN)]
-DatabaseURL = Annotated[
-    str,
-    Meta(
-        pattern=r"^postgres(ql)?://",
-        description="postgresql://user:pass@host:port/db",
-        extra=HIDDEN,
-    ),
-]
-Seconds = Annotated[int, Meta(ge=1, le=86_400, description="a whole number of seconds, 1 to 86400")]
-# As limits.policy parses it; [0-9], since \d would also match other digits.
-Rate = Annotated[
-    str,
-    Meta(
-        pattern=r"^(off|[1-9][0-9]{0,8}/([1-9][0-9]{0,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]{0,2}h"
-        r"|[1-9][0-9]?d|[smhd]))\Z",
-        description="100/60s, 10/s, 5/m, 1000/h or off",
-    ),
-]
-Networks = Annotated[
-    str, Meta(min_length=1, description="networks and addresses with commas between them, or unix")
-]
-AppName = Annotated[
-    str, Meta(pattern=r"^[^:]+:[^:]+$", description="MODULE:NAME, such as service.asgi:app")
-]
-RedisURL = Annotated[
-    str,
-    Meta(
-        pattern=r"^((redis|rediss|unix|redis\+cluster|redis\+sentinel)://.+|off)$",
-        description="redis://, rediss://, unix://, redis+cluster://, redis+sentinel:// or off",
-        extra=HIDDEN,
-    ),
-]
+__all__ = ["Secret", "Settings", "SettingsError", "describe", "is_hidden"]
 
 
 class SettingsError(Exception):
@@ -142,6 +117,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The format of log lines."""
     access_log: Literal["on", "off"] = "off"
     """Whether each request is logged."""
+    metrics: SwitchOrFolder = "on"
+    """`on`, `off`, or an empty folder for the counts of several workers if another server than
+    `swiftlet serve` starts them; it must be on a local file system."""
     secret: Secret | None = None
     """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
 
@@ -244,29 +222,6 @@ class Settings(Struct, frozen=True, kw_only=True):
             return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:  # a name, which may resolve to a public address
             return True
-
-
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def describe(kind: Any) -> str:
-    """Return the allowed values of a type: the description of its Meta, or the literals."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        told = (str(meta.description) for meta in arguments[1:] if meta.description)
-        return next(told, None) or describe(arguments[0])
-    if origin is Literal:
-        return " or ".join(str(argument) for argument in arguments)
-    if not arguments:
-        return KINDS.get(kind, str(kind))
-    return " or ".join(describe(part) for part in arguments if part is not type(None))
-
-
-def is_hidden(kind: Any) -> bool:
-    """Return whether values of a type are secret: a secret, or a URL with a password."""
-    if get_origin(kind) is Annotated:
-        return any((meta.extra or {}).get("hidden") for meta in get_args(kind)[1:])
-    return any(is_hidden(part) for part in get_args(kind))
 
 
 def _nearest(name: str, known: Mapping[str, str]) -> str:

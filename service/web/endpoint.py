@@ -8,12 +8,12 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from service.cache.generations import Tags
-from service.db.database import Timing, timing
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.http1.framing import READS_BODY
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
+from service.timing import Timing, timing
 from service.web import compress
 from service.web.api_keys import only_key
 from service.web.cached import cacheable
@@ -52,6 +52,9 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
+    `media` is the media type of a body that is no JSON, such as `text/html`. `documented` says
+    whether the OpenAPI document has it: say False for a part of a page, such as a script.
+
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
     """
@@ -75,6 +78,8 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
+    media: str = ""
+    documented: bool = True
 
     @property
     def needs(self) -> Access:
@@ -103,6 +108,10 @@ def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
     return [(one.method, one.path, one.limit) for one in operations if one.limit is not None]
 
 
+# The route of a request whose path is unknown, in metrics.
+UNMATCHED = "unmatched"
+
+
 class NoQuery(Struct):
     """The parameters of an operation without any."""
 
@@ -118,7 +127,9 @@ class Endpoint:
         self.rules: dict[str, Rule] = {}
         self.without_query: set[str] = set()
         self.cached = False
+        self.route = UNMATCHED
         for one in operations:
+            self.route = one.path
             self.rules[one.method] = one.rule
             self.handlers[one.method] = _wrapped(one)
             if one.query is None:
@@ -136,9 +147,9 @@ class Endpoint:
         started = perf_counter()
         if self.cached and LOOKED_UP not in scope and send_hit(scope, started, self.rules["GET"]):
             return
-        spent = Timing()
-        timing.set(spent)
         request = Request(scope, receive)
+        spent = Timing(request)
+        timing.set(spent)
         method = scope["method"]
         guard = request.state["guard"]
         try:
@@ -157,14 +168,21 @@ class Endpoint:
             reply = _problem_reply(Failed("something went wrong on our side"), request)
         body, more = reply.body, reply.headers
         if len(body) >= compress.LEAST or reply.chunks is not None:
+            began = perf_counter()
             body, more = await compress.encode_response(reply, scope["headers"])
+            spent.encode += perf_counter() - began
         if guard is not None:
             more += limit_headers(scope)
         took = perf_counter() - started
         if not send_prebuilt(request, reply, spent, took, body, more):
-            headers = standard_headers(request.id, took, spent.statements, spent.seconds)
+            headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
             await _send(send, method, reply, body, [*headers, *more])
+            if reply.chunks is not None:
+                took = perf_counter() - started
+        metrics = request.state["metrics"]
+        if metrics is not None:
+            metrics.request(method, self.route, reply.status, took)
         self._log(request, reply, took)
 
     def _handler(self, request: Request) -> Handler:

@@ -1,8 +1,8 @@
 """Send most responses in one call, where the server offers it (SEND_PREBUILT)."""
 
-from service.db.database import Timing
 from service.http1.extensions import SEND_PREBUILT
-from service.http1.standard_headers import LINES
+from service.http1.standard_headers import LINES, server_timing
+from service.timing import Timing
 from service.web.codec import Header, Reply
 from service.web.request import Request
 
@@ -24,7 +24,7 @@ def send_prebuilt(
     Args:
         request: the request.
         reply: its status, content type and cache control are sent.
-        spent: time and statements in the database.
+        spent: the parts of that time, and the statements.
         took: seconds from the request to the response.
         body: the reply's body, compressed or not.
         headers: further headers.
@@ -50,9 +50,7 @@ def send_prebuilt(
         % (
             request.id.encode(),
             took,
-            spent.seconds * 1000,
-            spent.statements,
-            took * 1000,
+            *server_timing(spent, took),
             reply.cache_control,
             lines,
             reply.content_type,

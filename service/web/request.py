@@ -20,6 +20,7 @@ from service.errors import Invalid, Malformed, Problem, TooLarge, TooSlow, Unsup
 from service.http1.extensions import FULL_BODY
 from service.http1.framing import BODY_SECONDS, body_too_slow
 from service.http1.standard_headers import request_id
+from service.metrics import Metrics
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
@@ -49,7 +50,10 @@ VIEWER = "swiftlet.viewer"
 
 
 class State(TypedDict):
-    """What the lifespan opens, for every request; `guard` is None if it has nothing to check."""
+    """What the lifespan opens, for every request.
+
+    `guard` is None if it has nothing to check, and `metrics` if they are off.
+    """
 
     db: Database
     settings: Settings
@@ -59,6 +63,7 @@ class State(TypedDict):
     # (principal, key) of the requests with an Idempotency-Key that run in this process.
     running_keys: set[tuple[str, str]]
     guard: "Guard | None"
+    metrics: Metrics | None
 
 
 class Pieces:

@@ -10,10 +10,12 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
+from time import perf_counter
 from typing import Any, get_args, get_type_hints
 
 from msgspec import Struct
 
+from service.timing import timing
 from service.web.codec import encode
 
 # Length of a time without decimals, such as 2026-01-01T00:00:00.
@@ -24,6 +26,7 @@ PLUS, Z = b"+Z"
 
 def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
     """Encode a value as JSON; `rows` are the rows in it, or the value itself."""
+    started = perf_counter()
     body = encode(value)
     if rows:
         if PLUS in body and b"E+" in body:
@@ -34,6 +37,9 @@ def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
                 if time is not None and not time.microsecond:
                     body = _with_decimals(body, before)
                     break
+    spent = timing.get()
+    if spent is not None:
+        spent.encode += perf_counter() - started
     return body
 
 

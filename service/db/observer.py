@@ -1,0 +1,103 @@
+"""What is noted about statements and batches: metrics, times of requests, the log."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from service.errors import TimedOut
+from service.logs import logger
+from service.metrics import Metrics
+from service.timing import Timing
+
+if TYPE_CHECKING:
+    from service.db.batcher import Waiter
+    from service.db.statement import Statement
+
+# Counted as timeouts.
+TIMEOUTS = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, TimeoutError, TimedOut)
+
+
+class Observer:
+    """Counts and logs each statement, each wait for a connection and each batch of a Database.
+
+    Args:
+        metrics: counts them; None to count nothing.
+        slow_query: seconds above which a statement is logged.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, slow_query: float = 0.2) -> None:
+        self.metrics = metrics
+        self.slow_query = slow_query
+
+    def ran(
+        self,
+        statement: "Statement[Any]",
+        spent: Timing,
+        waited: float,
+        seconds: float,
+        rows: int,
+    ) -> None:
+        """Note that a statement succeeded.
+
+        Args:
+            statement: that ran.
+            spent: of the request or the batch.
+            waited: seconds for a connection.
+            seconds: on the connection.
+            rows: number of records.
+        """
+        spent.sql += seconds
+        if self.metrics is not None:
+            self.metrics.statement(statement.name, seconds, rows)
+        if seconds + waited > self.slow_query:
+            self._log_slow(statement, waited, seconds, rows)
+
+    def failed(
+        self, statement: "Statement[Any]", spent: Timing, seconds: float, error: BaseException
+    ) -> None:
+        """Note that a statement failed after some seconds on its connection."""
+        spent.sql += seconds
+        if self.metrics is not None:
+            timeout = isinstance(error, TIMEOUTS)
+            self.metrics.failed_statement(statement.name, seconds, timeout=timeout)
+        if seconds > self.slow_query:
+            self._log_slow(statement, 0.0, seconds, 0)
+
+    def waited(self, spent: Timing, seconds: float) -> None:
+        """Note a wait for a connection."""
+        spent.pool += seconds
+        if self.metrics is not None:
+            self.metrics.pool_wait(seconds)
+
+    def alone(self, name: str) -> None:
+        """Note that a request ran its own statement at once instead of waiting for a batch."""
+        if self.metrics is not None:
+            self.metrics.batch(name, 1)
+
+    def batch(self, name: str, waiters: "Sequence[Waiter]", spent: Timing, began: float) -> None:
+        """Note that a batch begins.
+
+        Args:
+            name: of the batcher.
+            waiters: the requests that it serves.
+            spent: of the batch.
+            began: perf_counter().
+        """
+        for waiter in waiters:
+            waiter.batch, waiter.began = spent, began
+        if self.metrics is not None:
+            self.metrics.batch(name, len(waiters))
+            for waiter in waiters:
+                self.metrics.batch_wait(name, began - waiter.arrived)
+
+    def _log_slow(
+        self, statement: "Statement[Any]", waited: float, seconds: float, rows: int
+    ) -> None:
+        fields = {
+            "statement": statement.name,
+            "seconds": round(seconds, 4),
+            "rows": rows,
+            "waited_for_connection": round(waited, 4),
+        }
+        logger.warning("slow query", extra={"fields": fields})
