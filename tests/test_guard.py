@@ -609,7 +609,7 @@ def test_the_settings_say_which_requests_need_no_key(
     app = create_app(settings, auth=Keys())
     app.check_auth()
     nothing: Any = None
-    guard = guard_of(settings, Keys(), nothing, nothing, None)
+    guard = guard_of(settings, Keys(), nothing, nothing, None, None)
     assert (None if guard is None else guard.exempt) == exempt
     without = create_app(settings)
     if exempt == "none":

@@ -2,14 +2,28 @@
 
 from pathlib import Path
 
+from service.logs import logger
 from service.metrics.counting import Metrics
+from service.metrics.shared_folder import shared_folder
 from service.metrics.slots import Store
 
-__all__ = ["Metrics", "Store", "opened"]
+__all__ = ["Metrics", "Store", "opened", "shared_folder"]
 
 
 def opened(setting: str) -> Metrics | None:
-    """Return the metrics of this process, as SERVICE_METRICS says; None if they are off."""
+    """Return the metrics of this process, as SERVICE_METRICS says; None if they are off.
+
+    When its slot can't be made, the process counts for itself alone; that is logged.
+    """
     if setting == "off":
         return None
-    return Metrics(Store(None if setting == "on" else Path(setting)))
+    if setting != "on":
+        try:
+            return Metrics(Store(Path(setting)))
+        except OSError as error:
+            fields = {"error": f"{type(error).__name__}: {error.strerror}", "folder": setting}
+            logger.warning(
+                "metrics of this worker are not in those of the others: its file can't be made",
+                extra={"fields": fields},
+            )
+    return Metrics(Store())

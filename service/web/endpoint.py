@@ -217,11 +217,12 @@ def _wrapped(one: Operation) -> Handler:
 
 
 class Refused(Endpoint):
-    """Answers a request with a problem document, for any method."""
+    """Answers a request with a problem document, for any method; `route` is for metrics."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, route: str = UNMATCHED) -> None:
         super().__init__()
         self.problem = problem
+        self.route = route
 
     def _no_handler(self) -> Problem:
         return self.problem

@@ -13,6 +13,7 @@ from service.errors import Forbidden, TooMany, Unauthorized
 from service.limits.address import Addresses
 from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
+from service.metrics import Metrics
 from service.settings import Settings
 from service.settings.proxies import parse_proxies
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
@@ -67,6 +68,7 @@ class Guard:
         limiter: the rate limits; None without limits.
         exempt: which requests need no key.
         address: the function that returns the client's address.
+        metrics: counts the decisions of rate limits; None to count nothing.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Guard:
         limiter: Limiter | None = None,
         exempt: Exempt = "none",
         address: Callable[[Scope], str] = peer,
+        metrics: Metrics | None = None,
     ) -> None:
         self.principals = principals
         self.limiter = limiter
         self.exempt = exempt
         self.address = address
+        self.metrics = metrics
         self._policies: dict[Rule, Policy | None] = {}
 
     def admit_at_once(self, scope: Scope, rule: Rule, now: float, key: Header | None) -> bool:
@@ -107,6 +111,8 @@ class Guard:
                 verdict = self.limiter.take(policy, identity)
                 if verdict is None or not verdict.allowed:
                     return False
+                if self.metrics is not None:
+                    self._count(self.metrics, self.limiter, verdict)
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private and (rule.private is True or rule.private(scope)):
@@ -133,6 +139,8 @@ class Guard:
             if verdict is None:
                 verdict = await self.limiter.ask(policy, identity)
             scope[ADMITTED] = verdict
+            if self.metrics is not None:
+                self._count(self.metrics, self.limiter, verdict)
             if not verdict.allowed:
                 detail = f"too many requests: try again in {verdict.reset} s"
                 raise TooMany(detail, retry_after=verdict.reset)
@@ -147,6 +155,21 @@ class Guard:
         """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
         verdict: Verdict | None = scope[ADMITTED]
         return b"" if verdict is None else verdict.lines
+
+    async def require(self, scope: Scope, needs: Access) -> None:
+        """Check that a request has a key with a scope, also from a loopback address.
+
+        Raises:
+            Malformed, Unauthorized, Forbidden, TooMany, Problem: see `admit`.
+        """
+        if needs not in (await self._authenticate(scope)).grants:
+            raise _forbidden(needs)
+
+    @staticmethod
+    def _count(metrics: Metrics, limiter: Limiter, verdict: Verdict) -> None:
+        leases = limiter.leases
+        shared = leases is not None and leases.up
+        metrics.decision(verdict.policy.name, allowed=verdict.allowed, shared=shared)
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
@@ -165,11 +188,16 @@ class Guard:
             return True
         if self.exempt == "all":
             return False
-        return not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client")))
+        return not is_on_loopback(scope)
 
 
 def guard_of(
-    settings: Settings, keys: ApiKeys | None, db: Database, writer: Writer, limiter: Limiter | None
+    settings: Settings,
+    keys: ApiKeys | None,
+    db: Database,
+    writer: Writer,
+    limiter: Limiter | None,
+    metrics: Metrics | None,
 ) -> Guard | None:
     """Return the guard that the settings demand; None if nothing is checked."""
     exempt: Exempt = "none"
@@ -181,13 +209,18 @@ def guard_of(
         return None
     principals = None if keys is None or exempt == "all" else PrincipalCache(keys, db, writer)
     addresses = Addresses(parse_proxies(settings.trusted_proxies))
-    return Guard(principals, limiter, exempt, addresses.identity)
+    return Guard(principals, limiter, exempt, addresses.identity, metrics)
 
 
 def limit_headers(scope: Scope) -> tuple[Header, ...]:
     """Return the headers of the rate limit, for any response to the request."""
     verdict: Verdict | None = scope.get(ADMITTED)
     return () if verdict is None else verdict.headers
+
+
+def is_on_loopback(scope: Scope) -> bool:
+    """Return whether a request has come to a loopback address, and from one."""
+    return _is_loopback(scope.get("server")) and _is_loopback(scope.get("client"))
 
 
 def _is_loopback(place: object) -> bool:
