@@ -54,6 +54,8 @@ class Operation(NamedTuple):
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
+
+    `local` says whether a program on this machine needs no key, see local_request.is_local.
     """
 
     method: str
@@ -75,6 +77,7 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
+    local: bool = False
 
     @property
     def needs(self) -> Access:
@@ -89,7 +92,13 @@ class Operation(NamedTuple):
     @property
     def rule(self) -> Rule:
         """What the guard checks before it runs."""
-        return Rule(self.needs, private=self.private, method=self.method, path=self.path)
+        return Rule(
+            self.needs,
+            private=self.private,
+            method=self.method,
+            path=self.path,
+            local=self.local,
+        )
 
     @property
     def has_etag(self) -> bool:

@@ -1,8 +1,6 @@
 """The guard of an application: it checks API keys and rate limits before a handler runs."""
 
-import ipaddress
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 from starlette.types import Scope
@@ -18,6 +16,7 @@ from service.settings import Settings
 from service.settings.proxies import parse_proxies
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
+from service.web.local_request import is_local, is_on_loopback
 from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
 from service.web.request import PRINCIPAL, VIEWER
@@ -41,17 +40,25 @@ class Rule:
             that depends on the query.
         method: its method; with the path, it names the rate limit.
         path: its path; empty if it is not in the route table.
+        local: whether a program on this machine needs no key, see local_request.is_local.
     """
 
-    __slots__ = ("method", "needs", "path", "private")
+    __slots__ = ("local", "method", "needs", "path", "private")
 
     def __init__(
-        self, needs: Access, *, method: str, path: str = "", private: Private = False
+        self,
+        needs: Access,
+        *,
+        method: str,
+        path: str = "",
+        private: Private = False,
+        local: bool = False,
     ) -> None:
         self.needs = needs
         self.private = private
         self.method = method
         self.path = path
+        self.local = local
 
 
 def peer(scope: Scope) -> str:
@@ -96,7 +103,7 @@ class Guard:
             key: the only header with a key, see api_keys.only_key.
         """
         found: Admitted | None = None
-        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope)):
+        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope, rule)):
             if self.principals is None or key is None:
                 return False
             authorization = key[1] if key[0] == b"authorization" else b"Bearer " + key[1]
@@ -131,7 +138,7 @@ class Guard:
             Problem: 503 or 504, the database is not available.
         """
         found: Admitted | None = None
-        if rule.needs != "open" and self._needs_key(scope):
+        if rule.needs != "open" and self._needs_key(scope, rule):
             found = await self._authenticate(scope)
         if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
             identity = self.address(scope) if found is None else found.identity
@@ -156,15 +163,6 @@ class Guard:
         verdict: Verdict | None = scope[ADMITTED]
         return b"" if verdict is None else verdict.lines
 
-    async def require(self, scope: Scope, needs: Access) -> None:
-        """Check that a request has a key with a scope, also from a loopback address.
-
-        Raises:
-            Malformed, Unauthorized, Forbidden, TooMany, Problem: see `admit`.
-        """
-        if needs not in (await self._authenticate(scope)).grants:
-            raise _forbidden(needs)
-
     @staticmethod
     def _count(metrics: Metrics, limiter: Limiter, verdict: Verdict) -> None:
         leases = limiter.leases
@@ -183,12 +181,12 @@ class Guard:
             raise no_key()
         return await self.principals.authenticate(key, self.address(scope))
 
-    def _needs_key(self, scope: Scope) -> bool:
-        if self.exempt == "none":
-            return True
+    def _needs_key(self, scope: Scope, rule: Rule) -> bool:
         if self.exempt == "all":
             return False
-        return not is_on_loopback(scope)
+        if rule.local:
+            return not is_local(scope)
+        return self.exempt == "none" or not is_on_loopback(scope)
 
 
 def guard_of(
@@ -216,26 +214,6 @@ def limit_headers(scope: Scope) -> tuple[Header, ...]:
     """Return the headers of the rate limit, for any response to the request."""
     verdict: Verdict | None = scope.get(ADMITTED)
     return () if verdict is None else verdict.headers
-
-
-def is_on_loopback(scope: Scope) -> bool:
-    """Return whether a request has come to a loopback address, and from one."""
-    return _is_loopback(scope.get("server")) and _is_loopback(scope.get("client"))
-
-
-def _is_loopback(place: object) -> bool:
-    """Return whether a `server` or `client` of ASGI is a loopback address; False if unknown."""
-    return isinstance(place, tuple | list) and bool(place) and _is_loopback_host(place[0])
-
-
-@lru_cache(1024)
-def _is_loopback_host(host: str) -> bool:
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
 
 
 def _forbidden(needs: Access) -> Forbidden:
