@@ -15,12 +15,15 @@ import pytest
 from sqlalchemy import Float, Select, bindparam, func, select, table, text
 
 from service.db.database import Database
+from service.db.observer import Observer
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
 from service.items import items
+from service.metrics import Metrics, Store
+from service.metrics.exposition import prometheus
 from service.timing import Timing, timing
 
 from conftest import query  # isort: skip
@@ -116,13 +119,21 @@ async def test_a_full_queue_refuses_at_once(database_url: str) -> None:
 
 
 async def test_the_wait_for_a_connection_is_bounded(database_url: str) -> None:
-    async with opened(database_url, size=1, statement_timeout=0.6) as db:
+    metrics = Metrics(Store())
+    options: Any = {"statement_timeout": 0.6, "observer": Observer(metrics)}
+    async with opened(database_url, size=1, **options) as db:
         running = asyncio.create_task(sleep.one(db, seconds=0.5))
         second = asyncio.create_task(sleep.one(db, seconds=0.5))
         await asyncio.sleep(0)
+        assert db.pool.use == (1, 1, 1)
         problem = await problem_of(pid.one(db))
         assert "in time" in problem.detail
         await asyncio.gather(running, second)
+        assert db.pool.use == (1, 0, 0)
+    shown = prometheus(metrics.store.slots()).decode()
+    assert "\ndb_pool_timeouts_total 1\n" in shown
+    assert "\ndb_pool_wait_seconds_count 2\n" in shown
+    assert '\ndb_query_total{query_type="test.sleep",status="success"} 2\n' in shown
 
 
 async def test_a_statement_that_takes_too_long_is_cancelled_by_the_server(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service.logs import logger
 from service.metrics.counting import Metrics
-from service.metrics.shared_folder import shared_folder
+from service.metrics.slot_folder import shared_folder
 from service.metrics.slots import Store
 
 __all__ = ["Metrics", "Store", "opened", "shared_folder"]

@@ -152,7 +152,7 @@ class Store:
 
     def _slot(self, file: int, inode: int) -> Slot:
         """Return what another process has counted. It is read, not mapped: files may be cut off."""
-        # Its lock is looked at first: if it ends meanwhile, its gauges were right before.
+        # Its lock is looked at first: if it ends after that, its gauges were right until then.
         live = not _is_unlocked(file)
         header = os.pread(file, HEADER, 0)
         if len(header) < HEADER or int.from_bytes(header[:8], "little") != STAMP:
