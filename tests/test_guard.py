@@ -599,7 +599,7 @@ async def test_metrics_are_for_this_machine_and_for_admins(
 ) -> None:
     """Here they are off: who may see them gets 404."""
     keys = Keys()
-    reader, admin = keys.add("reader", "read"), keys.add("admin", "read", "admin")
+    reader, admin = keys.add("reader", "read"), keys.add("admin", "read", "admin", admin=True)
     async with client_of(keys, exempt=exempt, server=LOCAL, client=client) as asking:
         for header, refused in ((None, 401), (bearer("wrong"), 401), (bearer(reader), 403)):
             told = await asking.get("/metrics", headers={**headers, **(header or {})})

@@ -21,9 +21,8 @@ def opened(setting: str) -> Metrics | None:
         try:
             return Metrics(Store(Path(setting)))
         except OSError as error:
-            fields = {"error": f"{type(error).__name__}: {error.strerror}", "folder": setting}
-            logger.warning(
-                "metrics of this worker are not in those of the others: its file can't be made",
-                extra={"fields": fields},
+            logger.error(
+                "each worker shows its own metrics alone: its file can't be made",
+                extra={"fields": {"error": str(error)}},
             )
     return Metrics(Store())

@@ -64,7 +64,7 @@ def _made(room: int) -> tuple[Path, int] | None:
                     os.close(lock)
         except OSError as error:
             why = f"{type(error).__name__}: {error.strerror}"
-    logger.warning(
+    logger.error(
         "each worker shows its own metrics alone: no folder for them can be made",
         extra={"fields": {"error": why}},
     )
