@@ -113,10 +113,10 @@ class Application(Paths):
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
-        static = pages.files()
-        self._limits += limits_of([*own, static])
+        static = pages.routes()
+        self._limits += limits_of([*own, *static])
         super().__init__(
-            [*self.operations, static],
+            [*self.operations, *static],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )

@@ -464,6 +464,7 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
         banner = first.banner()
         assert banner["API"] == first.url
         assert banner["Docs"] == f"{first.url}/docs"
+        assert banner["Console"] == f"{first.url}/console"
         assert banner["Data"] == str(place / ".data")
         assert "Ctrl-C" in banner["Stop"]
         assert re.fullmatch(r"PostgreSQL 1\d(\.\d+)?, embedded", banner["Database"])

@@ -427,3 +427,6 @@ async def test_links_have_the_prefix_of_the_request(
             docs = (await one.get(f"{shown}/docs")).text
             assert f'href="{shown}/openapi.json"' in docs
             assert f'data-root="{shown}"' in docs
+            console = (await one.get(f"{shown}/console")).text
+            assert f'src="{shown}/docs/console/console.js"' in console
+            assert "$ROOT" not in console

@@ -156,7 +156,7 @@ def _banner(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.certfile is None else "https"
     url = f"{scheme}://{host}:{settings.port}"
-    lines = [("API", url), ("Docs", f"{url}/docs"), *stores]
+    lines = [("API", url), ("Docs", f"{url}/docs"), ("Console", f"{url}/console"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
     lines += [("Note", note) for note in (running.notes if running else ())]

@@ -105,11 +105,15 @@ def page(path: str, file: str, summary: str) -> Operation:
     return Operation("GET", path, show, summary, stored=False, access="open", limit="off")
 
 
-def files() -> Operation:
-    """Return the operation of the files that the pages load."""
+def files(folder: str = "") -> Operation:
+    """Return the operation of the files that the pages load.
+
+    Args:
+        folder: a folder within this one, whose files are below `/docs/<folder>/`.
+    """
     kept = {
         path.name: Fixed(path.read_bytes(), TYPES[path.suffix])
-        for path in sorted(FOLDER.iterdir())
+        for path in sorted((FOLDER / folder).iterdir())
         if path.suffix in TYPES
     }
 
@@ -119,5 +123,12 @@ def files() -> Operation:
             raise NotFound("there is no such file; /docs is the page of the API")
         return found.reply(request)
 
+    path = f"/docs/{folder}/{{file}}" if folder else "/docs/{file}"
     summary = "A file of the pages"
-    return Operation("GET", "/docs/{file}", file, summary, stored=False, access="open", limit="off")
+    return Operation("GET", path, file, summary, stored=False, access="open", limit="off")
+
+
+def routes() -> list[Operation]:
+    """Return the operations of the console, and of the files of all pages."""
+    console = page("/console", "console/console.html", "The console: figures and rows")
+    return [console, files(), files("console")]
