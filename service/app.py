@@ -29,6 +29,7 @@ from service.limits.policy import Policies
 from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
+from service.sampling import Sampler
 from service.settings import Settings, SettingsError
 from service.web import docs, pages
 from service.web.api_keys import ApiKeys
@@ -170,6 +171,8 @@ class Application(Paths):
         gc.set_threshold(GC_THRESHOLD)
         if self.takes_keys:
             db.spawn(remove_expired_keys(writer))
+        if metrics is not None:
+            db.spawn(Sampler(metrics, self.about.version, db, cache, limiter).run())
         try:
             yield {
                 "db": db,
@@ -178,7 +181,7 @@ class Application(Paths):
                 "cache": cache,
                 "writer": writer,
                 "running_keys": set(),
-                "guard": guard_of(settings, self.auth, db, writer, limiter),
+                "guard": guard_of(settings, self.auth, db, writer, limiter, metrics),
                 "metrics": metrics,
             }
         finally:

@@ -19,6 +19,9 @@ import msgspec
 
 logger = logging.getLogger("service")
 
+# Lines of this process that were dropped because the queue was full, for metrics.
+dropped = [0]
+
 # Callers add fields with `extra={"fields": {...}}`: never a body, a query value or a key.
 Form = Literal["json", "text", "off"]
 
@@ -129,3 +132,5 @@ class _Dropping(logging.handlers.QueueHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Drop the line when the queue is full."""
+        del record
+        dropped[0] += 1

@@ -8,6 +8,7 @@ import asyncpg
 from service.errors import TimedOut
 from service.logs import logger
 from service.metrics import Metrics
+from service.metrics.families import POOL_TIMEOUTS
 from service.timing import Timing
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Observer:
         spent.pool += seconds
         if self.metrics is not None:
             self.metrics.pool_wait(seconds)
+
+    def gave_up(self) -> None:
+        """Note that no connection came free in time."""
+        if self.metrics is not None:
+            self.metrics.add(POOL_TIMEOUTS)
 
     def alone(self, name: str) -> None:
         """Note that a request ran its own statement at once instead of waiting for a batch."""

@@ -91,6 +91,10 @@ def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
         logger.error(context["message"], exc_info=error)
 
 
+class NoneFree(Unavailable):
+    """No connection of the pool came free in time."""
+
+
 class PooledConnection:
     """One connection and what is prepared on it.
 

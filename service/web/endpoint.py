@@ -58,6 +58,8 @@ class Operation(NamedTuple):
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
+
+    `local` says whether a program on this machine needs no key, see local_request.is_local.
     """
 
     method: str
@@ -82,6 +84,7 @@ class Operation(NamedTuple):
     media: str = ""
     fixed: bool = False
     documented: bool = True
+    local: bool = False
 
     @property
     def needs(self) -> Access:
@@ -96,7 +99,13 @@ class Operation(NamedTuple):
     @property
     def rule(self) -> Rule:
         """What the guard checks before it runs."""
-        return Rule(self.needs, private=self.private, method=self.method, path=self.path)
+        return Rule(
+            self.needs,
+            private=self.private,
+            method=self.method,
+            path=self.path,
+            local=self.local,
+        )
 
     @property
     def has_etag(self) -> bool:
@@ -224,11 +233,12 @@ def _wrapped(one: Operation) -> Handler:
 
 
 class Refused(Endpoint):
-    """Answers a request with a problem document, for any method."""
+    """Answers a request with a problem document, for any method; `route` is for metrics."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, route: str = UNMATCHED) -> None:
         super().__init__()
         self.problem = problem
+        self.route = route
 
     def _no_handler(self) -> Problem:
         return self.problem
