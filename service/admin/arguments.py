@@ -1,6 +1,5 @@
 """Arguments of a statement from text or JSON, by PostgreSQL's names of their types."""
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -84,21 +83,33 @@ def decoded(name: str, text: str) -> object:
         raise ValueError(f"{name} must be JSON, such as [1, 2], true or null") from None
 
 
-def example(name: str, kind: str, samples: Mapping[str, object]) -> object:
+def members(name: str, text: str) -> dict[str, object]:
+    """Decode a JSON object.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    try:
+        return msgspec.json.decode(text.encode(), type=dict[str, object])
+    except (ValueError, RecursionError):
+        raise ValueError(f'{name} must be a JSON object, such as {{"id": 7}}') from None
+
+
+def example(kind: str, sample: object) -> object:
     """Return an argument of this type for a parameter that is not given.
 
     Args:
-        name: of the parameter.
         kind: its type.
-        samples: typical values, by the names of parameters.
+        sample: a typical value, for an array of it or of one element; it may be of another type.
     """
-    found = EXAMPLES.get(kind, "sample")
-    if kind.endswith("[]"):
-        found = [EXAMPLES.get(kind[:-2], "sample")]
-    try:
-        return msgspec.convert(samples[name], _type(kind))
-    except (KeyError, ValueError):  # no sample, or a sample of another type with the same name
-        return found
+    inner = kind.removesuffix("[]")
+    found = EXAMPLES.get(inner, "sample")
+    for value in () if sample is None else (sample, [sample]):
+        try:
+            return msgspec.convert(value, _type(kind))
+        except ValueError:
+            continue
+    return found if kind == inner else [found]
 
 
 def shown(kind: str, value: object) -> Any:

@@ -143,9 +143,11 @@ async def _explained(connection: asyncpg.Connection, name: str, asked: Question)
     parameters: list[Parameter] = []
     values: list[str] = []
     for bind, kind in zip(statement.names, types, strict=True):
-        value = given[bind](bind, kind) if bind in given else None
-        if bind not in given:
-            value = arguments.example(bind, kind, samples)
+        if bind in given:
+            value = given[bind](bind, kind)
+        else:
+            field = statement.arrays.get(bind, bind.removeprefix("new_"))
+            value = arguments.example(kind, samples.get(bind, samples.get(field)))
         values.append(await _bind(connection, len(values), bind, kind, value))
         parameters.append(Parameter(bind, kind, arguments.shown(kind, value), given=bind in given))
     execute = f"EXECUTE {name}" + (f"({', '.join(values)})" if values else "")
@@ -192,11 +194,9 @@ async def _bind(
         await connection.fetchval(
             f"SELECT set_config('{setting}', ({argument})::text, true)", value
         )
-    except ValueError as error:  # asyncpg's, before it is sent
-        reason = str(error).rpartition(": ")[2]
+    except (ValueError, asyncpg.DataError) as error:  # by asyncpg before it is sent, or PostgreSQL
+        reason = str(error).partition("\n")[0].rpartition("argument $1: ")[2]
         raise ValueError(f"{name} must be {kind}: {reason}") from None
-    except asyncpg.DataError as error:
-        raise ValueError(f"{name} must be {kind}: {error.args[0]}") from None
     return f"current_setting('{setting}')::{kind}"
 
 

@@ -17,7 +17,9 @@ from service.web.openapi_texts import (
     IDEMPOTENCY_KEY,
     LIMIT_HEADERS,
     NO_CHECKS,
+    PATH,
     PROBLEMS,
+    ROW_ID,
     SECURITY_SCHEMES,
     TAGS,
     About,
@@ -181,13 +183,7 @@ def _response(
 
 def _parameters(operation: Operation, schemas: Schemas) -> list[Document]:
     found: list[Document] = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "description": "The row's id",
-            "schema": {"type": "integer", "format": "int64", "examples": [1]},
-        }
+        {"name": name, "in": "path", "required": True, **PATH.get(name, ROW_ID)}
         for name in re.findall(r"\{(\w+)\}", operation.path)
     ]
     if operation.query is not None:

@@ -98,6 +98,17 @@ COMMON_HEADERS = (
 
 
 # The parameter of a POST.
+# Parameters in a path: a row's id, or what is in PATH.
+ROW_ID: dict[str, Any] = {
+    "description": "The row's id",
+    "schema": {"type": "integer", "format": "int64", "examples": [1]},
+}
+PATH: dict[str, dict[str, Any]] = {
+    "statement": {
+        "description": "The name of a statement, as `swiftlet statements` lists it",
+        "schema": {"type": "string", "minLength": 1, "examples": ["items.by_id"]},
+    }
+}
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
