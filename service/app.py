@@ -31,7 +31,7 @@ from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
-from service.web import docs
+from service.web import docs, pages
 from service.web.api_keys import ApiKeys
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -112,10 +112,10 @@ class Application(Paths):
         self.operations += monitoring.routes()
         self.operations += admin.routes(self.resources)
         self._limits = limits_of(self.operations)
-        pages = docs.routes(self.operations, about, self.checks)
-        self._limits += limits_of(pages)
+        own = [*docs.routes(self.operations, about, self.checks), pages.files()]
+        self._limits += limits_of(own)
         super().__init__(
-            [*self.operations, *pages],
+            [*self.operations, *own],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )

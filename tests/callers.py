@@ -155,6 +155,7 @@ class World:
             "<key>": str(self.keys["spare"].key_id),
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
+            "<file>": "base.css",
         }
         self.sql("CREATE SCHEMA before")
         for table in TABLES:

@@ -24,10 +24,10 @@ from openapi_spec_validator import validate
 
 from service.asgi import MIGRATIONS
 from service.cli import main
-from service.cli.banner import address
 from service.items import seed
 from service.migrations import migrate
 from service.server import free_port
+from service.settings.urls import address
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
 OURS = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL"}

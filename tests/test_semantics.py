@@ -236,7 +236,7 @@ def test_lists_and_bulk_operations_ignore_preconditions(
 ) -> None:
     """They have no ETag."""
     for one in EVERY:
-        if not one.has_etag:
+        if not one.has_etag and one.path not in {"/docs", "/openapi.json"}:  # the same for all
             for headers in ({"if-match": '"7"'}, {"if-none-match": "*"}, {"if-match": "x"}):
                 status = send(client, one, headers=headers).status_code
                 assert status in (200, 201, 204, 409), named(one)
