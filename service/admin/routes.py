@@ -37,7 +37,6 @@ from service.web.endpoint import Operation, Tag
 from service.web.request import Request
 
 TAG = Tag("admin", "For operators: plans of statements, and which cost the most")
-NOT_STORED = b"no-store"
 
 
 class ExplainQuery(Struct, frozen=True):
@@ -118,7 +117,7 @@ class Admin:
             asked = Question(statement, resource, given, query.analyze, query.plan, query.format)
             async with self._connection(request.db) as connection:
                 found = await explain(connection, asked)
-        return Reply(encode(found), cache_control=NOT_STORED)
+        return Reply(encode(found))
 
     async def show_slow_statements(self, request: Request) -> Reply:
         """Return the statements that cost the most, summed over all workers since their start.
@@ -143,7 +142,7 @@ class Admin:
             else one
             for one in found
         ]
-        return Reply(encode(Slow(found, source)), cache_control=NOT_STORED)
+        return Reply(encode(Slow(found, source)))
 
     @asynccontextmanager
     async def _connection(self, db: Database) -> AsyncIterator[asyncpg.Connection]:
