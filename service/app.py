@@ -23,6 +23,7 @@ from service.db.idempotency import idempotency_keys
 from service.db.observer import Observer
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
+from service.db.shown_statements import ShownStatements
 from service.db.statement import Statement
 from service.limits.limiter import limiter_of
 from service.limits.policy import Policies
@@ -149,7 +150,11 @@ class Application(Paths):
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
-            observer=Observer(metrics, settings.slow_query_ms / 1000),
+            observer=Observer(
+                metrics,
+                settings.slow_query_ms / 1000,
+                ShownStatements.of(settings.log_statements),
+            ),
         )
         await db.open()
         db.spawn(rights.log_lacking(db, self.needs))

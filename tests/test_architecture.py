@@ -20,7 +20,9 @@ REFERENCES = {
 
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded", "metrics", "timing"}),
+    frozenset(
+        {"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent", "tracing"}
+    ),
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),

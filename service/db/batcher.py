@@ -20,7 +20,7 @@ from typing import Any
 from service.db.database import Database
 from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
-from service.timing import Timing, timing
+from service.timing import BatchTiming, Timing, timing
 
 # Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
 # make the batches smaller (`python -m bench trials in-flight`).
@@ -193,9 +193,10 @@ class Batcher:
         return batch
 
     async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
-        spent = Timing()
+        began = perf_counter()
+        spent = BatchTiming(self.name, began - batch[0].arrived)
         timing.set(spent)
-        db.observer.batch(self.name, batch, spent, perf_counter())
+        db.observer.batch(self.name, batch, spent, began)
         try:
             await self.run_batch(db, batch)
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from service.db.shown_statements import ShownStatements
 from service.errors import TimedOut
 from service.logs import logger
 from service.metrics import Metrics
@@ -24,11 +25,18 @@ class Observer:
     Args:
         metrics: counts them; None to count nothing.
         slow_query: seconds above which a statement is logged.
+        shown: the statements that are logged each time; None to log none.
     """
 
-    def __init__(self, metrics: Metrics | None = None, slow_query: float = 0.2) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        slow_query: float = 0.2,
+        shown: ShownStatements | None = None,
+    ) -> None:
         self.metrics = metrics
         self.slow_query = slow_query
+        self.shown = shown
 
     def ran(
         self,
@@ -37,6 +45,7 @@ class Observer:
         waited: float,
         seconds: float,
         rows: int,
+        args: Sequence[object],
     ) -> None:
         """Note that a statement succeeded.
 
@@ -46,23 +55,33 @@ class Observer:
             waited: seconds for a connection.
             seconds: on the connection.
             rows: number of records.
+            args: its arguments.
         """
         spent.sql += seconds
+        if self.shown is not None:
+            self.shown.log(statement, args, seconds, rows)
         if self.metrics is not None:
             self.metrics.statement(statement.name, seconds, rows)
         if seconds + waited > self.slow_query:
-            self._log_slow(statement, waited, seconds, rows)
+            self._log_slow(statement, spent, waited, seconds, rows)
 
     def failed(
-        self, statement: "Statement[Any]", spent: Timing, seconds: float, error: BaseException
+        self,
+        statement: "Statement[Any]",
+        spent: Timing,
+        seconds: float,
+        error: BaseException,
+        args: Sequence[object],
     ) -> None:
         """Note that a statement failed after some seconds on its connection."""
         spent.sql += seconds
+        if self.shown is not None:
+            self.shown.log(statement, args, seconds, 0, error)
         if self.metrics is not None:
             timeout = isinstance(error, TIMEOUTS)
             self.metrics.failed_statement(statement.name, seconds, timeout=timeout)
         if seconds > self.slow_query:
-            self._log_slow(statement, 0.0, seconds, 0)
+            self._log_slow(statement, spent, 0.0, seconds, 0)
 
     def waited(self, spent: Timing, seconds: float) -> None:
         """Note a wait for a connection."""
@@ -92,12 +111,13 @@ class Observer:
                 self.metrics.batch_wait(name, began - waiter.arrived)
 
     def _log_slow(
-        self, statement: "Statement[Any]", waited: float, seconds: float, rows: int
+        self, statement: "Statement[Any]", spent: Timing, waited: float, seconds: float, rows: int
     ) -> None:
         fields = {
             "statement": statement.name,
             "seconds": round(seconds, 4),
             "rows": rows,
             "waited_for_connection": round(waited, 4),
+            "waited_for_batch": round(getattr(spent, "waited", 0.0), 4),
         }
-        logger.warning("slow query", extra={"fields": fields})
+        logger.warning("slow query", extra={"fields": fields, "each": True})

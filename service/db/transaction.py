@@ -193,10 +193,10 @@ class Transaction(Database):
             pooled.connection.terminate()
             raise
         except Exception as error:
-            self.observer.failed(statement, spent, perf_counter() - started, error)
+            self.observer.failed(statement, spent, perf_counter() - started, error, args)
             raise
         now = perf_counter()
-        self.observer.ran(statement, spent, 0.0, now - started, len(records))
+        self.observer.ran(statement, spent, 0.0, now - started, len(records), args)
         pooled.deadline = now + IDLE_SECONDS + GRACE_SECONDS
         return records
 

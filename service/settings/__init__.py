@@ -24,6 +24,7 @@ from service.settings.kinds import (
     RedisURL,
     Seconds,
     Secret,
+    Statements,
     SwitchOrFolder,
     Text,
     describe,
@@ -117,6 +118,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The format of log lines."""
     access_log: Literal["on", "off"] = "off"
     """Whether each request is logged."""
+    log_statements: Statements = "off"
+    """`on` logs each statement with its time and rows, `items.by_id,users.*` some of them;
+    `items.by_id+values` also logs the values of its arguments."""
     metrics: SwitchOrFolder = "on"
     """`on`, `off`, or an empty folder for the counts of several workers if another server than
     `swiftlet serve` starts them; it must be on a local file system."""

@@ -84,16 +84,19 @@ class Pieces:
 
 
 class Request:
-    """One HTTP request, as handlers see it."""
+    """One HTTP request, as handlers see it.
 
-    __slots__ = ("_headers", "_query", "id", "receive", "scope", "state")
+    `headers` are by their names in lower case; `header` reads one.
+    """
+
+    __slots__ = ("_query", "headers", "id", "receive", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
-        self._headers = _by_name(scope["headers"])
+        self.headers = _by_name(scope["headers"])
         self.id = request_id(self.header(b"x-request-id"))
 
     @property
@@ -139,7 +142,7 @@ class Request:
 
         White space around a value is not part of it (RFC 9110, 5.5); not every server strips it.
         """
-        value = self._headers.get(name)
+        value = self.headers.get(name)
         return None if value is None else value.strip(b" \t")
 
     @property
