@@ -12,7 +12,7 @@ from zlib import crc32
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from service import health, logs, monitoring
+from service import health, logs, monitoring, tracing
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
@@ -20,10 +20,9 @@ from service.cache.writer import Writer
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.idempotency import idempotency_keys
-from service.db.observer import Observer
+from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
-from service.db.shown_statements import ShownStatements
 from service.db.statement import Statement
 from service.limits.limiter import limiter_of
 from service.limits.policy import Policies
@@ -142,7 +141,7 @@ class Application(Paths):
         settings = self.settings
         self.added = added_headers(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
-        metrics = opened(settings.metrics)
+        metrics, tracer = opened(settings.metrics), tracing.opened(settings.traces)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
@@ -150,11 +149,7 @@ class Application(Paths):
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
-            observer=Observer(
-                metrics,
-                settings.slow_query_ms / 1000,
-                ShownStatements.of(settings.log_statements),
-            ),
+            observer=observer_of(settings, metrics, tracer),
         )
         await db.open()
         db.spawn(rights.log_lacking(db, self.needs))
@@ -182,6 +177,7 @@ class Application(Paths):
                 "running_keys": set(),
                 "guard": guard_of(settings, self.auth, db, writer, limiter),
                 "metrics": metrics,
+                "tracer": tracer,
             }
         finally:
             await db.close()
@@ -189,6 +185,8 @@ class Application(Paths):
                 await limiter.close()
             if isinstance(cache, Cache):
                 await cache.close()
+            if tracer is not None:
+                await tracer.close()
             if metrics is not None:
                 metrics.store.close()
 
@@ -197,6 +195,7 @@ class Application(Paths):
         try:
             _ = self.settings.required_database_url
             self.check_auth()
+            tracing.check(self.settings.traces)
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})

@@ -14,7 +14,8 @@ TRACERESPONSE = b"traceresponse"
 _FORM = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[^,]*)?"
 )
-SAMPLED = 0x01
+# Flags: the caller records the trace; its id is random. Others are not known, and not passed on.
+SAMPLED, RANDOM = 0x01, 0x02
 # Members of a tracestate: at most so many, each a key and a value.
 MEMBERS = 32
 _MEMBER = re.compile(
@@ -24,14 +25,14 @@ _MEMBER = re.compile(
 
 
 class TraceParent(NamedTuple):
-    """A traceparent: ids in lower-case hexadecimal, and whether the caller records the trace."""
+    """A traceparent: ids in lower-case hexadecimal, and the flags SAMPLED and RANDOM."""
 
     trace_id: str
     parent_id: str
-    sampled: bool
+    flags: int
 
     def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.parent_id}-{self.sampled:02x}"
+        return f"00-{self.trace_id}-{self.parent_id}-{self.flags:02x}"
 
 
 def parse(value: bytes | None) -> TraceParent | None:
@@ -42,7 +43,7 @@ def parse(value: bytes | None) -> TraceParent | None:
     found = None if value is None else _FORM.fullmatch(value)
     if found is None or (found[1] == b"00" and found[5] is not None):
         return None
-    return TraceParent(found[2].decode(), found[3].decode(), bool(int(found[4], 16) & SAMPLED))
+    return TraceParent(found[2].decode(), found[3].decode(), int(found[4], 16) & (SAMPLED | RANDOM))
 
 
 def parse_state(value: bytes | None) -> str:
@@ -60,4 +61,4 @@ def parse_state(value: bytes | None) -> str:
 
 def trace_response(caller: TraceParent) -> bytes:
     """Return the header of a response if no span is recorded: the caller's ids, not sampled."""
-    return str(caller._replace(sampled=False)).encode()
+    return str(caller._replace(flags=caller.flags & RANDOM)).encode()

@@ -13,21 +13,21 @@ GIVEN = f"00-{TRACE}-{PARENT}-01"
 
 
 @pytest.mark.parametrize(
-    ("value", "sampled"),
+    ("value", "flags"),
     (
-        (GIVEN, True),
-        (f"00-{TRACE}-{PARENT}-00", False),
-        (f"00-{TRACE}-{PARENT}-03", True),  # a flag that is not known yet
-        (f"00-{TRACE}-{PARENT}-fe", False),
-        (f"cc-{TRACE}-{PARENT}-01", True),  # a later version
-        (f"cc-{TRACE}-{PARENT}-01-what-comes-later", True),
+        (GIVEN, 1),
+        (f"00-{TRACE}-{PARENT}-00", 0),
+        (f"00-{TRACE}-{PARENT}-03", 3),
+        (f"00-{TRACE}-{PARENT}-fe", 2),  # flags that are not known yet
+        (f"cc-{TRACE}-{PARENT}-01", 1),  # a later version
+        (f"cc-{TRACE}-{PARENT}-01-what-comes-later", 1),
     ),
 )
-def test_a_valid_context_is_read(value: str, sampled: bool) -> None:
+def test_a_valid_context_is_read(value: str, flags: int) -> None:
     found = parse(value.encode())
     assert found is not None
-    assert (found.trace_id, found.parent_id, found.sampled) == (TRACE, PARENT, sampled)
-    assert str(found) == f"00-{TRACE}-{PARENT}-{'01' if sampled else '00'}"
+    assert (found.trace_id, found.parent_id, found.flags) == (TRACE, PARENT, flags)
+    assert str(found) == f"00-{TRACE}-{PARENT}-0{flags}"
 
 
 @pytest.mark.parametrize(

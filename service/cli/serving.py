@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import click
 import msgspec
 
-from service import logs
+from service import logs, tracing
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
@@ -61,6 +61,7 @@ def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
+    tracing.check(settings.traces)
     if settings.cache == "local" and settings.workers > 1:
         raise SettingsError(
             f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"

@@ -52,7 +52,7 @@ class Waiter:
         self.key = key
         self.args = args
         self.spent = timing.get()
-        self.batch: Timing | None = None
+        self.batch: BatchTiming | None = None
         self.began = 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.arrived = perf_counter()
@@ -213,6 +213,8 @@ class Batcher:
 def _add_times(waiter: Waiter, spent: Timing) -> None:
     """Add the wait of a request, and the times of its batch, to the times of the request."""
     now, batch = perf_counter(), waiter.batch
+    if spent.span is not None:
+        spent.span.answered_by(waiter)
     if batch is None:  # it left before a batch began
         spent.queue += now - waiter.arrived
         return
@@ -229,6 +231,9 @@ async def bisect_on_error(
     in 128. A lock that another transaction holds has cost time already, so then each request runs
     by itself at once.
     """
+    spent = batch[0].batch
+    if spent is not None and spent.span is not None:
+        spent.span.serve(batch)
     try:
         if len(batch) == 1:
             batch[0].answer(await run_one(db, batch[0].args))

@@ -140,7 +140,10 @@ class Database:
             try:
                 await self.begin_write()
             finally:
-                spent.queue += perf_counter() - arrived
+                now = perf_counter()
+                spent.queue += now - arrived
+                if spent.span is not None:
+                    spent.span.child("wait to write", arrived, now)
         else:
             await self.begin_write()
         try:

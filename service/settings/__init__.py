@@ -124,6 +124,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics: SwitchOrFolder = "on"
     """`on`, `off`, or an empty folder for the counts of several workers if another server than
     `swiftlet serve` starts them; it must be on a local file system."""
+    traces: Literal["on", "off"] = "off"
+    """Whether spans are sent to a collector of OpenTelemetry, see docs/logs-and-traces.md."""
     secret: Secret | None = None
     """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
 

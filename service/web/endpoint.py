@@ -136,7 +136,7 @@ class Endpoint:
             self.handlers["HEAD"] = self.handlers["GET"]
             self.rules["HEAD"] = self.rules["GET"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - as hits.send_hit: a function of its own costs time
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - as hits.send_hit: a function of its own costs time
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
@@ -146,6 +146,9 @@ class Endpoint:
         request = Request(scope, receive)
         spent = Timing(request)
         timing.set(spent)
+        tracer = request.state["tracer"]
+        if tracer is not None:
+            spent.span = tracer.request(scope, started, self.route)
         method = scope["method"]
         guard = request.state["guard"]
         try:
@@ -169,7 +172,7 @@ class Endpoint:
             spent.encode += perf_counter() - began
         if guard is not None:
             more += limit_headers(scope)
-        if TRACEPARENT in request.headers:
+        if TRACEPARENT in request.headers or spent.span is not None:
             more += trace_headers(spent)
         took = perf_counter() - started
         if not send_prebuilt(request, reply, spent, took, body, more):
@@ -181,6 +184,8 @@ class Endpoint:
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)
+        if spent.span is not None:
+            spent.span.end(request.id, reply.status, dict(reply.headers).get(b"x-cache"))
         self._log(request, reply, spent, took)
 
     def _handler(self, request: Request) -> Handler:
@@ -229,6 +234,8 @@ class Refused(Endpoint):
 
 def trace_headers(spent: Timing) -> tuple[Header, ...]:
     """Return the header that says which trace a request belongs to; none if it belongs to none."""
+    if spent.span is not None:
+        return ((TRACERESPONSE, spent.span.header.encode()),)
     caller = spent.caller
     return () if caller is None else ((TRACERESPONSE, trace_response(caller)),)
 

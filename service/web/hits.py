@@ -67,13 +67,20 @@ def send_hit(scope: Scope, started: float, rule: Rule) -> bool:  # noqa: C901, P
     if head is None:
         head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    lines = head % (request_id(given_id).encode(), took, took * 1000, took * 1000)
+    id_ = request_id(given_id)
+    lines = head % (id_.encode(), took, took * 1000, took * 1000)
     if guard is not None:
         lines = guard.limit_lines(scope) + lines
-    if traceparent is not None:
+    tracer = state["tracer"]
+    span = None if tracer is None else tracer.request(scope, started, rule.path)
+    if span is not None:
+        lines = b"traceresponse: %b\r\n%b" % (span.header.encode(), lines)
+    elif traceparent is not None:
         lines = _trace_line(traceparent) + lines
     if not ready(lines, body):
-        return False
+        return False  # a span that does not end is not recorded
+    if span is not None:
+        span.end(id_, 200, HIT[1])
     metrics = state["metrics"]
     if metrics is not None:
         metrics.request("GET", rule.path, 200, took)

@@ -30,6 +30,7 @@ from service.web.media import is_json
 from service.web.principal import Principal
 
 if TYPE_CHECKING:  # it imports this module
+    from service.tracing.tracer import Tracer
     from service.web.guard import Guard
 
 Value = TypeVar("Value", bound=Struct)
@@ -52,7 +53,7 @@ VIEWER = "swiftlet.viewer"
 class State(TypedDict):
     """What the lifespan opens, for every request.
 
-    `guard` is None if it has nothing to check, and `metrics` if they are off.
+    `guard` is None if it has nothing to check, `metrics` and `tracer` if they are off.
     """
 
     db: Database
@@ -64,6 +65,7 @@ class State(TypedDict):
     running_keys: set[tuple[str, str]]
     guard: "Guard | None"
     metrics: Metrics | None
+    tracer: "Tracer | None"
 
 
 class Pieces:
