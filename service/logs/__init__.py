@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from service.logs.formats import JSONFormatter, TextFormatter
+from service.logs.formatters import JSONFormatter, TextFormatter
 from service.logs.line_queue import LineQueue
 from service.logs.output import Output
 

@@ -119,8 +119,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     access_log: Literal["on", "off"] = "off"
     """Whether each request is logged."""
     log_statements: Statements = "off"
-    """`on` logs each statement with its time and rows, `items.by_id,users.*` some of them;
-    `items.by_id+values` also logs the values of its arguments."""
+    """`on` logs each statement with its time and rows, `notes.by_id,notes.page*` some of them;
+    `notes.by_id+values` also logs the values of its arguments."""
     metrics: SwitchOrFolder = "on"
     """`on`, `off`, or an empty folder for the counts of several workers if another server than
     `swiftlet serve` starts them; it must be on a local file system."""

@@ -19,7 +19,7 @@ Statements = Annotated[
     str,
     Meta(
         pattern=r"^(on|off|([^,*+\s]+\+values|[^,+\s]+)(,([^,*+\s]+\+values|[^,+\s]+))*)\Z",
-        description="on, off, or names of statements such as items.by_id,users.*",
+        description="on, off, or names of statements with commas between them",
     ),
 ]
 Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
