@@ -48,6 +48,14 @@ sql:
 docs:
     uv run python tests/references.py
 
+# Take the OpenAPI document of today as the released one, with which later ones are compared
+openapi-release:
+    uv run swiftlet openapi --complete docs/reference/openapi.json
+
+# Lint the OpenAPI documents with spectral and redocly, and try the generated clients (npm)
+openapi-lint:
+    uv run pytest -m '' -n 0 tests/test_clients.py
+
 # Show the plan of a named statement, as in `just explain items.by_id --analyze`
 explain name *options:
     uv run swiftlet explain {{ quote(name) }} {{ options }}

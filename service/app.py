@@ -30,7 +30,7 @@ from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
-from service.web import docs
+from service.web import docs, pages
 from service.web.api_keys import ApiKeys
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -69,7 +69,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
-        operations: operations of the resources, then `routes`, then health.
+        operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals, and the
             idempotency keys if there is a POST.
         takes_keys: whether an operation takes an Idempotency-Key.
@@ -110,10 +110,12 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self._limits = limits_of(self.operations)
-        pages = docs.routes(self.operations, about, self.checks)
-        self._limits += limits_of(pages)
+        own = docs.routes(self.operations, about, self.checks)
+        self.operations += own
+        static = pages.routes()
+        self._limits += limits_of([*own, *static])
         super().__init__(
-            [*self.operations, *pages],
+            [*self.operations, *static],
             others=[route for route in routes if isinstance(route, BaseRoute)],
             lifespan=self._lifespan,
         )

@@ -1,11 +1,11 @@
 """Problem documents (RFC 9457) as exception classes, and the mapping from SQLSTATE to them."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import asyncpg
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 JSON = b"application/problem+json"
 WRONG = "something went wrong on our side"
@@ -14,15 +14,15 @@ WRONG = "something went wrong on our side"
 class FieldError(Struct, frozen=True):
     """One invalid field; `field` is its path in the body or its name in the query."""
 
-    field: str
-    message: str
+    field: Annotated[str, Meta(examples=["name"])]
+    message: Annotated[str, Meta(examples=["required, but missing"])]
 
 
 class LineError(Struct, frozen=True):
     """One invalid line of a file; lines count from 1."""
 
-    line: int
-    message: str
+    line: Annotated[int, Meta(examples=[7])]
+    message: Annotated[str, Meta(examples=["name: required, but missing"])]
 
 
 class ProblemDocument(Struct, frozen=True, kw_only=True):
@@ -31,8 +31,8 @@ class ProblemDocument(Struct, frozen=True, kw_only=True):
     type: str = "about:blank"
     title: str
     status: int
-    detail: str
-    request_id: str
+    detail: Annotated[str, Meta(examples=["line 7 is wrong; nothing was written"])]
+    request_id: Annotated[str, Meta(examples=["4f1d9a-1c"])]
     errors: tuple[FieldError, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -207,6 +207,7 @@ class Locked(TimedOut):
 
 
 READ_ONLY = "the database is read-only"
+DISK_FULL = "the disk of the database is full; nothing was changed"
 NOT_MIGRATED = "the database is not migrated: run `swiftlet migrate`"
 NO_RIGHT = "the database role lacks a right that this needs; the log says which"
 # Errors of statements that were written for another schema.
@@ -239,6 +240,7 @@ MEANINGS: tuple[
     (asyncpg.DeadlockDetectedError, Unavailable, "the row is busy; try again"),
     (asyncpg.TransactionRollbackError, Unavailable, "the row was changed concurrently; try again"),
     (asyncpg.ReadOnlySQLTransactionError, Unavailable, READ_ONLY),
+    (asyncpg.DiskFullError, Unavailable, DISK_FULL),
     (asyncpg.InsufficientResourcesError, Unavailable, "the database is short of resources"),
     (asyncpg.OperatorInterventionError, Unavailable, "the database is going down or coming up"),
     (OUTDATED, Unavailable, NOT_MIGRATED),

@@ -28,7 +28,7 @@ class Health(Struct, frozen=True):
     """The response of the FastAPI reference program."""
 
     timestamp: Annotated[datetime, Meta(tz=True)]
-    message: str
+    message: Annotated[str, Meta(examples=["api reporting for duty!"])]
 
 
 class Liveness(Struct, frozen=True):
@@ -40,7 +40,9 @@ class Liveness(Struct, frozen=True):
 class Dependency(Struct, frozen=True):
     """State of one dependency; `detail` says what is wrong."""
 
-    state: Annotated[Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState")]
+    state: Annotated[
+        Literal["ok", "degraded", "away", "off"], Meta(title="DependencyState", examples=["ok"])
+    ]
     detail: str | UnsetType = UNSET
 
 
@@ -50,7 +52,7 @@ class Readiness(Struct, frozen=True):
     Without the database the response is NotReady.
     """
 
-    status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus")]
+    status: Annotated[Literal["ok", "degraded"], Meta(title="ReadinessStatus", examples=["ok"])]
     database: Dependency
     migrations: Dependency
     redis: Dependency

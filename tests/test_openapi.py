@@ -5,17 +5,23 @@ Two validators of JSON Schema check each response: jsonschema (Python) and jsons
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import httpx
 import jsonschema_rs
 import pytest
+from msgspec import Meta, Struct
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
+from shapes_app import app as shapes
 
 from service.asgi import app, built_in
 from service.settings import Settings
+from service.web.codec import Reply
+from service.web.endpoint import Operation
 from service.web.openapi import document
+from service.web.openapi_texts import About, Checks
+from service.web.request import Request
 
 Document = dict[str, Any]
 
@@ -23,8 +29,14 @@ Document = dict[str, Any]
 TRANSPORT = {"connection", "content-length", "content-type", "date", "server", "transfer-encoding"}
 # Statuses that need broken stores or much time: tests/test_faults.py has them.
 NOT_SHOWN = {"408", "503", "504"}
-# Statuses that need two requests at once: tests/test_idempotency.py has them.
-WITH_KEY = {("post", "/items/bulk/delete", "409"), ("post", "/items/import", "409")}
+ELSEWHERE = {
+    # Two requests at once: tests/test_idempotency.py has them.
+    ("post", "/items/bulk/delete", "409"),
+    ("post", "/items/import", "409"),
+    # With SERVICE_METRICS=off.
+    ("get", "/metrics", "404"),
+}
+PAGES = ("/docs", "/openapi.json", "/metrics")
 LARGE = b" " * 1_048_577
 
 PARSED = {"application/json", "application/problem+json"}
@@ -56,7 +68,7 @@ def requests() -> Iterator[Asked]:
     yield from files()
     for _ in range(2):
         yield Asked("post", "/items", 201, "/items", NEW_ITEM, {"idempotency-key": "a"})
-    for path in ("/health", "/health/live", "/health/ready"):
+    for path in ("/health", "/health/live", "/health/ready", *PAGES):
         yield Asked("get", path, 200, path)
         yield Asked("get", path, 422, path + "?x=1")
     yield Asked("delete", "/users/{id}", 409, "/users/1?permanent=true")
@@ -239,7 +251,7 @@ def test_every_response_is_documented_and_every_documented_response_occurs(
         for status in operation["responses"]
         if status not in NOT_SHOWN
     }
-    assert documented - checker.shown == WITH_KEY
+    assert documented - checker.shown == ELSEWHERE
 
 
 def parts(one: Any, place: str = "") -> Iterator[tuple[str, Document]]:
@@ -253,25 +265,53 @@ def parts(one: Any, place: str = "") -> Iterator[tuple[str, Document]]:
             yield from parts(part, f"{place}/{n}")
 
 
-def test_every_example_and_default_fits_its_schema(told: Document) -> None:
+@pytest.fixture(scope="module", params=("built-in", "own"))
+def any_document(request: pytest.FixtureRequest) -> Document:
+    """The complete documents of the built-in application, and of one with fields of every type."""
+    one = shapes if request.param == "own" else app
+    return document(one.operations, one.about, checks=Checks(keys=True, limits=True))
+
+
+def test_every_document_is_valid(any_document: Document) -> None:
+    validate(any_document)
+
+
+def test_every_example_and_default_fits_its_schema(any_document: Document) -> None:
+    told = any_document
     checker = Checker(told)
     seen = 0
     for place, one in parts(told):
         if place.endswith("/properties"):
             continue
-        examples = one.get("examples", []) if "/examples" not in place else []
-        examples += [one["default"]] if "default" in one else []
-        for shown in examples:
-            checker.fits(shown, one)
-        if "example" in one:
-            checker.fits(one["example"], one["schema"])
-            assert one["example"], place
-        seen += len(examples) + ("example" in one)
-    assert seen > 40
+        if "schema" in one:  # a body, a parameter or a header
+            shown = [part["value"] for part in one.get("examples", {}).values()]
+            shown += [one["example"]] if "example" in one else []
+            for value in shown:
+                checker.fits(value, one["schema"])
+                assert value is not None, place
+        else:
+            shown = one.get("examples", []) if "/example" not in place else []
+            shown = [*shown, one["default"]] if "default" in one else shown
+            for value in shown:
+                checker.fits(value, one)
+        seen += len(shown)
+    assert seen > 100
 
 
-def test_the_document_is_valid_and_has_what_a_client_needs(told: Document) -> None:
-    validate(told)
+def test_every_operation_tells_its_parameters_and_shows_an_answer(any_document: Document) -> None:
+    told = any_document
+    for path, methods in told["paths"].items():
+        for method, operation in methods.items():
+            place = f"{method} {path}"
+            for one in operation["parameters"]:
+                assert one.get("description"), f"{place}: {one['name']}"
+            for status, response in operation["responses"].items():
+                for content in Checker(told).resolved(response).get("content", {}).values():
+                    shown = {"example", "examples"} & content.keys()
+                    assert shown or "type" in content["schema"], f"{place}: {status}"
+
+
+def test_the_document_has_what_a_client_needs(told: Document) -> None:
     schemas = told["components"]["schemas"]
     checker = Checker(told)
     price = schemas["NewItem"]["properties"]["price"]
@@ -303,8 +343,47 @@ def test_the_document_is_valid_and_has_what_a_client_needs(told: Document) -> No
         for operation in methods.values()
     ]
     assert len(set(ids)) == len(ids)
-    assert [one for one in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)*", one)] == []
+    assert [one for one in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)+", one)] == []
     assert told["paths"]["/users/{id}/items"]["get"]["responses"].keys().isdisjoint({"304"})
+
+
+class Tree(Struct):
+    """A schema that refers to itself."""
+
+    name: str
+    children: list["Tree"]
+    parent: "Tree | None" = None
+
+
+class Strict(Struct):
+    """A schema with rules that an example must obey, and one that only a person can."""
+
+    level: Annotated[int, Meta(ge=5, le=7, multiple_of=3)]
+    code: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+
+
+async def stats(_: Request) -> Reply:
+    """Return nothing; the document describes it."""
+    raise NotImplementedError
+
+
+def test_operations_of_any_shape_have_a_name_and_an_example_if_one_can_be_made() -> None:
+    told = document(
+        [
+            Operation("POST", "/trees", stats, "Plant", request=Tree, response=Tree),
+            Operation("POST", "/strict", stats, "Obey", request=Strict, response=Strict),
+            Operation("GET", "/a/stats", stats, "Read"),
+            Operation("GET", "/hidden", stats, "Read a script", documented=False),
+        ],
+        About("Shapes", "1"),
+    )
+    validate(told)
+    made = {path: next(iter(methods.values())) for path, methods in told["paths"].items()}
+    names = [one["operationId"] for one in made.values()]
+    assert names == ["stats", "statsStrict", "readStats"]
+    tree = made["/trees"]["requestBody"]["content"]["application/json"]
+    assert tree["example"] == {"name": "text", "children": []}
+    assert "example" not in made["/strict"]["requestBody"]["content"]["application/json"]
 
 
 @pytest.fixture
@@ -348,3 +427,6 @@ async def test_links_have_the_prefix_of_the_request(
             docs = (await one.get(f"{shown}/docs")).text
             assert f'href="{shown}/openapi.json"' in docs
             assert f'data-root="{shown}"' in docs
+            console = (await one.get(f"{shown}/console")).text
+            assert f'src="{shown}/docs/console/console.js"' in console
+            assert "$ROOT" not in console

@@ -191,6 +191,8 @@ def test_a_user_has_their_keys_without_the_secrets(
     for secret in (made[0]["key"].rpartition("_")[2], stored):
         assert secret not in shown.text
     assert client.get(path).headers["x-cache"] == "HIT"
+    # As a list is sent by clients that do not separate values by commas.
+    assert client.get(f"/users/{ada}?include=keys&include=items").json() == user_
     client.delete(f"/users/{ada}/keys/{made[1]['id']}")
     assert [key["name"] for key in client.get(path).json()["keys"]] == ["a"]
     assert client.get("/users?include=keys").status_code == 422

@@ -10,13 +10,12 @@ import pytest
 from conftest import Query, Service, statements_run
 
 from service.asgi import app
-from service.web import docs
 from service.web.conditional import parse
 from service.web.endpoint import Operation
 from service.web.media import is_json, utf_8_media_type
 
 JSON = "application/json"
-EVERY = [*app.operations, *docs.routes(app.operations, app.about)]
+EVERY = app.operations
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/items"): {"name": "Torch"},
     ("PUT", "/items/{id}"): {"name": "Torch"},
@@ -236,7 +235,7 @@ def test_lists_and_bulk_operations_ignore_preconditions(
 ) -> None:
     """They have no ETag."""
     for one in EVERY:
-        if not one.has_etag:
+        if not one.has_etag and one.path not in {"/docs", "/openapi.json"}:  # the same for all
             for headers in ({"if-match": '"7"'}, {"if-none-match": "*"}, {"if-match": "x"}):
                 status = send(client, one, headers=headers).status_code
                 assert status in (200, 201, 204, 409), named(one)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -286,6 +287,31 @@ async def test_a_bug_is_an_error_and_a_call_joins_the_trace() -> None:
         "traceparent": f"00-{TRACE}00-{called.context.span_id:016x}-01",
         "tracestate": "a=1,b=2",
     }
+
+
+async def test_what_is_off_is_not_called(own_database_url: str, ids: list[int]) -> None:
+    """Traces and the log of statements cost a request nothing but the question `is None`."""
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.add(frame.f_code.co_filename.rpartition("/service/")[2])
+
+    off = Settings(database_url=own_database_url, log="off", auth="off", secret="x" * 16)
+    async with serving(built_in(off)) as client:
+        sys.setprofile(note)
+        try:
+            answers = [
+                await client.get(f"/items/{ids[0]}"),
+                await client.post("/items", json={"name": "Lamp"}),
+                *await asyncio.gather(*(client.get(f"/items/{one}") for one in ids)),
+            ]
+        finally:
+            sys.setprofile(None)
+    assert {one.status_code for one in answers} == {200, 201}
+    assert {"web/endpoint.py", "db/observer.py", "db/batcher.py", "timing.py"} <= called
+    costs = ("tracing/", "traceparent.py", "logs/", "db/shown_statements.py")
+    assert not [one for one in called if one.startswith(costs)]
 
 
 class Collector:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from service.cli.group import app_option, application, main, run, with_database
+from service.cli.group import app_option, application, main, run, stop, with_database
 
 
 @main.command()
@@ -60,18 +60,41 @@ def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
 @main.command()
 @app_option
 @click.argument("file", type=click.Path(dir_okay=False, writable=True), default="-")
-def openapi(file: str) -> None:
+@click.option("--complete", is_flag=True, help="As if API keys and rate limits were on.")
+@click.option("--server", metavar="URL", default="", help="The address of the service.")
+@click.option(
+    "--compare",
+    metavar="RELEASED",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Write instead what breaks the clients of this document; exit code 1 if anything does.",
+)
+def openapi(file: str, server: str, compare: Path | None, *, complete: bool) -> None:
     """Write the OpenAPI 3.1 document.
 
     \b
     Example:
       swiftlet openapi openapi.json
-      swiftlet openapi --app notes:app
+      swiftlet openapi --app notes:app --server https://notes.example.com
+      swiftlet openapi --complete --compare released.json
     """
     from service.web.openapi import document
+    from service.web.openapi_changes import breaking_changes
+    from service.web.openapi_texts import Checks
 
     app = application()
-    found = document(app.operations, app.about, checks=app.checks)
+    checks = Checks(keys=app.auth is not None, limits=True) if complete else app.checks
+    found = document(app.operations, app.about, server, checks)
+    if compare is not None:
+        try:
+            released = msgspec.json.decode(compare.read_bytes())
+            lines = breaking_changes(released, found)
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            stop(f"{compare} is not an OpenAPI document that `swiftlet openapi` wrote", 1)
+        for line in lines:
+            click.echo(line)
+        if lines:
+            stop(f"{len(lines)} changes break the clients of {compare}", 1)
+        return
     text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
     if file == "-":
         click.echo(text)

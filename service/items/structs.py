@@ -10,7 +10,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Widget"])]
 SKU = Annotated[str, Meta(min_length=1, max_length=64, examples=["W-1"])]
 ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
-Role = Annotated[Literal["user", "admin"], Meta(title="Role")]
+Role = Annotated[Literal["user", "admin"], Meta(title="Role", examples=["user"])]
 
 
 class Price(Decimal):

@@ -12,10 +12,13 @@ Name = Annotated[
     Meta(min_length=1, max_length=100, description="1 to 100 characters", examples=["laptop"]),
 ]
 # The title names the enumeration in the OpenAPI document, and so in a generated client.
-Scope = Annotated[Literal["read", "write", "admin"], Meta(title="Scope")]
+Scope = Annotated[Literal["read", "write", "admin"], Meta(title="Scope", examples=["read"])]
 # In the order in which they are stored and shown.
 SCOPES: tuple[Literal["read", "write", "admin"], ...] = ("read", "write", "admin")
 # The maximum is generous, so that a scope given twice is no error.
+# How the first part of a key looks, by which its owner recognizes it.
+Prefix = Annotated[str, Meta(examples=["svc_live_4fRb0QxT"])]
+Shown = Annotated[str, Meta(examples=["laptop"])]
 Scopes = Annotated[list[Scope], Meta(min_length=1, max_length=10, examples=[["read"]])]
 
 
@@ -47,8 +50,8 @@ class Key(Struct, frozen=True):
 
     id: int
     user_id: int
-    name: str
-    prefix: str
+    name: Shown
+    prefix: Prefix
     scopes: list[Scope]
     expires_at: Time | None
     last_used_at: Time | None
@@ -60,10 +63,10 @@ class IssuedKey(Struct, frozen=True):
 
     id: int
     user_id: int
-    name: str
-    prefix: str
+    name: Shown
+    prefix: Prefix
     scopes: list[Scope]
     expires_at: Time | None
     last_used_at: Time | None
     created_at: Time
-    key: str
+    key: Annotated[str, Meta(examples=["svc_live_4fRb0QxT_<the secret>"])]

@@ -171,8 +171,12 @@ def filter_fields(given: Mapping[str, Field], filters: Sequence[str], *, q: bool
             " the field another name"
         )
     for name in filters:
-        field = given.get(name) or given[name[4:]]
-        found.append((name, field.some | UnsetType, UNSET))
+        field, told = given.get(name), f"Only rows with this `{name}`"
+        if field is None:
+            bound = "at least" if name.startswith("min_") else "at most"
+            field, told = given[name[4:]], f"Only rows whose `{name[4:]}` is {bound} this"
+        kind: Any = Annotated[field.some, Meta(description=told)]
+        found.append((name, kind | UnsetType, UNSET))
     if q:
         few = [n for n, name in enumerate(filters) if name in given and few_values(given[name])]
         found.insert(few[-1] + 1 if few else 0, ("q", Search | UnsetType, UNSET))

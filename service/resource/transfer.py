@@ -4,10 +4,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
@@ -35,11 +35,11 @@ Claim = Callable[[Any], str | None]
 class Imported(Struct, frozen=True):
     """The result of an import; `read` is the sum of the other counts, `errors` has at most 100."""
 
-    read: int
-    created: int
-    updated: int
-    unchanged: int
-    failed: int
+    read: Annotated[int, Meta(examples=[7])]
+    created: Annotated[int, Meta(examples=[4])]
+    updated: Annotated[int, Meta(examples=[2])]
+    unchanged: Annotated[int, Meta(examples=[0])]
+    failed: Annotated[int, Meta(examples=[1])]
     errors: list[LineError]
 
 

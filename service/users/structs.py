@@ -28,7 +28,7 @@ Username = Annotated[
 ]
 FullName = Annotated[str, Meta(min_length=1, max_length=200, examples=["Ada Lovelace"])]
 # The title names the enumeration in the OpenAPI document, and so in a generated client.
-Role = Annotated[Literal["user", "admin"], Meta(title="Role")]
+Role = Annotated[Literal["user", "admin"], Meta(title="Role", examples=["user"])]
 Time = Annotated[datetime, Meta(tz=True)]
 
 

@@ -77,6 +77,12 @@ class Query(Generic[Value_co]):
         plain = get_type_hints(struct)
         self._kinds = {one.name: (hints[one.name], one.required) for one in structs.fields(struct)}
         self._checked = checked_fields(plain)
+        # A list may be in one parameter, as `include=a,b`, or in several, as many clients send it.
+        self._lists = {
+            name
+            for name, kind in plain.items()
+            if any(issubclass(one, tuple) for one in get_args(kind) if isinstance(one, type))
+        }
         self._whole = {name for name, kind in plain.items() if int in (kind, *get_args(kind))}
 
     def decode(self, query: bytes) -> Value_co:
@@ -102,6 +108,9 @@ class Query(Generic[Value_co]):
                     errors[_NOT_UTF_8.sub("\ufffd", name)[:64]] = "is not UTF-8"
                 elif name not in self._kinds:
                     errors[name[:64]] = self._unknown()
+                elif name in self._lists and name in values:
+                    values[name] += f",{value}"
+                    continue
                 elif name in values:
                     errors[name] = "given twice"
                 values[name] = value

@@ -53,6 +53,9 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
+    `media` is the media type of a body that is no JSON, such as `text/html`. `documented` says
+    whether the OpenAPI document has it: say False for a part of a page, such as a script.
+
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
     """
@@ -76,6 +79,8 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
+    media: str = ""
+    documented: bool = True
 
     @property
     def needs(self) -> Access:

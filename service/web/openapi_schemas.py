@@ -1,7 +1,7 @@
 """JSON Schemas of the Structs, with readable names for generated clients."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -53,9 +53,17 @@ class Schemas:
             return schema
         if schema == {"type": "string", "format": "decimal"}:
             return {"type": "number"}  # msgspec would say string
-        if isinstance(schema.get("enum"), list) and "title" in schema:
-            return self._named_enum(schema)
-        return {name: self._exact(part) for name, part in schema.items()}
+        values = schema.get("enum")
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            if "title" in schema:
+                return self._named_enum(schema)
+            return {"type": "string", **schema}
+        exact = {name: self._exact(part) for name, part in schema.items()}
+        if schema.get("type") == "integer":
+            exact.setdefault("format", "int64")  # else Java and C# generate 32 bits
+        if isinstance(schema.get("description"), str):
+            exact["description"] = inspect.cleandoc(schema["description"])
+        return exact
 
     def _named_enum(self, schema: Schema) -> Schema:
         name = schema["title"]
@@ -67,28 +75,12 @@ class Schemas:
                 f"{value[1:]}_desc".upper() if value[0] == "-" else value.upper()
                 for value in values
             ]
+        if "examples" in schema:
+            named["examples"] = schema["examples"]
         self.components[name] = named
         reference: Schema = {"$ref": PLACE + name}
-        return {**reference, "default": schema["default"]} if "default" in schema else reference
-
-
-def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
-    """Return an example value for a schema, from the examples of its parts; None without any.
-
-    An object gets the properties that have an example or are required.
-    """
-    if "$ref" in schema:
-        return example(components[schema["$ref"].removeprefix(PLACE)], components)
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "properties" in schema:
-        required = schema.get("required", ())
-        shown = {name: example(part, components) for name, part in schema["properties"].items()}
-        return {name: one for name, one in shown.items() if one is not None or name in required}
-    if schema.get("type") == "array":
-        return [example(schema["items"], components)]
-    options = (example(option, components) for option in schema.get("anyOf", ()))
-    return next((one for one in options if one is not None), None)
+        kept: Schema = {key: schema[key] for key in ("default", "description") if key in schema}
+        return {**reference, **kept}
 
 
 def _own(kind: type) -> Schema:

@@ -19,13 +19,17 @@ from service.errors import (
 # Characters of an Idempotency-Key.
 LONGEST = 255
 RULES = (
-    "Every error is a problem document (RFC 9457).\n\n"
+    "Every error is a problem document (RFC 9457), also those that any request may have: 405 with"
+    " Allow for another method, 414, 417, 431, 500, 501. HEAD works wherever GET does.\n\n"
     "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
     " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
     " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."
 )
 # Tags of operations that do not name one.
-TAGS = {"health": "Whether the service is up, and can serve"}
+TAGS = {
+    "health": "Whether the service is up, and can serve",
+    "service": "The service itself: its documents and pages",
+}
 
 
 class About(NamedTuple):
@@ -50,30 +54,79 @@ class About(NamedTuple):
         return {**about, **self.more}
 
 
-# Description and JSON type of each response header.
-HEADERS: dict[str, tuple[str, str]] = {
-    "Accept-Encoding": ("Content codings that this operation accepts", "string"),
-    "Accept-Patch": ("Media types that this operation accepts", "string"),
-    "Accept-Post": ("Media types that this operation accepts", "string"),
-    "Cache-Control": ("Who may cache the response; data is private to the client", "string"),
-    "Content-Disposition": ("The file's name", "string"),
-    "Content-Encoding": ("gzip or zstd, if the client accepts it", "string"),
-    "ETag": ("The row's version, for If-Match; weak if the response is compressed", "string"),
-    "Idempotency-Replayed": ("true if this is the stored answer to an earlier request", "string"),
-    "Link": ("The first, previous, next and last page (RFC 8288)", "string"),
-    "Location": ("The path of the new row", "string"),
-    "RateLimit": ("Requests that remain now, and seconds until there are more", "string"),
-    "RateLimit-Policy": ("The requests that are allowed in a number of seconds", "string"),
-    "Retry-After": ("Seconds to wait before the next try", "integer"),
-    "Server-Timing": ("Time in the database, and total time", "string"),
-    "Vary": ("The request headers that select the form of the response", "string"),
-    "WWW-Authenticate": ("How to authenticate, and what was wrong (RFC 6750)", "string"),
-    "X-Cache": ("HIT, MISS or BYPASS", "string"),
-    "X-Content-Type-Options": ("`nosniff`: a browser must not guess another type", "string"),
-    "X-Process-Time": ("Seconds that the service needed", "number"),
-    "X-Request-ID": ("The id that the client sent, else a generated one", "string"),
+class Header(NamedTuple):
+    """A response header: its description, an example, and its schema beside that."""
+
+    description: str
+    example: Any
+    schema: Mapping[str, Any] = {"type": "string"}
+
+    def component(self) -> dict[str, Any]:
+        """Return the header as a component of the document."""
+        schema = {**self.schema, "examples": [self.example]}
+        return {"description": self.description, "schema": schema}
+
+
+_JSON, _GZIP = "application/json", "gzip, zstd"
+HEADERS = {
+    "Accept-Encoding": Header("Content codings that this operation accepts", _GZIP),
+    "Accept-Patch": Header("Media types that this operation accepts", _JSON),
+    "Accept-Post": Header("Media types that this operation accepts", _JSON),
+    "Cache-Control": Header(
+        "Which cache may store the response; data is private to the client", "private, no-cache"
+    ),
+    "Content-Disposition": Header("The name of the file", 'attachment; filename="items.ndjson"'),
+    "Content-Encoding": Header(
+        "The content coding, if the client accepts it",
+        "gzip",
+        {"type": "string", "enum": ["gzip", "zstd"]},
+    ),
+    "Content-Security-Policy": Header("What the page may load", "default-src 'none'"),
+    "ETag": Header("The row's version, for If-Match; weak if the response is compressed", '"3"'),
+    "Idempotency-Replayed": Header(
+        "true if this is the stored answer to an earlier request", "true"
+    ),
+    "Link": Header(
+        "The first, previous, next and last page (RFC 8288)",
+        '</items?page=1>; rel="first", </items?page=3>; rel="next"',
+    ),
+    "Location": Header("The path of the new row", "/items/1"),
+    "RateLimit": Header(
+        "Requests that remain now (r), and seconds until there are more (t)", '"default";r=98;t=1'
+    ),
+    "RateLimit-Policy": Header(
+        "The requests that are allowed (q) in a number of seconds (w)", '"default";q=100;w=60'
+    ),
+    "Referrer-Policy": Header("The page tells no other site its address", "no-referrer"),
+    "Retry-After": Header(
+        "Seconds to wait before the next try", 1, {"type": "integer", "minimum": 0}
+    ),
+    "Server-Timing": Header(
+        "Where the time went, in milliseconds (W3C Server Timing)",
+        'queue;dur=0.013, pool;dur=0.000, sql;dur=0.412;desc="1 statements", cache;dur=0.021,'
+        " encode;dur=0.035, total;dur=0.731",
+    ),
+    "Vary": Header("The request headers that select the form of the response", "accept-encoding"),
+    "WWW-Authenticate": Header(
+        "How to authenticate, and what was wrong (RFC 6750)", 'Bearer error="invalid_token"'
+    ),
+    "X-Cache": Header(
+        "Whether the response was in the cache; BYPASS if the cache was not asked",
+        "HIT",
+        {"type": "string", "enum": ["HIT", "MISS", "BYPASS"]},
+    ),
+    "X-Content-Type-Options": Header("A browser must not guess another type", "nosniff"),
+    "X-Frame-Options": Header("No other site may show the page in a frame", "DENY"),
+    "X-Process-Time": Header(
+        "Seconds that the service needed", 0.000731, {"type": "number", "minimum": 0}
+    ),
+    "X-Request-ID": Header(
+        "The id that the client sent, else a generated one; it is in the log too", "4f1d9a-1c"
+    ),
 }
 LIMIT_HEADERS = ("RateLimit-Policy", "RateLimit")
+# Of a page for browsers.
+PAGE_HEADERS = ("Content-Security-Policy", "Referrer-Policy", "X-Frame-Options")
 # How a client sends its API key.
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key"},
@@ -97,6 +150,39 @@ COMMON_HEADERS = (
 )
 
 
+# What the parameters of the queries mean that the library defines.
+PARAMETERS = {
+    "page": "Number of the page, from 1. It excludes `cursor`",
+    "per_page": "Rows of a page",
+    "cursor": "Empty for the first page by cursor, then `next_cursor` of the last response",
+    "sort": "The order of the rows; with `-` descending. Rows with equal values are in order of id",
+    "total": (
+        "How to count all rows: exactly, by an estimate, or not at all. By default `exact` by page,"
+        " and `none` by cursor"
+    ),
+    "include": "What to add to each row, separated by commas",
+    "q": "Only rows with this text in one of the fields that are searched, in any case",
+    "format": "The form of the file",
+    "trailer": "Whether a last line has the number of rows, so that a cut file is noticed",
+    "permanent": "Whether to remove the row; else it becomes inactive",
+    "on_error": "For a file with wrong lines: write nothing, or skip these lines",
+}
+REQUEST_ID: dict[str, Any] = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "description": (
+        "The id of the request, for the response and the log: 1 to 128 visible ASCII characters."
+        " Without one, or with a wrong one, the service makes an id."
+    ),
+    "schema": {"type": "string", "examples": ["checkout-7f3a"]},
+}
+# The parameter of an operation whose responses are cached.
+NO_CACHE: dict[str, Any] = {
+    "name": "Cache-Control",
+    "in": "header",
+    "description": "`no-cache` bypasses every cache of the service",
+    "schema": {"type": "string", "examples": ["no-cache"]},
+}
 # The parameter of a POST.
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -135,6 +221,7 @@ class Problems(NamedTuple):
     stored: tuple[type[Problem], ...]  # by operations that use the database
     with_key: tuple[type[Problem], ...]  # by operations that need a key
     meanings: dict[int, str]
+    details: dict[int, tuple[str, list[dict[str, str]]]]  # `detail` and `errors` of the example
     headers: dict[int, tuple[str, ...]]
     with_x_cache: frozenset[int]
 
@@ -162,6 +249,24 @@ PROBLEMS = Problems(
         429: "Too many requests, or too many API keys that are not valid: see Retry-After",
         503: "Overloaded, or the database is not available: see Retry-After",
         504: "The database took too long",
+    },
+    details={
+        400: ("the body is not valid at byte 17", []),
+        401: ("this needs an API key", []),
+        403: ("this needs an API key with the scope write", []),
+        404: ("there is no such row", []),
+        408: ("the body was sent too slowly", []),
+        409: ("name is already taken", [{"field": "name", "message": "already taken"}]),
+        412: ("the version is now 4", []),
+        413: ("the body has more than 1048576 bytes", []),
+        415: ("the body must be application/json", []),
+        422: (
+            "name: required, but missing",
+            [{"field": "name", "message": "required, but missing"}],
+        ),
+        429: ("too many requests: wait 7 s", []),
+        503: ("the database is away", []),
+        504: ("the database took too long; nothing was changed", []),
     },
     headers={
         401: ("WWW-Authenticate",),
