@@ -4,23 +4,17 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from accounts import account
 from conftest import SERVER, Service, query
+from in_process import held, until, worker
 from raw_http import answers, talk
-from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
 
-from service.asgi import built_in
 from service.cache.shared import Shared
 from service.embedded.data_directory import Stores
-from service.settings import Settings
 from service.timing import Timing
 from service.web import principal_cache
 
@@ -32,8 +26,8 @@ HEADER = re.compile(
     f"queue;dur={NUMBER}, pool;dur={NUMBER}, sql;dur={NUMBER};"
     f'desc="([0-9]+) statements", cache;dur={NUMBER}, encode;dur={NUMBER}, total;dur={NUMBER}'
 )
-# For so many seconds a lock is held after a request waits for it; a little less in milliseconds.
-HELD, WAITED = 0.05, 45.0
+# A little less than HELD, in milliseconds.
+WAITED = 45.0
 # Each part is rounded to a thousandth of a millisecond.
 ROUNDING = 0.005
 
@@ -62,47 +56,11 @@ class Spent:
         return longest
 
 
-@asynccontextmanager
-async def worker(url: str, **options: str) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
-    """A client of an application in this process, and what its lifespan has opened."""
-    given = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_AUTH": "off", "SERVICE_CACHE": "off"}
-    given["SERVICE_STATEMENT_TIMEOUT_MS"] = "60000"
-    main = built_in(Settings.load({**given, **options}))
-    main.alone = True
-    async with main.lifespan_context(Starlette()) as state:
-
-        async def served(scope: Scope, receive: Receive, send: Send) -> None:
-            await main({**scope, "state": state}, receive, send)
-
-        transport = httpx.ASGITransport(served)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client, state
-
-
 @pytest.fixture
 def url(own_database_url: str) -> str:
     query(own_database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
     query(own_database_url, "INSERT INTO items (name) SELECT 'Lamp' FROM generate_series(1, 40)")
     return own_database_url
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - what it looks at sets no event
-            await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def held(url: str, lock: str) -> AsyncIterator[None]:
-    """Hold a lock, and release it when something has waited for it long enough."""
-    connection = await asyncpg.connect(url)
-    try:
-        async with connection.transaction():
-            await connection.execute(lock)
-            yield
-            await asyncio.sleep(HELD)
-    finally:
-        await connection.close()
 
 
 JSON = {"content-type": "application/json"}

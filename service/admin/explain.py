@@ -146,7 +146,7 @@ async def _explained(connection: asyncpg.Connection, name: str, asked: Question)
         if bind in given:
             value = given[bind](bind, kind)
         else:
-            field = statement.arrays.get(bind, bind.removeprefix("new_"))
+            field = statement.arrays.get(bind, bind).removeprefix("new_")
             value = arguments.example(kind, samples.get(bind, samples.get(field)))
         values.append(await _bind(connection, len(values), bind, kind, value))
         parameters.append(Parameter(bind, kind, arguments.shown(kind, value), given=bind in given))
