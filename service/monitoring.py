@@ -25,7 +25,7 @@ def routes() -> list[Operation]:
             "/metrics",
             metrics,
             "The metrics of all workers",
-            media="text/plain",
+            media=("text/plain",),
             errors=(NotFound,),
             stored=False,
             access="open",

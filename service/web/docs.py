@@ -84,7 +84,7 @@ def routes(
 
     pages = [
         Operation(
-            "GET", path, handler, summary, media=media, stored=False, access="open", limit="off"
+            "GET", path, handler, summary, media=(media,), stored=False, access="open", limit="off"
         )
         for path, handler, summary, media in (
             ("/openapi.json", openapi, "Read the OpenAPI document", "application/json"),

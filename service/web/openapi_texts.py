@@ -167,6 +167,12 @@ PARAMETERS = {
     "permanent": "Whether to remove the row; else it becomes inactive",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
+# Parameters in a path: the id of a row, or what is in PATH.
+ROW_ID: dict[str, Any] = {
+    "description": "The row's id",
+    "schema": {"type": "integer", "format": "int64", "examples": [1]},
+}
+PATH: dict[str, dict[str, Any]] = {}
 REQUEST_ID: dict[str, Any] = {
     "name": "X-Request-ID",
     "in": "header",
