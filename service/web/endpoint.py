@@ -53,8 +53,8 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
-    `media` is the media type of a body that is no JSON, such as `text/html`. `fixed` says that the
-    response has an ETag and changes only with the code. `documented` says
+    `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
+    the response has an ETag and changes only with the code. `documented` says
     whether the OpenAPI document has it: say False for a part of a page, such as a script.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
@@ -82,7 +82,7 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
-    media: str = ""
+    media: tuple[str, ...] = ()
     fixed: bool = False
     documented: bool = True
     local: bool = False
