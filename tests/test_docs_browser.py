@@ -223,8 +223,8 @@ def test_an_error_of_the_network_is_said_in_words(page: Page) -> None:
         downloadThroughput=-1,
         uploadThroughput=-1,
     )
-    assert "There is no answer from 127.0.0.1" in send(page, "live")
-    assert "swiftlet serve" in page.text("#live .answer .status")
+    assert "There is no answer from 127.0.0.1" in send(page, "listItems")
+    assert "swiftlet serve" in page.text("#listItems .answer .status")
 
 
 def test_the_search_is_for_the_keyboard(page: Page) -> None:
