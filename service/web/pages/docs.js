@@ -90,6 +90,7 @@ function checkBody(form) {
 async function send(form) {
   const missing = all("input[required]", form).find((one) => !one.value.trim());
   const answer = new Answer(find(".answer", form));
+  find(".example", form)?.remove();
   if (missing) {
     answer.fail(`Fill in ${missing.name}: it is a part of the path.`);
     missing.focus();
@@ -141,9 +142,11 @@ async function copy(element, button) {
 // Addresses: #createItem opens the operation, and an opened operation is in the address.
 
 function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!(target instanceof HTMLDetailsElement)) return;
-  target.hidden = false;
+  const id = location.hash.slice(1);
+  const target = all("main details[id]").find((one) => one.id === id);
+  if (!target) return;
+  target.hidden = false; // the search may have hidden it
+  target.closest(".group").hidden = false;
   target.open = true;
   target.scrollIntoView();
   find("summary", target).focus({ preventScroll: true });
