@@ -27,7 +27,7 @@ function startKey() {
     } catch {
       // The reader allows no storage.
     }
-    for (const operation of all("details.operation[open] > form")) showCommand(operation);
+    for (const operation of all("details.operation > form")) showCommand(operation);
   };
   const close = () => {
     box.open = false;
@@ -110,6 +110,7 @@ async function send(form) {
 }
 
 function startOperation(form) {
+  showCommand(form);
   form.addEventListener("input", () => {
     showCommand(form);
     checkBody(form);
@@ -163,8 +164,6 @@ function startAddresses() {
   for (const one of all("main details[id]")) {
     one.addEventListener("toggle", () => {
       if (!one.open) return;
-      const form = find("form", one);
-      if (form) showCommand(form);
       history.replaceState(null, "", `#${one.id}`);
       markCurrent(one.id);
     });
@@ -181,6 +180,5 @@ function startAddresses() {
 find("#the-base").hidden = true;
 startKey();
 for (const form of all("details.operation > form")) startOperation(form);
-for (const command of all(".base")) command.textContent = location.origin + root;
 startSearch(find("#the-search"), find("#the-count"));
 startAddresses();
