@@ -533,6 +533,10 @@ def test_a_full_disk_of_the_database_is_503_and_one_line_in_the_log(
         assert answer.json()["detail"] == "the disk of the database is full; nothing was changed"
     told = [line for line in service.log.read_text().splitlines() if "disk of the data" in line]
     assert [json.loads(line)["error"] for line in told] == ["DiskFullError: could not extend file"]
+    counted = client.get("/metrics").text
+    assert re.search(
+        r'^db_query_total\{query_type="items\.\w+",status="error"\} [1-9]', counted, re.MULTILINE
+    )
     assert client.post("/items", json={"name": "Lamp"}).status_code == 201
 
 

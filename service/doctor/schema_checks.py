@@ -17,7 +17,8 @@ MAX_SHOWN = 3
 
 EXTENSION = """
 SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements'),
-    current_setting('shared_preload_libraries', true) LIKE '%pg_stat_statements%'
+    (SELECT setting LIKE '%pg_stat_statements%' FROM pg_settings
+        WHERE name = 'shared_preload_libraries')
 """
 # Without those that are being built.
 INVALID = """
