@@ -298,7 +298,7 @@ def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
     place: Path, migrated: Callable[[], str]
 ) -> None:
     ran = Ran(place, "explain", "items.by_id", "--param", "id=seven", DATABASE_URL=migrated())
-    assert "id must be int8" in ran.refused(2)
+    assert "id must be bigint" in ran.refused(2)
 
 
 def test_a_public_host_needs_keys_or_an_explicit_setting(place: Path) -> None:
