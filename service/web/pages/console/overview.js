@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { chart, pointAt } from "./charts.js";
-import { h } from "./dom.js";
+import { h, openDialog } from "./dom.js";
 import * as metrics from "./metrics.js";
 import { KEPT } from "./watch.js";
 import * as words from "./words.js";
@@ -83,7 +83,7 @@ const CARDS = [
     lines: ["5", "4"].map((digit) => (now) => errors(now, digit)),
     names: ["5xx", "4xx"],
     text: words.number,
-    more: (now) => `refused early: ${words.number(now.rate("http_refused_total"))}`,
+    more: (now) => `refused early: ${words.number(now.rate("http_refused_total") ?? 0)}`,
     least: 1,
   },
   {
@@ -154,7 +154,7 @@ export function overview(watch) {
     notice,
     h("div", { class: "cards" }, cards.map((one) => one.element)),
     section("routes", "Routes", `The last ${WINDOW} seconds; a line is one method and route.`, routes),
-    section("statements", "Statements", "Those that took the most time in total.", statements),
+    section("statements", "Statements", `The last ${WINDOW} seconds, the most expensive first.`, statements),
     slow,
   );
 
@@ -388,31 +388,53 @@ function statementTable(now) {
 async function showSlow(place) {
   let found;
   try {
-    found = await api.json("GET", "/admin/slow");
+    found = await api.json("GET", "/admin/slow", { query: { limit: SLOWEST } });
   } catch {
-    place.replaceChildren();
+    place.replaceChildren(); // it is for admins, and needs metrics
     return;
   }
-  const rows = (found.statements ?? found.items ?? []).slice(0, SLOWEST);
-  if (rows.length === 0) return;
-  const names = Object.keys(rows[0]).filter((name) => typeof rows[0][name] !== "object");
+  if (found.statements.length === 0 || place.contains(document.activeElement)) return;
+  const rows = found.statements.map((one) => [
+    h(
+      "button",
+      { type: "button", class: "small quiet", onclick: () => showPlan(one.statement) },
+      h("code", {}, one.statement),
+    ),
+    words.number(one.calls),
+    words.duration(one.total_ms / 1000),
+    words.duration(one.mean_ms / 1000),
+    words.duration(one.max_ms / 1000),
+    words.number(one.rows),
+    words.number(one.errors + one.timeouts),
+  ]);
+  const columns = ["Calls", "Total", "Mean", "Slowest", "Rows", "Failed"].map((it) => [it, true]);
   place.replaceChildren(
     section(
       "slow",
-      "Slowest statements since the start",
-      "From /admin/slow.",
-      h(
-        "div",
-        { class: "scroll", tabindex: 0 },
-        table(
-          names.map((name) => [words.label(name), typeof rows[0][name] === "number"]),
-          rows.map((row) =>
-            names.map((name) =>
-              typeof row[name] === "number" ? words.number(row[name]) : words.shown(row[name]),
-            ),
-          ),
-        ),
-      ),
+      "Statements since the start",
+      "Of all workers, the most expensive first. Choose one to see its plan.",
+      h("div", { class: "scroll", tabindex: 0 }, table([["Statement"], ...columns], rows, "")),
+    ),
+  );
+}
+
+/** Show PostgreSQL's plan of a statement. */
+async function showPlan(name) {
+  let text;
+  try {
+    const { sql, lines, notes } = await api.json("GET", `/admin/explain/${encodeURIComponent(name)}`);
+    text = [...lines, "", ...notes, sql].join("\n");
+  } catch (error) {
+    text = api.words(error);
+  }
+  const dialog = openDialog(
+    `Plan of ${name}`,
+    { wide: true },
+    h("pre", { tabindex: 0 }, text),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
     ),
   );
 }
