@@ -30,7 +30,7 @@ from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
 from service.settings import Settings, SettingsError
-from service.web import docs
+from service.web import docs, pages
 from service.web.api_keys import ApiKeys
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -110,9 +110,10 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self._limits = limits_of(self.operations)
-        pages = docs.routes(self.operations, about, self.checks)
-        self._limits += limits_of(pages)
-        self.operations += pages
+        own = pages.routes()
+        own += docs.routes([*self.operations, *own], about, self.checks)
+        self._limits += limits_of(own)
+        self.operations += own
         super().__init__(
             self.operations,
             others=[route for route in routes if isinstance(route, BaseRoute)],

@@ -207,6 +207,7 @@ class Locked(TimedOut):
 
 
 READ_ONLY = "the database is read-only"
+DISK_FULL = "the disk of the database is full; nothing was changed"
 NOT_MIGRATED = "the database is not migrated: run `swiftlet migrate`"
 NO_RIGHT = "the database role lacks a right that this needs; the log says which"
 # Errors of statements that were written for another schema.
@@ -239,6 +240,7 @@ MEANINGS: tuple[
     (asyncpg.DeadlockDetectedError, Unavailable, "the row is busy; try again"),
     (asyncpg.TransactionRollbackError, Unavailable, "the row was changed concurrently; try again"),
     (asyncpg.ReadOnlySQLTransactionError, Unavailable, READ_ONLY),
+    (asyncpg.DiskFullError, Unavailable, DISK_FULL),
     (asyncpg.InsufficientResourcesError, Unavailable, "the database is short of resources"),
     (asyncpg.OperatorInterventionError, Unavailable, "the database is going down or coming up"),
     (OUTDATED, Unavailable, NOT_MIGRATED),

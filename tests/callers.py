@@ -155,6 +155,8 @@ class World:
             "<key>": str(self.keys["spare"].key_id),
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
+            "<file>": "base.css",
+            "<script>": "console.js",
         }
         self.sql("CREATE SCHEMA before")
         for table in TABLES:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import click
 
 from service.cli import main
+from service.doctor import AREAS
 from service.settings import Settings, describe, is_hidden
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -52,6 +53,11 @@ Written from the help texts by `just docs`; do not edit.
 are one line on stderr. Exit codes: 0 success, 1 the work failed, 2 wrong usage or settings,
 130 interrupted.
 """
+DOCTOR = """\
+# Checks of `swiftlet doctor`
+
+Written from `service/doctor` by `just docs`; do not edit. [The guide](../doctor.md) has examples.
+"""
 
 
 def settings() -> str:
@@ -79,6 +85,15 @@ def commands() -> str:
     return COMMANDS + "".join(_command(main, "swiftlet", None))
 
 
+def doctor() -> str:
+    """Return the page of the checks, in their order; a description is a function's docstring."""
+    page = DOCTOR
+    for area, checks in AREAS.items():
+        page += f"\n## {area}\n\n| check | what it does |\n|---|---|\n"
+        page += "".join(f"| `{check.name}` | {check.description} |\n" for check in checks)
+    return page
+
+
 def _meanings(source: str) -> Iterator[tuple[str, str]]:
     """Yield each field with the docstring below it."""
     field = re.compile(r'^    (\w+): [^\n]*\n    """(.*?)"""$', re.MULTILINE | re.DOTALL)
@@ -95,7 +110,7 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
             yield from _command(command.commands[each], each, context)
 
 
-PAGES = {"settings.md": settings, "commands.md": commands}
+PAGES = {"settings.md": settings, "commands.md": commands, "doctor.md": doctor}
 
 
 if __name__ == "__main__":

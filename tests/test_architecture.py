@@ -34,6 +34,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),
+    # It checks what all others need.
+    frozenset({"doctor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
     # Tests for a resource of anybody's: only they know pytest, so nothing imports them.

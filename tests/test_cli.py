@@ -24,10 +24,10 @@ from openapi_spec_validator import validate
 
 from service.asgi import MIGRATIONS
 from service.cli import main
-from service.cli.banner import address
 from service.items import seed
 from service.migrations import migrate
 from service.server import free_port
+from service.settings.urls import address
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
 OURS = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "REDIS_URL"}
@@ -464,6 +464,7 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
         banner = first.banner()
         assert banner["API"] == first.url
         assert banner["Docs"] == f"{first.url}/docs"
+        assert banner["Console"] == f"{first.url}/console"
         assert banner["Data"] == str(place / ".data")
         assert "Ctrl-C" in banner["Stop"]
         assert re.fullmatch(r"PostgreSQL 1\d(\.\d+)?, embedded", banner["Database"])

@@ -25,6 +25,7 @@ from service.embedded import programs as lookup
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.stores import secret, stores
+from service.embedded.watch import Watch
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
@@ -410,6 +411,39 @@ def test_a_start_after_a_kill_of_the_postmaster_succeeds(programs: Path, anywher
         os.kill(postmaster(anywhere), signal.SIGKILL)
     with stores(anywhere, postgres_bin=programs) as running:
         assert ask(running.database_url, "SELECT answer FROM kept") == 42
+
+
+@pytest.mark.parametrize("full", (False, True), ids=("killed", "with a full disk"))
+def test_the_end_of_postgres_stops_the_service_with_the_reason(
+    wheel: Path, kept: Path, full: bool
+) -> None:
+    """A fork has the handler of the signal too, and its own children."""
+    watch, stopped = Watch(), list[bool]()
+    said = "No space left on device: free space on the disk of .*, and start again"
+
+    def end() -> None:
+        child = os.fork()
+        if child == 0:
+            subprocess.run(["/bin/true"], check=True)
+            os._exit(len(stopped))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not stopped
+        if full:
+            with (kept / "postgres.log").open("a") as log:
+                log.write('FATAL:  could not write to file "x": No space left on device\n')
+        os.kill(postmaster(kept), signal.SIGKILL)
+        give_up = time.monotonic() + 10
+        while not stopped and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert stopped == [True]
+
+    with stores(kept, redis=False, postgres_bin=wheel, watch=watch):
+        with (
+            pytest.raises(EmbeddedError, match=f"ended: .*{said if full else 'by SIGKILL'}"),
+            watch.installed(lambda: stopped.append(True)),
+        ):
+            end()
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 
 
 def test_a_fork_of_the_supervisor_does_not_hold_the_lock(wheel: Path, kept: Path) -> None:

@@ -36,7 +36,7 @@ ELSEWHERE = {
     # With SERVICE_METRICS=off.
     ("get", "/metrics", "404"),
 }
-PAGES = ("/docs", "/openapi.json", "/metrics")
+PAGES = ("/docs", "/openapi.json", "/console")
 LARGE = b" " * 1_048_577
 
 PARSED = {"application/json", "application/problem+json"}
@@ -68,9 +68,12 @@ def requests() -> Iterator[Asked]:
     yield from files()
     for _ in range(2):
         yield Asked("post", "/items", 201, "/items", NEW_ITEM, {"idempotency-key": "a"})
-    for path in ("/health", "/health/live", "/health/ready", *PAGES):
+    for path in ("/health", "/health/live", "/health/ready", "/metrics", *PAGES):
         yield Asked("get", path, 200, path)
         yield Asked("get", path, 422, path + "?x=1")
+    for path in PAGES:
+        yield Asked("get", path, 304, path, headers={"if-none-match": "*"})
+        yield from refused("get", path, path)
     yield Asked("delete", "/users/{id}", 409, "/users/1?permanent=true")
     for path in ("/items", "/users"):
         yield Asked("delete", path + "/{id}", 200, path + "/2")
@@ -427,3 +430,6 @@ async def test_links_have_the_prefix_of_the_request(
             docs = (await one.get(f"{shown}/docs")).text
             assert f'href="{shown}/openapi.json"' in docs
             assert f'data-root="{shown}"' in docs
+            console = (await one.get(f"{shown}/console")).text
+            assert f'src="{shown}/docs/console/console.js"' in console
+            assert "$ROOT" not in console

@@ -1,6 +1,25 @@
 """The commands: short functions that call the same code as the routes and the tests."""
 
-from service.cli import accounts, clients, describing, files, migrating, seeding, serving
+from service.cli import (
+    accounts,
+    clients,
+    describing,
+    diagnosing,
+    files,
+    migrating,
+    seeding,
+    serving,
+)
 from service.cli.group import main
 
-__all__ = ["accounts", "clients", "describing", "files", "main", "migrating", "seeding", "serving"]
+__all__ = [
+    "accounts",
+    "clients",
+    "describing",
+    "diagnosing",
+    "files",
+    "main",
+    "migrating",
+    "seeding",
+    "serving",
+]

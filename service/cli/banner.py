@@ -1,9 +1,7 @@
 """The start banner of `swiftlet serve`: the stores, with their versions."""
 
 import asyncio
-import re
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from redis.exceptions import ResponseError
@@ -110,17 +108,3 @@ def lines(
 
 def _line(name: str | None, place: str) -> str:
     return f"{name}, {place}" if name else f"no answer, {place}: used as soon as it answers"
-
-
-def address(url: str) -> str:
-    """Return hosts and path of a URL, without a password."""
-    try:
-        parts = urlsplit(url)
-        directory = parse_qs(parts.query).get("host", [""])[0]
-    except ValueError:
-        return "a hidden address"
-    hosts = parts.netloc.rpartition("@")[2]
-    # Parts of a password without percent-encoding may be in any part.
-    if "@" in parts.path + parts.query or not re.fullmatch(r"([\w.-]|\[[\w:.]+\]|:\d+|,)*", hosts):
-        return "a hidden address"
-    return parts.path if parts.scheme == "unix" else (hosts or directory) + parts.path

@@ -19,6 +19,7 @@ from service.db.access import DatabaseError, first_line
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.stores import secret, stores
+from service.embedded.watch import Watch
 from service.errors import InvalidLines, Problem
 from service.logs import logger
 from service.server.loading import ApplicationError, load
@@ -189,11 +190,11 @@ def application(options: Mapping[str, str | None] | None = None) -> "Application
 
 @contextlib.contextmanager
 def with_stores(
-    settings: Settings, *, join: bool = True, read: bool = False
+    settings: Settings, *, join: bool = True, read: bool = False, watch: Watch | None = None
 ) -> Iterator[tuple[Settings, Stores | None]]:
     """Yield the settings with the URLs of all stores; start or join embedded ones if needed.
 
-    With `read` no new database is created.
+    With `read` no new database is created; `watch` gets the embedded PostgreSQL.
     """
     database, redis = settings.database_url is None, settings.redis_url is None
     if not database and (not redis or join):
@@ -206,7 +207,9 @@ def with_stores(
             " `swiftlet serve` or `swiftlet migrate` creates one"
         )
     # Only `serve` needs Redis, so other commands do not start one.
-    with stores(data, database=database, redis=redis and not join, join=join) as running:
+    with stores(
+        data, database=database, redis=redis and not join, join=join, watch=watch
+    ) as running:
         yield (
             msgspec.structs.replace(
                 settings,

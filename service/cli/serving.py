@@ -13,9 +13,12 @@ from service import logs
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
+from service.embedded.watch import Watch
+from service.server.preflight import refused_cache
 from service.server.processes import StopSignals
 from service.server.tls import check_files
 from service.settings import Settings, SettingsError
+from service.settings.urls import address
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -61,11 +64,8 @@ def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
-    if settings.cache == "local" and settings.workers > 1:
-        raise SettingsError(
-            f"SERVICE_CACHE=local is for one worker, and SERVICE_WORKERS={settings.workers}:"
-            " several workers need SERVICE_CACHE=on and REDIS_URL"
-        )
+    if why := refused_cache(settings):
+        raise SettingsError(why)
 
 
 def _warn(settings: Settings) -> None:
@@ -77,10 +77,10 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
     from service import server
     from service.cli import banner, first_key
 
-    found, asked = None, app.settings
+    found, asked, watch = None, app.settings, Watch()
     if asked.database_url is not None:  # before anything is started
         found = run(banner.look_at_database(asked.database_url))
-    with with_stores(asked, join=False) as (settings, running):
+    with with_stores(asked, join=False, watch=watch) as (settings, running):
         stores = _stores(app, settings, running, found)
         alone = running is not None and running.redis_url is not None and settings.workers == 1
         # An embedded Redis is not useful for a single worker.
@@ -89,7 +89,7 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
         first = first_key.lines(app, served, running)
-        with _shared_metrics(app):
+        with _shared_metrics(app), watch.installed(stop.stop):
             server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
 
 
@@ -136,11 +136,11 @@ def _stores(
             found = found._replace(revision=head)
         database = banner.EMBEDDED
     else:
-        database = f"at {banner.address(url)}"
+        database = f"at {address(url)}"
     redis = banner.OFF
     if settings.redis_url not in (None, "off"):
         own = running is not None and running.redis_url is not None
-        redis = banner.EMBEDDED if own else f"at {banner.address(settings.redis_url)}"
+        redis = banner.EMBEDDED if own else f"at {address(settings.redis_url)}"
     name = run(banner.look_at_redis(settings.redis_url))
     return banner.lines(found, head, database, name, redis)
 
@@ -153,8 +153,8 @@ def _banner(
 ) -> list[tuple[str, str]]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.certfile is None else "https"
-    address = f"{scheme}://{host}:{settings.port}"
-    lines = [("API", address), ("Docs", f"{address}/docs"), *stores]
+    url = f"{scheme}://{host}:{settings.port}"
+    lines = [("API", url), ("Docs", f"{url}/docs"), ("Console", f"{url}/console"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
     lines += [("Note", note) for note in (running.notes if running else ())]

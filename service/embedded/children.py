@@ -151,7 +151,9 @@ class Child:
             text = log.read().decode("utf-8", "replace").strip()
         errors = re.findall(r"(?:FATAL|PANIC|ERROR|error):.*", text)
         full = [error for error in errors if os.strerror(errno.ENOSPC) in error]
-        return (full or errors or text.split("\n"))[-1] or "its log is empty"
+        if full:
+            return f"{full[-1]}: free space on the disk of {self.log.parent}"
+        return (errors or text.split("\n"))[-1] or "its log is empty"
 
 
 def _reaches(account: "pwd.struct_passwd", path: Path) -> bool:

@@ -79,6 +79,7 @@ def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, st
         # Fast shutdown, then immediate shutdown, for which its children have 5 s.
         directory.held.callback(server.stop, (signal.SIGINT, PATIENCE), (signal.SIGQUIT, 8.0))
         if _ready(directory, server):
+            directory.postgres = server
             return f"postgresql:///service?host={directory.run}&port=5432&user=service"
         server.stop()
         if server.process.returncode == REFUSED:

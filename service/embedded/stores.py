@@ -20,7 +20,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -29,6 +29,7 @@ from service.embedded import postgres
 from service.embedded import redis as redis_server
 from service.embedded.data_directory import DataDirectory, Stores, holder, open_private
 from service.embedded.programs import EmbeddedError
+from service.embedded.watch import Watch
 
 # A lock lasts while any process has the file open, so forked workers close it.
 _locks: set[BinaryIO] = set()
@@ -52,6 +53,7 @@ def stores(
     postgres_bin: Path | None = None,
     redis_binary: Path | None = None,
     settings: Mapping[str, str] = NO_SETTINGS,
+    watch: Watch | None = None,
 ) -> Iterator[Stores]:
     """Run the stores of a data directory.
 
@@ -65,6 +67,7 @@ def stores(
         postgres_bin: directory of PostgreSQL's programs; found when absent.
         redis_binary: path of the Redis server; found when absent.
         settings: settings of PostgreSQL that override ours.
+        watch: gets the process of PostgreSQL.
 
     Raises:
         EmbeddedError: the stores can't be started; those already started are stopped.
@@ -87,7 +90,28 @@ def stores(
                     database_url, redis_url, data, tuple(directory.notes), joined=False
                 )
                 directory.publish(running)
+                if watch is not None:
+                    watch.child = directory.postgres
         yield running
+
+
+@contextmanager
+def attached(data: Path) -> Iterator[Stores | None]:
+    """Yield the stores of the service that runs on a data directory; None if none runs.
+
+    Nothing is started, created or locked.
+
+    Raises:
+        EmbeddedError: the files of the directory can't be read.
+    """
+    with ExitStack() as held:
+        with _one_line_errors(data):
+            data = data.resolve()
+            _hide_libpq(held)
+            found = None
+            with suppress(FileNotFoundError), (data / "lock").open("rb") as lock:
+                found = _published(data, holder(lock)[0])
+        yield found
 
 
 def secret(data: Path) -> str:

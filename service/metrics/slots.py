@@ -12,6 +12,7 @@ family, and the values of its labels. All values are doubles, so a count is exac
 import json
 import mmap
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,8 +132,20 @@ def _take(folder: Path) -> int:
         except BaseException:
             os.close(file)
             raise
-        os.ftruncate(file, SIZE)
+        try:
+            _reserve(file)
+        except OSError:
+            os.close(file)
+            raise
         return file
+
+
+def _reserve(file: int) -> None:
+    """Give a slot its size, on the disk too: else a write on a full disk would end the process."""
+    if sys.platform == "linux":
+        os.posix_fallocate(file, 0, SIZE)
+    else:
+        os.ftruncate(file, SIZE)
 
 
 def _unlocked(file: int) -> bool:

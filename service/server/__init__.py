@@ -26,7 +26,16 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.app import Application
 
-__all__ = ["DRAIN_SECONDS", "ServerError", "StopSignals", "bind", "free_port", "run", "worker"]
+__all__ = [
+    "DRAIN_SECONDS",
+    "ServerError",
+    "StopSignals",
+    "answers",
+    "bind",
+    "free_port",
+    "run",
+    "worker",
+]
 
 
 # Open files per process, if the system allows so many.
@@ -138,18 +147,26 @@ def _granian(
 
 
 def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.Event) -> None:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
     while not stopped.is_set():
-        connection = _connection(host, settings)
-        try:
-            connection.request("GET", "/health/live")
-            if connection.getresponse().status == 200:
-                ready()
-                return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.02)
-        finally:
-            connection.close()
+        if answers(settings):
+            ready()
+            return
+        time.sleep(0.02)
+
+
+def answers(settings: Settings) -> bool:
+    """Return whether a service answers at the address, within a second."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
+    connection = _connection(host, settings)
+    try:
+        connection.request("GET", "/health/live")
+        answer = connection.getresponse()
+        # Another program may answer too; the header is on each of our responses.
+        return answer.status == 200 and answer.getheader("x-process-time") is not None
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _connection(host: str, settings: Settings) -> http.client.HTTPConnection:

@@ -8,7 +8,7 @@ a part of a URL.
 import os
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
 
 ENCODE = "in a name or password, write / ? # @ : % as %2F %3F %23 %40 %3A %25"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -111,6 +111,20 @@ def check_redis_url(url: str) -> None:
     ):
         raise URLError("after the hosts write /name or /name/db, where db is a number")
     _check_parameters(parts, {})
+
+
+def address(url: str) -> str:
+    """Return hosts and path of a URL, without a password."""
+    try:
+        parts = urlsplit(url)
+        directory = parse_qs(parts.query).get("host", [""])[0]
+    except ValueError:
+        return "a hidden address"
+    hosts = parts.netloc.rpartition("@")[2]
+    # Parts of a password without percent-encoding may be in any part.
+    if "@" in parts.path + parts.query or not re.fullmatch(r"([\w.-]|\[[\w:.]+\]|:\d+|,)*", hosts):
+        return "a hidden address"
+    return parts.path if parts.scheme == "unix" else (hosts or directory) + parts.path
 
 
 def _split(url: str) -> SplitResult:

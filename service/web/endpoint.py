@@ -53,7 +53,8 @@ class Operation(NamedTuple):
     for none.
 
     `media` are the media types of a body that has no Struct, such as `text/html`. `documented` says
-    whether the OpenAPI document has it: say False for a part of a page, such as a script.
+    whether the OpenAPI document has it: say False for a part of a page, such as a script. `fixed`
+    says whether the response is the same for every client and has an ETag of its content.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
@@ -80,6 +81,7 @@ class Operation(NamedTuple):
     replay: bool = True
     media: tuple[str, ...] = ()
     documented: bool = True
+    fixed: bool = False
 
     @property
     def needs(self) -> Access:
@@ -98,9 +100,9 @@ class Operation(NamedTuple):
 
     @property
     def has_etag(self) -> bool:
-        """Whether it is about one row, whose version is its ETag."""
+        """Whether it is about one row, whose version is its ETag, or has another ETag."""
         one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
-        return one_row and self.versioned
+        return (one_row and self.versioned) or self.fixed
 
 
 def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:

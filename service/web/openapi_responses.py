@@ -67,6 +67,7 @@ class Responses:
                 for media in operation.media
             }
             headers += PAGE_HEADERS if "text/html" in content else ()
+            headers += ("ETag",) if operation.fixed else ()
         elif operation.files:
             content = files(operation)
             headers.append("Content-Disposition")
@@ -80,6 +81,7 @@ class Responses:
         responses = {operation.status: whole}
         if operation.has_etag and operation.method == "GET":
             told = "If-None-Match names the version; there is no body"
+            headers += ("Vary",) if operation.fixed else ()
             responses[304] = self._response(told, headers)
         if operation.has_etag and operation.method == "DELETE":
             responses[204] = self._response("Removed for good (permanent=true)", self._common)

@@ -82,7 +82,7 @@ HEADERS = {
         {"type": "string", "enum": ["gzip", "zstd"]},
     ),
     "Content-Security-Policy": Header("What the page may load", "default-src 'none'"),
-    "ETag": Header("The row's version, for If-Match; weak if the response is compressed", '"3"'),
+    "ETag": Header("The version of the row or page, for If-Match; weak if compressed", '"3"'),
     "Idempotency-Replayed": Header(
         "true if this is the stored answer to an earlier request", "true"
     ),

@@ -1,0 +1,18 @@
+"""The checks of `swiftlet doctor`, in the order in which they run."""
+
+from service.doctor import (
+    database_checks,
+    machine_checks,
+    redis_checks,
+    schema_checks,
+    session_checks,
+    settings_checks,
+)
+from service.doctor.check import Check
+
+AREAS: dict[str, tuple[Check, ...]] = {
+    "Settings": settings_checks.CHECKS,
+    "Machine": machine_checks.CHECKS,
+    "Database": (*database_checks.CHECKS, *session_checks.CHECKS, *schema_checks.CHECKS),
+    "Redis": redis_checks.CHECKS,
+}
