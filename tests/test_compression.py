@@ -373,7 +373,13 @@ class Served:
             "path": PATH,
             "query_string": b"",
             "headers": [(b"accept-encoding", accepts)],
-            "state": {"settings": Settings, "cache": NoCache(), "guard": None, "metrics": None},
+            "state": {
+                "settings": Settings,
+                "cache": NoCache(),
+                "guard": None,
+                "metrics": None,
+                "tracer": None,
+            },
         }
         asyncio.run(self.endpoint(scope, receive, send))
         return dict(sent[0]["headers"]), sent[1]["body"]
@@ -434,7 +440,7 @@ def test_compressing_a_long_body_does_not_block_the_loop() -> None:
     async def tick() -> None:
         nonlocal ticks
         while True:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
             ticks += 1
 
     async def run() -> bytes:

@@ -82,7 +82,7 @@ HEADERS = {
         {"type": "string", "enum": ["gzip", "zstd"]},
     ),
     "Content-Security-Policy": Header("What the page may load", "default-src 'none'"),
-    "ETag": Header("The version of the row or page, for If-Match; weak if compressed", '"3"'),
+    "ETag": Header("The row's version, for If-Match; weak if the response is compressed", '"3"'),
     "Idempotency-Replayed": Header(
         "true if this is the stored answer to an earlier request", "true"
     ),
@@ -172,7 +172,12 @@ ROW_ID: dict[str, Any] = {
     "description": "The row's id",
     "schema": {"type": "integer", "format": "int64", "examples": [1]},
 }
-PATH: dict[str, dict[str, Any]] = {}
+PATH: dict[str, dict[str, Any]] = {
+    "statement": {
+        "description": "The name of a statement, as `swiftlet statements` lists it",
+        "schema": {"type": "string", "minLength": 1, "examples": ["items.by_id"]},
+    }
+}
 REQUEST_ID: dict[str, Any] = {
     "name": "X-Request-ID",
     "in": "header",
