@@ -103,7 +103,13 @@ async def _reader(keys: bool, limit: str) -> Callable[[], None]:
         await principals.authenticate(KEY, "bench")
         limiter = None if limit == "off" else Limiter(Policies(limit))
         guard = Guard(principals, limiter)
-    state = {"settings": Settings(), "cache": Hit(), "guard": guard, "metrics": None}
+    state = {
+        "settings": Settings(),
+        "cache": Hit(),
+        "guard": guard,
+        "metrics": None,
+        "tracer": None,
+    }
     config = uvicorn.Config(Paths(items.operations), http=Connection, lifespan="off")
     config.load()
     config.loaded_app = Paths(items.operations)

@@ -156,6 +156,7 @@ class World:
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
             "<file>": "base.css",
+            "<script>": "console.js",
         }
         self.sql("CREATE SCHEMA before")
         for table in TABLES:

@@ -20,7 +20,9 @@ REFERENCES = {
 
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded", "metrics", "timing"}),
+    frozenset(
+        {"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent", "tracing"}
+    ),
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),
@@ -30,7 +32,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"resource"}),
     frozenset(SLICES),
-    frozenset({"health", "monitoring"}),
+    # `admin` explains the statements of resources.
+    frozenset({"admin", "health", "monitoring", "sample_data", "sampling"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),

@@ -298,7 +298,7 @@ def test_explain_with_a_value_of_the_wrong_type_is_wrong_usage(
     place: Path, migrated: Callable[[], str]
 ) -> None:
     ran = Ran(place, "explain", "items.by_id", "--param", "id=seven", DATABASE_URL=migrated())
-    assert "id must be int8" in ran.refused(2)
+    assert "id must be bigint" in ran.refused(2)
 
 
 def test_a_public_host_needs_keys_or_an_explicit_setting(place: Path) -> None:
@@ -476,6 +476,7 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
         banner = first.banner()
         assert banner["API"] == first.url
         assert banner["Docs"] == f"{first.url}/docs"
+        assert banner["Console"] == f"{first.url}/console"
         assert banner["Data"] == str(place / ".data")
         assert "Ctrl-C" in banner["Stop"]
         assert re.fullmatch(r"PostgreSQL 1\d(\.\d+)?, embedded", banner["Database"])

@@ -10,7 +10,7 @@ import pytest
 
 from service.web import pages
 
-FILES = sorted(path for path in pages.FOLDER.iterdir() if path.suffix in {".css", ".js", ".html"})
+FILES = sorted(path for path in pages.FOLDER.rglob("*") if path.suffix in {".css", ".js", ".html"})
 BASE = (pages.FOLDER / "base.css").read_text()
 GROUNDS = ("page", "raised", "sunken")
 

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Float, Select, bindparam, func, select, table, text
 
 from service.db.database import Database
+from service.db.observer import Observer
 from service.db.pool import BACKOFF_SECONDS
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
@@ -22,6 +23,8 @@ from service.embedded.programs import wheel_postgres
 from service.embedded.stores import stores
 from service.errors import Failed, Invalid, Problem, TimedOut, Unavailable
 from service.items import items
+from service.metrics import Metrics, Store
+from service.metrics.exposition import prometheus
 from service.timing import Timing, timing
 
 from conftest import query  # isort: skip
@@ -124,13 +127,22 @@ async def test_a_full_queue_refuses_at_once(database_url: str) -> None:
 
 
 async def test_the_wait_for_a_connection_is_bounded(database_url: str) -> None:
-    async with opened(database_url, size=1, statement_timeout=0.3) as db:
+    metrics = Metrics(Store())
+    options: Any = {"statement_timeout": 0.3, "observer": Observer(metrics)}
+    async with opened(database_url, size=1, **options) as db:
         held = db.pool.take()
         assert held is not None
-        problem = await problem_of(pid.one(db))
+        waiting = asyncio.create_task(problem_of(pid.one(db)))
+        await asyncio.sleep(0)
+        assert db.pool.use == (1, 1, 1)
+        problem = await waiting
         assert "in time" in problem.detail
         db.pool.release(held)
         assert await pid.one(db)
+        assert db.pool.use == (1, 0, 0)
+    shown = prometheus(metrics.store.slots()).decode()
+    assert "\ndb_pool_timeouts_total 1\n" in shown
+    assert "\ndb_pool_wait_seconds_count 1\n" in shown
 
 
 async def test_a_statement_that_takes_too_long_is_cancelled_by_the_server(

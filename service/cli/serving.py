@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 import msgspec
 
-from service import logs
+from service import logs, tracing
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
@@ -64,6 +63,7 @@ def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
+    tracing.check(settings.traces)
     if why := refused_cache(settings):
         raise SettingsError(why)
 
@@ -99,8 +99,11 @@ def _shared_metrics(app: "Application") -> Iterator[None]:
     if app.settings.metrics != "on":
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="swiftlet-metrics-") as folder:
-        app.settings = msgspec.structs.replace(app.settings, metrics=folder)
+    from service.metrics import shared_folder
+
+    with shared_folder(app.settings.workers) as folder:
+        if folder is not None:
+            app.settings = msgspec.structs.replace(app.settings, metrics=str(folder))
         yield
 
 
@@ -154,7 +157,7 @@ def _banner(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.certfile is None else "https"
     url = f"{scheme}://{host}:{settings.port}"
-    lines = [("API", url), ("Docs", f"{url}/docs"), *stores]
+    lines = [("API", url), ("Docs", f"{url}/docs"), ("Console", f"{url}/console"), *stores]
     if running is not None:
         lines.append(("Data", str(running.data)))
     lines += [("Note", note) for note in (running.notes if running else ())]

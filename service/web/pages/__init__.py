@@ -1,6 +1,6 @@
 """The service's own pages: HTML, CSS and JavaScript of this folder, without another host.
 
-A page is an HTML file of this folder (`page`) or made of data (`html`). The files that it loads are
+A page is an HTML file (`console`) or made of data (`html`). The files that it loads are
 below `/docs/`, because an application may have a resource named `pages` or `static`, and none named
 `docs`. There is no build step: a browser gets the files as they are here.
 """
@@ -85,31 +85,39 @@ def html(text: str) -> Fixed:
     return Fixed(text.encode(), b"text/html; charset=utf-8", POLICY)
 
 
-def page(path: str, file: str, summary: str) -> Operation:
-    """Return the operation that shows an HTML file of this folder.
-
-    Args:
-        path: of the page, such as `/console`.
-        file: its name; `$ROOT` in it is replaced by the URL prefix of the application.
-        summary: of the operation.
-    """
-    text = (FOLDER / file).read_text()
+def console() -> Operation:
+    """Return the operation of the console."""
+    text = (FOLDER / "console" / "console.html").read_text()
 
     @lru_cache(ROOTS)
     def shown(root: str) -> Fixed:
         return html(text.replace(ROOT, escape(root)))
 
     async def show(request: Request) -> Reply:
+        """A page with live figures of this service, and its rows to search and edit."""
         return shown(request.root).reply(request)
 
-    return Operation("GET", path, show, summary, stored=False, access="open", limit="off")
+    return Operation(
+        "GET",
+        "/console",
+        show,
+        "Look at the service in a browser",
+        media=("text/html",),
+        stored=False,
+        access="open",
+        limit="off",
+    )
 
 
-def files() -> Operation:
-    """Return the operation of the files that the pages load."""
+def files(folder: str = "") -> Operation:
+    """Return the operation of the files that the pages load.
+
+    Args:
+        folder: a folder within this one, whose files are below `/docs/<folder>/`.
+    """
     kept = {
         path.name: Fixed(path.read_bytes(), TYPES[path.suffix])
-        for path in sorted(FOLDER.iterdir())
+        for path in sorted((FOLDER / folder).iterdir())
         if path.suffix in TYPES
     }
 
@@ -119,5 +127,6 @@ def files() -> Operation:
             raise NotFound("there is no such file; /docs is the page of the API")
         return found.reply(request)
 
+    path = f"/docs/{folder}/{{file}}" if folder else "/docs/{file}"
     summary = "A file of the pages"
-    return Operation("GET", "/docs/{file}", file, summary, stored=False, access="open", limit="off")
+    return Operation("GET", path, file, summary, stored=False, access="open", limit="off")
