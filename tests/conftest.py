@@ -209,7 +209,7 @@ class Service:
         """Stop it, and return its exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
