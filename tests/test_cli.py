@@ -19,7 +19,7 @@ from typing import Any
 import click
 import httpx
 import pytest
-from conftest import HEAD, ROOT, STORES, query
+from conftest import HEAD, ROOT, STORES, free_port, query
 from openapi_spec_validator import validate
 from test_bulk import holding
 
@@ -27,7 +27,6 @@ from service.asgi import MIGRATIONS
 from service.cli import main
 from service.items import seed
 from service.migrations import migrate
-from service.server import free_port
 from service.settings.urls import address
 
 NOBODYS = "postgresql://x@127.0.0.1:1/x"
@@ -400,7 +399,7 @@ class Serving:
     def __init__(self, place: Path, *options: str) -> None:
         self.place = place
         self.mark = f"TEST_MARK={place.name}-{time.monotonic_ns()}"
-        self.port = free_port("127.0.0.1")
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         with (place / "stdout").open("wb") as output, (place / "stderr").open("wb") as errors:
             self.process = subprocess.Popen(
@@ -601,7 +600,7 @@ def test_port_0_chooses_a_free_port_and_prints_it(place: Path) -> None:
 def test_any_asgi_server_serves_the_application(
     place: Path, migrated: Callable[[], str], words: tuple[str, ...]
 ) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     log = place / "log"
     program, *options = (word.format(port=port) for word in words)
     with (
