@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from service import health, logs, monitoring
+from service.admin import routes as admin
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
@@ -110,10 +111,12 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
+        self.operations.append(pages.console())
+        self.operations += admin.routes(self.resources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
-        static = pages.routes()
+        static = [pages.files(), pages.files("console")]
         self._limits += limits_of([*own, *static])
         super().__init__(
             [*self.operations, *static],

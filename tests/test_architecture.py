@@ -30,7 +30,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"resource"}),
     frozenset(SLICES),
-    frozenset({"health", "monitoring", "sampling"}),
+    # `admin` explains the statements of resources.
+    frozenset({"admin", "health", "monitoring", "sampling"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),

@@ -120,7 +120,8 @@ def test_two_workers_allow_the_limit_and_at_most_a_twentieth_more(
 
 def test_the_first_request_after_retry_after_passes(limited: Limited) -> None:
     with client_of(limited.service) as client:
-        responses = [client.get("/second") for _ in range(30)]
+        # As many as a busy machine needs to send 20 within a second.
+        responses = (client.get("/second") for _ in range(2000))
         refused = next(one for one in responses if one.status_code == 429)
         assert refused.headers["ratelimit-policy"] == '"GET /second";q=20;w=1'
         assert refused.headers["retry-after"] == "1"
@@ -167,7 +168,7 @@ def test_no_client_sees_that_redis_is_away(
     assert counts.keys() == {200, 429}
     assert 50 <= counts[200] <= 100
     # It is used again within 2 s, later on a busy machine: then both workers see one count.
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         counts = Counter(one.status_code for one in fire(limited.service, "/read", 304))
         assert counts.keys() == {200, 429}

@@ -52,7 +52,8 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
-    `media` is the media type of a body that is no JSON, such as `text/html`. `documented` says
+    `media` is the media type of a body that is no JSON, such as `text/html`. `fixed` says that the
+    response has an ETag and changes only with the code. `documented` says
     whether the OpenAPI document has it: say False for a part of a page, such as a script.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
@@ -81,6 +82,7 @@ class Operation(NamedTuple):
     limit: str | None = None
     replay: bool = True
     media: str = ""
+    fixed: bool = False
     documented: bool = True
     local: bool = False
 
@@ -107,9 +109,9 @@ class Operation(NamedTuple):
 
     @property
     def has_etag(self) -> bool:
-        """Whether it is about one row, whose version is its ETag."""
+        """Whether it is about one row, whose version is its ETag, or `fixed`."""
         one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
-        return one_row and self.versioned
+        return self.fixed or (one_row and self.versioned)
 
 
 def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:

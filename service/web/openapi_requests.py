@@ -14,6 +14,7 @@ from service.web.openapi_texts import (
     IDEMPOTENCY_KEY,
     NO_CACHE,
     PARAMETERS,
+    PATH,
     REQUEST_ID,
 )
 
@@ -74,10 +75,11 @@ def files(operation: Operation) -> Document:
 
 def _in_path(name: str) -> Document:
     what = name.removesuffix("id").rstrip("_")
+    described = {"name": name, "in": "path", "required": True}
+    if name in PATH:
+        return described | PATH[name]
     return {
-        "name": name,
-        "in": "path",
-        "required": True,
+        **described,
         "description": f"The id of the {what}" if what else "The id of the row",
         "schema": {"type": "integer", "format": "int64", "examples": [1]},
     }

@@ -183,6 +183,13 @@ NO_CACHE: dict[str, Any] = {
     "description": "`no-cache` bypasses every cache of the service",
     "schema": {"type": "string", "examples": ["no-cache"]},
 }
+# Parameters in a path that are no id of a row.
+PATH: dict[str, dict[str, Any]] = {
+    "statement": {
+        "description": "The name of a statement, as `swiftlet statements` lists it",
+        "schema": {"type": "string", "minLength": 1, "examples": ["items.by_id"]},
+    }
+}
 # The parameter of a POST.
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
