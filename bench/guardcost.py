@@ -126,7 +126,13 @@ async def reader(variant: Variant, store: Store) -> Callable[[], None]:
         await principals.authenticate(KEY, "bench")
         limiter = None if variant.limit == "off" else Limiter(Policies(variant.limit))
         guard = Guard(principals, limiter, metrics=metrics)
-    state = {"settings": Settings(), "cache": Hit(), "guard": guard, "metrics": metrics}
+    state = {
+        "settings": Settings(),
+        "cache": Hit(),
+        "guard": guard,
+        "metrics": metrics,
+        "tracer": None,
+    }
     config = uvicorn.Config(Paths(items.operations), http=Connection, lifespan="off")
     config.load()
     config.loaded_app = Paths(items.operations)

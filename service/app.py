@@ -3,16 +3,16 @@
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from service import health, logs, monitoring
+from service import health, logs, monitoring, tracing
 from service.admin import routes as admin
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
@@ -21,7 +21,7 @@ from service.cache.writer import Writer
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.idempotency import idempotency_keys
-from service.db.observer import Observer
+from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.schema import with_totals
 from service.db.statement import Statement
@@ -30,6 +30,7 @@ from service.limits.policy import Policies
 from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
+from service.sample_data import Seed
 from service.sampling import Sampler
 from service.settings import Settings, SettingsError
 from service.web import docs, pages
@@ -45,21 +46,6 @@ from service.web.routing import Paths
 
 # New objects before a garbage collection; with Python's default, 700, a read takes 5 % more CPU.
 GC_THRESHOLD = 10_000
-
-
-class Seed(Protocol):
-    """Sample data, for `swiftlet seed`. `rows` has the default number of rows for each table."""
-
-    @property
-    def rows(self) -> Mapping[str, int]: ...
-
-    async def write(
-        self, url: str, rows: Mapping[str, int], progress: Callable[[str, int], None]
-    ) -> Mapping[str, int]:
-        """Write a number of rows of each table, and return how many of them are new.
-
-        `progress` is called with a table and the number of its rows written so far.
-        """
 
 
 class Application(Paths):
@@ -147,7 +133,7 @@ class Application(Paths):
         settings = self.settings
         self.added = added_headers(settings)
         asyncio.get_running_loop().set_exception_handler(unhandled)
-        metrics = opened(settings.metrics)
+        metrics, tracer = opened(settings.metrics), tracing.opened(settings.traces)
         db = Database(
             settings.required_database_url,
             size=None if settings.pool == "none" else settings.pool,
@@ -155,7 +141,7 @@ class Application(Paths):
             statement_timeout=settings.statement_timeout_ms / 1000,
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
-            observer=Observer(metrics, settings.slow_query_ms / 1000),
+            observer=observer_of(settings, metrics, tracer),
         )
         await db.open()
         db.spawn(rights.log_lacking(db, self.needs))
@@ -185,6 +171,7 @@ class Application(Paths):
                 "running_keys": set(),
                 "guard": guard_of(settings, self.auth, db, writer, limiter, metrics),
                 "metrics": metrics,
+                "tracer": tracer,
             }
         finally:
             await db.close()
@@ -192,6 +179,8 @@ class Application(Paths):
                 await limiter.close()
             if isinstance(cache, Cache):
                 await cache.close()
+            if tracer is not None:
+                await tracer.close()
             if metrics is not None:
                 metrics.store.close()
 
@@ -200,6 +189,7 @@ class Application(Paths):
         try:
             _ = self.settings.required_database_url
             self.check_auth()
+            tracing.check(self.settings.traces)
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})

@@ -79,7 +79,7 @@ def routes() -> list[Operation]:
             "/metrics",
             metrics,
             "The metrics of all workers; on the machine of the server without a key",
-            media="text/plain",
+            media=("text/plain",),
             errors=(NotFound,),
             stored=False,
             access="admin",

@@ -76,7 +76,7 @@ class Sampler:
             reached.append(leases.up or leases.slow)
         if reached:
             metrics.set(families.DEPENDENCY_UP, all(reached), "redis")
-        self._count(families.LOG_DROPPED, logs.dropped[0])
+        self._count(families.LOG_DROPPED, logs.dropped())
         self._count(families.CPU, time.process_time())
         metrics.set(families.START_TIME, self.started)
         _publish_process(metrics)

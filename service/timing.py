@@ -3,6 +3,8 @@
 from contextvars import ContextVar
 from typing import Any
 
+from service.traceparent import TraceParent, parse
+
 
 class Timing:
     """Times of a request in seconds, and the request itself.
@@ -17,7 +19,7 @@ class Timing:
         cache: it waited for Redis, or for a load by another request.
         encode: rows were encoded as JSON, and bodies compressed.
         request: the web.request.Request; None outside of one, and for a batch.
-        span: of the trace; None without one.
+        span: a tracing.spans.RequestSpan or BatchSpan; None if no trace is recorded.
     """
 
     __slots__ = ("cache", "encode", "pool", "queue", "request", "span", "sql", "statements")
@@ -35,6 +37,51 @@ class Timing:
         self.pool += other.pool
         self.sql += sql
         self.encode += other.encode
+
+    def parts(self) -> dict[str, object]:
+        """Return the times for a log line, in seconds."""
+        names = ("queue", "pool", "sql", "cache", "encode")
+        times = {name: round(getattr(self, name), 4) for name in names}
+        return {"statements": self.statements, **times}
+
+    @property
+    def caller(self) -> TraceParent | None:
+        """The trace context that the request came with."""
+        return None if self.request is None else parse(self.request.header(b"traceparent"))
+
+    def named(self) -> dict[str, object]:
+        """Return the fields that each log line of the request has: its ids, and who sent it."""
+        request = self.request
+        if request is None:
+            return {}
+        fields: dict[str, object] = {"request_id": request.id}
+        traced = self.caller if self.span is None else self.span
+        if traced is not None:
+            fields["trace_id"] = traced.trace_id
+        principal = request.principal
+        if principal is not None:
+            fields["principal"], fields["key"] = principal.id, principal.key_id
+        return fields
+
+
+class BatchTiming(Timing):
+    """Times of a batch.
+
+    Args:
+        name: of its statements.
+        waited: seconds that its first request waited until it began.
+    """
+
+    __slots__ = ("name", "waited")
+
+    def __init__(self, name: str, waited: float) -> None:
+        super().__init__()
+        self.name = name
+        self.waited = waited
+
+    def named(self) -> dict[str, object]:
+        """Return the fields of its log lines: it serves many requests, so only its name."""
+        return {"statement": self.name}
 
 
 # Set by the endpoint for its request, and by a batch for itself. What runs outside of both is not

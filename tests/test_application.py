@@ -333,7 +333,13 @@ async def plain(_: StarletteRequest) -> PlainTextResponse:
 async def test_own_routes_are_operations_or_starlette_routes() -> None:
     own = Operation("GET", "/hello", hello, "Say hello", stored=False)
     app = create_app(Settings(database_url=URL), routes=[own, Route("/plain", plain)])
-    state = {"settings": app.settings, "cache": NoCache(), "guard": None, "metrics": None}
+    state = {
+        "settings": app.settings,
+        "cache": NoCache(),
+        "guard": None,
+        "metrics": None,
+        "tracer": None,
+    }
 
     async def stateful(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "state": state}, receive, send)

@@ -20,7 +20,9 @@ REFERENCES = {
 
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded", "metrics", "timing"}),
+    frozenset(
+        {"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent", "tracing"}
+    ),
     frozenset({"http1"}),
     frozenset({"db"}),
     frozenset({"cache"}),
@@ -31,7 +33,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"resource"}),
     frozenset(SLICES),
     # `admin` explains the statements of resources.
-    frozenset({"admin", "health", "monitoring", "sampling"}),
+    frozenset({"admin", "health", "monitoring", "sample_data", "sampling"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),

@@ -373,7 +373,13 @@ class Served:
             "path": PATH,
             "query_string": b"",
             "headers": [(b"accept-encoding", accepts)],
-            "state": {"settings": Settings, "cache": NoCache(), "guard": None, "metrics": None},
+            "state": {
+                "settings": Settings,
+                "cache": NoCache(),
+                "guard": None,
+                "metrics": None,
+                "tracer": None,
+            },
         }
         asyncio.run(self.endpoint(scope, receive, send))
         return dict(sent[0]["headers"]), sent[1]["body"]

@@ -117,7 +117,13 @@ async def client_of(
     """A client of guarded_app in this process, with these keys."""
     limiter: Any = limits
     guard = Guard(None if keys is None else cache_of(keys), limiter, exempt)
-    state = {"settings": SETTINGS, "cache": NoCache(), "guard": guard, "metrics": None}
+    state = {
+        "settings": SETTINGS,
+        "cache": NoCache(),
+        "guard": guard,
+        "metrics": None,
+        "tracer": None,
+    }
 
     async def served(scope: Any, receive: Any, send: Any) -> None:
         await (app or guarded_app.app)({**scope, **scope_fields, "state": state}, receive, send)
@@ -273,7 +279,13 @@ async def test_a_websocket_needs_the_scope_write() -> None:
             "root_path": "",
             "query_string": b"",
             "headers": [] if key is None else [(b"x-api-key", key.encode())],
-            "state": {"guard": guard, "settings": SETTINGS, "cache": NoCache(), "metrics": None},
+            "state": {
+                "guard": guard,
+                "settings": SETTINGS,
+                "cache": NoCache(),
+                "metrics": None,
+                "tracer": None,
+            },
         }
         await guarded_app.app(scope, receive, send)
         assert sent == (["websocket.accept"] if accepted else []) + ["websocket.close"]
@@ -680,7 +692,7 @@ async def test_a_hit_needs_a_key_too() -> None:
     limiter: Any = Limits(3)
     guard = Guard(cache, limiter)
     hits = Hits({("1", "", b"", "/own"): b"of 1", ("2", "", b"", "/own"): b"of 2"})
-    state = {"settings": SETTINGS, "cache": hits, "guard": guard, "metrics": None}
+    state = {"settings": SETTINGS, "cache": hits, "guard": guard, "metrics": None, "tracer": None}
 
     def sent(*headers: tuple[bytes, bytes]) -> bool:
         hits.sent = []

@@ -44,6 +44,7 @@ async def answered(reply: Reply, method: str, *, offered: bool) -> tuple[Any, li
             "cache": NoCache(),
             "guard": None,
             "metrics": None,
+            "tracer": None,
             "settings": SimpleNamespace(slow_request_ms=1000),
         },
         "extensions": {SEND_PREBUILT: ready} if offered else {},

@@ -155,7 +155,7 @@ async def lifespan(_: object) -> AsyncIterator[dict[str, Any]]:
     )
     await cache.open()
     state = {"db": db, "settings": settings, "cache": cache, "writer": Writer(db, cache)}
-    yield {**state, "guard": None, "metrics": None}
+    yield {**state, "guard": None, "metrics": None, "tracer": None}
     await cache.close()
     await db.close()
 

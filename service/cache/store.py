@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import suppress
+from contextvars import Context
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
@@ -112,8 +113,8 @@ class Cache:
             await self.shared.close()
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run it in the background, until we close."""
-        task = asyncio.create_task(work)
+        """Run it in the background, outside any request, until we close."""
+        task = asyncio.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -167,7 +168,7 @@ class Cache:
         if valid and running is not None and running.generation == generation:
             started = perf_counter()
             response = await asyncio.shield(running.future)
-            _add_time(started)
+            _add_time(started, "load by another request")
             if response is not None:
                 self.local.hits += 1  # it has come to this process for another request
                 return response, True
@@ -178,7 +179,7 @@ class Cache:
             if share and self.shared is not None and self.shared.takes(tags):
                 started = perf_counter()
                 response, lease = await self.shared.look_up(name, tags)
-                _add_time(started)
+                _add_time(started, "look-up in Redis")
             found = response is not None
             if response is None:
                 response = await load()
@@ -271,8 +272,11 @@ class Cache:
             await self.invalidate((EVERYTHING,))
 
 
-def _add_time(started: float) -> None:
-    """Add the time since `started` to the request's time in the cache."""
+def _add_time(started: float, what: str) -> None:
+    """Add the time since `started` to the request's time in the cache, and to its trace."""
     spent = timing.get()
     if spent is not None:
-        spent.cache += perf_counter() - started
+        now = perf_counter()
+        spent.cache += now - started
+        if spent.span is not None:
+            spent.span.child(what, started, now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import click
 import msgspec
 
-from service import logs
+from service import logs, tracing
 from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
@@ -63,6 +63,7 @@ def _check(app: "Application") -> None:
     settings = app.settings
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
+    tracing.check(settings.traces)
     if why := refused_cache(settings):
         raise SettingsError(why)
 

@@ -20,7 +20,7 @@ from typing import Any
 from service.db.database import Database
 from service.db.writable import WritableDatabase
 from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
-from service.timing import Timing, timing
+from service.timing import BatchTiming, Timing, timing
 
 # Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
 # make the batches smaller (`python -m bench trials in-flight`).
@@ -52,7 +52,7 @@ class Waiter:
         self.key = key
         self.args = args
         self.spent = timing.get()
-        self.batch: Timing | None = None
+        self.batch: BatchTiming | None = None
         self.began = 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.arrived = perf_counter()
@@ -193,9 +193,10 @@ class Batcher:
         return batch
 
     async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
-        spent = Timing()
+        began = perf_counter()
+        spent = BatchTiming(self.name, began - batch[0].arrived)
         timing.set(spent)
-        db.observer.batch(self.name, batch, spent, perf_counter())
+        db.observer.batch(self.name, batch, spent, began)
         try:
             await self.run_batch(db, batch)
         except asyncio.CancelledError:
@@ -212,6 +213,8 @@ class Batcher:
 def _add_times(waiter: Waiter, spent: Timing) -> None:
     """Add the wait of a request, and the times of its batch, to the times of the request."""
     now, batch = perf_counter(), waiter.batch
+    if spent.span is not None:
+        spent.span.answered_by(waiter)
     if batch is None:  # it left before a batch began
         spent.queue += now - waiter.arrived
         return
@@ -228,6 +231,9 @@ async def bisect_on_error(
     in 128. A lock that another transaction holds has cost time already, so then each request runs
     by itself at once.
     """
+    spent = batch[0].batch
+    if spent is not None and spent.span is not None:
+        spent.span.serve(batch)
     try:
         if len(batch) == 1:
             batch[0].answer(await run_one(db, batch[0].args))

@@ -1,13 +1,8 @@
-"""Errors of the database as a whole: logged once, however many requests meet them."""
-
-from time import monotonic
+"""States of the database as a whole: logged once, however many requests meet them."""
 
 import asyncpg
 
 from service.logs import logger
-
-# The same error is logged again after this long.
-AGAIN_SECONDS = 60.0
 
 
 class Condition:
@@ -39,23 +34,6 @@ class Condition:
             self.active = False
             logger.info(self.ended)
         return was
-
-
-class Seldom:
-    """Errors that may come with every request: each is logged once a minute."""
-
-    def __init__(self) -> None:
-        self._logged: dict[str, float] = {}
-
-    def log(self, message: str, error: BaseException, **fields: str) -> None:
-        """Log the error, unless the same one was logged less than AGAIN_SECONDS ago."""
-        text, now = cause(error), monotonic()
-        if now - self._logged.get(text, -AGAIN_SECONDS) < AGAIN_SECONDS:
-            return
-        if len(self._logged) >= 100:
-            self._logged.clear()
-        self._logged[text] = now
-        logger.error(message, extra={"fields": {**fields, "error": text}})
 
 
 def cause(error: BaseException) -> str:

@@ -76,9 +76,9 @@ class DedicatedConnection:
             with self.watched(statement):
                 records: list[Any] = await self.connection.fetch(statement.sql, *args)
         except Problem as problem:
-            self.db.observer.failed(statement, spent, perf_counter() - started, problem)
+            self.db.observer.failed(statement, spent, perf_counter() - started, problem, args)
             raise
-        self.db.observer.ran(statement, spent, 0.0, perf_counter() - started, len(records))
+        self.db.observer.ran(statement, spent, 0.0, perf_counter() - started, len(records), args)
         return records
 
     async def execute(self, sql: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from service.db.condition import Seldom
+from service.db.condition import cause
 from service.db.observer import Observer
 from service.db.pool import Pool
 from service.db.pooled_connection import LOST, NoneFree, PooledConnection, refusal
@@ -88,7 +88,6 @@ class Database:
             statement_timeout=statement_timeout,
             queue_limit=queue_limit,
         )
-        self._seldom = Seldom()
         # Writes may wait for locks of other transactions; one connection stays free for reads.
         self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))
 
@@ -141,7 +140,10 @@ class Database:
             try:
                 await self.begin_write()
             finally:
-                spent.queue += perf_counter() - arrived
+                now = perf_counter()
+                spent.queue += now - arrived
+                if spent.span is not None:
+                    spent.span.child("wait to write", arrived, now)
         else:
             await self.begin_write()
         try:
@@ -197,10 +199,12 @@ class Database:
             try:
                 prepared = pooled.prepared.get(statement.sql) or await pooled.statement(statement)
                 records: list[Any] = await prepared.fetch(*args)
-                self.observer.ran(statement, spent, waited, perf_counter() - started, len(records))
+                self.observer.ran(
+                    statement, spent, waited, perf_counter() - started, len(records), args
+                )
                 return records
             except RETRYABLE as error:
-                self.observer.failed(statement, spent, perf_counter() - started, error)
+                self.observer.failed(statement, spent, perf_counter() - started, error, args)
                 retried += 1
                 if retried > 1:
                     raise self.problem(error, statement) from error
@@ -212,7 +216,7 @@ class Database:
                 if lost > (self.pool.size or 1):
                     raise Unavailable("the database is away") from error
             except LOST as error:
-                self.observer.failed(statement, spent, perf_counter() - started, error)
+                self.observer.failed(statement, spent, perf_counter() - started, error, args)
                 if isinstance(error, RuntimeError):  # asyncpg does not know yet that it is closed
                     pooled.connection.terminate()
                 lost += 1
@@ -222,7 +226,7 @@ class Database:
                 pooled.connection.terminate()
                 raise
             except Exception as error:
-                self.observer.failed(statement, spent, perf_counter() - started, error)
+                self.observer.failed(statement, spent, perf_counter() - started, error, args)
                 raise self.problem(error, statement) from error
             finally:
                 pool.release(pooled)
@@ -245,7 +249,7 @@ class Database:
 
     def refused(self, error: BaseException) -> Unavailable:
         """The Problem for an error of a connection beside the pool."""
-        self._seldom.log("no connection beside the pool", error)
+        logger.error("no connection beside the pool", extra={"fields": {"error": cause(error)}})
         return refusal(error)
 
     def problem(self, error: BaseException, statement: Statement[Any] | None = None) -> Problem:
@@ -270,5 +274,6 @@ class Database:
             }
             logger.error("statement failed", extra={"fields": fields})
         elif isinstance(error, asyncpg.PostgresError) and not isinstance(error, EXPECTED):
-            self._seldom.log(problem.detail, error, statement=name)
+            fields = {"statement": name, "error": cause(error)}
+            logger.error(problem.detail, extra={"fields": fields})
         return problem

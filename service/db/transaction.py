@@ -13,7 +13,7 @@ from service.db.pool import GRACE_SECONDS
 from service.db.pooled_connection import LOST, PooledConnection
 from service.db.statement import Statement
 from service.errors import OutcomeUnknown, Problem, Unavailable
-from service.timing import Timing
+from service.timing import Timing, timing
 
 AWAY = "the database is away; nothing was written"
 # idle_in_transaction_session_timeout, see pooled_connection.connect. PostgreSQL ends a transaction
@@ -84,6 +84,7 @@ class Transaction(Database):
         pooled = self._pooled
         if pooled is None:
             return
+        started = perf_counter()
         try:
             if await self._execute(pooled, "COMMIT") != "COMMIT":
                 raise Unavailable("the transaction was rolled back; try again")
@@ -94,6 +95,9 @@ class Transaction(Database):
             raise self.problem(error) from error
         finally:
             self._release()
+            spent = timing.get()
+            if spent is not None and spent.span is not None:
+                spent.span.child("COMMIT", started, perf_counter())
 
     async def roll_back(self) -> None:
         """Undo everything, if it has begun and was not committed."""
@@ -193,10 +197,10 @@ class Transaction(Database):
             pooled.connection.terminate()
             raise
         except Exception as error:
-            self.observer.failed(statement, spent, perf_counter() - started, error)
+            self.observer.failed(statement, spent, perf_counter() - started, error, args)
             raise
         now = perf_counter()
-        self.observer.ran(statement, spent, 0.0, now - started, len(records))
+        self.observer.ran(statement, spent, 0.0, now - started, len(records), args)
         pooled.deadline = now + IDLE_SECONDS + GRACE_SECONDS
         return records
 

@@ -5,12 +5,12 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 from granian.http import HTTP1Settings
-from granian.log import LOGGING_CONFIG, LogLevels
+from granian.log import LogLevels
 from granian.server import MPServer
 
 from service.server.listener import BACKLOG, Listener
@@ -20,12 +20,12 @@ from service.settings import Settings
 # Seconds for a complete request head.
 HEAD_SECONDS = 75
 
-# Send granian's own log lines to stderr, like ours; its default is stdout.
-LOGGING = {
-    "handlers": {
-        name: handler | {"stream": "ext://sys.stderr"}
-        for name, handler in cast("dict[str, dict[str, str]]", LOGGING_CONFIG["handlers"]).items()
-    }
+# granian's loggers without handlers of their own: their lines go to our log, see logs.FOREIGN. It
+# replaces whole tables of its configuration by these.
+LOGGING: dict[str, dict[str, Any]] = {
+    "formatters": {},
+    "handlers": {},
+    "loggers": {"_granian": {}, "granian.access": {}},
 }
 
 

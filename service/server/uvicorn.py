@@ -12,7 +12,6 @@ from uvicorn.lifespan.on import LifespanOn
 
 from service.http1.connection import Connection
 from service.http1.standard_headers import HSTS
-from service.logs import adopt
 from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, ServerError, StopSignals
 
@@ -53,7 +52,6 @@ def config(app: ASGIApp, certfile: str | None = None, keyfile: str | None = None
     )
     made.load()
     made.lifespan_class = Lifespan
-    adopt("uvicorn", "asyncio")
     return made
 
 

@@ -24,6 +24,7 @@ from service.settings.kinds import (
     RedisURL,
     Seconds,
     Secret,
+    Statements,
     SwitchOrFolder,
     Text,
     describe,
@@ -117,9 +118,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The format of log lines."""
     access_log: Literal["on", "off"] = "off"
     """Whether each request is logged."""
+    log_statements: Statements = "off"
+    """`on` logs each statement with its time and rows, `notes.by_id,notes.page*` some of them;
+    `notes.by_id+values` also logs the values of its arguments."""
     metrics: SwitchOrFolder = "on"
     """`on`, `off`, or an empty folder for the counts of several workers if another server than
     `swiftlet serve` starts them; it must be on a local file system."""
+    traces: Literal["on", "off"] = "off"
+    """Whether spans are sent to a collector of OpenTelemetry, see docs/logs-and-traces.md."""
     secret: Secret | None = None
     """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
 

@@ -15,6 +15,13 @@ Milliseconds = Annotated[
 SwitchOrFolder = Annotated[
     str, Meta(pattern=r"^(on|off|/.+)\Z", description="on, off or the absolute path of a folder")
 ]
+Statements = Annotated[
+    str,
+    Meta(
+        pattern=r"^(on|off|([^,*+\s]+\+values|[^,+\s]+)(,([^,*+\s]+\+values|[^,+\s]+))*)\Z",
+        description="on, off, or names of statements with commas between them",
+    ),
+]
 Text = Annotated[str, Meta(min_length=1, description="text, not empty")]
 # Marks the type of a secret value, in its Meta.
 HIDDEN = {"hidden": True}

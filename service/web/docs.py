@@ -43,7 +43,7 @@ def routes(
             path,
             handler,
             summary,
-            media=media,
+            media=(media,),
             fixed=True,
             stored=False,
             access="open",

@@ -14,6 +14,7 @@ from service.http1.framing import READS_BODY
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.timing import Timing, timing
+from service.traceparent import TRACEPARENT, TRACERESPONSE, trace_response
 from service.web import compress
 from service.web.api_keys import only_key
 from service.web.cached import cacheable
@@ -52,8 +53,8 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
-    `media` is the media type of a body that is no JSON, such as `text/html`. `fixed` says that the
-    response has an ETag and changes only with the code. `documented` says
+    `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
+    the response has an ETag and changes only with the code. `documented` says
     whether the OpenAPI document has it: say False for a part of a page, such as a script.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
@@ -81,7 +82,7 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
-    media: str = ""
+    media: tuple[str, ...] = ()
     fixed: bool = False
     documented: bool = True
     local: bool = False
@@ -151,7 +152,7 @@ class Endpoint:
             self.handlers["HEAD"] = self.handlers["GET"]
             self.rules["HEAD"] = self.rules["GET"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - as hits.send_hit: a function of its own costs time
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
@@ -161,6 +162,9 @@ class Endpoint:
         request = Request(scope, receive)
         spent = Timing(request)
         timing.set(spent)
+        tracer = request.state["tracer"]
+        if tracer is not None:
+            spent.span = tracer.request(scope, started, self.route)
         method = scope["method"]
         guard = request.state["guard"]
         try:
@@ -174,7 +178,7 @@ class Endpoint:
             reply = _problem_reply(problem, request)
         except Exception:  # noqa: BLE001 - logged whole, answered as 500
             # The only place that catches bugs: log the traceback, show the client nothing of it.
-            fields = {"request_id": request.id, "method": method, "path": request.path}
+            fields = {"method": method, "path": request.path}
             logger.exception("request failed", extra={"fields": fields})
             reply = _problem_reply(Failed("something went wrong on our side"), request)
         body, more = reply.body, reply.headers
@@ -184,6 +188,8 @@ class Endpoint:
             spent.encode += perf_counter() - began
         if guard is not None:
             more += limit_headers(scope)
+        if TRACEPARENT in request.headers or spent.span is not None:
+            more += trace_headers(spent)
         took = perf_counter() - started
         if not send_prebuilt(request, reply, spent, took, body, more):
             headers = standard_headers(request.id, took, spent)
@@ -194,7 +200,9 @@ class Endpoint:
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)
-        self._log(request, reply, took)
+        if spent.span is not None:
+            spent.span.end(request.id, reply.status, dict(reply.headers).get(b"x-cache"))
+        self._log(request, reply, spent, took)
 
     def _handler(self, request: Request) -> Handler:
         """The handler of the request's method."""
@@ -209,18 +217,15 @@ class Endpoint:
         allowed = ", ".join(sorted(self.handlers))
         return NotAllowed(f"allowed here: {allowed}", headers=((b"allow", allowed.encode()),))
 
-    def _log(self, request: Request, reply: Reply, took: float) -> None:
-        slow = took * 1000 > request.state["settings"].slow_request_ms
-        if slow or access.isEnabledFor(20):
-            fields = {
-                "request_id": request.id,
-                "method": request.scope["method"],
-                "path": request.path,
-                "status": reply.status,
-                "seconds": round(took, 4),
-            }
-            if slow:
-                logger.warning("slow request", extra={"fields": fields})
+    def _log(self, request: Request, reply: Reply, spent: Timing, took: float) -> None:
+        if took * 1000 > request.state["settings"].slow_request_ms:
+            # The template of the path: a client may put anything into the path itself.
+            fields = {"method": request.scope["method"], "route": self.route}
+            fields |= {"status": reply.status, "seconds": round(took, 4), **spent.parts()}
+            logger.warning("slow request", extra={"fields": fields, "each": True})
+        if access.isEnabledFor(20):
+            fields = {"method": request.scope["method"], "path": request.path}
+            fields |= {"status": reply.status, "seconds": round(took, 4)}
             access.info("request", extra={"fields": fields})
 
 
@@ -242,6 +247,14 @@ class Refused(Endpoint):
 
     def _no_handler(self) -> Problem:
         return self.problem
+
+
+def trace_headers(spent: Timing) -> tuple[Header, ...]:
+    """Return the header that says which trace a request belongs to; none if it belongs to none."""
+    if spent.span is not None:
+        return ((TRACERESPONSE, spent.span.header.encode()),)
+    caller = spent.caller
+    return () if caller is None else ((TRACERESPONSE, trace_response(caller)),)
 
 
 async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:

@@ -8,6 +8,7 @@ from service.cache.response import CachedResponse
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, request_id
 from service.logs import logger
+from service.traceparent import TRACEPARENT, parse, trace_response
 from service.web import compress
 from service.web.api_keys import KEY_HEADERS
 from service.web.cached import HIT, key_of
@@ -18,7 +19,7 @@ from service.web.guard import Guard, Rule
 LOOKED_UP = "swiftlet.looked_up"
 _CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
 # The headers of a request that a hit depends on.
-_READ = _CONDITIONS | KEY_HEADERS | {b"x-request-id"}
+_READ = _CONDITIONS | KEY_HEADERS | {b"x-request-id", TRACEPARENT}
 
 access = logger.getChild("access")
 
@@ -39,12 +40,14 @@ def send_hit(scope: Scope, started: float, rule: Rule) -> bool:  # noqa: C901, P
     cache = state["cache"]
     if ready is None or not cache.on or scope["method"] != "GET" or access.isEnabledFor(20):
         return False
-    given_id = key = None
+    given_id = key = traceparent = None
     for pair in scope["headers"]:
         name = pair[0]
         if name in _READ:
             if name == b"x-request-id":  # two of them are not an id
                 given_id = pair[1].strip(b" \t") if given_id is None else b""
+            elif name == TRACEPARENT:  # two of them are none
+                traceparent = pair[1].strip(b" \t") if traceparent is None else b""
             elif name in _CONDITIONS or key is not None:
                 return False
             else:
@@ -64,16 +67,31 @@ def send_hit(scope: Scope, started: float, rule: Rule) -> bool:  # noqa: C901, P
     if head is None:
         head = _make_head(response, body, encoding)
     took = perf_counter() - started
-    lines = head % (request_id(given_id).encode(), took, took * 1000, took * 1000)
+    id_ = request_id(given_id)
+    lines = head % (id_.encode(), took, took * 1000, took * 1000)
     if guard is not None:
         lines = guard.limit_lines(scope) + lines
+    tracer = state["tracer"]
+    span = None if tracer is None else tracer.request(scope, started, rule.path)
+    if span is not None:
+        lines = b"traceresponse: %b\r\n%b" % (span.header.encode(), lines)
+    elif traceparent is not None:
+        lines = _trace_line(traceparent) + lines
     if not ready(lines, body):
-        return False
+        return False  # a span that does not end is not recorded
+    if span is not None:
+        span.end(id_, 200, HIT[1])
     metrics = state["metrics"]
     if metrics is not None:
         metrics.hit(rule.path, took)
         cache.local.hits += 1
     return True
+
+
+def _trace_line(traceparent: bytes) -> bytes:
+    """Return the header line with the trace of a request, see trace_response."""
+    caller = parse(traceparent)
+    return b"" if caller is None else b"traceresponse: %b\r\n" % trace_response(caller)
 
 
 def _encoded(

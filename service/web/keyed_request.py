@@ -47,7 +47,7 @@ class KeyedRequest(Request):
     ) -> None:
         self.scope = {**request.scope, "extensions": _without(request, FULL_BODY)}
         self.state = request.state
-        self._query, self._headers, self.id = (None, None), request._headers, request.id  # noqa: SLF001 - the same request
+        self._query, self.headers, self.id = (None, None), request.headers, request.id
         self._source = request.receive
         self.receive = self._receive
         self._name, self._replay = name, replay

@@ -16,6 +16,7 @@ from service.web.openapi_texts import (
     PARAMETERS,
     PATH,
     REQUEST_ID,
+    ROW_ID,
 )
 
 Document = dict[str, Any]
@@ -74,15 +75,11 @@ def files(operation: Operation) -> Document:
 
 
 def _in_path(name: str) -> Document:
-    what = name.removesuffix("id").rstrip("_")
     described = {"name": name, "in": "path", "required": True}
     if name in PATH:
         return described | PATH[name]
-    return {
-        **described,
-        "description": f"The id of the {what}" if what else "The id of the row",
-        "schema": {"type": "integer", "format": "int64", "examples": [1]},
-    }
+    what = name.removesuffix("id").rstrip("_") or "row"
+    return described | {**ROW_ID, "description": f"The id of the {what}"}
 
 
 def _in_query(name: str, schema: Document, *, required: bool) -> Document:

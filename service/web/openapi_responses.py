@@ -62,9 +62,11 @@ class Responses:
             if len(kinds) > 1:  # by page or by cursor
                 headers.append("Link")
         elif operation.media:
-            kind = "object" if operation.media == "application/json" else "string"
-            content = {operation.media: {"schema": {"type": kind}}}
-            headers += PAGE_HEADERS if operation.media == "text/html" else ()
+            content = {
+                media: {"schema": {"type": "object" if media == "application/json" else "string"}}
+                for media in operation.media
+            }
+            headers += PAGE_HEADERS if "text/html" in content else ()
         elif operation.files:
             content = files(operation)
             headers.append("Content-Disposition")

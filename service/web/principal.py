@@ -29,6 +29,11 @@ class Principal(Struct, frozen=True):
     scopes: frozenset[Scope]
     admin: bool = False
 
+    @property
+    def id(self) -> int:
+        """The id of the user, as log lines have it."""
+        return self.user_id
+
     def may(self, access: Access) -> bool:
         """Return whether the key may do what needs this."""
         if self.admin or access == "open":

@@ -8,6 +8,7 @@ from service.cache.writer import Writer
 from service.db.database import Database
 from service.errors import Problem, Unavailable
 from service.logs import logger
+from service.timing import timing
 from service.web.api_keys import ApiKeys, ParsedKey, bad_key, is_match
 from service.web.failures import Failures
 from service.web.principal import Access, Principal
@@ -153,7 +154,12 @@ class PrincipalCache:
         running = self._running.get(authorization)
         if running is None or perf_counter() >= running.sent + VALID_SECONDS:
             running = self._begin(authorization, parsed)
-        return await asyncio.shield(running.future)
+        started, spent = perf_counter(), timing.get()
+        try:
+            return await asyncio.shield(running.future)
+        finally:
+            if spent is not None and spent.span is not None:
+                spent.span.child("look-up of the API key", started, perf_counter())
 
     def _begin(self, authorization: bytes, parsed: ParsedKey) -> _LookUp:
         running = self._running[authorization] = _LookUp()

@@ -30,6 +30,7 @@ from service.web.media import is_json
 from service.web.principal import Principal
 
 if TYPE_CHECKING:  # it imports this module
+    from service.tracing.tracer import Tracer
     from service.web.guard import Guard
 
 Value = TypeVar("Value", bound=Struct)
@@ -52,7 +53,7 @@ VIEWER = "swiftlet.viewer"
 class State(TypedDict):
     """What the lifespan opens, for every request.
 
-    `guard` is None if it has nothing to check, and `metrics` if they are off.
+    `guard` is None if it has nothing to check, `metrics` and `tracer` if they are off.
     """
 
     db: Database
@@ -64,6 +65,7 @@ class State(TypedDict):
     running_keys: set[tuple[str, str]]
     guard: "Guard | None"
     metrics: Metrics | None
+    tracer: "Tracer | None"
 
 
 class Pieces:
@@ -84,16 +86,19 @@ class Pieces:
 
 
 class Request:
-    """One HTTP request, as handlers see it."""
+    """One HTTP request, as handlers see it.
 
-    __slots__ = ("_headers", "_query", "id", "receive", "scope", "state")
+    `headers` are by their names in lower case; `header` reads one.
+    """
+
+    __slots__ = ("_query", "headers", "id", "receive", "scope", "state")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.state: State = scope["state"]
         self.receive = receive
         self._query: tuple[object, Any] = (None, None)
-        self._headers = _by_name(scope["headers"])
+        self.headers = _by_name(scope["headers"])
         self.id = request_id(self.header(b"x-request-id"))
 
     @property
@@ -139,7 +144,7 @@ class Request:
 
         White space around a value is not part of it (RFC 9110, 5.5); not every server strips it.
         """
-        value = self._headers.get(name)
+        value = self.headers.get(name)
         return None if value is None else value.strip(b" \t")
 
     @property

@@ -102,7 +102,7 @@ def console() -> Operation:
         "/console",
         show,
         "Look at the service in a browser",
-        media="text/html",
+        media=("text/html",),
         stored=False,
         access="open",
         limit="off",

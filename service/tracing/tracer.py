@@ -1,0 +1,154 @@
+"""The tracer of a worker: it begins the spans of requests, and sends all spans to a collector."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from service.logs import logger
+from service.traceparent import TraceParent, parse, parse_state
+from service.tracing.spans import BatchSpan, RequestSpan, nanoseconds, span_of
+
+if TYPE_CHECKING:  # db imports tracing
+    from service.db.batcher import Waiter
+
+# How long the end of the process waits for the last spans to be sent.
+CLOSE_SECONDS = 2.0
+# Methods in http.request.method; any other is _OTHER, since a client may send any word.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Tracer:
+    """Begins spans; a request that is not sampled has none.
+
+    Endpoint, service, sampler and limits are those of the variables OTEL_*.
+
+    Args:
+        processor: takes finished spans; by default one that sends them in the background.
+    """
+
+    def __init__(self, processor: SpanProcessor | None = None) -> None:
+        resource = Resource.create()
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+            resource = resource.merge(Resource({SERVICE_NAME: "swiftlet"}))
+        resource = resource.merge(Resource({"process.pid": os.getpid()}))
+        self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self.provider.add_span_processor(processor or BatchSpanProcessor(Exporter()))
+        self._tracer = self.provider.get_tracer("swiftlet")
+
+    def request(self, scope: Any, began: float, route: str) -> RequestSpan | None:
+        """Begin the span of a request; None if it is not sampled.
+
+        Args:
+            scope: the request.
+            began: perf_counter().
+            route: the template of its path.
+        """
+        method = scope["method"]
+        known = method if method in METHODS else "_OTHER"
+        span = self._tracer.start_span(
+            f"{'HTTP' if known == '_OTHER' else known} {route}",
+            _parent(scope["headers"]),
+            SpanKind.SERVER,
+            {
+                "http.request.method": known,
+                "http.route": route,
+                "url.path": scope["path"],
+                "url.scheme": scope.get("scheme", "http"),
+                "network.protocol.version": scope.get("http_version", "1.1"),
+            },
+            start_time=nanoseconds(began),
+        )
+        return RequestSpan(self._tracer, span) if span.is_recording() else None
+
+    def batch(self, waiters: Sequence["Waiter"]) -> BatchSpan | None:
+        """Return what records a batch; None if none of its requests is recorded."""
+        if any(span_of(one) is not None for one in waiters):
+            return BatchSpan(waiters)
+        return None
+
+    async def close(self) -> None:
+        """Send the last spans, for CLOSE_SECONDS at most."""
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def close() -> None:
+            self.provider.shutdown()
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(ended.set)
+
+        # A daemon: a thread of an executor would hold up the end of the process.
+        threading.Thread(target=close, daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await ended.wait()
+
+
+def _parent(headers: Sequence[tuple[bytes, bytes]]) -> Context:
+    """Return the context in the headers traceparent and tracestate; empty without them."""
+    parents = [value.strip(b" \t") for name, value in headers if name == b"traceparent"]
+    caller: TraceParent | None = parse(parents[0]) if len(parents) == 1 else None
+    if caller is None:
+        return Context()
+    states = [value for name, value in headers if name == b"tracestate"]
+    state = parse_state(b",".join(states)) if states else ""
+    remote = SpanContext(
+        int(caller.trace_id, 16),
+        int(caller.parent_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(caller.flags),
+        trace_state=TraceState.from_header([state]) if state else None,
+    )
+    return set_span_in_context(NonRecordingSpan(remote), Context())
+
+
+class Exporter(SpanExporter):
+    """Sends spans as OTLP over HTTP, in the thread of the processor; a failure loses them.
+
+    OpenTelemetry logs each failed try. Here a collector that is away is one line, and one more when
+    it is back.
+    """
+
+    def __init__(self) -> None:
+        self._exporter = OTLPSpanExporter()
+        self._lost = 0
+        self._why = ""
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._remember)
+
+    def _remember(self, record: logging.LogRecord) -> bool:
+        self._why = record.getMessage()
+        return False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans."""
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            if not self._lost:
+                fields = {"error": self._why[:200]}
+                logger.warning("spans can't be sent, and are lost", extra={"fields": fields})
+            self._lost += len(spans)
+        elif self._lost:
+            logger.info("spans are sent again", extra={"fields": {"lost": self._lost}})
+            self._lost = 0
+        return result
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no types here
+        logging.getLogger(OTLPSpanExporter.__module__).removeFilter(self._remember)
