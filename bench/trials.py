@@ -15,6 +15,7 @@ from bench import (
     jsonagg,
     limitcost,
     listcost,
+    metricscost,
     micro,
     multirow,
     ormcost,
@@ -258,6 +259,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 PLAIN_TABLES: dict[str, Callable[[], str]] = {
     "objects": micro.table,
     "guard": guardcost.table,
+    "metrics": metricscost.table,
     "limits": limitcost.table,
 }
 

@@ -140,7 +140,7 @@ async def test_the_wait_for_a_connection_is_bounded(database_url: str) -> None:
         db.pool.release(held)
         assert await pid.one(db)
         assert db.pool.use == (1, 0, 0)
-    shown = prometheus(metrics.store.slots()).decode()
+    shown = "".join(prometheus(metrics.store.slots()))
     assert "\ndb_pool_timeouts_total 1\n" in shown
     assert "\ndb_pool_wait_seconds_count 1\n" in shown
 
