@@ -3,16 +3,17 @@
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from service import health, logs, monitoring, tracing
+from service.admin import routes as admin
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
@@ -29,6 +30,8 @@ from service.limits.policy import Policies
 from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
+from service.sample_data import Seed
+from service.sampling import Sampler
 from service.settings import Settings, SettingsError
 from service.web import docs, pages
 from service.web.api_keys import ApiKeys
@@ -43,21 +46,6 @@ from service.web.routing import Paths
 
 # New objects before a garbage collection; with Python's default, 700, a read takes 5 % more CPU.
 GC_THRESHOLD = 10_000
-
-
-class Seed(Protocol):
-    """Sample data, for `swiftlet seed`. `rows` has the default number of rows for each table."""
-
-    @property
-    def rows(self) -> Mapping[str, int]: ...
-
-    async def write(
-        self, url: str, rows: Mapping[str, int], progress: Callable[[str, int], None]
-    ) -> Mapping[str, int]:
-        """Write a number of rows of each table, and return how many of them are new.
-
-        `progress` is called with a table and the number of its rows written so far.
-        """
 
 
 class Application(Paths):
@@ -109,10 +97,12 @@ class Application(Paths):
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
+        self.operations.append(pages.console())
+        self.operations += admin.routes(self.resources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
-        static = pages.routes()
+        static = [pages.files(), pages.files("console")]
         self._limits += limits_of([*own, *static])
         super().__init__(
             [*self.operations, *static],
@@ -169,6 +159,8 @@ class Application(Paths):
         gc.set_threshold(GC_THRESHOLD)
         if self.takes_keys:
             db.spawn(remove_expired_keys(writer))
+        if metrics is not None:
+            db.spawn(Sampler(metrics, self.about.version, db, cache, limiter).run())
         try:
             yield {
                 "db": db,
@@ -177,7 +169,7 @@ class Application(Paths):
                 "cache": cache,
                 "writer": writer,
                 "running_keys": set(),
-                "guard": guard_of(settings, self.auth, db, writer, limiter),
+                "guard": guard_of(settings, self.auth, db, writer, limiter, metrics),
                 "metrics": metrics,
                 "tracer": tracer,
             }

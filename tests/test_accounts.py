@@ -160,8 +160,7 @@ def test_a_first_start_on_a_network_says_how_to_make_the_first_key(
         assert created.status_code == 201
         ran = Ran(place, "keys", "revoke", "1", "--data", str(place / "data"))
         assert ran.code == 0, ran.err
-        time.sleep(1)
-        assert httpx.get(f"{running.url}/items", headers=headers).status_code == 401
+        until(lambda: httpx.get(f"{running.url}/items", headers=headers).status_code == 401)
         assert running.stop() == 0
         assert headers["X-API-Key"] not in running.log.read_text()
     finally:
@@ -170,8 +169,8 @@ def test_a_first_start_on_a_network_says_how_to_make_the_first_key(
 
 
 def until(find: Callable[[], str | bool]) -> str:
-    """Return what is found, within 20 s."""
-    end = time.monotonic() + 20
+    """Return what is found, within 60 s."""
+    end = time.monotonic() + 60
     while not (found := find()):
         assert time.monotonic() < end
         time.sleep(0.02)

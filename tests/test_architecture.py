@@ -31,7 +31,8 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"web"}),
     frozenset({"resource"}),
     frozenset(SLICES),
-    frozenset({"health", "monitoring"}),
+    # `admin` explains the statements of resources.
+    frozenset({"admin", "health", "monitoring", "sample_data", "sampling"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),

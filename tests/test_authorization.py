@@ -88,7 +88,9 @@ def route_of(asked: Asked) -> str | None:
     for path in table:
         named = path.split("/")
         if len(named) == len(parts) and all(
-            name == part or (name[0] == "{" and (part[0] == "<" or part.isdigit()))
+            name == part
+            or (name[0] == "{" and (part[0] == "<" or part.isdigit()))
+            or (name == "{statement}" and "." in part)
             for name, part in zip(named[1:], parts[1:], strict=True)
         ):
             return path

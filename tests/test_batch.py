@@ -5,7 +5,7 @@ import gc
 import random
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -49,6 +49,7 @@ class Watched(Database):
         super().__init__(*args, **options)
         self.ran: list[tuple[str, int]] = []
         self.hold: asyncio.Event | None = None
+        self.held = 0  # answers that have come and wait for `hold`
 
     async def fetch(
         self, statement: Statement[Any], args: Sequence[object], *, writing: bool = False
@@ -58,6 +59,7 @@ class Watched(Database):
         self.ran.append((statement.name, size))
         found = await super().fetch(statement, args, writing=writing)
         if self.hold is not None:
+            self.held += 1
             await self.hold.wait()
         return found
 
@@ -96,6 +98,13 @@ async def change(
     values = change_values(items.change(**fields))
     guard = None if versions is None else Guard(versions)
     return await items.writes.change.run(WritableDatabase(db), guard, id=item_id, **values)
+
+
+async def until(test: Callable[[], Any]) -> None:
+    """Wait until `test` is true, up to 30 s."""
+    async with asyncio.timeout(30):
+        while not test():  # noqa: ASYNC110 - no event says it
+            await asyncio.sleep(0.005)
 
 
 async def settled(work: list[Any]) -> list[Any]:
@@ -177,7 +186,7 @@ async def test_a_read_that_starts_after_a_write_sees_it(url: str) -> None:
     async with opened(url) as db:
         db.hold = asyncio.Event()
         early = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(UNQUEUED)]
-        await asyncio.sleep(0.1)
+        await until(lambda: db.held == UNQUEUED)
         await ask(url, "UPDATE items SET name = 'After'")
         late = [asyncio.create_task(items.by_id.get(db, 1)) for _ in range(5)]
         await asyncio.sleep(0.05)
@@ -209,7 +218,7 @@ async def test_a_list_that_starts_after_a_write_sees_it(url: str) -> None:
     async with opened(url) as db:
         db.hold = asyncio.Event()
         early = asyncio.create_task(batch.single_flight(db, page, values, list))
-        await asyncio.sleep(0.1)
+        await until(lambda: db.held)
         await ask(url, "INSERT INTO items (name) VALUES ('New')")
         late = [asyncio.create_task(batch.single_flight(db, page, values, list)) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -399,7 +408,7 @@ async def test_a_cancelled_waiting_request_does_not_affect_others(url: str) -> N
             asyncio.create_task(items.add.run(WritableDatabase(db), new(f"Item {n}")))
             for n in range(50)
         ]
-        await asyncio.sleep(0.1)
+        await until(lambda: db.held)
         for task in tasks[10:40]:  # they wait
             task.cancel()
         await asyncio.sleep(0.05)
@@ -426,7 +435,7 @@ async def test_a_request_cancelled_within_a_sent_batch_does_not_affect_others(ur
             asyncio.create_task(items.add.run(WritableDatabase(db), new(f"More {n}")))
             for n in range(40)
         ]
-        await asyncio.sleep(0.1)
+        await wait_for_a_lock(url)
         await locker.execute("ROLLBACK")
         await asyncio.sleep(0)
         for task in tasks[UNQUEUED:20]:
@@ -444,12 +453,11 @@ async def test_a_lost_connection_means_an_unknown_outcome_for_the_batch(url: str
             asyncio.create_task(items.add.run(WritableDatabase(db), new(f"Item {n}", "same")))
             for n in range(30)
         ]
-        await asyncio.sleep(0.2)
-        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
-        kill = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}"
-        for _ in range(3):  # the two alone, then all who waited behind them
-            await ask(url, kill)
-            await asyncio.sleep(0.2)
+        await wait_for_a_lock(url)
+        kill = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {WAITING}"
+        async with asyncio.timeout(30):
+            while not all(task.done() for task in tasks):  # the two, then all behind them
+                await ask(url, kill)
         found = await settled(tasks)
         for problem in found:
             assert isinstance(problem, Unavailable)
@@ -460,17 +468,27 @@ async def test_a_lost_connection_means_an_unknown_outcome_for_the_batch(url: str
     await locker.close()
 
 
+WAITING = "wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def wait_for_a_lock(url: str) -> None:
+    """Wait until a statement waits for a lock."""
+    async with asyncio.timeout(30):
+        while not await ask(url, f"SELECT 1 FROM pg_stat_activity WHERE {WAITING}"):
+            pass
+
+
 async def test_a_locked_row_delays_only_its_own_changes(url: str) -> None:
     """Others in its statement are delayed by its wait at most, later requests not at all."""
     await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 60)")
     locker = await asyncpg.connect(url)
     await locker.execute("BEGIN; SELECT 1 FROM items WHERE id = 9 FOR UPDATE")
-    async with opened(url, statement_timeout=1.0) as db:
+    async with opened(url, statement_timeout=2.0) as db:
         first = [asyncio.create_task(change(db, n, name="Changed")) for n in range(1, 31)]
-        await asyncio.sleep(0.1)
+        await wait_for_a_lock(url)
         late = [asyncio.create_task(change(db, n, name="Changed")) for n in range(31, 61)]
-        done, _ = await asyncio.wait(late, timeout=0.5)
-        assert len(done) == 30
+        await asyncio.gather(*late)
+        assert not first[8].done(), "they did not wait for it"
         found = await settled(first)
         blocked = found.pop(8)
         assert isinstance(blocked, TimedOut)
@@ -485,16 +503,16 @@ async def test_locked_rows_leave_a_connection_for_reads(url: str) -> None:
     await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 200)")
     locker = await asyncpg.connect(url)
     await locker.execute("BEGIN; UPDATE items SET price = 1")
-    async with opened(url, statement_timeout=1.0) as db:
+    async with opened(url, statement_timeout=2.0) as db:
         blocked = [asyncio.create_task(change(db, n, name="Changed")) for n in range(1, 150)]
         blocked += [
             asyncio.create_task(items.writes.remove.run(WritableDatabase(db), None, id=n))
             for n in range(150, 170)
         ]
-        await asyncio.sleep(0.1)
-        for n in range(1, 200):
-            async with asyncio.timeout(0.5):
-                assert await items.by_id.get(db, n) is not None
+        await wait_for_a_lock(url)
+        for n in range(1, 50):
+            assert await items.by_id.get(db, n) is not None
+        assert not all(task.done() for task in blocked), "the reads did not wait for them"
         for problem in await settled(blocked):
             assert isinstance(problem, TimedOut | Unavailable)
         await locker.execute("ROLLBACK")
@@ -506,19 +524,19 @@ async def test_a_full_queue_is_refused_at_once(url: str) -> None:
     async with opened(url, queue_limit=5) as db:
         db.hold = asyncio.Event()
         kept = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED + 5)]
-        await asyncio.sleep(0.05)
+        await until(lambda: db.held == UNQUEUED)
         with pytest.raises(Unavailable, match="waiting"):
-            await asyncio.wait_for(items.by_id.get(db, 9), 0.02)
+            await asyncio.wait_for(items.by_id.get(db, 9), 30)
         db.hold.set()
         await asyncio.gather(*kept)
 
 
 async def test_a_request_that_waited_too_long_is_refused(url: str) -> None:
-    async with opened(url, statement_timeout=0.2) as db:
+    async with opened(url, statement_timeout=1.0) as db:
         db.hold = asyncio.Event()
         first = [asyncio.create_task(items.by_id.get(db, n)) for n in range(UNQUEUED)]
         late = asyncio.create_task(items.by_id.get(db, 9))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
         db.hold.set()
         await asyncio.gather(*first)
         with pytest.raises(Unavailable, match="behind"):

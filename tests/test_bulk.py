@@ -251,7 +251,7 @@ def holding(url: str, text: str) -> Iterator[Callable[[str], None]]:
         await connection.execute("BEGIN")
         await connection.execute(text)
         begun.set()
-        await asyncio.to_thread(ended.wait, 10)
+        await asyncio.to_thread(ended.wait, 120)
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # killed with all
             await connection.execute(word[0] or "ROLLBACK")
             await connection.close()
@@ -263,7 +263,7 @@ def holding(url: str, text: str) -> Iterator[Callable[[str], None]]:
     holder = threading.Thread(target=lambda: asyncio.run(hold()))
     holder.start()
     try:
-        assert begun.wait(5)
+        assert begun.wait(60)
         yield finish
     finally:
         ended.set()

@@ -697,10 +697,10 @@ async def _published_while_paused(url: str) -> None:
     shared.pause()
     await shared.invalidate((7,))
     messages: list[Any] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(messages) < 3:
-            messages.append(await hearing.get_message(timeout=1))
-    assert messages[-1] is not None
+            if (message := await hearing.get_message(timeout=1)) is not None:
+                messages.append(message)
     assert messages[-1]["data"].endswith(b":7")
     assert not published
     assert await shared.look_up("/items", (7,)) == (None, None), "nothing is read there"

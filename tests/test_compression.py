@@ -440,7 +440,7 @@ def test_compressing_a_long_body_does_not_block_the_loop() -> None:
     async def tick() -> None:
         nonlocal ticks
         while True:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
             ticks += 1
 
     async def run() -> bytes:

@@ -95,7 +95,7 @@ async def outcome(work: Any) -> Any:
 
 async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
     """Repeat until the outcome is right; fail after a time limit."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not fine(found := await outcome(work())):  # noqa: ASYNC110 - no code sets an event
             await asyncio.sleep(0.02)
     return found

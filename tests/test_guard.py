@@ -587,6 +587,42 @@ PLACES: tuple[tuple[Any, Any, int], ...] = (
 )
 
 
+ON_THIS_MACHINE: tuple[tuple[Exempt, Any, dict[str, str], bool], ...] = (
+    ("none", LOCAL, {"host": "localhost:8000"}, True),
+    ("none", LOCAL, {"host": "127.0.0.1"}, True),
+    ("none", LOCAL, {"host": "[::1]:8000"}, True),
+    ("loopback", LOCAL, {"host": "api.localhost"}, True),
+    ("all", ("192.0.2.1", 5), {"host": "api.example", "x-forwarded-for": "192.0.2.7"}, True),
+    ("none", ("192.0.2.1", 5), {"host": "localhost"}, False),
+    ("none", None, {"host": "localhost"}, False),
+    ("none", LOCAL, {"host": "api.example"}, False),
+    ("none", LOCAL, {"host": "127.0.0.1.example"}, False),
+    ("none", LOCAL, {"host": "localhost", "x-forwarded-for": "127.0.0.1"}, False),
+    ("none", LOCAL, {"host": "localhost", "forwarded": "for=127.0.0.1"}, False),
+    ("loopback", LOCAL, {"host": "localhost", "x-forwarded-proto": "https"}, False),
+    ("none", LOCAL, {"host": "localhost", "x-real-ip": "127.0.0.1"}, False),
+    ("none", LOCAL, {"host": "localhost", "via": "1.1 proxy"}, False),
+)
+
+
+@pytest.mark.parametrize(("exempt", "client", "headers", "is_open"), ON_THIS_MACHINE)
+async def test_metrics_are_for_this_machine_and_for_admins(
+    exempt: Exempt, client: Any, headers: dict[str, str], is_open: bool
+) -> None:
+    """Here they are off: who may see them gets 404."""
+    keys = Keys()
+    reader, admin = keys.add("reader", "read"), keys.add("admin", "read", "admin", admin=True)
+    async with client_of(keys, exempt=exempt, server=LOCAL, client=client) as asking:
+        for header, refused in ((None, 401), (bearer("wrong"), 401), (bearer(reader), 403)):
+            told = await asking.get("/metrics", headers={**headers, **(header or {})})
+            assert told.status_code == (404 if is_open else refused)
+        told = await asking.get("/metrics", headers={**headers, **bearer(admin)})
+        assert told.status_code == 404
+        assert "SERVICE_METRICS" in told.json()["detail"]
+        others = await asking.get("/rows", headers=headers)
+        assert others.status_code == (401 if exempt == "none" else 200)
+
+
 @pytest.mark.parametrize(("server", "client", "status"), PLACES)
 async def test_under_another_server_only_loopback_needs_no_key(
     server: Any, client: Any, status: int
@@ -621,7 +657,7 @@ def test_the_settings_say_which_requests_need_no_key(
     app = create_app(settings, auth=Keys())
     app.check_auth()
     nothing: Any = None
-    guard = guard_of(settings, Keys(), nothing, nothing, None)
+    guard = guard_of(settings, Keys(), nothing, nothing, None, None)
     assert (None if guard is None else guard.exempt) == exempt
     without = create_app(settings)
     if exempt == "none":
@@ -775,7 +811,9 @@ async def test_the_document_describes_keys_and_limits() -> None:
         for path, methods in told["paths"].items():
             for operation in methods.values():
                 is_open = operation.get("security") == []
-                assert is_open == (path in {"/open", "/metrics"} or path.startswith("/health"))
+                assert is_open == (
+                    path in {"/open", "/docs", "/openapi.json"} or path.startswith("/health")
+                )
                 assert operation["responses"].keys().isdisjoint({"401", "403", "429"}) == is_open
         checker = Checker(told)
         for asked, headers in (

@@ -17,6 +17,8 @@ from test_limits import Time, most_in_a_window
 
 from service.cache.client import client as redis_client
 from service.embedded.programs import wheel_redis
+from service.limits import leases as leases_module
+from service.limits import limiter as limiter_module
 from service.limits.lease_book import PART, LeaseBook
 from service.limits.lease_script import SCRIPT
 from service.limits.leases import Lease, Leases
@@ -313,6 +315,14 @@ def test_a_busy_worker_asks_redis_for_few_requests(server: Server) -> None:
 
 # Faults of Redis, in real time.
 
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer than 50 ms for an answer of Redis."""
+    monkeypatch.setattr(leases_module, "SECONDS", 30.0)
+    monkeypatch.setattr(limiter_module, "CLIENT_SECONDS", 60.0)
+
+
 POLICY = Policies("100/60s")
 DEFAULT = Policy("default", 100, 60)
 
@@ -350,6 +360,7 @@ async def until_up(*limiters: Limiter, up: bool = True) -> None:
     raise AssertionError(states)
 
 
+@pytest.mark.usefixtures("patient")
 def test_workers_admit_the_limit_together(server: Server) -> None:
     async def run() -> None:
         place = secrets.token_hex(4)
@@ -365,6 +376,7 @@ def test_workers_admit_the_limit_together(server: Server) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("patient")
 def test_sequential_requests_see_their_remaining_count_down(server: Server) -> None:
     async def run() -> None:
         async with limiter(server.url) as one:
@@ -374,6 +386,7 @@ def test_sequential_requests_see_their_remaining_count_down(server: Server) -> N
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_empty_redis_admits_at_most_the_limit_again(server: Server) -> None:
     async def run() -> None:
         place = secrets.token_hex(4)
@@ -453,7 +466,8 @@ def test_a_worker_that_is_gone_leaves_no_lock(server: Server) -> None:
         for _ in range(60):
             _ = gone.take(policy, "a") or await gone.ask(policy, "a")
             for key in server.say("KEYS", f"swiftlet:limit:{place}:*"):
-                assert 0 < server.say("PTTL", key) <= 1001
+                left = server.say("PTTL", key)
+                assert 0 < left <= 1001 or left == -2, "-1: it would stay; -2: it is gone"
         # It is killed: it reports nothing, and gives no lease back.
         assert gone.leases is not None
         await gone.leases.client.aclose()

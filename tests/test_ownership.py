@@ -18,10 +18,12 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from service.admin import catalogue
+from service.admin.connecting import explain_once
+from service.admin.explain import Question
 from service.app import create_app
 from service.cache import coherence
 from service.cache.silent_writers import SilentWriters
-from service.cli import catalogue
 from service.db.database import Database
 from service.db.ownership import OWN
 from service.db.statement import DIALECT, Statement
@@ -722,7 +724,8 @@ async def test_each_limited_statement_can_be_explained(callers: Callers) -> None
         assert not statement.prepare, "a connection prepares it, also without authentication"
     for name in names[::8]:
         of, statement = catalogue.find(RESOURCES, name)
-        assert "cost=" in await catalogue.explain(callers.url, of, statement, {}, analyze=False)
+        explained = await explain_once(callers.url, Question(statement, of))
+        assert "cost=" in explained.lines[0]
 
 
 async def test_a_field_for_admins_is_kept_by_an_upsert_and_an_import(callers: Callers) -> None:

@@ -16,8 +16,8 @@ import pytest
 from conftest import query
 from test_migrations import binaries
 
+from service.admin import catalogue
 from service.asgi import MIGRATIONS, app
-from service.cli import catalogue
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores

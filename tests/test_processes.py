@@ -72,21 +72,55 @@ def lives(pid: int) -> bool:
 
 
 @on_linux
+@pytest.mark.parametrize(
+    "server", ("uvicorn", pytest.param("granian", marks=pytest.mark.slow)), ids=str
+)
 def test_a_killed_worker_is_replaced_and_the_other_continues(
-    stores: Stores, database_url: str, tmp_path: Path
+    stores: Stores, database_url: str, tmp_path: Path, server: str
 ) -> None:
-    with serving(stores, database_url, tmp_path / "log", "--workers", "2") as running:
+    """What the killed one has counted stays in the metrics, and their files go at the end."""
+    options = ("--workers", "2", "--server", server)
+    with serving(stores, database_url, tmp_path / "log", *options) as running:
         parent = running.process.pid
         eventually(lambda: len(children(parent)) == 2, 60)
         before = children(parent)
         commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (parent, *before)}
         assert len(commands) == 1, "a worker is a fork: what was imported is imported once"
-        os.kill(before[0], signal.SIGKILL)
         for _ in range(20):
-            assert httpx.get(f"{running.url}/items").status_code == 200
+            httpx.get(f"{running.url}/health")
+        # A worker counts after it has sent the response.
+        eventually(lambda: counted(running, "/health", "service_workers") == [20, 2], 60)
+        (folder,) = slot_folders(parent)
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: not lives(before[0]), 60)
+        assert counted(running, "/health") == [20]
+        for _ in range(20):
+            assert httpx.get(f"{running.url}/health").status_code == 200
         eventually(lambda: len(children(parent)) == 2 and before[0] not in children(parent), 60)
-        assert "SIGKILL" in running.log.read_text()
+        assert server == "granian" or "SIGKILL" in running.log.read_text()
+        eventually(lambda: counted(running, "/health", "service_workers") == [40, 2], 60)
+        assert len(list(folder.iterdir())) == 2, "the new worker has the slot of the killed one"
         assert running.stop() == 0
+        assert not folder.exists()
+
+
+def counted(running: Service, route: str, *gauges: str) -> list[float]:
+    """Return how many requests of a route /metrics shows, and some gauges."""
+    try:
+        text = httpx.get(f"{running.url}/metrics").text
+    except httpx.TransportError:  # the worker was killed
+        return []
+    names = (f'http_request_duration_seconds_count{{method="GET",route="{route}",', *gauges)
+    lines = [line for line in text.splitlines() if line.startswith(names)]
+    return [float(line.rpartition(" ")[2]) for line in lines]
+
+
+def slot_folders(parent: int) -> set[Path]:
+    """Return the folders of the slots that the workers of a server have open."""
+    files = [
+        file.readlink() for pid in children(parent) for file in Path(f"/proc/{pid}/fd").iterdir()
+    ]
+    return {file.parent for file in files if file.name.startswith("worker-")}
 
 
 # Runs the service with a change in the process that forks the workers.
@@ -193,8 +227,8 @@ def test_a_second_signal_ends_the_service_at_once(
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
             # A body that never arrives: the drain would wait for it.
             head = "POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-            time.sleep(0.2)
+            client.sendall(f"{head}Expect: 100-continue\r\nContent-Length: 100\r\n\r\n".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 100 "), "it reads the body"
             for pid in (*below, running.process.pid):  # like a terminal
                 os.kill(pid, signal.SIGINT)
             time.sleep(0.1)

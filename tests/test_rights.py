@@ -17,8 +17,9 @@ import httpx
 import pytest
 from conftest import HEAD, SERVER, Service, check_answer, query
 
+from service.admin.connecting import explain_once
+from service.admin.explain import Question
 from service.asgi import MIGRATIONS
-from service.cli import catalogue
 from service.items import items
 from service.migrations import migrate
 
@@ -167,7 +168,7 @@ def test_every_statement_can_be_explained_with_the_documented_rights(url: str, r
 
     async def explain() -> None:
         for statement in (*items.prepared, *items.stage.statements):
-            await catalogue.explain(f"{url}&role={role}", items, statement, {}, analyze=False)
+            await explain_once(f"{url}&role={role}", Question(statement, items))
 
     asyncio.run(explain())
 

@@ -37,11 +37,15 @@ def named(one: Operation) -> str:
     return f"{one.method} {one.path}"
 
 
+def path_of(one: Operation) -> str:
+    return one.path.replace("{id}", "1").replace("{statement}", "items.by_id")
+
+
 def send(
     client: httpx.Client, one: Operation, query: str = "", headers: dict[str, str] | None = None
 ) -> httpx.Response:
     """Send a request that succeeds if item 1 and its owner, user 1, exist."""
-    path = one.path.replace("{id}", "1") + query
+    path = path_of(one) + query
     if "{key_id}" in path:
         made = client.post("/users/1/keys", json=BODIES["POST", "/users/{id}/keys"])
         path = path.replace("{key_id}", str(made.json()["id"]))
@@ -255,7 +259,7 @@ def test_responses_with_data_are_private(
         expected = "no-store"
     answers = [send(client, one)]
     if one.method == "GET":
-        head = client.head(one.path.replace("{id}", "1"))
+        head = client.head(path_of(one))
         answers += [head, send(client, one)]  # the second may be a cache hit
     for answer in answers:
         assert answer.is_success, answer.text
@@ -277,7 +281,7 @@ def test_an_unknown_parameter_is_named(
     before = everything(sql)
     answers = [send(client, one, query=f"{text}") for text in ("?nope=1", "?nope", "?nope=")]
     if one.method == "GET":
-        answers.append(client.head(one.path.replace("{id}", "1") + "?nope=1"))
+        answers.append(client.head(path_of(one) + "?nope=1"))
     for answer in answers:
         assert answer.status_code == 422
         assert statements_run(answer) == 0

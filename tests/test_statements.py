@@ -20,8 +20,8 @@ from sqlalchemy import (
     update,
 )
 
+from service.admin import catalogue
 from service.asgi import app
-from service.cli import catalogue
 from service.db.batch import GroupCommit
 from service.db.filters import containing
 from service.db.statement import RefusedError, Statement

@@ -25,7 +25,7 @@ class Local:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = self.small_size = 0
-        self.hits = self.evictions = 0  # since the start, for metrics
+        self.hits = self.misses = self.evictions = 0  # since the start, for metrics
         self.entries: dict[Hashable, CachedResponse] = {}
         self.small: deque[Hashable] = deque()
         self.main: deque[Hashable] = deque()

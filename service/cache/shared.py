@@ -62,6 +62,7 @@ class Shared:
         # `up`: responses are read and stored. It may be off while Redis can be reached: writes are
         # then still published there, where the other workers listen.
         self.up = self._reached = self._failed = False
+        self.hits = self.misses = 0  # since the start, for metrics
         self._lookups: list[Lookup] = []
         self._stores: list[tuple[str, bytes, int]] = []
         self._invalidation: Invalidation | None = None  # of this worker's writes
@@ -72,6 +73,11 @@ class Shared:
     def _place(self) -> str:
         """Before every key. All have one hash tag: a response depends on any of the generations."""
         return f"{{swiftlet:{self.name}{self.declared}}}:"
+
+    @property
+    def reached(self) -> bool:
+        """Whether Redis has answered, and has not failed since."""
+        return self._reached
 
     @property
     def channel(self) -> str:
@@ -100,9 +106,12 @@ class Shared:
             async with asyncio.timeout(SECONDS):
                 found, prefix = await lookup.future
         except TimeoutError:
+            self.misses += 1
             return None, None
         if found is not None:
+            self.hits += 1
             return decode(found), None
+        self.misses += 1
         return None, None if prefix is None else Lease(lookup.keys[0], prefix)
 
     def keep(self, lease: Lease, response: CachedResponse, seconds: float | None = None) -> None:

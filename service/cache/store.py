@@ -170,7 +170,9 @@ class Cache:
             response = await asyncio.shield(running.future)
             _add_time(started, "load by another request")
             if response is not None:
+                self.local.hits += 1  # it has come to this process for another request
                 return response, True
+        self.local.misses += 1
         running = self.in_flight[key] = InFlightLoad(generation)
         response = lease = None
         try:
@@ -230,6 +232,8 @@ class Cache:
         found = self.find(place)
         if found is None:
             found, _ = await self.get_or_load(place, f"cached:{key}", tags, response, ttl)
+        else:
+            self.local.hits += 1
         value: Value = msgspec.msgpack.decode(found.body, type=kind)
         return value
 

@@ -1,11 +1,18 @@
 """Commands that describe the service: statements, plans, the OpenAPI document."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from service.cli.group import app_option, application, main, run, stop, with_database
+from service.web.codec import encode
+
+if TYPE_CHECKING:
+    from service.admin.explain import Explained, Plan, Value
 
 
 @main.command()
@@ -18,7 +25,7 @@ def statements() -> None:
       swiftlet statements > sql/statements.sql
       swiftlet statements --app notes:app
     """
-    from service.cli import catalogue
+    from service.admin import catalogue
 
     click.echo(catalogue.listing(application().resources), nl=False)
 
@@ -27,34 +34,85 @@ def statements() -> None:
 @app_option
 @click.argument("name")
 @click.option(
-    "--param", "params", multiple=True, metavar="NAME=VALUE", help="An argument of the statement."
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An argument of the statement; NAME:=JSON for any value of JSON. Others get examples.",
 )
 @click.option("--analyze", is_flag=True, help="Run the statement too, and roll it back.")
-def explain(name: str, params: tuple[str, ...], *, analyze: bool) -> None:
-    """Show PostgreSQL's plan of a statement.
+@click.option(
+    "--plan",
+    type=click.Choice(("auto", "custom", "generic")),
+    default="auto",
+    show_default=True,
+    help="For these values, or one for all; auto: what a connection uses after five runs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def explain(
+    name: str, params: tuple[str, ...], plan: "Plan", *, analyze: bool, as_json: bool
+) -> None:
+    """Show PostgreSQL's plan of a statement. Nothing is changed for good.
+
+    Arguments are sent as the service sends them. An array is JSON: --param ids=[1,2]. The word
+    null is null, except for a text: --param description:=null.
 
     \b
     Example:
+      swiftlet explain items.by_id --param id=7
       swiftlet explain 'items.page?sort=-price&q' --param q=%lamp% --analyze
+      swiftlet explain items.by_ids --param ids=[1,2] --plan generic --json
       swiftlet explain notes.by_id --app notes:app
     """
-    from service.cli import catalogue
+    from service.admin import catalogue
+    from service.admin.connecting import explain_once
+    from service.admin.explain import Question
 
     app = application()
     try:
         resource, statement = catalogue.find(app.resources, name)
     except KeyError:
-        raise click.BadParameter(
-            f"there is no statement {name!r}; `swiftlet statements` lists all"
-        ) from None
-    given = dict(param.partition("=")[::2] for param in params)
+        raise click.BadParameter(catalogue.unknown(app.resources, name)) from None
     try:
+        given = dict(map(_given, params))
         catalogue.check_names(statement, given)  # before a database is started
         with with_database(app, read=True) as settings:
-            url = settings.required_database_url
-            click.echo(run(catalogue.explain(url, resource, statement, given, analyze=analyze)))
+            asked = Question(
+                statement, resource, given, analyze, plan, "json" if as_json else "text"
+            )
+            found = run(explain_once(settings.required_database_url, asked))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(encode(found), indent=2))
+    else:
+        click.echo("\n".join(_lines(found)))
+
+
+def _given(param: str) -> tuple[str, "Value"]:
+    from service.admin import arguments
+
+    name, equals, text = param.partition("=")
+    if not equals:
+        raise ValueError(f"--param {param}: write NAME=VALUE")
+    if name.endswith(":"):
+        value = arguments.decoded(name[:-1], text)
+        return name[:-1], partial(arguments.from_json, value=value)
+    return name, partial(arguments.from_text, text=text)
+
+
+def _lines(found: "Explained") -> Iterator[str]:
+    """Yield the plan, after lines of comments with what belongs to it."""
+    what = (
+        "this plan is for these values" if found.planned == "custom" else "one plan for all values"
+    )
+    yield f"-- {found.statement}: {what}"
+    for place, one in enumerate(found.parameters, 1):
+        value = one.value if isinstance(one.value, str) else encode(one.value).decode()
+        hint = "" if one.given else f" (an example: give yours as --param {one.name}=...)"
+        yield f"-- ${place} {one.name} {one.type} = {value}{hint}"
+    yield from (f"-- {note}" for note in found.notes)
+    yield from found.lines
 
 
 @main.command()

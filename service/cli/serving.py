@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -100,8 +99,11 @@ def _shared_metrics(app: "Application") -> Iterator[None]:
     if app.settings.metrics != "on":
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="swiftlet-metrics-") as folder:
-        app.settings = msgspec.structs.replace(app.settings, metrics=folder)
+    from service.metrics import shared_folder
+
+    with shared_folder(app.settings.workers) as folder:
+        if folder is not None:
+            app.settings = msgspec.structs.replace(app.settings, metrics=str(folder))
         yield
 
 

@@ -17,7 +17,7 @@ export type Schemas = components["schemas"];
 export function createClient(options: ClientOptions & { key?: string }): Client<paths> {
   const { key, ...others } = options;
   const client = createFetchClient<paths>({
-    // Lists are separated by commas, as in include=items,keys.
+    // Lists are separated by commas, as in a=b,c.
     querySerializer: { array: { style: "form", explode: false } },
     // A file is sent as it is; give its Content-Type in `headers`.
     bodySerializer: (body: unknown) =>

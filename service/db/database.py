@@ -11,7 +11,7 @@ import asyncpg
 from service.db.condition import cause
 from service.db.observer import Observer
 from service.db.pool import Pool
-from service.db.pooled_connection import LOST, PooledConnection, refusal
+from service.db.pooled_connection import LOST, NoneFree, PooledConnection, refusal
 from service.db.statement import Statement, UnannouncedWriteError
 from service.errors import (
     OUTDATED,
@@ -160,6 +160,9 @@ class Database:
         arrived = perf_counter()
         try:
             return await self.pool.acquire()
+        except NoneFree:
+            self.observer.gave_up()
+            raise
         finally:
             self.observer.waited(spent, perf_counter() - arrived)
 

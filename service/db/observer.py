@@ -10,6 +10,7 @@ from service.db.shown_statements import ShownStatements
 from service.errors import TimedOut
 from service.logs import logger
 from service.metrics import Metrics
+from service.metrics.families import POOL_TIMEOUTS
 from service.settings import Settings
 from service.timing import BatchTiming, Timing
 
@@ -101,6 +102,11 @@ class Observer:
             spent.span.child("wait for a connection", now - seconds, now)
         if self.metrics is not None:
             self.metrics.pool_wait(seconds)
+
+    def gave_up(self) -> None:
+        """Note that no connection came free in time."""
+        if self.metrics is not None:
+            self.metrics.add(POOL_TIMEOUTS)
 
     def alone(self, name: str) -> None:
         """Note that a request ran its own statement at once instead of waiting for a batch."""

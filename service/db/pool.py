@@ -19,7 +19,7 @@ from typing import Any
 from service.db.condition import Condition
 from service.db.fitness import Fitness, FitnessWatch
 from service.db.names import AUDIBLE, SILENT
-from service.db.pooled_connection import PooledConnection, refusal
+from service.db.pooled_connection import NoneFree, PooledConnection, refusal
 from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger
@@ -91,7 +91,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._waiting:
-            self._refuse_next(Unavailable("shutting down"))
+            _refuse(self._waiting.popleft(), Unavailable("shutting down"))
         for pooled in (*self._idle, *self._busy):
             self._spawn(pooled.close(), self._leaving)
         self._idle.clear()
@@ -128,7 +128,7 @@ class Pool:
             self.statement_timeout,
             _refuse,
             future,
-            Unavailable("no database connection came free in time"),
+            NoneFree("no database connection came free in time"),
         )
         try:
             return self._lend(await future)
@@ -142,10 +142,14 @@ class Pool:
             timer.cancel()
 
     @property
+    def use(self) -> tuple[int, int, int]:
+        """Connections that are open, connections in use, and requests that wait for one."""
+        return len(self._idle) + len(self._busy), len(self._busy), len(self._waiting)
+
+    @property
     def serving(self) -> bool:
         """Whether a connection is in use, and its server not overdue."""
-        now = perf_counter()
-        return any(now < pooled.deadline for pooled in self._busy)
+        return any(perf_counter() < pooled.deadline for pooled in self._busy)
 
     async def _connect_once(self) -> PooledConnection:
         try:
@@ -250,9 +254,8 @@ class Pool:
                 self._preparing.discard(pooled)
         except Exception as error:  # noqa: BLE001 - for any error the next try may succeed
             problem = self._refused(error)
-            if not self._busy:
-                while self._waiting:
-                    self._refuse_next(problem)
+            while self._waiting and not self._busy:
+                _refuse(self._waiting.popleft(), problem)
             return False
         self.away.end()
         self.fitness.note(fitness)
@@ -280,9 +283,6 @@ class Pool:
     def _lost(self, connection: object) -> None:
         self._idle = [pooled for pooled in self._idle if pooled.connection is not connection]
         self._fill()
-
-    def _refuse_next(self, problem: Unavailable) -> None:
-        _refuse(self._waiting.popleft(), problem)
 
     async def _watchdog(self) -> None:
         """Close connections whose server does not answer: one timer for all statements."""

@@ -25,6 +25,13 @@ PREPARED_LIMIT = 200
 # Raised when a connection is lost. An InterfaceError may also be a bug of ours; RuntimeError is
 # uvloop's, for a write to a transport that has just been closed.
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, RuntimeError)
+# Settings on which results and plans depend, so a command that explains a statement has them too.
+SESSION = {
+    "datestyle": "ISO",
+    "default_transaction_isolation": "read committed",
+    "jit": "off",
+    "timezone": "UTC",
+}
 # Parameters that PgBouncer refuses unless it is told to ignore them.
 POOLED = (
     "default_transaction_isolation",
@@ -62,14 +69,11 @@ async def connect(
         timeout=CONNECT_SECONDS,
         statement_cache_size=0,
         server_settings={
+            **SESSION,
             "application_name": name,
-            "datestyle": "ISO",
-            "default_transaction_isolation": "read committed",
             "idle_in_transaction_session_timeout": "5000",
-            "jit": "off",
             "lock_timeout": str(round(lock_timeout * 1000)),
             "statement_timeout": str(round(statement_timeout * 1000)),
-            "timezone": "UTC",
         },
     )
 
@@ -89,6 +93,10 @@ def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     error = context.get("exception")
     if not isinstance(error, LOST):
         logger.error(context["message"], exc_info=error)
+
+
+class NoneFree(Unavailable):
+    """No connection of the pool came free in time."""
 
 
 class PooledConnection:

@@ -10,7 +10,6 @@ from pathlib import Path
 from service import server
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
 from service.doctor.examine import in_thread
-from service.doctor.port_user import program_of
 from service.doctor.subject import Subject
 from service.embedded.programs import EmbeddedError, find_postgres, find_redis, version
 from service.server.listener import BACKLOG
@@ -37,11 +36,9 @@ async def port(subject: Subject) -> Finding:
     except ServerError as error:
         if await in_thread(lambda: server.answers(settings)):
             return ok(f"a running service answers at {where}")
-        program = await in_thread(lambda: program_of(settings.port))
-        why = str(error).partition("; try ")[0]
-        if program:
-            return fail(f"{why}: {program} has it", "stop it, or set SERVICE_PORT (--port)")
-        return fail(why, f"set SERVICE_{'HOST' if '--host' in str(error) else 'PORT'} to another")
+        why, _, option = str(error).partition("; try --")
+        stop = "stop that program, or " if " by " in why else ""
+        return fail(why, f"{stop}set SERVICE_{option.upper()} (--{option}) to another")
     return ok(f"{where} is free")
 
 

@@ -26,7 +26,7 @@ SELECT current_setting('max_connections')::int
 """
 TIMEOUTS = """
 SELECT name, setting::bigint FROM pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'transaction_timeout')
+WHERE name IN ('statement_timeout', 'idle_session_timeout', 'transaction_timeout')
 """
 
 

@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Answer a request that can't be parsed, then close."""
         self.discarding = True
         self.scope = self.cycle = None
-        self.transport.write(refusal(problem, method, self.server_state.default_headers))
+        self.transport.write(refusal(self, problem, method))
         self._linger()
 
     def break_off(self, problem: Problem) -> None:

@@ -28,6 +28,7 @@ class Wire(Protocol):
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     server_state: ServerState
+    app_state: dict[str, Any]
     blocked: asyncio.Event | None
 
     def resume_reading(self) -> None: ...
@@ -238,10 +239,14 @@ def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     ], body
 
 
-def refusal(problem: Problem, method: str, default: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the response to a request that can't be parsed."""
+def refusal(connection: Wire, problem: Problem, method: str) -> bytes:
+    """Return the response to a request that can't be parsed, and count it."""
+    metrics = connection.app_state.get("metrics")
+    if metrics is not None:
+        metrics.refused(problem.status)
     headers, body = answer(problem)
-    lines = [_beginning(problem.status, default), *(b": ".join(pair) for pair in headers)]
+    start = _beginning(problem.status, connection.server_state.default_headers)
+    lines = [start, *(b": ".join(pair) for pair in headers)]
     return b"\r\n".join([*lines, b"connection: close", b"", b"" if method == "HEAD" else body])
 
 

@@ -45,6 +45,13 @@ HTTP_DURATION = Family(
     "Time from the head of a request to the end of its response.",
     SECONDS,
 )
+HTTP_IN_FLIGHT = Family("http_requests_in_flight", "gauge", (), "Requests that are being answered.")
+HTTP_REFUSED = Family(
+    "http_refused_total",
+    "counter",
+    ("status",),
+    "Requests that the HTTP/1.1 parser refused before the application saw them.",
+)
 DB_DURATION = Family(
     "db_query_duration_seconds",
     "histogram",
@@ -59,12 +66,20 @@ DB_QUERIES = Family(
     "Statements, by their result: success, error or timeout.",
 )
 DB_ROWS = Family("db_rows_total", "counter", ("query_type",), "Rows that statements returned.")
+POOL_SIZE = Family("db_pool_size", "gauge", (), "Open connections of the pool.")
+POOL_IN_USE = Family(
+    "db_pool_in_use", "gauge", (), "Connections of the pool that run a statement or a transaction."
+)
+POOL_WAITING = Family("db_pool_waiting", "gauge", (), "Statements that wait for a connection.")
 POOL_WAIT = Family(
     "db_pool_wait_seconds",
     "histogram",
     (),
     "Time that a statement waited for a connection, if none was idle.",
     SECONDS,
+)
+POOL_TIMEOUTS = Family(
+    "db_pool_timeouts_total", "counter", (), "Waits for a connection that were given up (503)."
 )
 BATCH_SIZE = Family(
     "db_batch_size",
@@ -80,16 +95,62 @@ BATCH_WAIT = Family(
     "Time that a request waited for its batch to begin.",
     SECONDS,
 )
+CACHE_REQUESTS = Family(
+    "cache_requests_total",
+    "counter",
+    ("tier", "result"),
+    "Look-ups in the cache, by tier (process or redis) and result (hit or miss).",
+)
+CACHE_EVICTIONS = Family(
+    "cache_evictions_total", "counter", ("tier",), "Responses removed because the cache was full."
+)
+CACHE_BYTES = Family(
+    "cache_bytes", "gauge", ("tier",), "Memory of the cached responses, estimated."
+)
+CACHE_ENTRIES = Family("cache_entries", "gauge", ("tier",), "Cached responses.")
+LIMIT_DECISIONS = Family(
+    "ratelimit_decisions_total",
+    "counter",
+    ("policy", "decision", "source"),
+    "Requests allowed and refused by a rate limit. The source is redis if the workers share the"
+    " count, process if this worker decided alone.",
+)
+LOOP_LAG = Family(
+    "event_loop_lag_seconds",
+    "histogram",
+    (),
+    "How late a timer of the event loop was, sampled four times a second.",
+    SECONDS,
+)
+MEMORY = Family(
+    "process_resident_memory_bytes",
+    "gauge",
+    (),
+    "Resident memory of the workers. A page that they share is counted for each of them.",
+)
+CPU = Family("process_cpu_seconds_total", "counter", (), "CPU time of the workers.")
+OPEN_FILES = Family("process_open_fds", "gauge", (), "Open files and sockets of the workers.")
+START_TIME = Family(
+    "process_start_time_seconds",
+    "gauge",
+    (),
+    "When the youngest worker started, in seconds since 1970.",
+    merge="max",
+)
+DEPENDENCY_UP = Family(
+    "dependency_up",
+    "gauge",
+    ("dependency",),
+    "1 if every worker can use the database or redis, 0 if one can't.",
+    merge="min",
+)
+WORKERS = Family("service_workers", "gauge", (), "Worker processes that run.")
+INFO = Family("service_info", "gauge", ("version",), "1, with the version.", merge="max")
+LOG_DROPPED = Family(
+    "log_lines_dropped_total",
+    "counter",
+    (),
+    "Log lines dropped because the log could not be written fast enough.",
+)
 
-FAMILIES = {
-    one.name: one
-    for one in (
-        HTTP_DURATION,
-        DB_DURATION,
-        DB_QUERIES,
-        DB_ROWS,
-        POOL_WAIT,
-        BATCH_SIZE,
-        BATCH_WAIT,
-    )
-}
+FAMILIES = {one.name: one for one in globals().values() if isinstance(one, Family)}

@@ -201,6 +201,7 @@ class Statements(Generic[Row]):
 def samples(of: "Statements[Any]") -> dict[str, object]:
     """Return arguments for `explain`, by the names of the binds."""
     found = {**SAMPLES}
+    found |= {name: one.choices[0] for name, one in of.fields.items() if one.choices}
     for name in of.filters:
         field = of.fields.get(name)
         if field is None:
@@ -208,8 +209,6 @@ def samples(of: "Statements[Any]") -> dict[str, object]:
             found[name] = low if name.startswith("min_") else high
         elif name in of.references:
             found[name] = 1
-        elif field.choices:
-            found[name] = field.choices[0]
     if of.search:
         examples = of.fields[of.search[0]].meta.examples
         found["q"] = f"%{str(examples[0]).lower()}%" if examples else SAMPLES["q"]

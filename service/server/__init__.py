@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from service.server.listener import Listener
 from service.server.loading import load
+from service.server.port_user import program_of
 from service.server.processes import (
     DRAIN_SECONDS,
     ServerError,
@@ -57,7 +58,9 @@ def bind(settings: Settings) -> Listener:
     except OSError as error:
         host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         option = "--host" if host else "--port"
-        raise ServerError(f"can't listen on {where} ({error.strerror}); try {option}") from None
+        user = program_of(settings.port) if error.errno == errno.EADDRINUSE else None
+        why = f"{error.strerror} by {user}" if user else error.strerror
+        raise ServerError(f"can't listen on {where} ({why}); try {option}") from None
 
 
 def run(

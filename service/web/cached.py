@@ -154,6 +154,7 @@ def cacheable(
         key = key_of(request.scope)
         response = cache.find(key)
         if response is not None:
+            cache.local.hits += 1
             return reply_to(request, response, HIT, cache)
         asked, name = CachedRequest(request), name_of(key)
         if len(name) > LONGEST:

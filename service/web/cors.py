@@ -61,16 +61,17 @@ class Cors(AddedHeaders):
         """Return the headers for a request; a page of another origin may read nothing."""
         return self.allowed.get(_first(scope, ORIGIN), self.always)
 
-    def preflight(self, scope: Scope, methods: Iterable[str]) -> "Preflight":
+    def preflight(self, scope: Scope, methods: Iterable[str], route: str) -> "Preflight":
         """Return the answer to a preflight request for a path with these methods."""
-        return Preflight(methods if _first(scope, ORIGIN) in self.allowed else None)
+        return Preflight(methods if _first(scope, ORIGIN) in self.allowed else None, route)
 
 
 class Preflight(Endpoint):
     """Tells a browser what a page may send to a path. It needs no key: browsers send none."""
 
-    def __init__(self, methods: Iterable[str] | None) -> None:
+    def __init__(self, methods: Iterable[str] | None, route: str) -> None:
         super().__init__()
+        self.route = route
         self.methods = methods  # None: the origin is not allowed
 
     def _handler(self, request: Request) -> Handler:

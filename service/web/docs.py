@@ -39,7 +39,15 @@ def routes(
 
     own = [
         Operation(
-            "GET", path, handler, summary, media=media, stored=False, access="open", limit="off"
+            "GET",
+            path,
+            handler,
+            summary,
+            media=(media,),
+            fixed=True,
+            stored=False,
+            access="open",
+            limit="off",
         )
         for path, handler, summary, media in (
             ("/openapi.json", openapi, "Read the OpenAPI document", "application/json"),

@@ -53,11 +53,14 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
     for none.
 
-    `media` is the media type of a body that is no JSON, such as `text/html`. `documented` says
+    `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
+    the response has an ETag and changes only with the code. `documented` says
     whether the OpenAPI document has it: say False for a part of a page, such as a script.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
+
+    `local` says whether a program on this machine needs no key, see local_request.is_local.
     """
 
     method: str
@@ -79,8 +82,10 @@ class Operation(NamedTuple):
     private: Private = False
     limit: str | None = None
     replay: bool = True
-    media: str = ""
+    media: tuple[str, ...] = ()
+    fixed: bool = False
     documented: bool = True
+    local: bool = False
 
     @property
     def needs(self) -> Access:
@@ -95,13 +100,19 @@ class Operation(NamedTuple):
     @property
     def rule(self) -> Rule:
         """What the guard checks before it runs."""
-        return Rule(self.needs, private=self.private, method=self.method, path=self.path)
+        return Rule(
+            self.needs,
+            private=self.private,
+            method=self.method,
+            path=self.path,
+            local=self.local,
+        )
 
     @property
     def has_etag(self) -> bool:
-        """Whether it is about one row, whose version is its ETag."""
+        """Whether it is about one row, whose version is its ETag, or `fixed`."""
         one_row = self.method in {"GET", "PUT", "PATCH", "DELETE"} and self.path.endswith("/{id}")
-        return one_row and self.versioned
+        return self.fixed or (one_row and self.versioned)
 
 
 def limits_of(operations: Iterable[Operation]) -> list[tuple[str, str, str]]:
@@ -227,11 +238,12 @@ def _wrapped(one: Operation) -> Handler:
 
 
 class Refused(Endpoint):
-    """Answers a request with a problem document, for any method."""
+    """Answers a request with a problem document, for any method; `route` is for metrics."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, route: str = UNMATCHED) -> None:
         super().__init__()
         self.problem = problem
+        self.route = route
 
     def _no_handler(self) -> Problem:
         return self.problem

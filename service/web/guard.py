@@ -1,8 +1,6 @@
 """The guard of an application: it checks API keys and rate limits before a handler runs."""
 
-import ipaddress
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 from starlette.types import Scope
@@ -13,10 +11,12 @@ from service.errors import Forbidden, TooMany, Unauthorized
 from service.limits.address import Addresses
 from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
+from service.metrics import Metrics
 from service.settings import Settings
 from service.settings.proxies import parse_proxies
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
+from service.web.local_request import is_local, is_on_loopback
 from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
 from service.web.request import PRINCIPAL, VIEWER
@@ -40,17 +40,25 @@ class Rule:
             that depends on the query.
         method: its method; with the path, it names the rate limit.
         path: its path; empty if it is not in the route table.
+        local: whether a program on this machine needs no key, see local_request.is_local.
     """
 
-    __slots__ = ("method", "needs", "path", "private")
+    __slots__ = ("local", "method", "needs", "path", "private")
 
     def __init__(
-        self, needs: Access, *, method: str, path: str = "", private: Private = False
+        self,
+        needs: Access,
+        *,
+        method: str,
+        path: str = "",
+        private: Private = False,
+        local: bool = False,
     ) -> None:
         self.needs = needs
         self.private = private
         self.method = method
         self.path = path
+        self.local = local
 
 
 def peer(scope: Scope) -> str:
@@ -67,6 +75,7 @@ class Guard:
         limiter: the rate limits; None without limits.
         exempt: which requests need no key.
         address: the function that returns the client's address.
+        metrics: counts the decisions of rate limits; None to count nothing.
     """
 
     def __init__(
@@ -75,11 +84,13 @@ class Guard:
         limiter: Limiter | None = None,
         exempt: Exempt = "none",
         address: Callable[[Scope], str] = peer,
+        metrics: Metrics | None = None,
     ) -> None:
         self.principals = principals
         self.limiter = limiter
         self.exempt = exempt
         self.address = address
+        self.metrics = metrics
         self._policies: dict[Rule, Policy | None] = {}
 
     def admit_at_once(self, scope: Scope, rule: Rule, now: float, key: Header | None) -> bool:
@@ -92,7 +103,7 @@ class Guard:
             key: the only header with a key, see api_keys.only_key.
         """
         found: Admitted | None = None
-        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope)):
+        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope, rule)):
             if self.principals is None or key is None:
                 return False
             authorization = key[1] if key[0] == b"authorization" else b"Bearer " + key[1]
@@ -107,6 +118,8 @@ class Guard:
                 verdict = self.limiter.take(policy, identity)
                 if verdict is None or not verdict.allowed:
                     return False
+                if self.metrics is not None:
+                    self._count(self.metrics, self.limiter, verdict)
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private and (rule.private is True or rule.private(scope)):
@@ -125,7 +138,7 @@ class Guard:
             Problem: 503 or 504, the database is not available.
         """
         found: Admitted | None = None
-        if rule.needs != "open" and self._needs_key(scope):
+        if rule.needs != "open" and self._needs_key(scope, rule):
             found = await self._authenticate(scope)
         if self.limiter is not None and (policy := self._policy(self.limiter, rule)) is not None:
             identity = self.address(scope) if found is None else found.identity
@@ -133,6 +146,8 @@ class Guard:
             if verdict is None:
                 verdict = await self.limiter.ask(policy, identity)
             scope[ADMITTED] = verdict
+            if self.metrics is not None:
+                self._count(self.metrics, self.limiter, verdict)
             if not verdict.allowed:
                 detail = f"too many requests: try again in {verdict.reset} s"
                 raise TooMany(detail, retry_after=verdict.reset)
@@ -148,6 +163,12 @@ class Guard:
         verdict: Verdict | None = scope[ADMITTED]
         return b"" if verdict is None else verdict.lines
 
+    @staticmethod
+    def _count(metrics: Metrics, limiter: Limiter, verdict: Verdict) -> None:
+        leases = limiter.leases
+        shared = leases is not None and leases.up
+        metrics.decision(verdict.policy.name, allowed=verdict.allowed, shared=shared)
+
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
         return found
@@ -160,16 +181,21 @@ class Guard:
             raise no_key()
         return await self.principals.authenticate(key, self.address(scope))
 
-    def _needs_key(self, scope: Scope) -> bool:
-        if self.exempt == "none":
-            return True
+    def _needs_key(self, scope: Scope, rule: Rule) -> bool:
         if self.exempt == "all":
             return False
-        return not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client")))
+        if rule.local:
+            return not is_local(scope)
+        return self.exempt == "none" or not is_on_loopback(scope)
 
 
 def guard_of(
-    settings: Settings, keys: ApiKeys | None, db: Database, writer: Writer, limiter: Limiter | None
+    settings: Settings,
+    keys: ApiKeys | None,
+    db: Database,
+    writer: Writer,
+    limiter: Limiter | None,
+    metrics: Metrics | None,
 ) -> Guard | None:
     """Return the guard that the settings demand; None if nothing is checked."""
     exempt: Exempt = "none"
@@ -181,28 +207,13 @@ def guard_of(
         return None
     principals = None if keys is None or exempt == "all" else PrincipalCache(keys, db, writer)
     addresses = Addresses(parse_proxies(settings.trusted_proxies))
-    return Guard(principals, limiter, exempt, addresses.identity)
+    return Guard(principals, limiter, exempt, addresses.identity, metrics)
 
 
 def limit_headers(scope: Scope) -> tuple[Header, ...]:
     """Return the headers of the rate limit, for any response to the request."""
     verdict: Verdict | None = scope.get(ADMITTED)
     return () if verdict is None else verdict.headers
-
-
-def _is_loopback(place: object) -> bool:
-    """Return whether a `server` or `client` of ASGI is a loopback address; False if unknown."""
-    return isinstance(place, tuple | list) and bool(place) and _is_loopback_host(place[0])
-
-
-@lru_cache(1024)
-def _is_loopback_host(host: str) -> bool:
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
 
 
 def _forbidden(needs: Access) -> Forbidden:

@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import Problem
+from service.web.codec import Header
 from service.web.endpoint import Refused, admit
 from service.web.guard import Rule, limit_headers
 from service.web.request import Request
@@ -44,20 +45,38 @@ class GuardedRoute(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request, then run the route; a method that it does not take needs no key."""
         guard = scope["state"]["guard"]
-        if guard is None or not scope.pop(_FULL, False):
+        limit: tuple[Header, ...] = ()
+        if guard is not None and scope.pop(_FULL, False):
+            rule = READS if scope.get("method") in {"GET", "HEAD"} else WRITES
+            try:
+                await admit(guard, rule, Request(scope, receive), perf_counter())
+            except Problem as problem:
+                await Refused(problem, route_of(self.route))(scope, receive, send)
+                return
+            limit = limit_headers(scope)
+        metrics = scope["state"]["metrics"]
+        if not limit and (metrics is None or scope["type"] != "http"):
             await self.route.handle(scope, receive, send)
             return
-        rule = READS if scope.get("method") in {"GET", "HEAD"} else WRITES
-        try:
-            await admit(guard, rule, Request(scope, receive), perf_counter())
-        except Problem as problem:
-            await Refused(problem)(scope, receive, send)
-            return
-        limit = limit_headers(scope)
+        started, status = perf_counter(), 500  # as the server answers when the route raises
 
         async def adding(message: Message) -> None:
-            if limit and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *limit]
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if limit:
+                    message["headers"] = [*message.get("headers", ()), *limit]
             await send(message)
 
-        await self.route.handle(scope, receive, adding)
+        try:
+            await self.route.handle(scope, receive, adding)
+        finally:
+            if metrics is not None and scope["type"] == "http":
+                took = perf_counter() - started
+                metrics.request(scope["method"], route_of(self.route), status, took)
+
+
+def route_of(route: BaseRoute) -> str:
+    """Return the route for metrics: the template of its path, or `other` if it has none."""
+    path = getattr(route, "path", None)
+    return path if isinstance(path, str) and path else "other"

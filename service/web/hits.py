@@ -83,7 +83,7 @@ def send_hit(scope: Scope, started: float, rule: Rule) -> bool:  # noqa: C901, P
         span.end(id_, 200, HIT[1])
     metrics = state["metrics"]
     if metrics is not None:
-        metrics.request("GET", rule.path, 200, took)
+        metrics.hit(rule.path, took)
         cache.local.hits += 1
     return True
 

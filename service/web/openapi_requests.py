@@ -14,7 +14,9 @@ from service.web.openapi_texts import (
     IDEMPOTENCY_KEY,
     NO_CACHE,
     PARAMETERS,
+    PATH,
     REQUEST_ID,
+    ROW_ID,
 )
 
 Document = dict[str, Any]
@@ -73,14 +75,11 @@ def files(operation: Operation) -> Document:
 
 
 def _in_path(name: str) -> Document:
-    what = name.removesuffix("id").rstrip("_")
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": f"The id of the {what}" if what else "The id of the row",
-        "schema": {"type": "integer", "format": "int64", "examples": [1]},
-    }
+    described = {"name": name, "in": "path", "required": True}
+    if name in PATH:
+        return described | PATH[name]
+    what = name.removesuffix("id").rstrip("_") or "row"
+    return described | {**ROW_ID, "description": f"The id of the {what}"}
 
 
 def _in_query(name: str, schema: Document, *, required: bool) -> Document:

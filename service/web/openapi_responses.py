@@ -1,6 +1,6 @@
 """Responses in the OpenAPI document: those of success, and problem documents."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -62,23 +62,23 @@ class Responses:
             if len(kinds) > 1:  # by page or by cursor
                 headers.append("Link")
         elif operation.media:
-            kind = "object" if operation.media == "application/json" else "string"
-            content = {operation.media: {"schema": {"type": kind}}}
-            headers += PAGE_HEADERS if operation.media == "text/html" else ()
+            content = {
+                media: {"schema": {"type": "object" if media == "application/json" else "string"}}
+                for media in operation.media
+            }
+            headers += PAGE_HEADERS if "text/html" in content else ()
         elif operation.files:
             content = files(operation)
             headers.append("Content-Disposition")
-        if operation.cache_tags is not None:
-            headers.append("X-Cache")
-        if operation.takes_key and operation.replay:
-            headers.append("Idempotency-Replayed")
+        headers += [name for name, sent in _sent(operation).items() if sent]
         if operation.status == 204:
             return {204: self._response(operation.summary, headers)}
         whole = self._response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
         responses = {operation.status: whole}
         if operation.has_etag and operation.method == "GET":
             told = "If-None-Match names the version; there is no body"
-            responses[304] = self._response(told, headers)
+            more = ("Vary",) if operation.fixed else ()
+            responses[304] = self._response(told, [*headers, *more])
         if operation.has_etag and operation.method == "DELETE":
             responses[204] = self._response("Removed for good (permanent=true)", self._common)
         return responses
@@ -153,3 +153,12 @@ def one_of(schemas: list[Document], values: list[Any]) -> Document:
     names = [schema["$ref"].rpartition("/")[2] for schema in schemas]
     examples = {name: {"value": value} for name, value in zip(names, values, strict=True)}
     return {"schema": {"anyOf": schemas}, "examples": examples}
+
+
+def _sent(operation: Operation) -> Mapping[str, bool]:
+    """Return which headers a successful response has, whatever its body."""
+    return {
+        "ETag": operation.fixed,
+        "X-Cache": operation.cache_tags is not None,
+        "Idempotency-Replayed": operation.takes_key and operation.replay,
+    }

@@ -167,6 +167,17 @@ PARAMETERS = {
     "permanent": "Whether to remove the row; else it becomes inactive",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
+# Parameters in a path: the id of a row, or what is in PATH.
+ROW_ID: dict[str, Any] = {
+    "description": "The row's id",
+    "schema": {"type": "integer", "format": "int64", "examples": [1]},
+}
+PATH: dict[str, dict[str, Any]] = {
+    "statement": {
+        "description": "The name of a statement, as `swiftlet statements` lists it",
+        "schema": {"type": "string", "minLength": 1, "examples": ["items.by_id"]},
+    }
+}
 REQUEST_ID: dict[str, Any] = {
     "name": "X-Request-ID",
     "in": "header",

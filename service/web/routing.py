@@ -13,8 +13,8 @@ from service.http1.framing import framing_problem
 from service.web.added_headers import AddedHeaders, with_nosniff
 from service.web.codec import Reply
 from service.web.cors import Cors, is_preflight
-from service.web.endpoint import Endpoint, Operation, Refused
-from service.web.guarded_route import GuardedRoute
+from service.web.endpoint import UNMATCHED, Endpoint, Operation, Refused
+from service.web.guarded_route import GuardedRoute, route_of
 from service.web.hits import LOOKED_UP, send_hit
 from service.web.request import Request
 
@@ -72,7 +72,13 @@ class Paths(Router):
         self.server = _server({operation.method for operation in operations})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        metrics = scope["state"]["metrics"]
+        if metrics is not None:
+            metrics.in_flight += 1
+        try:
             if self.added is not None:
                 send = self.added.wrap(scope, send)
             raw = scope.get("raw_path") or b""
@@ -82,35 +88,39 @@ class Paths(Router):
                     await special(scope, receive, send)
                     return
             if isinstance(self.added, Cors) and is_preflight(scope):
-                answer = self.added.preflight(scope, self.methods(scope))
+                answer = self.added.preflight(scope, *self.found(scope))
                 await answer(scope, receive, send)
                 return
-        if scope["type"] == "http" and not scope["root_path"]:
-            path = scope["path"]
-            endpoint = self.constant.get(path)
-            if endpoint is None:
-                before, _, last = path.rpartition("/")
-                endpoint = self.by_id.get(before) if last else None
-                scope["path_params"] = {"id": last}
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        await super().__call__(
-            scope, receive, with_nosniff(send) if scope["type"] == "http" else send
-        )
+            if not scope["root_path"]:
+                path = scope["path"]
+                endpoint = self.constant.get(path)
+                if endpoint is None:
+                    before, _, last = path.rpartition("/")
+                    endpoint = self.by_id.get(before) if last else None
+                    scope["path_params"] = {"id": last}
+                if endpoint is not None:
+                    await endpoint(scope, receive, send)
+                    return
+            await super().__call__(scope, receive, with_nosniff(send))
+        finally:
+            if metrics is not None:
+                metrics.in_flight -= 1
 
-    def methods(self, scope: Scope) -> set[str]:
-        """Return the methods of a path; for a route without a list of them, the asked one."""
+    def found(self, scope: Scope) -> tuple[set[str], str]:
+        """Return the methods of a path, and its route.
+
+        For a route without a list of methods it is the asked one.
+        """
         for route in self.routes:
             match, found = route.matches(scope)
             if match is Match.NONE:
                 continue
             endpoint = found.get("endpoint")
             if isinstance(endpoint, Endpoint):
-                return set(endpoint.handlers)
+                return set(endpoint.handlers), endpoint.route
             asked = Headers(scope=scope)["access-control-request-method"]
-            return getattr(route, "methods", None) or {asked}
-        return set()
+            return getattr(route, "methods", None) or {asked}, route_of(route)
+        return set(), UNMATCHED
 
     def at_once(self, scope: Scope) -> bool:
         """Send the response if this process has it in its cache, and return whether it did.

@@ -1,6 +1,6 @@
 """The service's own pages: HTML, CSS and JavaScript of this folder, without another host.
 
-A page is an HTML file of this folder (`page`) or made of data (`html`). The files that it loads are
+A page is an HTML file (`console`) or made of data (`html`). The files that it loads are
 below `/docs/`, because an application may have a resource named `pages` or `static`, and none named
 `docs`. There is no build step: a browser gets the files as they are here.
 """
@@ -85,24 +85,28 @@ def html(text: str) -> Fixed:
     return Fixed(text.encode(), b"text/html; charset=utf-8", POLICY)
 
 
-def page(path: str, file: str, summary: str) -> Operation:
-    """Return the operation that shows an HTML file of this folder.
-
-    Args:
-        path: of the page, such as `/console`.
-        file: its name; `$ROOT` in it is replaced by the URL prefix of the application.
-        summary: of the operation.
-    """
-    text = (FOLDER / file).read_text()
+def console() -> Operation:
+    """Return the operation of the console."""
+    text = (FOLDER / "console" / "console.html").read_text()
 
     @lru_cache(ROOTS)
     def shown(root: str) -> Fixed:
         return html(text.replace(ROOT, escape(root)))
 
     async def show(request: Request) -> Reply:
+        """A page with live figures of this service, and its rows to search and edit."""
         return shown(request.root).reply(request)
 
-    return Operation("GET", path, show, summary, stored=False, access="open", limit="off")
+    return Operation(
+        "GET",
+        "/console",
+        show,
+        "Look at the service in a browser",
+        media=("text/html",),
+        stored=False,
+        access="open",
+        limit="off",
+    )
 
 
 def files(folder: str = "") -> Operation:
@@ -126,9 +130,3 @@ def files(folder: str = "") -> Operation:
     path = f"/docs/{folder}/{{file}}" if folder else "/docs/{file}"
     summary = "A file of the pages"
     return Operation("GET", path, file, summary, stored=False, access="open", limit="off")
-
-
-def routes() -> list[Operation]:
-    """Return the operations of the console, and of the files of all pages."""
-    console = page("/console", "console/console.html", "The console: figures and rows")
-    return [console, files(), files("console")]

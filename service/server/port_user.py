@@ -19,7 +19,7 @@ def program_of(port: int) -> str | None:
                 with suppress(OSError):
                     if str(file.readlink()) in wanted:
                         name = (process / "comm").read_text().strip()
-                        return f"{name} (process {process.name})"
+                        return f"{name}, process {process.name}"
     return None
 
 

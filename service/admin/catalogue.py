@@ -1,0 +1,80 @@
+"""All named statements, for `swiftlet statements`, `swiftlet explain`, `/admin` and tests."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any
+
+from service.db import idempotency
+from service.db.statement import Statement
+from service.resource import Resource
+
+Resources = Sequence[Resource[Any]]
+
+# Characters of a name in a message.
+LONGEST_NAME = 100
+HEADER = """\
+-- Every statement the service runs, as it is sent to PostgreSQL. Written by `just sql` from the
+-- resources of the application; tests/test_statements.py keeps it current.
+-- Lists have more statements: each combination of filters and sort is compiled in the same way.
+"""
+
+
+def statements(resources: Resources) -> Iterator[Statement[Any]]:
+    """Yield the statements of each resource, for lists a selection, and those of the library."""
+    for resource in resources:
+        yield from resource.statements()
+    yield from idempotency.STATEMENTS
+
+
+def listing(resources: Resources) -> str:
+    """Return the text of `sql/statements.sql`."""
+    parts = [HEADER]
+    for statement in statements(resources):
+        text = re.sub(r" +\n", "\n", statement.sql)
+        arguments = ", ".join(f"${n} {name}" for n, name in enumerate(statement.names, 1))
+        parts.append(f"-- {statement.name}\n-- {arguments or 'no arguments'}\n{text};\n")
+    return "\n".join(parts)
+
+
+def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Statement[Any]]:
+    """Return the statement with a name, and its resource; None for one of the library.
+
+    Raises:
+        KeyError: the statement does not exist.
+    """
+    for resource in resources:
+        with suppress(KeyError):
+            return resource, resource.statement(name)
+    own = {statement.name: statement for statement in idempotency.STATEMENTS}
+    return None, own[name]
+
+
+def unknown(resources: Resources, name: str) -> str:
+    """Return what to say about a name that `find` does not know; it has the nearest names."""
+    names = [one.name for one in statements(resources)]
+    nearest = get_close_matches(name[:LONGEST_NAME], names, n=3, cutoff=0.5)
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    if not nearest:
+        return f"there is no statement {shown!r}; `swiftlet statements` lists all"
+    return f"there is no statement {shown!r}; did you mean {' or '.join(nearest)}?"
+
+
+def check_names(statement: Statement[Any], given: Mapping[str, object]) -> None:
+    """Check that the statement has all given parameters.
+
+    Raises:
+        ValueError: a parameter is unknown; the first one is named.
+    """
+    wrong = sorted(given.keys() - set(statement.names))
+    if wrong:
+        known = ", ".join(statement.names) or "none"
+        raise ValueError(f"no parameter {wrong[0][:LONGEST_NAME]}; there are: {known}")
+
+
+def is_staging(resource: Resource[Any] | None, statement: Statement[Any]) -> bool:
+    """Return whether a statement is about the staging table of an import."""
+    if resource is None or not resource.serves("import"):
+        return False
+    return statement in resource.stage.statements

@@ -1,0 +1,404 @@
+"""Metrics: the slots of workers, the text of /metrics, and what is counted."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import ROOT, SERVER, Service
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as open_metrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+from raw_http import talk
+
+from service.logs import logger
+from service.metrics import Metrics, Store, opened, shared_folder, slot_folder, slots
+from service.metrics.exposition import open_metrics, prometheus
+from service.metrics.families import (
+    DB_ROWS,
+    DEPENDENCY_UP,
+    FAMILIES,
+    HTTP_DURATION,
+    SECONDS,
+    START_TIME,
+    WORKERS,
+)
+from service.monitoring import OPEN_METRICS, TEXT, wants_open_metrics
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/shm")
+
+
+def samples(text: str) -> Samples:
+    """Return the samples of a text by name and label values, read by Prometheus' own parser."""
+    return {
+        (one.name, tuple(one.labels.values())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+def shown(store: Store) -> Samples:
+    return samples(prometheus(store.slots()).decode())
+
+
+def scrape(client: httpx.Client) -> Samples:
+    return samples(client.get("/metrics").raise_for_status().text)
+
+
+def requests_counted(found: Samples, *labels: str) -> float:
+    return found.get(("http_request_duration_seconds_count", labels), 0.0)
+
+
+# The format.
+
+
+def families(text: str, parsed: list[Metric]) -> None:
+    """Check that a text has the families that are declared, each once and of the right kind."""
+    for one in parsed:
+        name = one.name if one.name in FAMILIES else f"{one.name}_total"
+        family = FAMILIES[name]
+        assert one.type == family.kind
+        assert one.documentation == family.help
+        for sample in one.samples:
+            assert set(sample.labels) - {"le"} == {*family.labels}
+    assert text.count("# TYPE ") == len(parsed)
+
+
+def test_both_parsers_of_prometheus_read_it(client: httpx.Client) -> None:
+    item = client.post("/items", json={"name": "One"}).json()
+    client.get(f"/items/{item['id']}")
+    plain = client.get("/metrics")
+    assert plain.headers["content-type"].encode() == TEXT
+    assert plain.headers["cache-control"] == "no-store"
+    assert plain.headers["content-encoding"] in {"gzip", "zstd"}
+    families(plain.text, list(text_string_to_metric_families(plain.text)))
+    asked = client.get("/metrics", headers={"accept": PROMETHEUS.decode()})
+    assert asked.headers["content-type"].encode() == OPEN_METRICS
+    assert asked.text.endswith("# EOF\n")
+    parse: Any = open_metrics_parser.text_string_to_metric_families
+    families(asked.text, list(parse(asked.text)))
+    head = client.head("/metrics")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+# What Prometheus 3 sends.
+PROMETHEUS = (
+    b"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    b"application/openmetrics-text;version=0.0.1;q=0.5,"
+    b"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    (
+        (b"", False),
+        (b"*/*", False),
+        (PROMETHEUS, True),
+        (b"application/openmetrics-text", True),
+        (b"Application/OpenMetrics-Text; Version=1.0.0", True),
+        (b"application/openmetrics-text; version=0.0.1", False),
+        (b"text/plain, application/openmetrics-text;q=0.5", False),
+        (b"application/openmetrics-text;q=x, ;;=, text/plain;q", False),
+        (b"application/openmetrics-text;q=0", False),
+    ),
+)
+def test_accept_chooses_the_format(accept: bytes, wanted: bool) -> None:
+    assert wants_open_metrics(accept) is wanted
+
+
+def test_labels_are_escaped_and_numbers_exact() -> None:
+    store = Store()
+    metrics = Metrics(store)
+    odd = 'a\\b"c\nd%e'
+    metrics.add(DB_ROWS, odd, number=2.0**53)
+    metrics.request("GET", odd, 200, 0.1)
+    both: tuple[tuple[bytes, Any], ...] = (
+        (prometheus(store.slots()), text_string_to_metric_families),
+        (open_metrics(store.slots()), open_metrics_parser.text_string_to_metric_families),
+    )
+    for text, parse in both:
+        found = {
+            (one.name, one.labels.get("query_type")): one.value
+            for family in parse(text.decode())
+            for one in family.samples
+        }
+        assert found["db_rows_total", odd] == 2.0**53
+        assert found["http_request_duration_seconds_sum", None] == 0.1
+
+
+# What is counted.
+
+
+def test_each_request_is_counted_under_its_route(client: httpx.Client) -> None:
+    before = scrape(client)
+    item = client.post("/items", json={"name": "One"}).json()
+    for _ in range(5):
+        client.get(f"/items/{item['id']}")
+    client.head(f"/items/{item['id']}")
+    client.get(f"/items/{item['id']}/")
+    client.get("/items/0")
+    client.post("/items", json={})
+    client.request("FOOBAR", "/items")
+    client.get("/nothing/at/all")
+    client.get("/users/1/items")
+    after = scrape(client)
+    grown = {
+        labels: value - before.get((name, labels), 0.0)
+        for (name, labels), value in after.items()
+        if name == "http_request_duration_seconds_count"
+        and value != before.get((name, labels), 0.0)
+    }
+    assert grown == {
+        ("POST", "/items", "201"): 1,
+        ("GET", "/items/{id}", "200"): 6,
+        ("HEAD", "/items/{id}", "200"): 1,
+        ("GET", "/items/{id}", "404"): 1,
+        ("POST", "/items", "422"): 1,
+        ("other", "/items", "405"): 1,
+        ("GET", "unmatched", "404"): 1,
+        ("GET", "/users/{id}/items", "404"): 1,
+        ("GET", "/metrics", "200"): 1,
+    }
+    assert after["http_requests_in_flight", ()] == 1  # the scrape itself
+
+
+def test_statements_batches_and_look_ups_are_counted(client: httpx.Client) -> None:
+    before = scrape(client)
+    item = client.post("/items", json={"name": "One"}).json()
+    for _ in range(3):
+        client.get(f"/items/{item['id']}")
+    client.get("/items/9")
+    after = scrape(client)
+
+    def grown(name: str, *labels: str) -> float:
+        return after[name, labels] - before.get((name, labels), 0.0)
+
+    assert grown("cache_requests_total", "process", "hit") == 2
+    assert grown("cache_requests_total", "process", "miss") == 2
+    assert grown("db_query_total", "items.by_id", "success") == 2
+    assert grown("db_query_duration_seconds_count", "items.by_id") == 2
+    assert grown("db_rows_total", "items.by_id") == 1
+    assert grown("db_batch_size_sum", "items.by_id") == 2
+    assert after["db_pool_size", ()] == 4
+    assert after["dependency_up", ("database",)] == 1
+    assert after["service_workers", ()] == 1
+    assert ("cache_bytes", ("process",)) in after
+    assert grown("process_cpu_seconds_total") >= 0
+
+
+@pytest.mark.skipif(SERVER != "uvicorn", reason="granian refuses such requests itself")
+def test_a_request_that_the_parser_refuses_is_counted(
+    client: httpx.Client, service: Service
+) -> None:
+    refused = ("http_refused_total", ("400",))
+    before = scrape(client).get(refused, 0.0)
+    assert talk(service, b"GET / HTTP/1.1\r\nbad header\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert scrape(client)[refused] == before + 1
+
+
+# The slots of workers.
+
+
+COUNT = """
+import os, signal, sys
+from pathlib import Path
+from service.metrics import Metrics, Store
+from service.metrics.families import START_TIME, WORKERS
+metrics = Metrics(Store(Path(sys.argv[1])))
+for _ in range(int(sys.argv[2])):
+    metrics.hit("/items", 0.00005)
+metrics.set(WORKERS, 1)
+metrics.set(START_TIME, 2e9)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_counts_of_a_killed_worker_stay_and_its_gauges_go(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    own = Metrics(store)
+    own.hit("/items", 0.0002)
+    own.set(WORKERS, 1)
+    own.set(START_TIME, 1e9)
+    killed = subprocess.run([sys.executable, "-c", COUNT, tmp_path, "7"], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    found = shown(store)
+    assert requests_counted(found, "GET", "/items", "200") == 8
+    assert found["http_request_duration_seconds_bucket", ("GET", "/items", "200", "0.0001")] == 7
+    assert found["service_workers", ()] == 1
+    assert found["process_start_time_seconds", ()] == 1e9
+    # The next worker takes the slot and goes on; it has not set the gauges of the one before.
+    next_store = Store(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert shown(next_store)["service_workers", ()] == 1
+    Metrics(next_store).hit("/items", 0.0002)
+    assert requests_counted(shown(store), "GET", "/items", "200") == 9
+    next_store.close()
+    store.close()
+
+
+def test_gauges_of_workers_are_merged_as_their_family_says(tmp_path: Path) -> None:
+    stores = [Store(tmp_path) for _ in range(3)]
+    for place, store in enumerate(stores):
+        one = Metrics(store)
+        one.set(WORKERS, 1)
+        one.set(START_TIME, 100 + place)
+        one.set(DEPENDENCY_UP, place != 1, "database")
+    for store in stores:
+        found = shown(store)
+        assert found["service_workers", ()] == 3
+        assert found["process_start_time_seconds", ()] == 102
+        assert found["dependency_up", ("database",)] == 0
+    stores[1].close()
+    assert shown(stores[0])["dependency_up", ("database",)] == 1
+    Metrics(stores[1]).hit("/items", 1.0)  # a late task counts on
+    for store in (stores[0], stores[2]):
+        store.close()
+
+
+def test_a_full_store_counts_no_further_series_and_breaks_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store()
+    metrics = Metrics(store)
+    metrics.hit("/first", 0.001)
+    monkeypatch.setattr(slots, "VALUES", 100)
+    with caplog.at_level("WARNING", "service"):
+        monkeypatch.setattr(logger, "propagate", True)
+        for route in ("/a", "/b", "/c", "/d", "/e", "/f"):
+            metrics.request("GET", route, 200, 0.5)
+            metrics.hit(f"{route}/hit", 0.5)
+        metrics.add(DB_ROWS, "one")
+    (told,) = caplog.records
+    assert told.message.startswith("metrics are full")
+    found = shown(store)
+    assert requests_counted(found, "GET", "/first", "200") == 1
+    assert requests_counted(found, "GET", "/a", "200") == 1
+    assert requests_counted(found, "GET", "/f", "200") == 0
+    assert all(value in (0.0, 0.001, 0.5, 1.0) for (name, _), value in found.items()), (
+        "a series has the values of another one"
+    )
+
+
+def test_other_files_in_the_folder_do_not_break_a_scrape(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    Metrics(store).hit("/items", 0.1)
+    (tmp_path / "worker-empty").touch()
+    (tmp_path / "worker-text").write_text("not a slot")
+    (tmp_path / "worker-folder").mkdir()
+    (tmp_path / "worker-gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "worker-fifo")
+    stamp = slots.STAMP.to_bytes(8, "little")
+    wrong: tuple[Any, ...] = (
+        [0, "http_request_duration_seconds", "GET", "/evil"],
+        [10**9, "service_workers"],
+        [-5, "service_workers"],
+        ["0", "service_workers"],
+        [0, "unknown_family"],
+        {},
+        5,
+    )
+    lines = b"".join(json.dumps(one).encode() + b"\n" for one in wrong)
+    lines += b"\xff\xfe{[\n"
+    header = stamp + (50).to_bytes(8, "little") + len(lines).to_bytes(8, "little")
+    (tmp_path / "worker-bad").write_bytes((header + lines).ljust(slots.SIZE, b"\0"))
+    long = stamp + (2**60).to_bytes(8, "little") * 2
+    (tmp_path / "worker-long").write_bytes(long + b"[0]\n" * 100)
+    (tmp_path / "worker-other").write_bytes(b"\1" * slots.SIZE)
+    found = shown(store)
+    assert requests_counted(found, "GET", "/items", "200") == 1
+    assert "evil" not in str(found)
+    store.close()
+
+
+def test_a_slot_of_another_version_is_made_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker-0").write_bytes(b"\1" * slots.SIZE)
+    store = Store(tmp_path)
+    assert shown(store) == {}
+    Metrics(store).hit("/items", 0.1)
+    monkeypatch.setattr(slots, "STAMP", 5)  # another version starts beside this one
+    other = Store(tmp_path)
+    assert shown(other) == {}
+    other.close()
+    store.close()
+
+
+def test_without_space_a_worker_counts_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file system without space; here it is the largest size of a file."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(logger, "propagate", True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            Store(tmp_path)
+        with caplog.at_level("WARNING", "service"):
+            metrics = opened(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert metrics is not None
+    (told,) = caplog.records
+    assert told.message.startswith("each worker shows its own metrics alone")
+    metrics.hit("/items", 0.1)
+    assert requests_counted(shown(metrics.store), "GET", "/items", "200") == 1
+
+
+@on_linux
+def test_folders_of_killed_servers_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_folder, "MEMORY", tmp_path)
+    left = tmp_path / f"{slot_folder.PREFIX}left"
+    left.mkdir()
+    (left / "worker-0").touch()
+    with shared_folder(2) as first:
+        assert not left.exists()
+        assert first is not None
+        assert first.parent == tmp_path
+        assert first.stat().st_mode & 0o777 == 0o700
+        with shared_folder(2) as second:  # of another server, while the first runs
+            assert first.exists()
+        assert second is not None
+        assert not second.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_linux
+def test_without_memory_the_folder_is_on_the_disk_or_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_folder, "MEMORY", tmp_path / "missing")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with shared_folder(2) as folder:
+        assert folder is not None
+        assert folder.parent == tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with shared_folder(2) as folder:
+        assert folder is None
+
+
+def test_off_counts_nothing() -> None:
+    assert opened("off") is None
+
+
+@pytest.mark.parametrize("seconds", (0.0, SECONDS[0], 0.0003, SECONDS[-1], 99.0))
+def test_a_hit_is_counted_as_any_other_response(seconds: float) -> None:
+    store = Store()
+    metrics = Metrics(store)
+    metrics.hit("/one", seconds)
+    metrics.request("GET", "/two", 200, seconds)
+    one, two = (one.values for one in store.slots()[0].series if one.family is HTTP_DURATION)
+    assert one == two
+    assert len(one) == HTTP_DURATION.width
