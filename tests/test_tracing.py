@@ -411,12 +411,25 @@ def test_a_server_sends_spans_and_runs_on_without_a_collector(
         running.process.wait()
 
 
-def test_traces_without_opentelemetry_stop_the_start_with_one_line() -> None:
+@pytest.mark.parametrize(
+    ("before", "variable", "says"),
+    (
+        (
+            "sys.modules['opentelemetry.sdk'] = None",
+            {},
+            ("SERVICE_TRACES=on needs OpenTelemetry", "install swiftlet[otel]"),
+        ),
+        ("pass", {"OTEL_SPAN_LINK_COUNT_LIMIT": "-1"}, ("OTEL_SPAN_LINK_COUNT_LIMIT must be",)),
+    ),
+    ids=("not installed", "a wrong variable"),
+)
+def test_traces_that_cannot_be_recorded_stop_the_start_with_one_line(
+    before: str, variable: dict[str, str], says: tuple[str, ...]
+) -> None:
     program = (
-        "import sys; sys.modules['opentelemetry.sdk'] = None; sys.argv[1:] = ['serve'];"
-        "from service.__main__ import main; main()"
+        f"import sys; {before}; sys.argv[1:] = ['serve'];from service.__main__ import main; main()"
     )
-    environ = {"SERVICE_TRACES": "on", "DATABASE_URL": "postgresql://localhost/none"}
+    environ = {"SERVICE_TRACES": "on", "DATABASE_URL": "postgresql://localhost/none", **variable}
     ran = subprocess.run(
         [sys.executable, "-c", program],
         check=False,
@@ -427,5 +440,5 @@ def test_traces_without_opentelemetry_stop_the_start_with_one_line() -> None:
     )
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
-    assert "SERVICE_TRACES=on needs OpenTelemetry" in ran.stderr
-    assert "install swiftlet[otel]" in ran.stderr
+    assert "SERVICE_TRACES=on" in ran.stderr
+    assert all(one in ran.stderr for one in says)

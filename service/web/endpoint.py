@@ -195,8 +195,7 @@ class Endpoint:
             headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
             await _send(send, method, reply, body, [*headers, *more])
-            if reply.chunks is not None:
-                took = perf_counter() - started
+            took = perf_counter() - started
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)

@@ -8,7 +8,7 @@ from service.cache.writer import Writer
 from service.db.database import Database
 from service.errors import Problem, Unavailable
 from service.logs import logger
-from service.timing import timing
+from service.timing import Timing, timing
 from service.web.api_keys import ApiKeys, ParsedKey, bad_key, is_match
 from service.web.failures import Failures
 from service.web.principal import Access, Principal
@@ -163,10 +163,18 @@ class PrincipalCache:
 
     def _begin(self, authorization: bytes, parsed: ParsedKey) -> _LookUp:
         running = self._running[authorization] = _LookUp()
-        self.db.spawn(self._look_up(authorization, parsed, running))
+        spent = timing.get()
+        span = None if spent is None else spent.span
+        self.db.spawn(self._look_up(authorization, parsed, running, span))
         return running
 
-    async def _look_up(self, authorization: bytes, parsed: ParsedKey, running: _LookUp) -> None:
+    async def _look_up(
+        self, authorization: bytes, parsed: ParsedKey, running: _LookUp, span: Any
+    ) -> None:
+        if span is not None:  # of the request that came first
+            spent = Timing()
+            spent.span = span
+            timing.set(spent)
         future = running.future
         future.add_done_callback(_retrieve)
         try:
