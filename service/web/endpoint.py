@@ -252,8 +252,8 @@ def trace_headers(spent: Timing) -> tuple[Header, ...]:
     """Return the header that says which trace a request belongs to; none if it belongs to none."""
     if spent.span is not None:
         return ((TRACERESPONSE, spent.span.header.encode()),)
-    caller = spent.caller
-    return () if caller is None else ((TRACERESPONSE, trace_response(caller)),)
+    said = trace_response(spent.request.header(TRACEPARENT))
+    return () if said is None else ((TRACERESPONSE, said),)
 
 
 async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:
