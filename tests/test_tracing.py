@@ -239,10 +239,15 @@ async def test_waits_hits_and_failures_have_spans(traced: Callable[..., Any]) ->
         (missed, *_) = [span for span in one.take() if span.kind is SpanKind.SERVER]
         assert attributes(missed)["swiftlet.cache"] == "MISS"
         assert missed.parent is None
-        await one.ask(3, "GET", "/items?q=b")
+        for _ in range(100):  # on a busy machine the cache is not valid for a moment
+            one.take()
+            answer = await one.ask(3, "GET", "/items?q=b")
+            if answer.headers["x-cache"] == "HIT":
+                break
+            await asyncio.sleep(0.05)
         (hit,) = one.take()
         assert attributes(hit)["swiftlet.cache"] == "HIT"
-        assert "b" not in {attributes(hit)["url.path"], attributes(hit).get("url.query")}
+        assert "q=b" not in hit.to_json()
 
         await one.ask(4, "GET", "/items/x", flags="00")
         assert one.take() == []
@@ -383,17 +388,25 @@ def test_a_server_sends_spans_and_runs_on_without_a_collector(
     try:
         running.wait_until_ready()
         with httpx.Client(base_url=running.url, headers=key, timeout=30) as client:
-            answers = [client.get("/items", headers=given) for _ in range(3)]
-            assert [one.headers["x-cache"] for one in answers][-1] == "HIT"
             assert client.get("/fails/1", headers=given).status_code == 500
-            eventually(lambda: len([one for one in collector.spans if one.kind == 2]) >= 4, 10)
-            said = {one.headers["traceresponse"] for one in answers}
-            spans = [one for one in collector.spans if one.trace_id.hex() == f"{TRACE}00"]
-            assert {f"00-{TRACE}00-{one.span_id.hex()}-01" for one in spans} >= said
-            assert len(said) == 3
-            assert {"look-up of the API key", "GET /items", "GET /fails/{id}"} <= {
-                one.name for one in spans
-            }
+            said: set[str] = set()
+
+            def is_hit() -> bool:
+                answer = client.get("/items", headers=given)
+                said.add(answer.headers["traceresponse"])
+                return answer.headers["x-cache"] == "HIT"
+
+            eventually(is_hit, 10)
+
+            def own() -> list[Any]:
+                return [one for one in collector.spans if one.trace_id.hex() == f"{TRACE}00"]
+
+            eventually(
+                lambda: said <= {f"00-{TRACE}00-{one.span_id.hex()}-01" for one in own()}, 10
+            )
+            names = {one.name for one in own()}
+            assert {"look-up of the API key", "GET /items", "GET /fails/{id}"} <= names
+            assert len(said) > 1
             assert collector.services == {"swiftlet"}
             collector.server.shutdown()
             collector.server.server_close()
