@@ -1,5 +1,6 @@
 """Processes of a service: start, shared port, replacement and stop."""
 
+import json
 import os
 import signal
 import socket
@@ -426,10 +427,12 @@ def test_a_stop_signal_during_a_del_is_not_lost(
     assert (ran.returncode, ran.stderr.lstrip("\n")) == (code, said)
 
 
-def test_granian_writes_its_own_lines_to_stderr() -> None:
+def test_granian_writes_its_own_lines_to_stderr_in_our_format() -> None:
     script = (
         "from granian.log import LogLevels, configure_logging, logger\n"
+        "from service.logs import plain\n"
         "from service.server.granian import LOGGING\n"
+        "plain('json')\n"
         "configure_logging(LogLevels.warning, LOGGING)\n"
         "logger.error('Worker crash loop detected, exiting')\n"
     )
@@ -437,7 +440,9 @@ def test_granian_writes_its_own_lines_to_stderr() -> None:
         [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (0, "")
-    assert "crash loop" in ran.stderr
+    line = json.loads(ran.stderr)
+    assert (line["level"], line["logger"]) == ("ERROR", "_granian")
+    assert line["message"] == "Worker crash loop detected, exiting"
 
 
 def test_a_listener_refuses_until_it_listens_and_binds_every_address_of_a_name() -> None:

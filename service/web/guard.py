@@ -147,10 +147,13 @@ class Guard:
             identity = self.address(scope) if found is None else found.identity
             verdict = self.limiter.take(policy, identity)
             if verdict is None:
-                started = perf_counter()
+                asked, spent = perf_counter(), timing.get()
                 verdict = await self.limiter.ask(policy, identity)
-                if (spent := timing.get()) is not None:
-                    spent.cache += perf_counter() - started
+                if spent is not None:
+                    answered = perf_counter()
+                    spent.cache += answered - asked
+                    if spent.span is not None:
+                        spent.span.child("look-up of the rate limit", asked, answered)
             scope[ADMITTED] = verdict
             if self.metrics is not None:
                 leases = self.limiter.leases
