@@ -188,7 +188,7 @@ def test_figures_are_summed_over_workers(tmp_path: Path) -> None:
     second.statement("a", 0.3, 2)
     second.failed_statement("a", 0.2, timeout=True)
     second.failed_statement("a", 0.2, timeout=False)
-    slots: list[Slot] = first.store.slots()
+    slots: list[Slot] = list(first.store.slots())
     a, b = slowest(slots, "total", 10)
     assert (a.statement, a.calls, a.errors, a.timeouts, a.rows) == ("a", 4, 1, 1, 3)
     assert (a.total_ms, a.mean_ms, a.max_ms) == (800.0, 200.0, 300.0)
