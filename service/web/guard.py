@@ -1,6 +1,7 @@
 """The guard of an application: it checks API keys and rate limits before a handler runs."""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Literal
 
 from starlette.types import Scope
@@ -14,6 +15,7 @@ from service.limits.policy import Policy, Verdict
 from service.metrics import Metrics
 from service.settings import Settings
 from service.settings.proxies import parse_proxies
+from service.timing import timing
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
 from service.web.local_request import is_local, is_on_loopback
@@ -119,7 +121,8 @@ class Guard:
                 if verdict is None or not verdict.allowed:
                     return False
                 if self.metrics is not None:
-                    self._count(self.metrics, self.limiter, verdict)
+                    leases = self.limiter.leases
+                    self.metrics.decision(policy.name, True, leases is not None and leases.up)
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private and (rule.private is True or rule.private(scope)):
@@ -144,10 +147,18 @@ class Guard:
             identity = self.address(scope) if found is None else found.identity
             verdict = self.limiter.take(policy, identity)
             if verdict is None:
+                asked, spent = perf_counter(), timing.get()
                 verdict = await self.limiter.ask(policy, identity)
+                if spent is not None:
+                    answered = perf_counter()
+                    spent.cache += answered - asked
+                    if spent.span is not None:
+                        spent.span.child("look-up of the rate limit", asked, answered)
             scope[ADMITTED] = verdict
             if self.metrics is not None:
-                self._count(self.metrics, self.limiter, verdict)
+                leases = self.limiter.leases
+                shared = leases is not None and leases.up
+                self.metrics.decision(policy.name, verdict.allowed, shared)
             if not verdict.allowed:
                 detail = f"too many requests: try again in {verdict.reset} s"
                 raise TooMany(detail, retry_after=verdict.reset)
@@ -162,12 +173,6 @@ class Guard:
         """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
         verdict: Verdict | None = scope[ADMITTED]
         return b"" if verdict is None else verdict.lines
-
-    @staticmethod
-    def _count(metrics: Metrics, limiter: Limiter, verdict: Verdict) -> None:
-        leases = limiter.leases
-        shared = leases is not None and leases.up
-        metrics.decision(verdict.policy.name, allowed=verdict.allowed, shared=shared)
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)
