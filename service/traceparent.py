@@ -59,6 +59,16 @@ def parse_state(value: bytes | None) -> str:
     return b",".join(members).decode()
 
 
-def trace_response(caller: TraceParent) -> bytes:
-    """Return the header of a response if no span is recorded: the caller's ids, not sampled."""
-    return str(caller._replace(flags=caller.flags & RANDOM)).encode()
+def trace_response(value: bytes | None) -> bytes | None:
+    """Return the header of a response if no span is recorded: the caller's ids, not sampled.
+
+    Args:
+        value: the header traceparent.
+
+    Returns:
+        The header traceresponse; None if there is no valid traceparent.
+    """
+    found = None if value is None else _FORM.fullmatch(value)
+    if value is None or found is None or (found[5] is not None and found[1] == b"00"):
+        return None
+    return b"00%b%02x" % (value[2:53], int(found[4], 16) & RANDOM)

@@ -10,6 +10,7 @@ import pytest
 from service.logs import JSONFormatter, TextFormatter
 from service.logs.line_queue import LineQueue
 from service.logs.repeats import FAILURES, Repeats
+from service.timing import BatchTiming, timing
 
 QUOTED = "a\n12:00:00 forged\r\x1b[31m\x00\x7f\x9b\u2028\u2029\u202e\ufeff\ud800\U000e0001é"
 
@@ -127,3 +128,18 @@ def test_the_last_counts_are_written_at_the_end() -> None:
     assert lines.stop()
     assert [getattr(one, "fields", {}).get("repeated") for one in written.records] == [None, 2]
     assert lines.dropped == 0
+
+
+def test_lines_of_a_batch_have_the_name_of_its_statement() -> None:
+    written = Written()
+    lines = LineQueue(written)
+    lines.start()
+    token = timing.set(BatchTiming("items.add", 0.0))
+    try:
+        lines.handle(failure(fields={"error": "E"}))
+        lines.handle(failure("another", fields={"statement": "items.add_many"}))
+    finally:
+        timing.reset(token)
+    assert lines.stop()
+    fields = [vars(one)["fields"] for one in written.records]
+    assert fields == [{"statement": "items.add", "error": "E"}, {"statement": "items.add_many"}]

@@ -1,5 +1,6 @@
 """Processes of a service: start, shared port, replacement and stop."""
 
+import json
 import os
 import signal
 import socket
@@ -15,11 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, Service
+from conftest import ROOT, Service, free_port
 from test_faults import eventually
 
 from service.embedded.data_directory import Stores
-from service.server import free_port
 from service.server.listener import Listener
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
@@ -154,7 +154,7 @@ def changed(change: str, log: Path, database_url: str, *options: str) -> subproc
 @on_linux
 def test_a_worker_may_be_slow_to_start(database_url: str, tmp_path: Path) -> None:
     """uvicorn's own supervisor kills a worker that does not answer its ping for 5 s."""
-    log, port = tmp_path / "log", free_port("127.0.0.1")
+    log, port = tmp_path / "log", free_port()
     process = changed("slow", log, database_url, "--workers", "2", "--port", str(port))
     try:
         seen: set[int] = set()
@@ -177,7 +177,7 @@ def test_an_application_that_does_not_start_prints_the_reason(
     database_url: str, tmp_path: Path, workers: int
 ) -> None:
     log = tmp_path / "log"
-    port = str(free_port("127.0.0.1"))
+    port = str(free_port())
     options = ("--workers", str(workers), "--port", port)
     process = changed("fails", log, database_url, *options)
     assert process.wait(60) == 1
@@ -331,7 +331,7 @@ def test_an_idle_connection_does_not_hold_up_the_stop(
 def test_the_service_runs_when_its_output_cannot_be_written(
     stores: Stores, database_url: str, tmp_path: Path, how: str
 ) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     command = f'"{sys.executable}" -m service serve --workers 2 --port {port}'
     pid = tmp_path / "pid"
     if how.startswith("|"):
@@ -427,10 +427,12 @@ def test_a_stop_signal_during_a_del_is_not_lost(
     assert (ran.returncode, ran.stderr.lstrip("\n")) == (code, said)
 
 
-def test_granian_writes_its_own_lines_to_stderr() -> None:
+def test_granian_writes_its_own_lines_to_stderr_in_our_format() -> None:
     script = (
         "from granian.log import LogLevels, configure_logging, logger\n"
+        "from service.logs import plain\n"
         "from service.server.granian import LOGGING\n"
+        "plain('json')\n"
         "configure_logging(LogLevels.warning, LOGGING)\n"
         "logger.error('Worker crash loop detected, exiting')\n"
     )
@@ -438,7 +440,9 @@ def test_granian_writes_its_own_lines_to_stderr() -> None:
         [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (0, "")
-    assert "crash loop" in ran.stderr
+    line = json.loads(ran.stderr)
+    assert (line["level"], line["logger"]) == ("ERROR", "_granian")
+    assert line["message"] == "Worker crash loop detected, exiting"
 
 
 def test_a_listener_refuses_until_it_listens_and_binds_every_address_of_a_name() -> None:

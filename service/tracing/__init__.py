@@ -24,7 +24,11 @@ def check(setting: str) -> None:
     if setting == "off":
         return
     try:
-        import service.tracing.tracer  # noqa: F401 - whether it can be imported
+        from service.tracing.tracer import Tracer
+
+        Tracer().provider.shutdown()
+    except ValueError as error:
+        raise SettingsError(f"SERVICE_TRACES=on, and a variable OTEL_… is wrong: {error}") from None
     except ImportError as error:
         raise SettingsError(
             f"SERVICE_TRACES=on needs OpenTelemetry ({error}): install swiftlet[otel]"

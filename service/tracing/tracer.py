@@ -13,6 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -23,7 +24,7 @@ from opentelemetry.trace import (
 )
 
 from service.logs import logger
-from service.traceparent import TraceParent, parse, parse_state
+from service.traceparent import SAMPLED, TRACEPARENT, TraceParent, parse, parse_state
 from service.tracing.spans import BatchSpan, RequestSpan, nanoseconds, span_of
 
 if TYPE_CHECKING:  # db imports tracing
@@ -52,6 +53,9 @@ class Tracer:
         self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.provider.add_span_processor(processor or BatchSpanProcessor(Exporter()))
         self._tracer = self.provider.get_tracer("swiftlet")
+        # These samplers follow the caller, so they need not be asked about what it does not record;
+        # that takes OpenTelemetry 20 us.
+        self._follows = isinstance(self.provider.sampler, ParentBased)
 
     def request(self, scope: Any, began: float, route: str) -> RequestSpan | None:
         """Begin the span of a request; None if it is not sampled.
@@ -61,11 +65,14 @@ class Tracer:
             began: perf_counter().
             route: the template of its path.
         """
+        caller = _caller(scope["headers"])
+        if self._follows and caller is not None and not caller.flags & SAMPLED:
+            return None
         method = scope["method"]
         known = method if method in METHODS else "_OTHER"
         span = self._tracer.start_span(
             f"{'HTTP' if known == '_OTHER' else known} {route}",
-            _parent(scope["headers"]),
+            _parent(caller, scope["headers"]),
             SpanKind.SERVER,
             {
                 "http.request.method": known,
@@ -100,10 +107,19 @@ class Tracer:
                 await ended.wait()
 
 
-def _parent(headers: Sequence[tuple[bytes, bytes]]) -> Context:
-    """Return the context in the headers traceparent and tracestate; empty without them."""
-    parents = [value.strip(b" \t") for name, value in headers if name == b"traceparent"]
-    caller: TraceParent | None = parse(parents[0]) if len(parents) == 1 else None
+def _caller(headers: Sequence[tuple[bytes, bytes]]) -> TraceParent | None:
+    """Return the context of the caller; None without one."""
+    found = None
+    for name, value in headers:
+        if name == TRACEPARENT:
+            if found is not None:  # two of them are none
+                return None
+            found = value.strip(b" \t")
+    return parse(found)
+
+
+def _parent(caller: TraceParent | None, headers: Sequence[tuple[bytes, bytes]]) -> Context:
+    """Return OpenTelemetry's form of the caller's context; empty without one."""
     if caller is None:
         return Context()
     states = [value for name, value in headers if name == b"tracestate"]

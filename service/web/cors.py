@@ -20,12 +20,14 @@ ORIGIN, METHOD = b"origin", b"access-control-request-method"
 # Headers of a request that a page may set, beside those that CORS always allows.
 REQUEST_HEADERS = (
     b"authorization, x-api-key, content-type, content-encoding, if-match, if-none-match,"
-    b" idempotency-key, x-request-id, cache-control, last-event-id"
+    b" idempotency-key, x-request-id, cache-control, last-event-id,"
+    b" traceparent, tracestate"
 )
 # Headers of a response that a page may read.
 RESPONSE_HEADERS = (
     b"etag, location, link, allow, retry-after, ratelimit, ratelimit-policy, idempotency-replayed,"
-    b" www-authenticate, content-disposition, x-request-id, x-process-time, x-cache, server-timing"
+    b" www-authenticate, content-disposition, x-request-id, x-process-time, x-cache, server-timing,"
+    b" traceresponse"
 )
 # Seconds for which a browser keeps the answer to a preflight request.
 MAX_AGE = b"600"

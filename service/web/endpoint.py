@@ -195,8 +195,7 @@ class Endpoint:
             headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
             await _send(send, method, reply, body, [*headers, *more])
-            if reply.chunks is not None:
-                took = perf_counter() - started
+            took = perf_counter() - started
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)
@@ -253,8 +252,8 @@ def trace_headers(spent: Timing) -> tuple[Header, ...]:
     """Return the header that says which trace a request belongs to; none if it belongs to none."""
     if spent.span is not None:
         return ((TRACERESPONSE, spent.span.header.encode()),)
-    caller = spent.caller
-    return () if caller is None else ((TRACERESPONSE, trace_response(caller)),)
+    said = trace_response(spent.request.header(TRACEPARENT))
+    return () if said is None else ((TRACERESPONSE, said),)
 
 
 async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:

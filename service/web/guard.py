@@ -1,6 +1,7 @@
 """The guard of an application: it checks API keys and rate limits before a handler runs."""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Literal
 
 from starlette.types import Scope
@@ -14,6 +15,7 @@ from service.limits.policy import Policy, Verdict
 from service.metrics import Metrics
 from service.settings import Settings
 from service.settings.proxies import parse_proxies
+from service.timing import timing
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
 from service.web.codec import Header
 from service.web.local_request import is_local, is_on_loopback
@@ -145,7 +147,13 @@ class Guard:
             identity = self.address(scope) if found is None else found.identity
             verdict = self.limiter.take(policy, identity)
             if verdict is None:
+                asked, spent = perf_counter(), timing.get()
                 verdict = await self.limiter.ask(policy, identity)
+                if spent is not None:
+                    answered = perf_counter()
+                    spent.cache += answered - asked
+                    if spent.span is not None:
+                        spent.span.child("look-up of the rate limit", asked, answered)
             scope[ADMITTED] = verdict
             if self.metrics is not None:
                 leases = self.limiter.leases

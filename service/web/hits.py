@@ -8,7 +8,7 @@ from service.cache.response import CachedResponse
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, request_id
 from service.logs import logger
-from service.traceparent import TRACEPARENT, parse, trace_response
+from service.traceparent import TRACEPARENT, trace_response
 from service.web import compress
 from service.web.api_keys import KEY_HEADERS
 from service.web.cached import HIT, key_of
@@ -90,8 +90,8 @@ def send_hit(scope: Scope, started: float, rule: Rule) -> bool:  # noqa: C901, P
 
 def _trace_line(traceparent: bytes) -> bytes:
     """Return the header line with the trace of a request, see trace_response."""
-    caller = parse(traceparent)
-    return b"" if caller is None else b"traceresponse: %b\r\n" % trace_response(caller)
+    said = trace_response(traceparent)
+    return b"" if said is None else b"traceresponse: %b\r\n" % said
 
 
 def _encoded(

@@ -8,7 +8,7 @@ from service.cache.writer import Writer
 from service.db.database import Database
 from service.errors import Problem, Unavailable
 from service.logs import logger
-from service.timing import timing
+from service.timing import Timing, timing
 from service.web.api_keys import ApiKeys, ParsedKey, bad_key, is_match
 from service.web.failures import Failures
 from service.web.principal import Access, Principal
@@ -47,12 +47,13 @@ class Admitted:
 
 
 class _LookUp:
-    """A look-up that runs; it was sent at `sent`."""
+    """A look-up that runs; it was sent at `sent`, and `spent` has its times."""
 
-    __slots__ = ("future", "sent")
+    __slots__ = ("future", "sent", "spent")
 
     def __init__(self) -> None:
         self.sent = perf_counter()
+        self.spent = Timing()
         self.future: asyncio.Future[Admitted | None] = asyncio.get_running_loop().create_future()
 
 
@@ -158,17 +159,29 @@ class PrincipalCache:
         try:
             return await asyncio.shield(running.future)
         finally:
-            if spent is not None and spent.span is not None:
-                spent.span.child("look-up of the API key", started, perf_counter())
+            now = perf_counter()
+            if spent is not None:
+                spent.add(running.spent, 0.0, now - started)
+                if spent.span is not None:
+                    spent.span.child("look-up of the API key", started, now)
 
     def _begin(self, authorization: bytes, parsed: ParsedKey) -> _LookUp:
         running = self._running[authorization] = _LookUp()
-        self.db.spawn(self._look_up(authorization, parsed, running))
+        spent = timing.get()
+        span = None if spent is None else spent.span
+        self.db.spawn(self._look_up(authorization, parsed, running, span))
         return running
 
-    async def _look_up(self, authorization: bytes, parsed: ParsedKey, running: _LookUp) -> None:
+    async def _look_up(
+        self, authorization: bytes, parsed: ParsedKey, running: _LookUp, span: Any
+    ) -> None:
+        if span is not None:  # of the request that came first
+            spent = Timing()
+            spent.span = span
+            timing.set(spent)
         future = running.future
         future.add_done_callback(_retrieve)
+        timing.set(running.spent)
         try:
             found = await self._find_in_database(parsed, running.sent)
             self._keep(authorization, parsed, found)
