@@ -85,15 +85,23 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     help="Milliseconds of CPU to waste in each of our requests, to see that the check fails.",
 )
 @click.option("--workloads", default="", callback=_comma, help="Only the budgets of these.")
+@click.option("--against", default="", callback=_comma, help="Only the budgets against these.")
 @click.option("--out", type=DIRECTORY, default=OUT, show_default=True, help="Where it goes.")
 def check(
-    file: Path | None, rounds: int, items: int, slow: float, workloads: list[str], out: Path
+    *,
+    file: Path | None,
+    rounds: int,
+    items: int,
+    slow: float,
+    workloads: list[str],
+    against: list[str],
+    out: Path,
 ) -> None:
     """Check FILE against bench/budgets.toml; without FILE measure first. Exit 1 if a budget fails.
 
     \b
     Examples:
-      python -m bench check --workloads read,create
+      python -m bench check --workloads read,create --against reference
       python -m bench check bench/results/2026-11-21-full.json
     """
     if file is not None:
@@ -101,7 +109,12 @@ def check(
         _show(verdicts)
     else:
         due = [one for one in budgets.load() if one.met]
-        wanted = [one for one in due if not workloads or one.workload in workloads]
+        wanted = [
+            one
+            for one in due
+            if (not workloads or one.workload in workloads)
+            and (not against or one.against in against)
+        ]
         only = {who for one in wanted for who in (one.of, one.against)}
         if budgets.BEST in only:  # one of these two in every full result so far
             only = only - {budgets.BEST} | {"blacksheep", "fastify"}
@@ -138,7 +151,8 @@ def report(file: Path, html: Path) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=1, show_default=True)
-def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
+@click.option("--quick", is_flag=True, help="Few rows and connections, to see that a trial runs.")
+def trials(names: tuple[str, ...], rounds: int, seconds: int, *, quick: bool) -> None:
     """Compare variants of our service; print tables. All trials take half an hour.
 
     \b
@@ -149,7 +163,7 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
       AGAINST=../other-checkout python -m bench trials tree-cache-off tree-cache-on
     """
     from bench.measure import require_wrk
-    from bench.trials import PLAIN_TABLES, TABLES, TRIALS, run, shown, tabled
+    from bench.trials import PLAIN_TABLES, TABLES, TRIALS, brief, run, shown, tabled
 
     if not names or not PLAIN_TABLES.keys() >= set(names):
         require_wrk()
@@ -159,8 +173,9 @@ def trials(names: tuple[str, ...], rounds: int, seconds: int) -> None:
         raise click.UsageError(f"no trial {', '.join(wrong)}; trials: {', '.join(known)}")
     for trial in TRIALS:
         if not names or trial.name in names:
-            rows = run(trial, rounds, seconds, lambda line: click.echo(line, err=True))
-            click.echo(shown(trial, rows))
+            one = brief(trial) if quick else trial
+            rows = run(one, rounds, seconds, lambda line: click.echo(line, err=True))
+            click.echo(shown(one, rows))
     for name in tables:
         if not names or name in names:
             click.echo(tabled(name))

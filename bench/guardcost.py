@@ -1,4 +1,4 @@
-"""Trial: CPU of a cached read with and without API keys and rate limits.
+"""Trial: CPU of a cached read with and without metrics, API keys and rate limits.
 
 In this process: bytes of a request go into our HTTP/1.1 protocol, and those of a hit come out.
 Only the socket and the cache's look-up are left out, which are the same for all. The variants take
@@ -8,14 +8,17 @@ turns, so that the machine's other work affects all of them.
 import asyncio
 import hashlib
 import statistics
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from service.cache.local import Local
 from service.cache.response import CachedResponse
 from service.cache.writer import Writer
 from service.db.database import Database
@@ -23,6 +26,7 @@ from service.http1.connection import Connection
 from service.items import items
 from service.limits.limiter import Limiter
 from service.limits.policy import Policies
+from service.metrics import Metrics, Store
 from service.settings import Settings
 from service.web.api_keys import KeyRecord, ParsedKey
 from service.web.guard import Guard
@@ -37,8 +41,25 @@ HEAD = (
     b"GET /items/1 HTTP/1.1\r\nhost: bench\r\nuser-agent: bench\r\naccept: */*\r\n"
     b"accept-encoding: gzip\r\n"
 )
-# The question's parts: name, whether it has a guard with keys, a limit.
-VARIANTS = (("off", False, "off"), ("keys", True, "off"), ("keys and limit", True, "10000000/60s"))
+LIMIT = "10000000/60s"
+
+
+class Variant(NamedTuple):
+    """What is on: the metrics, a guard with keys, a limit."""
+
+    name: str
+    metrics: bool = False
+    keys: bool = False
+    limit: str = "off"
+
+
+VARIANTS = (
+    Variant("off"),
+    Variant("metrics", metrics=True),
+    Variant("keys", keys=True),
+    Variant("keys and limit", keys=True, limit=LIMIT),
+    Variant("all three", metrics=True, keys=True, limit=LIMIT),
+)
 
 
 class Transport:
@@ -63,6 +84,7 @@ class Hit:
     on = True
 
     def __init__(self) -> None:
+        self.local = Local(1)  # it counts the hits
         self.response = CachedResponse(BODY, ((b"etag", b'"1"'),), 1)
 
     def find(self, key: object, *, refreshes: bool = True) -> CachedResponse:
@@ -93,21 +115,22 @@ class Spawner:
         self.task = asyncio.create_task(work)
 
 
-async def _reader(keys: bool, limit: str) -> Callable[[], None]:
+async def reader(variant: Variant, store: Store) -> Callable[[], None]:
     """Return a function that handles some requests."""
     guard = None
+    metrics = Metrics(store) if variant.metrics else None
     spawner: Any = Spawner()
     nothing: Any = None
-    if keys:
+    if variant.keys:
         principals = PrincipalCache(Keys(), spawner, nothing)
         await principals.authenticate(KEY, "bench")
-        limiter = None if limit == "off" else Limiter(Policies(limit))
-        guard = Guard(principals, limiter)
+        limiter = None if variant.limit == "off" else Limiter(Policies(variant.limit))
+        guard = Guard(principals, limiter, metrics=metrics)
     state = {
         "settings": Settings(),
         "cache": Hit(),
         "guard": guard,
-        "metrics": None,
+        "metrics": metrics,
         "tracer": None,
     }
     config = uvicorn.Config(Paths(items.operations), http=Connection, lifespan="off")
@@ -116,7 +139,8 @@ async def _reader(keys: bool, limit: str) -> Callable[[], None]:
     connection = Connection(config, ServerState(), state)
     transport: Any = Transport()
     connection.connection_made(transport)
-    request = HEAD + (b"authorization: Bearer " + KEY + b"\r\n" if keys else b"") + b"\r\n"
+    key = b"authorization: Bearer " + KEY + b"\r\n" if variant.keys else b""
+    request = HEAD + key + b"\r\n"
 
     def some() -> None:
         for _ in range(TURNS):
@@ -128,14 +152,16 @@ async def _reader(keys: bool, limit: str) -> Callable[[], None]:
 
 
 async def _measured() -> dict[str, list[float]]:
-    readers = {name: await _reader(keys, limit) for name, keys, limit in VARIANTS}
-    found: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(ROUNDS):
-        for name, some in readers.items():
-            await asyncio.sleep(0.001)  # time for a look-up in the background
-            began = process_time()
-            some()
-            found[name].append((process_time() - began) / TURNS * 1e6)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        readers = {one.name: await reader(one, store) for one in VARIANTS}
+        found: dict[str, list[float]] = {name: [] for name in readers}
+        for _ in range(ROUNDS):
+            for name, some in readers.items():
+                await asyncio.sleep(0.001)  # time for a look-up in the background
+                began = process_time()
+                some()
+                found[name].append((process_time() - began) / TURNS * 1e6)
     return found
 
 
@@ -146,12 +172,20 @@ def measured() -> dict[str, list[float]]:
 
 def table() -> str:
     """Return a table in Markdown: CPU per request, and the difference to the first in a round."""
-    found = measured()
-    first = next(iter(found.values()))
+    return table_of(
+        f"**What does it cost to count and check a cached read?** (`guard`, median of {ROUNDS}"
+        " rounds)",
+        measured(),
+    )
+
+
+def table_of(title: str, found: dict[str, list[float]]) -> str:
+    """Return a table in Markdown of variants, each with the microseconds of its rounds."""
+    name_of_first, first = next(iter(found.items()))
     lines = [
-        f"**What does it cost to check a cached read?** (`guard`, median of {ROUNDS} rounds)",
+        title,
         "",
-        "| | CPU us | more than off, us (quartiles) |",
+        f"| | CPU us | more than {name_of_first}, us (quartiles) |",
         "|---|---|---|",
     ]
     for name, used in found.items():

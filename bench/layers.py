@@ -51,7 +51,7 @@ def tables(on: StagingTable, runs: list[Run]) -> list[Table]:
 
 
 def _checks() -> Table:
-    """Return what API keys and rate limits add to a cached read."""
+    """Return what metrics, API keys and rate limits add to a cached read."""
     off, *others = guardcost.measured().items()
     figures = []
     for name, used in others:
@@ -59,7 +59,7 @@ def _checks() -> Table:
         least, middle, most = statistics.quantiles(more, n=4)
         figures.append(Figure(name, middle, least, most))
     about = "More CPU than without them; without the socket. Median and quartiles of many rounds."
-    return Table("checks-hit", "Keys and limits: a cached read", "us", about, figures)
+    return Table("checks-hit", "Metrics, keys and limits: a cached read", "us", about, figures)
 
 
 def _table(on: StagingTable, runs: list[Run], workload: str, title: str) -> Table | None:

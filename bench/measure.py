@@ -118,15 +118,14 @@ def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
         )
         load, used = _children_cpu() - spent, cpu(on.postmaster) - before
         requests = _number(r"actually processed: (\d+)", done.stdout)
-        # The time to connect is excluded; without a transaction pgbench prints no rate.
+        # The time to connect is excluded; without a transaction pgbench prints no more figures.
         rate = _number(r"tps = ([\d.]+)", done.stdout) if requests else 0.0
+        failed = _number(r"failed transactions: (\d+)", done.stdout) if requests else 0.0
         lines = [line for log in Path(place).glob("pgbench_log*") for line in log.open()]
     took = sorted(int(line.split()[2]) / 1000 for line in lines) or [0.0]
     p50, p95, p99 = (took[int(len(took) * part)] for part in (0.5, 0.95, 0.99))
-    failed = round(_number(r"failed transactions: (\d+)", done.stdout))
-    found = Loaded(
-        round(requests), requests / rate if rate else seconds, failed, p50, p95, p99, None
-    )
+    spent_seconds = requests / rate if rate else seconds
+    found = Loaded(round(requests), spent_seconds, round(failed), p50, p95, p99, None)
     # Count the client as the server: it makes the queries and reads the rows.
     return _run("pgbench", cell, number, found, (load, used, 0.0, 0.0))
 

@@ -299,6 +299,8 @@ class _Rounds:
 
 def _tables(options: Options, on: StagingTable, found: list[Run], say: Say) -> list[Table]:
     say("micro tables, the layers of a request, COPY")
+    if options.quick:
+        micro.REPEATS = layers.REPEATS = limits.REPEATS = 1
     fill(on, options.items)
     return [*micro.tables(), *layers.tables(on, found), limits.copy(on, options.items)]
 

@@ -15,6 +15,7 @@ from bench import (
     jsonagg,
     limitcost,
     listcost,
+    metricscost,
     micro,
     multirow,
     ormcost,
@@ -80,6 +81,12 @@ class Trial(NamedTuple):
     variants: tuple[Variant, ...]
     workloads: tuple[str, ...]
     connections: tuple[int, ...] = (64,)
+    items: int = ITEMS
+
+
+def brief(trial: Trial) -> Trial:
+    """Return the trial with few rows and one number of connections, to see that it runs."""
+    return trial._replace(items=1000, connections=trial.connections[:1])
 
 
 def _each(what: str, variable: str, first: int, *others: int) -> tuple[Variant, ...]:
@@ -252,6 +259,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 PLAIN_TABLES: dict[str, Callable[[], str]] = {
     "objects": micro.table,
     "guard": guardcost.table,
+    "metrics": metricscost.table,
     "limits": limitcost.table,
 }
 
@@ -267,7 +275,7 @@ def tabled(name: str) -> str:
 def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> list[Row]:
     """Start all variants and measure them in turn, after a second of warm-up each."""
     with ExitStack() as held:
-        on = held.enter_context(_staged())
+        on = held.enter_context(_staged(trial.items))
         servers = [
             held.enter_context(_served(one, on, f"variant_{place}"))
             for place, one in enumerate(trial.variants)
@@ -276,7 +284,7 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
         for number in range(rounds + 1):
             for workload in trial.workloads:
                 for connections in trial.connections if number else trial.connections[:1]:
-                    cell = Cell(workload, connections, 1, ITEMS)
+                    cell = Cell(workload, connections, 1, trial.items)
                     runs = _turn(on, servers, cell, seconds if number else 1, number)
                     if number:
                         found.setdefault((workload, connections), []).append(runs)
@@ -295,9 +303,9 @@ def stage_in_temporary() -> Iterator[StagingTable]:
 
 
 @contextmanager
-def _staged() -> Iterator[StagingTable]:
+def _staged(items: int = ITEMS) -> Iterator[StagingTable]:
     with stage_in_temporary() as on:
-        fill(on, ITEMS)
+        fill(on, items)
         yield on
 
 
@@ -320,7 +328,7 @@ def _turn(
     for place in (*order[shift:], *order[:shift]):
         runs[place] = measure(servers[place], on, cell, seconds, number)
         if cell.workload in WRITING:
-            settle(on.of(servers[place].program), ITEMS)
+            settle(on.of(servers[place].program), cell.items)
     return [runs[place] for place in order]
 
 

@@ -98,7 +98,7 @@ class Sampler:
     def _count(self, family: families.Family, value: float, *labels: str) -> None:
         """Add what a count of this process has grown since the last time."""
         known = self._known.get((family.name, labels), 0.0)
-        self.metrics.add(family, *labels, number=value - known)
+        self.metrics.add(family, *labels, number=max(0.0, value - known))
         self._known[family.name, labels] = value
 
 

@@ -15,7 +15,8 @@ class Timing:
         statements: statements that it ran, or that were run for it and others.
         queue: it waited for a batch to begin, or until one more write might run.
         pool: it waited for a connection.
-        sql: statements ran, from the sending of the arguments to the last record.
+        sql: statements ran, from the sending of the arguments to the last record; BEGIN, COMMIT and
+            COPY too, which are not counted in `statements`.
         cache: it waited for Redis, or for a load by another request.
         encode: rows were encoded as JSON, and bodies compressed.
         request: the web.request.Request; None outside of one, and for a batch.
@@ -30,13 +31,22 @@ class Timing:
         self.request = request
         self.span: Any = None
 
-    def add(self, other: "Timing", queue: float, sql: float) -> None:
-        """Add the times of a batch that served this request, with the request's own waits."""
+    def add(self, other: "Timing", queue: float, seconds: float) -> None:
+        """Add the times of work for several requests, of which this is one.
+
+        Args:
+            other: times of the work. Parts of it may have run before this request came, or at the
+                same time, so they are reduced to the time that this request waited.
+            queue: seconds that this request waited until it began.
+            seconds: that it waited then. What is no other part is `sql`.
+        """
+        parts = other.queue + other.pool + other.encode
+        share = seconds / parts if parts > seconds else 1.0
         self.statements += 1
-        self.queue += queue + other.queue
-        self.pool += other.pool
-        self.sql += sql
-        self.encode += other.encode
+        self.queue += queue + other.queue * share
+        self.pool += other.pool * share
+        self.sql += seconds - parts * share
+        self.encode += other.encode * share
 
     def parts(self) -> dict[str, object]:
         """Return the times for a log line, in seconds."""

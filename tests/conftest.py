@@ -7,14 +7,16 @@ With `TEST_BATCHING=off` each request runs its own statement.
 
 import asyncio
 import os
+import random
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ import asyncpg
 import httpx
 import pytest
 
-from service import server
 from service.asgi import MIGRATIONS, app
 from service.db.schema import totals
 from service.embedded import stores as embedded_stores
@@ -55,17 +56,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The files that take longest, each the work of one process: they begin first, and so no process is
 # left with one of them at the end.
 LONGEST = (
+    "bench",
+    "cli",
+    "embedded",
+    "recipes",
     "cache_redis",
     "processes",
     "files",
     "large_lists",
     "new_migrations",
-    "embedded",
     "totals",
     "cache_model",
     "http1",
-    "bench",
-    "cli",
     "parity",
     "fitness",
     "nodes",
@@ -175,13 +177,25 @@ def own_database_url(new_database: Callable[[], str]) -> str:
     return url
 
 
+def free_port() -> int:
+    """Return a port below the range from which the system takes those of clients.
+
+    Such a port can't be taken by a connection between this call and the start of the server.
+    """
+    while True:
+        port = random.randrange(5_000, 12_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+
+
 class Service:
     """A server process, with its `url`, `process` and `log`."""
 
     folder = ROOT  # in which it runs
 
     def __init__(self, log: Path, *options: str, **environ: str) -> None:
-        self.port = server.free_port("127.0.0.1")
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")}
@@ -209,7 +223,7 @@ class Service:
         """Stop it, and return its exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

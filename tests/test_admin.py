@@ -1,16 +1,48 @@
 """Plans and costs of statements over HTTP: `/admin/explain/{statement}` and `/admin/slow`."""
 
+import asyncio
+import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import httpx
 import pytest
-from conftest import Query
+from conftest import STORES, Query, query
+from in_process import held, worker
 
+from service.admin import catalogue
+from service.admin.connecting import explain_once
+from service.admin.explain import Question, changes
 from service.admin.slow import slowest
+from service.asgi import MIGRATIONS, app
+from service.embedded import stores as embedded_stores
+from service.embedded.programs import wheel_postgres
 from service.metrics import Metrics, Store
 from service.metrics.slots import Slot
+from service.migrations import migrate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def url(own_database_url: str) -> str:
+    query(own_database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(own_database_url, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
+    query(own_database_url, "INSERT INTO items (name, owner_id) VALUES ('Lamp', 1)")
+    return own_database_url
 
 
 def explain(client: httpx.Client, name: str, **query: Any) -> dict[str, Any]:
@@ -149,14 +181,14 @@ def test_the_slowest_statements_come_first(client: httpx.Client) -> None:
     assert client.get("/admin/slow", params={"limit": "0"}).status_code == 422
 
 
-def test_figures_are_summed_over_workers(tmp_path: Any) -> None:
+def test_figures_are_summed_over_workers(tmp_path: Path) -> None:
     first, second = Metrics(Store(tmp_path)), Metrics(Store(tmp_path))
     first.statement("a", 0.1, 1)
     first.statement("b", 0.5, 3)
     second.statement("a", 0.3, 2)
     second.failed_statement("a", 0.2, timeout=True)
     second.failed_statement("a", 0.2, timeout=False)
-    slots: list[Slot] = first.store.slots()
+    slots: list[Slot] = list(first.store.slots())
     a, b = slowest(slots, "total", 10)
     assert (a.statement, a.calls, a.errors, a.timeouts, a.rows) == ("a", 4, 1, 1, 3)
     assert (a.total_ms, a.mean_ms, a.max_ms) == (800.0, 200.0, 300.0)
@@ -165,3 +197,199 @@ def test_figures_are_summed_over_workers(tmp_path: Any) -> None:
     assert [one.statement for one in slowest(slots, "timeouts", 1)] == ["a"]
     for one in (first, second):
         one.store.close()
+
+
+EXPLAIN, ANALYZE = "/admin/explain/items.by_id", {"analyze": "true"}
+
+
+async def test_one_plan_at_a_time_beside_the_pool(url: str) -> None:
+    async with worker(url) as (client, state):
+        async with held(url, "LOCK TABLE items"):
+            first = asyncio.create_task(client.get(EXPLAIN, params=ANALYZE))
+            await until_it_waits(url)
+            assert not state["db"].pool._busy
+            second = await client.get(EXPLAIN)
+            assert second.status_code == 503
+            assert second.headers["retry-after"] == "1"
+            slow = (await client.get("/admin/slow")).json()
+            assert "another statement" in slow["pg_stat_statements"]["detail"]
+        assert (await first).status_code == 200
+        assert (await client.get(EXPLAIN)).status_code == 200
+
+
+async def test_a_plan_that_takes_too_long_is_504(url: str) -> None:
+    within = {"SERVICE_STATEMENT_TIMEOUT_MS": "100"}
+    async with worker(url, **within) as (client, _), held(url, "LOCK TABLE items"):
+        assert (await client.get(EXPLAIN, params=ANALYZE)).status_code == 504
+
+
+async def until_it_waits(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(30):
+            while not await connection.fetchval(WAITING):  # noqa: ASYNC110 - of PostgreSQL
+                await asyncio.sleep(0.005)
+    finally:
+        await connection.close()
+
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND wait_event_type = 'Lock' AND query LIKE '%explained%' AND pid <> pg_backend_pid()
+"""
+
+
+async def test_without_the_database_there_are_still_our_own_figures(url: str) -> None:
+    async with worker(url) as (client, state):
+        await client.get("/items/1")
+        state["db"].pool.url = "postgresql:///none?host=/nowhere"
+        assert (await client.get("/admin/explain/items.by_id")).status_code == 503
+        found = (await client.get("/admin/slow")).json()
+        assert found["statements"][0]["statement"] == "items.by_id"
+        assert found["pg_stat_statements"] == {"available": False, "detail": "the database is away"}
+
+
+async def test_without_metrics_there_are_no_figures(url: str) -> None:
+    async with worker(url, SERVICE_METRICS="off") as (client, _):
+        answer = await client.get("/admin/slow")
+        assert answer.status_code == 404
+        assert "SERVICE_METRICS" in answer.json()["detail"]
+
+
+async def test_what_a_trigger_does_is_rolled_back_too(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    heard: list[object] = []
+    try:
+        await connection.execute(TRIGGER)
+        await connection.add_listener("swiftlet", lambda *_: heard.append(1))
+        await connection.add_listener("explained", lambda *_: heard.append(1))
+        resource, statement = catalogue.find(app.resources, "items.add")
+        found = await explain_once(url, Question(statement, resource, analyze=True))
+        assert "Trigger noting" in "\n".join(found.lines)
+        assert (
+            found.notes[1] == "ids that it took are not given back: those of items have a gap now"
+        )
+        await connection.fetchval("SELECT 1")
+        assert heard == []
+        assert await connection.fetchval("SELECT count(*) FROM items") == 1
+        assert await connection.fetchval("SELECT count(*) FROM noted") == 0
+        new = await connection.fetchval("INSERT INTO items (name) VALUES ('a') RETURNING id")
+        assert new == 3, "id 2 was taken"
+    finally:
+        await connection.execute("DROP FUNCTION note CASCADE; DROP TABLE noted")
+        await connection.close()
+
+
+TRIGGER = """
+CREATE TABLE noted (id bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO noted VALUES (NEW.id); NOTIFY explained; RETURN NULL; END $$;
+CREATE TRIGGER noting AFTER INSERT ON items FOR EACH ROW EXECUTE FUNCTION note();
+"""
+
+
+def test_an_extension_that_is_not_loaded_is_named(client: httpx.Client, sql: Query) -> None:
+    if not sql("SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements'"):
+        pytest.skip("PostgreSQL has no contrib here")
+    sql("CREATE EXTENSION pg_stat_statements")
+    try:
+        found = client.get("/admin/slow").json()["pg_stat_statements"]
+        assert not found["available"]
+        assert "shared_preload_libraries" in found["detail"]
+    finally:
+        sql("DROP EXTENSION pg_stat_statements")
+
+
+@pytest.fixture
+def observed(tmp_path: Path) -> Iterator[str]:
+    """A database with pg_stat_statements."""
+    with embedded_stores.stores(
+        tmp_path / "data",
+        redis=False,
+        postgres_bin=wheel_postgres() if STORES == "wheel" else None,
+        settings={"shared_preload_libraries": "pg_stat_statements"},
+    ) as running:
+        assert running.database_url is not None
+        migrate.up(running.database_url, MIGRATIONS)
+        query(running.database_url, 'CREATE SCHEMA "Odd one"')
+        query(running.database_url, 'CREATE EXTENSION pg_stat_statements SCHEMA "Odd one"')
+        yield running.database_url
+
+
+@pytest.mark.slow
+async def test_figures_of_postgresql_stand_beside_ours(observed: str) -> None:
+    async with worker(observed) as (client, _):
+        for n in range(3):
+            await client.post("/items", json={"name": f"Lamp {n}"})
+            assert (await client.get("/items?q=lamp&sort=-price")).status_code == 200
+            await client.get(f"/items/{n + 1}")
+        for _ in range(2):  # the second time the numbers of the statements are known
+            found = (await client.get("/admin/slow")).json()
+            assert found["pg_stat_statements"] == {"available": True, "detail": ""}
+            rows = {one["statement"]: one for one in found["statements"]}
+            for name in ("items.add", "items.by_id", "items.page?sort=-price&q"):
+                theirs, ours = rows[name]["in_database"], rows[name]
+                assert theirs["calls"] == ours["calls"] == 3, name
+                assert theirs["rows"] == ours["rows"]
+                assert theirs["total_ms"] <= ours["total_ms"]
+                assert theirs["max_ms"] <= ours["max_ms"]
+            assert rows["items.add"]["in_database"]["wal_bytes"] > 0
+
+
+@pytest.mark.slow
+async def test_no_statement_is_run_for_good_by_the_command(url: str) -> None:
+    """test_authorization.py does the same over HTTP, for those that write."""
+    before, ran = await everything(url), 0
+    for one in catalogue.statements(app.resources):
+        resource, statement = catalogue.find(app.resources, one.name)
+        try:
+            found = await explain_once(url, Question(statement, resource, analyze=True))
+        except asyncpg.IntegrityConstraintViolationError:
+            continue
+        assert found.analyzed
+        assert found.notes[0].endswith(
+            "nothing was changed" if changes(statement) else "read-only transaction"
+        )
+        ran += 1
+    assert await everything(url) == before
+    assert ran > 150
+
+
+async def everything(url: str) -> str:
+    connection = await asyncpg.connect(url)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname='public'")
+        digest = hashlib.sha256()
+        for (table,) in sorted(map(tuple, tables)):
+            rows = await connection.fetch(f"SELECT t::text FROM {table} t ORDER BY 1")
+            digest.update(repr((table, rows)).encode())
+        return digest.hexdigest()
+    finally:
+        await connection.close()
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_leaves_nothing(url: str, tmp_path: Path) -> None:
+    query(
+        url,
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$",
+    )
+    query(url, "CREATE TRIGGER sleeping AFTER INSERT ON items EXECUTE FUNCTION sleep()")
+    words = ("explain", "items.add", "--analyze")
+    backend = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "service", *words],
+            env={"DATABASE_URL": url, "REDIS_URL": "off", "PATH": ""},
+            cwd=Path(__file__).parent.parent,
+        ) as process:
+            while not query(url, backend, "EXPLAIN%ANALYZE%"):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+        while query(url, backend, "EXPLAIN%ANALYZE%"):  # PostgreSQL ends the statement first
+            time.sleep(0.05)
+        assert query(url, "SELECT count(*) FROM items")[0][0] == 1
+    finally:
+        query(url, "DROP FUNCTION sleep CASCADE")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -25,6 +26,8 @@ from callers import (
 )
 from conftest import SERVER, Service
 
+from service.admin import catalogue
+from service.admin.explain import changes
 from service.asgi import app
 from service.embedded.data_directory import Stores
 from service.items import items
@@ -503,6 +506,46 @@ def test_an_idempotency_key_is_of_one_user(
             assert answer.status_code in {201, int(asked.cells[name].rstrip("="))}
     finally:
         world.restore()
+
+
+# Plans.
+# A statement that these arguments make refuse is no proof: each must have run.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "users.remove": {"id": NONE},
+    "keys.issue": {
+        "name": "explained",
+        "scopes": ["read"],
+        "secret_hash": "A" * 43 + "=",
+        "user_id": 1,
+        "prefix": "explained",
+        "expires_at": None,
+    },
+}
+
+
+def test_no_statement_is_run_for_good_to_explain_it(world: World, client: httpx.Client) -> None:
+    """Each that writes or locks is analyzed by an admin: it runs, and leaves no trace."""
+    headers = {"Authorization": f"Bearer {world.callers['admin'].key}"}
+    ran, refused = 0, []
+    for statement in catalogue.statements(app.resources):
+        if not changes(statement):
+            continue
+        given = next((ARGUMENTS[one] for one in ARGUMENTS if statement.name.startswith(one)), {})
+        given = {name: value for name, value in given.items() if name in statement.names}
+        query = {"analyze": "true", "format": "json", "params": json.dumps(given)}
+        path = f"/admin/explain/{quote(statement.name, safe='')}"
+        answer = client.get(path, params=query, headers=headers)
+        if answer.status_code != 200:
+            refused.append((statement.name, answer.json()["detail"]))
+            continue
+        assert "Actual Rows" in answer.json()["plan"]["Plan"], statement.name
+        assert "rolled back" in answer.json()["notes"][0]
+        ran += 1
+        if ran % 10 == 0:
+            assert world.checksum() == world.state, f"{statement.name}, or one of 9 before it"
+    assert world.checksum() == world.state
+    assert refused == []
+    assert ran > 50
 
 
 # Secrets.

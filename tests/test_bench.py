@@ -124,19 +124,18 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     told = result.read(file)
     assert {(run.workload, run.contestant) for run in told.runs} >= {
         ("read", "swiftlet"),
-        ("read", "constant"),
         ("read", "pgbench"),
         ("create", "swiftlet"),
     }
     for run in told.runs:
         assert run.errors == 0
-        assert run.requests > 0
-        assert run.cpu.server > 0
+        assert run.cpu.server > 0 or not run.requests  # pgbench, for a second on a busy machine
     (ours,) = (
         run
         for run in told.runs
         if (run.contestant, run.connections, run.workload) == ("swiftlet", 64, "read")
     )
+    assert ours.requests > 0
     assert ours.cpu.database > 0
     assert ours.rss > 10
     assert told.settings["postgresql fsync"] == "on"
@@ -150,7 +149,7 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
 def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
     found = bench(
         *("check", "--slow", "20", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
-        *("--workloads", "read"),
+        *("--workloads", "read", "--against", "reference"),
     )
     assert found.returncode == 1, found.stdout + found.stderr
     assert re.search(r"SHORT .* read, against the reference", found.stdout)
@@ -300,22 +299,28 @@ def test_budgets_name_existing_workloads_and_contestants() -> None:
 @needs_wrk
 @pytest.mark.slow
 def test_a_trial_compares_variants_of_the_service() -> None:
-    done = bench("trials", "idempotency", "--rounds", "1")
+    done = bench("trials", "idempotency", "--rounds", "1", "--quick")
     assert done.returncode == 0, done.stderr
     assert "| create | 1 | grouped |" in done.stdout
-    assert "| keyed | 64 | each alone |" in done.stdout
+    assert "| keyed | 1 | each alone |" in done.stdout
     assert bench("trials", "luck").returncode == 2
 
 
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     (
-        ({"VARIANT_IN_FLIGHT": "7"}, "batcher().in_flight", "7"),
-        ({"VARIANT_UNQUEUED": "6"}, "batcher().unqueued", "6"),
-        ({"VARIANT_MAX_BATCH": "9"}, "batcher().max_batch", "9"),
-        ({"VARIANT_PATIENCE": "0.5"}, "b.PATIENCE", "0.5"),
-        ({"VARIANT_GC": "5"}, "service.app.GC_THRESHOLD", "5"),
-        ({}, "batcher().in_flight, batcher().max_batch", "2 128"),
+        (
+            {
+                "VARIANT_IN_FLIGHT": "7",
+                "VARIANT_UNQUEUED": "6",
+                "VARIANT_MAX_BATCH": "9",
+                "VARIANT_PATIENCE": "0.5",
+                "VARIANT_GC": "5",
+            },
+            "one.in_flight, one.unqueued, one.max_batch, b.PATIENCE, service.app.GC_THRESHOLD",
+            "7 6 9 0.5 5",
+        ),
+        ({}, "one.in_flight, one.max_batch", "2 128"),
     ),
 )
 def test_a_variant_changes_what_its_name_says(
@@ -324,7 +329,7 @@ def test_a_variant_changes_what_its_name_says(
     text = (
         "import bench.variant as v; v.change(); import service.app\n"
         "from service.db import batcher as b\n"
-        f"batcher = lambda: b.Batcher(None, None, ordered=False, max_batch=128); print({code})"
+        f"one = b.Batcher('x', None, None, ordered=False, max_batch=128); print({code})"
     )
     found = subprocess.run(
         [sys.executable, "-c", text], cwd=ROOT, env=environ, check=True, capture_output=True

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import asyncpg
 import httpx
 import pytest
-from conftest import EMPTY_TABLES, ROOT, query
+from conftest import EMPTY_TABLES, ROOT, free_port, query
 
-from service import server
 from service.errors import Malformed
 from service.items.structs import NewItem
 from service.resource import transfer
@@ -55,7 +54,7 @@ class Measured:
     """A server that counts its CPU time."""
 
     def __init__(self, database_url: str, directory: Path) -> None:
-        self.port = server.free_port("127.0.0.1")
+        self.port = free_port()
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")}
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/measured.py"), str(self.port)],

@@ -327,6 +327,9 @@ def test_live_figures_are_those_of_the_requests(page: Page, console: Console) ->
     assert "items" in statements
     for title in ("Requests per second", "Latency", "Requests per batch"):
         assert page.text(f"[aria-label='{title}'] .figure") not in ("", "-")
+    # The plan of a statement is one click away.
+    page.click("[aria-labelledby=slow] button")
+    assert "Scan" in page.text("dialog pre") or "Insert" in page.text("dialog pre")
 
 
 @slow

@@ -126,7 +126,10 @@ def test_the_page_shows_every_operation_and_shape_without_scripts(
 def test_every_link_leads_somewhere_and_every_field_has_a_label(shown: Page) -> None:
     here = {link[1:] for link in shown.links if link.startswith("#")}
     assert here <= {*shown.ids}
-    assert {link for link in shown.links if not link.startswith("#")} == {"/api/openapi.json"}
+    assert {link for link in shown.links if not link.startswith("#")} == {
+        "/api/openapi.json",
+        "/api/console",
+    }
     assert shown.fields <= shown.labels
 
 
@@ -173,6 +176,7 @@ def test_limits_are_in_words(schema: dict[str, Any], words: str) -> None:
         ({"type": ["string", "null"]}, "string or null"),
         ({"enum": ["a", 1]}, "<code>a</code> or <code>1</code>"),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, "object of integer"),
+        ({"type": "integer", "format": "int64"}, "integer"),
         ({}, "any"),
     ),
 )

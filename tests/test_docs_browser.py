@@ -155,8 +155,11 @@ def test_a_list_is_asked_for_with_its_parameters(page: Page, world: World) -> No
 
 def test_a_body_that_is_not_json_is_marked_and_sent_all_the_same(page: Page, world: World) -> None:
     use_key(page, world.callers["own"].key)
+    page.click("#createItem > summary")
+    assert json.loads(page.text("#createItem .example pre"))["name"] == "Widget"
     assert send(page, "createItem", body='{"name": ').startswith("400")
     assert "not JSON" in page.text("#createItem .problem")
+    assert page.run("document.querySelector('#createItem .example')") is None
     page.fill("#createItem [data-in=body]", "{}")
     page.wait("document.querySelector('#createItem .problem').hidden")
 
@@ -223,8 +226,8 @@ def test_an_error_of_the_network_is_said_in_words(page: Page) -> None:
         downloadThroughput=-1,
         uploadThroughput=-1,
     )
-    assert "There is no answer from 127.0.0.1" in send(page, "live")
-    assert "swiftlet serve" in page.text("#live .answer .status")
+    assert "There is no answer from 127.0.0.1" in send(page, "listItems")
+    assert "swiftlet serve" in page.text("#listItems .answer .status")
 
 
 def test_the_search_is_for_the_keyboard(page: Page) -> None:
@@ -243,6 +246,8 @@ def test_the_search_is_for_the_keyboard(page: Page) -> None:
     page.press("Enter")
     page.wait("document.querySelector('#changeItem').open")
     page.wait("document.activeElement.parentElement.id === 'changeItem'")
+    page.click("#changeItem h3 a")
+    page.wait("document.querySelector('#ItemChange').checkVisibility()")  # the search hid it
     page.fill("#the-search", "zzzz")
     assert page.text("#the-count").startswith("Nothing found")
     page.press("Escape")

@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
             self.socket.close()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def requests(self) -> int:
         """The number of connections with a request that is not answered yet."""

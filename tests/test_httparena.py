@@ -15,9 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, SERVER, check_answer
+from conftest import ROOT, SERVER, check_answer, free_port
 
-from service import server
 from service.embedded.data_directory import Stores
 
 if str(ROOT) not in sys.path:  # the package `bench` is in the checkout, not installed
@@ -38,7 +37,7 @@ fresh = itertools.count(100)
 @contextmanager
 def served(log: Path, **environ: str) -> Iterator[httpx.Client]:
     """Start a server process of the app, like its docstring says."""
-    port = server.free_port("127.0.0.1")
+    port = free_port()
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")}
     with log.open("wb") as output:
         process = subprocess.Popen(

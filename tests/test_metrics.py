@@ -1,5 +1,6 @@
 """Metrics: the slots of workers, the text of /metrics, and what is counted."""
 
+import asyncio
 import errno
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from prometheus_client.openmetrics import parser as open_metrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from raw_http import talk
 
+from bench import guardcost
 from service.logs import logger
 from service.metrics import Metrics, Store, opened, shared_folder, slot_folder, slots
 from service.metrics.exposition import open_metrics, prometheus
@@ -47,7 +50,7 @@ def samples(text: str) -> Samples:
 
 
 def shown(store: Store) -> Samples:
-    return samples(prometheus(store.slots()).decode())
+    return samples("".join(prometheus(store.slots())))
 
 
 def scrape(client: httpx.Client) -> Samples:
@@ -122,14 +125,14 @@ def test_labels_are_escaped_and_numbers_exact() -> None:
     odd = 'a\\b"c\nd%e'
     metrics.add(DB_ROWS, odd, number=2.0**53)
     metrics.request("GET", odd, 200, 0.1)
-    both: tuple[tuple[bytes, Any], ...] = (
-        (prometheus(store.slots()), text_string_to_metric_families),
-        (open_metrics(store.slots()), open_metrics_parser.text_string_to_metric_families),
+    both: tuple[tuple[str, Any], ...] = (
+        ("".join(prometheus(store.slots())), text_string_to_metric_families),
+        ("".join(open_metrics(store.slots())), open_metrics_parser.text_string_to_metric_families),
     )
     for text, parse in both:
         found = {
             (one.name, one.labels.get("query_type")): one.value
-            for family in parse(text.decode())
+            for family in parse(text)
             for one in family.samples
         }
         assert found["db_rows_total", odd] == 2.0**53
@@ -399,6 +402,25 @@ def test_a_hit_is_counted_as_any_other_response(seconds: float) -> None:
     metrics = Metrics(store)
     metrics.hit("/one", seconds)
     metrics.request("GET", "/two", 200, seconds)
-    one, two = (one.values for one in store.slots()[0].series if one.family is HTTP_DURATION)
+    one, two = (one.values for one in next(store.slots()).series if one.family is HTTP_DURATION)
     assert one == two
     assert len(one) == HTTP_DURATION.width
+
+
+def test_metrics_add_one_call_to_a_hit() -> None:
+    """And two of built-in functions; a hit has some 50 calls. Without metrics nothing is added."""
+
+    async def calls(variant: guardcost.Variant) -> Counter[str]:
+        some = await guardcost.reader(variant, Store())
+        found: Counter[str] = Counter()
+        sys.setprofile(lambda _, event, __: found.update([event]))
+        try:
+            some()
+        finally:
+            sys.setprofile(None)
+        return found
+
+    off = asyncio.run(calls(guardcost.Variant("off")))
+    on = asyncio.run(calls(guardcost.Variant("on", metrics=True)))
+    for event, most in (("call", 1), ("c_call", 2)):
+        assert (on[event] - off[event]) / guardcost.TURNS <= most

@@ -3,12 +3,14 @@
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
 
 from service.asgi import app
+from service.cli import main
 from service.web.openapi import document
 from service.web.openapi_changes import breaking_changes
 from service.web.openapi_texts import Checks
@@ -168,3 +170,32 @@ def test_a_recursive_schema_is_compared_once() -> None:
     schema("Item")(later)["properties"].pop("sku")
     assert breaking_changes(told, told) == []
     assert "GET /items/{id}: response 200.sku: it is gone" in breaking_changes(told, later)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    (
+        (lambda told: told, 0, ""),
+        (lambda told: told["paths"].update({"/gone": {}}), 1, "/gone: the path is gone\n"),
+        (lambda told: told.pop("paths"), 1, ""),
+    ),
+    ids=("same", "breaking", "no document"),
+)
+def test_the_command_compares_with_a_file(
+    change: Change, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = copy.deepcopy(RELEASED)
+    change(released)
+    path = tmp_path / "released.json"
+    path.write_text(json.dumps(released))
+    with pytest.raises(SystemExit) as ended:
+        main.main(["openapi", "--complete", "--compare", str(path)], prog_name="swiftlet")
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out) == (code, told)
+    assert len(shown.err.splitlines()) == code
+
+
+def test_the_command_takes_the_address_of_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["openapi", "--server", "https://api.example.com"], prog_name="swiftlet")
+    assert json.loads(capsys.readouterr().out)["servers"] == [{"url": "https://api.example.com"}]

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, Service
+from conftest import ROOT, Service, free_port
 from test_faults import eventually
 
 from service.embedded.data_directory import Stores
-from service.server import free_port
 from service.server.listener import Listener
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
@@ -155,7 +154,7 @@ def changed(change: str, log: Path, database_url: str, *options: str) -> subproc
 @on_linux
 def test_a_worker_may_be_slow_to_start(database_url: str, tmp_path: Path) -> None:
     """uvicorn's own supervisor kills a worker that does not answer its ping for 5 s."""
-    log, port = tmp_path / "log", free_port("127.0.0.1")
+    log, port = tmp_path / "log", free_port()
     process = changed("slow", log, database_url, "--workers", "2", "--port", str(port))
     try:
         seen: set[int] = set()
@@ -178,7 +177,7 @@ def test_an_application_that_does_not_start_prints_the_reason(
     database_url: str, tmp_path: Path, workers: int
 ) -> None:
     log = tmp_path / "log"
-    port = str(free_port("127.0.0.1"))
+    port = str(free_port())
     options = ("--workers", str(workers), "--port", port)
     process = changed("fails", log, database_url, *options)
     assert process.wait(60) == 1
@@ -332,7 +331,7 @@ def test_an_idle_connection_does_not_hold_up_the_stop(
 def test_the_service_runs_when_its_output_cannot_be_written(
     stores: Stores, database_url: str, tmp_path: Path, how: str
 ) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     command = f'"{sys.executable}" -m service serve --workers 2 --port {port}'
     pid = tmp_path / "pid"
     if how.startswith("|"):

@@ -16,12 +16,11 @@ from typing import NamedTuple
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
-from conftest import ROOT, STORES, Service
+from conftest import ROOT, STORES, Service, free_port
 from references import PAGES as REFERENCES
 
 from service.cli import main
 from service.embedded.programs import wheel_postgres
-from service.server import free_port
 from service.settings import Settings
 
 README = ROOT / "README.md"
@@ -143,7 +142,7 @@ class Runner:
 
     def serve(self, command: str) -> None:
         self.stop()
-        port = str(free_port("127.0.0.1"))
+        port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
         ports = dict.fromkeys(("SERVICE_PORT", "UVICORN_PORT", "GRANIAN_PORT"), port)
         with (self.directory / "server.log").open("wb") as log:
@@ -271,7 +270,7 @@ def test_the_readme_lists_the_endpoints_of_the_openapi_document(client: httpx.Cl
         for path, operations in client.get("/openapi.json").json()["paths"].items()
         for method in operations
     }
-    assert told == served | {("/docs", "get"), ("/openapi.json", "get")}
+    assert told == served
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -100,7 +100,6 @@ class Copy:
             **kept,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(directory),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "DATABASE_URL": url,
             "REDIS_URL": "off",
             "TEST_STORES": STORES,

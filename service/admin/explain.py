@@ -9,11 +9,11 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import asyncpg
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.admin import arguments
 from service.admin.catalogue import check_names, is_staging
@@ -61,9 +61,9 @@ class Question(NamedTuple):
 class Parameter(Struct, frozen=True):
     """A parameter of a statement; `given` is false if the value is only an example."""
 
-    name: str
-    type: str
-    value: Any
+    name: Annotated[str, Meta(examples=["id"])]
+    type: Annotated[str, Meta(examples=["bigint"])]
+    value: Annotated[Any, Meta(examples=[7])]
     given: bool
 
 
@@ -82,14 +82,14 @@ class Explained(Struct, frozen=True):
         plan: the plan as PostgreSQL's JSON; null with the format `text`.
     """
 
-    statement: str
-    sql: str
+    statement: Annotated[str, Meta(examples=["notes.by_id"])]
+    sql: Annotated[str, Meta(examples=["SELECT ... WHERE notes.id = $1"])]
     changes: bool
     analyzed: bool
     planned: Literal["custom", "generic"]
     parameters: list[Parameter]
     notes: list[str]
-    lines: list[str]
+    lines: Annotated[list[str], Meta(examples=[["Index Scan using notes_pkey on notes  (...)"]])]
     plan: Any = None
 
 
@@ -146,7 +146,7 @@ async def _explained(connection: asyncpg.Connection, name: str, asked: Question)
         if bind in given:
             value = given[bind](bind, kind)
         else:
-            field = statement.arrays.get(bind, bind.removeprefix("new_"))
+            field = statement.arrays.get(bind, bind).removeprefix("new_")
             value = arguments.example(kind, samples.get(bind, samples.get(field)))
         values.append(await _bind(connection, len(values), bind, kind, value))
         parameters.append(Parameter(bind, kind, arguments.shown(kind, value), given=bind in given))

@@ -1,9 +1,9 @@
 """Which statements cost the most, from the figures of all workers since they started."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.metrics.families import DB_DURATION, DB_QUERIES, DB_ROWS
 from service.metrics.slots import Slot
@@ -52,14 +52,14 @@ class SlowStatement(Struct, frozen=True, kw_only=True):
         in_database: from pg_stat_statements; missing if that has nothing about it.
     """
 
-    statement: str
-    calls: int
+    statement: Annotated[str, Meta(examples=["notes.by_id"])]
+    calls: Annotated[int, Meta(examples=[1200])]
     errors: int
     timeouts: int
     rows: int
-    total_ms: float
-    mean_ms: float
-    max_ms: float
+    total_ms: Annotated[float, Meta(examples=[240.5])]
+    mean_ms: Annotated[float, Meta(examples=[0.2])]
+    max_ms: Annotated[float, Meta(examples=[6.75])]
     in_database: InDatabase | UnsetType = UNSET
 
 

@@ -1,6 +1,7 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import TypeVar
 
 from service.cache.generations import Tags
@@ -11,6 +12,7 @@ from service.db.names import AUDIBLE
 from service.db.transaction import Transaction
 from service.db.writable import WritableDatabase
 from service.errors import OutcomeUnknown, Problem
+from service.timing import timing
 
 Done = TypeVar("Done")
 
@@ -66,7 +68,10 @@ class Writer:
             cache.outcome_unknown()
             raise
         if changed:
+            started, spent = perf_counter(), timing.get()
             await cache.invalidate(changed)
+            if spent is not None:
+                spent.cache += perf_counter() - started
         return done
 
 

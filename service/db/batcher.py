@@ -218,8 +218,7 @@ def _add_times(waiter: Waiter, spent: Timing) -> None:
     if batch is None:  # it left before a batch began
         spent.queue += now - waiter.arrived
         return
-    other = batch.queue + batch.pool + batch.encode
-    spent.add(batch, waiter.began - waiter.arrived, max(0.0, now - waiter.began - other))
+    spent.add(batch, waiter.began - waiter.arrived, now - waiter.began)
 
 
 async def bisect_on_error(

@@ -91,6 +91,7 @@ class DedicatedConnection:
         """Around each wait for the server: bounds it, and turns errors into Problems."""
         loop = asyncio.get_running_loop()
         timer = loop.call_later(SILENCE_SECONDS, self.connection.terminate)
+        started, spent = perf_counter(), timing.get()
         try:
             yield
         except (
@@ -103,6 +104,8 @@ class DedicatedConnection:
             raise self.db.problem(error, statement) from error
         finally:
             timer.cancel()
+            if statement is None and spent is not None:  # else `fetch` adds it
+                spent.sql += perf_counter() - started
 
 
 class Export:
@@ -183,12 +186,16 @@ async def dedicated(
         raise Unavailable(busy, retry_after=AGAIN_SECONDS)
     db.dedicated += 1
     try:
+        started, spent = perf_counter(), timing.get()
         try:
             connection = await connect(
                 db.pool.url, statement_timeout=0, lock_timeout=LOCK_SECONDS, name=name
             )
         except Exception as error:
             raise db.refused(error) from error
+        finally:
+            if spent is not None:
+                spent.pool += perf_counter() - started
         db.beside.add(connection)
         try:
             yield DedicatedConnection(db, connection, writing=writing)
@@ -237,22 +244,30 @@ async def copied(
                 await taken.wait()
                 taken.clear()
 
-        async def run() -> None:
+        async def run() -> str:
             try:
                 query = one.connection.copy_from_query
-                await query(statement.sql, *args, output=take, **OPTIONS[format_])
+                tag: str = await query(statement.sql, *args, output=take, **OPTIONS[format_])
                 chunks.put_nowait(b"".join(parts))
+                return tag
             finally:
                 chunks.put_nowait(None)
 
+        if (spent := timing.get()) is not None:
+            spent.statements += 1
+        waited = 0.0
         copying = asyncio.create_task(run())
         try:
             while True:
+                started = perf_counter()
                 with one.watched():
                     chunk = await chunks.get()
                     if chunk is None:
-                        await copying
-                        return
+                        tag = await copying
+                waited += perf_counter() - started
+                if chunk is None:
+                    db.observer.copied(statement.name, waited, int(tag.rpartition(" ")[2]))
+                    return
                 taken.set()
                 if chunk:
                     yield chunk

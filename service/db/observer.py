@@ -94,6 +94,14 @@ class Observer:
         if seconds > self.slow_query:
             self._log_slow(statement, spent, 0.0, seconds, 0)
 
+    def copied(self, name: str, seconds: float, rows: int) -> None:
+        """Note that a file was made: how long it waited for the server, which may be for minutes.
+
+        So it is no slow statement for the log.
+        """
+        if self.metrics is not None:
+            self.metrics.statement(name, seconds, rows)
+
     def waited(self, spent: Timing, seconds: float) -> None:
         """Note a wait for a connection."""
         spent.pool += seconds

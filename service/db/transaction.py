@@ -205,16 +205,24 @@ class Transaction(Database):
         return records
 
     async def _execute(self, pooled: PooledConnection, sql: str) -> str:
-        pooled.deadline = perf_counter() + self.statement_timeout + GRACE_SECONDS
+        started, spent = perf_counter(), timing.get()
+        pooled.deadline = started + self.statement_timeout + GRACE_SECONDS
         try:
             tag: str = await pooled.connection.execute(sql)
         except asyncio.CancelledError:
             pooled.connection.terminate()
             raise
+        finally:
+            if spent is not None:
+                spent.sql += perf_counter() - started
         return tag
 
     async def _take(self, spent: Timing) -> PooledConnection:
-        await self._db.begin_write()
+        arrived = perf_counter()
+        try:
+            await self._db.begin_write()
+        finally:
+            spent.queue += perf_counter() - arrived
         try:
             self._pooled = self.pool.take() or await self.connection(spent)
         except BaseException:

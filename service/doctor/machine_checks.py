@@ -59,7 +59,7 @@ async def open_files(subject: Subject) -> Finding:
     return ok(f"up to {most:,} per worker")
 
 
-async def kernel(subject: Subject) -> Finding:
+async def kernel(_: Subject) -> Finding:
     """Warn if the kernel shortens the queue of new connections below 4,096.
 
     `tcp_migrate_req` is not needed: the workers share one queue, which a dying worker leaves to
@@ -74,9 +74,7 @@ async def kernel(subject: Subject) -> Finding:
             f"sysctl net.core.somaxconn={BACKLOG}",
         )
     migrate = _number(KERNEL / "ipv4" / "tcp_migrate_req")
-    also = (
-        "" if migrate is None or subject.settings.workers == 1 else f", tcp_migrate_req {migrate}"
-    )
+    also = "" if migrate is None else f", net.ipv4.tcp_migrate_req {migrate} (not needed)"
     return ok(f"net.core.somaxconn {queue}{also}")
 
 

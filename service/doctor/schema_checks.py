@@ -17,7 +17,8 @@ MAX_SHOWN = 3
 
 EXTENSION = """
 SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements'),
-    current_setting('shared_preload_libraries', true) LIKE '%pg_stat_statements%'
+    (SELECT setting LIKE '%pg_stat_statements%' FROM pg_settings
+        WHERE name = 'shared_preload_libraries')
 """
 # Without those that are being built.
 INVALID = """
@@ -81,17 +82,20 @@ async def permissions(subject: Subject) -> Finding:
     if not found.lacking:
         return ok("the role has every right that it needs")
     role = await connection.fetchval("SELECT quote_ident(current_user)")
-    grants = "; ".join(_grant(one, role) for one in found.lacking[:MAX_SHOWN])
-    more = len(found.lacking) - MAX_SHOWN
-    if more > 0:
-        grants += f"; and {more} more: docs/deployment.md has them all"
-    return fail(f"the role {role} lacks: {', '.join(found.lacking)}", grants)
+    lacking: dict[str, list[str]] = {}
+    for one in found.lacking:
+        right, _, place = one.partition(" on ")
+        lacking.setdefault(place, []).append(right)
+    told = ", ".join(f"{'/'.join(rights_)} on {place}" for place, rights_ in lacking.items())
+    grants = (_grant(", ".join(rights_), place, role) for place, rights_ in lacking.items())
+    return fail(f"the role {role} lacks {told}", "; ".join(grants))
 
 
-def _grant(lacking: str, role: str) -> str:
-    right, _, place = lacking.partition(" on ")
+def _grant(needed: str, place: str, role: str) -> str:
     kind, _, name = place.partition(" ")
-    return f"GRANT {right.upper()} ON {f'{kind.upper()} {name}' if name else place} TO {role}"
+    # A table stands alone; a sequence or a database has its kind before its name.
+    where = f"{kind.upper()} {name}" if kind in {"sequence", "database"} and name else place
+    return f"GRANT {needed.upper()} ON {where} TO {role}"
 
 
 async def search(subject: Subject) -> Finding:

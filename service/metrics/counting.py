@@ -118,7 +118,7 @@ class Metrics:
         """Count a request that the HTTP parser has refused."""
         self.add(HTTP_REFUSED, str(status))
 
-    def decision(self, policy: str, *, allowed: bool, shared: bool) -> None:
+    def decision(self, policy: str, allowed: bool, shared: bool) -> None:
         """Count a decision of a rate limit.
 
         Args:

@@ -5,30 +5,43 @@ from functools import lru_cache
 from itertools import accumulate
 
 from service.metrics.families import FAMILIES, Family
-from service.metrics.slots import Slot
+from service.metrics.slots import Series, Slot
 
+# Series that are merged in one part.
+AT_ONCE = 100
+_Merged = dict[str, dict[tuple[str, ...], list[float]]]
 _ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-def prometheus(slots: Iterable[Slot]) -> bytes:
-    """Return the text of Prometheus 0.0.4: counters and histograms are summed over all slots.
+def prometheus(slots: Iterable[Slot]) -> Iterator[str]:
+    """Yield the text of Prometheus 0.0.4: counters and histograms are summed over all slots.
 
-    Gauges are those of live slots.
+    Gauges are those of live slots. A part takes about a millisecond at most to make, so a caller
+    may let others run between two.
     """
-    return "".join(_text(slots, "")).encode()
+    return _text(slots, "")
 
 
-def open_metrics(slots: Iterable[Slot]) -> bytes:
-    """Return the same as text of OpenMetrics 1.0.0."""
-    return "".join([*_text(slots, "_total"), "# EOF\n"]).encode()
+def open_metrics(slots: Iterable[Slot]) -> Iterator[str]:
+    """Yield the same as text of OpenMetrics 1.0.0."""
+    yield from _text(slots, "_total")
+    yield "# EOF\n"
 
 
 def _text(slots: Iterable[Slot], suffix: str) -> Iterator[str]:
-    """Yield lines; `suffix` is left out of the names of families."""
-    for name, series in _merged(slots).items():
+    """Yield parts; `suffix` is left out of the names of families."""
+    found: _Merged = {name: {} for name in FAMILIES}
+    for slot in slots:
+        for place, one in enumerate(slot.series):
+            if one.family.kind != "gauge" or slot.live:
+                _merge(found[one.family.name], one)
+            if place % AT_ONCE == 0:
+                yield ""
+    for name, series in found.items():
         family = FAMILIES[name]
         shown = name.removesuffix(suffix)
-        yield f"# HELP {shown} {family.help}\n# TYPE {shown} {family.kind}\n"
+        if series:
+            yield f"# HELP {shown} {family.help}\n# TYPE {shown} {family.kind}\n"
         for labels, values in sorted(series.items()):
             if family.kind == "histogram":
                 counts = [*accumulate(values[: len(family.buckets) + 1])]
@@ -37,22 +50,17 @@ def _text(slots: Iterable[Slot], suffix: str) -> Iterator[str]:
                 yield _single(family, labels) % values[0]
 
 
-def _merged(slots: Iterable[Slot]) -> dict[str, dict[tuple[str, ...], list[float]]]:
-    """Return the values of each series, by family and labels, in the order of FAMILIES."""
-    found: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in FAMILIES}
-    for slot in slots:
-        for family, labels, values in slot.series:
-            if family.kind == "gauge" and not slot.live:
-                continue
-            merged = found[family.name].get(labels)
-            if merged is None:
-                found[family.name][labels] = list(values)
-            elif family.kind == "gauge" and family.merge != "sum":
-                merged[0] = (max if family.merge == "max" else min)(merged[0], values[0])
-            else:
-                for place, value in enumerate(values):
-                    merged[place] += value
-    return {name: series for name, series in found.items() if series}
+def _merge(series: dict[tuple[str, ...], list[float]], one: Series) -> None:
+    """Add the values of a slot to those of the slots before."""
+    family, labels, values = one
+    merged = series.get(labels)
+    if merged is None:
+        series[labels] = [*values]
+    elif family.kind == "gauge" and family.merge != "sum":
+        merged[0] = (max if family.merge == "max" else min)(merged[0], values[0])
+    else:
+        for place, value in enumerate(values):
+            merged[place] += value
 
 
 # Templates are kept, so that a scrape only fills in numbers: a third of its time.

@@ -117,23 +117,22 @@ class Store:
         self._places[family.name, labels] = place
         return place
 
-    def slots(self) -> list[Slot]:
-        """Return what all processes of the folder have counted, this one first.
+    def slots(self) -> Iterator[Slot]:
+        """Yield what all processes of the folder have counted, this one first.
 
         Files that are not slots of this version are left out.
         """
         own = [*map(self._series, self._places.items())]
-        slots = [Slot([one for one in own if not _is_unset(one)], live=True)]
+        yield Slot([one for one in own if not _is_unset(one)], live=True)
         if self._file == -1 or self.folder is None:
-            return slots
+            return
         inode = os.fstat(self._file).st_ino
         for path in sorted(self.folder.glob(f"{SLOT}*")):
             # It may be removed at this moment, or be another's.
             with contextlib.suppress(OSError), _opened(path) as file:
                 found = os.fstat(file)
                 if found.st_ino != inode and stat.S_ISREG(found.st_mode):
-                    slots.append(self._slot(file, found.st_ino))
-        return slots
+                    yield self._slot(file, found.st_ino)
 
     def close(self) -> None:
         """Release the slot. The values can still be written: a late task may count."""

@@ -77,7 +77,7 @@ def upsert(of: "Resource[Any]") -> Operation:
             rows = [one(did.id, getattr(row, key), did.version, did.status) for row, did in pairs]
         else:
             rows = [one(did.id, getattr(row, key), did.status) for row, did in pairs]
-        return Reply(encode(many(**bulk_handlers.counted(done), items=rows)))
+        return Reply(encode_rows(many(**bulk_handlers.counted(done), items=rows), ()))
 
     return of.operation(
         "PUT",

@@ -95,12 +95,10 @@ def section(one: Described, document: Document, root: str, shared: list[str]) ->
         *(parameter["name"] for parameter in one.parameters),
         *field_names([operation.get("requestBody"), *bodies], schemas),
     }
-    needs_key = bool(operation.get("security", document.get("security")))
     return (
         f'<details class=operation id="{one.identity}" data-words="{words_of(words)}">'
         f"<summary>{one.name} <span>{phrase(operation['summary'])}</span></summary>"
         f'<form novalidate data-method="{one.method.upper()}" data-path="{escape(one.path)}"'
-        f" data-key={'yes' if needs_key else 'no'}"
         f' data-type="{escape(next(iter(content), ""))}"><div class=told>'
         + prose(operation.get("description", ""))
         + docs_form.parameters(one.identity, one.parameters, schemas)
@@ -108,12 +106,26 @@ def section(one: Described, document: Document, root: str, shared: list[str]) ->
         + _responses(one, shared)
         + "</div><div class=tried><div class=request><h3>Request</h3>"
         "<button type=button class='quiet needs-script' data-copy>Copy</button>"
-        f"<pre tabindex=0 aria-label='The request as a command'>"
+        f"<pre tabindex=0 role=group aria-label='The request as a command'>"
         f"<code>{docs_form.curl(one.method, one.path, root, operation)}</code></pre>"
         "<p class=needs-script><button class=primary>Send</button>"
         " <button type=button data-stop hidden>Stop</button></p></div>"
-        "<div class='answer needs-script' hidden></div></div></form></details>"
+        "<div class='answer needs-script' hidden></div>"
+        f"{_example(one)}</div></form></details>"
     )
+
+
+def _example(one: Described) -> str:
+    """Return the example of a successful answer as HTML, which a real answer replaces."""
+    for status, response in one.responses.items():
+        for content in response.get("content", {}).values():
+            if status[0] == "2" and (text := docs_form.shown_example(content)):
+                label = "Example of an answer"
+                return (
+                    f"<div class=example><h3>{label}</h3><pre tabindex=0 role=group"
+                    f" aria-label='{label}'><code>{escape(text, quote=False)}</code></pre></div>"
+                )
+    return ""
 
 
 def _responses(one: Described, shared: list[str]) -> str:

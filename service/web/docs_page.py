@@ -51,12 +51,14 @@ def page(document: Document, root: str) -> str:
         '<a class=skip href="#the-operations">Skip to the operations</a>'
         f"<header class=bar><span class=name>{title} <small>{version}</small></span>"
         f'<a class=wide href="{place}/openapi.json">openapi.json</a>'
+        f'<a class=wide href="{place}/console">Console</a>'
         f"{_KEY if keys else ''}"
         "<button type=button class=needs-script data-theme-toggle></button></header>"
         f"<div class=columns><nav aria-label=Operations>{_SEARCH}{_links(groups, components)}</nav>"
         f"<main id=the-operations tabindex=-1><div class=intro><h1>{title} API</h1>"
         f"{prose(info['description'])}<p>The document behind this page, for generators of clients:"
-        f' <a href="{place}/openapi.json">{place}/openapi.json</a></p>'
+        f' <a href="{place}/openapi.json">{place}/openapi.json</a>. Figures and rows:'
+        f' <a href="{place}/console">{place}/console</a>.</p>'
         f"{_ADDRESS}{_shared_headers(shared, components)}</div>"
         + "".join(
             f'<section class=group aria-labelledby="tag-{escape(tag)}"><header>'

@@ -70,7 +70,8 @@ def kind(schema: Schema) -> str:
     if types == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"object of {kind(schema['additionalProperties'])}"
     words = escape(" or ".join(types) if isinstance(types, list) else str(types))
-    return f"{words} ({escape(schema['format'])})" if "format" in schema else words
+    format_ = schema.get("format") if types == "string" else None  # int64 tells a reader nothing
+    return f"{words} ({escape(format_)})" if format_ else words
 
 
 def limits(schema: Schema) -> str:

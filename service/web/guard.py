@@ -121,7 +121,8 @@ class Guard:
                 if verdict is None or not verdict.allowed:
                     return False
                 if self.metrics is not None:
-                    self._count(self.metrics, self.limiter, verdict)
+                    leases = self.limiter.leases
+                    self.metrics.decision(policy.name, True, leases is not None and leases.up)
         if found is not None:
             scope[PRINCIPAL] = found.principal
             if rule.private and (rule.private is True or rule.private(scope)):
@@ -148,11 +149,16 @@ class Guard:
             if verdict is None:
                 asked, spent = perf_counter(), timing.get()
                 verdict = await self.limiter.ask(policy, identity)
-                if spent is not None and spent.span is not None:
-                    spent.span.child("look-up of the rate limit", asked, perf_counter())
+                if spent is not None:
+                    answered = perf_counter()
+                    spent.cache += answered - asked
+                    if spent.span is not None:
+                        spent.span.child("look-up of the rate limit", asked, answered)
             scope[ADMITTED] = verdict
             if self.metrics is not None:
-                self._count(self.metrics, self.limiter, verdict)
+                leases = self.limiter.leases
+                shared = leases is not None and leases.up
+                self.metrics.decision(policy.name, verdict.allowed, shared)
             if not verdict.allowed:
                 detail = f"too many requests: try again in {verdict.reset} s"
                 raise TooMany(detail, retry_after=verdict.reset)
@@ -167,12 +173,6 @@ class Guard:
         """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
         verdict: Verdict | None = scope[ADMITTED]
         return b"" if verdict is None else verdict.lines
-
-    @staticmethod
-    def _count(metrics: Metrics, limiter: Limiter, verdict: Verdict) -> None:
-        leases = limiter.leases
-        shared = leases is not None and leases.up
-        metrics.decision(verdict.policy.name, allowed=verdict.allowed, shared=shared)
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)

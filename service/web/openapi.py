@@ -55,6 +55,8 @@ def document(
             described["requestBody"] = {"required": True, "content": content}
         if checks.keys and operation.needs == "open":
             described["security"] = []
+        elif checks.keys and operation.local:  # {}: a request without a key is possible
+            described["security"] = [*({name: []} for name in SECURITY_SCHEMES), {}]
         described["responses"] = responses.of(operation, tag.name)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
@@ -94,7 +96,8 @@ def operation_ids(operations: Sequence[Operation]) -> Iterator[str]:
 def _description(operation: Operation, checks: Checks) -> str:
     told = inspect.getdoc(operation.handler) or f"{operation.summary}."
     if checks.keys and operation.needs != "open":
-        told += f"\n\nThe API key needs the scope `{operation.needs}`."
+        here = " A program on the machine of the server needs none." if operation.local else ""
+        told += f"\n\nThe API key needs the scope `{operation.needs}`.{here}"
     return told
 
 

@@ -199,7 +199,8 @@ def _resolved(one: Document, document: Document) -> Document:
 
 
 def _needs_key(operation: Document, document: Document) -> bool:
-    return bool(operation.get("security", document.get("security", ())))
+    ways = operation.get("security", document.get("security", ()))
+    return bool(ways) and {} not in ways
 
 
 def _alternatives(schema: Schema) -> list[Schema]:

@@ -85,7 +85,7 @@ def _in_path(name: str) -> Document:
 def _in_query(name: str, schema: Document, *, required: bool) -> Document:
     described: Document = {"name": name, "in": "query", "required": required}
     told = schema.get("description", "")
-    if text := PARAMETERS.get(name) or told:
+    if text := told or PARAMETERS.get(name):
         described["description"] = text
     if schema.get("type") == "array":  # `include=a,b`
         described |= {"style": "form", "explode": False}

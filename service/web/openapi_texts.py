@@ -20,7 +20,8 @@ from service.errors import (
 LONGEST = 255
 RULES = (
     "Every error is a problem document (RFC 9457), also those that any request may have: 405 with"
-    " Allow for another method, 414, 417, 431, 500, 501. HEAD works wherever GET does.\n\n"
+    " Allow for another method, 414, 417, 431, 500, 501. HEAD works wherever GET does."
+    " traceparent (W3C Trace Context) is honoured.\n\n"
     "A row's version is its strong ETag. Lists and bulk operations have none: there If-Match"
     " and If-None-Match are ignored. There is no Last-Modified, so If-Modified-Since and"
     " If-Unmodified-Since are ignored too. A number such as 1.0 is an integer."

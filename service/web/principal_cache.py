@@ -47,12 +47,13 @@ class Admitted:
 
 
 class _LookUp:
-    """A look-up that runs; it was sent at `sent`."""
+    """A look-up that runs; it was sent at `sent`, and `spent` has its times."""
 
-    __slots__ = ("future", "sent")
+    __slots__ = ("future", "sent", "spent")
 
     def __init__(self) -> None:
         self.sent = perf_counter()
+        self.spent = Timing()
         self.future: asyncio.Future[Admitted | None] = asyncio.get_running_loop().create_future()
 
 
@@ -158,8 +159,11 @@ class PrincipalCache:
         try:
             return await asyncio.shield(running.future)
         finally:
-            if spent is not None and spent.span is not None:
-                spent.span.child("look-up of the API key", started, perf_counter())
+            now = perf_counter()
+            if spent is not None:
+                spent.add(running.spent, 0.0, now - started)
+                if spent.span is not None:
+                    spent.span.child("look-up of the API key", started, now)
 
     def _begin(self, authorization: bytes, parsed: ParsedKey) -> _LookUp:
         running = self._running[authorization] = _LookUp()
@@ -177,6 +181,7 @@ class PrincipalCache:
             timing.set(spent)
         future = running.future
         future.add_done_callback(_retrieve)
+        timing.set(running.spent)
         try:
             found = await self._find_in_database(parsed, running.sent)
             self._keep(authorization, parsed, found)

@@ -93,16 +93,17 @@ def console() -> Operation:
     def shown(root: str) -> Fixed:
         return html(text.replace(ROOT, escape(root)))
 
-    async def show(request: Request) -> Reply:
+    async def read_console(request: Request) -> Reply:
         """A page with live figures of this service, and its rows to search and edit."""
         return shown(request.root).reply(request)
 
     return Operation(
         "GET",
         "/console",
-        show,
+        read_console,
         "Look at the service in a browser",
         media=("text/html",),
+        fixed=True,
         stored=False,
         access="open",
         limit="off",

@@ -27,7 +27,7 @@ function startKey() {
     } catch {
       // The reader allows no storage.
     }
-    for (const operation of all("details.operation[open] > form")) showCommand(operation);
+    for (const operation of all("details.operation > form")) showCommand(operation);
   };
   const close = () => {
     box.open = false;
@@ -90,6 +90,7 @@ function checkBody(form) {
 async function send(form) {
   const missing = all("input[required]", form).find((one) => !one.value.trim());
   const answer = new Answer(find(".answer", form));
+  find(".example", form)?.remove();
   if (missing) {
     answer.fail(`Fill in ${missing.name}: it is a part of the path.`);
     missing.focus();
@@ -109,6 +110,7 @@ async function send(form) {
 }
 
 function startOperation(form) {
+  showCommand(form);
   form.addEventListener("input", () => {
     showCommand(form);
     checkBody(form);
@@ -141,9 +143,11 @@ async function copy(element, button) {
 // Addresses: #createItem opens the operation, and an opened operation is in the address.
 
 function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!(target instanceof HTMLDetailsElement)) return;
-  target.hidden = false;
+  const id = location.hash.slice(1);
+  const target = all("main details[id]").find((one) => one.id === id);
+  if (!target) return;
+  target.hidden = false; // the search may have hidden it
+  target.closest(".group").hidden = false;
   target.open = true;
   target.scrollIntoView();
   find("summary", target).focus({ preventScroll: true });
@@ -160,8 +164,6 @@ function startAddresses() {
   for (const one of all("main details[id]")) {
     one.addEventListener("toggle", () => {
       if (!one.open) return;
-      const form = find("form", one);
-      if (form) showCommand(form);
       history.replaceState(null, "", `#${one.id}`);
       markCurrent(one.id);
     });
@@ -178,6 +180,5 @@ function startAddresses() {
 find("#the-base").hidden = true;
 startKey();
 for (const form of all("details.operation > form")) startOperation(form);
-for (const command of all(".base")) command.textContent = location.origin + root;
 startSearch(find("#the-search"), find("#the-count"));
 startAddresses();

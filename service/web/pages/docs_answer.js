@@ -62,7 +62,9 @@ export class Answer {
     const { status, statusText } = response;
     this.status.textContent = "";
     add(this.status, "b", `${status} ${statusText}`.trim(), { className: `s${String(status)[0]}` });
-    this.status.append(`, ${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms, ${bytes(blob.size)}`);
+    const inside = 1000 * Number(response.headers.get("x-process-time"));
+    const parts = [time(milliseconds), `${time(inside)} in the service`, bytes(blob.size)];
+    this.status.append(`, ${parts.join(", ")}`);
     if (ended) add(this.status, "span", ` ${ended}`, { className: "bad" });
   }
 
@@ -96,7 +98,8 @@ export class Answer {
     // Four bytes are the longest character.
     const text = await blob.slice(0, 4 * SHOWN).text();
     const shown = text.slice(0, SHOWN);
-    const pre = add(this.box, "pre", "", { tabIndex: 0, ariaLabel: "The body of the answer" });
+    const label = "The body of the answer";
+    const pre = add(this.box, "pre", "", { tabIndex: 0, role: "group", ariaLabel: label });
     if (/[/+]json/.test(type)) pre.append(...pretty(shown));
     else pre.textContent = shown;
     if (shown.length < text.length || blob.size > 4 * SHOWN) {
@@ -139,6 +142,10 @@ function download(blob, name) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function time(milliseconds) {
+  return `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
 }
 
 function bytes(count) {

@@ -3,7 +3,7 @@
 // A request: method, url, headers (list of pairs), type (of the body), body (text or File), secret
 // (the API key).
 export function readForm(form, root, key) {
-  const { method, path, key: takesKey, type: firstType } = form.dataset;
+  const { method, path, type: firstType } = form.dataset;
   let where = path;
   const query = [];
   const headers = [];
@@ -29,7 +29,7 @@ export function readForm(form, root, key) {
     headers,
     type: form.querySelector("[data-in=type]")?.value ?? firstType,
     body: null,
-    secret: takesKey === "yes" ? key : "",
+    secret: key,
   };
   const text = form.querySelector("[data-in=body]");
   if (text) {

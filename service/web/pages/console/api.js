@@ -89,7 +89,7 @@ export async function row(path, options) {
   return { row: parse(await response.text()), etag: tag(response) };
 }
 
-/** Return the entity tag of a response. A compressed one is weak; If-Match takes only strong ones. */
+/** Return the entity tag of a response, for If-Match: strong, though a compressed one is weak. */
 export const tag = (response) => response.headers.get("ETag")?.replace(/^W\//, "") ?? null;
 
 /** Say in words what an error means and what to do. */

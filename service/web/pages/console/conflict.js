@@ -55,8 +55,9 @@ export function compare(resource, base, mine, theirs) {
       h(
         "p",
         {},
-        `Another client has changed it since you opened it: it was at version ${base.version ?? "-"}` +
-          ` and is now at version ${theirs.version ?? "-"}. Choose what to keep.`,
+        "Another client has changed it since you opened it: it was at version " +
+          `${base.version ?? "-"} and is now at version ${theirs.version ?? "-"}. ` +
+          "Choose what to keep.",
       ),
       h("div", { class: "scroll" }, table(rows)),
       h(
@@ -93,12 +94,26 @@ function table(rows) {
     h(
       "td",
       {},
-      h("label", {}, one.radios[side], " ", h("span", {}, words.shown(one[side], one.kind) || "(empty)")),
+      h(
+        "label",
+        {},
+        one.radios[side],
+        " ",
+        h("span", {}, words.shown(one[side], one.kind) || "(empty)"),
+      ),
     );
   return h(
     "table",
     {},
-    h("thead", {}, h("tr", {}, ["Field", "Yours", "Theirs"].map((it) => h("th", { scope: "col" }, it)))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        ["Field", "Yours", "Theirs"].map((it) => h("th", { scope: "col" }, it)),
+      ),
+    ),
     h(
       "tbody",
       {},
@@ -106,7 +121,12 @@ function table(rows) {
         h(
           "tr",
           { class: one.both ? "both" : null },
-          h("th", { scope: "row" }, words.label(one.name), one.both ? h("small", {}, " both changed") : null),
+          h(
+            "th",
+            { scope: "row" },
+            words.label(one.name),
+            one.both ? h("small", {}, " both changed") : null,
+          ),
           cell(one, "mine"),
           cell(one, "theirs"),
         ),

@@ -1,4 +1,4 @@
-/* The console: finds the resources of the application, and shows the view that the address names. */
+/* The console: finds the resources of the application, and shows the view of the address. */
 
 import * as api from "./api.js";
 import { byId, h, openDialog } from "./dom.js";
@@ -114,7 +114,11 @@ function askKey() {
     autocomplete: "off",
     spellcheck: "false",
   });
-  const remember = h("input", { type: "checkbox", id: "key-remember", checked: key.isRemembered() });
+  const remember = h("input", {
+    type: "checkbox",
+    id: "key-remember",
+    checked: key.isRemembered(),
+  });
   const dialog = openDialog(
     "API key",
     {},
@@ -129,10 +133,24 @@ function askKey() {
       h(
         "div",
         { class: "fields" },
-        h("div", { class: "field" }, h("label", { for: "key-field" }, "Key"), field,
-          h("p", { class: "hint" }, "It is sent to this service only. Without one, calls are sent without a key.")),
-        h("div", { class: "field boolean" }, remember, h("label", { for: "key-remember" }, "Remember it in this tab"),
-          h("p", { class: "hint" }, "Until the tab is closed. Otherwise a reload forgets the key.")),
+        h(
+          "div",
+          { class: "field" },
+          h("label", { for: "key-field" }, "Key"),
+          field,
+          h(
+            "p",
+            { class: "hint" },
+            "It is sent to this service only. Without one, calls are sent without a key.",
+          ),
+        ),
+        h(
+          "div",
+          { class: "field boolean" },
+          remember,
+          h("label", { for: "key-remember" }, "Remember it in this tab"),
+          h("p", { class: "hint" }, "Until the tab is closed. Otherwise a reload forgets the key."),
+        ),
       ),
       h(
         "div",

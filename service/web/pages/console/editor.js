@@ -60,7 +60,11 @@ export async function edit(resource, id, saved) {
       }
       return solve(row, body);
     };
-    const remove = h("button", { type: "button", class: "danger quiet", onclick: () => removal(row, etag) }, "Delete permanently…");
+    const remove = h(
+      "button",
+      { type: "button", class: "danger quiet", onclick: () => removal(row, etag) },
+      "Delete permanently…",
+    );
     const more = [facts(resource, row), resource.can.remove ? remove : null];
     const dialog = formDialog(`Edit ${name(resource, row)}`, inputs, "Save", save, more);
     const removal = async (row, etag) => {
@@ -125,7 +129,10 @@ export async function removeForGood(resource, row, etag) {
     });
   } catch (error) {
     const changed = error.status === 412;
-    announce(changed ? "Not deleted: another client has changed it. Open it again." : api.words(error), "bad");
+    announce(
+      changed ? "Not deleted: another client has changed it. Open it again." : api.words(error),
+      "bad",
+    );
     return false;
   }
   announce(`Deleted ${name(resource, row)} permanently.`, "good");
@@ -136,7 +143,9 @@ export async function removeForGood(resource, row, etag) {
 export const name = (resource, row) => `${resource.one} ${row.id}`;
 
 function summary(row) {
-  const text = Object.entries(row).find(([key, value]) => key !== "id" && typeof value === "string");
+  const text = Object.entries(row).find(
+    ([key, value]) => key !== "id" && typeof value === "string",
+  );
   return text ? `${words.label(text[0])}: ${text[1]}.` : "";
 }
 

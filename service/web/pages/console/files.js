@@ -24,7 +24,10 @@ export function importRows(resource, done) {
       format.value = /\.csv(\.gz)?$/i.test(file.files[0]?.name ?? "") ? "csv" : "ndjson";
     },
   });
-  const format = select("import-format", [["ndjson", "NDJSON"], ["csv", "CSV with a header line"]]);
+  const format = select("import-format", [
+    ["ndjson", "NDJSON"],
+    ["csv", "CSV with a header line"],
+  ]);
   const onError = select("import-errors", [
     ["abort", "write nothing"],
     ["skip", "leave wrong lines out"],
@@ -44,14 +47,23 @@ export function importRows(resource, done) {
     h(
       "div",
       { class: "fields" },
-      labelled("File", file, "A row whose key exists is updated, any other is created. Also gzip (.gz)."),
+      labelled(
+        "File",
+        file,
+        "A row whose key exists is updated, any other is created. Also gzip (.gz).",
+      ),
       labelled("Format", format),
       labelled("If a line is wrong", onError),
     ),
     progress,
     told,
     result,
-    h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Close"), start),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+      start,
+    ),
   );
   const dialog = openDialog(`Import ${resource.title}`, { wide: true }, form);
   dialog.addEventListener("close", () => request?.abort()); // nothing of it is written then
@@ -82,7 +94,8 @@ export function importRows(resource, done) {
       told.textContent = "Sent. The service writes the rows…";
     };
     request.onload = () => answered(request);
-    request.onerror = () => ended("The connection was lost. Either all rows are written or none: look at the table.");
+    request.onerror = () =>
+      ended("The connection was lost. Either all rows are written or none: look at the table.");
     request.onabort = () => ended("Cancelled: nothing is written.");
     request.send(chosen);
   }
@@ -99,7 +112,11 @@ export function importRows(resource, done) {
       ended(`Imported ${words.counted(found.read, "row")}.`);
       const names = ["created", "updated", "unchanged", "failed"];
       result.append(
-        h("dl", { class: "facts" }, names.map((it) => [h("dt", {}, it), h("dd", {}, words.number(found[it]))])),
+        h(
+          "dl",
+          { class: "facts" },
+          names.map((it) => [h("dt", {}, it), h("dd", {}, words.number(found[it]))]),
+        ),
         lineErrors(found.errors),
       );
       done();
@@ -120,11 +137,22 @@ function lineErrors(errors) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "number" }, "Line"), h("th", { scope: "col" }, "Error"))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col", class: "number" }, "Line"),
+          h("th", { scope: "col" }, "Error"),
+        ),
+      ),
       h(
         "tbody",
         {},
-        errors.map((one) => h("tr", {}, h("td", { class: "number" }, String(one.line)), h("td", {}, one.message))),
+        errors.map((one) =>
+          h("tr", {}, h("td", { class: "number" }, String(one.line)), h("td", {}, one.message)),
+        ),
       ),
     ),
     errors.length >= SHOWN ? h("p", { class: "muted" }, `The first ${SHOWN} errors.`) : null,
@@ -139,10 +167,15 @@ function lineErrors(errors) {
  */
 export function exportRows(resource, query) {
   let running = null;
-  const format = select("export-format", [["csv", "CSV"], ["ndjson", "NDJSON"]]);
+  const format = select("export-format", [
+    ["csv", "CSV"],
+    ["ndjson", "NDJSON"],
+  ]);
   const told = h("p", { role: "status" });
   const start = h("button", { type: "submit", class: "primary" }, "Export");
-  const given = Object.entries(query).map(([name, value]) => `${words.label(name === "q" ? "search" : name)}: ${value}`);
+  const given = Object.entries(query).map(
+    ([name, value]) => `${words.label(name === "q" ? "search" : name)}: ${value}`,
+  );
   const form = h(
     "form",
     {
@@ -164,17 +197,25 @@ export function exportRows(resource, query) {
     h("p", {}, given.length ? `The rows with ${given.join(", ")}.` : "All rows."),
     h("div", { class: "fields" }, labelled("Format", format)),
     told,
-    h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Close"), start),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+      start,
+    ),
   );
   const dialog = openDialog(`Export ${resource.title}`, {}, form);
   dialog.addEventListener("close", () => running?.abort());
 
   async function save(kind, signal) {
-    const response = await api.send("GET", `${resource.path}/export`, { query: { ...query, format: kind }, signal });
+    const response = await api.send("GET", `${resource.path}/export`, {
+      query: { ...query, format: kind },
+      signal,
+    });
     // A link can't send the key in a header, so the page fetches the file.
     const parts = [];
     let size = 0;
-    for (const reader = response.body.getReader(); ; ) {
+    for (const reader = response.body.getReader(); ;) {
       const { done, value } = await reader.read().catch(() => {
         throw new Error("The export was cut off. Nothing is saved.");
       });
@@ -191,9 +232,19 @@ export function exportRows(resource, query) {
 }
 
 function select(id, options) {
-  return h("select", { id }, options.map(([value, text]) => h("option", { value }, text)));
+  return h(
+    "select",
+    { id },
+    options.map(([value, text]) => h("option", { value }, text)),
+  );
 }
 
 function labelled(text, input, hint = "") {
-  return h("div", { class: "field" }, h("label", { for: input.id }, text), input, h("p", { class: "hint" }, hint));
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: input.id }, text),
+    input,
+    h("p", { class: "hint" }, hint),
+  );
 }

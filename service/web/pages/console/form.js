@@ -46,7 +46,10 @@ export class Inputs {
     };
     const input = makeInput(field, attributes, value);
     const error = h("p", { id: `${id}-error`, class: "error" });
-    const title = [words.label(field.name), field.required ? h("span", { class: "muted" }, " required") : null];
+    const title = [
+      words.label(field.name),
+      field.required ? h("span", { class: "muted" }, " required") : null,
+    ];
     this.#inputs.set(field.name, { field, input, error, shown: textOf(input) });
     return h(
       "div",

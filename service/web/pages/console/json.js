@@ -11,7 +11,7 @@ export class Exact {
   }
 }
 
-/** Return the value of a JSON text. Old browsers do not show the source: there, numbers are rounded. */
+/** Return the value of a JSON text. Old browsers do not show the source, and round numbers. */
 export function parse(text) {
   return JSON.parse(text, (_, value, context) =>
     typeof value === "number" && context?.source !== undefined && !holds(value, context.source)

@@ -56,14 +56,17 @@ export function groups(scrape, name, labels) {
 }
 
 /**
- * Return the growth of a histogram: `{bounds, counts, count, sum}`; null if the later scrape lacks it.
+ * Return the growth of a histogram: `{bounds, counts, count, sum}`; null if the later one lacks it.
  *
  * `counts` has the observations of each bucket alone; `bounds` their upper bounds, the last
  * Infinity.
  */
 export function histogram(earlier, later, name, keep = () => true) {
   const cumulative = new Map();
-  for (const [scrape, sign] of [[later, 1], [earlier, -1]]) {
+  for (const [scrape, sign] of [
+    [later, 1],
+    [earlier, -1],
+  ]) {
     for (const { labels, value } of scrape.get(`${name}_bucket`) ?? []) {
       if (!keep(labels)) continue;
       const bound = number(labels.le);

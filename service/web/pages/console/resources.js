@@ -8,8 +8,8 @@ const LONG = 256;
  * Return the resources of a document.
  *
  * A resource is a path whose GET has the parameters of pages, with a path `/{id}` below it. Each is
- * `{name, title, one, path, columns, sorts, filters, newFields, changeFields, can}`, where `can` says
- * which operations there are. `one` is what a row is called.
+ * `{name, title, one, path, columns, sorts, filters, newFields, changeFields, can}`. `one` is what a
+ * row is called, and `can` says which operations there are.
  */
 export function resources(document) {
   const reader = new Reader(document);
@@ -60,7 +60,8 @@ class Reader {
     let nullable = false;
     let more = {};
     for (;;) {
-      const choices = found.anyOf ?? found.oneOf ?? (found.allOf?.length === 1 ? found.allOf : null);
+      const choices =
+        found.anyOf ?? found.oneOf ?? (found.allOf?.length === 1 ? found.allOf : null);
       if (found.$ref) {
         more = { ...found, ...more }; // what stands beside a reference, such as a default
         found = this.at(found.$ref);
@@ -84,7 +85,10 @@ class Reader {
     return reference
       .slice(2)
       .split("/")
-      .reduce((place, name) => place[name.replaceAll("~1", "/").replaceAll("~0", "~")], this.document);
+      .reduce(
+        (place, name) => place[name.replaceAll("~1", "/").replaceAll("~0", "~")],
+        this.document,
+      );
   }
 
   isList(operation) {

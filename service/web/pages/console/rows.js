@@ -58,7 +58,11 @@ export function rowsView(resource, given, keep) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, heads, h("th", { scope: "col" }, h("span", { class: "spoken" }, "Actions")))),
+        h(
+          "thead",
+          {},
+          h("tr", {}, heads, h("th", { scope: "col" }, h("span", { class: "spoken" }, "Actions"))),
+        ),
         body,
       ),
     ),
@@ -72,7 +76,9 @@ export function rowsView(resource, given, keep) {
   /** Return the filters of the state: what list and export have in common. */
   function query() {
     const names = resource.filters.map((one) => one.name);
-    return Object.fromEntries(names.filter((name) => state[name]).map((name) => [name, state[name]]));
+    return Object.fromEntries(
+      names.filter((name) => state[name]).map((name) => [name, state[name]]),
+    );
   }
 
   async function load() {
@@ -153,7 +159,9 @@ export function rowsView(resource, given, keep) {
     return [
       change ? made("Edit", "Edit", () => edit(row)) : null,
       remove && softDelete && active ? made("Delete", "Delete", () => activate(row, false)) : null,
-      change && softDelete && !active ? made("Restore", "Restore", () => activate(row, true)) : null,
+      change && softDelete && !active
+        ? made("Restore", "Restore", () => activate(row, true))
+        : null,
       remove && !softDelete ? made("Delete…", "Delete", () => removal(row)) : null,
     ];
   }
@@ -190,12 +198,20 @@ export function rowsView(resource, given, keep) {
 
   function head(field) {
     const { name } = field;
-    const attributes = { scope: "col", class: isNumber(field) ? "number" : null, "data-name": name };
+    const attributes = {
+      scope: "col",
+      class: isNumber(field) ? "number" : null,
+      "data-name": name,
+    };
     if (!resource.sorts.has(name)) return h("th", attributes, words.label(name));
     return h(
       "th",
       attributes,
-      h("button", { type: "button", class: "sort", onclick: () => sortBy(name) }, words.label(name)),
+      h(
+        "button",
+        { type: "button", class: "sort", onclick: () => sortBy(name) },
+        words.label(name),
+      ),
     );
   }
 
@@ -268,7 +284,8 @@ const isNumber = (field) => field.kind === "integer" || field.kind === "number";
 
 function cell(value, kind) {
   if (value === null || value === undefined) return h("span", { class: "none" }, "–");
-  if (kind === "date-time") return h("time", { datetime: value, title: value }, words.shown(value, kind));
+  if (kind === "date-time")
+    return h("time", { datetime: value, title: value }, words.shown(value, kind));
   return h("span", { class: "value" }, words.shown(value, kind));
 }
 
@@ -297,7 +314,9 @@ function filterForm(resource, state, set) {
     });
   };
   const label = (field) => (field.name === "q" ? "search" : words.label(field.name));
-  const ordered = [...resource.filters].sort((one, other) => (other.name === "q") - (one.name === "q"));
+  const ordered = [...resource.filters].sort(
+    (one, other) => (other.name === "q") - (one.name === "q"),
+  );
   return h(
     "form",
     { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },

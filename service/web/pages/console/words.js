@@ -37,7 +37,12 @@ export const percent = (part) => (part === null ? MISSING : `${number(part * 100
 /** Return how long ago a moment was, from seconds: "2 d 3 h". */
 export function age(seconds) {
   if (seconds === null) return MISSING;
-  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const units = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
   const place = units.findIndex(([size]) => seconds >= size);
   if (place < 0) return "0 s";
   const [size, unit] = units[place];
