@@ -398,16 +398,13 @@ def test_resources_of_another_application_have_their_tables(page: Page, console:
 
 
 @slow
-def test_pages_fit_a_phone_and_a_desktop_in_light_and_dark(
-    page: Page, console: Console, tmp_path: Path
-) -> None:
+def test_pages_fit_a_phone_and_a_desktop_in_light_and_dark(page: Page, console: Console) -> None:
     row = add(console, name="A name of many words " * 8, sku="W" * 64, description="text " * 60)
     for view in ("", "items", "users"):
         page.open(f"{console.service.url}/console#/{view}")
         page.wait("document.querySelector('main h1')")
         for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
             page.look(width, 900, dark=dark)
-            page.screenshot(tmp_path / f"{view}-{width}-{dark}.png")
             assert not page.too_wide(), f"{view} at {width}"
     page.look(390, 844)
     show(page, console)

@@ -51,6 +51,8 @@ export async function send(method, path, { query, body, headers: more, signal } 
       signal,
       headers: headers({ ...json, ...more }),
       body: body === undefined ? undefined : stringify(body),
+      // It also sends Cache-Control: no-cache, so the answer is the state in the database: after a
+      // write, another worker may have the old row in its cache for some milliseconds.
       cache: "no-store",
       credentials: "omit",
     });
@@ -82,10 +84,7 @@ export async function json(method, path, options) {
 
 /** Return a row and its entity tag, which `If-Match` takes. */
 export async function row(path, options) {
-  const response = await send("GET", path, {
-    ...options,
-    headers: { "Cache-Control": "no-cache" }, // the row in the database, not in a cache
-  });
+  const response = await send("GET", path, options);
   return { row: parse(await response.text()), etag: tag(response) };
 }
 
