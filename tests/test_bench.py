@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,13 @@ needs_wrk = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagingTable]:
-    directory = tmp_path_factory.mktemp("bench")
-    for place in (directory, *directory.parents):  # as root, PostgreSQL passes through as nobody
-        if place.stat().st_mode & 0o077 == 0:
-            place.chmod(0o711)
-    with stage(directory) as standing:
-        yield standing
+def on() -> Iterator[StagingTable]:
+    # As root, PostgreSQL passes through it as another user. Not a folder of pytest: each start of a
+    # pytest closes those to other users.
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        Path(name).chmod(0o711)
+        with stage(Path(name)) as standing:
+            yield standing
 
 
 def bench(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
