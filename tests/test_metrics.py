@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from test_faults import eventually
 
 from bench import guardcost
 from service.cache.off import NoCache
+from service.cache.store import Cache
+from service.db.database import Database
 from service.embedded.data_directory import Stores
 from service.items import items
 from service.limits.limiter import Limiter
@@ -44,6 +47,7 @@ from service.metrics.families import (
     WORKERS,
 )
 from service.monitoring import OPEN_METRICS, TEXT, wants_open_metrics
+from service.sampling import Sampler
 from service.server import free_port
 from service.settings import Settings
 from service.web.cors import Cors
@@ -227,6 +231,39 @@ def test_a_request_that_the_parser_refuses_is_counted(
     before = scrape(client).get(refused, 0.0)
     assert talk(service, b"GET / HTTP/1.1\r\nbad header\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert scrape(client)[refused] == before + 1
+
+
+async def test_samples_are_added_once_and_say_what_is_away() -> None:
+    url = "postgresql:///none?host=/nowhere"
+    metrics = Metrics(Store())
+    db = Database(url, size=1)
+    await db.open()
+    cache = Cache(url, "unix:///nowhere/redis", limit=1000, ttl=300, fingerprint="")
+    sampler = Sampler(metrics, "1.2.3", db, cache, None)
+    cache.local.hits = 3
+    for _ in range(2):
+        sampler.publish()
+    cache.local.hits = 5
+    sampler.publish()
+    await db.close()
+    await cache.close()
+    found = shown(metrics.store)
+    assert found["cache_requests_total", ("process", "hit")] == 5
+    assert found["dependency_up", ("database",)] == 0
+    assert found["dependency_up", ("redis",)] == 0
+    assert found["service_info", ("1.2.3",)] == 1
+    assert found["db_pool_size", ()] == 0
+
+
+@on_linux
+def test_a_process_says_when_it_started_and_what_it_uses(client: httpx.Client) -> None:
+    before = scrape(client)
+    assert time.time() - 86_400 < before["process_start_time_seconds", ()] <= time.time()
+    assert 10e6 < before["process_resident_memory_bytes", ()] < 1e9
+    assert 10 < before["process_open_fds", ()] < 1000
+    for _ in range(50):
+        client.get("/items")
+    assert scrape(client)["process_cpu_seconds_total", ()] > before["process_cpu_seconds_total", ()]
 
 
 async def test_routes_of_starlette_and_preflights_are_counted() -> None:
