@@ -582,6 +582,22 @@ def test_other_commands_use_the_stores_of_a_running_serve(place: Path) -> None:
 
 
 @on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ((), ("--server", "granian", "--workers", "2")), ids=" ".join)
+def test_serve_ends_with_one_line_when_its_postgres_ends(
+    place: Path, options: tuple[str, ...]
+) -> None:
+    with serving(place, *options) as one:
+        one.banner()
+        assert "\nok    embedded-stores     running in" in Ran(place, "doctor").out
+        pid = (place / ".data" / "postgres" / "postmaster.pid").read_text().split("\n")[0]
+        os.kill(int(pid), signal.SIGKILL)
+        assert one.process.wait(30) == 1
+        last = one.errors().splitlines()[-1]
+        assert re.fullmatch(r"\S+: PostgreSQL ended: by SIGKILL \(see .*\): start again", last)
+
+
+@on_linux
 def test_port_0_chooses_a_free_port_and_prints_it(place: Path) -> None:
     with serving(place, "--port", "0") as one:
         address = one.banner()["API"]

@@ -228,7 +228,7 @@ def test_the_linters_have_nothing_to_say(node: Path) -> None:
     every = Checks(keys=True, limits=True)
     told = {
         "complete": document(app.operations, app.about, checks=every),
-        "open": document(app.operations, app.about, "https://api.example.com/v1", NO_CHECKS),
+        "open": document(app.operations, app.about, "https://api.swiftlet.test/v1", NO_CHECKS),
         "notes": document(own.operations, own.about, checks=every),
     }
     for name, one in told.items():

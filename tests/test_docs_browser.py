@@ -118,6 +118,7 @@ def test_every_operation_is_shown(page: Page) -> None:
 
 def test_a_request_is_sent_as_its_command_says(page: Page, world: World) -> None:
     assert send(page, "createItem").startswith("401 Unauthorized")
+    assert "Enter a key" in page.text("#createItem .answer .status")
     assert body(page, "createItem")["detail"]
     key = world.callers["own"].key
     use_key(page, key)
@@ -270,7 +271,7 @@ def test_the_theme_is_the_systems_until_the_reader_chooses(page: Page, url: str)
     for theme, ground in THEMES.items():
         page.look(1280, 900, dark=theme == "dark")
         page.wait(f"{GROUND} === '{ground}'")
-    assert page.text("[data-theme-toggle]") == "Light"
+    page.wait("document.querySelector('[data-theme-toggle]').textContent === 'Light'")
     page.click("[data-theme-toggle]")
     page.wait(f"{GROUND} === '{THEMES['light']}'")
     page.open(url)
@@ -283,6 +284,13 @@ def test_nothing_is_cut_off(page: Page) -> None:
     for width in (390, 768, 1280):
         page.look(width, 844)
         assert not page.too_wide(), width
+        page.click(".key > summary")
+        left, right = page.run(
+            "(box => [box.left, box.right])(document.querySelector('#the-key')"
+            ".getBoundingClientRect())"
+        )
+        assert 0 <= left < right <= width
+        page.press("Escape")
 
 
 def test_the_first_key_leads_past_the_list(page: Page) -> None:

@@ -65,6 +65,9 @@ export class Answer {
     const inside = 1000 * Number(response.headers.get("x-process-time"));
     const parts = [time(milliseconds), `${time(inside)} in the service`, bytes(blob.size)];
     this.status.append(`, ${parts.join(", ")}`);
+    if (status === 401 && document.getElementById("the-key")) {
+      add(this.status, "span", " Enter a key under API key, at the top.", { className: "warn" });
+    }
     if (ended) add(this.status, "span", ` ${ended}`, { className: "bad" });
   }
 

@@ -55,7 +55,8 @@ export function commandOf({ method, url, headers, body, secret }) {
   const words = [method === "GET" ? quote(url) : `-X ${method} ${quote(url)}`];
   if (secret) words.push('-H "Authorization: Bearer $API_KEY"');
   for (const [name, value] of headers) words.push(`-H ${quote(`${name}: ${value}`)}`);
-  if (body instanceof File) words.push(`--data-binary ${quote(`@${body.name}`)}`);
+  if (body === "") words.push("--data-binary @file");
+  else if (body instanceof File) words.push(`--data-binary ${quote(`@${body.name}`)}`);
   else if (body !== null) words.push(`--data-binary ${quote(shorten(body))}`);
   return `curl ${words.join(" \\\n  ")}`;
 }

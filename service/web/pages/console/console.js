@@ -90,13 +90,15 @@ function shortcut(event) {
 function showDown() {
   const since = watch.downSince.toLocaleTimeString("en", { hour12: false });
   byId("banner").textContent =
-    `The service at ${location.host} does not answer since ${since}. ` +
+    `The service at ${location.host} has not answered since ${since}. ` +
     "This page asks again every second.";
   byId("banner").hidden = false;
+  document.body.classList.add("down");
 }
 
 function showUp() {
   byId("banner").hidden = true;
+  document.body.classList.remove("down");
   if (found === null) readDocument();
   else view?.reload?.();
 }
@@ -138,11 +140,7 @@ function askKey() {
           { class: "field" },
           h("label", { for: "key-field" }, "Key"),
           field,
-          h(
-            "p",
-            { class: "hint" },
-            "It is sent to this service only. Without one, calls are sent without a key.",
-          ),
+          h("p", { class: "hint" }, "It is sent to this service only."),
         ),
         h(
           "div",

@@ -62,7 +62,7 @@ export async function edit(resource, id, saved) {
     };
     const remove = h(
       "button",
-      { type: "button", class: "danger quiet", onclick: () => removal(row, etag) },
+      { type: "button", class: "danger", onclick: () => removal(row, etag) },
       "Delete permanently…",
     );
     const more = [facts(resource, row), resource.can.remove ? remove : null];

@@ -27,13 +27,12 @@ function resource(reader, document, path) {
   const columns = reader.fields(reader.rowSchema(many.get));
   const removal = one.delete ? reader.parameters(one.delete).map((it) => it.name) : [];
   const sorts = parameters.find((it) => it.name === "sort")?.field.options ?? [];
-  const included = new Set(parameters.find((it) => it.name === "include")?.field.each ?? []);
   return {
     name: path.slice(1),
     title: path.slice(1).replace(/[_/-]/g, " "),
     one: reader.rowName(many, one),
     path,
-    columns: columns.filter((it) => !included.has(it.name)),
+    columns: columns.filter((it) => it.required), // others come only with `include`
     sorts: new Set(sorts),
     filters: parameters.filter((it) => !NOT_FILTERS.has(it.name)).map((it) => it.field),
     newFields: many.post ? reader.fields(reader.body(many.post)) : [],
@@ -145,14 +144,12 @@ class Reader {
    */
   field(name, schema, { required = false, description } = {}) {
     const { schema: found, nullable } = this.resolve(schema);
-    const each = found.type === "array" ? this.resolve(found.items).schema.enum : undefined;
     return {
       name,
       kind: kindOf(found),
       nullable,
       required,
       options: found.enum,
-      each,
       default: found.default,
       hint: hint(found, description),
     };
