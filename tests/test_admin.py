@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import asyncpg
@@ -18,11 +18,12 @@ import pytest
 from conftest import STORES, Query, query
 from in_process import held, worker
 
-from service.admin import catalogue
+from service.admin import catalogue, routes
 from service.admin.connecting import explain_once
 from service.admin.explain import Question, changes
 from service.admin.slow import slowest
 from service.asgi import MIGRATIONS, app
+from service.db.pooled_connection import connect
 from service.embedded import stores as embedded_stores
 from service.embedded.programs import wheel_postgres
 from service.metrics import Metrics, Store
@@ -247,6 +248,26 @@ async def test_without_the_database_there_are_still_our_own_figures(url: str) ->
         assert (await client.get("/admin/explain/items.by_id")).status_code == 503
         found = (await client.get("/admin/slow")).json()
         assert found["statements"][0]["statement"] == "items.by_id"
+        assert found["pg_stat_statements"] == {"available": False, "detail": "the database is away"}
+
+
+async def test_a_plan_ends_although_the_database_does_not_answer(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened(url: str, **options: Any) -> asyncpg.Connection:
+        connection = await connect(url, **options)
+        # As if the machine of the database were gone: what it sends never comes.
+        cast("Any", connection)._transport.pause_reading()
+        return connection
+
+    monkeypatch.setattr(routes, "connect", opened)
+    monkeypatch.setattr(routes, "GRACE_SECONDS", 0.1)
+    async with worker(url, SERVICE_STATEMENT_TIMEOUT_MS="100") as (client, _):
+        for path in ("/admin/explain/items.by_id", "/admin/explain/items.by_id?analyze=true"):
+            answer = await asyncio.wait_for(client.get(path), 30)
+            assert answer.status_code == 503
+            assert "away" in answer.json()["detail"], "the next one is not told to wait for it"
+        found = (await client.get("/admin/slow")).json()
         assert found["pg_stat_statements"] == {"available": False, "detail": "the database is away"}
 
 

@@ -1,5 +1,6 @@
 """`GET /admin/explain/{statement}` and `GET /admin/slow`, for admins."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -36,6 +37,9 @@ from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation, Tag
 from service.web.request import Request
 
+# A plan is given up so many seconds after the statement_timeout: a database that does not answer at
+# all does not keep that time.
+GRACE_SECONDS = 3.0
 TAG = Tag("admin", "For operators: plans of statements, and which cost the most")
 
 
@@ -162,9 +166,14 @@ class Admin:
                 )
             except Exception as error:
                 raise db.refused(error) from error
+            # Not by a cancellation: what runs in a `finally` would wait for the database too.
+            limit = asyncio.get_running_loop().call_later(
+                timeout + GRACE_SECONDS, connection.terminate
+            )
             try:
                 yield connection
             finally:
+                limit.cancel()
                 connection.terminate()
         finally:
             self._busy = False
