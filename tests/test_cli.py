@@ -632,11 +632,12 @@ def test_any_asgi_server_serves_the_application(
         ) as process,
     ):
         try:
-            asyncio.run(_answers(f"http://127.0.0.1:{port}/items"))
+            asyncio.run(_answers(f"http://127.0.0.1:{port}/items?q=only-the-client-knows"))
         finally:
             process.terminate()
             process.wait(60)
     assert "Traceback" not in log.read_text()
+    assert "only-the-client-knows" not in log.read_text()
 
 
 async def _answers(url: str) -> None:

@@ -65,6 +65,8 @@ def plain(form: Form | None, *, access: bool = False) -> Output | None:
     logging.captureWarnings(capture=True)
     for name in FOREIGN:
         _adopt(logging.getLogger(name))
+    # Its lines have the query string; those of service.access say the same without it.
+    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
     if form == "off":
         logger.addHandler(logging.NullHandler())
         return None
