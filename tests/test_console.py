@@ -363,6 +363,9 @@ def test_the_modules_read_metrics_numbers_and_documents(page: Page, console: Con
         run % ("json", 'it.stringify(it.parse(\'{"id": 9007199254740993, "p": 29.99}\'))')
     )
     assert kept == '{"id":9007199254740993,"p":29.99}'
+    # As in the form of a field that is an object, and in a cell.
+    nested = page.run(run % ("json", "JSON.stringify({a: it.parse('[9007199254740993, 1.10]')})"))
+    assert nested == '{"a":[9007199254740993,1.10]}'
 
 
 @slow

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { compare } from "./conflict.js";
 import { announce, confirmed, h, openDialog } from "./dom.js";
 import { Inputs } from "./form.js";
-import { stringify } from "./json.js";
+import { parse, stringify } from "./json.js";
 import * as words from "./words.js";
 
 /**
@@ -80,7 +80,7 @@ export async function edit(resource, id, saved) {
       body,
       headers: etag ? { "If-Match": etag } : {},
     });
-    const row = JSON.parse(await response.text());
+    const row = parse(await response.text());
     announce(`Saved ${name(resource, row)}.`, "good");
     saved(row);
   }

@@ -9,6 +9,10 @@ export class Exact {
   toString() {
     return this.text;
   }
+  /** For JSON.stringify. Every browser that shows the source, see `parse`, has JSON.rawJSON. */
+  toJSON() {
+    return JSON.rawJSON(this.text);
+  }
 }
 
 /** Return the value of a JSON text. Old browsers do not show the source, and round numbers. */
