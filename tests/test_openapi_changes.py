@@ -63,6 +63,12 @@ BREAKS: list[tuple[str, Change]] = [
     ("DELETE /items/{id}: the op", lambda told: told["paths"]["/items/{id}"].pop("delete")),
     ("operationId listItems is now", lambda told: items(told).update(operationId="getItems")),
     ("GET /health: it needs a key", lambda told: operation("/health", "get")(told).pop("security")),
+    ("the way apiKey to send a key", lambda told: told["security"].pop()),
+    (
+        "the way apiKey to send a key",
+        lambda told: told["components"]["securitySchemes"]["apiKey"].update(name="X-Key"),
+    ),
+    ("include is written in another", lambda told: parameter("include")(told).pop("explode")),
     ("the response 304 is gone", lambda told: item(told)["responses"].pop("304")),
     (
         "the header ETag of 200 is gone",
@@ -139,6 +145,9 @@ HARMLESS: list[Change] = [
     lambda told: field("Item", "price")(told)["anyOf"].pop(),
     lambda told: item(told)["responses"].update({"410": item(told)["responses"]["304"]}),
     lambda told: item(told).update(security=[]),
+    lambda told: told["security"].reverse(),
+    lambda told: told["components"]["securitySchemes"]["apiKey"].update(description="A key"),
+    lambda told: parameter("q")(told).update(style="form", explode=True),
 ]
 
 

@@ -73,8 +73,7 @@ class _Comparison:
     def operation(self, old: Document, new: Document) -> Iterator[str]:
         if old.get("operationId") != new.get("operationId"):
             yield f"operationId {old.get('operationId')} is now {new.get('operationId')}"
-        if not _needs_key(old, self._old) and _needs_key(new, self._new):
-            yield "it needs a key now"
+        yield from self._keys(old, new)
         yield from self._parameters(old, new)
         yield from self._request(old.get("requestBody", {}), new.get("requestBody", {}))
         for status, response in old["responses"].items():
@@ -86,6 +85,16 @@ class _Comparison:
             for name in before.get("headers", {}).keys() - after.get("headers", {}).keys():
                 yield f"the header {name} of {status} is gone"
             yield from self._contents(before, after, "response", f"response {status}")
+
+    def _keys(self, old: Document, new: Document) -> Iterator[str]:
+        if not _needs_key(new, self._new):
+            return
+        if not _needs_key(old, self._old):
+            yield "it needs a key now"
+        later = [*_ways(new, self._new).values()]
+        for names, way in _ways(old, self._old).items():
+            if way not in later:
+                yield f"the way {names} to send a key is gone, or has changed"
 
     def _parameters(self, old: Document, new: Document) -> Iterator[str]:
         before = {(one["in"], one["name"]): one for one in self._listed(old, self._old)}
@@ -99,7 +108,10 @@ class _Comparison:
             if (where, name) not in after:
                 yield f"the {place} is gone"
                 continue
-            sides = _Sides(one["schema"], after[where, name]["schema"], "request")
+            later = after[where, name]
+            if _style(one) != _style(later):
+                yield f"the {place} is written in another way: style or explode"
+            sides = _Sides(one["schema"], later["schema"], "request")
             yield from (f"{place}{line}" for line in self._schemas(sides))
 
     def _listed(self, operation: Document, document: Document) -> list[Document]:
@@ -201,6 +213,27 @@ def _resolved(one: Document, document: Document) -> Document:
 def _needs_key(operation: Document, document: Document) -> bool:
     ways = operation.get("security", document.get("security", ()))
     return bool(ways) and {} not in ways
+
+
+def _ways(operation: Document, document: Document) -> dict[str, list[Document]]:
+    """Return the ways to send a key by the names of their schemes, with what a client must know."""
+    schemes = document.get("components", {}).get("securitySchemes", {})
+    ways = operation.get("security", document.get("security", ()))
+    return {
+        " and ".join(sorted(way)): [
+            {key: one for key, one in schemes.get(name, {}).items() if key != "description"}
+            for name in sorted(way)
+        ]
+        for way in ways
+        if way
+    }
+
+
+def _style(parameter: Document) -> tuple[str, bool]:
+    """Return how the values of a parameter are written: its style, and whether it is repeated."""
+    usual = "form" if parameter["in"] in {"query", "cookie"} else "simple"
+    style: str = parameter.get("style", usual)
+    return style, parameter.get("explode", style == "form")
 
 
 def _alternatives(schema: Schema) -> list[Schema]:
