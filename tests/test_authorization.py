@@ -523,13 +523,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_no_statement_is_run_for_good_to_explain_it(world: World, client: httpx.Client) -> None:
+@pytest.mark.parametrize("step", (5, pytest.param(1, marks=pytest.mark.slow)))
+def test_no_statement_is_run_for_good_to_explain_it(
+    world: World, client: httpx.Client, step: int
+) -> None:
     """Each that writes or locks is analyzed by an admin: it runs, and leaves no trace."""
     headers = {"Authorization": f"Bearer {world.callers['admin'].key}"}
     ran, refused = 0, []
-    for statement in catalogue.statements(app.resources):
-        if not changes(statement):
-            continue
+    found = [one for one in catalogue.statements(app.resources) if changes(one)]
+    for statement in found[::step]:
         given = next((ARGUMENTS[one] for one in ARGUMENTS if statement.name.startswith(one)), {})
         given = {name: value for name, value in given.items() if name in statement.names}
         query = {"analyze": "true", "format": "json", "params": json.dumps(given)}
@@ -545,7 +547,7 @@ def test_no_statement_is_run_for_good_to_explain_it(world: World, client: httpx.
             assert world.checksum() == world.state, f"{statement.name}, or one of 9 before it"
     assert world.checksum() == world.state
     assert refused == []
-    assert ran > 50
+    assert ran == len(found[::step]) > 10
 
 
 # Secrets.

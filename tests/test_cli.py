@@ -505,7 +505,9 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
 
 
 @on_linux
-@COMBINATIONS
+@pytest.mark.parametrize(
+    "options", (("--server", "uvicorn"), ("--server", "granian", "--workers", "2")), ids=" ".join
+)
 def test_a_killed_serve_leaves_no_process(place: Path, options: tuple[str, ...]) -> None:
     with serving(place, *options) as one:
         one.banner()

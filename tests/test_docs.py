@@ -123,6 +123,14 @@ def test_the_page_shows_every_operation_and_shape_without_scripts(
     assert len(shown.ids) == len({*shown.ids})
 
 
+def test_a_command_has_the_examples_of_its_parameters_and_body(described: dict[str, Any]) -> None:
+    text = page(described, "/api")
+    base = '<span class=base data-root="/api">$API</span>'
+    assert f"curl {base}/admin/explain/items.by_id</code>" in text
+    assert f"curl -X PATCH {base}/items/1 \\\n  -H &#x27;Content-Type: application/json" in text
+    assert "&quot;name&quot;: &quot;Widget&quot;" in text
+
+
 def test_every_link_leads_somewhere_and_every_field_has_a_label(shown: Page) -> None:
     here = {link[1:] for link in shown.links if link.startswith("#")}
     assert here <= {*shown.ids}

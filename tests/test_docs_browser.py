@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PATIENCE, Browser, Page, needs_chromium, open_browser
+from browser import CTRL, PATIENCE, Browser, Page, needs_chromium, open_browser
 from callers import World
 from conftest import SERVER, Service
 
@@ -163,6 +163,8 @@ def test_a_body_that_is_not_json_is_marked_and_sent_all_the_same(page: Page, wor
     assert page.run("document.querySelector('#createItem .example')") is None
     page.fill("#createItem [data-in=body]", "{}")
     page.wait("document.querySelector('#createItem .problem').hidden")
+    page.press("Enter", CTRL)
+    page.wait("document.querySelector('#createItem .status b').textContent.startsWith('422')")
 
 
 def test_a_key_is_remembered_only_if_the_reader_wants_it(
@@ -219,16 +221,31 @@ def test_a_large_answer_is_cut_and_can_be_saved_whole(
     assert len(json.loads(saved)["items"]) == 400
 
 
-def test_an_error_of_the_network_is_said_in_words(page: Page) -> None:
+def disturb(page: Page, *, offline: bool = False, latency: int = 0) -> None:
+    """Disturb the network of a tab; `latency` is in milliseconds."""
     page.call(
         "Network.emulateNetworkConditions",
-        offline=True,
-        latency=0,
+        offline=offline,
+        latency=latency,
         downloadThroughput=-1,
         uploadThroughput=-1,
     )
+
+
+def test_an_error_of_the_network_is_said_in_words(page: Page) -> None:
+    disturb(page, offline=True)
     assert "There is no answer from 127.0.0.1" in send(page, "listItems")
     assert "swiftlet serve" in page.text("#listItems .answer .status")
+
+
+def test_a_request_can_be_stopped(page: Page) -> None:
+    disturb(page, latency=60_000)
+    page.click("#listItems > summary")
+    page.click("#listItems button.primary")
+    assert page.text("#listItems .answer .status") == "Waiting for the answer …"
+    page.click("#listItems [data-stop]")
+    page.wait("!document.querySelector('#listItems button.primary').disabled")
+    assert page.text("#listItems .answer .status").startswith("You stopped it")
 
 
 def test_the_search_is_for_the_keyboard(page: Page) -> None:

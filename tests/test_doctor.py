@@ -257,6 +257,10 @@ def test_what_blocks_in_a_thread_raises_where_it_is_awaited() -> None:
         ("time-limits", {"slow_query_ms": 3000}, "warn", "cancelled after 2000 ms"),
         ("tls", {"host": "0.0.0.0"}, "warn", "plain text"),
         ("tls", {"certfile": "/nowhere"}, "fail", "SERVICE_KEYFILE"),
+        ("metrics", {"metrics": "off"}, "ok", "off"),
+        ("metrics", {"metrics": "/nowhere"}, "fail", "can't be written"),
+        ("metrics", {"metrics": "/tmp"}, "ok", "in /tmp"),
+        ("traces", {}, "ok", "off"),
         ("processors", {"workers": 1024}, "warn", "1024 workers"),
         ("memory", {"cache_bytes": 2**40}, "warn", "lower SERVICE_CACHE_BYTES"),
         ("embedded-stores", {"database_url": url_of(1), "redis_url": "off"}, "ok", "not needed"),
@@ -283,6 +287,18 @@ def test_a_taken_port_is_named_with_its_program() -> None:
     )
 
 
+def test_a_collector_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        address = f"http://me:hunter2@127.0.0.1:{port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        assert findings("traces", traces="on")["traces"].found == f"sent to 127.0.0.1:{port}"
+    found = findings("traces", traces="on")["traces"]
+    assert found.state == "warn"
+    assert found.found == f"no collector answers at 127.0.0.1:{port}: spans are lost"
+
+
 @pytest.mark.parametrize(
     ("free", "state"), ((50 * 2**20, "fail"), (500 * 2**20, "warn"), (2**40, "ok"))
 )
@@ -293,6 +309,7 @@ def test_a_disk_that_is_nearly_full_is_named(
     found = findings("disk", data=str(tmp_path / "not" / "yet"))["disk"]
     assert found.state == state
     assert f"{free // 2**20:,} MiB free in {tmp_path}" in found.found
+    assert findings("metrics", workers=100)["metrics"].state == ("warn" if free < 2**27 else "ok")
 
 
 @pytest.fixture(scope="module")

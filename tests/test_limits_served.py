@@ -170,6 +170,8 @@ def test_no_client_sees_that_redis_is_away(
 ) -> None:
     with trouble(limited.redis):
         responses = fire(limited.service, "/read", 304)
+        away = 'dependency_up{dependency="redis"} 0\n'
+        eventually(lambda: away in httpx.get(f"{limited.service.url}/metrics").text, 10)
     counts = Counter(response.status_code for response in responses)
     assert counts.keys() == {200, 429}
     assert 50 <= counts[200] <= 100

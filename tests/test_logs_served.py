@@ -206,3 +206,23 @@ def test_a_reader_that_hangs_blocks_nothing(reads: bool) -> None:
         assert process.wait(30) == 0
         if reads:
             assert process.stderr.read() == ""
+
+
+DIRECT = """
+from service.logs import logger, plain
+plain("json")
+for number in range(5000):
+    logger.info("line %d of some length, so that the pipe is full soon", number)
+"""
+
+
+def test_a_reader_that_hangs_does_not_hold_up_a_process_without_a_queue() -> None:
+    """The process that starts workers again when they end."""
+    process = subprocess.Popen([sys.executable, "-c", DIRECT], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    with process:
+        assert process.wait(60) == 0
+        *lines, last = process.stderr.read().split("\n")
+    assert [json.loads(line)["message"].split()[1] for line in lines[:9]] == list("012345678")
+    assert len(lines) < 5000
+    assert not last

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,19 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as open_metrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from raw_http import talk
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response
+from starlette.routing import Mount, Route, Router
+from test_faults import eventually
 
 from bench import guardcost
+from service.cache.off import NoCache
+from service.cache.store import Cache
+from service.db.database import Database
+from service.embedded.data_directory import Stores
+from service.items import items
+from service.limits.limiter import Limiter
+from service.limits.policy import Policies
 from service.logs import logger
 from service.metrics import Metrics, Store, opened, shared_folder, slot_folder, slots
 from service.metrics.exposition import open_metrics, prometheus
@@ -35,9 +47,21 @@ from service.metrics.families import (
     WORKERS,
 )
 from service.monitoring import OPEN_METRICS, TEXT, wants_open_metrics
+from service.sampling import Sampler
+from service.server import free_port
+from service.settings import Settings
+from service.web.cors import Cors
+from service.web.guard import Guard
+from service.web.routing import Paths
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
+pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/shm")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def samples(text: str) -> Samples:
@@ -207,6 +231,131 @@ def test_a_request_that_the_parser_refuses_is_counted(
     before = scrape(client).get(refused, 0.0)
     assert talk(service, b"GET / HTTP/1.1\r\nbad header\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert scrape(client)[refused] == before + 1
+
+
+async def test_samples_are_added_once_and_say_what_is_away() -> None:
+    url = "postgresql:///none?host=/nowhere"
+    metrics = Metrics(Store())
+    db = Database(url, size=1)
+    await db.open()
+    cache = Cache(url, "unix:///nowhere/redis", limit=1000, ttl=300, fingerprint="")
+    sampler = Sampler(metrics, "1.2.3", db, cache, None)
+    cache.local.hits = 3
+    for _ in range(2):
+        sampler.publish()
+    cache.local.hits = 5
+    sampler.publish()
+    await db.close()
+    await cache.close()
+    found = shown(metrics.store)
+    assert found["cache_requests_total", ("process", "hit")] == 5
+    assert found["dependency_up", ("database",)] == 0
+    assert found["dependency_up", ("redis",)] == 0
+    assert found["service_info", ("1.2.3",)] == 1
+    assert found["db_pool_size", ()] == 0
+
+
+@on_linux
+def test_a_process_says_when_it_started_and_what_it_uses(client: httpx.Client) -> None:
+    before = scrape(client)
+    assert time.time() - 86_400 < before["process_start_time_seconds", ()] <= time.time()
+    assert 10e6 < before["process_resident_memory_bytes", ()] < 1e9
+    assert 10 < before["process_open_fds", ()] < 1000
+    for _ in range(50):
+        client.get("/items")
+    assert scrape(client)["process_cpu_seconds_total", ()] > before["process_cpu_seconds_total", ()]
+
+
+async def test_routes_of_starlette_and_preflights_are_counted() -> None:
+    def answer(_: StarletteRequest) -> Response:
+        return Response("plain")
+
+    def fails(_: StarletteRequest) -> Response:
+        raise LookupError("a bug")
+
+    others = [
+        Route("/plain/{name}", answer),
+        Route("/fails", fails),
+        Mount("/below", Router([Route("/{name}", answer)])),
+    ]
+    app = Paths(items.operations, others)
+    app.added = Cors(["https://shop.example"])
+    metrics = Metrics(Store())
+    limiter = Limiter(Policies("3/60s"))
+    guard = Guard(None, limiter, "all", metrics=metrics)
+    state = {
+        "settings": Settings(),
+        "cache": NoCache(),
+        "guard": guard,
+        "metrics": metrics,
+        "tracer": None,
+    }
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": state}, receive, send)
+
+    transport = httpx.ASGITransport(served, raise_app_exceptions=False)
+    preflight = {"origin": "https://shop.example", "access-control-request-method": "GET"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.options("/items/1", headers=preflight)).status_code == 204
+        assert (await client.options("/plain/1", headers=preflight)).status_code == 204
+        assert (await client.get("/plain/1")).status_code == 200
+        assert (await client.get("/below/1")).status_code == 200
+        assert (await client.get("/fails")).status_code == 500
+        assert (await client.get("/plain/2")).status_code == 429
+    found = shown(metrics.store)
+    name = "http_request_duration_seconds_count"
+    assert {labels: value for (one, labels), value in found.items() if one == name} == {
+        ("OPTIONS", "/items/{id}", "204"): 1,
+        ("OPTIONS", "/plain/{name}", "204"): 1,
+        ("GET", "/plain/{name}", "200"): 1,
+        ("GET", "/below", "200"): 1,
+        ("GET", "/fails", "500"): 1,
+        ("GET", "/plain/{name}", "429"): 1,
+    }
+    assert found["ratelimit_decisions_total", ("default", "allowed", "process")] == 3
+    assert found["ratelimit_decisions_total", ("default", "refused", "process")] == 1
+    assert metrics.in_flight == 0
+
+
+@pytest.mark.slow
+def test_workers_of_another_server_share_a_folder(
+    own_database_url: str, stores: Stores, tmp_path: Path
+) -> None:
+    port = free_port("127.0.0.1")
+    folder = tmp_path / "made" / "metrics"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "uvicorn", "service.asgi:app", "--workers", "2"),
+            *("--port", str(port), "--log-level", "warning"),
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "DATABASE_URL": own_database_url,
+            "REDIS_URL": stores.redis_url or "off",
+            "SERVICE_METRICS": str(folder),
+            "SERVICE_LOG": "off",
+        },
+    )
+    url = f"http://127.0.0.1:{port}"
+    name = "http_request_duration_seconds_count"
+
+    def scraped() -> Samples:
+        try:
+            return samples(httpx.get(f"{url}/metrics").text)
+        except httpx.TransportError:
+            return {}
+
+    try:
+        eventually(lambda: scraped().get(("service_workers", ()), 0) == 2, 60)
+        for _ in range(20):
+            httpx.get(f"{url}/health")
+        eventually(lambda: scraped().get((name, ("GET", "/health", "200"))) == 20, 60)
+        assert len(list(folder.iterdir())) == 2
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 # The slots of workers.

@@ -186,6 +186,9 @@ def test_the_wheel_contains_the_service_and_its_migrations(wheel: zipfile.ZipFil
     assert any(name.startswith("service/sql/migrations/0001") for name in names)
     for module in (ROOT / "service").rglob("*.py"):
         assert module.relative_to(ROOT).as_posix() in names
+    for file in (ROOT / "service" / "web" / "pages").rglob("*"):
+        if file.suffix in {".css", ".html", ".js", ".svg"}:
+            assert file.relative_to(ROOT).as_posix() in names
     assert "service/py.typed" in names, "mypy reads the types of an application's imports"
     strangers = {name for name in names if not name.startswith(("service/", "swiftlet-"))}
     assert strangers == set()

@@ -253,7 +253,12 @@ async def test_waits_hits_and_failures_have_spans(traced: Callable[..., Any]) ->
         assert one.take() == []
         await one.ask(5, "GET", "/nothing/here")
         (unknown,) = one.take()
-        assert unknown.name == "GET unmatched"
+        assert unknown.name == "GET"
+        assert "http.route" not in attributes(unknown)
+        await one.client.get("/health")
+        assert one.take() == []
+        await one.ask(6, "GET", "/health")
+        assert [span.name for span in one.take()] == ["GET /health"]
 
 
 async def test_a_bug_is_an_error_and_a_call_joins_the_trace() -> None:

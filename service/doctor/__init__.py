@@ -7,11 +7,12 @@ from service.doctor import (
     schema_checks,
     session_checks,
     settings_checks,
+    telemetry_checks,
 )
 from service.doctor.check import Check
 
 AREAS: dict[str, tuple[Check, ...]] = {
-    "Settings": settings_checks.CHECKS,
+    "Settings": (*settings_checks.CHECKS, *telemetry_checks.CHECKS),
     "Machine": machine_checks.CHECKS,
     "Database": (*database_checks.CHECKS, *session_checks.CHECKS, *schema_checks.CHECKS),
     "Redis": redis_checks.CHECKS,

@@ -41,15 +41,18 @@ def queued(form: Form | None, *, access: bool = False) -> Iterator[None]:
         return
     lines = LineQueue(handler)
     logger.handlers[:] = [lines]
+    handler.waits = True
     lines.start()
     try:
         yield
     finally:
         # A target that hangs would also delay the end of the process.
-        logger.handlers[:] = [handler if lines.stop() else logging.NullHandler()]
+        written = lines.stop()
+        handler.waits = False
+        logger.handlers[:] = [handler if written else logging.NullHandler()]
 
 
-def plain(form: Form | None, *, access: bool = False) -> logging.Handler | None:
+def plain(form: Form | None, *, access: bool = False) -> Output | None:
     """Log to stderr directly, for a process that serves no requests.
 
     Returns:

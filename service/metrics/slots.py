@@ -126,13 +126,16 @@ class Store:
         yield Slot([one for one in own if not _is_unset(one)], live=True)
         if self._file == -1 or self.folder is None:
             return
-        inode = os.fstat(self._file).st_ino
+        own_inode = os.fstat(self._file).st_ino
         for path in sorted(self.folder.glob(f"{SLOT}*")):
+            found = None
             # It may be removed at this moment, or be another's.
             with contextlib.suppress(OSError), _opened(path) as file:
-                found = os.fstat(file)
-                if found.st_ino != inode and stat.S_ISREG(found.st_mode):
-                    yield self._slot(file, found.st_ino)
+                status = os.fstat(file)
+                if status.st_ino != own_inode and stat.S_ISREG(status.st_mode):
+                    found = self._slot(file, status.st_ino)
+            if found is not None:
+                yield found
 
     def close(self) -> None:
         """Release the slot. The values can still be written: a late task may count."""

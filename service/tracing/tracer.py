@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # db imports tracing
 CLOSE_SECONDS = 2.0
 # Methods in http.request.method; any other is _OTHER, since a client may send any word.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Routes that programs ask every few seconds: traced only if the caller says so.
+PROBES = ("/health", "/metrics")
 
 
 class Tracer:
@@ -58,7 +60,7 @@ class Tracer:
         self._follows = isinstance(self.provider.sampler, ParentBased)
 
     def request(self, scope: Any, began: float, route: str) -> RequestSpan | None:
-        """Begin the span of a request; None if it is not sampled.
+        """Begin the span of a request; None if it is not sampled, or a probe without a caller.
 
         Args:
             scope: the request.
@@ -66,21 +68,27 @@ class Tracer:
             route: the template of its path.
         """
         caller = _caller(scope["headers"])
-        if self._follows and caller is not None and not caller.flags & SAMPLED:
+        if caller is None:
+            if route.startswith(PROBES):
+                return None
+        elif self._follows and not caller.flags & SAMPLED:
             return None
         method = scope["method"]
         known = method if method in METHODS else "_OTHER"
+        name = "HTTP" if known == "_OTHER" else known
+        attributes = {
+            "http.request.method": known,
+            "url.path": scope["path"],
+            "url.scheme": scope.get("scheme", "http"),
+            "network.protocol.version": scope.get("http_version", "1.1"),
+        }
+        if route.startswith("/"):  # else no path of the table matches
+            name, attributes["http.route"] = f"{name} {route}", route
         span = self._tracer.start_span(
-            f"{'HTTP' if known == '_OTHER' else known} {route}",
+            name,
             _parent(caller, scope["headers"]),
             SpanKind.SERVER,
-            {
-                "http.request.method": known,
-                "http.route": route,
-                "url.path": scope["path"],
-                "url.scheme": scope.get("scheme", "http"),
-                "network.protocol.version": scope.get("http_version", "1.1"),
-            },
+            attributes,
             start_time=nanoseconds(began),
         )
         return RequestSpan(self._tracer, span) if span.is_recording() else None

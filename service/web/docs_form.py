@@ -57,8 +57,7 @@ def _field(identity: str, parameter: dict[str, Any], components: Mapping[str, Sc
         empty = "" if default is None else f" ({json.dumps(default).strip(chr(34))})"
         values = "".join(f"<option>{escape(value)}" for value in known)
         return f'<select {common}><option value="">not sent{escape(empty)}{values}</select>'
-    examples = [*schema.get("examples", ()), parameter.get("example")]
-    shown = next((str(one) for one in examples if one is not None), "")
+    shown = _shown_value(parameter)
     if parameter.get("required"):
         return f'<input {common} value="{escape(shown)}" required autocomplete=off>'
     hint = schema.get("default", f"such as {shown}" if shown else "")
@@ -66,10 +65,19 @@ def _field(identity: str, parameter: dict[str, Any], components: Mapping[str, Sc
         f'<input {common} placeholder="{escape(str(hint))}" autocomplete=off autocapitalize=off'
         " spellcheck=false>"
     )
-    if place == "query" and schema.get("type") == "string" and not schema.get("minLength"):
+    if (
+        place == "query"
+        and schema.get("type") == "string"
+        and not schema.keys() & {"minLength", "default"}
+    ):
         # An empty value is another request than no value: `cursor=` starts a list.
         field += f'<label class=empty><input type=checkbox data-empty="{identity}"> empty</label>'
     return field
+
+
+def _shown_value(parameter: dict[str, Any]) -> str:
+    examples = [parameter.get("example"), *parameter.get("schema", {}).get("examples", ())]
+    return next((str(one) for one in examples if one is not None), "")
 
 
 def body(operation: str, content: Mapping[str, Any]) -> str:
@@ -120,19 +128,24 @@ def shown_example(content: Mapping[str, Any]) -> str:
     return json.dumps(example, indent=2, ensure_ascii=False)
 
 
-def curl(method: str, path: str, root: str, operation: Mapping[str, Any]) -> str:
+def curl(
+    method: str,
+    path: str,
+    root: str,
+    parameters: list[dict[str, Any]],
+    content: Mapping[str, Any],
+) -> str:
     """Return the request as a command, for a page without scripts; a script writes its own."""
     words = []
-    content = operation.get("requestBody", {}).get("content", {})
     if content:
         media, first = next(iter(content.items()))
         words.append(f"-H {shlex.quote(f'Content-Type: {media}')}")
         example = first.get("example")
         data = "@file" if example is None else shlex.quote(json.dumps(example))
         words.append(f"{'--data-binary' if example is None else '-d'} {data}")
-    for parameter in operation.get("parameters", ()):
-        if parameter.get("in") == "path":
-            path = path.replace(f"{{{parameter['name']}}}", "1")
+    for parameter in parameters:
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", _shown_value(parameter) or "1")
     address = f'<span class=base data-root="{escape(root)}">{BASE}</span>{escape(path)}'
     verb = "" if method == "get" else f"-X {method.upper()} "
     return f"curl {verb}" + " \\\n  ".join([address, *map(escape, words)])

@@ -107,7 +107,7 @@ def section(one: Described, document: Document, root: str, shared: list[str]) ->
         + "</div><div class=tried><div class=request><h3>Request</h3>"
         "<button type=button class='quiet needs-script' data-copy>Copy</button>"
         f"<pre tabindex=0 role=group aria-label='The request as a command'>"
-        f"<code>{docs_form.curl(one.method, one.path, root, operation)}</code></pre>"
+        f"<code>{docs_form.curl(one.method, one.path, root, one.parameters, content)}</code></pre>"
         "<p class=needs-script><button class=primary>Send</button>"
         " <button type=button data-stop hidden>Stop</button></p></div>"
         "<div class='answer needs-script' hidden></div>"

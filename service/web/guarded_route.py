@@ -78,5 +78,5 @@ class GuardedRoute(BaseRoute):
 
 def route_of(route: BaseRoute) -> str:
     """Return the route for metrics: the template of its path, or `other` if it has none."""
-    path = getattr(route, "path", None)
+    path = getattr(route.route if isinstance(route, GuardedRoute) else route, "path", None)
     return path if isinstance(path, str) and path else "other"
