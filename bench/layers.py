@@ -125,6 +125,7 @@ async def _routing(db: Database, settings: Settings) -> list[float]:
     state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
     state["guard"] = None
     state["metrics"] = None
+    state["tracer"] = None
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

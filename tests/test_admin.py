@@ -55,12 +55,12 @@ def explain(client: httpx.Client, name: str, **query: Any) -> dict[str, Any]:
 
 def test_a_read_is_planned_with_the_given_values(client: httpx.Client, sql: Query) -> None:
     sql("INSERT INTO items (name) VALUES ('Lamp')")
-    found = explain(client, "items.by_id", params='{"id": 7}')
+    found = explain(client, "items.by_id", arguments='{"id": 7}')
     assert found["parameters"] == [{"name": "id", "type": "bigint", "value": 7, "given": True}]
     assert "(cost=" in found["lines"][0]
     assert "actual" not in found["lines"][0]
     assert (found["analyzed"], found["changes"], found["notes"]) == (False, False, [])
-    found = explain(client, "items.by_id", params='{"id": 1}', analyze="true", format="json")
+    found = explain(client, "items.by_id", arguments='{"id": 1}', analyze="true", format="json")
     assert found["plan"]["Plan"]["Actual Rows"] == 1
     assert "Shared Hit Blocks" in found["plan"]["Plan"]
     assert found["notes"] == ["it ran in a read-only transaction"]
@@ -70,7 +70,7 @@ def test_the_plan_is_the_one_that_a_connection_of_the_pool_uses(client: httpx.Cl
     """After five runs PostgreSQL has one plan for all ids; a search is planned for its values."""
     assert explain(client, "items.by_id")["planned"] == "generic"
     assert "$1" in explain(client, "items.by_id")["lines"][-1]
-    one = explain(client, "items.by_id", plan="custom", params='{"id": 7}')
+    one = explain(client, "items.by_id", plan="custom", arguments='{"id": 7}')
     assert one["planned"] == "custom"
     assert "7" in one["lines"][-1]
     assert explain(client, "items.page?sort=-price&q")["planned"] == "custom"
@@ -86,18 +86,18 @@ def test_values_of_each_type_arrive_as_they_are(client: httpx.Client) -> None:
         "is_active": False,
         "owner_id": 9007199254740993,
     }
-    found = explain(client, "items.add", params=json.dumps(given), plan="custom")
+    found = explain(client, "items.add", arguments=json.dumps(given), plan="custom")
     values = {one["name"]: one["value"] for one in found["parameters"]}
     assert values == {**given, "price": "29.99"}
-    found = explain(client, "items.by_id_many", params='{"keys": [3, null, 1]}', plan="custom")
+    found = explain(client, "items.by_id_many", arguments='{"keys": [3, null, 1]}', plan="custom")
     assert "{3,NULL,1}" in "".join(found["lines"])
 
 
 @pytest.mark.parametrize(
     ("params", "said"),
     (
-        ("{", "params must be a JSON object"),
-        ("[1]", "params must be a JSON object"),
+        ("{", "arguments must be a JSON object"),
+        ("[1]", "arguments must be a JSON object"),
         ('{"x": 1}', "no parameter x; there are: id"),
         ('{"id": "seven"}', "id must be bigint: Expected `int"),
         ('{"id": 9223372036854775808}', "id must be bigint"),
@@ -105,14 +105,14 @@ def test_values_of_each_type_arrive_as_they_are(client: httpx.Client) -> None:
         ('{"id": 1.5}', "id must be bigint"),
         ('{"id": true}', "id must be bigint"),
         ('{"id\\u0000": 1}', "no parameter id"),
-        ("[" * 3000, "params must be a JSON object"),
+        ("[" * 3000, "arguments must be a JSON object"),
     ),
 )
 def test_a_wrong_value_is_named_with_its_type(client: httpx.Client, params: str, said: str) -> None:
-    answer = client.get("/admin/explain/items.by_id", params={"params": params})
+    answer = client.get("/admin/explain/items.by_id", params={"arguments": params})
     assert answer.status_code == 422
     assert said in answer.json()["detail"]
-    assert answer.json()["errors"][0]["field"] == "params"
+    assert answer.json()["errors"][0]["field"] == "arguments"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_wrong_value_is_named_with_its_type(client: httpx.Client, params: str,
     ),
 )
 def test_hostile_values_reach_no_statement(client: httpx.Client, name: str, value: Any) -> None:
-    answer = client.get("/admin/explain/items.add", params={"params": json.dumps({name: value})})
+    answer = client.get("/admin/explain/items.add", params={"arguments": json.dumps({name: value})})
     assert answer.status_code == 422
     assert f"{name} must be" in answer.json()["detail"]
 

@@ -363,15 +363,19 @@ def test_what_is_not_yours_is_answered_as_what_is_not_there(
     missing = {name: str(NONE) for name in ("<item>", "<free>", "<user>")}
     reads = asked.method == "GET"
     for condition in CONDITIONS if asked.method != "POST" else CONDITIONS[:1]:
-        pair = []
-        for names in (NO_NAMES, missing):
-            answers = [
-                world.ask(client, asked, "other", headers={**SAME_ID, **condition}, names=names)
-                for _ in range(1 + reads)  # the second response may come from the cache
-            ]
-            pair.append([shown(one) for one in answers])
-            gone = 412 if condition.get("If-Match") == "*" and not reads else 404
-            assert {one.status_code for one in answers} <= {gone, 404}
+        # A look-up of the key is a statement too, of any request after 0.9 s: ask again then.
+        for _ in range(5):
+            pair = []
+            for names in (NO_NAMES, missing):
+                answers = [
+                    world.ask(client, asked, "other", headers={**SAME_ID, **condition}, names=names)
+                    for _ in range(1 + reads)  # the second response may come from the cache
+                ]
+                pair.append([shown(one) for one in answers])
+                gone = 412 if condition.get("If-Match") == "*" and not reads else 404
+                assert {one.status_code for one in answers} <= {gone, 404}
+            if pair[0] == pair[1]:
+                break
         assert pair[0] == pair[1], condition
     assert world.checksum() == world.state
 

@@ -21,7 +21,7 @@ from shapes_app import app as shapes
 from service.app import create_app
 from service.asgi import app
 from service.cli import clients, main
-from service.cli.clients import NPX, client_document, client_name
+from service.cli.clients import NPX, client_document, client_name, python_document
 from service.settings import Settings
 from service.users import users
 from service.web.openapi import document
@@ -186,6 +186,19 @@ def test_a_client_has_the_name_of_its_application_and_no_pages() -> None:
     told = client_document(app)
     assert {"/docs", "/metrics"}.isdisjoint(told["paths"])
     assert told["components"]["securitySchemes"]
+
+
+def test_the_document_for_python_has_nothing_that_its_generator_gets_wrong() -> None:
+    told = python_document(app)
+    names = {
+        one["name"]
+        for methods in told["paths"].values()
+        for operation in methods.values()
+        for one in operation["parameters"]
+    }
+    assert "per_page" in names
+    assert "params" not in names, "the generated function overwrites it with its own variable"
+    assert [*told["paths"]["/items/import"]["post"]["requestBody"]["content"]] == [clients.FILE]
 
 
 @pytest.fixture(scope="module")

@@ -351,6 +351,13 @@ def test_the_modules_read_metrics_numbers_and_documents(page: Page, console: Con
         run % ("metrics", f"[0.25, 0.5, 1].map((p) => it.quantile({histogram}, p))")
     )
     assert quantiles == [1, 1.5, 2]
+    refusals = "[429, 403, 503].map((it) => new api.Refused(it, {detail: 'why'}, 3))"
+    said = page.run(run % ("api", f"((api) => {refusals}.map(api.words))(it)"))
+    assert said == [
+        "Too many requests. Try again in 3 seconds.",
+        "This key may not do that: why.",
+        "The service can't answer now: why. Try again in 3 seconds.",
+    ]
     missing = (
         "[it.histogram(new Map(), new Map(), 'h'), it.sum(new Map(), 'h'), it.quantile(null, 1)]"
     )

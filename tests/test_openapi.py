@@ -95,7 +95,7 @@ def for_operators() -> Iterator[Asked]:
     yield Asked("get", path, 200, f"{actual}?format=json&analyze=true")
     yield Asked("get", path, 403, "/admin/explain/items.add?analyze=true")
     yield Asked("get", path, 404, "/admin/explain/items.nothing")
-    yield Asked("get", path, 422, f"{actual}?params=1")
+    yield Asked("get", path, 422, f"{actual}?arguments=1")
 
 
 def single_rows(path: str, this: str, new: Document, taken: Document) -> Iterator[Asked]:

@@ -46,7 +46,7 @@ TAG = Tag("admin", "For operators: plans of statements, and which cost the most"
 class ExplainQuery(Struct, frozen=True):
     """The parameters of an explanation."""
 
-    params: Annotated[
+    arguments: Annotated[
         str,
         Meta(
             description="Arguments of the statement, as a JSON object; the others get examples",
@@ -116,7 +116,7 @@ class Admin:
                 " (SERVICE_AUTH=on), or the command `swiftlet explain --analyze`"
             )
         with _as_problems():
-            given = _given(query.params)
+            given = _given(query.arguments)
             catalogue.check_names(statement, given)
             asked = Question(statement, resource, given, query.analyze, query.plan, query.format)
             async with self._connection(request.db) as connection:
@@ -185,7 +185,7 @@ def _as_problems() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise Invalid(str(error), FieldError("params", str(error))) from None
+        raise Invalid(str(error), FieldError("arguments", str(error))) from None
     except asyncpg.PostgresConnectionError as error:
         raise Unavailable("the database is away") from error
     except asyncpg.PostgresError as error:
@@ -200,7 +200,7 @@ def _given(text: str) -> Mapping[str, Value]:
     Raises:
         ValueError: it is not a JSON object.
     """
-    found = arguments.members("params", text)
+    found = arguments.members("arguments", text)
     return {name: partial(arguments.from_json, value=value) for name, value in found.items()}
 
 

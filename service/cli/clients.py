@@ -28,6 +28,8 @@ NPX_MISSING = "npx is not installed: install Node.js 20 or newer, which has it"
 # The generator picks the content type of a body by the Python type of its value, and files of both
 # types are bytes. So the import of a Python client takes NDJSON.
 OTHER_FILE, FILE = "text/csv", "application/x-ndjson"
+# Names of variables in each generated function: a parameter of this name would be overwritten.
+LOCALS = frozenset({"params", "headers"})
 NPX = (
     *("npx", "--yes", "--package=openapi-typescript@7", "--package=typescript@5"),
     # A member of a request that has a default may be absent.
@@ -85,15 +87,23 @@ def client_document(app: "Application") -> dict[str, Any]:
     return document(operations, app.about, "", Checks(keys=app.auth is not None, limits=True))
 
 
-def _python(app: "Application", scratch: Path, made: Path) -> None:
-    if importlib.util.find_spec("openapi_python_client") is None:
-        stop(PYTHON_MISSING, 1)
+def python_document(app: "Application") -> dict[str, Any]:
+    """Return the document for the generator of Python clients, without what it can't generate."""
     described = client_document(app)
     for methods in described["paths"].values():
         for operation in methods.values():
             content = operation.get("requestBody", {}).get("content", {})
             if FILE in content:
                 content.pop(OTHER_FILE, None)
+            given = operation["parameters"]
+            operation["parameters"] = [one for one in given if one["name"] not in LOCALS]
+    return described
+
+
+def _python(app: "Application", scratch: Path, made: Path) -> None:
+    if importlib.util.find_spec("openapi_python_client") is None:
+        stop(PYTHON_MISSING, 1)
+    described = python_document(app)
     config = scratch / "config.json"
     config.write_bytes(
         msgspec.json.encode(

@@ -89,7 +89,7 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
         if served.workers > 1:
             logs.logger.info("starting %d workers", served.workers)
         first = first_key.lines(app, served, running)
-        with _shared_metrics(app), watch.installed(stop.stop):
+        with _shared_metrics(app), watch.installed():
             server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
 
 

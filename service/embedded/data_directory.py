@@ -11,7 +11,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from service.embedded.children import Child
 from service.embedded.programs import EmbeddedError
 
 if sys.platform != "win32":  # pwd does not exist there, and embedded stores are not supported
@@ -45,7 +44,6 @@ class DataDirectory:
         self.cluster = (data / "postgres").resolve()  # may be a symbolic link to another disk
         self.held = held
         self.notes: list[str] = []
-        self.postgres: Child | None = None
         self.account = _account(data)
         _, left = holder(lock)
         self._sign(lock, left)

@@ -19,6 +19,7 @@ from service.embedded.programs import (
     major_version,
     version,
 )
+from service.embedded.watch import Watch
 from service.logs import logger
 
 STALLED = 60.0  # seconds without a new line in the log (recovery writes one every 10)
@@ -46,10 +47,16 @@ POSTGRES = {
 }
 
 
-def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, str]) -> str:
+def start(
+    directory: DataDirectory,
+    programs: Path | None,
+    over: Mapping[str, str],
+    watch: Watch | None = None,
+) -> str:
     """Start PostgreSQL, create the cluster if there is none, and return its URL once it answers.
 
-    `over` has settings that override ours, except listening address and authentication.
+    `over` has settings that override ours, except listening address and authentication. `watch`
+    gets the process.
     """
     programs = _programs(directory, programs)
     _allow_only_us(directory)
@@ -73,13 +80,19 @@ def start(directory: DataDirectory, programs: Path | None, over: Mapping[str, st
         *("-D", str(environment.of(directory.cluster, directory.cluster, "data"))),
         *(f"-c{name}={value}" for name, value in settings.items()),
     ]
-    give_up = time.monotonic() + LINGERING
-    while True:
+
+    def launch() -> Child:
         server = Child(command, environment, directory.data / "postgres.log", dies_by=signal.SIGINT)
         # Fast shutdown, then immediate shutdown, for which its children have 5 s.
         directory.held.callback(server.stop, (signal.SIGINT, PATIENCE), (signal.SIGQUIT, 8.0))
+        return server
+
+    give_up = time.monotonic() + LINGERING
+    while True:
+        server = launch()
         if _ready(directory, server):
-            directory.postgres = server
+            if watch is not None:
+                watch.add("PostgreSQL", server, launch)
             return f"postgresql:///service?host={directory.run}&port=5432&user=service"
         server.stop()
         if server.process.returncode == REFUSED:

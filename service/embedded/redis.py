@@ -8,6 +8,7 @@ from pathlib import Path
 from service.embedded.children import Child, ChildEnvironment
 from service.embedded.data_directory import DataDirectory
 from service.embedded.programs import find_redis, version
+from service.embedded.watch import Watch
 from service.logs import logger
 
 STARTING = 10.0  # seconds until the first answer; 0.04 is usual
@@ -24,8 +25,11 @@ REDIS = {
 }
 
 
-def start(directory: DataDirectory, server: Path | None) -> str | None:
-    """Start Redis or Valkey and return its URL; None, with a note, when it is not available."""
+def start(directory: DataDirectory, server: Path | None, watch: Watch | None = None) -> str | None:
+    """Start Redis or Valkey and return its URL; None, with a note, when it is not available.
+
+    `watch` gets the process.
+    """
     server = server or find_redis()
     if server is None:
         directory.notes.append("no Redis or Valkey found: the service runs without")
@@ -37,17 +41,24 @@ def start(directory: DataDirectory, server: Path | None) -> str | None:
     settings = REDIS | {"unixsocket": str(address), "dir": str(directory.run)}
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     log = directory.data / "redis.log"
-    try:
+
+    def launch() -> Child:
         program = str(environment.of(server, server.parent, "redis"))
         child = Child([program, *words], environment, log, dies_by=signal.SIGTERM)
+        directory.held.callback(child.stop, (signal.SIGTERM, 5.0))
+        return child
+
+    try:
+        child = launch()
     except OSError as error:
         reason = f"{server} does not start ({error.strerror})"
         directory.notes.append(f"{reason}: the service runs without")
         return None
-    directory.held.callback(child.stop, (signal.SIGTERM, 5.0))
     give_up = time.monotonic() + STARTING
     while child.process.poll() is None and time.monotonic() < give_up:
         if _pongs(address):
+            if watch is not None:
+                watch.add(name, child, launch)
             return f"unix://{address}"
         time.sleep(0.005)
     child.stop()

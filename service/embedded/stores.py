@@ -67,7 +67,7 @@ def stores(
         postgres_bin: directory of PostgreSQL's programs; found when absent.
         redis_binary: path of the Redis server; found when absent.
         settings: settings of PostgreSQL that override ours.
-        watch: gets the process of PostgreSQL.
+        watch: gets the processes, to start them again.
 
     Raises:
         EmbeddedError: the stores can't be started; those already started are stopped.
@@ -83,15 +83,13 @@ def stores(
             else:
                 directory = DataDirectory(data, claim, held)
                 database_url = (
-                    postgres.start(directory, postgres_bin, settings) if database else None
+                    postgres.start(directory, postgres_bin, settings, watch) if database else None
                 )
-                redis_url = redis_server.start(directory, redis_binary) if redis else None
+                redis_url = redis_server.start(directory, redis_binary, watch) if redis else None
                 running = Stores(
                     database_url, redis_url, data, tuple(directory.notes), joined=False
                 )
                 directory.publish(running)
-                if watch is not None:
-                    watch.child = directory.postgres
         yield running
 
 

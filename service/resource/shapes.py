@@ -257,7 +257,7 @@ def bulk_answers(names: Words, shown: Any, key: Field | None, *, versioned: bool
     missing = ("missing", list[int])
     told = "and the ids that do not exist."
     return BulkChanged(
-        many=_struct(names.Many, [("items", list[shown])], made, frozen=True),
+        many=_struct(f"Created{names.Many}", [("items", list[shown])], made, frozen=True),
         upserted=upserted,
         upserted_many=upserted_many,
         changed=_struct(

@@ -70,11 +70,6 @@ class StopSignals:
         self.received, self.number = True, number
         self.action()
 
-    def stop(self) -> None:
-        """Stop as at the first signal; do nothing if one has come."""
-        if not self.received:
-            os.kill(os.getpid(), signal.SIGTERM)  # the server may have a handler of its own
-
     def _again(self, _: BaseException) -> None:
         self.received = False
         send_soon(self.number)
