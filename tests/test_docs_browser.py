@@ -196,6 +196,9 @@ def test_files_go_in_and_out(page: Page, world: World, tmp_path: Path) -> None:
     assert send(page, "importItems").startswith("200")
     assert body(page, "importItems")["created"] == 2
     assert "--data-binary '@the rows.csv'" in command(page, "importItems")
+    asked = "{method: 'POST', url: '/x', headers: [], body: '@name,sku'}"
+    told = page.run(f"import('/docs/docs_request.js').then((it) => it.commandOf({asked}))")
+    assert "--data-raw @name,sku" in told, "this text is no name of a file"
     page.download_to(tmp_path)
     assert send(page, "exportItems").startswith("200")
     saved = save(page, "#exportItems [data-save]", tmp_path)

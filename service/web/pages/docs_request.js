@@ -57,6 +57,8 @@ export function commandOf({ method, url, headers, body, secret }) {
   for (const [name, value] of headers) words.push(`-H ${quote(`${name}: ${value}`)}`);
   if (body === "") words.push("--data-binary @file");
   else if (body instanceof File) words.push(`--data-binary ${quote(`@${body.name}`)}`);
+  // After --data-binary, a text that begins with @ is the name of a file.
+  else if (body?.startsWith("@")) words.push(`--data-raw ${quote(body)}`);
   else if (body !== null) words.push(`--data-binary ${quote(shorten(body))}`);
   return `curl ${words.join(" \\\n  ")}`;
 }
