@@ -472,6 +472,20 @@ def test_other_files_in_the_folder_do_not_break_a_scrape(tmp_path: Path) -> None
     store.close()
 
 
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """Another user may have made it, if the folder of SERVICE_METRICS is open to all."""
+    target, folder = tmp_path / "target", tmp_path / "folder"
+    target.write_text("precious")
+    folder.mkdir()
+    (folder / "worker-0").symlink_to(target)
+    with pytest.raises(OSError, match="Too many levels"):
+        Store(folder)
+    assert target.read_text() == "precious"
+    metrics = opened(str(folder))
+    assert metrics is not None, "a worker that shows its own metrics alone"
+    assert metrics.store.folder is None
+
+
 def test_a_slot_of_another_version_is_made_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

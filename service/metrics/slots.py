@@ -179,7 +179,9 @@ def _take(folder: Path) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     number = 0
     while True:
-        file = os.open(folder / f"{SLOT}{number}", os.O_RDWR | os.O_CREAT, 0o600)
+        # Not the target of a link: another user may have made it, if all may write here.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        file = os.open(folder / f"{SLOT}{number}", flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _reserve(file)
