@@ -538,7 +538,7 @@ def test_no_statement_is_run_for_good_to_explain_it(
     for statement in found[::step]:
         given = next((ARGUMENTS[one] for one in ARGUMENTS if statement.name.startswith(one)), {})
         given = {name: value for name, value in given.items() if name in statement.names}
-        query = {"analyze": "true", "format": "json", "params": json.dumps(given)}
+        query = {"analyze": "true", "format": "json", "arguments": json.dumps(given)}
         path = f"/admin/explain/{quote(statement.name, safe='')}"
         answer = client.get(path, params=query, headers=headers)
         if answer.status_code != 200:
