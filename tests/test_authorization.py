@@ -552,6 +552,8 @@ def test_no_statement_is_run_for_good_to_explain_it(
     assert world.checksum() == world.state
     assert refused == []
     assert ran == len(found[::step]) > 10
+    answer = client.get("/admin/explain/users.remove?analyze=true", headers=headers)
+    assert "still refer to it" in answer.json()["detail"], "the first user has a key"
 
 
 # Secrets.

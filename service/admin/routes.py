@@ -115,7 +115,7 @@ class Admin:
                 f"{statement.name} writes or locks rows, so only an admin's key may analyze it"
                 " (SERVICE_AUTH=on), or the command `swiftlet explain --analyze`"
             )
-        with _as_problems():
+        with _as_problems(removes=statement.removes):
             given = _given(query.arguments)
             catalogue.check_names(statement, given)
             asked = Question(statement, resource, given, query.analyze, query.plan, query.format)
@@ -180,8 +180,11 @@ class Admin:
 
 
 @contextmanager
-def _as_problems() -> Iterator[None]:
-    """Turn errors of a wrong parameter, and of PostgreSQL, into Problems."""
+def _as_problems(*, removes: bool = False) -> Iterator[None]:
+    """Turn errors of a wrong parameter, and of PostgreSQL, into Problems.
+
+    `removes` says that the statement deletes rows, see errors.from_database.
+    """
     try:
         yield
     except ValueError as error:
@@ -189,7 +192,7 @@ def _as_problems() -> Iterator[None]:
     except asyncpg.PostgresConnectionError as error:
         raise Unavailable("the database is away") from error
     except asyncpg.PostgresError as error:
-        raise from_database(error) from error
+        raise from_database(error, removes=removes) from error
     except LOST as error:
         raise Unavailable("the database is away") from error
 
