@@ -184,8 +184,15 @@ def alive_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.
     left = processes
     while left and time.monotonic() < give_up:
         time.sleep(0.01)
-        left = [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        left = [one for one in left if _is_alive(one)]
     return left
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two calls
+        return False
 
 
 def postmaster(data: Path) -> int:

@@ -112,6 +112,9 @@ def test_lines_of_libraries_have_our_format_and_their_request(observed: Observed
     lines = observed.lines()
     for name in FOREIGN:
         spoken = [line for line in lines if line["logger"] == name]
+        if name == "uvicorn.access":  # its lines have the query string; ours say the rest
+            assert not spoken
+            continue
         assert spoken, name
         assert spoken[0]["level"] == "WARNING"
         assert "request_id" in spoken[0]
