@@ -36,6 +36,13 @@ class Output(logging.Handler):
         """Have no lock, see above."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a line without a lock: from Python 3.13 on, that of the base class needs one."""
+        if not self.filter(record):
+            return False
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
         try:
