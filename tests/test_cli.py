@@ -433,10 +433,12 @@ class Serving:
     def errors(self) -> str:
         return (self.place / "stderr").read_text()
 
-    def stop(self, number: int) -> None:
-        """Stop the service, and wait for its end."""
+    def stop(self, number: int) -> float:
+        """Stop the service; return the seconds until its end."""
+        started = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(60)
+        return time.monotonic() - started
 
 
 @contextmanager
@@ -489,7 +491,7 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
         path = created.headers["location"]
         children = family(first.process.pid)
         assert len(children) >= 3
-        first.stop(number)
+        assert first.stop(number) < 10, "nothing is left to drain (DRAIN_SECONDS is 20)"
         assert first.process.returncode == 0
         assert gone_after(5, children)
         assert not left_after(5, first.mark, str(place))
@@ -500,7 +502,7 @@ def test_serve_starts_embedded_stores_and_keeps_the_data(
         assert "making" not in second.errors()
         assert "migrating" not in second.errors()
         assert httpx.get(second.url + path).json() == created.json()
-        second.stop(number)
+        assert second.stop(number) < 10
         assert second.process.returncode == 0
 
 
@@ -577,7 +579,7 @@ def test_other_commands_use_the_stores_of_a_running_serve(place: Path) -> None:
         assert httpx.get(f"{one.url}/items").json()["total"] == 7
         assert Ran(place, "migrate", "check").code == 0
         assert "in use by process" in Ran(place, "serve", "--port", "0").refused(1)
-        one.stop(signal.SIGINT)
+        assert one.stop(signal.SIGINT) < 10
     assert Ran(place, "seed", "--users", "5", "--items", "8").out == (
         "0 users and 1 items are new\n"
     )

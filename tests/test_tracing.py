@@ -1,15 +1,18 @@
 """Spans of requests, and of the statements that they share."""
 
 import asyncio
+import hashlib
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import Context
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -25,10 +28,14 @@ from service import tracing
 from service.app import Application
 from service.asgi import built_in
 from service.settings import Settings, SettingsError
+from service.timing import Timing, timing
 from service.tracing import outgoing_headers
 from service.tracing.tracer import Tracer
+from service.web.api_keys import KeyRecord, ParsedKey
 from service.web.codec import Reply, encode
 from service.web.endpoint import Endpoint, Operation
+from service.web.principal import Principal
+from service.web.principal_cache import PrincipalCache
 from service.web.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -454,3 +461,35 @@ def test_a_wrong_variable_of_opentelemetry_is_named(monkeypatch: pytest.MonkeyPa
     tracing.check("off")
     with pytest.raises(SettingsError, match="OTEL_SPAN_LINK_COUNT_LIMIT must be"):
         tracing.check("on")
+
+
+async def test_the_look_up_of_a_key_is_in_the_trace_of_its_request() -> None:
+    """It runs outside of the request, since other requests with the key wait for it too."""
+    seen: list[Any] = []
+
+    class Keys:
+        def parse(self, key: bytes) -> ParsedKey:
+            return ParsedKey("reader", hashlib.sha256(key).digest())
+
+        async def look_up(self, _: Any, public_id: str) -> KeyRecord:
+            spent = timing.get()
+            seen.append(None if spent is None else spent.span)
+            principal = Principal(1, 1, frozenset({"read"}))
+            return KeyRecord(self.parse(public_id.encode()).secret_hash, principal)
+
+        def used(self, *_: Any) -> None: ...
+
+    class Spawner:
+        def spawn(self, work: Any) -> None:
+            self.task = asyncio.create_task(work, context=Context())
+
+    db: Any = Spawner()
+    keys: Any = Keys()
+    span = Mock()
+    spent = Timing()
+    spent.span = span
+    timing.set(spent)
+    await PrincipalCache(keys, db, db).authenticate(b"reader", "test")
+    timing.set(None)
+    assert seen == [span]
+    assert span.child.call_args.args[0] == "look-up of the API key"

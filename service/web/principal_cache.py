@@ -168,17 +168,12 @@ class PrincipalCache:
     def _begin(self, authorization: bytes, parsed: ParsedKey) -> _LookUp:
         running = self._running[authorization] = _LookUp()
         spent = timing.get()
-        span = None if spent is None else spent.span
-        self.db.spawn(self._look_up(authorization, parsed, running, span))
+        if spent is not None:  # of the request that came first
+            running.spent.span = spent.span
+        self.db.spawn(self._look_up(authorization, parsed, running))
         return running
 
-    async def _look_up(
-        self, authorization: bytes, parsed: ParsedKey, running: _LookUp, span: Any
-    ) -> None:
-        if span is not None:  # of the request that came first
-            spent = Timing()
-            spent.span = span
-            timing.set(spent)
+    async def _look_up(self, authorization: bytes, parsed: ParsedKey, running: _LookUp) -> None:
         future = running.future
         future.add_done_callback(_retrieve)
         timing.set(running.spent)
