@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import uvicorn
 
-import service.app
+import service.app_state
 from service.cli import main
 from service.db import batch, batcher, pooled_connection
 from service.db.fitness import Fitness
@@ -38,7 +38,7 @@ def change() -> None:
         batcher.PATIENCE = float(patience)
     batcher.Batcher.__init__ = make  # type: ignore[method-assign]  # that is the point
     if threshold := environ.get("VARIANT_GC"):
-        service.app.GC_THRESHOLD = int(threshold) or 700
+        service.app_state.GC_THRESHOLD = int(threshold) or 700
         if threshold == "0":
             gc.freeze = lambda: None
     if environ.get("VARIANT_PREPARED") == "0":

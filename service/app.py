@@ -1,51 +1,33 @@
 """An application: its resources, routes and lifespan."""
 
-import asyncio
-import gc
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from service import health, logs, monitoring, tracing
 from service.admin import routes as admin
-from service.cache.fingerprint import fingerprint
-from service.cache.off import NoCache
-from service.cache.store import Cache
-from service.cache.writer import Writer
-from service.db import idempotency, rights
-from service.db.database import Database
+from service.app_state import opened_state
+from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
-from service.db.observer import observer_of
-from service.db.pooled_connection import unhandled
-from service.db.schema import with_totals
-from service.db.statement import Statement
-from service.limits.limiter import limiter_of
+from service.db.schema import with_internal
+from service.jobs.job import Job
 from service.limits.policy import Policies
-from service.metrics import opened
 from service.resource import Resource
 from service.resource.operations import served
 from service.sample_data import Seed
-from service.sampling import Sampler
 from service.settings import Settings, SettingsError
 from service.web import docs, pages
 from service.web.api_keys import ApiKeys
-from service.web.cors import added_headers
-from service.web.cursor import Cursors
 from service.web.endpoint import Operation, limits_of
-from service.web.guard import guard_of
-from service.web.idempotent import remove_expired_keys
 from service.web.openapi_texts import About, Checks
 from service.web.request import State
 from service.web.routing import Paths
-
-# New objects before a garbage collection; with Python's default, 700, a read takes 5 % more CPU.
-GC_THRESHOLD = 10_000
+from service.webhooks import statements as webhook_statements
 
 
 class Application(Paths):
@@ -58,8 +40,9 @@ class Application(Paths):
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
         operations: operations of the resources, then `routes`, health and the pages.
-        tables: tables of the resources, tables that they reference, the totals, and the
-            idempotency keys if there is a POST.
+        tables: tables of the resources, tables that they reference, the totals and the log of
+            changes, the idempotency keys if there is a POST, and the jobs if there are kinds.
+        jobs: the kinds of jobs, by name.
         takes_keys: whether an operation takes an Idempotency-Key.
         migrations: the folder of migrations.
         seed: writes sample data; None without sample data.
@@ -78,11 +61,14 @@ class Application(Paths):
         about: About,
         seed: Seed | None,
         auth: ApiKeys | None,
+        jobs: Sequence[Job[Any]],
     ) -> None:
         routes = list(routes)
+        self.jobs = {one.kind: one for one in jobs}
+        _check_queues(resources, self.jobs)
         self.settings = settings
         self.resources = tuple(resources)
-        tables = with_totals(one.table for one in resources)
+        tables = with_internal(one.table for one in resources)
         self.migrations = migrations
         self.about = about
         self.seed = seed
@@ -93,7 +79,12 @@ class Application(Paths):
             *(route for route in routes if isinstance(route, Operation)),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
-        self.tables = (*tables, idempotency_keys) if self.takes_keys else tables
+        self.tables = (
+            *tables,
+            *((idempotency_keys,) if self.takes_keys else ()),
+            *((job_table.jobs,) if self.jobs else ()),
+            *(webhook_statements.TABLES if any(one.changes for one in resources) else ()),
+        )
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
@@ -125,64 +116,8 @@ class Application(Paths):
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[State]:
         with logs.queued(self.settings.log, access=self.settings.access_log == "on"):
-            async with self._opened() as state:
+            async with opened_state(self) as state:
                 yield state
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[State]:
-        settings = self.settings
-        self.added = added_headers(settings)
-        asyncio.get_running_loop().set_exception_handler(unhandled)
-        metrics, tracer = opened(settings.metrics), tracing.opened(settings.traces)
-        db = Database(
-            settings.required_database_url,
-            size=None if settings.pool == "none" else settings.pool,
-            statements=self._statements(),
-            statement_timeout=settings.statement_timeout_ms / 1000,
-            queue_limit=settings.queue_limit,
-            batching=settings.batching == "on",
-            observer=observer_of(settings, metrics, tracer),
-        )
-        await db.open()
-        db.spawn(rights.log_lacking(db, self.needs))
-        cache = self._cache(db)
-        if isinstance(cache, Cache):
-            await cache.open()
-        writer = Writer(db, cache)
-        limiter = limiter_of(settings, self.policies)
-        if limiter is not None:
-            await limiter.open()
-        # Objects of imports live until the end, so exclude them from collections. Requests create
-        # no reference cycles (tests/test_http1.py), so collections may be rare.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
-        if self.takes_keys:
-            db.spawn(remove_expired_keys(writer))
-        if metrics is not None:
-            db.spawn(Sampler(metrics, self.about.version, db, cache, limiter).run())
-        try:
-            yield {
-                "db": db,
-                "settings": settings,
-                "cursors": Cursors(settings.signing_secret),
-                "cache": cache,
-                "writer": writer,
-                "running_keys": set(),
-                "guard": guard_of(settings, self.auth, db, writer, limiter, metrics),
-                "metrics": metrics,
-                "tracer": tracer,
-            }
-        finally:
-            await db.close()
-            if limiter is not None:
-                await limiter.close()
-            if isinstance(cache, Cache):
-                await cache.close()
-            if tracer is not None:
-                await tracer.close()
-            if metrics is not None:
-                metrics.store.close()
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run Starlette's lifespan; a missing setting is one line, without a traceback."""
@@ -195,16 +130,6 @@ class Application(Paths):
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
             return
         await super().lifespan(scope, receive, send)
-
-    def _statements(self) -> list[Statement[Any]]:
-        """Return the statements that every connection prepares."""
-        prepared = [one for resource in self.resources for one in resource.prepared]
-        return [*prepared, *idempotency.STATEMENTS] if self.takes_keys else prepared
-
-    def _declared(self) -> str:
-        """Return a digest of the tables and of the fields in their cache tags."""
-        tags = sorted((one.tags.table, one.tags.fields) for one in self.resources)
-        return f"-{crc32(repr(tags).encode()):08x}"
 
     def check_auth(self) -> None:
         """Check that requests can be authenticated, if they must be.
@@ -224,23 +149,6 @@ class Application(Paths):
             " set SERVICE_AUTH=off to let everyone do everything"
         )
 
-    def _cache(self, db: Database) -> Cache | NoCache:
-        settings = self.settings
-        redis_url = settings.shared_redis_url
-        if settings.cache == "off" or (
-            redis_url is None and settings.cache == "on" and not self.alone
-        ):
-            return NoCache()
-        return Cache(
-            settings.required_database_url,
-            redis_url,
-            limit=settings.cache_bytes,
-            ttl=settings.cache_ttl,
-            fingerprint=fingerprint(settings.signing_secret, self.migrations.parent),
-            declared=self._declared(),
-            own=db.pids,
-        )
-
 
 def create_app(  # noqa: PLR0913 - an application is its arguments
     settings: Settings,
@@ -254,6 +162,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     info: Mapping[str, Any] | None = None,
     seed: Seed | None = None,
     auth: ApiKeys | None = None,
+    jobs: Sequence[Job[Any]] = (),
 ) -> Application:
     """Return an application that serves these resources and routes.
 
@@ -270,6 +179,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
         seed: sample data for `swiftlet seed`.
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
+        jobs: the kinds of jobs that it runs.
 
     Raises:
         ValueError: two tables have the same name, or two operations the same method and path, or
@@ -286,4 +196,15 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         about=About(title, version, description, info or {}),
         seed=seed,
         auth=auth,
+        jobs=jobs,
     )
+
+
+def _check_queues(resources: Sequence[Resource[Any]], jobs: Mapping[str, Job[Any]]) -> None:
+    for one in resources:
+        for kind in one.queues:
+            if kind not in jobs:
+                raise ValueError(
+                    f"{one.name} queues jobs of the kind {kind!r}: add its Job to"
+                    " create_app(jobs=...)"
+                )

@@ -10,6 +10,8 @@ from service.app import Application, create_app
 from service.items import items
 from service.items.seed import samples
 from service.keys import api_keys, keys
+from service.notifications import notifications
+from service.notifications.welcome import welcome
 from service.settings import Settings, SettingsError
 from service.users import users
 
@@ -26,13 +28,14 @@ def built_in(settings: Settings) -> Application:
     """Return the application of items and users, with these settings."""
     return create_app(
         settings,
-        resources=(items, users, keys),
+        resources=(items, users, keys, notifications),
         migrations=MIGRATIONS,
         title="Swiftlet",
         description="Items and Users over HTTP.",
         info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
         seed=samples,
         auth=api_keys,
+        jobs=(welcome,),
     )
 
 

@@ -19,11 +19,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from service.app import create_app
+from service.app_state import cache_of
 from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.db.database import Database
-from service.db.schema import with_totals
+from service.db.schema import with_internal
 from service.items import items
 from service.resource import Resource
 from service.server.loading import ApplicationError, load
@@ -371,7 +372,7 @@ def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     counted = create_app(Settings(), resources=[resource(counted=True)])
     assert [one.name for one in counted.tables] == ["tags", "totals", "idempotency_keys"]
     with pytest.raises(ValueError, match="two tables are named tags"):
-        with_totals([resource().table, resource().table])
+        with_internal([resource().table, resource().table])
     assert users.table in app.tables
 
 
@@ -380,7 +381,9 @@ def test_applications_with_other_filters_share_no_channel_in_redis() -> None:
 
     def cache(**options: Any) -> Cache:
         settings = Settings(database_url=URL, redis_url="redis://127.0.0.1:1")
-        made = create_app(settings, resources=[resource(**options)])._cache(Database(URL, size=1))
+        made = cache_of(
+            create_app(settings, resources=[resource(**options)]), Database(URL, size=1)
+        )
         assert isinstance(made, Cache)
         return made
 

@@ -28,11 +28,18 @@ RANKS: tuple[frozenset[str], ...] = (
     # It uses the cache's client of Redis.
     frozenset({"limits"}),
     frozenset({"migrations"}),
+    # Posts of the service to others.
+    frozenset({"outgoing"}),
     frozenset({"web"}),
+    frozenset({"jobs", "changes"}),
+    frozenset({"webhooks"}),
     frozenset({"resource"}),
     frozenset(SLICES),
+    # It shows parts of several slices.
+    frozenset({"dashboard"}),
     # `admin` explains the statements of resources.
     frozenset({"admin", "health", "monitoring", "sample_data", "sampling"}),
+    frozenset({"app_state"}),
     frozenset({"app"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),
@@ -46,7 +53,7 @@ RANKS: tuple[frozenset[str], ...] = (
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # Modules that build SQL or tables; Alembic uses SQLAlchemy too.
-SQLALCHEMY = {"db.schema", "db.statement"}
+SQLALCHEMY = {"db.schema", "db.statement", "db.quoting", "db.job_table", "db.change_log"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
     f"db.{room}"

@@ -325,7 +325,7 @@ def test_a_trial_compares_variants_of_the_service() -> None:
                 "VARIANT_PATIENCE": "0.5",
                 "VARIANT_GC": "5",
             },
-            "one.in_flight, one.unqueued, one.max_batch, b.PATIENCE, service.app.GC_THRESHOLD",
+            "one.in_flight, one.unqueued, one.max_batch, b.PATIENCE, app_state.GC_THRESHOLD",
             "7 6 9 0.5 5",
         ),
         ({}, "one.in_flight, one.max_batch", "2 128"),
@@ -335,7 +335,7 @@ def test_a_variant_changes_what_its_name_says(
     environ: dict[str, str], code: str, said: str
 ) -> None:
     text = (
-        "import bench.variant as v; v.change(); import service.app\n"
+        "import bench.variant as v; v.change(); from service import app_state\n"
         "from service.db import batcher as b\n"
         f"one = b.Batcher('x', None, None, ordered=False, max_batch=128); print({code})"
     )

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, query
 
 from service.asgi import MIGRATIONS
-from service.db.schema import Tables, with_totals
+from service.db.schema import Tables, with_internal
 from service.migrations import migrate, revision
 from service.migrations.migrate import MigrationError
 
@@ -263,7 +263,7 @@ def changed(*changes: tuple[str, str]) -> Tables:
         source = source.replace(old, new) if old else source + new
     module = types.ModuleType("edited")
     exec(source, module.__dict__)
-    return with_totals(module.metadata.tables.values())
+    return with_internal(module.metadata.tables.values())
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from test_cache_redis import eventually
 
 from service import tracing
 from service.app import Application
+from service.app_state import opened_state
 from service.asgi import built_in
 from service.settings import Settings, SettingsError
 from service.timing import Timing, timing
@@ -105,7 +106,7 @@ def ids(own_database_url: str) -> list[int]:
 
 @asynccontextmanager
 async def serving(app: Application) -> AsyncIterator[httpx.AsyncClient]:
-    async with app._opened() as state:
+    async with opened_state(app) as state:
 
         async def served(scope: Any, receive: Any, send: Any) -> None:
             await app({**scope, "state": state}, receive, send)

@@ -33,7 +33,7 @@ from service.db.arrays import unnested
 from service.db.batch import READS
 from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
-from service.db.schema import INTERNAL
+from service.db.names import INTERNAL
 from service.db.statement import Runner, Statement, columns
 from service.errors import Conflict, Locked, Problem
 

@@ -3,6 +3,8 @@
 Applications that share a database share them too: docs/decisions/applications-on-one-database.md.
 """
 
+from typing import Any
+
 # The application_name of connections whose writes the trigger does not report (migration 0005):
 # their process invalidates its cache and, over Redis, those of other workers. Only connections of a
 # pool may have it, because cache/coherence.py must see them. Other writes are reported.
@@ -11,5 +13,12 @@ SILENT = "swiftlet"
 AUDIBLE = "swiftlet-audible"
 # The connection on which a worker hears of writes.
 LISTENER = "swiftlet-cache"
+# The connection on which a worker hears of jobs and changes.
+HEARER = "swiftlet-listener"
 # The channel of NOTIFY.
 CHANNEL = "swiftlet"
+# The channels on which workers hear of queued jobs, and of changes of rows.
+JOBS_CHANNEL = "swiftlet-jobs"
+CHANGES_CHANNEL = "swiftlet-changes"
+# `info` of a table that only the library reads and writes: no response depends on it alone.
+INTERNAL: dict[Any, Any] = {"internal": True}

@@ -10,7 +10,8 @@ from service.db.database import Database
 from service.db.names import AUDIBLE
 from service.db.pool import Pool
 from service.db.pooled_connection import refusal
-from service.db.schema import Tables, quoted, totals
+from service.db.quoting import quoted
+from service.db.schema import Tables, totals
 from service.logs import logger
 
 # A right on some of the columns counts. Objects that do not exist are not reported here.

@@ -8,20 +8,18 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, PrimaryKeyConstraint, Text
 from sqlalchemy import Table as Table  # noqa: PLC0414 - for rooms that only name it in types
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import sort_tables
 
-from service.db.names import CHANNEL, SILENT
+from service.db import change_log, job_table
+from service.db.names import CHANNEL, INTERNAL, SILENT
+from service.db.quoting import literal, quoted
 from service.db.shape import CONVENTION, shape_of
 
-PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # has none
 # Where tables are declared that refer to each other by name.
 metadata = MetaData()
 
 # `info` of a table whose rows are counted by triggers, so that a list knows its total at once.
 COUNTED: Mapping[str, Any] = {"counted": True}
-# `info` of a table that only the library reads and writes: no response depends on it alone.
-INTERNAL: dict[Any, Any] = {"internal": True}
 # The column of a soft delete, if a table does not say otherwise: its active rows are counted too.
 ACTIVE = CONVENTION["active"][0]
 Tables = Collection[Table]
@@ -171,8 +169,8 @@ CREATE TRIGGER {{told}} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {{on}}
 """
 
 
-def with_totals(tables: Iterable[Table]) -> tuple[Table, ...]:
-    """All tables of an application: those given, what they refer to, and the totals if need be.
+def with_internal(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """All tables of an application: those given, what they refer to, the totals and the changes.
 
     A table comes after those that it refers to.
 
@@ -189,6 +187,8 @@ def with_totals(tables: Iterable[Table]) -> tuple[Table, ...]:
             raise ValueError(f"two tables are named {one.name}")
     if counted(found.values()):
         found[totals.name] = totals
+    if change_log.logged(found.values()):
+        found |= {one.name: one for one in change_log.TABLES}
     return tuple(sort_tables([found[name] for name in sorted(found)]))
 
 
@@ -205,9 +205,18 @@ def active_rows(table: Table) -> str:
 
 def functions(tables: Tables) -> list[str]:
     """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
+    return [
+        *_totals_functions(tables),
+        TELL_WRITES,
+        *job_table.functions(tables),
+        *change_log.functions(tables),
+    ]
+
+
+def _totals_functions(tables: Tables) -> list[str]:
     these = counted(tables)
     if not these:
-        return [TELL_WRITES]
+        return []
     recount = RECOUNT_TOTALS.format(
         locked=", ".join(f"{{schema}}.{quoted(one.name)}" for one in these),
         counted="\n    UNION ALL\n".join(
@@ -223,7 +232,7 @@ def functions(tables: Tables) -> list[str]:
         )
         for one in these
     }
-    return [*(keepers[name] for name in sorted(keepers)), recount, TELL_WRITES]
+    return [*(keepers[name] for name in sorted(keepers)), recount]
 
 
 def triggers(tables: Tables) -> list[str]:
@@ -242,6 +251,8 @@ def triggers(tables: Tables) -> list[str]:
             for one in tables
             if not one.info.get("internal")
         ),
+        *job_table.triggers(tables),
+        *change_log.triggers(tables),
     ]
 
 
@@ -251,13 +262,3 @@ def _keeper(table: Table) -> str:
     if active is None:
         return "keep_row_totals"
     return "keep_totals" if active.name == ACTIVE else f"keep_totals_by_{active.name}"
-
-
-def quoted(name: str) -> str:
-    """The name of a table, column or trigger as it is written in SQL."""
-    return PREPARER.quote(name)
-
-
-def literal(text: str) -> str:
-    """The text as it is written in SQL, with its quotes."""
-    return "'" + text.replace("'", "''") + "'"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import asyncpg
 
 from service.db import rights
-from service.db.schema import quoted
+from service.db.quoting import quoted
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
 from service.doctor.subject import Skipped, Subject
 from service.migrations import migrate

@@ -17,4 +17,5 @@ items = Resource(
     under=("owner_id",),
     include={"owner": Owner},
     owner="owner_id",
+    changes=True,
 )

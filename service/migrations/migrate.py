@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
 from service.db.access import DatabaseError, connect
-from service.db.schema import Table, Tables, active_rows, counted, literal, quoted
+from service.db.quoting import literal, quoted
+from service.db.schema import Table, Tables, active_rows, counted
 from service.db.statement import DIALECT
 from service.migrations.snapshot import Snapshot, describe, describe_code, differences
 

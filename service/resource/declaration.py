@@ -14,24 +14,27 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import MetaData, Table
 
+from service.db.change_log import LOGGED
 from service.db.database import Database
 from service.db.idempotency import Keeper
+from service.db.job_table import QUEUES
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
 from service.db.statement import RefusedError, Statement
 from service.db.writable import WritableDatabase
 from service.resource import checks, columns, shapes, transfer
+from service.resource.derived_structs import DerivedStructs
 from service.resource.fields import fields
 from service.resource.operations import UNDER, check_operations, operations
-from service.resource.owner_rules import owner_column, owner_rules, replacement
-from service.resource.statements import Row, Statements, samples
+from service.resource.owner_rules import owner_column, owner_rules
+from service.resource.statements import Row, samples
 from service.web import row_handlers
 from service.web.endpoint import Handler, Operation, Tag
 from service.web.row_readers import Reader
 
 
-class Resource(Statements[Row]):
+class Resource(DerivedStructs[Row]):
     """A table and its HTTP operations, derived from the Struct of a new row.
 
     ```python
@@ -98,6 +101,8 @@ class Resource(Statements[Row]):
             counts no rows; by default True if there is a field `is_active`.
         fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
             page (HOT); None means PostgreSQL's 100.
+        changes: whether there is a feed of its changes, `GET <path>/changes`; a trigger logs them.
+        queues: kinds of jobs that each new row queues, see jobs.job.Job; a trigger writes them.
         without: operations that are not served: keys of OPERATIONS and UNDER.
         handlers: by operation name, a function or a whole Operation that replaces the derived one.
             The response of a GET may be cached, so it must depend only on the path, the query and
@@ -109,7 +114,7 @@ class Resource(Statements[Row]):
         RefusedError: a name in the declaration is unknown, or no column has the type of a field.
     """
 
-    def __init__(  # noqa: PLR0913 - a declaration is its arguments
+    def __init__(  # noqa: PLR0913, PLR0915 - a declaration is its arguments
         self,
         name: str,
         new: type[Struct],
@@ -142,6 +147,8 @@ class Resource(Statements[Row]):
         stamped: bool = True,
         counted: bool | None = None,
         fillfactor: int | None = 90,
+        changes: bool = False,
+        queues: Sequence[str] = (),
         without: Collection[str] = (),
         handlers: Mapping[str, Handler | Operation] | None = None,
         extra: Sequence[Operation] = (),
@@ -195,6 +202,8 @@ class Resource(Statements[Row]):
             )
         if ACTIVE in table.c if counted is None else counted:
             table.info.update(COUNTED)
+        self.changes, self.queues = changes, checks.sequence(name, "queues", queues)
+        table.info.update({LOGGED: changes, QUEUES: self.queues})
         self.table = table
         shape = shape_of(table)
         self.version = None if shape.version is None else shape.version.name
@@ -204,7 +213,7 @@ class Resource(Statements[Row]):
             raise RefusedError(f"{name}: soft_delete needs a field `{ACTIVE}: bool = True`")
         self.row: type[Row] = row or shapes.row(self.words, self.fields, kept)
         self.owner = owner_column(self)
-        self._shape(change, summary)
+        self.derive_structs(change, summary)
         self._add_statements(counted=bool(table.info.get("counted")))
         self.samples = samples(self)
         self.show = row_handlers.shower(self.version)
@@ -263,27 +272,6 @@ class Resource(Statements[Row]):
     ) -> AsyncGenerator[bytes]:
         """Yield the file of an `export_query`; see transfer.export."""
         return transfer.export(self.exported, db, query, owner=owner, name=name)
-
-    def _shape(self, change: type[Struct] | None, summary: type[Struct] | None) -> None:
-        names, given = self.words, self.fields
-        key = given[self.key] if self.key else None
-        self.change = change or shapes.change(names, given)
-        self.summary_row: type[Struct] = summary or self.row
-        self.summary = shapes.listed(names, self.summary_row, self.include)
-        self.pages = shapes.pages(names, self.summary)
-        filters = shapes.filter_fields(given, self.filters, q=bool(self.search))
-        self.filter_names = [filter_[0] for filter_ in filters]
-        self.query = shapes.list_query(names, self.sorts, filters, list(self.include))
-        self.export_query = shapes.export_query(names, filters)
-        self.new_rows = shapes.many(f"New{names.Many}", self.new, "The body of a bulk POST.")
-        self.replacement = replacement(self.new, given, self.rules.admin_fields)
-        self.keyed = self.new if key is None else shapes.keyed(names, self.new, key)
-        self.keyed_rows = (
-            self.new_rows
-            if self.keyed is self.new
-            else shapes.many(f"Keyed{names.Many}", self.keyed, "The body of a bulk PUT.")
-        )
-        self.answers = shapes.bulk_answers(names, self.row, key, versioned=self.version is not None)
 
     def _add_statements(self, *, counted: bool) -> None:
         self.compile(totals if counted else None)

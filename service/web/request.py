@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from service.cache.store import Cache
 from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.idempotency import Keeper
+from service.db.listener import Listener
 from service.db.writable import WritableDatabase
 from service.errors import Invalid, Malformed, Problem, TooLarge, TooSlow, Unsupported
 from service.http1.extensions import FULL_BODY
@@ -66,6 +67,7 @@ class State(TypedDict):
     guard: "Guard | None"
     metrics: Metrics | None
     tracer: "Tracer | None"
+    listener: NotRequired[Listener]
 
 
 class Pieces:

@@ -1,0 +1,1 @@
+"""The feed of changes: each committed change once, in the order of the commits."""

@@ -1,0 +1,1 @@
+"""The dashboard of a user: several parts, read at the same time."""

@@ -1,0 +1,1 @@
+"""Jobs: work that outlives its request, as a row in the transaction of what caused it."""

@@ -1,0 +1,40 @@
+"""What a running job may use."""
+
+from typing import Protocol
+
+from service.cache.writer import Writer
+from service.db.database import Database
+from service.db.writable import WritableDatabase
+from service.settings import Settings
+
+
+class JobContext(Protocol):
+    """One attempt of a job.
+
+    Attributes:
+        id: of the job.
+        attempt: 1 for the first.
+        user_id: who caused it; None if nobody in particular.
+        settings: of the application.
+        db: for reads.
+        writer: the one way to write.
+    """
+
+    id: int
+    attempt: int
+    user_id: int | None
+    settings: Settings
+    db: Database
+    writer: Writer
+
+    async def progress(self, done: int, total: int | None = None) -> None:
+        """Store how far it is; at most once a second, other calls only remember the figures."""
+        ...
+
+    async def finish(self, db: WritableDatabase, result: object = None) -> None:
+        """Mark the job as done in the transaction of `db`, so that its effect happens once.
+
+        Raises:
+            Problem: another worker has taken the job meanwhile; roll back.
+        """
+        ...

@@ -1,0 +1,73 @@
+"""The declaration of a job."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from service.jobs.context import JobContext
+
+Argument = TypeVar("Argument", bound=Struct)
+Run = Callable[[JobContext, Argument], Awaitable[Any]]
+
+
+class Created(Struct, frozen=True):
+    """The argument of a job that `Resource(queues=...)` queues: the id of the new row."""
+
+    id: int
+
+
+class JobFailedError(Exception):
+    """The job can't succeed, so it is not tried again; the message says why.
+
+    Args:
+        message: for the `error` of the job.
+        result: for its `result`; None for none.
+    """
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class Job(Generic[Argument]):
+    """A kind of job.
+
+    ```python
+    class Report(Struct):
+        month: str
+
+    async def write_report(context: JobContext, report: Report) -> None: ...
+
+    reports = Job("report", Report, write_report)
+    app = create_app(settings, resources=[...], jobs=[reports])
+    ```
+
+    `await enqueue(db, reports, Report("2026-11"))` in a write queues one in its transaction. It
+    runs at least once: a worker may die when it has done the work and not yet said so.
+
+    Args:
+        kind: its name, in the table and in metrics.
+        argument: the Struct of its argument, which is stored as JSON.
+        run: does the work; what it returns is the `result` of the job.
+        concurrency: how many a worker process runs at the same time.
+        attempts: after so many the job has failed; None to try for ever.
+        seconds: an attempt that takes longer is cancelled, and tried again; None for no limit.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        argument: type[Argument],
+        run: Run[Argument],
+        *,
+        concurrency: int = 4,
+        attempts: int | None = 20,
+        seconds: float | None = 300.0,
+    ) -> None:
+        self.kind = kind
+        self.argument = argument
+        self.run = run
+        self.concurrency = concurrency
+        self.attempts = attempts
+        self.seconds = seconds

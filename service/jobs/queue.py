@@ -1,0 +1,1 @@
+"""Queue a job in the transaction of what causes it."""

@@ -1,0 +1,1 @@
+"""Webhooks: changes of a resource are posted to a URL."""
