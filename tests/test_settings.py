@@ -47,6 +47,7 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_LOG_STATEMENTS": "off",
     "SERVICE_METRICS": "on",
     "SERVICE_TRACES": "off",
+    "SERVICE_JOBS": "on",
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
 }
@@ -103,6 +104,7 @@ WRONG = (
     ("SERVICE_LOG_STATEMENTS", "items.by_id,", "on, off, or names of statements"),
     ("SERVICE_LOG_STATEMENTS", "items.*+values", "on, off, or names of statements"),
     ("SERVICE_TRACES", "yes", "on or off"),
+    ("SERVICE_JOBS", "no", "on or off"),
     ("SERVICE_METRICS", "yes", "on, off or the absolute path of a folder"),
     ("SERVICE_METRICS", "run/counts", "on, off or the absolute path of a folder"),
     ("SERVICE_SECRET", "short", "at least 16 characters"),

@@ -36,6 +36,7 @@ OPEN = "SERVICE_AUTH=off: anyone who reaches this address may do anything"
 @click.option("--certfile", help="TLS certificate with its chain (PEM); needs --keyfile.")
 @click.option("--keyfile", help="Private key of the certificate (PEM).")
 @click.option("--data", help="Data directory of embedded stores.  [default: .data]")
+@click.option("--no-jobs", "jobs", flag_value="off", help="Run no jobs: `swiftlet work` does.")
 def serve(**options: str | None) -> None:
     """Serve the API; embedded stores replace a missing DATABASE_URL or REDIS_URL.
 
@@ -43,6 +44,7 @@ def serve(**options: str | None) -> None:
     Example:
       swiftlet serve --port 9000 --workers 2
       swiftlet serve --app notes:app
+      swiftlet serve --no-jobs
       swiftlet serve --certfile chain.pem --keyfile key.pem --port 8443
     """
     # A stop signal is the normal end of a service.
