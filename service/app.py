@@ -49,6 +49,7 @@ class Application(Paths):
         auth: the API keys; None without authentication.
         alone: whether this is the only known worker on the database. Without Redis, only such a
             worker may cache responses in its process.
+        serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Application(Paths):
         self.seed = seed
         self.auth = auth
         self.alone = False
+        self.serves = True
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),

@@ -9,6 +9,7 @@ from service.cli import (
     migrating,
     seeding,
     serving,
+    working,
 )
 from service.cli.group import main
 
@@ -22,4 +23,5 @@ __all__ = [
     "migrating",
     "seeding",
     "serving",
+    "working",
 ]
