@@ -15,6 +15,7 @@ from service.app_state import opened_state
 from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
 from service.db.schema import with_internal
+from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.resource import Resource
@@ -79,6 +80,7 @@ class Application(Paths):
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
+            *(job_routes.routes() if self.jobs else ()),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
         self.tables = (
