@@ -127,7 +127,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     traces: Literal["on", "off"] = "off"
     """Whether spans are sent to a collector of OpenTelemetry, see docs/logs-and-traces.md."""
     jobs: Literal["on", "off"] = "on"
-    """Whether `serve` runs jobs too; `swiftlet work` runs them in a process of their own."""
+    """Whether workers also run jobs; `swiftlet work` runs them in any case."""
     secret: Secret | None = None
     """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
 
