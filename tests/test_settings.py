@@ -105,7 +105,6 @@ WRONG = (
     ("SERVICE_LOG_STATEMENTS", "items.by_id,", "on, off, or names of statements"),
     ("SERVICE_LOG_STATEMENTS", "items.*+values", "on, off, or names of statements"),
     ("SERVICE_TRACES", "yes", "on or off"),
-    ("SERVICE_JOBS", "no", "on or off"),
     ("SERVICE_METRICS", "yes", "on, off or the absolute path of a folder"),
     ("SERVICE_METRICS", "run/counts", "on, off or the absolute path of a folder"),
     ("SERVICE_SECRET", "short", "at least 16 characters"),
