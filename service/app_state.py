@@ -18,6 +18,7 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs import figures
 from service.limits.limiter import limiter_of
 from service.metrics import opened
 from service.sampling import Sampler
@@ -80,6 +81,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
+            if app.jobs:
+                db.spawn(figures.sample_always(db, metrics, app.jobs))
         yield {
             "db": db,
             "settings": settings,
