@@ -18,12 +18,9 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
-<<<<<<< HEAD
 from service.jobs import figures
-=======
 from service.jobs.loop import JobLoop
 from service.jobs.trimming import trim_always
->>>>>>> w/a
 from service.limits.limiter import limiter_of
 from service.metrics import opened
 from service.sampling import Sampler
