@@ -143,6 +143,15 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
 
 
+def queue_jobs(on: StagingTable, *, queued: bool, told: bool) -> None:
+    """Switch the triggers that queue a job for each new user, and tell the workers of it."""
+    for table, trigger, wanted in (
+        ("users", "users_queue_jobs", queued),
+        ("jobs", "jobs_told", told),
+    ):
+        sql(on, f"ALTER TABLE {table} {'ENABLE' if wanted else 'DISABLE'} TRIGGER {trigger}")
+
+
 def search_index(on: StagingTable, wanted: str | None) -> None:
     """Keep only this trigram index on items, or none, so that writes never maintain two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)
