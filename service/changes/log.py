@@ -22,7 +22,7 @@ PAUSE_SECONDS, LOOK_SECONDS = 0.1, 60.0
 async def read_entries(db: Database, after: int, limit: int) -> list[Entry]:
     """The next entries that have a change after a position, in order; some 8 MB of them at most.
 
-    None means that there is nothing new, or that the next changes are just being committed: ask
+    An empty list means that there is nothing new, or that the next changes are just being committed: ask
     again when there is a notification, or after a second. A part of the first entry may come before
     the position.
 
@@ -57,8 +57,8 @@ async def newest(db: Database) -> int:
 async def horizon(db: Database) -> int:
     """The position of the last change that was removed; -1 if none was.
 
-    After a smaller position, changes are missing. Ask after `read_entries`, or twice: changes may
-    be removed meanwhile.
+    After a smaller position, changes are missing. Ask after `read_entries`, since changes may be
+    removed at the same time.
     """
     return await HORIZON.only(db)
 

@@ -1,8 +1,8 @@
 """The log of changes: what each statement changed, and the order in which transactions committed.
 
-A trigger writes one entry per statement, with its rows as JSON: whoever writes, the change is in
-the log, in the transaction of the change. Its place in the order is only known at the commit: there
-a deferred trigger draws the next position. So a transaction that stays open long holds up nobody.
+A trigger writes one entry per statement, with its rows as JSON. So every change is in the log, also
+that of another program, and in the transaction of the change. Its place in the order is only known at the commit: there
+a deferred trigger draws the next position. So a transaction that stays open long holds up no other.
 
 A transaction with a smaller position may become visible after one with a larger position, since
 nothing makes commits wait for each other. Therefore a transaction that has drawn a position holds a
@@ -107,7 +107,9 @@ BEGIN
     END IF;
     bytes := 0;
     FOR one IN EXECUTE 'SELECT row_to_json(t.*)::text FROM ' || source || ' AS t' LOOP
-        IF cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES AND bytes > 0 THEN
+        IF bytes > 0 AND
+            (cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES)
+        THEN
             INSERT INTO {schema}.change_log (name, kind, rows)
             VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
             parts := '{}';
