@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
+from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
@@ -13,8 +14,6 @@ from service.resource import Resource
 
 Resources = Sequence[Resource[Any]]
 
-# The statements of the library, which belong to no resource.
-LIBRARY = (*idempotency.STATEMENTS, *jobs.STATEMENTS)
 # Characters of a name in a message.
 LONGEST_NAME = 100
 HEADER = """\
@@ -28,7 +27,14 @@ def statements(resources: Resources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
     for resource in resources:
         yield from resource.statements()
-    yield from LIBRARY
+    yield from _library(resources)
+
+
+def _library(resources: Resources) -> Iterator[Statement[Any]]:
+    """Those that belong to no resource."""
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS)
+    if any(one.changes for one in resources):
+        yield from changes.STATEMENTS
 
 
 def listing(resources: Resources) -> str:
@@ -50,7 +56,7 @@ def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Stateme
     for resource in resources:
         with suppress(KeyError):
             return resource, resource.statement(name)
-    own = {statement.name: statement for statement in LIBRARY}
+    own = {statement.name: statement for statement in _library(resources)}
     return None, own[name]
 
 
