@@ -144,12 +144,17 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
 
 
 def queue_jobs(on: StagingTable, *, queued: bool, told: bool) -> None:
-    """Switch the triggers that queue a job for each new user, and tell the workers of it."""
-    for table, trigger, wanted in (
-        ("users", "users_queue_jobs", queued),
-        ("jobs", "jobs_told", told),
-    ):
-        sql(on, f"ALTER TABLE {table} {'ENABLE' if wanted else 'DISABLE'} TRIGGER {trigger}")
+    """Switch the trigger that queues a job for each new user, and NOTIFY in its transaction."""
+    told_within = (
+        "CREATE TRIGGER told_within AFTER INSERT ON jobs"
+        " FOR EACH STATEMENT EXECUTE FUNCTION tell_jobs()"
+    )
+    sql(
+        on,
+        f"ALTER TABLE users {'ENABLE' if queued else 'DISABLE'} TRIGGER users_queue_jobs",
+        "DROP TRIGGER IF EXISTS told_within ON jobs",
+        *([told_within] * told),
+    )
 
 
 def search_index(on: StagingTable, wanted: str | None) -> None:

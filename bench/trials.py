@@ -47,7 +47,7 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 class Variant(NamedTuple):
     """A variant: environment variables, server, workers, and whether totals and index are kept.
 
-    `queued` and `told`: whether new users queue jobs, and whether the workers are told of them.
+    `queued` and `told`: whether new users queue jobs, and NOTIFY in their transaction.
     `tree` is the checkout to run.
     """
 
@@ -58,7 +58,7 @@ class Variant(NamedTuple):
     totals: bool = True
     search: str | None = OUR_SEARCH
     queued: bool = True
-    told: bool = True
+    told: bool = False
     tree: Path = ROOT
 
     def program(self, database: str) -> Program:
@@ -204,8 +204,8 @@ TRIALS: tuple[Trial, ...] = (
         "What do jobs cost the creation of a user, which queues one?",
         (
             Variant("no job is queued", {"SERVICE_JOBS": "off"}, queued=False),
-            Variant("queued, workers are not told", {"SERVICE_JOBS": "off"}, told=False),
             Variant("queued", {"SERVICE_JOBS": "off"}),
+            Variant("queued, NOTIFY in the transaction", {"SERVICE_JOBS": "off"}, told=True),
             Variant("queued and run", {"SERVICE_JOBS": "on"}),
         ),
         ("user",),
