@@ -44,7 +44,7 @@ body = Body(Report)
 
 
 async def order(request: Request) -> Reply:
-    """Queue a job of the user who asks."""
+    """Queue a job of the user that sends the request."""
     report = await request.body(body)
     principal = request.principal
     user_id = None if principal is None else principal.user_id
