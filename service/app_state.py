@@ -90,6 +90,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "jobs": app.jobs,
         }
 
 
