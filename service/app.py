@@ -52,7 +52,7 @@ class Application(Paths):
             worker may cache responses in its process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as create_app
         self,
         settings: Settings,
         resources: Sequence[Resource[Any]],

@@ -18,8 +18,11 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import keep_clean
 from service.limits.limiter import limiter_of
 from service.metrics import opened
+from service.resource.import_job import KIND
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -75,6 +78,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        if KIND in app.jobs:
+            db.spawn(keep_clean(Spool(settings), db))
         if app.takes_keys:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:

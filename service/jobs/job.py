@@ -1,14 +1,27 @@
 """The declaration of a job."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from service.db.statement import Runner
 from service.jobs.context import JobContext
 
 Argument = TypeVar("Argument", bound=Struct)
 Run = Callable[[JobContext, Argument], Awaitable[Any]]
+
+
+class FailedJob(NamedTuple):
+    """A job that has failed for good; `argument` is JSON."""
+
+    id: int
+    user_id: int | None
+    argument: str
+    error: str
+
+
+Failed = Callable[[Runner, FailedJob], Awaitable[None]]
 
 
 class Created(Struct, frozen=True):
@@ -53,6 +66,7 @@ class Job(Generic[Argument]):
         concurrency: how many a worker process runs at the same time.
         attempts: after so many the job has failed; None to try for ever.
         seconds: an attempt that takes longer is cancelled, and tried again; None for no limit.
+        failed: writes more in the transaction that marks a job as failed, for whatever reason.
     """
 
     def __init__(
@@ -64,6 +78,7 @@ class Job(Generic[Argument]):
         concurrency: int = 4,
         attempts: int | None = 20,
         seconds: float | None = 300.0,
+        failed: Failed | None = None,
     ) -> None:
         self.kind = kind
         self.argument = argument
@@ -71,3 +86,4 @@ class Job(Generic[Argument]):
         self.concurrency = concurrency
         self.attempts = attempts
         self.seconds = seconds
+        self.failed = failed

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 from service.errors import Unavailable
 from service.logs import logger
@@ -20,6 +20,7 @@ if sys.platform != "win32":
     import fcntl
 
 Done = TypeVar("Done")
+P = ParamSpec("P")
 
 # All files together have at most so many times SERVICE_IMPORT_LIMIT, and there are at most FILES.
 LIMITS, FILES = 4, 1000
@@ -135,18 +136,18 @@ class Spool:
         place = await _in_thread(self._made)
         name = secrets.token_hex(16)
         part = self.folder / f"{name}{PART}"
-        file = await _in_thread(lambda: _new(part))
+        file = await _in_thread(_new, part)
         size = unchecked = 0
         try:
             async for data in parts:
-                await _in_thread(lambda data=data: _write(file, data))
+                await _in_thread(_write, file, data)
                 size += len(data)
                 unchecked += len(data)
                 if unchecked >= CHECKED:
                     unchecked = 0
-                    if not await _in_thread(lambda: self.has_room(0)):
+                    if not await _in_thread(self.has_room, 0):
                         raise NoRoom
-            await _in_thread(lambda: self._keep(file, part, name))
+            await _in_thread(self._keep, file, part, name)
         except BaseException:
             file.close()
             part.unlink(missing_ok=True)
@@ -160,8 +161,8 @@ class Spool:
         Raises:
             FileNotFoundError: there is none of this name.
         """
-        with await _in_thread(lambda: (self.folder / name).open("rb", buffering=0)) as file:
-            while data := await _in_thread(lambda: file.read(CHUNK)):
+        with await _in_thread(_opened, self.folder / name) as file:
+            while data := await _in_thread(file.read, CHUNK):
                 yield data
 
     def size(self, name: str) -> int:
@@ -221,9 +222,13 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-async def _in_thread(work: Callable[[], Done]) -> Done:
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb", buffering=0)
+
+
+async def _in_thread(work: Callable[P, Done], *args: P.args, **named: P.kwargs) -> Done:
     """Run it in a thread, to its end also if the task is cancelled: it uses an open file."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -44,7 +44,8 @@ async def clean(spool: Spool, db: Database, failed_seconds: float = FAILED_SECON
     places = spool.places()
     if not files or not places:
         return
-    states = {file: state for file, state in await statements.spooled.all(db, place=places[0])}
+    records = await statements.spooled.records(db, place=places[0])
+    states = {record["file"]: record["state"] for record in records}
     for file in files:
         if not file.complete:
             longest = PART_SECONDS

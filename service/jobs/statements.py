@@ -31,6 +31,7 @@ from service.db.arrays import unnested
 from service.db.job_table import jobs
 from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement, columns
+from service.jobs.structs import JobState
 
 _NOW: ColumnElement[Any] = func.now()
 _ONE: ColumnElement[Any] = literal_column("1", Integer)
@@ -41,7 +42,7 @@ class JobRow(Struct, frozen=True):
 
     id: int
     kind: str
-    state: str
+    state: JobState
     user_id: int | None
     done: int
     total: int | None
@@ -253,11 +254,19 @@ def _trimming() -> Statement[int]:
     return Statement("jobs.trim", int, core, order=("state", "kept", "limit"), prepare=False)
 
 
+def _spooling() -> Statement[tuple[str, str]]:
+    """The files of the jobs of a place, and the states of these jobs."""
+    file = func.jsonb_extract_path_text(jobs.c.argument, literal_column("'file'"))
+    core = select(file.label("file"), jobs.c.state).where(jobs.c.place == _given("place"))
+    return Statement("jobs.spooled", tuple, core, order=("place",), prepare=False)
+
+
 enqueue = _queueing()
 claim = _claiming()
 renew = _renewing()
 progress = _reporting()
 finish, fail, release = _ending("done"), _ending("failed"), _releasing()
+spooled = _spooling()
 by_id = Statement(
     "jobs.by_id",
     JobRow,
@@ -267,5 +276,5 @@ by_id = Statement(
 # `list_` so that it hides no builtin.
 list_, retry, trim = _listing(), _retrying(), _trimming()
 STATEMENTS: tuple[Statement[Any], ...] = (
-    *(enqueue, claim, renew, progress, finish, fail, release, by_id, list_, retry, trim),
+    *(enqueue, claim, renew, progress, finish, fail, release, by_id, list_, retry, trim, spooled),
 )

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from service.errors import FieldError, Invalid, InvalidLines
+from service.jobs.structs import JobShown
 from service.resource import transfer
 from service.resource.import_job import queue_import
 from service.resource.rows import described
@@ -30,9 +31,8 @@ def import_(of: "Resource[Any]") -> Operation:
     async def handler(request: Request) -> Reply:
         query = request.query(import_query)
         settings, skip = request.state["settings"], query.on_error == "skip"
-        content_type, encoding = request.header(b"content-type"), request.header(b"content-encoding")
-        rows_of = reader(new, content_type, settings.body_limit)
-        zipped = is_gzip(encoding)
+        rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
+        zipped = is_gzip(request.header(b"content-encoding"))
         if query.background:
             return await queue_import(request, of.name, skip=skip, zipped=zipped)
         owner = request.owner
@@ -63,8 +63,8 @@ def import_(of: "Resource[Any]") -> Operation:
             handler,
             f"import_{of.name}",
             "The file is NDJSON, or CSV with a header line. `Content-Encoding: gzip` is accepted."
-            " With `background=true` the file is stored, and a job imports it later; wrong lines are"
-            " then in its `result`."
+            " With `background=true` the file is stored, and a job imports it later; then its"
+            " `result` has the wrong lines."
             f"\n\n{how}",
         ),
         f"Import a file of {of.words.many}",

@@ -9,13 +9,14 @@ from msgspec import Struct
 from service.db.statement import Runner
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem
 from service.jobs.context import JobContext
-from service.jobs.job import Job, JobFailedError
+from service.jobs.job import FailedJob, Job, JobFailedError
 from service.jobs.queue import enqueue
+from service.jobs.showing import read_job
 from service.jobs.spool import Spool
 from service.jobs.spool_cleaning import make_room
 from service.resource.transfer import Imported, changed_tags
 from service.web.api_keys import ApiKeys
-from service.web.codec import Reply, encode
+from service.web.codec import Reply
 from service.web.formats import reader
 from service.web.inflate import inflated
 from service.web.request import Request
@@ -112,8 +113,8 @@ async def queue_import(request: Request, resource: str, *, skip: bool, zipped: b
     except Problem:
         spool.remove(file.name)
         raise
-    shown = await show(request.db, id_)
-    return Reply(encode(shown), 202, ((b"location", f"{request.root}/jobs/{id_}".encode()),))
+    place = (b"location", f"{request.root}/jobs/{id_}".encode())
+    return Reply(await read_job(request.db, id_), 202, (place,))
 
 
 class ImportJob(Job[ImportArgument]):
@@ -153,7 +154,9 @@ class ImportJob(Job[ImportArgument]):
 
         async def ended(db: Runner, done: Imported) -> None:
             counts = {name: getattr(done, name) for name in _COUNTS}
-            await self._queue_after(db, context.id, user, asked, "done", **counts)
+            await self._queue_after(
+                db, ImportEnded(context.id, user, asked.resource, "done", **counts)
+            )
             await context.finish(db, done)
 
         try:
@@ -176,28 +179,16 @@ class ImportJob(Job[ImportArgument]):
         spool.remove(asked.file)
         return done
 
-    async def _failed(
-        self, db: Runner, job_id: int, user_id: int | None, argument: bytes, error: str
-    ) -> None:
+    async def _failed(self, db: Runner, job: FailedJob) -> None:
         """Queue what comes after, in the transaction that marks the job as failed."""
-        try:
-            asked = msgspec.json.decode(argument, type=ImportArgument)
-        except msgspec.MsgspecError:
-            return
-        await self._queue_after(db, job_id, user_id, asked, "failed", error=error)
+        resource = msgspec.json.decode(job.argument)["resource"]
+        await self._queue_after(
+            db, ImportEnded(job.id, job.user_id, resource, "failed", error=job.error)
+        )
 
-    async def _queue_after(  # noqa: PLR0913 - the fields of its argument
-        self,
-        db: Runner,
-        job_id: int,
-        user_id: int | None,
-        asked: ImportArgument,
-        state: Literal["done", "failed"],
-        **more: Any,
-    ) -> None:
+    async def _queue_after(self, db: Runner, ended: ImportEnded) -> None:
         if self._after is not None:
-            ended = ImportEnded(job_id, user_id, asked.resource, state, **more)
-            await enqueue(db, self._after, ended, user_id=user_id)
+            await enqueue(db, self._after, ended, user_id=ended.user_id)
 
 
 def import_jobs(

@@ -51,7 +51,6 @@ class Imported(Struct, frozen=True):
     errors: list[LineError]
 
 
-
 def changed_tags(done: Imported) -> Tags:
     """Return the cache tags that an import invalidates."""
     return (EVERYTHING,) if done.created or done.updated else ()
