@@ -57,6 +57,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
             observer=observer_of(settings, metrics, tracer),
+            audible=not app.serves,
         )
         await db.open()
         cache = cache_of(app, db)

@@ -31,7 +31,6 @@ from service.db.arrays import unnested
 from service.db.job_table import jobs
 from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement, columns
-from service.jobs.structs import JobState
 
 _NOW: ColumnElement[Any] = func.now()
 _ONE: ColumnElement[Any] = literal_column("1", Integer)
@@ -42,7 +41,7 @@ class JobRow(Struct, frozen=True):
 
     id: int
     kind: str
-    state: JobState
+    state: str
     user_id: int | None
     done: int
     total: int | None

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from service.errors import FieldError, Invalid, InvalidLines
-from service.jobs.structs import JobShown
+from service.jobs.structs import Job
 from service.resource import transfer
 from service.resource.import_job import queue_import
 from service.resource.rows import described
@@ -71,7 +71,7 @@ def import_(of: "Resource[Any]") -> Operation:
         query=ImportQuery,
         files=FILES,
         response=transfer.Imported,
-        accepted=JobShown,
+        accepted=Job,
         errors=(*BODY_PROBLEMS, InvalidLines),
     )
 

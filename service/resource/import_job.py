@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from service.db.statement import Runner
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem
+from service.jobs import statements
 from service.jobs.context import JobContext
 from service.jobs.job import FailedJob, Job, JobFailedError
 from service.jobs.queue import enqueue
-from service.jobs.showing import read_job
+from service.jobs.routes import PATH, encode_job
 from service.jobs.spool import Spool
 from service.jobs.spool_cleaning import make_room
 from service.resource.transfer import Imported, changed_tags
@@ -113,8 +114,9 @@ async def queue_import(request: Request, resource: str, *, skip: bool, zipped: b
     except Problem:
         spool.remove(file.name)
         raise
-    place = (b"location", f"{request.root}/jobs/{id_}".encode())
-    return Reply(await read_job(request.db, id_), 202, (place,))
+    place = (b"location", f"{request.root}{PATH}/{id_}".encode())
+    queued = await statements.by_id.only(request.db, id_)
+    return Reply(encode_job(queued), 202, (place,))
 
 
 class ImportJob(Job[ImportArgument]):
