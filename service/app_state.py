@@ -18,11 +18,12 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs.loop import JobLoop
 from service.jobs.spool import Spool
 from service.jobs.spool_cleaning import keep_clean
+from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
-from service.resource.import_job import KIND
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -79,13 +80,11 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        if KIND in app.jobs:
-            db.spawn(keep_clean(Spool(settings), db))
         if app.takes_keys:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
-        yield {
+        state: State = {
             "db": db,
             "settings": settings,
             "cursors": Cursors(settings.signing_secret),
@@ -98,6 +97,15 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "listener": listener,
             "jobs": app.jobs,
         }
+        if app.jobs and settings.jobs == "on":
+            spool = Spool(settings)
+            loop = JobLoop(state, app.jobs, spool.places)
+            # Before the database is closed, so that jobs that are cancelled are queued again.
+            stack.push_async_callback(loop.close)
+            await loop.start()
+            db.spawn(trim_always(writer))
+            db.spawn(keep_clean(spool, db))
+        yield state
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

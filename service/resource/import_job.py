@@ -10,7 +10,7 @@ from service.db.statement import Runner
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem
 from service.jobs import statements
 from service.jobs.context import JobContext
-from service.jobs.job import FailedJob, Job, JobFailedError
+from service.jobs.job import FailedJob, Job, JobFailedError, JobTaken
 from service.jobs.queue import enqueue
 from service.jobs.routes import PATH, encode_job
 from service.jobs.spool import Spool
@@ -174,7 +174,8 @@ class ImportJob(Job[ImportArgument]):
         except FileNotFoundError:
             raise JobFailedError("its file is not stored any more: send it again") from None
         except Problem as problem:
-            if problem.status >= 500:  # of the database: the job is tried again
+            # 5xx is of the database: the job is tried again.
+            if problem.status >= 500 or isinstance(problem, JobTaken):
                 raise
             lines = problem.lines if isinstance(problem, InvalidLines) else None
             raise JobFailedError(problem.detail, lines and Refused(lines)) from problem
@@ -183,7 +184,7 @@ class ImportJob(Job[ImportArgument]):
 
     async def _failed(self, db: Runner, job: FailedJob) -> None:
         """Queue what comes after, in the transaction that marks the job as failed."""
-        resource = msgspec.json.decode(job.argument)["resource"]
+        resource = msgspec.json.decode(job.argument).get("resource", "")
         await self._queue_after(
             db, ImportEnded(job.id, job.user_id, resource, "failed", error=job.error)
         )
