@@ -1,5 +1,6 @@
 """Imports in the background: the file waits on disk, and its rows are written exactly once."""
 
+import asyncio
 import gzip
 import json
 import os
@@ -54,8 +55,12 @@ class Node:
         self.service.wait_until_ready()
         return self
 
+    def stop(self) -> None:
+        self.client.close()
+        assert self.service.stop() == 0
+        assert "Traceback" not in self.service.log.read_text(), self.service.log.read_text()
+
     def kill(self) -> None:
-        """Kill it, and the connections of it that still run a statement."""
         self.service.process.kill()
         self.service.process.wait()
         self.client.close()
@@ -111,9 +116,11 @@ def items(count: int, key: str = "") -> bytes:
 @pytest.fixture(scope="module")
 def node(own_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     one = Node(tmp_path_factory.mktemp("node"), own_database_url, SERVICE_CACHE="local").ready()
-    yield one
-    assert one.service.stop() == 0
-    assert "Traceback" not in one.service.log.read_text(), one.service.log.read_text()
+    try:
+        yield one
+        one.stop()
+    finally:
+        one.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -261,16 +268,12 @@ def test_a_killed_server_imports_exactly_once(own_database_url: str, tmp_path: P
     url = own_database_url
     place = tmp_path / "node"
 
-    def wait(one: Node) -> bool:
-        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND {}"
-        return bool(one.sql(waiting.format("wait_event_type = 'Lock'")))
-
     one = Node(place, url).ready()
     try:
         with locked(url, "LOCK TABLE jobs IN EXCLUSIVE MODE"):
             threading.Thread(target=sent_in_vain, args=(one, items(10))).start()
             eventually(lambda: [name for name in one.files() if not name.endswith(".part")])
-            eventually(lambda: wait(one))
+            eventually(lambda: len(waiting(one)) == 1)
             one.kill()
             abandon(url)
         assert one.sql("SELECT count(*) FROM jobs")[0][0] == 0
@@ -279,22 +282,25 @@ def test_a_killed_server_imports_exactly_once(own_database_url: str, tmp_path: P
 
         one = Node(place, url, "--no-jobs").ready()
         assert one.files() == [orphan]
-        queued = one.give(items(1000)).headers["location"]
+        queued = one.give(items(1000, "0-")).headers["location"]
         one.kill()
 
-        with locked(url, "LOCK TABLE items IN EXCLUSIVE MODE"):
+        with locked(url, TAKEN):
             one = Node(place, url).ready()
-            eventually(lambda: wait(one))
-            assert one.client.get(queued).json()["state"] == "running"
+            eventually(lambda: len(waiting(one)) == 1)
+            found = one.client.get(queued)
+            assert found.status_code == 200, (found.text, waiting(one))
+            assert found.json()["state"] == "running"
             one.kill()
             abandon(url)
         assert one.count() == 0
 
-        one.sql(SLOW_COMMIT)
+        for statement in SLOW_COMMIT:
+            one.sql(statement)
         with locked(url, "SELECT pg_advisory_lock(1)"):
             one.sql("UPDATE jobs SET leased_until = now() WHERE state = 'running'")
             one = Node(place, url).ready()
-            eventually(lambda: wait(one))
+            eventually(lambda: len(waiting(one)) == 1)
             one.kill()
         eventually(lambda: one.count() == 1000)
         (file,) = one.files()
@@ -306,7 +312,7 @@ def test_a_killed_server_imports_exactly_once(own_database_url: str, tmp_path: P
         assert one.after(job_id)["created"] == 1000
         assert one.client.get(queued).json()["attempts"] == 2
         assert one.count() == 1000
-        assert one.service.stop() == 0
+        one.stop()
     finally:
         one.kill()
         one.sql("DROP FUNCTION IF EXISTS slow_commit CASCADE")
@@ -318,12 +324,14 @@ def test_a_lost_connection_or_a_stop_repeats_the_import(
     url, place = own_database_url, tmp_path / "node"
     one = Node(place, url, "--workers", "2").ready()
     try:
-        with locked(url, "LOCK TABLE items IN EXCLUSIVE MODE"):
+        with locked(url, TAKEN):
             given = [one.give(items(100, f"{n}-")) for n in range(6)]
-            eventually(lambda: len(running(one)) == 2)
+            eventually(lambda: len(waiting(one)) == 2)
             abandon(url)
-            eventually(lambda: [row for row in running(one) if row["attempts"] > 1])
-            assert one.service.stop() == 0
+            tried = "SELECT FROM jobs WHERE state = 'queued' AND attempts = 1"
+            eventually(lambda: len(one.sql(tried)) == 2)
+            eventually(lambda: len(waiting(one)) == 2)
+            one.stop()
         assert running(one) == []
         assert one.count() == 0
         one = Node(place, url, "--workers", "2").ready()
@@ -356,8 +364,8 @@ def test_a_user_imports_own_rows_and_must_still_be_active(
         done = one.job(every, **root.headers)["result"]
         assert (done["created"], done["updated"]) == (1, 2)
         assert one.give(b"", NDJSON).status_code == 401
-        with locked(url, "LOCK TABLE items IN EXCLUSIVE MODE"):
-            waits = one.give(items(1), {**NDJSON, **root.headers})
+        with locked(url, TAKEN):
+            waits = one.give(items(1, "0-"), {**NDJSON, **root.headers})
             eventually(lambda: running(one))
             late = one.give(items(1), {**NDJSON, **bob.headers})
             one.sql("UPDATE users SET is_active = false WHERE id = $1", bob.user_id)
@@ -367,16 +375,25 @@ def test_a_user_imports_own_rows_and_must_still_be_active(
         one.kill()
 
 
-SLOW_COMMIT = """
-CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
-CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED
-FOR EACH ROW EXECUTE FUNCTION slow_commit()
-"""
+# Rows that are not committed: an import of such a key waits until their transaction has ended.
+TAKEN = "INSERT INTO items (name, sku) SELECT 'taken', n || '-0' FROM generate_series(0, 5) AS n"
+SLOW_COMMIT = (
+    "CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$",
+    "CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION slow_commit()",
+)
 
 
 def running(one: Node) -> list[asyncpg.Record]:
     return one.sql("SELECT attempts FROM jobs WHERE state = 'running'")
+
+
+def waiting(one: Node) -> list[asyncpg.Record]:
+    return one.sql(
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
+    )
 
 
 def sent_in_vain(one: Node, body: bytes) -> None:
@@ -395,18 +412,15 @@ def abandon(url: str) -> None:
 
 @contextmanager
 def locked(url: str, lock: str) -> Iterator[None]:
-    """Hold a lock, on a connection of its own."""
+    """Run SQL in a transaction that is rolled back at the end."""
     begun, end = threading.Event(), threading.Event()
 
     def hold() -> None:
-        import asyncio
-
         async def run() -> None:
             connection = await asyncpg.connect(url)
-            async with connection.transaction():
-                await connection.execute(lock)
-                begun.set()
-                await asyncio.to_thread(end.wait, 60)
+            await connection.execute(f"BEGIN; {lock}")
+            begun.set()
+            await asyncio.to_thread(end.wait, 60)
             await connection.close()
 
         asyncio.run(run())
