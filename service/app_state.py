@@ -18,6 +18,7 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs import figures
 from service.jobs.loop import JobLoop
 from service.jobs.spool import Spool
 from service.jobs.spool_cleaning import keep_clean
@@ -84,6 +85,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
+            if app.jobs:
+                db.spawn(figures.sample_always(db, metrics, app.jobs))
         state: State = {
             "db": db,
             "settings": settings,

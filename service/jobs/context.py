@@ -31,7 +31,7 @@ class JobContext(Protocol):
         """Store how far it is; at most once a second, other calls only remember the figures.
 
         Raises:
-            JobTaken: another worker has taken the job meanwhile.
+            JobTaken: another worker has taken the job.
         """
         ...
 
@@ -39,6 +39,6 @@ class JobContext(Protocol):
         """Mark the job as done in the transaction of `db`, so that its effect happens once.
 
         Raises:
-            JobTaken: another worker has taken the job meanwhile; roll back.
+            JobTaken: another worker has taken the job; roll back.
         """
         ...
