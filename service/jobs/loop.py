@@ -51,7 +51,10 @@ class JobLoop:
     """
 
     def __init__(
-        self, state: State, jobs: Mapping[str, Job[Any]], places: Callable[[], Collection[str]]
+        self,
+        state: State,
+        jobs: Mapping[str, Job[Any]],
+        places: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.jobs = jobs
         self.running: dict[tuple[int, int], RunningJob] = {}
