@@ -8,10 +8,13 @@ from typing import Any
 
 from service.db import idempotency
 from service.db.statement import Statement
+from service.jobs import statements as jobs
 from service.resource import Resource
 
 Resources = Sequence[Resource[Any]]
 
+# The statements of the library, which belong to no resource.
+LIBRARY = (*idempotency.STATEMENTS, *jobs.STATEMENTS)
 # Characters of a name in a message.
 LONGEST_NAME = 100
 HEADER = """\
@@ -25,7 +28,7 @@ def statements(resources: Resources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
     for resource in resources:
         yield from resource.statements()
-    yield from idempotency.STATEMENTS
+    yield from LIBRARY
 
 
 def listing(resources: Resources) -> str:
@@ -47,7 +50,7 @@ def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Stateme
     for resource in resources:
         with suppress(KeyError):
             return resource, resource.statement(name)
-    own = {statement.name: statement for statement in idempotency.STATEMENTS}
+    own = {statement.name: statement for statement in LIBRARY}
     return None, own[name]
 
 
