@@ -9,12 +9,13 @@ from typing import Any
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.spool_statements import spooled
 from service.resource import Resource
 
 Resources = Sequence[Resource[Any]]
 
 # The statements of the library, which belong to no resource.
-LIBRARY = (*idempotency.STATEMENTS, *jobs.STATEMENTS)
+LIBRARY = (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
 # Characters of a name in a message.
 LONGEST_NAME = 100
 HEADER = """\

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from service.db.database import Database
 from service.errors import Problem
-from service.jobs import statements
 from service.jobs.spool import NoRoom, Spool
+from service.jobs.spool_statements import spooled
 
 # Seconds between two looks.
 EVERY_SECONDS = 600.0
@@ -44,7 +44,7 @@ async def clean(spool: Spool, db: Database, failed_seconds: float = FAILED_SECON
     places = spool.places()
     if not files or not places:
         return
-    records = await statements.spooled.records(db, place=places[0])
+    records = await spooled.records(db, place=places[0])
     states = {record["file"]: record["state"] for record in records}
     for file in files:
         if not file.complete:

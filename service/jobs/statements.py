@@ -293,19 +293,11 @@ def _trimming() -> Statement[int]:
     return Statement("jobs.trim", int, core, order=("state", "kept", "limit"), prepare=False)
 
 
-def _spooling() -> Statement[tuple[str, str]]:
-    """The files of the jobs of a place, and the states of these jobs."""
-    file = func.jsonb_extract_path_text(jobs.c.argument, literal_column("'file'"))
-    core = select(file.label("file"), jobs.c.state).where(jobs.c.place == _given("place"))
-    return Statement("jobs.spooled", tuple, core, order=("place",), prepare=False)
-
-
 enqueue = _queueing()
 claim = _claiming()
 renew = _renewing()
 progress = _reporting()
 finish, fail, release = _ending("done"), _ending("failed"), _releasing()
-spooled = _spooling()
 by_id = Statement(
     "jobs.by_id",
     JobRow,
@@ -317,5 +309,4 @@ list_, retry, trim, figures = _listing(), _retrying(), _trimming(), _figures()
 STATEMENTS: tuple[Statement[Any], ...] = (
     *(enqueue, claim, renew, progress, finish, fail, release, by_id, list_, retry, trim),
     figures,
-    spooled,
 )
