@@ -24,6 +24,8 @@ from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
 from service.jobs import figures
 from service.jobs.loop import JobLoop
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import keep_clean
 from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
@@ -102,13 +104,16 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "jobs": app.jobs,
         }
         if app.jobs and settings.jobs == "on":
-            loop = JobLoop(state, app.jobs)
+            spool = Spool(settings)
+            loop = JobLoop(state, app.jobs, spool.places)
             # Before the database is closed, so that jobs that are cancelled are queued again.
             stack.push_async_callback(loop.close)
             await loop.start()
             db.spawn(trim_always(writer))
+            db.spawn(keep_clean(spool, db))
         yield state
 
 

@@ -93,6 +93,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("jobs.claim", "jobs_running_idx"),
     *((f"jobs.{write}", "jobs_pkey") for write in ("progress", "finish", "fail", "release")),
     ("jobs.by_id", "jobs_pkey"),
+    ("jobs.spooled", "jobs_place_idx"),
     ("jobs.trim", "jobs_finished_idx"),
     ("idempotency.find", "idempotency_keys_pkey"),
     ("idempotency.remove", "idempotency_keys_created_at_idx"),

@@ -10,10 +10,10 @@ from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.spool_statements import spooled
 from service.resource import Resource
 
 Resources = Sequence[Resource[Any]]
-
 # Characters of a name in a message.
 LONGEST_NAME = 100
 HEADER = """\
@@ -32,7 +32,7 @@ def statements(resources: Resources) -> Iterator[Statement[Any]]:
 
 def _library(resources: Resources) -> Iterator[Statement[Any]]:
     """Those that belong to no resource."""
-    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS)
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
     if any(one.changes for one in resources):
         yield from changes.STATEMENTS
 

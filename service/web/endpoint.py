@@ -60,6 +60,8 @@ class Operation(NamedTuple):
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
 
+    `accepted` is the body of a 202, if it can also answer with a job that does the work later.
+
     `local` says whether a program on this machine needs no key, see local_request.is_local.
     """
 
@@ -86,6 +88,7 @@ class Operation(NamedTuple):
     fixed: bool = False
     documented: bool = True
     local: bool = False
+    accepted: type[Struct] | None = None
 
     @property
     def needs(self) -> Access:
