@@ -79,7 +79,7 @@ _this = (
 _marked = (
     update(table)
     .values(unread=false(), read_at=func.now())
-    .where(*_this, table.c.unread.is_(True))
+    .where(*_this, table.c.unread)
     .returning(table.c.id)
     .cte("marked")
 )
