@@ -39,6 +39,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
+        sources: where its statements are: the resources, and the statements of operations.
         operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals and the log of
             changes, the idempotency keys if there is a POST, and the jobs if there are kinds.
@@ -89,7 +90,8 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self.operations.append(pages.console())
-        self.operations += admin.routes(self.resources)
+        self.sources = (*self.resources, *(s for one in self.operations for s in one.statements))
+        self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
