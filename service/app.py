@@ -15,6 +15,7 @@ from service.app_state import opened_state
 from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
 from service.db.schema import with_internal
+from service.db.statement import Statement
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.resource import Resource
@@ -90,7 +91,10 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self.operations.append(pages.console())
-        self.sources = (*self.resources, *(s for one in self.operations for s in one.statements))
+        self.sources: tuple[Resource[Any] | Statement[Any], ...] = (
+            *self.resources,
+            *(statement for one in self.operations for statement in one.statements),
+        )
         self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)

@@ -51,8 +51,7 @@ class Operation(NamedTuple):
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
     principal (a function of the scope, if that depends on the query): then Request.owner is part
-    of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
-    for none.
+    of the cache key. `limit` is its own rate limit, such as `5/m`; `off` for none.
 
     `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
     the response has an ETag and changes only with the code. `documented` says whether the OpenAPI
@@ -60,9 +59,8 @@ class Operation(NamedTuple):
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409. `local` says
-    whether a program on this machine needs no key, see local_request.is_local.
-
-    `statements` are those of its handler that belong to no resource.
+    whether a program on this machine needs no key, see local_request.is_local. `statements` are
+    those of its handler that belong to no resource.
     """
 
     method: str
