@@ -30,4 +30,4 @@ async def _welcome(context: JobContext, created: Created) -> None:
     await context.writer.run(write, told)
 
 
-welcome = Job("welcome", Created, _welcome)
+welcome = Job("welcome", Created, _welcome, new_rows_of=users.name)
