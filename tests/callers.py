@@ -110,6 +110,8 @@ class World:
     def __init__(self, url: str) -> None:
         self.loop = asyncio.new_event_loop()
         self.database = self.loop.run_until_complete(asyncpg.connect(url))
+        # `restore` writes users again, which must queue no jobs.
+        self.sql("SET swiftlet.queue_jobs = off")
         both, all_three = ["read", "write"], ["read", "write", "admin"]
         self.people = {
             "own": self.account("own", both),
@@ -148,11 +150,16 @@ class World:
         self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
         free = self.sql("SELECT id FROM items WHERE sku = 'sku-none'")[0]["id"]
         item = self.sql("SELECT id FROM items WHERE sku = 'sku-own'")[0]["id"]
+        told = "INSERT INTO notifications (user_id, kind, message) VALUES ($1, 'test', $2)"
+        for name, one in self.people.items():
+            self.sql(told, one.user_id, f"For person {name}")
+        notification = self.sql("SELECT id FROM notifications WHERE user_id = $1", user)[0]["id"]
         self.names = {
             "<item>": str(item),
             "<free>": str(free),
             "<sku>": "sku-own",
             "<key>": str(self.keys["spare"].key_id),
+            "<notification>": str(notification),
             "<user>": str(user),
             "<another>": str(self.people["other"].user_id),
             "<file>": "base.css",
