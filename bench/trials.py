@@ -35,6 +35,7 @@ from bench.stage import (
     search_index,
     served,
     settle,
+    sql,
     stage,
 )
 from bench.workloads import WRITING, Cell
@@ -74,7 +75,7 @@ class Variant(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One question; the first variant is the default."""
+    """One question; the first variant is the default. `fill` is SQL that adds rows."""
 
     name: str
     question: str
@@ -82,6 +83,7 @@ class Trial(NamedTuple):
     workloads: tuple[str, ...]
     connections: tuple[int, ...] = (64,)
     items: int = ITEMS
+    fill: tuple[str, ...] = ()
 
 
 def brief(trial: Trial) -> Trial:
@@ -196,6 +198,23 @@ TRIALS: tuple[Trial, ...] = (
         (1, 64),
     ),
     Trial(
+        "dashboard",
+        "One statement for a dashboard, or one for each part at the same time?",
+        (
+            Variant("one statement"),
+            Variant("a statement for each part", {"VARIANT_DASHBOARD": "parts"}),
+        ),
+        ("dashboard",),
+        (1, 16, 64),
+        fill=(
+            (
+                "INSERT INTO notifications (user_id, kind, message, unread) SELECT users.id,"
+                " 'test', 'Told ' || n, n % 4 = 0 FROM users, generate_series(1, 20) n"
+            ),
+            "VACUUM (ANALYZE) notifications",
+        ),
+    ),
+    Trial(
         "trigram",
         "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),
@@ -276,6 +295,7 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
     """Start all variants and measure them in turn, after a second of warm-up each."""
     with ExitStack() as held:
         on = held.enter_context(_staged(trial.items))
+        sql(on, *trial.fill)
         servers = [
             held.enter_context(_served(one, on, f"variant_{place}"))
             for place, one in enumerate(trial.variants)
