@@ -16,6 +16,7 @@ from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
 from service.db.statement import Statement
+from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.resource import Resource
@@ -51,6 +52,7 @@ class Application(Paths):
         auth: the API keys; None without authentication.
         alone: whether this is the only known worker on the database. Without Redis, only such a
             worker may cache responses in its process.
+        serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
     def __init__(
@@ -75,9 +77,11 @@ class Application(Paths):
         self.seed = seed
         self.auth = auth
         self.alone = False
+        self.serves = True
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
+            *(job_routes.routes() if self.jobs else ()),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
         self.tables = (

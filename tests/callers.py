@@ -156,7 +156,11 @@ class World:
         for name, one in self.people.items():
             self.sql(told, one.user_id, f"For person {name}")
         notification = self.sql("SELECT id FROM notifications WHERE user_id = $1", user)[0]["id"]
+        failed = "INSERT INTO jobs (kind, argument, state, user_id, finished_at)"
+        self.sql(f"{failed} VALUES ('welcome', '{{}}', 'failed', $1, now())", user)
+        job = self.sql("SELECT id FROM jobs")[0]["id"]
         self.names = {
+            "<job>": str(job),
             "<item>": str(item),
             "<free>": str(free),
             "<sku>": "sku-own",

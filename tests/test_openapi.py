@@ -72,6 +72,7 @@ def requests() -> Iterator[Asked]:
     yield from owned_items()
     yield from keys()
     yield from notifications()
+    yield from jobs()
     yield from bulk()
     yield from files()
     for _ in range(2):
@@ -170,6 +171,21 @@ def notifications() -> Iterator[Asked]:
     yield Asked("get", path, 200, "/users/1/dashboard")
     yield Asked("get", path, 404, "/users/99/dashboard")
     yield Asked("get", path, 422, "/users/x/dashboard")
+
+
+def jobs() -> Iterator[Asked]:
+    yield Asked("get", "/jobs", 200, "/jobs?per_page=1")
+    yield Asked("get", "/jobs", 200, "/jobs?state=done")
+    yield Asked("get", "/jobs", 422, "/jobs?state=none")
+    yield Asked("get", "/jobs/{id}", 200, "/jobs/1")
+    yield Asked("get", "/jobs/{id}", 404, "/jobs/99")
+    yield Asked("get", "/jobs/{id}", 422, "/jobs/x")
+    path, actual = "/jobs/{id}/retry", "/jobs/1/retry"
+    yield Asked("post", path, 400, actual, headers={"idempotency-key": ""})
+    yield Asked("post", path, 200, actual)
+    yield Asked("post", path, 409, actual)
+    yield Asked("post", path, 404, "/jobs/99/retry")
+    yield Asked("post", path, 422, "/jobs/x/retry")
 
 
 def bulk() -> Iterator[Asked]:
@@ -280,6 +296,7 @@ def test_every_response_is_documented_and_every_documented_response_occurs(
         "INSERT INTO notifications (user_id, kind, message, data)"
         " VALUES (1, 'test', 'Told', '{\"a\": [1]}')"
     )
+    sql("UPDATE jobs SET state = 'failed', result = '{\"a\": [1]}', finished_at = now()")
     for asked in requests():
         answer = client.request(
             asked.method,

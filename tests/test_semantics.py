@@ -60,8 +60,9 @@ def send(
 
 @pytest.fixture
 def lamp(client: httpx.Client, sql: Query) -> dict[str, Any]:
-    """An item of version 1, its owner, and a notification of the owner."""
+    """An item of version 1, its owner, whose job has failed, and a notification of the owner."""
     client.post("/users", json={"email": "ada@example.com", "username": "ada"})
+    sql("UPDATE jobs SET state = 'failed', finished_at = now()")
     sql("INSERT INTO notifications (user_id, kind, message) VALUES (1, 'test', 'Told')")
     item: dict[str, Any] = client.post("/items", json={"name": "Lamp", "owner_id": 1}).json()
     return item

@@ -47,6 +47,7 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_LOG_STATEMENTS": "off",
     "SERVICE_METRICS": "on",
     "SERVICE_TRACES": "off",
+    "SERVICE_JOBS": "on",
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
 }
@@ -67,6 +68,7 @@ WRONG = (
     ("SERVICE_WORKERS", "many", "a whole number from 1 to 1024"),
     ("SERVICE_SERVER", "gunicorn", "uvicorn or granian"),
     ("SERVICE_AUTH", "no", "on or off"),
+    ("SERVICE_JOBS", "yes", "on or off"),
     ("SERVICE_CACHE", "redis", "on or local or off"),
     ("SERVICE_CACHE_TTL", "5m", "a whole number of seconds, 1 to 86400"),
     ("SERVICE_CACHE_TTL", "0", "a whole number of seconds, 1 to 86400"),
