@@ -64,7 +64,8 @@ def test_notifications_are_listed_by_page_and_by_cursor(client: httpx.Client, sq
         "read_at": None,
         "created_at": "",
     }
-    seen, cursor = [], ""
+    seen: list[Any] = []
+    cursor: str | None = ""
     while cursor is not None:
         found = client.get(f"{path}?sort=-created_at&cursor={cursor}&per_page=10").json()
         seen += found["items"]
