@@ -65,11 +65,6 @@ local function hot()
   return drawn[place]
 end
 
--- Of one of the users who have the items: bench/stage.py, USERS.
-local function dashboard()
-  return get("/users/" .. random(math.min(items, 1000)) .. "/dashboard")
-end
-
 local function create()
   return send("POST", collection, string.format(
     '{"name": "Brass Widget %d", "description": "Made by the benchmark", "price": %d.%02d}',
@@ -109,7 +104,7 @@ end
 
 local workloads = {
   read = read, sweep = sweep, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
-  keyed = keyed, dashboard = dashboard,
+  keyed = keyed,
   list = always(get(collection)),
   page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
   cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),

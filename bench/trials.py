@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench import (
     compresscost,
+    dashboardcost,
     eviction,
     guardcost,
     jsonagg,
@@ -35,7 +36,6 @@ from bench.stage import (
     search_index,
     served,
     settle,
-    sql,
     stage,
 )
 from bench.workloads import WRITING, Cell
@@ -75,7 +75,7 @@ class Variant(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One question; the first variant is the default. `fill` is SQL that adds rows."""
+    """One question; the first variant is the default."""
 
     name: str
     question: str
@@ -83,7 +83,6 @@ class Trial(NamedTuple):
     workloads: tuple[str, ...]
     connections: tuple[int, ...] = (64,)
     items: int = ITEMS
-    fill: tuple[str, ...] = ()
 
 
 def brief(trial: Trial) -> Trial:
@@ -198,23 +197,6 @@ TRIALS: tuple[Trial, ...] = (
         (1, 64),
     ),
     Trial(
-        "dashboard",
-        "One statement for a dashboard, or one for each part at the same time?",
-        (
-            Variant("one statement"),
-            Variant("a statement for each part", {"VARIANT_DASHBOARD": "parts"}),
-        ),
-        ("dashboard",),
-        (1, 16, 64),
-        fill=(
-            (
-                "INSERT INTO notifications (user_id, kind, message, unread) SELECT users.id,"
-                " 'test', 'Told ' || n, n % 4 = 0 FROM users, generate_series(1, 20) n"
-            ),
-            "VACUUM (ANALYZE) notifications",
-        ),
-    ),
-    Trial(
         "trigram",
         "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),
@@ -266,6 +248,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "dashboard": dashboardcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
@@ -295,7 +278,6 @@ def run(trial: Trial, rounds: int, seconds: int, say: Callable[[str], None]) -> 
     """Start all variants and measure them in turn, after a second of warm-up each."""
     with ExitStack() as held:
         on = held.enter_context(_staged(trial.items))
-        sql(on, *trial.fill)
         servers = [
             held.enter_context(_served(one, on, f"variant_{place}"))
             for place, one in enumerate(trial.variants)

@@ -3,7 +3,7 @@
 Environment variables set the change: VARIANT_IN_FLIGHT, VARIANT_UNQUEUED, VARIANT_MAX_BATCH (of a
 Batcher), VARIANT_PATIENCE (seconds), VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP
 (`httptools`: uvicorn's own), VARIANT_PREPARED (`0`: each statement is parsed and planned at each
-use), VARIANT_DASHBOARD (`parts`: a statement for each part).
+use).
 """
 
 import gc
@@ -14,9 +14,7 @@ import asyncpg
 import uvicorn
 
 import service.app_state
-from bench import dashboardparts
 from service.cli import main
-from service.dashboard import routes
 from service.db import batch, batcher, pooled_connection
 from service.db.fitness import Fitness
 from service.db.statement import Statement
@@ -46,8 +44,6 @@ def change() -> None:
     if environ.get("VARIANT_PREPARED") == "0":
         pooled_connection.PooledConnection.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
         pooled_connection.PooledConnection.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above
-    if environ.get("VARIANT_DASHBOARD") == "parts":
-        routes.find = dashboardparts.find
     if http := environ.get("VARIANT_HTTP"):
         config = uvicorn.Config
         uvicorn.Config = lambda app, **options: config(app, **{**options, "http": http})  # type: ignore[assignment,misc]  # that is the point
