@@ -8,7 +8,7 @@ import random
 import statistics
 from collections.abc import Awaitable, Callable
 from time import perf_counter, process_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 
@@ -120,7 +120,7 @@ def table(on: StagingTable) -> str:
 
 
 async def _measured(on: StagingTable) -> dict[tuple[str, str], list[Figures]]:
-    prepared = [statements.find, STATS, RECENT, UNREAD, *users.by_id.prepared]
+    prepared: list[Statement[Any]] = [statements.find, STATS, RECENT, UNREAD, *users.by_id.prepared]
     db = Database(on.database_url, statements=prepared)
     await db.open()
     found: dict[tuple[str, str], list[Figures]] = {}
@@ -135,7 +135,7 @@ async def _measured(on: StagingTable) -> dict[tuple[str, str], list[Figures]]:
 
 
 async def _turn(db: Database, find: Find, load: Load, postmaster: int, seed: int) -> Figures:
-    chance = random.Random(seed)  # noqa: S311 - not a secret
+    chance = random.Random(seed)
     took: list[float] = []
     began, ours, theirs = perf_counter(), process_time(), cpu(postmaster)
 
