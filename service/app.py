@@ -17,6 +17,7 @@ from service.db.idempotency import idempotency_keys
 from service.db.schema import with_internal
 from service.jobs.job import Job
 from service.limits.policy import Policies
+from service.outgoing import check_notify_url
 from service.resource import Resource
 from service.resource.operations import served
 from service.sample_data import Seed
@@ -125,6 +126,7 @@ class Application(Paths):
             _ = self.settings.required_database_url
             self.check_auth()
             tracing.check(self.settings.traces)
+            check_notify_url(self.settings)
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})

@@ -20,6 +20,7 @@ from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
 from service.limits.limiter import limiter_of
 from service.metrics import opened
+from service.outgoing import Outgoing
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -67,6 +68,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             stack.push_async_callback(limiter.close)
         listener = Listener(settings.required_database_url)
         stack.push_async_callback(listener.close)
+        outgoing = Outgoing(settings, metrics)
+        stack.push_async_callback(outgoing.close)
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
         db.spawn(rights.log_lacking(db, app.needs))
@@ -90,6 +93,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "outgoing": outgoing,
         }
 
 

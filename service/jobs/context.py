@@ -5,6 +5,7 @@ from typing import Protocol
 from service.cache.writer import Writer
 from service.db.database import Database
 from service.db.writable import WritableDatabase
+from service.outgoing import Outgoing
 from service.settings import Settings
 
 
@@ -18,6 +19,7 @@ class JobContext(Protocol):
         settings: of the application.
         db: for reads.
         writer: the one way to write.
+        outgoing: posts to others.
     """
 
     id: int
@@ -26,6 +28,7 @@ class JobContext(Protocol):
     settings: Settings
     db: Database
     writer: Writer
+    outgoing: Outgoing
 
     async def progress(self, done: int, total: int | None = None) -> None:
         """Store how far it is; at most once a second, other calls only remember the figures."""

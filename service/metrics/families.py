@@ -115,6 +115,19 @@ LIMIT_DECISIONS = Family(
     "Requests allowed and refused by a rate limit. The source is redis if the workers share the"
     " count, process if this worker decided alone.",
 )
+DELIVERIES = Family(
+    "deliveries_total",
+    "counter",
+    ("target", "result"),
+    "Posts to receivers, by target (notification or webhook) and result (success or failure).",
+)
+DELIVERY_DURATION = Family(
+    "delivery_duration_seconds",
+    "histogram",
+    ("target",),
+    "Time of a post until the receiver's answer, or until it was given up.",
+    SECONDS,
+)
 LOOP_LAG = Family(
     "event_loop_lag_seconds",
     "histogram",

@@ -59,6 +59,12 @@ RedisURL = Annotated[
     ),
 ]
 
+# Hidden: it may have a password, or a token in its path.
+TargetURL = Annotated[
+    str,
+    Meta(pattern=r"^https?://", description="http://host/path or https://host/path", extra=HIDDEN),
+]
+
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
