@@ -61,13 +61,12 @@ class World:
         finally:
             self.in_flight[row] -= 1
 
-    async def save(self, position: int, oldest: int | None, error: str | None) -> None:
+    async def save(self, position: int, error: str | None) -> None:
         await self._database()
         if self.removed:
             raise EndedError
         done = {*self.accepted, *self.given_up}
         assert done >= set(range(1, position + 1)), "a change before the position is not finished"
-        assert oldest is None or oldest > position
         self.position, self.error = max(self.position, position), error
 
     async def give_up(self, pending: Pending, error: str) -> None:

@@ -22,8 +22,8 @@ READ = 200
 # Attempts of a change that the receiver refuses for good; and of one that fails in another way
 # while others are delivered, about three minutes.
 REFUSED, ALONE = 3, 8
-# Answers that are about the change: malformed, too large, of a wrong type, invalid. All others, such
-# as 404, are about the receiver.
+# Answers that are about the change: it is malformed, too large, of a wrong type or invalid. All
+# others, such as 404, are about the receiver.
 REFUSALS = frozenset({400, 413, 415, 422})
 # The longest Retry-After that is honoured.
 LONGEST_WAIT = 300.0
@@ -35,7 +35,7 @@ class Times(NamedTuple):
     Args:
         first: the pause after the first failure; it doubles with each further one.
         longest: the longest pause.
-        save: between two saves of the position. After one, changes may be posted for twice as long.
+        save: between two saves of the position. For twice as long, the worker relies on one.
         check: between two saves of a webhook that has nothing to post.
         ending: for posts that are on their way when the work ends, and for the last save.
     """
@@ -48,7 +48,7 @@ class Times(NamedTuple):
 
 
 class EndedError(Exception):
-    """The webhook was removed."""
+    """The webhook was removed, or another worker posts for it."""
 
 
 class Edges(Protocol):
@@ -66,18 +66,16 @@ class Edges(Protocol):
         """Deliver a change. It raises DeliveryError."""
         ...
 
-    async def save(self, position: int, oldest: int | None, error: str | None) -> None:
-        """Store the position, and check that this worker may still post.
+    async def save(self, position: int, error: str | None) -> None:
+        """Store the position and the last failure, if there was no delivery since.
 
-        It raises EndedError and Problem. `oldest` is the position of the oldest change that is not
-        yet delivered, `error` why nothing gets through.
+        It raises EndedError if this worker may not post any more, and Problem.
         """
         ...
 
     async def give_up(self, pending: Pending, error: str) -> None:
         """Store a change that can't be delivered. It raises EndedError and Problem."""
         ...
-
 
 
 class Sender:
@@ -101,8 +99,9 @@ class Sender:
         self._read_at = self._save_at = self._post_at = 0.0
         # Until when this worker knows that it may post: that the webhook is there, and its own.
         self._known_until = self._idle_until = 0.0
-        self._saved: tuple[int, str | None] = (position, None)
-        self._delivered = 0
+        self._delivered = self._finished = 0
+        # How many changes were finished at the last save, and the error that was saved.
+        self._saved: tuple[int, str | None] = (0, "")
         # The changes that have failed since the last delivery, the pauses since then, and why.
         self._failing: set[int] = set()
         self._pauses = 0
@@ -112,7 +111,7 @@ class Sender:
         """Deliver; a cancellation waits for posts on their way, briefly, and saves the position.
 
         Raises:
-            EndedError: the webhook was removed.
+            EndedError: the webhook was removed, or another worker posts for it.
         """
         try:
             while True:
@@ -160,7 +159,8 @@ class Sender:
         return min(wake)
 
     def _must_save(self, now: float) -> bool:
-        changed = (self.window.position, self._error) != self._saved
+        # Changes of other resources move the position too: that is saved now and then.
+        changed = (self._finished, self._error) != self._saved
         return changed or not self.window.empty or now >= self._idle_until
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -174,24 +174,24 @@ class Sender:
             changes, position = await self._edges.read(window.read_to, READ)
             for pending in changes:
                 window.add(pending)
-            window.reached(position)
-            if not changes:
+            if not changes and position <= window.read_to:
                 await self._edges.wait(position, self._times.check)
+            window.reached(position)
         except Problem:  # the database is away
             self._read_at = self._clock() + self._times.first
         finally:
             self._reading = False
 
     async def _save(self) -> None:
-        now, position, error = self._clock(), self.window.position, self._error
+        now, state = self._clock(), (self._finished, self._error)
         self._save_at = now + self._times.save
         try:
-            await self._edges.save(position, self.window.oldest, error)
+            await self._edges.save(self.window.position, self._error)
         except Problem:  # the database is away: nothing is posted until it is back
             return
         finally:
             self._saving = False
-        self._saved = (position, error)
+        self._saved = state
         self._known_until = now + 2 * self._times.save
         self._idle_until = now + self._times.check
 
@@ -205,7 +205,7 @@ class Sender:
             self._delivered += 1
             self._pauses, self._error = 0, None
             self._failing.clear()
-            self.window.finish(pending)
+            self._finish(pending)
 
     def _failed(self, pending: Pending, error: DeliveryError) -> bool:
         """Let the change be tried again later, or return that it is to be given up."""
@@ -236,6 +236,10 @@ class Sender:
         most = min(times.longest, times.first * 2.0 ** min(failures - 1, 30))
         return random.uniform(most / 2, most)  # noqa: S311 - no secret
 
+    def _finish(self, pending: Pending) -> None:
+        self._finished += 1
+        self.window.finish(pending)
+
     async def _give_up(self, pending: Pending, error: str) -> None:
         while True:
             try:
@@ -244,7 +248,7 @@ class Sender:
             except Problem:  # the database is away
                 await asyncio.sleep(self._times.first)
         self._failing.discard(pending.position)
-        self.window.finish(pending)
+        self._finish(pending)
 
     async def _end(self) -> None:
         others = self._tasks - self._posting
@@ -255,7 +259,7 @@ class Sender:
         for task in self._posting:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if (self.window.position, self._error) != self._saved:
+        if (self._finished, self._error) != self._saved:
             try:
                 async with asyncio.timeout(self._times.ending):
                     await self._save()

@@ -57,19 +57,12 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether nothing more should be read."""
-        return (
-            self._unfinished >= CHANGES or self._bytes >= BYTES or len(self._order) >= AHEAD
-        )
+        return self._unfinished >= CHANGES or self._bytes >= BYTES or len(self._order) >= AHEAD
 
     @property
     def empty(self) -> bool:
         """Whether everything that was read is finished."""
         return not self._unfinished
-
-    @property
-    def oldest(self) -> int | None:
-        """The position of the oldest unfinished change."""
-        return self._order[0].position if self._order else None
 
     def add(self, pending: Pending) -> None:
         """Add a change; its position must be greater than all before."""
