@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from service.errors import Conflict
 from service.jobs.context import JobContext
 
 Argument = TypeVar("Argument", bound=Struct)
@@ -30,6 +31,25 @@ class JobFailedError(Exception):
         self.result = result
 
 
+class JobRetryError(Exception):
+    """This attempt has failed, and a later one may succeed; the message says why.
+
+    Any other exception does the same, but its text is only logged: it may quote a value.
+
+    Args:
+        message: for the `error` of the job.
+        after: seconds until the next attempt, at least; None for the usual pause.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class JobTaken(Conflict):
+    """The lease of this attempt was over, and another worker has taken the job."""
+
+
 class Job(Generic[Argument]):
     """A kind of job.
 
@@ -52,7 +72,8 @@ class Job(Generic[Argument]):
         run: does the work; what it returns is the `result` of the job.
         concurrency: how many a worker process runs at the same time.
         attempts: after so many the job has failed; None to try for ever.
-        seconds: an attempt that takes longer is cancelled, and tried again; None for no limit.
+        seconds: an attempt that takes longer is cancelled, and tried again; None for no limit, and
+            then a worker that stops does not wait for it.
     """
 
     def __init__(
