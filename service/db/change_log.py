@@ -1,7 +1,7 @@
 """The log of changes: what each statement changed, and the order in which transactions committed.
 
-A trigger writes one entry per statement, with its rows as JSON: whoever writes, the change is in
-the log, in the transaction of the change. Its place in the order is only known at the commit: a
+A trigger writes one entry per statement, with its rows as JSON, in the transaction of the change.
+So the log has the changes of every writer. Its place in the order is only known at the commit: a
 deferred trigger takes a lock there, and draws the next position. So positions grow in the order of
 the commits, and no reader ever sees a position before a smaller one. A transaction that stays open
 long holds the lock only while it commits.

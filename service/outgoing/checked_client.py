@@ -25,7 +25,6 @@ SECONDS, BODY_SECONDS = 10.0, 1.0
 TIMEOUTS = httpx.Timeout(SECONDS, connect=5.0, pool=5.0)
 # How much of an answer is read, and how much of it an error shows.
 BODY_BYTES, SHOWN = 65_536, 200
-NO_ANSWER = f"the receiver did not answer within {SECONDS:g} s"
 # All kinds of deliveries together, each of which has its own limit. Many servers close a connection
 # that is idle for 5 s: one that is closed while a request is on its way costs a retry.
 CONNECTIONS, IDLE_CONNECTIONS, IDLE_SECONDS = 256, 32, 4.0
@@ -144,9 +143,7 @@ class CheckedClient:
             async with asyncio.timeout(SECONDS):
                 request = self._client.build_request("POST", url, content=body, headers=headers)
                 response = await self._client.send(request, stream=True)
-        except TimeoutError:
-            raise DeliveryError(NO_ANSWER) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise DeliveryError(_why(error)) from None
         try:
             beginning = await _beginning(response)
@@ -181,8 +178,8 @@ def _refusal(response: httpx.Response, beginning: bytes) -> DeliveryError:
     else:
         text = beginning[: 4 * SHOWN].decode("utf-8", "replace")
         said = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:SHOWN]
-    # 410 says that nothing is taken any more. Any other answer may end with an error of the receiver,
-    # even 401 or 404 while it is being set up, so another attempt is made.
+    # 410 means that it is gone for good. Any other answer may be an error of the receiver that is
+    # soon corrected, even 401 or 404, so another attempt is made.
     return DeliveryError(
         f"the receiver answered {status}" + (f": {said}" if said else ""),
         permanent=status == 410,
@@ -195,8 +192,8 @@ def _why(error: Exception) -> str:
     """Return the reason in words of ours: httpx's may have parts of the URL or of the answer."""
     if isinstance(error, httpx.PoolTimeout):
         return "too many deliveries at the same time"
-    if isinstance(error, httpx.TimeoutException):
-        return NO_ANSWER
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return f"the receiver did not answer within {SECONDS:g} s"
     if isinstance(error, httpx.ConnectError):  # CheckedBackend has its own: this is TLS
         return f"no TLS connection to the receiver: {_tls_reason(error)}"
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
