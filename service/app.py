@@ -15,6 +15,7 @@ from service.app_state import opened_state
 from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
+from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.outgoing import check_notify_url
@@ -29,6 +30,7 @@ from service.web.openapi_texts import About, Checks
 from service.web.request import State
 from service.web.routing import Paths
 from service.webhooks import statements as webhook_statements
+from service.webhooks import webhook_jobs
 
 
 class Application(Paths):
@@ -50,6 +52,7 @@ class Application(Paths):
         auth: the API keys; None without authentication.
         alone: whether this is the only known worker on the database. Without Redis, only such a
             worker may cache responses in its process.
+        serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Application(Paths):
         jobs: Sequence[Job[Any]],
     ) -> None:
         routes = list(routes)
-        self.jobs = {one.kind: one for one in jobs}
+        changes = any(one.changes for one in resources)
+        own_jobs = webhook_jobs.JOBS if changes else ()
+        self.jobs = {one.kind: one for one in (*jobs, *own_jobs)}
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -74,16 +79,18 @@ class Application(Paths):
         self.seed = seed
         self.auth = auth
         self.alone = False
+        self.serves = True
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
+            *(job_routes.routes() if self.jobs else ()),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
         self.tables = (
             *tables,
             *((idempotency_keys,) if self.takes_keys else ()),
             *((job_table.of_application(_queues(self.jobs, tables)),) if self.jobs else ()),
-            *(webhook_statements.TABLES if any(one.changes for one in resources) else ()),
+            *(webhook_statements.TABLES if changes else ()),
         )
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)

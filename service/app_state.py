@@ -18,6 +18,7 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs import figures
 from service.jobs.loop import JobLoop
 from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
@@ -57,6 +58,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
             observer=observer_of(settings, metrics, tracer),
+            audible=not app.serves,
         )
         await db.open()
         cache = cache_of(app, db)
@@ -84,6 +86,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
+            if app.jobs:
+                db.spawn(figures.sample_always(db, metrics, app.jobs))
         state: State = {
             "db": db,
             "settings": settings,

@@ -7,8 +7,10 @@ from service.cli import (
     diagnosing,
     files,
     migrating,
+    retrying,
     seeding,
     serving,
+    working,
 )
 from service.cli.group import main
 
@@ -20,6 +22,8 @@ __all__ = [
     "files",
     "main",
     "migrating",
+    "retrying",
     "seeding",
     "serving",
+    "working",
 ]

@@ -15,6 +15,7 @@ class JobContext(Protocol):
     Attributes:
         id: of the job.
         attempt: 1 for the first.
+        claim: the number that the job has as long as no other worker takes it.
         user_id: who caused it; None if no user.
         settings: of the application.
         db: for reads.
@@ -24,6 +25,7 @@ class JobContext(Protocol):
 
     id: int
     attempt: int
+    claim: int
     user_id: int | None
     settings: Settings
     db: Database
@@ -42,10 +44,6 @@ class JobContext(Protocol):
         """Mark the job as done in the transaction of `db`, so that its effect happens once.
 
         Raises:
-<<<<<<< HEAD
-            JobTaken: another worker has taken the job meanwhile; roll back.
-=======
-            Problem: another worker has taken the job; roll back.
->>>>>>> w/d
+            JobTaken: another worker has taken the job; roll back.
         """
         ...

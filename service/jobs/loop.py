@@ -19,6 +19,7 @@ from service.db.statement import Statement
 from service.errors import Problem, TimedOut, Unavailable
 from service.jobs import statements
 from service.jobs.job import Job
+from service.jobs.observed import observed
 from service.jobs.running import Outcome, RunningJob
 from service.jobs.statements import Claimed
 from service.logs import logger
@@ -150,9 +151,11 @@ class JobLoop:
     async def _run(self, one: RunningJob) -> None:
         job = one.job
         try:
-            outcome = await one.attempted()
-            if outcome is not None:
-                await self._store(one, outcome)
+            with observed(self._state, one) as seen:
+                outcome = _last(one, await one.attempted())
+                seen.ended(one, outcome)
+                if outcome is not None:
+                    await self._store(one, outcome)
         except Exception:  # noqa: BLE001 - its lease will be over
             logger.exception("a job is run again later", extra={"fields": one.fields})
         finally:
@@ -164,8 +167,6 @@ class JobLoop:
 
     async def _store(self, one: RunningJob, outcome: Outcome) -> None:
         """Store how an attempt has ended; a database that is away is waited for."""
-        if outcome.state == "queued" and outcome.counts and one.last:
-            outcome = outcome._replace(state="failed")
         if outcome.state == "failed":
             fields = {**one.fields, "error": outcome.error}
             logger.error("a job has failed", extra={"fields": fields})
@@ -224,6 +225,13 @@ class JobLoop:
             if one is not None and name not in kept and not one.finished:
                 one.taken = True
                 one.cancel()
+
+
+def _last(one: RunningJob, outcome: Outcome | None) -> Outcome | None:
+    """The outcome of an attempt: after the last one there is no other, so the job has failed."""
+    if outcome is not None and outcome.state == "queued" and outcome.counts and one.last:
+        return outcome._replace(state="failed")
+    return outcome
 
 
 def delay_of(attempt: int, outcome: Outcome) -> float:

@@ -128,6 +128,36 @@ DELIVERY_DURATION = Family(
     "Time of a post until the receiver's answer, or until it was given up.",
     SECONDS,
 )
+JOBS = Family(
+    "jobs_total",
+    "counter",
+    ("kind", "result"),
+    "Attempts of jobs that have ended, by result: done, retry (it is tried again) or failed.",
+)
+JOBS_DURATION = Family(
+    "jobs_duration_seconds", "histogram", ("kind",), "Time of an attempt of a job.", SECONDS
+)
+JOBS_QUEUED = Family(
+    "jobs_queued",
+    "gauge",
+    ("kind",),
+    "Jobs that wait, counted up to 10,000.",
+    merge="max",
+)
+JOBS_FAILED = Family(
+    "jobs_failed",
+    "gauge",
+    ("kind",),
+    "Jobs that have failed and are kept, counted up to 10,000.",
+    merge="max",
+)
+JOBS_WAITED = Family(
+    "jobs_oldest_wait_seconds",
+    "gauge",
+    ("kind",),
+    "How long the oldest waiting job has been due.",
+    merge="max",
+)
 LOOP_LAG = Family(
     "event_loop_lag_seconds",
     "histogram",

@@ -59,7 +59,7 @@ class Responses:
                 headers.append("ETag")
             if operation.status == 201 and "id" in fields:
                 headers.append("Location")
-            if len(kinds) > 1:  # by page or by cursor
+            if len(kinds) > 1 or "next_cursor" in fields:  # by page or by cursor
                 headers.append("Link")
         elif operation.media:
             content = {

@@ -22,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    extract,
     func,
     literal_column,
     or_,
@@ -200,7 +201,7 @@ def _giving_up() -> Statement[int]:
 
 def _listing() -> Statement[ShownWebhook]:
     mine = failures.webhook_id == hooks.id
-    failed = select(func.count()).where(mine).correlate(webhooks).scalar_subquery()
+    failed = select(func.count(failures.id)).where(mine).correlate(webhooks).scalar_subquery()
     shown = (hooks[name] for name in ShownWebhook.__struct_fields__[:-1])
     core = select(*shown, failed.label("failures")).order_by(hooks.id)
     return Statement("webhooks.list", ShownWebhook, core, prepare=False)
@@ -229,7 +230,7 @@ def _counting() -> Statement[Behind]:
     core = select(
         func.count().label("entries"),
         cast(func.coalesce(func.sum(entries.c.changes), _ZERO), BigInteger).label("changes"),
-        cast(func.extract(literal_column("epoch"), age), Double).label("seconds"),
+        cast(extract("epoch", age), Double).label("seconds"),
     ).select_from(entries)
     return Statement("webhooks.behind", Behind, core, prepare=False, by_values=True)
 
@@ -245,7 +246,7 @@ def _lagging() -> Statement[float]:
         .correlate(webhooks)
         .scalar_subquery()
     )
-    age = func.extract(literal_column("epoch"), func.clock_timestamp() - func.min(first))
+    age = extract("epoch", func.clock_timestamp() - func.min(first))
     core = select(cast(func.coalesce(age, _ZERO), Double).label("seconds")).select_from(webhooks)
     return Statement("webhooks.lag", float, core, prepare=False)
 
