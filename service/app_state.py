@@ -12,6 +12,8 @@ from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Writer
+from service.changes.feed import Feed
+from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
@@ -20,6 +22,8 @@ from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
 from service.limits.limiter import limiter_of
 from service.metrics import opened
+from service.resource import Resource
+from service.resource.change_feed import form_of
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -67,6 +71,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             stack.push_async_callback(limiter.close)
         listener = Listener(settings.required_database_url)
         stack.push_async_callback(listener.close)
+        feed = Feed(db, listener, map(form_of, _changing(app)), metrics)
+        stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
         db.spawn(rights.log_lacking(db, app.needs))
@@ -90,7 +96,13 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "feed": feed,
         }
+
+
+def _changing(app: "Application") -> list[Resource[Any]]:
+    """Return the resources with a feed of changes."""
+    return [one for one in app.resources if one.changes]
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

@@ -70,6 +70,7 @@ SQLALCHEMY |= {
         "idempotency",
         "kept_totals",
         "keyset",
+        "letter_case",
         "newest",
         "ownership",
         "shape",

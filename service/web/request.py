@@ -68,6 +68,8 @@ class State(TypedDict):
     metrics: Metrics | None
     tracer: "Tracer | None"
     listener: NotRequired[Listener]
+    # A changes.feed.Feed, which is above this module.
+    feed: NotRequired[Any]
 
 
 class Pieces:
