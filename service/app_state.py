@@ -12,6 +12,8 @@ from service.cache.fingerprint import fingerprint
 from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Writer
+from service.changes.feed import Feed
+from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
@@ -24,6 +26,8 @@ from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
 from service.outgoing import Outgoing
+from service.resource import Resource
+from service.resource.change_feed import form_of
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
@@ -74,6 +78,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         stack.push_async_callback(listener.close)
         outgoing = Outgoing(settings, metrics)
         stack.push_async_callback(outgoing.close)
+        feed = Feed(db, listener, map(form_of, _changing(app)), metrics)
+        stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
         db.spawn(rights.log_lacking(db, app.needs))
@@ -100,6 +106,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "tracer": tracer,
             "listener": listener,
             "outgoing": outgoing,
+            "feed": feed,
         }
         if app.jobs and settings.jobs == "on":
             loop = JobLoop(state, app.jobs)
@@ -108,6 +115,11 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             await loop.start()
             db.spawn(trim_always(writer))
         yield state
+
+
+def _changing(app: "Application") -> list[Resource[Any]]:
+    """Return the resources with a feed of changes."""
+    return [one for one in app.resources if one.changes]
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

@@ -69,6 +69,7 @@ SQLALCHEMY |= {
         "idempotency",
         "kept_totals",
         "keyset",
+        "letter_case",
         "newest",
         "ownership",
         "shape",

@@ -1,8 +1,9 @@
 """The log of changes: what each statement changed, and the order in which transactions committed.
 
 A trigger writes one entry per statement, with its rows as JSON, in the transaction of the change.
-So the log has the changes of every writer. Its place in the order is only known at the commit: there
-a deferred trigger draws the next position. So a transaction that stays open long holds up nobody.
+So the log has the changes of every writer. Its place in the order is only known at the commit:
+there a deferred trigger draws the next position. So a transaction that stays open long holds up
+nobody.
 
 A transaction with a smaller position may become visible after one with a larger position, since
 nothing makes commits wait for each other. Therefore a transaction that has drawn a position holds a

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from service.cache.writer import Writer
+from service.changes.feed import Feed
 from service.db.database import Database
 from service.db.writable import WritableDatabase
 from service.outgoing import Outgoing
@@ -21,6 +22,7 @@ class JobContext(Protocol):
         db: for reads.
         writer: the one way to write.
         outgoing: posts to others.
+        feed: reads the changes of rows.
     """
 
     id: int
@@ -31,6 +33,7 @@ class JobContext(Protocol):
     db: Database
     writer: Writer
     outgoing: Outgoing
+    feed: Feed
 
     async def progress(self, done: int, total: int | None = None) -> None:
         """Store how far it is; at most once a second, other calls only remember the figures.

@@ -57,6 +57,7 @@ class RunningJob:
         self.db = state["db"]
         self.writer = state["writer"]
         self.outgoing = state["outgoing"]
+        self.feed = state["feed"]
         # What `progress` was told last.
         self.figures: tuple[int, int | None] = (0, None)
         # Whether the job has said `finish`, whether another worker has it, as far as is known, and

@@ -158,6 +158,20 @@ JOBS_WAITED = Family(
     "How long the oldest waiting job has been due.",
     merge="max",
 )
+FEED_SUBSCRIBERS = Family(
+    "feed_subscribers", "gauge", (), "Clients that hear of changes at the moment."
+)
+FEED_EVENTS = Family("feed_events_total", "counter", (), "Changes that were sent to clients.")
+FEED_DROPPED = Family(
+    "feed_dropped_total", "counter", (), "Clients that were dropped because they read too slowly."
+)
+FEED_LAG = Family(
+    "feed_lag_seconds",
+    "gauge",
+    (),
+    "Time from the notification of a change until it was read and given to the clients.",
+    merge="max",
+)
 LOOP_LAG = Family(
     "event_loop_lag_seconds",
     "histogram",

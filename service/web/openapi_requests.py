@@ -12,6 +12,7 @@ from service.web.openapi_schemas import Schemas
 from service.web.openapi_texts import (
     ENTITY_TAGS,
     IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
     NO_CACHE,
     PARAMETERS,
     PATH,
@@ -20,6 +21,7 @@ from service.web.openapi_texts import (
 )
 
 Document = dict[str, Any]
+EVENTS = "text/event-stream"
 
 
 def parameters(operation: Operation, schemas: Schemas) -> list[Document]:
@@ -44,6 +46,8 @@ def parameters(operation: Operation, schemas: Schemas) -> list[Document]:
                 strict=not reads,
             ),
         ]
+    if EVENTS in operation.media:
+        found.append(LAST_EVENT_ID)
     if operation.cache_tags is not None:
         found.append(NO_CACHE)
     return [*found, REQUEST_ID]

@@ -165,6 +165,9 @@ PARAMETERS = {
     "q": "Only rows with this text in one of the fields that are searched, in any case",
     "format": "The form of the file",
     "trailer": "Whether a last line has the number of rows, so that a cut file is noticed",
+    "after": "The position after which the changes begin; by default now",
+    "wait": "Seconds to wait for a change, in JSON",
+    "limit": "Changes of a response in JSON, at most",
     "permanent": "Whether to remove the row; else it becomes inactive",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
@@ -194,6 +197,13 @@ NO_CACHE: dict[str, Any] = {
     "in": "header",
     "description": "`no-cache` bypasses every cache of the service",
     "schema": {"type": "string", "examples": ["no-cache"]},
+}
+# The parameter of a feed of changes.
+LAST_EVENT_ID: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event, after which to go on; it wins over `after`",
+    "schema": {"type": "integer", "format": "int64", "minimum": 0, "examples": [1024]},
 }
 # The parameter of a POST.
 IDEMPOTENCY_KEY: dict[str, Any] = {
@@ -253,6 +263,7 @@ PROBLEMS = Problems(
         408: "The client sent the body too slowly",
         409: "A conflict with another row: `errors` names the field; or a request with this"
         " Idempotency-Key still runs (see Retry-After), or its answer is not shown again",
+        410: "The changes after this position are not kept any more",
         412: "A precondition (If-Match or If-None-Match) failed",
         413: "The body is too large",
         415: "The media type or content coding of the body is not supported",
@@ -269,6 +280,7 @@ PROBLEMS = Problems(
         404: ("there is no such row", []),
         408: ("the body was sent too slowly", []),
         409: ("name is already taken", [{"field": "name", "message": "already taken"}]),
+        410: ("the changes after this position are not kept any more", []),
         412: ("the version is now 4", []),
         413: ("the body has more than 1048576 bytes", []),
         415: ("the body must be application/json", []),

@@ -70,6 +70,8 @@ class State(TypedDict):
     tracer: "Tracer | None"
     listener: NotRequired[Listener]
     outgoing: NotRequired[Outgoing]
+    # A changes.feed.Feed, which is above this module.
+    feed: NotRequired[Any]
 
 
 class Pieces:
