@@ -47,6 +47,9 @@ class Times(NamedTuple):
     ending: float = 1.0
 
 
+TIMES = Times()
+
+
 class EndedError(Exception):
     """The webhook was removed, or another worker posts for it."""
 
@@ -84,13 +87,13 @@ class Sender:
     Args:
         edges: reads, posts and saves.
         position: the changes up to it have been delivered.
-        times: pauses.
+        times: pauses; by default TIMES.
     """
 
-    def __init__(self, edges: Edges, position: int, times: Times = Times()) -> None:  # noqa: B008 - a tuple
+    def __init__(self, edges: Edges, position: int, times: Times | None = None) -> None:
         self.window = Window(position)
         self._edges = edges
-        self._times = times
+        self._times = times or TIMES
         self._clock = asyncio.get_running_loop().time
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = self._saving = False
