@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from service import health, logs, monitoring, tracing
 from service.admin import routes as admin
 from service.app_state import opened_state
-from service.db import job_table, rights
+from service.db import job_table, rights, webhook_tables
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
 from service.jobs import routes as job_routes
@@ -29,7 +29,6 @@ from service.web.endpoint import Operation, limits_of
 from service.web.openapi_texts import About, Checks
 from service.web.request import State
 from service.web.routing import Paths
-from service.webhooks import statements as webhook_statements
 from service.webhooks import webhook_jobs
 
 
@@ -90,7 +89,7 @@ class Application(Paths):
             *tables,
             *((idempotency_keys,) if self.takes_keys else ()),
             *((job_table.of_application(_queues(self.jobs, tables)),) if self.jobs else ()),
-            *(webhook_statements.TABLES if changes else ()),
+            *(webhook_tables.TABLES if changes else ()),
         )
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)

@@ -34,6 +34,7 @@ from service.web.cursor import Cursors
 from service.web.guard import guard_of
 from service.web.idempotent import remove_expired_keys
 from service.web.request import State
+from service.webhooks import sampled
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -94,6 +95,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
             if app.jobs:
                 db.spawn(figures.sample_always(db, metrics, app.jobs))
+            if _changing(app):
+                db.spawn(sampled.sample_always(db, metrics))
         state: State = {
             "db": db,
             "settings": settings,

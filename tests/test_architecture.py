@@ -53,6 +53,7 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # Modules that build SQL or tables; Alembic uses SQLAlchemy too.
 SQLALCHEMY = {"db.schema", "db.statement", "db.quoting", "db.job_table", "db.change_log"}
+SQLALCHEMY |= {"db.webhook_tables"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
     f"db.{room}"

@@ -208,7 +208,7 @@ def patch(server: Service, row: int, name: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def soon(true: Callable[[], object]) -> None:
+def soon(true: Callable[[], bool]) -> None:
     eventually(true, 30)
 
 

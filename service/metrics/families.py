@@ -172,6 +172,21 @@ FEED_LAG = Family(
     "Time from the notification of a change until it was read and given to the clients.",
     merge="max",
 )
+WEBHOOKS = Family("webhooks", "gauge", (), "Webhooks that exist.", merge="max")
+WEBHOOK_LAG = Family(
+    "webhook_lag_seconds",
+    "gauge",
+    (),
+    "Age of the oldest change that a webhook has not passed, to some 30 s.",
+    merge="max",
+)
+WEBHOOK_FAILURES = Family(
+    "webhook_failures",
+    "gauge",
+    (),
+    "Changes that webhooks have given up, counted up to 10,000.",
+    merge="max",
+)
 LOOP_LAG = Family(
     "event_loop_lag_seconds",
     "histogram",

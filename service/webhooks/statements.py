@@ -1,4 +1,4 @@
-"""The tables of webhooks, where changes are posted to and what was not delivered; statements."""
+"""The statements of webhooks."""
 
 from datetime import datetime
 from typing import Any
@@ -9,15 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    DateTime,
     Double,
-    ForeignKeyConstraint,
-    Identity,
-    Index,
-    Integer,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
     Text,
     bindparam,
     cast,
@@ -33,59 +25,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from service.db.change_log import change_log, change_positions
 from service.db.job_table import jobs
-from service.db.names import INTERNAL
 from service.db.statement import Statement, columns
+from service.db.webhook_tables import webhook_failures, webhooks
 
-metadata = MetaData()
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    Column("url", Text, nullable=False),
-    # The resource whose changes are posted.
-    Column("resource", Text, nullable=False),
-    # Every change up to it has been delivered, or is in webhook_failures.
-    Column("position", BigInteger, nullable=False),
-    # Why nothing gets through at present; null if it does.
-    Column("error", Text),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    PrimaryKeyConstraint("id", name="webhooks_pkey"),
-    info=INTERNAL,
-    postgresql_with={"fillfactor": "50"},
-)
-webhook_failures = Table(
-    "webhook_failures",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    Column("webhook_id", BigInteger, nullable=False),
-    Column("position", BigInteger, nullable=False),
-    # What was posted, byte for byte. Null if changes were trimmed from the log before they could
-    # be posted: those after `position` up to `lost_to`.
-    Column("body", Text),
-    Column("lost_to", BigInteger),
-    Column("attempts", Integer, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    PrimaryKeyConstraint("id", name="webhook_failures_pkey"),
-    ForeignKeyConstraint(
-        ["webhook_id"],
-        [webhooks.c.id],
-        name="webhook_failures_webhook_id_fkey",
-        ondelete="CASCADE",
-    ),
-    info=INTERNAL,
-)
-Index(
-    "webhook_failures_webhook_id_idx",
-    webhook_failures.c.webhook_id,
-    webhook_failures.c.position,
-    unique=True,
-)
-TABLES = (webhooks, webhook_failures)
-
-# Entries of the log of which the list counts the changes.
-COUNTED = 500
+# Entries of the log of which the list counts the changes, and failures that the metrics count.
+COUNTED, MOST_FAILURES = 500, 10_000
 
 
 class Webhook(Struct, frozen=True):
@@ -114,6 +58,14 @@ class Behind(Struct, frozen=True):
     entries: int
     changes: int
     seconds: float | None
+
+
+class Figures(Struct, frozen=True):
+    """What the metrics show; `lag` is in seconds."""
+
+    webhooks: int
+    lag: float
+    failures: int
 
 
 class Failure(Struct, frozen=True):
@@ -235,8 +187,8 @@ def _counting() -> Statement[Behind]:
     return Statement("webhooks.behind", Behind, core, prepare=False, by_values=True)
 
 
-def _lagging() -> Statement[float]:
-    """The age of the oldest change that a webhook has not passed; of all tables, so it is cheap."""
+def _figures() -> Statement[Figures]:
+    """The lag is the age of the oldest change, of whatever table, that a webhook has not passed."""
     entry = change_positions.c.position
     first = (
         select(change_positions.c.committed_at)
@@ -247,11 +199,17 @@ def _lagging() -> Statement[float]:
         .scalar_subquery()
     )
     age = extract("epoch", func.clock_timestamp() - func.min(first))
-    core = select(cast(func.coalesce(age, _ZERO), Double).label("seconds")).select_from(webhooks)
-    return Statement("webhooks.lag", float, core, prepare=False)
+    some = select(failures.id).limit(literal_column(str(MOST_FAILURES), BigInteger)).subquery()
+    core = select(
+        func.count(hooks.id).label("webhooks"),
+        cast(func.coalesce(age, _ZERO), Double).label("lag"),
+        select(func.count(some.c.id)).scalar_subquery().label("failures"),
+    )
+    return Statement("webhooks.figures", Figures, core, prepare=False)
 
 
 def _of(name: str, column: "Column[Any]") -> ColumnElement[bool]:
+    """True for rows with the given value, or for all if it is null."""
     given = _given(name, column)
     return or_(given.is_(None), column == given)
 
@@ -274,8 +232,8 @@ def _retrying() -> Statement[DeadLetter]:
 
 
 # `list_` so that it hides no builtin.
-give_up, list_, behind, lag, retry = (
-    *(_giving_up(), _listing(), _counting(), _lagging(), _retrying()),
+give_up, list_, behind, figures, retry = (
+    *(_giving_up(), _listing(), _counting(), _figures(), _retrying()),
 )
 failed = Statement(
     "webhooks.failed",
@@ -306,6 +264,6 @@ forget = Statement(
     by_values=True,
 )
 STATEMENTS: tuple[Statement[Any], ...] = (
-    *(find, add, remove, save, check, give_up, list_, behind, lag, retry),
+    *(find, add, remove, save, check, give_up, list_, behind, figures, retry),
     *(failed, failed_again, forget),
 )
