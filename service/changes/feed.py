@@ -109,7 +109,10 @@ class Feed:
         """
         await self.running()
         if after is None:
-            return await self.backlog.newest()
+            try:
+                return await self.backlog.newest()
+            except Unavailable:  # a transaction takes long to commit
+                return self.position
         if not self.start <= after <= self.position:
             await self.backlog.check(after)
         return after
