@@ -14,8 +14,8 @@ import asyncpg
 from bench.stage import StagingTable as Stage
 from service.db import staging_statements
 from service.db.arrays import arrays
-from service.db.changes import change_values
 from service.db.copy import DedicatedConnection
+from service.db.row_changes import change_values
 from service.db.staging import StagingTable
 from service.db.staging_statements import BATCH
 from service.db.statement import Statement

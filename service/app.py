@@ -14,7 +14,7 @@ from service.admin import routes as admin
 from service.app_state import opened_state
 from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
-from service.db.schema import with_internal
+from service.db.schema import Table, with_internal
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.resource import Resource
@@ -65,7 +65,6 @@ class Application(Paths):
     ) -> None:
         routes = list(routes)
         self.jobs = {one.kind: one for one in jobs}
-        _check_queues(resources, self.jobs)
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -82,7 +81,7 @@ class Application(Paths):
         self.tables = (
             *tables,
             *((idempotency_keys,) if self.takes_keys else ()),
-            *((job_table.jobs,) if self.jobs else ()),
+            *((job_table.of_application(_queues(self.jobs, tables)),) if self.jobs else ()),
             *(webhook_statements.TABLES if any(one.changes for one in resources) else ()),
         )
         self.needs = rights.needs(self.tables)
@@ -200,11 +199,18 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     )
 
 
-def _check_queues(resources: Sequence[Resource[Any]], jobs: Mapping[str, Job[Any]]) -> None:
-    for one in resources:
-        for kind in one.queues:
-            if kind not in jobs:
-                raise ValueError(
-                    f"{one.name} queues jobs of the kind {kind!r}: add its Job to"
-                    " create_app(jobs=...)"
-                )
+def _queues(jobs: Mapping[str, Job[Any]], tables: Iterable[Table]) -> dict[str, list[str]]:
+    """Return by table the kinds of jobs that each new row queues.
+
+    Raises:
+        ValueError: the application has no such table.
+    """
+    known = {one.name for one in tables}
+    found: dict[str, list[str]] = {}
+    for kind, job in jobs.items():
+        if (name := job.new_rows_of) is None:
+            continue
+        if name not in known:
+            raise ValueError(f"job {kind!r}: new_rows_of={name!r} is no table of the application")
+        found.setdefault(name, []).append(kind)
+    return found

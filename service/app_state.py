@@ -4,19 +4,23 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from service import tracing
 from service.cache.fingerprint import fingerprint
+from service.cache.generations import EVERYTHING
 from service.cache.off import NoCache
 from service.cache.store import Cache
-from service.cache.writer import Writer
+from service.cache.writer import Telling, Writer
+from service.changes import log as change_log
 from service.changes.feed import Feed
 from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
+from service.db.names import CHANGES_CHANNEL
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
@@ -64,13 +68,13 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         if isinstance(cache, Cache):
             await cache.open()
             stack.push_async_callback(cache.close)
-        writer = Writer(db, cache)
+        listener = Listener(settings.required_database_url)
+        stack.push_async_callback(listener.close)
+        writer = Writer(db, cache, telling=_telling(app, listener))
         limiter = limiter_of(settings, app.policies)
         if limiter is not None:
             await limiter.open()
             stack.push_async_callback(limiter.close)
-        listener = Listener(settings.required_database_url)
-        stack.push_async_callback(listener.close)
         feed = Feed(db, listener, map(form_of, _changing(app)), metrics)
         stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
@@ -83,6 +87,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         gc.set_threshold(GC_THRESHOLD)
         if app.takes_keys:
             db.spawn(remove_expired_keys(writer))
+        if any(one.changes for one in app.resources):
+            db.spawn(change_log.trim_always(writer, settings.changes_age))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
         yield {
@@ -103,6 +109,14 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
 def _changing(app: "Application") -> list[Resource[Any]]:
     """Return the resources with a feed of changes."""
     return [one for one in app.resources if one.changes]
+
+
+def _telling(app: "Application", listener: Listener) -> Telling | None:
+    """Return what tells the feeds of all workers of a write to a table with changes."""
+    logged = {tag for one in app.resources if one.changes for tag in one.tags.lists}
+    if not logged:
+        return None
+    return Telling(frozenset({EVERYTHING, *logged}), partial(listener.tell, CHANGES_CHANNEL))
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

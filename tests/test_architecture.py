@@ -39,8 +39,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"dashboard"}),
     # `admin` explains the statements of resources.
     frozenset({"admin", "health", "monitoring", "sample_data", "sampling"}),
-    frozenset({"app_state"}),
-    frozenset({"app"}),
+    frozenset({"app", "app_state"}),
     # The servers know uvicorn's and granian's ways, and load an application by its name.
     frozenset({"asgi", "server"}),
     # It checks what all others need.
@@ -62,7 +61,7 @@ SQLALCHEMY |= {
         "arrays",
         "batch",
         "bulk",
-        "changes",
+        "row_changes",
         "conflicts",
         "copy",
         "filters",
@@ -148,6 +147,8 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("items", "conformance", "the same"),
     ("is_active", "db.shape", "the convention of a soft delete, written once"),
     ("user_id", "web", "who sent a request, in any application"),
+    ("user_id", "jobs", "who caused a job, in any application"),
+    ("user_id", "db.job_table", "the same"),
     ("expires_at", "cache", "the end of a cached response"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),

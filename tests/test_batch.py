@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from service.db import batch
 from service.db.batcher import PATIENCE, UNQUEUED
-from service.db.changes import change_values
 from service.db.database import Database
 from service.db.guarded import Guard
+from service.db.row_changes import change_values
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, Problem, TimedOut, Unavailable

@@ -19,8 +19,8 @@ import pytest
 from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores_in, query
 
 from service.asgi import MIGRATIONS, app
-from service.db.changes import change_values
 from service.db.database import Database
+from service.db.row_changes import change_values
 from service.db.writable import WritableDatabase
 from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis

@@ -14,11 +14,11 @@ from conftest import HEAD
 from service import health
 from service.asgi import MIGRATIONS, app
 from service.db import rights
-from service.db.changes import change_values
 from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.guarded import Guard
 from service.db.pooled_connection import unhandled
+from service.db.row_changes import change_values
 from service.db.writable import WritableDatabase
 from service.errors import (
     Conflict,

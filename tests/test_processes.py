@@ -20,7 +20,7 @@ from conftest import ROOT, Service, free_port
 from test_faults import eventually
 
 from service.embedded.data_directory import Stores
-from service.server.listener import Listener
+from service.server.sockets import Listener
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
 SERVERS = pytest.mark.parametrize(

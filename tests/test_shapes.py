@@ -28,7 +28,6 @@ from sqlalchemy.schema import CreateTable
 
 from service.db.batch import BatchLoader, GroupCommit
 from service.db.bulk import Adds, Bulk
-from service.db.changes import change_values
 from service.db.conflicts import conflicting_rows, taken_values
 from service.db.copy import dedicated
 from service.db.database import Database
@@ -36,6 +35,7 @@ from service.db.filters import Bound
 from service.db.guarded import Guard
 from service.db.keyset import Listing
 from service.db.list_names import samples
+from service.db.row_changes import change_values
 from service.db.schema import totals
 from service.db.shape import shape_of
 from service.db.staging import StagingTable

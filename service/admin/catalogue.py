@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
+from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.resource import Resource
@@ -25,7 +26,13 @@ def statements(resources: Resources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
     for resource in resources:
         yield from resource.statements()
+    yield from _library(resources)
+
+
+def _library(resources: Resources) -> Iterator[Statement[Any]]:
     yield from idempotency.STATEMENTS
+    if any(one.changes for one in resources):
+        yield from changes.STATEMENTS
 
 
 def listing(resources: Resources) -> str:
@@ -47,7 +54,7 @@ def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Stateme
     for resource in resources:
         with suppress(KeyError):
             return resource, resource.statement(name)
-    own = {statement.name: statement for statement in idempotency.STATEMENTS}
+    own = {statement.name: statement for statement in _library(resources)}
     return None, own[name]
 
 

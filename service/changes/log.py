@@ -11,7 +11,7 @@ from service.db.change_log import WIDTH
 from service.db.database import Database
 from service.errors import Problem, TimedOut, Unavailable
 
-__all__ = ["Entry", "horizon", "newest", "read_entries", "trim", "trim_forever"]
+__all__ = ["Entry", "horizon", "newest", "read_entries", "trim", "trim_always"]
 
 # Entries that are removed at once: 1,000 of them take some 20 ms.
 TRIMMED_AT_ONCE = 1000
@@ -22,9 +22,8 @@ PAUSE_SECONDS, LOOK_SECONDS = 0.1, 60.0
 async def read_entries(db: Database, after: int, limit: int) -> list[Entry]:
     """The next entries that have a change after a position, in order; some 8 MB of them at most.
 
-    None means that there is nothing new, or that the next changes are just being committed: ask
-    again when there is a notification, or after a second. A part of the first entry may come before
-    the position.
+    An empty list means that there is nothing new, or that the next changes are being committed: ask
+    again after a notification, or after a second. The first entry may begin before the position.
 
     Args:
         db: where it runs.
@@ -57,8 +56,8 @@ async def newest(db: Database) -> int:
 async def horizon(db: Database) -> int:
     """The position of the last change that was removed; -1 if none was.
 
-    After a smaller position, changes are missing. Ask after `read_entries`, or twice: changes may
-    be removed meanwhile.
+    After a smaller position, changes are missing. Ask after `read_entries`, since changes may be
+    removed at the same time.
     """
     return await HORIZON.only(db)
 
@@ -90,7 +89,7 @@ async def _trim_some(writer: Writer, older_than: timedelta, at_once: int) -> int
     return await writer.run(lambda db: TRIM.only(db, at_once, older_than), lambda _: ())
 
 
-async def trim_forever(writer: Writer, older_than: timedelta) -> None:
+async def trim_always(writer: Writer, older_than: timedelta) -> None:
     """Trim the log now and then, without an end; a database that is away is asked later."""
     while True:
         await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers

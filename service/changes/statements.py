@@ -67,7 +67,7 @@ def _reading() -> Statement[Entry]:
     entry, place = change_log, change_positions
     after = bindparam("after", type_=BigInteger)
     # Only the first entry can have been read, or a part of it, so only its rows are counted.
-    unread = case(
+    new = case(
         (place.c.position > after // _WIDTH, true()),
         else_=_last(place.c.position, entry.c.rows) > after,
     )
@@ -85,7 +85,7 @@ def _reading() -> Statement[Entry]:
         .where(
             place.c.position >= after // _WIDTH,
             place.c.position <= bindparam("until", type_=BigInteger),
-            unread,
+            new,
         )
         .order_by(place.c.position)
         .limit(bindparam("limit", type_=BigInteger))

@@ -22,7 +22,7 @@ from service.settings.urls import address
 if TYPE_CHECKING:
     from service.app import Application
     from service.cli.banner import Database
-    from service.server.listener import Listener
+    from service.server.sockets import Listener
 
 OPEN = "SERVICE_AUTH=off: anyone who reaches this address may do anything"
 

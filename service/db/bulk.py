@@ -22,8 +22,8 @@ from sqlalchemy import (
 )
 
 from service.db.arrays import Arrays, arrays, given_rows, lock_order
-from service.db.changes import changing, deactivating, removing
 from service.db.ownership import OWN, Limited, Owner
+from service.db.row_changes import changing, deactivating, removing
 from service.db.shape import check_fields, part, shape_of
 from service.db.statement import RefusedError, Statement, columns, next_id
 from service.db.writable import WritableDatabase

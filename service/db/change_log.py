@@ -1,14 +1,15 @@
 """The log of changes: what each statement changed, and the order in which transactions committed.
 
-A trigger writes one entry per statement, with its rows as JSON: whoever writes, the change is in
-the log, in the transaction of the change. Its place in the order is only known at the commit: there
-a deferred trigger draws the next position. So a transaction that stays open long holds up nobody.
+A trigger writes one entry per statement, with its rows as JSON, in the transaction of the change.
+So the log has the changes of every writer. Its place in the order is only known at the commit:
+there a deferred trigger draws the next position. So a transaction that stays open long delays no
+change of another one.
 
-A transaction with a smaller position may become visible after one with a larger position, since
-nothing makes commits wait for each other. Therefore a transaction that has drawn a position holds a
-shared advisory lock until it has ended. `settled_changes` reads the last position that was drawn,
-waits for the transactions that hold the lock then, and returns it: no change up to that position
-can become visible later. See docs/decisions/change-log.md.
+Commits don't wait for each other, so a change may become visible after one with a larger position.
+Therefore a transaction holds a shared advisory lock from before it draws a position until it has
+ended. `settled_changes` reads the last position that was drawn, waits until the transactions that
+hold the lock then have ended, and returns it: up to there, no change becomes visible any more. A
+reader reads only so far. See docs/decisions/change-log.md.
 """
 
 from collections.abc import Iterable
@@ -107,7 +108,9 @@ BEGIN
     END IF;
     bytes := 0;
     FOR one IN EXECUTE 'SELECT row_to_json(t.*)::text FROM ' || source || ' AS t' LOOP
-        IF cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES AND bytes > 0 THEN
+        IF bytes > 0 AND
+            (cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES)
+        THEN
             INSERT INTO {schema}.change_log (name, kind, rows)
             VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
             parts := '{}';

@@ -6,8 +6,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from msgspec import Struct
 from sqlalchemy import Delete, Table, Update, bindparam
 
-from service.db.changes import guarded
 from service.db.ownership import OWN, Owner
+from service.db.row_changes import guarded
 from service.db.shape import shape_of
 from service.db.statement import Runner, Statement, columns
 

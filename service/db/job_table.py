@@ -4,7 +4,7 @@ A job is a row in the transaction of what caused it. A trigger writes it, so it 
 and no writer can forget it: a group commit, an upsert, an import or psql.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -27,7 +27,7 @@ from service.db.names import INTERNAL, JOBS_CHANNEL
 from service.db.quoting import literal, quoted
 
 STATES = ("queued", "running", "done", "failed")
-# In `info` of a table: the kinds of jobs that each new row queues.
+# In `info` of the table of an application: by table, the kinds of jobs that each new row queues.
 QUEUES = "queues"
 # A session that sets it to `off` queues no jobs for new rows, as `swiftlet seed` does.
 SWITCH = "swiftlet.queue_jobs"
@@ -94,26 +94,35 @@ CREATE TRIGGER {{name}} AFTER INSERT ON {{on}} REFERENCING NEW TABLE AS come
 """
 
 
+def of_application(queues: Mapping[str, Sequence[str]]) -> Table:
+    """The table of jobs of an application, with the kinds that the rows of other tables queue."""
+    made = jobs.to_metadata(MetaData())
+    made.info.update({**INTERNAL, QUEUES: dict(queues)})
+    return made
+
+
 def functions(tables: Iterable[Table]) -> list[str]:
     """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
-    tables = list(tables)
-    if jobs not in tables:
-        return []
-    return [*([QUEUE_JOBS] if any(QUEUES in one.info for one in tables) else []), TELL_JOBS]
+    return [
+        sql
+        for one in tables
+        if QUEUES in one.info
+        for sql in ([QUEUE_JOBS] if one.info[QUEUES] else []) + [TELL_JOBS]
+    ]
 
 
 def triggers(tables: Iterable[Table]) -> list[str]:
     """The SQL that creates the triggers."""
     found = []
     for one in tables:
-        if one is jobs:
+        if QUEUES in one.info:
             found.append(TELL_TRIGGER)
-        elif kinds := one.info.get(QUEUES):
-            found.append(
+            found += [
                 QUEUE_TRIGGER.format(
-                    name=quoted(f"{one.name}_queue_jobs"),
-                    on=quoted(one.name),
-                    kinds=", ".join(map(literal, kinds)),
+                    name=quoted(f"{table}_queue_jobs"),
+                    on=quoted(table),
+                    kinds=", ".join(map(literal, sorted(kinds))),
                 )
-            )
+                for table, kinds in one.info[QUEUES].items()
+            ]
     return found

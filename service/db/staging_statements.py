@@ -26,8 +26,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.db.arrays import fold_case, lock_order
-from service.db.changes import touched
 from service.db.ownership import OWN, Owner
+from service.db.row_changes import touched
 from service.db.shape import part, shape_of, unused
 from service.db.statement import DIALECT, Statement, quoted, sequence_of
 

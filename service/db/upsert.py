@@ -25,9 +25,9 @@ from sqlalchemy import (
 
 from service.db.arrays import arrays, fold_case, given_rows
 from service.db.bulk import inserting
-from service.db.changes import touched
 from service.db.conflicts import conflicting_rows, foreign_values
 from service.db.ownership import OWN, Owner
+from service.db.row_changes import touched
 from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase

@@ -9,9 +9,9 @@ from sqlalchemy import Delete, Table, Update
 
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
-from service.db.changes import changing, deactivating, merging, removing, replacing
 from service.db.guarded import Guard, Variant
 from service.db.ownership import OWN, Owner
+from service.db.row_changes import changing, deactivating, merging, removing, replacing
 from service.db.shape import shape_of
 from service.db.statement import RefusedError, Runner, Statement
 from service.db.writable import WritableDatabase

@@ -12,8 +12,8 @@ from service.doctor.check import Check, Finding, fail, ok, skip, warn
 from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
 from service.embedded.programs import EmbeddedError, find_postgres, find_redis, version
-from service.server.listener import BACKLOG
 from service.server.processes import ServerError
+from service.server.sockets import BACKLOG
 
 MEBIBYTE = 2**20
 # With less the next write-ahead segments (16 MiB each) may not fit; with LOW an import may not.

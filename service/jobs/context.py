@@ -14,7 +14,7 @@ class JobContext(Protocol):
     Attributes:
         id: of the job.
         attempt: 1 for the first.
-        user_id: who caused it; None if nobody in particular.
+        user_id: who caused it; None if no user.
         settings: of the application.
         db: for reads.
         writer: the one way to write.
@@ -35,6 +35,6 @@ class JobContext(Protocol):
         """Mark the job as done in the transaction of `db`, so that its effect happens once.
 
         Raises:
-            Problem: another worker has taken the job meanwhile; roll back.
+            Problem: another worker has taken the job; roll back.
         """
         ...

@@ -12,7 +12,7 @@ Run = Callable[[JobContext, Argument], Awaitable[Any]]
 
 
 class Created(Struct, frozen=True):
-    """The argument of a job that `Resource(queues=...)` queues: the id of the new row."""
+    """The argument of a job with `new_rows_of`: the id of the new row."""
 
     id: int
 
@@ -51,7 +51,9 @@ class Job(Generic[Argument]):
         argument: the Struct of its argument, which is stored as JSON.
         run: does the work; what it returns is the `result` of the job.
         concurrency: how many a worker process runs at the same time.
-        attempts: after so many the job has failed; None to try for ever.
+        attempts: after so many the job has failed; None for no limit.
+        new_rows_of: the table of which each new row queues one, in its transaction; a trigger does
+            it, so no writer can forget it. The argument is Created then.
         seconds: an attempt that takes longer is cancelled, and tried again; None for no limit.
     """
 
@@ -64,6 +66,7 @@ class Job(Generic[Argument]):
         concurrency: int = 4,
         attempts: int | None = 20,
         seconds: float | None = 300.0,
+        new_rows_of: str | None = None,
     ) -> None:
         self.kind = kind
         self.argument = argument
@@ -71,3 +74,4 @@ class Job(Generic[Argument]):
         self.concurrency = concurrency
         self.attempts = attempts
         self.seconds = seconds
+        self.new_rows_of = new_rows_of

@@ -24,7 +24,7 @@ table = Table(
     "notifications",
     MetaData(),
     Column("id", BigInteger, Identity(always=True), nullable=False),
-    # Null if nobody in particular is told; it is still posted to SERVICE_NOTIFY_URL.
+    # Null if it is for no user; it is still posted to SERVICE_NOTIFY_URL.
     Column("user_id", BigInteger),
     Column("kind", Text, nullable=False),
     Column("message", Text, nullable=False),

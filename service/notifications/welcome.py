@@ -2,10 +2,11 @@
 
 from service.jobs.context import JobContext
 from service.jobs.job import Created, Job
+from service.users import users
 
 
 async def _welcome(context: JobContext, user: Created) -> None:
     raise NotImplementedError
 
 
-welcome = Job("welcome", Created, _welcome)
+welcome = Job("welcome", Created, _welcome, new_rows_of=users.name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from service.db.changes import change_values
+from service.db.row_changes import change_values
 from service.errors import Conflict, FieldError
 from service.resource import shapes
 from service.resource.rows import described

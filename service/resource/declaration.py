@@ -17,7 +17,6 @@ from sqlalchemy import MetaData, Table
 from service.db.change_log import LOGGED
 from service.db.database import Database
 from service.db.idempotency import Keeper
-from service.db.job_table import QUEUES
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
@@ -102,7 +101,6 @@ class Resource(DerivedStructs[Row]):
         fillfactor: percent of a page that INSERT fills, so that an updated row can stay in its
             page (HOT); None means PostgreSQL's 100.
         changes: whether there is a feed of its changes, `GET <path>/changes`; a trigger logs them.
-        queues: kinds of jobs that each new row queues, see jobs.job.Job; a trigger writes them.
         without: operations that are not served: keys of OPERATIONS and UNDER.
         handlers: by operation name, a function or a whole Operation that replaces the derived one.
             The response of a GET may be cached, so it must depend only on the path, the query and
@@ -148,7 +146,6 @@ class Resource(DerivedStructs[Row]):
         counted: bool | None = None,
         fillfactor: int | None = 90,
         changes: bool = False,
-        queues: Sequence[str] = (),
         without: Collection[str] = (),
         handlers: Mapping[str, Handler | Operation] | None = None,
         extra: Sequence[Operation] = (),
@@ -202,8 +199,8 @@ class Resource(DerivedStructs[Row]):
             )
         if ACTIVE in table.c if counted is None else counted:
             table.info.update(COUNTED)
-        self.changes, self.queues = changes, checks.sequence(name, "queues", queues)
-        table.info.update({LOGGED: changes, QUEUES: self.queues})
+        self.changes = changes
+        table.info[LOGGED] = changes
         self.table = table
         shape = shape_of(table)
         self.version = None if shape.version is None else shape.version.name

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from service.cache.generations import Tags
-from service.db.changes import change_values, fields_set
+from service.db.row_changes import change_values, fields_set
 from service.errors import Conflict, NotFound
 from service.resource.shapes import DeleteQuery
 from service.web import row_handlers

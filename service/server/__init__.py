@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from service.server.listener import Listener
 from service.server.loading import load
 from service.server.port_user import program_of
 from service.server.processes import (
@@ -22,6 +21,7 @@ from service.server.processes import (
     follow_parent,
     supervise,
 )
+from service.server.sockets import Listener
 from service.settings import Settings
 
 if TYPE_CHECKING:

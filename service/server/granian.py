@@ -13,8 +13,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import MPServer
 
-from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, StopSignals
+from service.server.sockets import BACKLOG, Listener
 from service.settings import Settings
 
 # Seconds for a complete request head.

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Self
 
 from service.logs import logger
-from service.server.listener import Listener
+from service.server.sockets import Listener
 
 # Stop signals. SIGHUP is sent when the terminal is closed; Windows does not have it.
 STOPS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else ()))

@@ -12,8 +12,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 from service.http1.connection import Connection
 from service.http1.standard_headers import HSTS
-from service.server.listener import BACKLOG, Listener
 from service.server.processes import DRAIN_SECONDS, ServerError, StopSignals
+from service.server.sockets import BACKLOG, Listener
 
 # Seconds until an idle connection is closed; a proxy in front must have a shorter timeout.
 KEEP_ALIVE_SECONDS = 75

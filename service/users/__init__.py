@@ -19,7 +19,6 @@ users = Resource(
     private=True,
     admin_fields=("role",),
     admin_only=("create", "upsert"),
-    queues=("welcome",),
     fillfactor=None,
     without=("bulk_create", "bulk_change", "bulk_delete", "import", "export"),
 )

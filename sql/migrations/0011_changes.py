@@ -65,7 +65,9 @@ BEGIN
     END IF;
     bytes := 0;
     FOR one IN EXECUTE 'SELECT row_to_json(t.*)::text FROM ' || source || ' AS t' LOOP
-        IF cardinality(parts) = 1000 OR bytes + octet_length(one) > 1000000 AND bytes > 0 THEN
+        IF bytes > 0 AND
+            (cardinality(parts) = 1000 OR bytes + octet_length(one) > 1000000)
+        THEN
             INSERT INTO {schema}.change_log (name, kind, rows)
             VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
             parts := '{}';
