@@ -64,7 +64,7 @@ class Backlog:
     ) -> tuple[list[Change], int]:
         """The same from the database; every change up to `upto` is committed."""
         entries = await self._read(after, upto)
-        if after < await log.horizon(self.db):  # asked last: the log may be trimmed meanwhile
+        if after < await log.horizon(self.db):  # asked last: the log may be trimmed at the same time
             raise _too_old()
         found, position = scan(map(Recent, entries), form, matches, after, limit)
         return found, position if entries else max(after, upto)
@@ -86,7 +86,7 @@ class Backlog:
             position = recent[-1].end
             if len(found) > RING_ENTRIES:
                 return
-        if ring.start == upto:  # nothing was dropped meanwhile
+        if ring.start == upto:  # nothing was dropped since
             ring.prepend(found, start)
 
     async def newest(self) -> int:

@@ -19,7 +19,7 @@ Defaults = Mapping[str, Any]
 
 
 class Change:
-    """A change of a row. It is encoded once, when somebody is to get it.
+    """A change of a row. It is encoded once, when a client is to get it.
 
     Attributes:
         position: in the order of the commits.

@@ -18,7 +18,7 @@ from service.logs import logger
 # Between two reads, so that a read has the changes of many commits; between two without a
 # notification, which may be lost; and after a failure.
 GAP_SECONDS, POLL_SECONDS, RETRY_SECONDS = 0.01, 1.0, 0.5
-# The reader goes on for so long when nobody wants changes any more: most clients come back.
+# The reader goes on for so long after the last client: most come back.
 LINGER_SECONDS = 10.0
 # A read with fewer entries and bytes has seen all entries.
 READ_BYTES = 262_144
@@ -27,7 +27,7 @@ TURN_SECONDS = 0.005
 
 
 class Reader:
-    """Reads the log as long as somebody wants changes.
+    """Reads the log as long as a client wants changes.
 
     Args:
         db: the database.
@@ -37,8 +37,8 @@ class Reader:
     Attributes:
         ring: the newest entries; None while it does not run.
         lag: seconds from the notification of the last changes until they were given.
-        wanted: whether somebody wants changes.
-        on_reset: called when the positions have begun anew: the database was restored.
+        wanted: whether a client wants changes.
+        on_reset: called when positions are smaller than before: the database was restored.
     """
 
     def __init__(self, db: Database, listener: Listener, topics: Mapping[str, Topic]) -> None:
@@ -200,6 +200,6 @@ class Reader:
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:
-    """Without this, asyncio logs an error for which nobody waits any more."""
+    """Without this, asyncio logs an error for which no client waits any more."""
     if not future.cancelled():
         future.exception()
