@@ -59,12 +59,19 @@ class Backlog:
         found, position = scan(entries, form, matches, after, limit)
         return found, max(position, ring.end if not entries else 0)
 
+    async def look(
+        self, form: ChangeForm, matches: Matches, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """As `page`, from the database."""
+        async with self._free:
+            return await self._page_of_log(await self.newest(), form, matches, after, limit)
+
     async def _page_of_log(
         self, upto: int, form: ChangeForm, matches: Matches | None, after: int, limit: int
     ) -> tuple[list[Change], int]:
         """The same from the database; every change up to `upto` is committed."""
         entries = await self._read(after, upto)
-        if after < await log.horizon(self.db):  # asked last: the log may be trimmed at the same time
+        if after < await log.horizon(self.db):  # asked last: it may have been trimmed
             raise _too_old()
         found, position = scan(map(Recent, entries), form, matches, after, limit)
         return found, position if entries else max(after, upto)

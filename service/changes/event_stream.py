@@ -110,6 +110,8 @@ async def poll(
         found, subscriber.position = await feed.page(form, matches, subscriber.position, limit)
         if found:
             break
+    if not found and not behind:  # what was committed before the request is in the answer
+        found, subscriber.position = await feed.look(form, matches, subscriber.position, limit)
     if not found and wait and not behind:
         found = await _wait(request, subscriber, wait, limit)
         await check_key()

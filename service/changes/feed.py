@@ -131,6 +131,15 @@ class Feed:
         """As `read`, with a filter."""
         return await self._backlog.page(self._reader.ring, form, matches, after, limit)
 
+    async def look(
+        self, form: ChangeForm, matches: Matches, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """As `page`, from the database: what the reader has not read yet, too."""
+        try:
+            return await self._backlog.look(form, matches, after, limit)
+        except Unavailable:  # a transaction takes long to commit
+            return [], after
+
     def check_room(self) -> None:
         """Check that there may be one more subscriber.
 
