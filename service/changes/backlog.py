@@ -4,7 +4,9 @@ import asyncio
 
 from service.changes import log
 from service.changes.change import SPAN, Change, ChangeForm
+from service.changes.log import Entry
 from service.changes.ring import RING_ENTRIES, Matches, Recent, Ring, scan
+from service.changes.statements import READ
 from service.db.database import Database
 from service.errors import Gone
 
@@ -57,12 +59,19 @@ class Backlog:
         found, position = scan(entries, form, matches, after, limit)
         return found, max(position, ring.end if not entries else 0)
 
+    async def look(
+        self, form: ChangeForm, matches: Matches, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """As `page`, from the database."""
+        async with self._free:
+            return await self._page_of_log(await self.newest(), form, matches, after, limit)
+
     async def _page_of_log(
         self, upto: int, form: ChangeForm, matches: Matches | None, after: int, limit: int
     ) -> tuple[list[Change], int]:
         """The same from the database; every change up to `upto` is committed."""
-        entries = await log.read_entries(self.db, after, READ_ENTRIES)
-        if after < await log.horizon(self.db):  # asked last: the log may be trimmed meanwhile
+        entries = await self._read(after, upto)
+        if after < await log.horizon(self.db):  # asked last: it may have been trimmed
             raise _too_old()
         found, position = scan(map(Recent, entries), form, matches, after, limit)
         return found, position if entries else max(after, upto)
@@ -77,20 +86,24 @@ class Backlog:
             return
         found: list[Recent] = []
         while position < upto:
-            entries = await log.read_entries(self.db, position, READ_ENTRIES)
-            recent = [one for one in map(Recent, entries) if one.position <= upto]
+            recent = list(map(Recent, await self._read(position, upto)))
             if not recent:
                 break
             found += recent
             position = recent[-1].end
             if len(found) > RING_ENTRIES:
                 return
-        if ring.start == upto:  # nothing was dropped meanwhile
+        if ring.start == upto:  # nothing was dropped since
             ring.prepend(found, start)
 
     async def newest(self) -> int:
         """The last position of the newest entry."""
         return (await log.newest(self.db)) | (SPAN - 1)
+
+    async def _read(self, after: int, upto: int) -> list[Entry]:
+        """The next entries after a position; all up to `upto` are settled, so none is missing."""
+        values = {"after": after, "until": upto // SPAN, "limit": READ_ENTRIES}
+        return [Entry(*one) for one in await READ.records(self.db, **values)]
 
 
 def _too_old() -> Gone:

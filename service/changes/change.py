@@ -8,17 +8,18 @@ import msgspec
 from msgspec import Struct, structs
 
 from service.changes.log import Entry
+from service.db.change_log import WIDTH
 from service.logs import logger
 from service.web.times import encode_each
 
-# Positions of one entry: an entry has at most 1,000 rows.
-SPAN = 1024
+# Positions of one entry.
+SPAN = WIDTH
 # How a row of an older table gets the fields that it lacks.
 Defaults = Mapping[str, Any]
 
 
 class Change:
-    """A change of a row. It is encoded once, when somebody is to get it.
+    """A change of a row. It is encoded once, when a client is to get it.
 
     Attributes:
         position: in the order of the commits.

@@ -105,13 +105,14 @@ async def poll(
     feed = subscriber.feed
     found: list[Change] = []
     due = monotonic() + SCAN_SECONDS
-    await feed.running()
-    while not found and subscriber.position < feed.position and monotonic() < due:
-        found, subscriber.position = await feed.page(
-            subscriber.form, subscriber.matcher.matches, subscriber.position, limit
-        )
-        await feed.running()
-    if not found and wait and subscriber.position >= feed.position:
+    form, matches = subscriber.form, subscriber.matcher.matches
+    while (behind := subscriber.position < await feed.position()) and monotonic() < due:
+        found, subscriber.position = await feed.page(form, matches, subscriber.position, limit)
+        if found:
+            break
+    if not found and not behind:  # what was committed before the request is in the answer
+        found, subscriber.position = await feed.look(form, matches, subscriber.position, limit)
+    if not found and wait and not behind:
         found = await _wait(request, subscriber, wait, limit)
         await check_key()
     return found, subscriber.position

@@ -12,7 +12,7 @@ Matches = Callable[[Change], bool]
 
 
 class Recent:
-    """An entry, whose rows are decoded when somebody is to get them.
+    """An entry, whose rows are decoded when a client is to get them.
 
     Attributes:
         end: the last position of the entry.

@@ -53,13 +53,13 @@ class Subscriber:
             Problem: 410, 503 or 504.
         """
         feed = self.feed
-        await feed.running()
+        position = await feed.position()
         if self.ended:
             return None
-        if self.position >= feed.position:
+        if self.position >= position:
             self._group = feed.topics[self.form.name].join(self)
             self._node = self._group.tail
-            feed.subscribers.add(self)
+            feed.add(self)
             return None
         matches = self.matcher.matches
         found, self.position = await feed.page(self.form, matches, self.position, limit)
@@ -77,7 +77,7 @@ class Subscriber:
                 return found
             found += new
             self._node = following
-        self.position = max(self.position, self.feed.position)
+        self.position = max(self.position, self.feed.end)
         return found
 
     def take_events(self) -> bytes:
@@ -98,7 +98,7 @@ class Subscriber:
             if size >= WRITE_BYTES:
                 self.position = max(self.position, changes[-1].position)
                 return b"".join(parts)
-        self.position = max(self.position, self.feed.position)
+        self.position = max(self.position, self.feed.end)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def wait(self) -> None:
@@ -140,7 +140,7 @@ class Subscriber:
     def leave(self) -> None:
         """Leave its group."""
         self.ended = True
-        self.feed.subscribers.discard(self)
+        self.feed.remove(self)
         if self._group is not None:
             self.feed.topics[self.form.name].leave(self._group, self)
             self._group = None

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 EVENTS = b"text/event-stream"
 Kind = Annotated[Literal["created", "updated", "deleted"], Meta(title="ChangeKind")]
-Position = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Wait = Annotated[int, Meta(ge=0, le=60)]
-Most = Annotated[int, Meta(ge=1, le=1000)]
+_TOLD = "The position after which the changes begin; by default now"
+Position = Annotated[int, Meta(ge=0, le=2**63 - 1, description=_TOLD)]
+Wait = Annotated[int, Meta(ge=0, le=60, description="Seconds to wait for a change, in JSON")]
+Most = Annotated[int, Meta(ge=1, le=1000, description="Changes in a response in JSON, at most")]
 _POSITION = re.compile(rb"[0-9]{1,19}")
 _WEIGHT = re.compile(rb";[ \t]*q=([0-9.]{1,5})[ \t]*$")
 # The client chooses the form, and a proxy must not keep the events until there are many.

@@ -12,7 +12,6 @@ from service.web.openapi_schemas import Schemas
 from service.web.openapi_texts import (
     ENTITY_TAGS,
     IDEMPOTENCY_KEY,
-    LAST_EVENT_ID,
     NO_CACHE,
     PARAMETERS,
     PATH,
@@ -22,6 +21,13 @@ from service.web.openapi_texts import (
 
 Document = dict[str, Any]
 EVENTS = "text/event-stream"
+# The parameter of a feed of changes.
+LAST_EVENT_ID: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event, after which to go on; it wins over `after`",
+    "schema": {"type": "integer", "format": "int64", "minimum": 0, "examples": [1024]},
+}
 
 
 def parameters(operation: Operation, schemas: Schemas) -> list[Document]:

@@ -165,9 +165,6 @@ PARAMETERS = {
     "q": "Only rows with this text in one of the fields that are searched, in any case",
     "format": "The form of the file",
     "trailer": "Whether a last line has the number of rows, so that a cut file is noticed",
-    "after": "The position after which the changes begin; by default now",
-    "wait": "Seconds to wait for a change, in JSON",
-    "limit": "Changes of a response in JSON, at most",
     "permanent": "Whether to remove the row; else it becomes inactive",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
@@ -197,13 +194,6 @@ NO_CACHE: dict[str, Any] = {
     "in": "header",
     "description": "`no-cache` bypasses every cache of the service",
     "schema": {"type": "string", "examples": ["no-cache"]},
-}
-# The parameter of a feed of changes.
-LAST_EVENT_ID: dict[str, Any] = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": "The `id` of the last event, after which to go on; it wins over `after`",
-    "schema": {"type": "integer", "format": "int64", "minimum": 0, "examples": [1024]},
 }
 # The parameter of a POST.
 IDEMPOTENCY_KEY: dict[str, Any] = {
