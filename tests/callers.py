@@ -110,6 +110,8 @@ class World:
     def __init__(self, url: str) -> None:
         self.loop = asyncio.new_event_loop()
         self.database = self.loop.run_until_complete(asyncpg.connect(url))
+        # `restore` writes users again, which must queue no jobs.
+        self.sql("SET swiftlet.queue_jobs = off")
         both, all_three = ["read", "write"], ["read", "write", "admin"]
         self.people = {
             "own": self.account("own", both),
@@ -148,7 +150,11 @@ class World:
         self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
         free = self.sql("SELECT id FROM items WHERE sku = 'sku-none'")[0]["id"]
         item = self.sql("SELECT id FROM items WHERE sku = 'sku-own'")[0]["id"]
+        failed = "INSERT INTO jobs (kind, argument, state, user_id, finished_at)"
+        self.sql(f"{failed} VALUES ('welcome', '{{}}', 'failed', $1, now())", user)
+        job = self.sql("SELECT id FROM jobs")[0]["id"]
         self.names = {
+            "<job>": str(job),
             "<item>": str(item),
             "<free>": str(free),
             "<sku>": "sku-own",

@@ -58,9 +58,10 @@ def send(
 
 
 @pytest.fixture
-def lamp(client: httpx.Client) -> dict[str, Any]:
-    """An item of version 1, and its owner."""
+def lamp(client: httpx.Client, sql: Query) -> dict[str, Any]:
+    """An item of version 1, and its owner, whose job has failed."""
     client.post("/users", json={"email": "ada@example.com", "username": "ada"})
+    sql("UPDATE jobs SET state = 'failed', finished_at = now()")
     item: dict[str, Any] = client.post("/items", json={"name": "Lamp", "owner_id": 1}).json()
     return item
 

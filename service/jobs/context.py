@@ -39,7 +39,7 @@ class JobContext(Protocol):
         """Store how far it is; at most once a second, other calls only remember the figures.
 
         Raises:
-            JobTaken: another worker has taken the job meanwhile.
+            JobTaken: another worker has taken the job.
         """
         ...
 
