@@ -20,7 +20,7 @@ from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
-from service.db.names import CHANGES_CHANNEL
+from service.db.names import CHANGES_CHANNEL, JOBS_CHANNEL
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
@@ -131,12 +131,16 @@ def _changing(app: "Application") -> list[Resource[Any]]:
     return [one for one in app.resources if one.changes]
 
 
-def _telling(app: "Application", listener: Listener) -> Telling | None:
-    """Return what tells the feeds of all workers of a write to a table with changes."""
-    logged = {tag for one in app.resources if one.changes for tag in one.tags.lists}
-    if not logged:
-        return None
-    return Telling(frozenset({EVERYTHING, *logged}), partial(listener.tell, CHANGES_CHANNEL))
+def _telling(app: "Application", listener: Listener) -> list[Telling]:
+    """Return what tells all workers of writes: the feeds of changes, and the loops of jobs."""
+    logged = {one.name for one in app.resources if one.changes}
+    queueing = {job.new_rows_of for job in app.jobs.values()}
+    found = []
+    for names, channel in ((logged, CHANGES_CHANNEL), (queueing, JOBS_CHANNEL)):
+        tags = {tag for one in app.resources if one.name in names for tag in one.tags.lists}
+        if tags:
+            found.append(Telling(frozenset({EVERYTHING, *tags}), partial(listener.tell, channel)))
+    return found
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
+from service.jobs import statements as jobs
 from service.resource import Resource
 
 Resources = Sequence[Resource[Any]]
@@ -30,7 +31,8 @@ def statements(resources: Resources) -> Iterator[Statement[Any]]:
 
 
 def _library(resources: Resources) -> Iterator[Statement[Any]]:
-    yield from idempotency.STATEMENTS
+    """Those that belong to no resource."""
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS)
     if any(one.changes for one in resources):
         yield from changes.STATEMENTS
 

@@ -62,6 +62,8 @@ class JobLoop:
         self._claiming: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._counts: Counter[str] = Counter()  # of running jobs, by kind
+        # The kinds of which the last claim has taken as many as it could: there may be more.
+        self._more: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -134,6 +136,11 @@ class JobLoop:
         seconds, found = records[0][0], [Claimed(*one[1:]) for one in records if one[1] is not None]
         for claimed in found:
             self._start(claimed)
+        counts = Counter(one.kind for one in found)
+        self._more -= {*kinds}
+        self._more |= {kind for kind in kinds if counts[kind] == free[kind]}
+        if any(self._counts[kind] < self.jobs[kind].concurrency for kind in self._more):
+            self._awake.set()  # a job has ended meanwhile
         if not found:
             await asyncio.sleep(STORM_SECONDS)
         spread = random.random()  # noqa: S311 - so that workers look at different times
@@ -149,7 +156,6 @@ class JobLoop:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, one: RunningJob) -> None:
-        job = one.job
         try:
             with observed(self._state, one) as seen:
                 outcome = _last(one, await one.attempted())
@@ -160,10 +166,9 @@ class JobLoop:
             logger.exception("a job is run again later", extra={"fields": one.fields})
         finally:
             del self.running[(one.id, one.claimed.claims)]
-            # With a free place, the last claim has left no due job of the kind.
-            if self._counts[job.kind] >= job.concurrency:
+            self._counts[one.job.kind] -= 1
+            if one.job.kind in self._more:
                 self._awake.set()
-            self._counts[job.kind] -= 1
 
     async def _store(self, one: RunningJob, outcome: Outcome) -> None:
         """Store how an attempt has ended; a database that is away is waited for."""
