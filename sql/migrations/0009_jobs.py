@@ -20,7 +20,7 @@ UP = [
         leased_until timestamp with time zone,
         done bigint DEFAULT 0 NOT NULL,
         total bigint,
-        result jsonb,
+        result json,
         error text,
         created_at timestamp with time zone DEFAULT now() NOT NULL,
         finished_at timestamp with time zone,
@@ -32,6 +32,9 @@ UP = [
     """
     CREATE INDEX jobs_finished_idx ON jobs USING btree (state, finished_at) WHERE
         (finished_at IS NOT NULL)
+    """,
+    """
+    CREATE INDEX jobs_place_idx ON jobs USING btree (place) WHERE (place IS NOT NULL)
     """,
     """
     CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
