@@ -32,6 +32,7 @@ from service.doctor.database_checks import open_connection
 from service.doctor.job_checks import jobs as check_jobs
 from service.doctor.subject import Subject
 from service.jobs import statements
+from service.jobs.figure_statements import figures
 from service.jobs.figures import sample
 from service.metrics import Metrics, Store, families
 from service.settings import Settings
@@ -406,7 +407,7 @@ def test_the_figures_are_bounded_and_read_from_indexes(url: str, run_sql: Query)
     assert 90 <= value(families.JOBS_WAITED, "report") < 150
     assert value(families.JOBS_WAITED, "fire") == 0
     for statement, values in (
-        (statements.figures, "ARRAY['report', 'fire']"),
+        (figures, "ARRAY['report', 'fire']"),
         (statements.list_, "'failed', NULL, NULL, 20"),
         (statements.list_, "'queued', NULL, NULL, 20"),
         (statements.list_, "NULL, NULL, 9000, 20"),
