@@ -233,6 +233,11 @@ def test_the_list_goes_by_cursor_and_names_each_job_once(url: str, guarded: http
     assert pages("state=queued&per_page=2") == [[4, 3], [2, 1]]
     assert pages("kind=fire&state=failed&per_page=100") == [[12, 10, 8, 6]]
     assert pages("kind=none") == [[]]
+    query(url, "UPDATE jobs SET created_at = '2026-01-01Z', result = '{\"created_at\": \"A\"}'")
+    exact = guarded.get("/jobs", headers=root).json()["items"][0]
+    assert exact == guarded.get(f"/jobs/{exact['id']}", headers=root).json()
+    assert exact["created_at"] == "2026-01-01T00:00:00.000000Z"
+    assert exact["result"] == {"created_at": "A"}
     first = guarded.get("/jobs?per_page=1", headers=root).json()["next_cursor"]
     for query_text, field in (
         (f"cursor={first}&state=failed", "cursor"),
