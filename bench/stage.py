@@ -143,6 +143,13 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
 
 
+def log_changes(on: StagingTable, *, logged: bool) -> None:
+    """Switch the triggers that log changes."""
+    word = "ENABLE" if logged else "DISABLE"
+    ways = ("created", "updated", "deleted", "truncated")
+    sql(on, *(f"ALTER TABLE items {word} TRIGGER items_log_{way}" for way in ways))
+
+
 def search_index(on: StagingTable, wanted: str | None) -> None:
     """Keep only this trigram index on items, or none, so that writes never maintain two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)

@@ -31,6 +31,7 @@ from bench.stage import (
     StagingTable,
     fill,
     keep_totals,
+    log_changes,
     prepare,
     search_index,
     served,
@@ -44,7 +45,7 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
 class Variant(NamedTuple):
-    """A variant: environment variables, server, workers, and whether totals and index are kept.
+    """A variant: environment variables, server, workers; whether totals, index and log are kept.
 
     `tree` is the checkout to run.
     """
@@ -55,6 +56,7 @@ class Variant(NamedTuple):
     workers: int = 1
     totals: bool = True
     search: str | None = OUR_SEARCH
+    logged: bool = True
     tree: Path = ROOT
 
     def program(self, database: str) -> Program:
@@ -189,6 +191,13 @@ TRIALS: tuple[Trial, ...] = (
         (1, 16, 64, 256),
     ),
     Trial(
+        "changes",
+        "What does the log of changes cost writers?",
+        (Variant("not logged", logged=False), Variant("logged")),
+        ("create", "patch"),
+        (1, 64, 256),
+    ),
+    Trial(
         "idempotency",
         "What does an Idempotency-Key cost a create (`keyed`)?",
         (Variant("grouped"), Variant("each alone", {"SERVICE_BATCHING": "off"})),
@@ -315,6 +324,7 @@ def _served(variant: Variant, on: StagingTable, database: str) -> Iterator[Serve
     prepare(on, program)
     keep_totals(on.of(program), kept=variant.totals)
     search_index(on.of(program), variant.search)
+    log_changes(on.of(program), logged=variant.logged)
     with served(program, on, variant.workers) as server:
         yield server
 
