@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench import (
     compresscost,
+    dashboardcost,
     eviction,
     guardcost,
     jsonagg,
@@ -33,6 +34,7 @@ from bench.stage import (
     keep_totals,
     log_changes,
     prepare,
+    queue_jobs,
     search_index,
     served,
     settle,
@@ -47,6 +49,7 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 class Variant(NamedTuple):
     """A variant: environment variables, server, workers; whether totals, index and log are kept.
 
+    `queued` and `told`: whether new users queue jobs, and NOTIFY in their transaction.
     `tree` is the checkout to run.
     """
 
@@ -57,6 +60,8 @@ class Variant(NamedTuple):
     totals: bool = True
     search: str | None = OUR_SEARCH
     logged: bool = True
+    queued: bool = True
+    told: bool = False
     tree: Path = ROOT
 
     def program(self, database: str) -> Program:
@@ -205,6 +210,18 @@ TRIALS: tuple[Trial, ...] = (
         (1, 64),
     ),
     Trial(
+        "jobs",
+        "What do jobs cost the creation of a user, which queues one?",
+        (
+            Variant("no job is queued", {"SERVICE_JOBS": "off"}, queued=False),
+            Variant("queued", {"SERVICE_JOBS": "off"}),
+            Variant("queued, NOTIFY in the transaction", {"SERVICE_JOBS": "off"}, told=True),
+            Variant("queued and run", {"SERVICE_JOBS": "on"}),
+        ),
+        ("user",),
+        (1, 64),
+    ),
+    Trial(
         "trigram",
         "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),
@@ -256,6 +273,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "dashboard": dashboardcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
@@ -323,6 +341,7 @@ def _served(variant: Variant, on: StagingTable, database: str) -> Iterator[Serve
     program = variant.program(database)
     prepare(on, program)
     keep_totals(on.of(program), kept=variant.totals)
+    queue_jobs(on.of(program), queued=variant.queued, told=variant.told)
     search_index(on.of(program), variant.search)
     log_changes(on.of(program), logged=variant.logged)
     with served(program, on, variant.workers) as server:

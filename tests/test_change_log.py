@@ -6,9 +6,11 @@ import json
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,8 @@ from service.changes import log
 from service.changes.statements import STATEMENTS
 from service.db.change_log import BYTES, LOGGED, ROWS, WIDTH, triggers
 from service.db.database import Database
-from service.db.names import CHANGES_CHANNEL, SILENT
+from service.db.listener import Listener
+from service.db.names import CHANGES_CHANNEL, HEARER, SILENT
 from service.embedded.stores import stores
 from service.errors import Problem, Unavailable
 from service.migrations import migrate
@@ -667,3 +670,37 @@ async def _read_all(url: str, after: int) -> tuple[list[Change], list[Change]]:
         rest = await changes.new()
         changes.after = 0
         return rest, await changes.new()
+
+
+async def test_a_listener_hears_channels_that_come_later_and_goes_on_after_a_cut(url: str) -> None:
+    writer, listener = await asyncpg.connect(url), Listener(url)
+    heard: Counter[str] = Counter()
+    try:
+        for channel in ("one", "two"):
+            await listener.listen(channel, partial(heard.update, [channel]))
+        await until(lambda: returned(heard.keys() == {"one", "two"}))
+        await listener.listen("three", partial(heard.update, ["three"]))
+        await until(lambda: returned(heard["three"] == 1))
+        heard.clear()
+        listener.tell("one")
+        await writer.execute("NOTIFY two; NOTIFY three")
+        await until(lambda: returned(len(heard) == 3))
+        heard.clear()
+        await writer.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+            HEARER,
+        )
+        await until(lambda: returned(len(heard) == 3))
+        heard.clear()
+        # Many are one.
+        for _ in range(100):
+            listener.tell("one")
+        await until(lambda: returned(heard["one"] > 0))
+        assert heard["one"] < 10
+    finally:
+        await listener.close()
+        await writer.close()
+
+
+async def returned(value: bool) -> bool:
+    return value
