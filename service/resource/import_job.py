@@ -149,7 +149,7 @@ class ImportJob(Job[ImportArgument]):
         if of is None:
             raise JobFailedError(f"there is no import of {asked.resource} any more")
         user, auth, settings = context.user_id, self._auth, context.settings
-        if auth and user is not None and not await auth.is_active(context.db, user):
+        if auth and user is not None and not await auth.is_user_active(context.db, user):
             raise JobFailedError("the user who sent the file is not active any more")
         spool = Spool(settings)
         rows_of = reader(of.new, asked.content_type.encode("latin-1"), settings.body_limit)
