@@ -254,6 +254,7 @@ PROBLEMS = Problems(
         408: "The client sent the body too slowly",
         409: "A conflict with another row: `errors` names the field; or a request with this"
         " Idempotency-Key still runs (see Retry-After), or its answer is not shown again",
+        410: "The changes after this position are not kept any more",
         412: "A precondition (If-Match or If-None-Match) failed",
         413: "The body is too large",
         415: "The media type or content coding of the body is not supported",
@@ -270,6 +271,7 @@ PROBLEMS = Problems(
         404: ("there is no such row", []),
         408: ("the body was sent too slowly", []),
         409: ("name is already taken", [{"field": "name", "message": "already taken"}]),
+        410: ("the changes after this position are not kept any more", []),
         412: ("the version is now 4", []),
         413: ("the body has more than 1048576 bytes", []),
         415: ("the body must be application/json", []),
