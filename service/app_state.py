@@ -18,6 +18,8 @@ from service.db.listener import Listener
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs.loop import JobLoop
+from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
 from service.outgoing import Outgoing
@@ -82,7 +84,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             db.spawn(remove_expired_keys(writer))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
-        yield {
+        state: State = {
             "db": db,
             "settings": settings,
             "cursors": Cursors(settings.signing_secret),
@@ -95,6 +97,13 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "listener": listener,
             "outgoing": outgoing,
         }
+        if app.jobs and settings.jobs == "on":
+            loop = JobLoop(state, app.jobs)
+            # Before the database is closed, so that jobs that are cancelled are queued again.
+            stack.push_async_callback(loop.close)
+            await loop.start()
+            db.spawn(trim_always(writer))
+        yield state
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

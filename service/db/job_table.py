@@ -45,6 +45,8 @@ jobs = Table(
     Column("place", Text),
     Column("run_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # How often a worker took it, never reset: a worker that was given another number has lost it.
+    Column("claims", BigInteger, nullable=False, server_default=text("0")),
     # A worker that has not renewed it by then is dead: another one may take the job.
     Column("leased_until", DateTime(timezone=True)),
     Column("done", BigInteger, nullable=False, server_default=text("0")),
@@ -66,7 +68,12 @@ Index(
     postgresql_where=text("state = 'queued'"),
 )
 Index("jobs_running_idx", jobs.c.leased_until, postgresql_where=text("state = 'running'"))
-Index("jobs_finished_at_idx", jobs.c.finished_at, postgresql_where=text("finished_at IS NOT NULL"))
+Index(
+    "jobs_finished_idx",
+    jobs.c.state,
+    jobs.c.finished_at,
+    postgresql_where=text("finished_at IS NOT NULL"),
+)
 
 QUEUE_JOBS = """
 CREATE FUNCTION queue_jobs() RETURNS trigger

@@ -31,13 +31,17 @@ class JobContext(Protocol):
     outgoing: Outgoing
 
     async def progress(self, done: int, total: int | None = None) -> None:
-        """Store how far it is; at most once a second, other calls only remember the figures."""
+        """Store how far it is; at most once a second, other calls only remember the figures.
+
+        Raises:
+            JobTaken: another worker has taken the job.
+        """
         ...
 
     async def finish(self, db: WritableDatabase, result: object = None) -> None:
         """Mark the job as done in the transaction of `db`, so that its effect happens once.
 
         Raises:
-            Problem: another worker has taken the job; roll back.
+            JobTaken: another worker has taken the job; roll back.
         """
         ...

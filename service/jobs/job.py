@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from service.errors import Conflict
 from service.jobs.context import JobContext
 
 Argument = TypeVar("Argument", bound=Struct)
@@ -28,6 +29,25 @@ class JobFailedError(Exception):
     def __init__(self, message: str, result: object = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+class JobRetryError(Exception):
+    """This attempt has failed, and a later one may succeed; the message says why.
+
+    Any other exception does the same, but its text is only logged: it may quote a value.
+
+    Args:
+        message: for the `error` of the job.
+        after: seconds until the next attempt, at least; None for the usual pause.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class JobTaken(Conflict):
+    """The lease of this attempt was over, and another worker has taken the job."""
 
 
 class Job(Generic[Argument]):
@@ -54,7 +74,8 @@ class Job(Generic[Argument]):
         attempts: after so many the job has failed; None for no limit.
         new_rows_of: the table of which each new row queues one, in its transaction; a trigger does
             it, so no writer can forget it. The argument is Created then.
-        seconds: an attempt that takes longer is cancelled, and tried again; None for no limit.
+        seconds: an attempt that takes longer is cancelled, and tried again; None for no limit, and
+            then a worker that stops does not wait for it.
     """
 
     def __init__(

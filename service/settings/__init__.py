@@ -128,6 +128,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     `swiftlet serve` starts them; it must be on a local file system."""
     traces: Literal["on", "off"] = "off"
     """Whether spans are sent to a collector of OpenTelemetry, see docs/logs-and-traces.md."""
+    jobs: Literal["on", "off"] = "on"
+    """Whether workers also run jobs; `swiftlet work` runs them in any case."""
     secret: Secret | None = None
     """Signs cursors and what is posted to receivers; must be the same on every node. Without it,
     `DATABASE_URL` signs cursors, and nothing is posted."""

@@ -16,6 +16,7 @@ UP = [
         place text,
         run_at timestamp with time zone DEFAULT now() NOT NULL,
         attempts integer DEFAULT 0 NOT NULL,
+        claims bigint DEFAULT 0 NOT NULL,
         leased_until timestamp with time zone,
         done bigint DEFAULT 0 NOT NULL,
         total bigint,
@@ -29,8 +30,8 @@ UP = [
     ) WITH (fillfactor = '80')
     """,
     """
-    CREATE INDEX jobs_finished_at_idx ON jobs USING btree (finished_at) WHERE (finished_at
-        IS NOT NULL)
+    CREATE INDEX jobs_finished_idx ON jobs USING btree (state, finished_at) WHERE
+        (finished_at IS NOT NULL)
     """,
     """
     CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
