@@ -15,6 +15,7 @@ from service.app_state import opened_state
 from service.db import job_table, rights
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
+from service.db.statement import Statement
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.outgoing import check_notify_url
@@ -40,6 +41,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
+        sources: where its statements are: the resources, and the statements of operations.
         operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals and the log of
             changes, the idempotency keys if there is a POST, and the jobs if there are kinds.
@@ -89,7 +91,11 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self.operations.append(pages.console())
-        self.operations += admin.routes(self.resources)
+        self.sources: tuple[Resource[Any] | Statement[Any], ...] = (
+            *self.resources,
+            *(statement for one in self.operations for statement in one.statements),
+        )
+        self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own

@@ -109,6 +109,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
 def _statements(app: "Application") -> list[Statement[Any]]:
     """Return the statements that every connection prepares."""
     prepared = [one for resource in app.resources for one in resource.prepared]
+    prepared += [one for operation in app.operations for one in operation.statements]
     return [*prepared, *idempotency.STATEMENTS] if app.takes_keys else prepared
 
 

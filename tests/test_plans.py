@@ -134,7 +134,7 @@ class Seeded:
     async def _plan(self, name: str) -> dict[str, Any]:
         connection = await asyncpg.connect(self.url)
         try:
-            _, statement = catalogue.find(app.resources, name)
+            _, statement = catalogue.find(app.sources, name)
             mode = "force_custom_plan" if statement.by_values else "force_generic_plan"
             await connection.execute(f"SET plan_cache_mode = {mode}; SET jit = off")
             await connection.execute(f"PREPARE one AS {statement.sql}")
