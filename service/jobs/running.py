@@ -55,6 +55,7 @@ class RunningJob:
         self.settings = state["settings"]
         self.db = state["db"]
         self.writer = state["writer"]
+        self.outgoing = state["outgoing"]
         # What `progress` was told last.
         self.figures: tuple[int, int | None] = (0, None)
         # Whether the job has said `finish`, whether another worker has it, as far as is known, and
