@@ -88,6 +88,4 @@ async def queue(request: Request) -> Reply:
 operations = [Operation("POST", "/steps", queue, "Queue jobs", access="open")]
 if lease := os.environ.get("JOBS_LEASE"):
     loop.LEASE_SECONDS = float(lease)
-app = create_app(
-    Settings.load(), routes=operations, jobs=[steps, failing], migrations=MIGRATIONS
-)
+app = create_app(Settings.load(), routes=operations, jobs=[steps, failing], migrations=MIGRATIONS)

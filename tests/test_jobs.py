@@ -1,38 +1,23 @@
 """Jobs: queued with what causes them, run at least once whatever dies, and never lost."""
 
 import asyncio
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
-from conftest import Service, own_stores_in, query
-from in_process import until, worker
+from conftest import query
 from msgspec import Struct
 from starlette.applications import Starlette
 
 from service.app import create_app
-from service.asgi import MIGRATIONS, built_in
-from service.db.job_table import jobs as table
-from service.db.names import JOBS_CHANNEL
-from service.db.writable import WritableDatabase
-from service.errors import Conflict, Problem
-from service.jobs import loop, statements
+from service.asgi import MIGRATIONS
+from service.jobs import statements
 from service.jobs.context import JobContext
-from service.jobs.job import Job, JobFailedError, JobRetryError
-from service.jobs.loop import JobLoop
-from service.jobs.queue import enqueue, enqueue_many
-from service.jobs.trimming import trim
+from service.jobs.job import Job
+from service.jobs.queue import enqueue
 from service.settings import Settings
-
-import jobs_app  # isort: skip
-from jobs_app import EFFECTS, STEPS  # isort: skip
-
 
 pytestmark = pytest.mark.anyio
 
