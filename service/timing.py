@@ -19,15 +19,16 @@ class Timing:
             COPY too, which are not counted in `statements`.
         cache: it waited for Redis, or for a load by another request.
         encode: rows were encoded as JSON, and bodies compressed.
+        idle: it waited for changes, as the client had asked; not part of its duration.
         request: the web.request.Request; None outside of one, and for a batch.
         span: a tracing.spans.RequestSpan or BatchSpan; None if no trace is recorded.
     """
 
-    __slots__ = ("cache", "encode", "pool", "queue", "request", "span", "sql", "statements")
+    __slots__ = ("cache", "encode", "idle", "pool", "queue", "request", "span", "sql", "statements")
 
     def __init__(self, request: Any = None) -> None:
         self.statements = 0
-        self.queue = self.pool = self.sql = self.cache = self.encode = 0.0
+        self.queue = self.pool = self.sql = self.cache = self.encode = self.idle = 0.0
         self.request = request
         self.span: Any = None
 
@@ -94,6 +95,25 @@ class BatchTiming(Timing):
         return {"statement": self.name}
 
 
-# Set by the endpoint for its request, and by a batch for itself. What runs outside of both is not
-# counted.
+class JobTiming(Timing):
+    """Times of an attempt of a job.
+
+    Args:
+        fields: that each of its log lines has.
+    """
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def named(self) -> dict[str, object]:
+        """Return the fields of its log lines."""
+        traced = {} if self.span is None else {"trace_id": self.span.trace_id}
+        return {**self.fields, **traced}
+
+
+# Set by the endpoint for its request, by a batch and by an attempt of a job for itself. What runs
+# outside of these is not counted.
 timing: ContextVar[Timing | None] = ContextVar("timing", default=None)

@@ -40,7 +40,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def url(own_database_url: str) -> str:
-    query(own_database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(own_database_url, "TRUNCATE items, users, keys, notifications RESTART IDENTITY")
     query(own_database_url, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
     query(own_database_url, "INSERT INTO items (name, owner_id) VALUES ('Lamp', 1)")
     return own_database_url

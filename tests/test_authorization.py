@@ -57,6 +57,7 @@ def running(
         DATABASE_URL=own_database_url,
         REDIS_URL=stores.redis_url or "off",
         SERVICE_AUTH="on",
+        SERVICE_JOBS="off",
         SERVICE_LOG="json",
         SERVICE_SLOW_REQUEST_MS="1",
         SERVICE_SLOW_QUERY_MS="1",

@@ -6,8 +6,11 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
+from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
+from service.jobs import statements as jobs
+from service.jobs.spool_statements import spooled
 from service.resource import Resource
 
 # Where statements are: Application.sources.
@@ -29,7 +32,14 @@ def statements(sources: Sources) -> Iterator[Statement[Any]]:
             yield one
         else:
             yield from one.statements()
-    yield from idempotency.STATEMENTS
+    yield from _library(sources)
+
+
+def _library(sources: Sources) -> Iterator[Statement[Any]]:
+    """Yield those of the library."""
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+    if any(isinstance(one, Resource) and one.changes for one in sources):
+        yield from changes.STATEMENTS
 
 
 def listing(sources: Sources) -> str:
@@ -48,7 +58,7 @@ def find(sources: Sources, name: str) -> tuple[Resource[Any] | None, Statement[A
     Raises:
         KeyError: the statement does not exist.
     """
-    own = {statement.name: statement for statement in idempotency.STATEMENTS}
+    own = {statement.name: statement for statement in _library(sources)}
     for one in sources:
         if isinstance(one, Statement):
             own[one.name] = one

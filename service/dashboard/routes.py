@@ -4,6 +4,7 @@ from service.cache.generations import Tags
 from service.dashboard import statements
 from service.dashboard.statements import Dashboard
 from service.db.batch import single_flight
+from service.db.database import Database
 from service.errors import NotFound
 from service.items import items
 from service.notifications import notifications
@@ -23,7 +24,7 @@ async def read_dashboard(request: Request) -> Reply:
     user_id = request.row_id()
     if request.owner not in {None, user_id}:
         raise NotFound("there is no such user")
-    found = await single_flight(request.db, statements.find, {"id": user_id}, _first)
+    found = await find(request.db, user_id)
     if found is None:
         raise NotFound("there is no such user")
     # Each part by itself: encode_rows looks for names of fields, which several parts have.
@@ -36,6 +37,11 @@ async def read_dashboard(request: Request) -> Reply:
             b",".join(await encode_several(found.notifications)),
         )
     )
+
+
+async def find(db: Database, user_id: int) -> Dashboard | None:
+    """Return the dashboard of a user; concurrent requests for one user share it."""
+    return await single_flight(db, statements.find, {"id": user_id}, _first)
 
 
 def _first(records: list[list[object]]) -> Dashboard | None:

@@ -13,5 +13,5 @@ class DashboardStats(Struct, frozen=True, gc=False):
 
     items: Number
     active_items: Number
-    total_price: Annotated[Decimal, Meta(examples=[89.97])]
+    total_price: Decimal
     unread_notifications: Number

@@ -10,15 +10,17 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Context
 from typing import Any
 
 from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement
+from service.db.writable import WritableDatabase
 from service.errors import Problem, TimedOut, Unavailable
 from service.jobs import statements
 from service.jobs.job import Job
+from service.jobs.observed import observed
 from service.jobs.running import Outcome, RunningJob
 from service.jobs.statements import Claimed
 from service.logs import logger
@@ -45,22 +47,27 @@ class JobLoop:
     Args:
         state: what the application has opened.
         jobs: the kinds, by name.
-        places: those whose jobs this process can run, besides jobs without a place.
+        places: returns those whose jobs this process can run, besides jobs without a place.
     """
 
     def __init__(
-        self, state: State, jobs: Mapping[str, Job[Any]], places: Collection[str] = ()
+        self,
+        state: State,
+        jobs: Mapping[str, Job[Any]],
+        places: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.jobs = jobs
         self.running: dict[tuple[int, int], RunningJob] = {}
         self._state = state
         self._writer = state["writer"]
-        self._places = list(places)
+        self._places = places
         self._awake = asyncio.Event()
         self._stopping = False
         self._claiming: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._counts: Counter[str] = Counter()  # of running jobs, by kind
+        # The kinds of which the last claim has taken as many as it could: there may be more.
+        self._more: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -125,7 +132,7 @@ class JobLoop:
                 db,
                 kinds=kinds,
                 frees=[free[kind] for kind in kinds],
-                places=self._places,
+                places=list(self._places()),
                 lease=LEASE_SECONDS,
             ),
             lambda _: (),
@@ -133,6 +140,11 @@ class JobLoop:
         seconds, found = records[0][0], [Claimed(*one[1:]) for one in records if one[1] is not None]
         for claimed in found:
             self._start(claimed)
+        counts = Counter(one.kind for one in found)
+        self._more -= {*kinds}
+        self._more |= {kind for kind in kinds if counts[kind] == free[kind]}
+        if any(self._counts[kind] < self.jobs[kind].concurrency for kind in self._more):
+            self._awake.set()  # a job has ended meanwhile
         if not found:
             await asyncio.sleep(STORM_SECONDS)
         spread = random.random()  # noqa: S311 - so that workers look at different times
@@ -148,24 +160,22 @@ class JobLoop:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, one: RunningJob) -> None:
-        job = one.job
         try:
-            outcome = await one.attempted()
-            if outcome is not None:
-                await self._store(one, outcome)
+            with observed(self._state, one) as seen:
+                outcome = _last(one, await one.attempted())
+                seen.ended(one, outcome)
+                if outcome is not None:
+                    await self._store(one, outcome)
         except Exception:  # noqa: BLE001 - its lease will be over
             logger.exception("a job is run again later", extra={"fields": one.fields})
         finally:
             del self.running[(one.id, one.claimed.claims)]
-            # With a free place, the last claim has left no due job of the kind.
-            if self._counts[job.kind] >= job.concurrency:
+            self._counts[one.job.kind] -= 1
+            if one.job.kind in self._more:
                 self._awake.set()
-            self._counts[job.kind] -= 1
 
     async def _store(self, one: RunningJob, outcome: Outcome) -> None:
         """Store how an attempt has ended; a database that is away is waited for."""
-        if outcome.state == "queued" and outcome.counts and one.last:
-            outcome = outcome._replace(state="failed")
         if outcome.state == "failed":
             fields = {**one.fields, "error": outcome.error}
             logger.error("a job has failed", extra={"fields": fields})
@@ -193,7 +203,18 @@ class JobLoop:
         else:
             statement = statements.finish if outcome.state == "done" else statements.fail
             values = one.values(result=outcome.result, error=outcome.error)
-        await self._writer.run(lambda db: statement.records(db, **values), lambda _: ())
+
+        more = one.job.failed if outcome.state == "failed" else None
+
+        async def store(db: WritableDatabase) -> None:
+            if more is None:
+                await statement.records(db, **values)
+                return
+            async with db.transaction() as within:
+                if await statement.records(within, **values):
+                    await more(within, one.as_failed(outcome.error or ""))
+
+        await self._writer.run(store, lambda _: ())
 
     async def _renew_always(self) -> None:
         while True:
@@ -224,6 +245,13 @@ class JobLoop:
             if one is not None and name not in kept and not one.finished:
                 one.taken = True
                 one.cancel()
+
+
+def _last(one: RunningJob, outcome: Outcome | None) -> Outcome | None:
+    """The outcome of an attempt: after the last one there is no other, so the job has failed."""
+    if outcome is not None and outcome.state == "queued" and outcome.counts and one.last:
+        return outcome._replace(state="failed")
+    return outcome
 
 
 def delay_of(attempt: int, outcome: Outcome) -> float:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.db.writable import WritableDatabase
+from service.db.statement import Runner
 from service.errors import Problem
 from service.jobs import statements
-from service.jobs.job import Job, JobFailedError, JobRetryError, JobTaken
+from service.jobs.job import FailedJob, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.statements import Claimed
 from service.logs import logger
 from service.web.request import State
@@ -51,11 +51,13 @@ class RunningJob:
         self.claimed = claimed
         self.id = claimed.id
         self.attempt = claimed.attempts
+        self.claim = claimed.claims
         self.user_id = claimed.user_id
         self.settings = state["settings"]
         self.db = state["db"]
         self.writer = state["writer"]
         self.outgoing = state["outgoing"]
+        self.feed = state["feed"]
         # What `progress` was told last.
         self.figures: tuple[int, int | None] = (0, None)
         # Whether the job has said `finish`, whether another worker has it, as far as is known, and
@@ -81,7 +83,7 @@ class RunningJob:
         if not kept:
             raise JobTaken(TAKEN)
 
-    async def finish(self, db: WritableDatabase, result: object = None) -> None:
+    async def finish(self, db: Runner, result: object = None) -> None:
         """See JobContext."""
         values = self.values(result=_json(result), error=None)
         if not await statements.finish.records(db, **values):
@@ -101,12 +103,16 @@ class RunningJob:
     @property
     def place(self) -> dict[str, object]:
         """The arguments that name this attempt in a statement."""
-        return {"id": self.id, "claim": self.claimed.claims}
+        return {"id": self.id, "claim": self.claim}
 
     def values(self, **others: object) -> dict[str, object]:
         """The arguments of a statement that ends the attempt."""
         done, total = self.figures
         return {"done": done, "total": total, **others, **self.place}
+
+    def as_failed(self, error: str) -> FailedJob:
+        """What `Job.failed` is given."""
+        return FailedJob(self.id, self.user_id, self.claimed.argument, error)
 
     def cancel(self) -> None:
         """Cancel the function; what it has already returned is still stored."""

@@ -33,6 +33,8 @@ from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement, columns
 
 _NOW: ColumnElement[Any] = func.now()
+# No figure counts further: 10,000 entries of an index take some 2 ms.
+COUNTED = 10_000
 _ONE: ColumnElement[Any] = literal_column("1", Integer)
 
 
@@ -51,6 +53,15 @@ class JobRow(Struct, frozen=True):
     run_at: datetime
     created_at: datetime
     finished_at: datetime | None
+
+
+class Figures(Struct, frozen=True):
+    """How many jobs of a kind there are, and the seconds since the first of them was due."""
+
+    kind: str
+    queued: int
+    failed: int
+    waited: float
 
 
 class Claimed(Struct, frozen=True):
@@ -79,8 +90,13 @@ def _given(name: str) -> ColumnElement[Any]:
     return bindparam(name, type_=jobs.c[name].type)
 
 
+def _ended(name: str) -> tuple[ColumnElement[bool], ...]:
+    """True for jobs that have ended in a state, so that the index of ended jobs can be used."""
+    return (jobs.c.state == _state(name), jobs.c.finished_at.is_not(None))
+
+
 def _told() -> ColumnElement[Any]:
-    """Tells the workers that there are queued jobs; the trigger does it for new rows alone."""
+    """Tells the workers at the commit that there are queued jobs."""
     return func.pg_notify(literal_column(f"'{JOBS_CHANNEL}'"), literal_column("''"))
 
 
@@ -95,7 +111,7 @@ def _held(state: str = "running") -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _queueing() -> Statement[int]:
+def _queueing() -> Statement[tuple[int, Any]]:
     given = unnested({"argument": JSONB()})
     values = {
         "kind": _given("kind"),
@@ -105,9 +121,10 @@ def _queueing() -> Statement[int]:
         "run_at": _NOW + _interval("delay"),
     }
     rows = select(*values.values()).select_from(given.rows).order_by(given.place)
-    core = insert(jobs).from_select(list(values), rows).returning(jobs.c.id)
+    core = insert(jobs).from_select(list(values), rows)
     order = ("kind", "user_id", "place", "delay", "arguments")
-    return Statement("jobs.enqueue", int, core, order=order)
+    returned = core.returning(jobs.c.id, _told().label("told"))
+    return Statement("jobs.enqueue", tuple, returned, order=order)
 
 
 def _claiming() -> Statement[tuple[Any, ...]]:
@@ -205,7 +222,7 @@ def _retrying() -> Statement[tuple[int, Any]]:
     """Queue failed jobs again: those with the ids, or all of a kind, or all if both are null."""
     ids, kind = bindparam("ids", type_=ARRAY(BigInteger)), _given("kind")
     failed = (
-        jobs.c.state == _state("failed"),
+        *_ended("failed"),
         or_(ids.is_(None), jobs.c.id == any_(ids)),
         or_(kind.is_(None), jobs.c.kind == kind),
     )
@@ -229,6 +246,8 @@ def _listing() -> Statement[JobRow]:
         select(*columns(JobRow, jobs))
         .where(
             or_(state.is_(None), jobs.c.state == state),
+            # True for every job; an index of few rows can be used where the state is known.
+            or_(state.is_(None), state != _state("failed"), jobs.c.finished_at.is_not(None)),
             or_(kind.is_(None), jobs.c.kind == kind),
             or_(before.is_(None), jobs.c.id < before),
         )
@@ -236,6 +255,28 @@ def _listing() -> Statement[JobRow]:
         .limit(bindparam("limit", type_=BigInteger))
     )
     return Statement("jobs.list", JobRow, core, prepare=False, by_values=True)
+
+
+def _figures() -> Statement[Figures]:
+    """How many jobs of each kind are queued and have failed, each counted up to COUNTED."""
+    wanted = unnested({"kind": Text()}).cte("wanted").rows
+    most: ColumnElement[int] = literal_column(str(COUNTED))
+    queued = (jobs.c.kind == wanted.c.kind, jobs.c.state == _state("queued"))
+    some = select(jobs.c.id).where(*queued).limit(most).correlate(wanted).subquery()
+    first = select(jobs.c.run_at).where(*queued).order_by(jobs.c.run_at).limit(_ONE)
+    waited = func.extract("epoch", _NOW - first.correlate(wanted).scalar_subquery())
+    failed = select(jobs.c.kind).where(*_ended("failed")).limit(most).cte("failed")
+    core = select(
+        wanted.c.kind,
+        select(func.count()).select_from(some).scalar_subquery().label("queued"),
+        select(func.count())
+        .select_from(failed)
+        .where(failed.c.kind == wanted.c.kind)
+        .scalar_subquery()
+        .label("failed"),
+        func.greatest(cast(waited, Float), literal_column("0", Float)).label("waited"),
+    ).select_from(wanted)
+    return Statement("jobs.figures", Figures, core, order=("kinds",), prepare=False)
 
 
 def _trimming() -> Statement[int]:
@@ -265,7 +306,8 @@ by_id = Statement(
     order=("id",),
 )
 # `list_` so that it hides no builtin.
-list_, retry, trim = _listing(), _retrying(), _trimming()
+list_, retry, trim, figures = _listing(), _retrying(), _trimming(), _figures()
 STATEMENTS: tuple[Statement[Any], ...] = (
     *(enqueue, claim, renew, progress, finish, fail, release, by_id, list_, retry, trim),
+    figures,
 )

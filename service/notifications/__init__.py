@@ -1,6 +1,6 @@
 """Notifications: what a user is told, in a list and over HTTP."""
 
-from service.notifications import handlers, statements
+from service.notifications import routes, statements
 from service.notifications.structs import Notification, NotificationFields
 from service.resource import Resource
 from service.resource.operations import OPERATIONS
@@ -19,6 +19,6 @@ notifications = Resource(
     owner="user_id",
     private=True,
     without=(*OPERATIONS, "create_under"),
-    extra=handlers.operations,
+    extra=routes.operations,
     extra_statements=statements.statements,
 )

@@ -183,6 +183,7 @@ def _refusal(response: httpx.Response, beginning: bytes) -> DeliveryError:
     return DeliveryError(
         f"the receiver answered {status}" + (f": {said}" if said else ""),
         permanent=status == 410,
+        status=status,
         retry_after=seconds_of(response.headers.get("retry-after")),
     )
 

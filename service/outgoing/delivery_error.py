@@ -14,14 +14,21 @@ class DeliveryError(Exception):
         message: why.
         permanent: whether another attempt is useless.
         retry_after: seconds that the receiver asks us to wait; None if it does not say.
+        status: of the receiver's answer; None without one.
     """
 
     def __init__(
-        self, message: str, *, permanent: bool = False, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after: float | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
+        self.status = status
 
 
 def seconds_of(retry_after: str | None) -> float | None:

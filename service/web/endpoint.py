@@ -53,11 +53,16 @@ class Operation(NamedTuple):
     principal (a function of the scope, if that depends on the query): then Request.owner is part
     of the cache key. `limit` is its own rate limit, such as `5/m`; `off` for none.
 
-    `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
-    the response has an ETag and changes only with the code. `documented` says whether the OpenAPI
-    document has it: say False for a part of a page, such as a script.
+    `media` are the media types of a body without a Struct, or beside it, as `text/html`. `fixed`
+    says that the response has an ETag and changes only with the code. `documented` says
+    whether the OpenAPI document has it: say False for a part of a page, such as a script.
 
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
+    Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
+
+    `accepted` is the body of a 202, if it can also answer with a job that does the work later.
+
+    `local` says whether a program on this machine needs no key, see local_request.is_local.
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409. `local` says
     whether a program on this machine needs no key, see local_request.is_local. `statements` are
     those of its handler that belong to no resource.
@@ -86,6 +91,7 @@ class Operation(NamedTuple):
     fixed: bool = False
     documented: bool = True
     local: bool = False
+    accepted: type[Struct] | None = None
     statements: tuple[Statement[Any], ...] = ()
 
     @property
@@ -191,12 +197,12 @@ class Endpoint:
             more += limit_headers(scope)
         if TRACEPARENT in request.headers or spent.span is not None:
             more += trace_headers(spent)
-        took = perf_counter() - started
+        took = perf_counter() - started - spent.idle
         if not send_prebuilt(request, reply, spent, took, body, more):
             headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
             await _send(send, method, reply, body, [*headers, *more])
-            took = perf_counter() - started
+            took = perf_counter() - started - spent.idle
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)
