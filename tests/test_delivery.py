@@ -203,6 +203,7 @@ async def test_a_sender_that_is_killed_posts_again_with_the_same_id(
         check_signature(taken)
 
 
+@pytest.mark.slow
 async def test_a_receiver_that_hangs_holds_up_no_request_no_other_job_and_no_stop(
     url: str, tmp_path: Path
 ) -> None:
