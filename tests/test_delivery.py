@@ -8,15 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import receiver as receivers
-from conftest import EMPTY_TABLES, Service, query
+from conftest import EMPTY_TABLES, ROOT, Service, free_port, query
 from in_process import until, worker
 from receiver import OK, Receiver, Taken, receiving, says, status
 
@@ -231,6 +231,44 @@ async def test_a_receiver_that_hangs_holds_up_no_request_no_other_job_and_no_sto
         async with posting.started():
             await ended(url)
     assert sorted(ids(receiver)) == sorted(f"notification-{n + 1}" for n in range(1000))
+
+
+@contextmanager
+def receiver_of_the_guide(folder: Path) -> Iterator[str]:
+    """Start it in a folder, with its output and its log; yields its URL."""
+    guide = (ROOT / "docs" / "receivers.md").read_text()
+    (folder / "receiver.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    port = free_port()
+    environ = {**os.environ, "SERVICE_SECRET": SECRET, "PORT": str(port)}
+    command = [sys.executable, "receiver.py"]
+    with (folder / "output").open("wb") as output, (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=log)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_the_receiver_of_the_guide_takes_each_notification_once_and_no_other_post(
+    url: str, tmp_path: Path
+) -> None:
+    with receiver_of_the_guide(tmp_path) as target:
+        async with worker(url, SERVICE_SECRET=SECRET, SERVICE_NOTIFY_URL=target) as (client, state):
+            await create(client)
+            await ended(url)
+            # As if the sender had not noted that it was delivered.
+            await sql(url, "UPDATE jobs SET state = 'queued' WHERE kind = 'notify'")
+            await state["listener"].listen("any", str)  # a new connection wakes the loop
+            await ended(url)
+        async with httpx.AsyncClient() as stranger:
+            for given in (b"", b"sha256=00", b"\xe9"):
+                headers = {b"X-Signature": given}
+                posted = await stranger.post(target, json={"id": 9}, headers=headers)
+                assert posted.status_code == 401
+    assert (tmp_path / "output").read_text() == "Welcome, ada\n"
+    log = (tmp_path / "log").read_text()
+    assert (log.count('" 204 '), log.count('" 401 ')) == (2, 3), log
 
 
 def test_serve_says_in_one_line_what_a_notify_url_needs() -> None:
