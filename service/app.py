@@ -20,6 +20,7 @@ from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.resource import Resource
+from service.resource.import_job import ImportEnded, import_jobs
 from service.resource.operations import served
 from service.sample_data import Seed
 from service.settings import Settings, SettingsError
@@ -55,7 +56,7 @@ class Application(Paths):
         serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as create_app
         self,
         settings: Settings,
         resources: Sequence[Resource[Any]],
@@ -66,9 +67,10 @@ class Application(Paths):
         seed: Seed | None,
         auth: ApiKeys | None,
         jobs: Sequence[Job[Any]],
+        after_import: Job[ImportEnded] | None,
     ) -> None:
         routes = list(routes)
-        self.jobs = {one.kind: one for one in jobs}
+        self.jobs = _kinds([*jobs, *import_jobs(resources, auth, after_import)])
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -172,6 +174,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     seed: Seed | None = None,
     auth: ApiKeys | None = None,
     jobs: Sequence[Job[Any]] = (),
+    after_import: Job[ImportEnded] | None = None,
 ) -> Application:
     """Return an application that serves these resources and routes.
 
@@ -188,11 +191,12 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
         seed: sample data for `swiftlet seed`.
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
-        jobs: the kinds of jobs that it runs.
+        jobs: the kinds of jobs that it runs; the kernel adds its own.
+        after_import: the job to queue at the end of each import in the background.
 
     Raises:
-        ValueError: two tables have the same name, or two operations the same method and path, or
-            the limit of an operation has a wrong form.
+        ValueError: two tables or two jobs have the same name, or two operations the same method and
+            path, or the limit of an operation has a wrong form.
     """
     if migrations is None:
         # The caller's frame, like in NamedTuple; the working directory depends on the server.
@@ -206,7 +210,16 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         seed=seed,
         auth=auth,
         jobs=jobs,
+        after_import=after_import,
     )
+
+
+def _kinds(jobs: Sequence[Job[Any]]) -> dict[str, Job[Any]]:
+    found = {one.kind: one for one in jobs}
+    for one in jobs:
+        if found[one.kind] is not one:
+            raise ValueError(f"two jobs are of the kind {one.kind!r}")
+    return found
 
 
 def _queues(jobs: Mapping[str, Job[Any]], tables: Iterable[Table]) -> dict[str, list[str]]:

@@ -4,22 +4,28 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from service import tracing
 from service.cache.fingerprint import fingerprint
+from service.cache.generations import EVERYTHING
 from service.cache.off import NoCache
 from service.cache.store import Cache
-from service.cache.writer import Writer
+from service.cache.writer import Telling, Writer
+from service.changes import log as change_log
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
+from service.db.names import CHANGES_CHANNEL, JOBS_CHANNEL
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
 from service.jobs import figures
 from service.jobs.loop import JobLoop
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import keep_clean
 from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
@@ -64,13 +70,13 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         if isinstance(cache, Cache):
             await cache.open()
             stack.push_async_callback(cache.close)
-        writer = Writer(db, cache)
+        listener = Listener(settings.required_database_url)
+        stack.push_async_callback(listener.close)
+        writer = Writer(db, cache, telling=_telling(app, listener))
         limiter = limiter_of(settings, app.policies)
         if limiter is not None:
             await limiter.open()
             stack.push_async_callback(limiter.close)
-        listener = Listener(settings.required_database_url)
-        stack.push_async_callback(listener.close)
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
         db.spawn(rights.log_lacking(db, app.needs))
@@ -81,6 +87,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         gc.set_threshold(GC_THRESHOLD)
         if app.takes_keys:
             db.spawn(remove_expired_keys(writer))
+        if any(one.changes for one in app.resources):
+            db.spawn(change_log.trim_always(writer, settings.changes_age))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
             if app.jobs:
@@ -96,14 +104,29 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "jobs": app.jobs,
         }
         if app.jobs and settings.jobs == "on":
-            loop = JobLoop(state, app.jobs)
+            spool = Spool(settings)
+            loop = JobLoop(state, app.jobs, spool.places)
             # Before the database is closed, so that jobs that are cancelled are queued again.
             stack.push_async_callback(loop.close)
             await loop.start()
             db.spawn(trim_always(writer))
+            db.spawn(keep_clean(spool, db))
         yield state
+
+
+def _telling(app: "Application", listener: Listener) -> list[Telling]:
+    """Return what tells all workers of writes: the feeds of changes, and the loops of jobs."""
+    logged = {one.name for one in app.resources if one.changes}
+    queueing = {job.new_rows_of for job in app.jobs.values()}
+    found = []
+    for names, channel in ((logged, CHANGES_CHANNEL), (queueing, JOBS_CHANNEL)):
+        tags = {tag for one in app.resources if one.name in names for tag in one.tags.lists}
+        if tags:
+            found.append(Telling(frozenset({EVERYTHING, *tags}), partial(listener.tell, channel)))
+    return found
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:

@@ -12,6 +12,7 @@ from service.items import items
 from service.items.seed import samples
 from service.keys import api_keys, keys
 from service.notifications import notifications
+from service.notifications.imports import import_ended
 from service.notifications.welcome import welcome
 from service.settings import Settings, SettingsError
 from service.users import users
@@ -38,6 +39,7 @@ def built_in(settings: Settings) -> Application:
         seed=samples,
         auth=api_keys,
         jobs=(welcome,),
+        after_import=import_ended,
     )
 
 

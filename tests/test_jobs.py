@@ -14,12 +14,12 @@ from starlette.applications import Starlette
 
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
-from service.db.names import JOBS_CHANNEL
+from service.db.names import HEARER, JOBS_CHANNEL
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, Problem
 from service.jobs import loop, statements
 from service.jobs.context import JobContext
-from service.jobs.job import Job, JobFailedError, JobRetryError
+from service.jobs.job import Created, Job, JobFailedError, JobRetryError
 from service.jobs.loop import JobLoop
 from service.jobs.queue import enqueue, enqueue_many
 from service.jobs.trimming import trim
@@ -33,7 +33,9 @@ class Number(Struct):
 
 
 @pytest.fixture
-def url(own_database_url: str) -> str:
+def url(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database without jobs and users; no loop looks at it unless it is woken, or one is due."""
+    monkeypatch.setattr(loop, "IDLE_SECONDS", 3600.0)
     query(own_database_url, "WITH jobs AS (DELETE FROM jobs) DELETE FROM users")
     return own_database_url
 
@@ -156,7 +158,7 @@ async def test_a_worker_with_the_place_runs_the_jobs_of_the_place(url: str) -> N
     job = Job("placed", Number, run)
     async with running(url, job, SERVICE_JOBS="off") as state:
         job_id = await queued(state, job, Number(), place="disk 7")
-        alone = JobLoop(state, {"placed": job}, ["disk 7"])
+        alone = JobLoop(state, {"placed": job}, lambda: ["disk 7"])
         await alone.start()
         await ended(state, job_id)
         await alone.close()
@@ -236,6 +238,39 @@ async def test_each_new_user_queues_a_job_in_the_transaction_that_creates_it(url
         " INSERT INTO users (email, username) SELECT 'seed@example.com', 'seed' FROM off",
     )
     assert len(await rows(url)) == 41
+
+
+@pytest.mark.parametrize("writer", ("the service", "psql"))
+async def test_a_worker_hears_of_the_job_of_a_new_user(url: str, writer: str) -> None:
+    welcomed: list[int] = []
+
+    async def run(_: JobContext, user: Created) -> None:
+        welcomed.append(user.id)
+
+    async with running(url, Job("welcome", Created, run)):
+        # Not before it has looked once, and listens.
+        await until_listening(url)
+        if writer == "psql":
+            await sql(url, "INSERT INTO users (email, username) VALUES ('a@example.com', 'ada')")
+        else:
+            async with worker(url, SERVICE_JOBS="off") as (client, _):
+                body = {"email": "a@example.com", "username": "ada"}
+                assert (await client.post("/users", json=body)).status_code == 201
+                await until(lambda: welcomed)
+        await until(lambda: welcomed)
+
+
+async def until_listening(url: str) -> None:
+    """Return when a loop listens, and has looked at the jobs."""
+    async with asyncio.timeout(30):
+        while True:
+            if await sql(
+                url,
+                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                f" AND application_name = '{HEARER}' AND state = 'idle' AND query !~ 'LISTEN'",
+            ):
+                return await asyncio.sleep(0.1)
+            await asyncio.sleep(0.01)
 
 
 async def test_when_the_lease_is_over_another_worker_runs_the_job_and_the_first_changes_nothing(

@@ -34,6 +34,9 @@ EXAMPLES: dict[str, str] = {
     "timestamp with time zone": f"'{datetime(2026, 1, 1, 1, tzinfo=UTC)}'",
     "bytea": r"'\\x00'",
     "bigint[]": "'{1}'",
+    "integer": "1",
+    "double precision": "1",
+    "jsonb": "'{}'",
     "boolean[]": "'{true}'",
     "numeric[]": "'{10}'",
     "text[]": "'{Lamp}'",
@@ -87,6 +90,12 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("keys.user_by_email", "users_email_key"),
     ("items.owners_many", "users_pkey"),
     ("items.newest_by_owner", "items_owner_id_idx"),
+    ("jobs.claim", "jobs_queued_idx"),
+    ("jobs.claim", "jobs_running_idx"),
+    *((f"jobs.{write}", "jobs_pkey") for write in ("progress", "finish", "fail", "release")),
+    ("jobs.by_id", "jobs_pkey"),
+    ("jobs.spooled", "jobs_place_idx"),
+    ("jobs.trim", "jobs_finished_idx"),
     ("idempotency.find", "idempotency_keys_pkey"),
     ("idempotency.remove", "idempotency_keys_created_at_idx"),
     *lists(),
@@ -172,13 +181,21 @@ def seeded(
             "INSERT INTO idempotency_keys SELECT '', n, '', 201, '', ''"
             " FROM generate_series(1, 5000) n",
         )
-        query(running.database_url, "ANALYZE idempotency_keys")
         query(
             running.database_url,
             "INSERT INTO notifications (user_id, kind, message, unread)"
             " SELECT 1 + n % 2000, 'test', 'Told', n % 50 = 0 FROM generate_series(1, 20000) n",
         )
         query(running.database_url, "VACUUM (ANALYZE) notifications")
+        query(
+            running.database_url,
+            "INSERT INTO jobs (kind, argument, state, run_at, leased_until, finished_at)"
+            " SELECT 'Lamp', '{}', CASE WHEN n % 3 = 0 THEN 'done' WHEN n < 2000 THEN 'running'"
+            " ELSE 'queued' END, now(), CASE WHEN n < 2000 THEN now() END,"
+            " CASE n % 3 WHEN 0 THEN now() - n * interval '1 minute' END"
+            " FROM generate_series(1, 150000) n",
+        )
+        query(running.database_url, "ANALYZE idempotency_keys, jobs")
         yield Seeded(running.database_url)
 
 

@@ -6,8 +6,11 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
+from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
+from service.jobs import statements as jobs
+from service.jobs.spool_statements import spooled
 from service.resource import Resource
 
 # Where statements are: Application.sources.
@@ -25,11 +28,17 @@ HEADER = """\
 def statements(sources: Sources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
     for one in sources:
-        if isinstance(one, Statement):
-            yield one
-        else:
+        if isinstance(one, Resource):
             yield from one.statements()
-    yield from idempotency.STATEMENTS
+    yield from _others(sources)
+
+
+def _others(sources: Sources) -> Iterator[Statement[Any]]:
+    """Those that belong to no resource."""
+    yield from (one for one in sources if isinstance(one, Statement))
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+    if any(isinstance(one, Resource) and one.changes for one in sources):
+        yield from changes.STATEMENTS
 
 
 def listing(sources: Sources) -> str:
@@ -48,13 +57,11 @@ def find(sources: Sources, name: str) -> tuple[Resource[Any] | None, Statement[A
     Raises:
         KeyError: the statement does not exist.
     """
-    own = {statement.name: statement for statement in idempotency.STATEMENTS}
     for one in sources:
-        if isinstance(one, Statement):
-            own[one.name] = one
-        else:
+        if isinstance(one, Resource):
             with suppress(KeyError):
                 return one, one.statement(name)
+    own = {statement.name: statement for statement in _others(sources)}
     return None, own[name]
 
 

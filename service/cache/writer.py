@@ -1,8 +1,8 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from service.cache.generations import Tags
 from service.cache.off import NoCache
@@ -17,6 +17,18 @@ from service.timing import timing
 Done = TypeVar("Done")
 
 
+class Telling(NamedTuple):
+    """Tells others of changes after the commit.
+
+    Args:
+        tags: a write that has none of them is not told of.
+        tell: called without waiting.
+    """
+
+    tags: frozenset[int]
+    tell: Callable[[], None]
+
+
 class Writer:
     """Runs writes, and invalidates the cached responses that depend on what they changed.
 
@@ -26,14 +38,21 @@ class Writer:
             of the tables announce what is written, if `db` has no pool (`size=None`): they leave
             out pooled connections, and while there are some, the others cache nothing.
         name: without a cache, the application_name of a connection beside the pool.
+        telling: called after a write that others hear of.
     """
 
-    __slots__ = ("_cache", "_db")
+    __slots__ = ("_cache", "_db", "_telling")
 
     def __init__(
-        self, db: Database, cache: Cache | NoCache | None = None, *, name: str = AUDIBLE
+        self,
+        db: Database,
+        cache: Cache | NoCache | None = None,
+        *,
+        name: str = AUDIBLE,
+        telling: Sequence[Telling] = (),
     ) -> None:
         self._cache = cache or NoCache()
+        self._telling = telling
         self._db = WritableDatabase(db, name if cache is None else db.name)
 
     async def run(
@@ -53,26 +72,34 @@ class Writer:
             Problem: what `write` raised. Nothing was written, except with OutcomeUnknown: then all
                 that is cached is invalidated until the outcome is known, as after a cancellation.
         """
-        cache = self._cache
+        cache, telling = self._cache, self._telling
         try:
             done = await write(self._db)
-            if not cache.on:
+            if not telling and not cache.on:
                 return done
             changed = tags(done)
         except OutcomeUnknown:
-            cache.outcome_unknown()
+            self._outcome_unknown()
             raise
         except Problem:
             raise
         except BaseException:  # cancelled, or an error of ours after the commit
-            cache.outcome_unknown()
+            self._outcome_unknown()
             raise
-        if changed:
+        for one in telling:
+            if not one.tags.isdisjoint(changed):
+                one.tell()
+        if changed and cache.on:
             started, spent = perf_counter(), timing.get()
             await cache.invalidate(changed)
             if spent is not None:
                 spent.cache += perf_counter() - started
         return done
+
+    def _outcome_unknown(self) -> None:
+        self._cache.outcome_unknown()
+        for one in self._telling:
+            one.tell()
 
 
 class WriteTransaction:

@@ -1,10 +1,15 @@
 """The log of changes: what each statement changed, and the order in which transactions committed.
 
 A trigger writes one entry per statement, with its rows as JSON, in the transaction of the change.
-So the log has the changes of every writer. Its place in the order is only known at the commit: a
-deferred trigger takes a lock there, and draws the next position. So positions grow in the order of
-the commits, and no reader ever sees a position before a smaller one. A transaction that stays open
-long holds the lock only while it commits.
+So the log has the changes of every writer. Its place in the order is only known at the commit:
+there a deferred trigger draws the next position. So a transaction that stays open long delays no
+change of another one.
+
+Commits don't wait for each other, so a change may become visible after one with a larger position.
+Therefore a transaction holds a shared advisory lock from before it draws a position until it has
+ended. `settled_changes` reads the last position that was drawn, waits until the transactions that
+hold the lock then have ended, and returns it: up to there, no change becomes visible any more. A
+reader reads only so far. See docs/decisions/change-log.md.
 """
 
 from collections.abc import Iterable
@@ -22,9 +27,8 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON
 
-from service.db.names import CHANGES_CHANNEL, INTERNAL
+from service.db.names import CHANGES_CHANNEL, INTERNAL, SILENT
 from service.db.quoting import quoted
 
 # In `info` of a table whose changes are logged.
@@ -37,8 +41,8 @@ change_log = Table(
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    # At most 1,000 of them; see MOST.
-    Column("rows", JSON, nullable=False),
+    # A JSON array; as text, so that its length is known without reading it.
+    Column("rows", Text, nullable=False),
     PrimaryKeyConstraint("id", name="change_log_pkey"),
     info=INTERNAL,
 )
@@ -56,7 +60,7 @@ change_positions = Table(
     PrimaryKeyConstraint("position", name="change_positions_pkey"),
     info=INTERNAL,
 )
-# One row: up to where the log was trimmed.
+# One row, or none: the position of the last change that was trimmed.
 change_horizon = Table(
     "change_horizon",
     metadata,
@@ -68,60 +72,118 @@ change_horizon = Table(
 )
 TABLES = (change_log, change_positions, change_horizon)
 
-# TRUNCATE has no transition table, so its rows are logged before it.
-LOG_CHANGES = """
+# The position of a change is that of its entry times WIDTH, plus its index in the entry.
+WIDTH = 1024
+# Of one entry, so that a reader needs little memory; only a single row may have more bytes.
+ROWS, BYTES = 1000, 1_000_000
+
+# Each statement costs two small queries here. A statement with more rows or bytes than an entry may
+# have is read row by row, so the memory is bounded. TRUNCATE has no transition table, so its rows
+# are read before it. The settings give values one form, whatever the session has set.
+LOG_CHANGES = (
+    """
 CREATE FUNCTION log_changes() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET "TimeZone" = 'UTC'
+SET extra_float_digits = 1 SET bytea_output = hex SET "IntervalStyle" = iso_8601 AS $$
+#variable_conflict use_variable
+DECLARE
+    number bigint;
+    bytes bigint;
+    one text;
+    parts text[] := '{}';
+    source text := 'changed';
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'created', json_agg(one) FROM (
-            SELECT come AS one, (row_number() OVER () - 1) / 1000 AS part FROM come
-        ) AS parts GROUP BY part ORDER BY part;
-    ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'updated', json_agg(one) FROM (
-            SELECT come AS one, (row_number() OVER () - 1) / 1000 AS part FROM come
-        ) AS parts GROUP BY part ORDER BY part;
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'deleted', json_agg(one) FROM (
-            SELECT gone AS one, (row_number() OVER () - 1) / 1000 AS part FROM gone
-        ) AS parts GROUP BY part ORDER BY part;
+    IF TG_OP = 'TRUNCATE' THEN
+        source := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
     ELSE
-        EXECUTE format($q$
+        SELECT count(*), sum(pg_column_size(t.*)) INTO number, bytes
+        FROM (SELECT * FROM changed LIMIT MORE_THAN_ROWS) AS t;
+        IF number = 0 THEN
+            RETURN NULL;
+        ELSIF number <= MOST_ROWS AND bytes <= MOST_BYTES THEN
             INSERT INTO {schema}.change_log (name, kind, rows)
-            SELECT %L, 'deleted', json_agg(one) FROM (
-                SELECT t AS one, (row_number() OVER () - 1) / 1000 AS part FROM %I.%I AS t
-            ) AS parts GROUP BY part ORDER BY part$q$,
-            TG_TABLE_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME);
+            SELECT TG_TABLE_NAME, TG_ARGV[0], json_agg(t.*) FROM changed AS t;
+            RETURN NULL;
+        END IF;
+    END IF;
+    bytes := 0;
+    FOR one IN EXECUTE 'SELECT row_to_json(t.*)::text FROM ' || source || ' AS t' LOOP
+        IF bytes > 0 AND
+            (cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES)
+        THEN
+            INSERT INTO {schema}.change_log (name, kind, rows)
+            VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+            parts := '{}';
+            bytes := 0;
+        END IF;
+        parts := parts || one;
+        bytes := bytes + octet_length(one);
+    END LOOP;
+    IF cardinality(parts) > 0 THEN
+        INSERT INTO {schema}.change_log (name, kind, rows)
+        VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
     END IF;
     RETURN NULL;
 END $$
-"""
+""".replace("MORE_THAN_ROWS", str(ROWS + 1))
+    .replace("MOST_ROWS", str(ROWS))
+    .replace("MOST_BYTES", str(BYTES))
+)
+# The lock comes before the position. A NOTIFY makes all commits of the server wait for each other,
+# also while they write to disk, so the service sends its own after the commit (cache/writer.py).
 ORDER_CHANGES = """
 CREATE FUNCTION order_changes() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(TG_RELID::integer, 0);
+    PERFORM pg_advisory_xact_lock_shared(TG_RELID::integer, 0);
     INSERT INTO {schema}.change_positions (entry) VALUES (NEW.id);
-    PERFORM pg_notify('CHANNEL', '');
+    IF current_setting('application_name') <> 'SILENT' THEN
+        PERFORM pg_notify('CHANNEL', '');
+    END IF;
     RETURN NULL;
 END $$
-""".replace("CHANNEL", CHANGES_CHANNEL)
+""".replace("SILENT", SILENT).replace("CHANNEL", CHANGES_CHANNEL)
+# Null if a transaction has held the lock for longer than commits take. The position is read before
+# the locks: who draws one later has a larger one. PREPARE TRANSACTION would hand the lock on, but
+# is not possible after NOTIFY.
+SETTLED_CHANGES = """
+CREATE FUNCTION settled_changes() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    drawn bigint;
+    committing text[];
+BEGIN
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO drawn
+    FROM {schema}.change_positions_position_seq;
+    FOR attempt IN 0..200 LOOP
+        committing := ARRAY(
+            SELECT virtualtransaction FROM pg_locks
+            WHERE locktype = 'advisory' AND objid = 0 AND objsubid = 2
+                AND classid = '{schema}.change_log'::regclass
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (attempt = 0 OR virtualtransaction = ANY (committing))
+        );
+        IF cardinality(committing) = 0 THEN
+            RETURN drawn;
+        END IF;
+        PERFORM pg_sleep(0.001);
+    END LOOP;
+    RETURN NULL;
+END $$
+"""
 ORDER_TRIGGER = """
 CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
 """
 LOG_TRIGGERS = """
-CREATE TRIGGER {created} AFTER INSERT ON {on} REFERENCING NEW TABLE AS come
-    FOR EACH STATEMENT EXECUTE FUNCTION log_changes();
-CREATE TRIGGER {updated} AFTER UPDATE ON {on} REFERENCING NEW TABLE AS come
-    FOR EACH STATEMENT EXECUTE FUNCTION log_changes();
-CREATE TRIGGER {deleted} AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION log_changes();
+CREATE TRIGGER {created} AFTER INSERT ON {on} REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION log_changes('created');
+CREATE TRIGGER {updated} AFTER UPDATE ON {on} REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION log_changes('updated');
+CREATE TRIGGER {deleted} AFTER DELETE ON {on} REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION log_changes('deleted');
 CREATE TRIGGER {truncated} BEFORE TRUNCATE ON {on}
-    FOR EACH STATEMENT EXECUTE FUNCTION log_changes()
+    FOR EACH STATEMENT EXECUTE FUNCTION log_changes('deleted')
 """
 WAYS = ("created", "updated", "deleted", "truncated")
 
@@ -133,7 +195,7 @@ def logged(tables: Iterable[Table]) -> list[Table]:
 
 def functions(tables: Iterable[Table]) -> list[str]:
     """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
-    return [LOG_CHANGES, ORDER_CHANGES] if logged(tables) else []
+    return [LOG_CHANGES, ORDER_CHANGES, SETTLED_CHANGES] if logged(tables) else []
 
 
 def triggers(tables: Iterable[Table]) -> list[str]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from service.db.names import INTERNAL, JOBS_CHANNEL
+from service.db.names import INTERNAL, JOBS_CHANNEL, SILENT
 from service.db.quoting import literal, quoted
 
 STATES = ("queued", "running", "done", "failed")
@@ -74,6 +74,8 @@ Index(
     jobs.c.finished_at,
     postgresql_where=text("finished_at IS NOT NULL"),
 )
+# For the files of a place.
+Index("jobs_place_idx", jobs.c.place, postgresql_where=text("place IS NOT NULL"))
 
 QUEUE_JOBS = """
 CREATE FUNCTION queue_jobs() RETURNS trigger
@@ -91,8 +93,12 @@ BEGIN
     RETURN NULL;
 END $$
 """
-TELL_TRIGGER = """
-CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION tell_jobs()
+# A NOTIFY makes all commits of the server wait for each other, also while they write to disk. So
+# the service itself tells of the jobs of new rows after the commit (cache/writer.py).
+TELL_TRIGGER = f"""
+CREATE TRIGGER jobs_told AFTER INSERT ON jobs
+    FOR EACH STATEMENT WHEN (current_setting('application_name') <> '{SILENT}')
+    EXECUTE FUNCTION tell_jobs()
 """
 QUEUE_TRIGGER = f"""
 CREATE TRIGGER {{name}} AFTER INSERT ON {{on}} REFERENCING NEW TABLE AS come

@@ -1,7 +1,8 @@
-"""One connection on which a worker listens, for everything that is announced by NOTIFY."""
+"""One connection on which a worker hears, and sends, everything that is announced by NOTIFY."""
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import asyncpg
 
@@ -13,6 +14,9 @@ Callback = Callable[[], None]
 # Between two attempts to connect; and how often the connection is tried, so that a peer that is
 # gone without a word is noticed.
 RETRY_SECONDS, CHECK_SECONDS, ANSWER_SECONDS = 1.0, 10.0, 5.0
+# Notifications of a channel within this time are one. So a busy worker sends at most 100 a second.
+GAP_SECONDS = 0.01
+TELL = "SELECT count(pg_notify(channel, '')) FROM unnest($1::text[]) AS channel"
 FAILURES = (*CONNECTING, asyncpg.PostgresError, asyncpg.InternalClientError, TimeoutError)
 
 
@@ -31,6 +35,19 @@ class Listener:
         self._callbacks: dict[str, list[Callback]] = {}
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection | None = None
+        self._told: set[str] = set()
+        self._wake = asyncio.Event()
+
+    def tell(self, channel: str) -> None:
+        """Notify all workers soon; for what was written and committed.
+
+        A NOTIFY in the transaction would cost more: it makes all commits of the server wait for
+        each other, also while they write to disk.
+        """
+        self._told.add(channel)
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
 
     async def listen(self, channel: str, callback: Callback) -> None:
         """Call `callback` from now on; the first call connects."""
@@ -39,6 +56,7 @@ class Listener:
             self._task = asyncio.create_task(self._run())
         elif self._connection is not None:
             self._connection.terminate()  # it connects again, and listens to this one too
+            self._wake.set()
 
     async def close(self) -> None:
         """Stop to listen."""
@@ -64,6 +82,7 @@ class Listener:
             command_timeout=ANSWER_SECONDS,
             server_settings={"application_name": HEARER},
         )
+        connection.add_termination_listener(lambda _: self._wake.set())
         try:
             for channel in list(self._callbacks):
                 await connection.add_listener(channel, self._on_notify)
@@ -72,10 +91,22 @@ class Listener:
                 for callback in callbacks:
                     callback()
             while not connection.is_closed():
-                await connection.fetchval("SELECT 1")
-                await asyncio.sleep(CHECK_SECONDS)
+                self._wake.clear()
+                await self._tell(connection)
+                await asyncio.sleep(GAP_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await self._wake.wait()
         finally:
             connection.terminate()
+
+    async def _tell(self, connection: asyncpg.Connection) -> None:
+        told, self._told = self._told, set()
+        try:
+            await connection.fetchval(TELL, list(told))
+        except BaseException:
+            self._told |= told
+            raise
 
     def _on_notify(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
         for callback in self._callbacks.get(channel, ()):

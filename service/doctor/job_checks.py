@@ -1,6 +1,5 @@
 """Jobs: whether some have failed, and whether a worker runs those that are due."""
 
-from service.db.job_table import jobs as table
 from service.doctor.check import Check, Finding, ok, skip, warn
 from service.doctor.subject import Subject
 
@@ -22,7 +21,7 @@ SELECT (SELECT count(*) FROM (
 
 async def jobs(subject: Subject) -> Finding:
     """Warn if jobs have failed, or have been due for a minute: no worker runs, or too few do."""
-    if table not in subject.app.tables:
+    if not subject.app.jobs:
         return skip("this application has no jobs")
     if not subject.migrated:
         return skip("the database is not migrated")

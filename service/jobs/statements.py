@@ -96,7 +96,7 @@ def _ended(name: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def _told() -> ColumnElement[Any]:
-    """Tells the workers that there are queued jobs; the trigger does it for new rows alone."""
+    """Tells the workers at the commit that there are queued jobs."""
     return func.pg_notify(literal_column(f"'{JOBS_CHANNEL}'"), literal_column("''"))
 
 
@@ -111,7 +111,7 @@ def _held(state: str = "running") -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _queueing() -> Statement[int]:
+def _queueing() -> Statement[tuple[int, Any]]:
     given = unnested({"argument": JSONB()})
     values = {
         "kind": _given("kind"),
@@ -121,9 +121,10 @@ def _queueing() -> Statement[int]:
         "run_at": _NOW + _interval("delay"),
     }
     rows = select(*values.values()).select_from(given.rows).order_by(given.place)
-    core = insert(jobs).from_select(list(values), rows).returning(jobs.c.id)
+    core = insert(jobs).from_select(list(values), rows)
     order = ("kind", "user_id", "place", "delay", "arguments")
-    return Statement("jobs.enqueue", int, core, order=order)
+    returned = core.returning(jobs.c.id, _told().label("told"))
+    return Statement("jobs.enqueue", tuple, returned, order=order)
 
 
 def _claiming() -> Statement[tuple[Any, ...]]:

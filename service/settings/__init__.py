@@ -4,6 +4,7 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
@@ -12,6 +13,8 @@ from msgspec import Struct
 
 from service.settings.dotenv import DotenvError, read_dotenv
 from service.settings.kinds import (
+    UNITS,
+    Age,
     AppName,
     Bytes,
     Count,
@@ -107,6 +110,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Requests in a time: of a user, or else of an address. The units are s, m, h and d."""
     rate_limit_writes: Rate = "off"
     """The same for POST, PUT, PATCH and DELETE, which then don't count in `SERVICE_RATE_LIMIT`."""
+    changes_kept: Age = "24h"
+    """How long changes are kept for those who read them later; the units are s, m, h and d."""
     trusted_proxies: Networks | None = None
     """Networks whose `X-Forwarded-For` or `Forwarded` is believed, such as `10.0.0.0/8,unix`;
     `unix` is a proxy that connects over a unix socket."""
@@ -210,6 +215,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def shared_redis_url(self) -> str | None:
         """The URL of the Redis that workers share; None without one."""
         return self.redis_url if self.cache == "on" and self.redis_url != "off" else None
+
+    @property
+    def changes_age(self) -> timedelta:
+        """How long changes are kept."""
+        return timedelta(seconds=int(self.changes_kept[:-1]) * UNITS[self.changes_kept[-1]])
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -44,6 +44,13 @@ Rate = Annotated[
         description="100/60s, 10/s, 5/m, 1000/h or off",
     ),
 ]
+Age = Annotated[
+    str,
+    Meta(
+        pattern=r"^([1-9][0-9]{1,6}s|[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d)\Z",
+        description="10s, 30m, 24h or 7d",
+    ),
+]
 Networks = Annotated[
     str, Meta(min_length=1, description="networks and addresses with commas between them, or unix")
 ]
@@ -58,6 +65,9 @@ RedisURL = Annotated[
         extra=HIDDEN,
     ),
 ]
+
+# Seconds of a unit.
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 

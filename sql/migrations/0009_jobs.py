@@ -34,6 +34,9 @@ UP = [
         (finished_at IS NOT NULL)
     """,
     """
+    CREATE INDEX jobs_place_idx ON jobs USING btree (place) WHERE (place IS NOT NULL)
+    """,
+    """
     CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
         'queued'::text)
     """,
@@ -67,7 +70,8 @@ END $function$
 
     """,
     """
-    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION
+    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT WHEN
+        ((current_setting('application_name'::text) <> 'swiftlet'::text)) EXECUTE FUNCTION
         tell_jobs()
     """,
     """

@@ -19,7 +19,7 @@ UP = [
         id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         name text NOT NULL,
         kind text NOT NULL,
-        rows json NOT NULL,
+        rows text NOT NULL,
         CONSTRAINT change_log_pkey PRIMARY KEY (id)
     )
     """,
@@ -37,30 +37,48 @@ CREATE OR REPLACE FUNCTION {schema}.log_changes()
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "TimeZone" TO 'UTC'
+ SET extra_float_digits TO '1'
+ SET bytea_output TO 'hex'
+ SET "IntervalStyle" TO 'iso_8601'
 AS $function$
+#variable_conflict use_variable
+DECLARE
+    number bigint;
+    bytes bigint;
+    one text;
+    parts text[] := '{}';
+    source text := 'changed';
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'created', json_agg(one) FROM (
-            SELECT come AS one, (row_number() OVER () - 1) / 1000 AS part FROM come
-        ) AS parts GROUP BY part ORDER BY part;
-    ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'updated', json_agg(one) FROM (
-            SELECT come AS one, (row_number() OVER () - 1) / 1000 AS part FROM come
-        ) AS parts GROUP BY part ORDER BY part;
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        SELECT TG_TABLE_NAME, 'deleted', json_agg(one) FROM (
-            SELECT gone AS one, (row_number() OVER () - 1) / 1000 AS part FROM gone
-        ) AS parts GROUP BY part ORDER BY part;
+    IF TG_OP = 'TRUNCATE' THEN
+        source := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
     ELSE
-        EXECUTE format($q$
+        SELECT count(*), sum(pg_column_size(t.*)) INTO number, bytes
+        FROM (SELECT * FROM changed LIMIT 1001) AS t;
+        IF number = 0 THEN
+            RETURN NULL;
+        ELSIF number <= 1000 AND bytes <= 1000000 THEN
             INSERT INTO {schema}.change_log (name, kind, rows)
-            SELECT %L, 'deleted', json_agg(one) FROM (
-                SELECT t AS one, (row_number() OVER () - 1) / 1000 AS part FROM %I.%I AS t
-            ) AS parts GROUP BY part ORDER BY part$q$,
-            TG_TABLE_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME);
+            SELECT TG_TABLE_NAME, TG_ARGV[0], json_agg(t.*) FROM changed AS t;
+            RETURN NULL;
+        END IF;
+    END IF;
+    bytes := 0;
+    FOR one IN EXECUTE 'SELECT row_to_json(t.*)::text FROM ' || source || ' AS t' LOOP
+        IF bytes > 0 AND
+            (cardinality(parts) = 1000 OR bytes + octet_length(one) > 1000000)
+        THEN
+            INSERT INTO {schema}.change_log (name, kind, rows)
+            VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+            parts := '{}';
+            bytes := 0;
+        END IF;
+        parts := parts || one;
+        bytes := bytes + octet_length(one);
+    END LOOP;
+    IF cardinality(parts) > 0 THEN
+        INSERT INTO {schema}.change_log (name, kind, rows)
+        VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
     END IF;
     RETURN NULL;
 END $function$
@@ -74,9 +92,41 @@ CREATE OR REPLACE FUNCTION {schema}.order_changes()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    PERFORM pg_advisory_xact_lock(TG_RELID::integer, 0);
+    PERFORM pg_advisory_xact_lock_shared(TG_RELID::integer, 0);
     INSERT INTO {schema}.change_positions (entry) VALUES (NEW.id);
-    PERFORM pg_notify('swiftlet-changes', '');
+    IF current_setting('application_name') <> 'swiftlet' THEN
+        PERFORM pg_notify('swiftlet-changes', '');
+    END IF;
+    RETURN NULL;
+END $function$
+
+    """,
+    """
+CREATE OR REPLACE FUNCTION {schema}.settled_changes()
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    drawn bigint;
+    committing text[];
+BEGIN
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO drawn
+    FROM {schema}.change_positions_position_seq;
+    FOR attempt IN 0..200 LOOP
+        committing := ARRAY(
+            SELECT virtualtransaction FROM pg_locks
+            WHERE locktype = 'advisory' AND objid = 0 AND objsubid = 2
+                AND classid = '{schema}.change_log'::regclass
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (attempt = 0 OR virtualtransaction = ANY (committing))
+        );
+        IF cardinality(committing) = 0 THEN
+            RETURN drawn;
+        END IF;
+        PERFORM pg_sleep(0.001);
+    END LOOP;
     RETURN NULL;
 END $function$
 
@@ -86,20 +136,20 @@ END $function$
         INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
     """,
     """
-    CREATE TRIGGER items_log_created AFTER INSERT ON items REFERENCING NEW TABLE AS come FOR
-        EACH STATEMENT EXECUTE FUNCTION log_changes()
+    CREATE TRIGGER items_log_created AFTER INSERT ON items REFERENCING NEW TABLE AS changed
+        FOR EACH STATEMENT EXECUTE FUNCTION log_changes('created')
     """,
     """
-    CREATE TRIGGER items_log_deleted AFTER DELETE ON items REFERENCING OLD TABLE AS gone FOR
-        EACH STATEMENT EXECUTE FUNCTION log_changes()
+    CREATE TRIGGER items_log_deleted AFTER DELETE ON items REFERENCING OLD TABLE AS changed
+        FOR EACH STATEMENT EXECUTE FUNCTION log_changes('deleted')
     """,
     """
     CREATE TRIGGER items_log_truncated BEFORE TRUNCATE ON items FOR EACH STATEMENT EXECUTE
-        FUNCTION log_changes()
+        FUNCTION log_changes('deleted')
     """,
     """
-    CREATE TRIGGER items_log_updated AFTER UPDATE ON items REFERENCING NEW TABLE AS come FOR
-        EACH STATEMENT EXECUTE FUNCTION log_changes()
+    CREATE TRIGGER items_log_updated AFTER UPDATE ON items REFERENCING NEW TABLE AS changed
+        FOR EACH STATEMENT EXECUTE FUNCTION log_changes('updated')
     """,
 ]
 
@@ -116,6 +166,7 @@ DOWN = [
     "DROP TABLE change_horizon",
     "DROP FUNCTION log_changes()",
     "DROP FUNCTION order_changes()",
+    "DROP FUNCTION settled_changes()",
 ]
 
 

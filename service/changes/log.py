@@ -1,0 +1,97 @@
+"""Read the log of changes, and trim it."""
+
+import asyncio
+import random
+from contextlib import suppress
+from datetime import timedelta
+
+from service.cache.writer import Writer
+from service.changes.statements import HORIZON, READ, SETTLED, TRIM, Entry
+from service.db.change_log import WIDTH
+from service.db.database import Database
+from service.errors import Problem, TimedOut, Unavailable
+
+__all__ = ["Entry", "horizon", "newest", "read_entries", "trim", "trim_always"]
+
+# Entries that are removed at once: 1,000 of them take some 20 ms.
+TRIMMED_AT_ONCE = 1000
+# Seconds between two of them, so that no other work waits long; and between two looks, per worker.
+PAUSE_SECONDS, LOOK_SECONDS = 0.1, 60.0
+
+
+async def read_entries(db: Database, after: int, limit: int) -> list[Entry]:
+    """The next entries that have a change after a position, in order; some 8 MB of them at most.
+
+    An empty list means that there is nothing new, or that the next changes are being committed: ask
+    again after a notification, or after a second. The first entry may begin before the position.
+
+    Args:
+        db: where it runs.
+        after: the position of a change; 0 for all that are kept.
+        limit: the maximum number of entries.
+
+    Raises:
+        Problem: see errors.from_database.
+    """
+    until = await SETTLED.only(db)
+    if until is None or until < after // WIDTH:
+        return []
+    records = await READ.records(db, after=after, until=until, limit=limit)
+    return [Entry(*record) for record in records]
+
+
+async def newest(db: Database) -> int:
+    """A position after which all changes come that become visible from now on.
+
+    Raises:
+        Unavailable: a transaction takes long to commit.
+        Problem: see errors.from_database.
+    """
+    position = await SETTLED.only(db)
+    if position is None:
+        raise Unavailable("a transaction takes long to commit; try again")
+    return position * WIDTH + WIDTH - 1
+
+
+async def horizon(db: Database) -> int:
+    """The position of the last change that was removed; -1 if none was.
+
+    After a smaller position, changes are missing. Ask after `read_entries`, since changes may be
+    removed at the same time.
+    """
+    return await HORIZON.only(db)
+
+
+async def trim(writer: Writer, older_than: timedelta, at_once: int = TRIMMED_AT_ONCE) -> int:
+    """Remove entries from the log that are older; return how many there were.
+
+    Fewer at once if that takes longer than a statement may. Nothing while another worker does it.
+
+    Raises:
+        Problem: the database is not available.
+    """
+    removed = 0
+    while True:
+        try:
+            some = await _trim_some(writer, older_than, at_once)
+        except TimedOut:
+            if at_once == 1:
+                raise
+            at_once = max(1, at_once // 10)
+            continue
+        removed += some
+        if some < at_once:
+            return removed
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _trim_some(writer: Writer, older_than: timedelta, at_once: int) -> int:
+    return await writer.run(lambda db: TRIM.only(db, at_once, older_than), lambda _: ())
+
+
+async def trim_always(writer: Writer, older_than: timedelta) -> None:
+    """Trim the log now and then, without an end; a database that is away is asked later."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+        with suppress(Problem):
+            await trim(writer, older_than)
