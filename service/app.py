@@ -12,13 +12,14 @@ from starlette.types import Receive, Scope, Send
 from service import health, logs, monitoring, tracing
 from service.admin import routes as admin
 from service.app_state import opened_state
-from service.db import job_table, rights
+from service.db import job_table, rights, webhook_tables
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
 from service.db.statement import Statement
 from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
+from service.outgoing import check_notify_url
 from service.resource import Resource
 from service.resource.import_job import ImportEnded, import_jobs
 from service.resource.operations import served
@@ -30,7 +31,7 @@ from service.web.endpoint import Operation, limits_of
 from service.web.openapi_texts import About, Checks
 from service.web.request import State
 from service.web.routing import Paths
-from service.webhooks import statements as webhook_statements
+from service.webhooks import webhook_jobs
 
 
 class Application(Paths):
@@ -70,7 +71,9 @@ class Application(Paths):
         after_import: Job[ImportEnded] | None,
     ) -> None:
         routes = list(routes)
-        self.jobs = _kinds([*jobs, *import_jobs(resources, auth, after_import)])
+        changes = any(one.changes for one in resources)
+        own_jobs = webhook_jobs.JOBS if changes else ()
+        self.jobs = _kinds([*jobs, *import_jobs(resources, auth, after_import), *own_jobs])
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -90,7 +93,7 @@ class Application(Paths):
             *tables,
             *((idempotency_keys,) if self.takes_keys else ()),
             *((job_table.of_application(_queues(self.jobs, tables)),) if self.jobs else ()),
-            *(webhook_statements.TABLES if any(one.changes for one in resources) else ()),
+            *(webhook_tables.TABLES if changes else ()),
         )
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
@@ -136,6 +139,7 @@ class Application(Paths):
             _ = self.settings.required_database_url
             self.check_auth()
             tracing.check(self.settings.traces)
+            check_notify_url(self.settings)
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})

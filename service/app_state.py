@@ -15,6 +15,8 @@ from service.cache.off import NoCache
 from service.cache.store import Cache
 from service.cache.writer import Telling, Writer
 from service.changes import log as change_log
+from service.changes.feed import Feed
+from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
@@ -29,12 +31,16 @@ from service.jobs.spool_cleaning import keep_clean
 from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
+from service.outgoing import Outgoing
+from service.resource import Resource
+from service.resource.change_feed import form_of
 from service.sampling import Sampler
 from service.web.cors import added_headers
 from service.web.cursor import Cursors
 from service.web.guard import guard_of
 from service.web.idempotent import remove_expired_keys
 from service.web.request import State
+from service.webhooks import sampled
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -77,22 +83,19 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         if limiter is not None:
             await limiter.open()
             stack.push_async_callback(limiter.close)
+        outgoing = Outgoing(settings, metrics)
+        stack.push_async_callback(outgoing.close)
+        feed = Feed(db, listener, map(form_of, _changing(app)), metrics)
+        stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
-        db.spawn(rights.log_lacking(db, app.needs))
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        if app.takes_keys:
-            db.spawn(remove_expired_keys(writer))
-        if any(one.changes for one in app.resources):
-            db.spawn(change_log.trim_always(writer, settings.changes_age))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
-            if app.jobs:
-                db.spawn(figures.sample_always(db, metrics, app.jobs))
         state: State = {
             "db": db,
             "settings": settings,
@@ -105,6 +108,8 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "tracer": tracer,
             "listener": listener,
             "jobs": app.jobs,
+            "outgoing": outgoing,
+            "feed": feed,
         }
         if app.jobs and settings.jobs == "on":
             spool = Spool(settings)
@@ -114,7 +119,27 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             await loop.start()
             db.spawn(trim_always(writer))
             db.spawn(keep_clean(spool, db))
+        _begin(app, state)
         yield state
+
+
+def _begin(app: "Application", state: State) -> None:
+    """Begin what runs in the background until the database is closed."""
+    db, writer, metrics = state["db"], state["writer"], state["metrics"]
+    db.spawn(rights.log_lacking(db, app.needs))
+    if app.takes_keys:
+        db.spawn(remove_expired_keys(writer))
+    if _changing(app):
+        db.spawn(change_log.trim_always(writer, app.settings.changes_age))
+    if metrics is not None and app.jobs:
+        db.spawn(figures.sample_always(db, metrics, app.jobs))
+    if metrics is not None and _changing(app):
+        db.spawn(sampled.sample_always(db, metrics))
+
+
+def _changing(app: "Application") -> list[Resource[Any]]:
+    """Return the resources with a feed of changes."""
+    return [one for one in app.resources if one.changes]
 
 
 def _telling(app: "Application", listener: Listener) -> list[Telling]:

@@ -99,6 +99,12 @@ class Conflict(Problem):
     status, title = 409, "Conflict"
 
 
+class Gone(Problem):
+    """What was asked for is not kept any more."""
+
+    status, title = 410, "Gone"
+
+
 class Taken(Conflict):
     """Another row already has the unique value."""
 

@@ -19,15 +19,16 @@ class Timing:
             COPY too, which are not counted in `statements`.
         cache: it waited for Redis, or for a load by another request.
         encode: rows were encoded as JSON, and bodies compressed.
+        idle: it waited for changes, as the client had asked; not part of its duration.
         request: the web.request.Request; None outside of one, and for a batch.
         span: a tracing.spans.RequestSpan or BatchSpan; None if no trace is recorded.
     """
 
-    __slots__ = ("cache", "encode", "pool", "queue", "request", "span", "sql", "statements")
+    __slots__ = ("cache", "encode", "idle", "pool", "queue", "request", "span", "sql", "statements")
 
     def __init__(self, request: Any = None) -> None:
         self.statements = 0
-        self.queue = self.pool = self.sql = self.cache = self.encode = 0.0
+        self.queue = self.pool = self.sql = self.cache = self.encode = self.idle = 0.0
         self.request = request
         self.span: Any = None
 

@@ -183,12 +183,6 @@ def seeded(
         )
         query(
             running.database_url,
-            "INSERT INTO notifications (user_id, kind, message, unread)"
-            " SELECT 1 + n % 2000, 'test', 'Told', n % 50 = 0 FROM generate_series(1, 20000) n",
-        )
-        query(running.database_url, "VACUUM (ANALYZE) notifications")
-        query(
-            running.database_url,
             "INSERT INTO jobs (kind, argument, state, run_at, leased_until, finished_at)"
             " SELECT 'Lamp', '{}', CASE WHEN n % 3 = 0 THEN 'done' WHEN n < 2000 THEN 'running'"
             " ELSE 'queued' END, now(), CASE WHEN n < 2000 THEN now() END,"
@@ -196,6 +190,12 @@ def seeded(
             " FROM generate_series(1, 150000) n",
         )
         query(running.database_url, "ANALYZE idempotency_keys, jobs")
+        query(
+            running.database_url,
+            "INSERT INTO notifications (user_id, kind, message, unread)"
+            " SELECT 1 + n % 2000, 'test', 'Told', n % 50 = 0 FROM generate_series(1, 20000) n",
+        )
+        query(running.database_url, "VACUUM (ANALYZE) notifications")
         yield Seeded(running.database_url)
 
 

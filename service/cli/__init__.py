@@ -10,6 +10,7 @@ from service.cli import (
     retrying,
     seeding,
     serving,
+    webhook_commands,
     working,
 )
 from service.cli.group import main
@@ -25,5 +26,6 @@ __all__ = [
     "retrying",
     "seeding",
     "serving",
+    "webhook_commands",
     "working",
 ]

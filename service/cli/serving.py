@@ -12,6 +12,7 @@ from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.watch import Watch
+from service.outgoing import check_notify_url
 from service.server.preflight import refused_cache
 from service.server.processes import StopSignals
 from service.server.tls import check_files
@@ -65,6 +66,7 @@ def _check(app: "Application") -> None:
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
     tracing.check(settings.traces)
+    check_notify_url(settings)
     if why := refused_cache(settings):
         raise SettingsError(why)
 

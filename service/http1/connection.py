@@ -26,8 +26,7 @@ from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
 from service.http1.transports import close, end_output
 from service.logs import logger
 
-# Bytes to read ahead: of a body that the application has not received yet, and of pipelined
-# requests that wait for earlier responses.
+# Bytes to read ahead: of a body not received yet, and of pipelined requests that wait.
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
 # Seconds for the client to read its response, while its further input is discarded.
 LINGER_SECONDS = 1.0
@@ -104,6 +103,7 @@ class Connection(asyncio.Protocol):
         self.ended = True
         self._check_end()
         if self.cycle is not None:
+            self.cycle.half_closed()
             self.loop.call_later(PROBE_SECONDS, self._probe, self.cycle)
         return self.scheme == "http"  # TLS ends in both directions at once
 

@@ -7,3 +7,6 @@ FULL_BODY = "swiftlet.full_body"
 # lines, a body, and a status that has a body (200 by default). It returns False when it can't; then
 # send the messages.
 SEND_PREBUILT = "swiftlet.send_prebuilt"
+# In a message with a part of a body that goes on until the client leaves: true. Then a client that
+# closes its side has left. Other servers ignore it.
+ENDLESS = "swiftlet.endless"

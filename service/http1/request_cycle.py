@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
 from service.errors import JSON, Failed, Problem
+from service.http1.extensions import ENDLESS
 from service.http1.head import Head
 from service.http1.standard_headers import PRIVATE, request_id, standard_headers
 from service.http1.transports import reset
@@ -54,6 +55,7 @@ class RequestCycle:
     finished = False
     lost = False
     broken = False  # the rest of the body can't be read, but a response can be sent
+    endless = False  # the response goes on until the client leaves
 
     def __init__(self, connection: Wire, head: Head) -> None:
         # Do not keep the scope: it has a bound method of ours, so this would be a reference cycle.
@@ -153,6 +155,14 @@ class RequestCycle:
         if not more:
             self.finished = True
             connection.finished(self)
+        elif ENDLESS in message:
+            self.endless = True
+
+    def half_closed(self) -> None:
+        """The client has closed its side: for an endless response this is its end."""
+        if self.endless:
+            self.broken, self.keep = True, False
+            self.wake()
 
     def ready(self, lines: bytes, body: bytes, status: int = 200) -> bool:
         """Send a response from header lines (without the last CR LF) and a body; False if not now.

@@ -51,10 +51,13 @@ class RunningJob:
         self.claimed = claimed
         self.id = claimed.id
         self.attempt = claimed.attempts
+        self.claim = claimed.claims
         self.user_id = claimed.user_id
         self.settings = state["settings"]
         self.db = state["db"]
         self.writer = state["writer"]
+        self.outgoing = state["outgoing"]
+        self.feed = state["feed"]
         # What `progress` was told last.
         self.figures: tuple[int, int | None] = (0, None)
         # Whether the job has said `finish`, whether another worker has it, as far as is known, and
@@ -100,7 +103,7 @@ class RunningJob:
     @property
     def place(self) -> dict[str, object]:
         """The arguments that name this attempt in a statement."""
-        return {"id": self.id, "claim": self.claimed.claims}
+        return {"id": self.id, "claim": self.claim}
 
     def values(self, **others: object) -> dict[str, object]:
         """The arguments of a statement that ends the attempt."""

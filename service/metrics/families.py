@@ -115,6 +115,19 @@ LIMIT_DECISIONS = Family(
     "Requests allowed and refused by a rate limit. The source is redis if the workers share the"
     " count, process if this worker decided alone.",
 )
+DELIVERIES = Family(
+    "deliveries_total",
+    "counter",
+    ("target", "result"),
+    "Posts to receivers, by target (notification or webhook) and result (success or failure).",
+)
+DELIVERY_DURATION = Family(
+    "delivery_duration_seconds",
+    "histogram",
+    ("target",),
+    "Time of a post until the receiver's answer, or until it was given up.",
+    SECONDS,
+)
 JOBS = Family(
     "jobs_total",
     "counter",
@@ -143,6 +156,35 @@ JOBS_WAITED = Family(
     "gauge",
     ("kind",),
     "How long the oldest waiting job has been due.",
+    merge="max",
+)
+FEED_SUBSCRIBERS = Family(
+    "feed_subscribers", "gauge", (), "Clients that hear of changes at the moment."
+)
+FEED_EVENTS = Family("feed_events_total", "counter", (), "Changes that were sent to clients.")
+FEED_DROPPED = Family(
+    "feed_dropped_total", "counter", (), "Clients that were dropped because they read too slowly."
+)
+FEED_LAG = Family(
+    "feed_lag_seconds",
+    "gauge",
+    (),
+    "Time from the notification of a change until it was read and given to the clients.",
+    merge="max",
+)
+WEBHOOKS = Family("webhooks", "gauge", (), "Webhooks that exist.", merge="max")
+WEBHOOK_LAG = Family(
+    "webhook_lag_seconds",
+    "gauge",
+    (),
+    "Age of the oldest change that a webhook has not passed, to some 30 s.",
+    merge="max",
+)
+WEBHOOK_FAILURES = Family(
+    "webhook_failures",
+    "gauge",
+    (),
+    "Changes that webhooks have given up, counted up to 10,000.",
     merge="max",
 )
 LOOP_LAG = Family(

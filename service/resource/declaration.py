@@ -218,6 +218,8 @@ class Resource(DerivedStructs[Row]):
 
     def serves(self, operation: str) -> bool:
         """Return whether an operation of OPERATIONS or UNDER is served."""
+        if operation == "changes" and not self.changes:
+            return False
         return operation not in self.without and (operation != "upsert" or self.key is not None)
 
     def derives(self, operation: str) -> bool:

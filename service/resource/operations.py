@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from service.db.statement import RefusedError
-from service.resource import bulk_rows, file_handlers, included, lists, rows
+from service.resource import bulk_rows, change_feed, file_handlers, included, lists, rows
 from service.web.endpoint import Operation
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ OPERATIONS: dict[str, Callable[["Resource[Any]"], Operation]] = {
     "upsert": bulk_rows.upsert,
     "bulk_change": bulk_rows.change,
     "bulk_delete": bulk_rows.delete,
+    "changes": change_feed.changes,
 }
 # Those under each parent of `under`.
 UNDER = ("list_under", "create_under")
@@ -50,7 +51,7 @@ def operations(of: "Resource[Any]") -> Iterator[Operation]:
             yield own
         elif of.serves(name):
             made = make(of)
-            if name in of.admin_only:
+            if name in of.admin_only or (name == "changes" and "list" in of.admin_only):
                 made = made._replace(access="admin")
             yield made if own is None else made._replace(handler=own)
     for field in of.under:

@@ -21,7 +21,7 @@ from msgspec import Struct, structs
 from service.errors import FieldError, Invalid, NotFound
 from service.http1.standard_headers import PRIVATE
 from service.web.normalization import check, checked_fields
-from service.web.stream import Chunks
+from service.web.stream import Sent
 
 Value_co = TypeVar("Value_co", bound=Struct, covariant=True)
 
@@ -64,7 +64,7 @@ class Reply(Struct, frozen=True):
     version: int | None = None
     encoded: Mapping[bytes, bytes] | None = None
     keep: Callable[[bytes, bytes], object] | None = None
-    chunks: Chunks | None = None
+    chunks: Sent | None = None
     cache_control: bytes = PRIVATE
 
 

@@ -22,6 +22,7 @@ AT_ONCE = 32_768
 # Higher levels cost more CPU per byte saved: `python -m bench trials compress`.
 GZIP_LEVEL, ZSTD_LEVEL = 4, 3
 
+EVENTS = b"text/event-stream"
 GZIP, ZSTD = b"gzip", b"zstd"
 PREFERRED = (ZSTD, GZIP)
 VARY: Header = (b"vary", b"accept-encoding")
@@ -85,7 +86,12 @@ def _negotiate(accepted: bytes) -> bytes | None:
 
 
 def is_compressible(content_type: bytes, headers: tuple[Header, ...]) -> bool:
-    """Whether a body of LEAST bytes and more is text that is not encoded yet."""
+    """Whether a body of LEAST bytes and more is text that is not encoded yet.
+
+    An event is sent at once, so it is not: a compressor would wait for more.
+    """
+    if content_type.startswith(EVENTS):
+        return False
     return bool(_TEXT.match(content_type)) and not any(
         name == b"content-encoding" for name, _ in headers
     )

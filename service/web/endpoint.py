@@ -53,8 +53,8 @@ class Operation(NamedTuple):
     principal (a function of the scope, if that depends on the query): then Request.owner is part
     of the cache key. `limit` is its own rate limit, such as `5/m`; `off` for none.
 
-    `media` are the media types of a body that has no Struct, such as `text/html`. `fixed` says that
-    the response has an ETag and changes only with the code. `documented` says whether the OpenAPI
+    `media` are the media types of a body without a Struct, or beside it, as `text/html`. `fixed`
+    says that the response has an ETag and changes only with the code. `documented` says whether the
     document has it: say False for a part of a page, such as a script. `replay` says whether the
     answer to a POST is stored and shown again to a request with the same Idempotency-Key; say False
     if it has a secret, then that is 409. `accepted` is the body of a 202, if it can also answer
@@ -85,8 +85,8 @@ class Operation(NamedTuple):
     fixed: bool = False
     documented: bool = True
     local: bool = False
-    statements: tuple[Statement[Any], ...] = ()
     accepted: type[Struct] | None = None
+    statements: tuple[Statement[Any], ...] = ()
 
     @property
     def needs(self) -> Access:
@@ -191,12 +191,12 @@ class Endpoint:
             more += limit_headers(scope)
         if TRACEPARENT in request.headers or spent.span is not None:
             more += trace_headers(spent)
-        took = perf_counter() - started
+        took = perf_counter() - started - spent.idle
         if not send_prebuilt(request, reply, spent, took, body, more):
             headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
             await _send(send, method, reply, body, [*headers, *more])
-            took = perf_counter() - started
+            took = perf_counter() - started - spent.idle
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)

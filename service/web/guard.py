@@ -1,5 +1,6 @@
 """The guard of an application: it checks API keys and rate limits before a handler runs."""
 
+import math
 from collections.abc import Callable
 from time import perf_counter
 from typing import Literal
@@ -168,6 +169,25 @@ class Guard:
             scope[PRINCIPAL] = found.principal
             if rule.private and (rule.private is True or rule.private(scope)):
                 scope[VIEWER] = found.viewer
+
+    async def check_again(self, scope: Scope, needs: Access) -> float:
+        """Check the key of an admitted request again, for a response that takes long.
+
+        Returns:
+            Until when it is valid, by perf_counter().
+
+        Raises:
+            Unauthorized: it is not valid any more.
+            Forbidden: it may not do this any more, or is limited to other rows than before.
+            Problem: 503 or 504, the database is not available.
+        """
+        principal = scope.get(PRINCIPAL)
+        if principal is None:
+            return math.inf
+        found = await self._authenticate(scope)
+        if needs not in found.grants or found.principal.owner != principal.owner:
+            raise _forbidden(needs)
+        return found.valid_until
 
     def limit_lines(self, scope: Scope) -> bytes:
         """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""

@@ -20,6 +20,14 @@ from service.web.openapi_texts import (
 )
 
 Document = dict[str, Any]
+EVENTS = "text/event-stream"
+# The parameter of a feed of changes.
+LAST_EVENT_ID: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event, after which to go on; it wins over `after`",
+    "schema": {"type": "integer", "format": "int64", "minimum": 0, "examples": [1024]},
+}
 
 
 def parameters(operation: Operation, schemas: Schemas) -> list[Document]:
@@ -44,6 +52,8 @@ def parameters(operation: Operation, schemas: Schemas) -> list[Document]:
                 strict=not reads,
             ),
         ]
+    if EVENTS in operation.media:
+        found.append(LAST_EVENT_ID)
     if operation.cache_tags is not None:
         found.append(NO_CACHE)
     return [*found, REQUEST_ID]

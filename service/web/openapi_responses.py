@@ -61,6 +61,7 @@ class Responses:
                 headers.append("Location")
             if len(kinds) > 1 or "next_cursor" in fields:  # by page or by cursor
                 headers.append("Link")
+            content |= {media: {"schema": {"type": "string"}} for media in operation.media}
         elif operation.media:
             content = {
                 media: {"schema": {"type": "object" if media == "application/json" else "string"}}

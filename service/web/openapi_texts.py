@@ -166,6 +166,7 @@ PARAMETERS = {
     "format": "The form of the file",
     "trailer": "Whether a last line has the number of rows, so that a cut file is noticed",
     "permanent": "Whether to remove the row; else it becomes inactive",
+    "background": "Whether a job imports the file later; the answer is the job",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
 # Parameters in a path: the id of a row, or what is in PATH.
@@ -253,6 +254,7 @@ PROBLEMS = Problems(
         408: "The client sent the body too slowly",
         409: "A conflict with another row: `errors` names the field; or a request with this"
         " Idempotency-Key still runs (see Retry-After), or its answer is not shown again",
+        410: "The changes after this position are not kept any more",
         412: "A precondition (If-Match or If-None-Match) failed",
         413: "The body is too large",
         415: "The media type or content coding of the body is not supported",
@@ -269,6 +271,7 @@ PROBLEMS = Problems(
         404: ("there is no such row", []),
         408: ("the body was sent too slowly", []),
         409: ("name is already taken", [{"field": "name", "message": "already taken"}]),
+        410: ("the changes after this position are not kept any more", []),
         412: ("the version is now 4", []),
         413: ("the body has more than 1048576 bytes", []),
         415: ("the body must be application/json", []),

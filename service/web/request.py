@@ -22,6 +22,7 @@ from service.http1.extensions import FULL_BODY
 from service.http1.framing import BODY_SECONDS, body_too_slow
 from service.http1.standard_headers import request_id
 from service.metrics import Metrics
+from service.outgoing import Outgoing
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
@@ -70,6 +71,9 @@ class State(TypedDict):
     listener: NotRequired[Listener]
     # The kinds of jobs by name, see Application.
     jobs: NotRequired[Mapping[str, Any]]
+    outgoing: NotRequired[Outgoing]
+    # A changes.feed.Feed, which is above this module.
+    feed: NotRequired[Any]
 
 
 class Pieces:

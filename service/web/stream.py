@@ -46,6 +46,15 @@ class Packer(Protocol):
     end: Callable[[], bytes]
 
 
+class Sent(Protocol):
+    """A body that is made while it is sent, with a packer if it is to be compressed."""
+
+    packer: Packer | None
+
+    async def send(self, send: Send) -> None:
+        """Send all of it, as the messages after the start."""
+
+
 class Chunks:
     """The chunks of a generator, made as fast as the client takes them, until it leaves.
 

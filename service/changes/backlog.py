@@ -1,0 +1,113 @@
+"""Changes after a position of the past, for those who resume."""
+
+import asyncio
+
+from service.changes import log
+from service.changes.change import SPAN, Change, ChangeForm
+from service.changes.log import Entry
+from service.changes.ring import RING_ENTRIES, Matches, Recent, Ring, scan
+from service.changes.statements import READ
+from service.db.database import Database
+from service.errors import Gone
+
+# Entries of one read.
+READ_ENTRIES = 500
+# Reads for those who resume from further back than the ring; the pool has few connections.
+READS = 2
+# The ring begins so many entries earlier than asked: clients that resume come together.
+MARGIN = 100
+
+
+class Backlog:
+    """Reads what is before the ring from the database.
+
+    Args:
+        db: the database.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self._free = asyncio.Semaphore(READS)
+
+    async def check(self, after: int) -> None:
+        """Check that the log still has all changes after a position.
+
+        Raises:
+            Gone: it has not, or the position is of another database.
+            Problem: 503 or 504, the database is not available.
+        """
+        if after < await log.horizon(self.db):
+            raise _too_old()
+        if after > await self.newest():
+            raise Gone(
+                "the position is newer than all changes: the database was restored, or is another"
+                " one; read the list again, and go on without a position"
+            )
+
+    async def page(
+        self, ring: Ring | None, form: ChangeForm, matches: Matches | None, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """The next changes that match, and up to where it was read; see Feed.read."""
+        if ring is None or after < ring.start:
+            async with self._free:
+                if ring is not None and after < ring.start:
+                    await self._extend(ring, after)
+                if ring is None or after < ring.start:
+                    upto = await self.newest() if ring is None else ring.end
+                    return await self._page_of_log(upto, form, matches, after, limit)
+        entries = ring.after(after, READ_ENTRIES)
+        found, position = scan(entries, form, matches, after, limit)
+        return found, max(position, ring.end if not entries else 0)
+
+    async def look(
+        self, form: ChangeForm, matches: Matches, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """As `page`, from the database."""
+        async with self._free:
+            return await self._page_of_log(await self.newest(), form, matches, after, limit)
+
+    async def _page_of_log(
+        self, upto: int, form: ChangeForm, matches: Matches | None, after: int, limit: int
+    ) -> tuple[list[Change], int]:
+        """The same from the database; every change up to `upto` is committed."""
+        entries = await self._read(after, upto)
+        if after < await log.horizon(self.db):  # asked last: it may have been trimmed
+            raise _too_old()
+        found, position = scan(map(Recent, entries), form, matches, after, limit)
+        return found, position if entries else max(after, upto)
+
+    async def _extend(self, ring: Ring, after: int) -> None:
+        """Let the ring begin earlier, for all who resume from about there."""
+        upto = ring.start
+        if upto - after > RING_ENTRIES * SPAN or upto <= after:
+            return
+        position = start = max(await log.horizon(self.db), (after | (SPAN - 1)) - MARGIN * SPAN)
+        if start > after:
+            return
+        found: list[Recent] = []
+        while position < upto:
+            recent = list(map(Recent, await self._read(position, upto)))
+            if not recent:
+                break
+            found += recent
+            position = recent[-1].end
+            if len(found) > RING_ENTRIES:
+                return
+        if ring.start == upto:  # nothing was dropped since
+            ring.prepend(found, start)
+
+    async def newest(self) -> int:
+        """The last position of the newest entry."""
+        return (await log.newest(self.db)) | (SPAN - 1)
+
+    async def _read(self, after: int, upto: int) -> list[Entry]:
+        """The next entries after a position; all up to `upto` are settled, so none is missing."""
+        values = {"after": after, "until": upto // SPAN, "limit": READ_ENTRIES}
+        return [Entry(*one) for one in await READ.records(self.db, **values)]
+
+
+def _too_old() -> Gone:
+    return Gone(
+        "the changes after this position are not kept any more: read the list again, and go on from"
+        " its position, or without one"
+    )

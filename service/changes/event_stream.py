@@ -1,0 +1,143 @@
+"""Changes as a response: server-sent events, or JSON after a wait."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic, perf_counter
+
+from starlette.types import Send
+
+from service.changes.change import Change
+from service.changes.subscriber import Subscriber
+from service.errors import Problem
+from service.http1.extensions import ENDLESS
+from service.timing import timing
+from service.web.request import Request
+from service.web.stream import Packer
+
+# How long a browser waits before it connects again.
+RETRY = b"retry: 1000\n"
+# Seconds in which a long poll looks through changes that do not match.
+SCAN_SECONDS = 1.0
+# It checks the key again, and returns until when that is valid.
+CheckKey = Callable[[], Awaitable[float]]
+
+
+class EventStream:
+    """Server-sent events until the client leaves; the body of a reply, as web.stream.Chunks.
+
+    Args:
+        request: the request.
+        subscriber: what is sent.
+        check_key: before changes are sent with a key that was checked too long ago.
+    """
+
+    def __init__(self, request: Request, subscriber: Subscriber, check_key: CheckKey) -> None:
+        self.packer: Packer | None = None
+        self._request = request
+        self._subscriber = subscriber
+        self._check_key = check_key
+        self._valid_until = 0.0
+
+    async def send(self, send: Send) -> None:
+        """Send all of it, as the messages after the start."""
+        subscriber, began = self._subscriber, perf_counter()
+        subscriber.task = asyncio.current_task()
+        gone = asyncio.create_task(self._request.gone())
+        gone.add_done_callback(lambda _: subscriber.end())
+        try:
+            await self._send_all(send)
+        except Problem:  # of the database or the key: the client comes back, and is told
+            pass
+        except asyncio.CancelledError:
+            if not subscriber.dropped:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # this is a task
+            return  # without an end, so the connection is closed
+        finally:
+            left = gone.done()
+            gone.cancel()
+            subscriber.leave()
+            spent = timing.get()
+            if spent is not None:
+                spent.idle += perf_counter() - began
+        if not left or subscriber.feed.stopping:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _send_all(self, send: Send) -> None:
+        subscriber = self._subscriber
+        await self._write(send, RETRY + _position(subscriber))
+        while (changes := await subscriber.past()) is not None:
+            body = b"".join([one.event for one in changes])
+            subscriber.feed.sent += len(changes)
+            await self._write(send, body or _position(subscriber))
+        while not subscriber.ended:
+            body = subscriber.take_events()
+            if not body and subscriber.beat:
+                subscriber.beat = False
+                body = _position(subscriber)
+            if body:
+                await self._write(send, body)
+            else:
+                await subscriber.wait()
+
+    async def _write(self, send: Send, body: bytes) -> None:
+        if perf_counter() >= self._valid_until:
+            self._valid_until = await self._check_key()
+        subscriber = self._subscriber
+        subscriber.sending_since = monotonic()
+        await send({"type": "http.response.body", "body": body, "more_body": True, ENDLESS: True})
+        subscriber.sending_since = None
+
+
+def _position(subscriber: Subscriber) -> bytes:
+    """An event without data: it only moves the position from which a client goes on."""
+    return b"id: %d\n\n" % subscriber.position
+
+
+async def poll(
+    request: Request, subscriber: Subscriber, check_key: CheckKey, wait: float, limit: int
+) -> tuple[list[Change], int]:
+    """Return the next changes and the position to go on from, after at most `wait` seconds.
+
+    Raises:
+        Problem: 401, 403, 410, 503 or 504.
+    """
+    feed = subscriber.feed
+    found: list[Change] = []
+    due = monotonic() + SCAN_SECONDS
+    form, matches = subscriber.form, subscriber.matcher.matches
+    while (behind := subscriber.position < await feed.position()) and monotonic() < due:
+        found, subscriber.position = await feed.page(form, matches, subscriber.position, limit)
+        if found:
+            break
+    if not found and not behind:  # what was committed before the request is in the answer
+        found, subscriber.position = await feed.look(form, matches, subscriber.position, limit)
+    if not found and wait and not behind:
+        found = await _wait(request, subscriber, wait, limit)
+        await check_key()
+    return found, subscriber.position
+
+
+async def _wait(
+    request: Request, subscriber: Subscriber, seconds: float, limit: int
+) -> list[Change]:
+    began = perf_counter()
+    gone = asyncio.create_task(request.gone())
+    gone.add_done_callback(lambda _: subscriber.end())
+    timer = asyncio.get_running_loop().call_later(seconds, subscriber.end)
+    found: list[Change] = []
+    try:
+        while not found and (past := await subscriber.past(limit)) is not None:
+            found = past
+        while not found and not subscriber.ended:
+            await subscriber.wait()
+            subscriber.beat = False
+            found = subscriber.take(limit)
+    finally:
+        timer.cancel()
+        gone.cancel()
+        subscriber.leave()
+        spent = timing.get()
+        if spent is not None:
+            spent.idle += perf_counter() - began
+    return found

@@ -1,0 +1,486 @@
+"""The feed of changes: events and long polls, positions, filters, rights, and its end."""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import sse
+from accounts import account
+from conftest import SERVER, Query, Service, query
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from in_process import worker
+
+from service.changes import feed as feeds
+from service.db.change_log import WIDTH
+from service.embedded.data_directory import Stores
+
+PATH = "/items/changes"
+NUMBERS = "INSERT INTO items (name, price) SELECT 'psql', n FROM generate_series(1, $1) AS n"
+# A megabyte.
+BIG = """
+    INSERT INTO items (name, description)
+    SELECT 'big', repeat('x', 1000) FROM generate_series(1, 1000)
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes(
+    own_database_url: str, stores: Stores, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A server of two workers, on a database of its own."""
+    one = Service(
+        tmp_path_factory.mktemp("feed") / "log",
+        *("--server", SERVER, "--workers", "2"),
+        DATABASE_URL=own_database_url,
+        REDIS_URL=stores.redis_url or "off",
+        SERVICE_LOG="json",
+    )
+    try:
+        one.wait_until_ready()
+        yield one
+        assert one.stop() == 0
+        assert "Traceback" not in one.log.read_text(), one.log.read_text()
+    finally:
+        one.process.kill()
+        one.process.wait()
+
+
+def polled(client: httpx.Client, after: int, **query: Any) -> tuple[list[Any], int]:
+    """All changes after a position that match, by JSON."""
+    found: list[Any] = []
+    while True:
+        answer = client.get(PATH, params={"after": after, "limit": 1000, **query})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["changes"]
+        if page["position"] == after or not page["changes"]:
+            return found, page["position"]
+        after = page["position"]
+
+
+def now(client: httpx.Client) -> int:
+    """The newest position."""
+    answer = client.get(PATH).json()
+    assert answer["changes"] == []
+    return int(answer["position"])
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_change_has_the_form_of_the_read_whoever_made_it(
+    client: httpx.Client, database_url: str
+) -> None:
+    start = now(client)
+    first = client.post("/items", json={"name": "Lamp", "price": 10_000, "sku": "L"}).json()
+    foreign = """
+        SET TIME ZONE 'Asia/Kolkata';
+        INSERT INTO items (name, price, created_at) VALUES ('by psql', 2.5000, '2026-01-01 00:00Z')
+    """
+
+    async def run() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(foreign)
+        await connection.close()
+
+    asyncio.run(run())
+    second = client.get(f"/items/{first['id'] + 1}").json()
+    changed = client.patch(f"/items/{first['id']}", json={"name": 'Lämp\n"2"'}).json()
+    inactive = client.delete(f"/items/{first['id']}").json()
+    client.delete(f"/items/{first['id']}?permanent=true")
+    made = client.post("/items/bulk", json={"items": [{"name": "a"}, {"name": "b"}]}).json()[
+        "items"
+    ]
+    expected = [
+        ("created", first),
+        ("created", second),
+        ("updated", changed),
+        ("updated", inactive),
+        ("deleted", inactive),
+        *(("created", one) for one in made),
+    ]
+    found, position = polled(client, start)
+    assert [(one["kind"], one["item"]) for one in found] == expected
+    assert [(one["id"], one["version"]) for one in found] == [
+        (row["id"], row["version"]) for _, row in expected
+    ]
+    places = [one["position"] for one in found]
+    assert places == sorted(set(places))
+    assert start < places[0]
+    assert places[-1] <= position == now(client)
+    raw = client.get(PATH, params={"after": start}).text
+    row = client.get(f"/items/{second['id']}").text
+    assert row in raw, "the same bytes as the read"
+    assert '"2026-01-01T00:00:00.000000Z"' in row
+
+    async def events() -> None:
+        async with sse.stream(str(client.base_url), f"{PATH}?after={start}") as stream:
+            assert stream.status == 200
+            assert stream.headers["content-type"] == "text/event-stream"
+            assert stream.headers["x-accel-buffering"] == "no"
+            assert "no-store" in stream.headers["cache-control"]
+            assert "content-encoding" not in stream.headers
+            assert await stream.next() == (start, "", None)
+            for one in found:
+                assert await stream.change() == (one["position"], one["kind"], one)
+
+    asyncio.run(events())
+
+
+def test_a_long_poll_waits_for_a_change_that_matches(client: httpx.Client) -> None:
+    start = now(client)
+
+    async def run() -> None:
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=60) as http:
+            query = {"after": start, "wait": 60, "min_price": 5}
+            waiting = asyncio.create_task(http.get(PATH, params=query))
+            await asyncio.sleep(0.2)
+            await http.post("/items", json={"name": "cheap", "price": 1})
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await http.post("/items", json={"name": "dear", "price": 9})
+            answer = await waiting
+            assert [one["item"]["name"] for one in answer.json()["changes"]] == ["dear"]
+            assert float(answer.headers["x-process-time"]) < 0.3, "the wait is no work"
+            after = answer.json()["position"]
+            ended = await http.get(PATH, params={"after": after, "wait": 1})
+            assert ended.json() == {"changes": [], "position": after}
+            both = (await http.get(PATH, params={"after": start, "limit": 1})).json()
+            assert both["position"] == both["changes"][0]["position"] < after
+
+    asyncio.run(run())
+
+
+def test_a_position_or_a_parameter_that_is_wrong_is_refused(
+    client: httpx.Client, sql: Query
+) -> None:
+    client.post("/items", json={"name": "old"})
+    position = now(client)
+    for target, headers in (
+        ("?x=1", {}),
+        ("?after=-1", {}),
+        ("?wait=61", {}),
+        ("?limit=0", {}),
+        ("", {"Last-Event-ID": "abc"}),
+        ("", {"Last-Event-ID": "9" * 19}),
+    ):
+        answer = client.get(PATH + target, headers=headers)
+        assert answer.status_code == 422, target
+        assert answer.json()["errors"]
+    for after in (position + WIDTH, 2**53):
+        assert client.get(PATH, params={"after": after}).status_code == 410
+    both = client.get(f"{PATH}?after=9007199254740991", headers={"Last-Event-ID": f"{position}"})
+    assert both.status_code == 200, "Last-Event-ID wins"
+    head = client.head(PATH, headers={"Accept": "text/event-stream"})
+    assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
+    weighed = "text/event-stream;q=0.1, application/json"
+    assert "changes" in client.get(PATH, headers={"Accept": weighed}).json()
+
+
+def test_positions_that_are_not_kept_are_gone(own_database_url: str) -> None:
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            await client.post("/items", json={"name": "trimmed"})
+            position = (await client.get(PATH)).json()["position"]
+            await client.post("/items", json={"name": "kept"})
+            connection = await asyncpg.connect(own_database_url)
+            await connection.execute("DELETE FROM change_horizon")
+            await connection.execute("INSERT INTO change_horizon (position) VALUES ($1)", position)
+            assert (await client.get(f"{PATH}?after={position}")).status_code == 200
+            await state["feed"].wait(2**60, 0)
+            state["feed"]._reader.ring.start = position + 1
+            gone = await client.get(f"{PATH}?after={position - 1}")
+            assert gone.status_code == 410
+            assert "read the list" in gone.json()["detail"]
+            await connection.execute("DELETE FROM change_horizon")
+            await connection.close()
+
+    asyncio.run(run())
+
+
+TEXTS = (
+    "İstanbul",
+    "istanbul",
+    "ΟΔΟΣ",
+    "οδος",
+    "STRASSE",
+    "straße",
+    "ÄÖ",
+    "äö",
+    "50%",
+    "a_b\\",
+    "Ǆ",
+)
+ROWS = [
+    {
+        "name": f"{TEXTS[n % len(TEXTS)]} {n}",
+        "price": None if n % 5 == 0 else str(Decimal(n % 7) / 4),
+        "is_active": n % 3 != 0,
+        "owner_id": None if n % 4 == 0 else 1 + n % 2,
+    }
+    for n in range(66)
+]
+QUERIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "q": st.sampled_from([*TEXTS, "i", *"\u03c3\u03c2%_\\I\u00df1", "SS"]),
+        "is_active": st.sampled_from(["true", "false"]),
+        "owner_id": st.sampled_from([1, 2, 3]),
+        "min_price": st.sampled_from(["0", "0.25", "1.5"]),
+        "max_price": st.sampled_from(["0", "0.750", "1.5"]),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def listed(own_database_url: str) -> Iterator[tuple[asyncio.Runner, Any, int]]:
+    """An application in this process with rows for filters, and the position before them."""
+    with asyncio.Runner() as runner:
+        opened = worker(own_database_url)
+        client, _ = runner.run(opened.__aenter__())
+        for name in ("ada", "bob"):
+            user = {"email": f"{name}@filters.example.com", "username": f"{name}-filters"}
+            runner.run(client.post("/users", json=user))
+        found = runner.run(client.get("/users?q=-filters")).json()["items"]
+        ids = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
+        start = runner.run(client.get(PATH)).json()["position"]
+        rows = [{**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS]
+        rows = [{**one, "price": one["price"] and float(one["price"])} for one in rows]
+        made = runner.run(client.post("/items/bulk", json={"items": rows}))
+        assert made.status_code == 201, made.text
+        first = made.json()["items"][0]["id"]
+
+        async def both(asked: dict[str, Any]) -> tuple[list[int], list[int]]:
+            if "owner_id" in asked:
+                asked = {**asked, "owner_id": ids[asked["owner_id"]]}
+            pages = {**asked, "per_page": 100, "cursor": ""}
+            rows = (await client.get("/items", params=pages)).json()["items"]
+            answer = await client.get(PATH, params={**asked, "after": start, "limit": 1000})
+            shown = [one["id"] for one in answer.json()["changes"]]
+            return shown, [one["id"] for one in rows if one["id"] >= first]
+
+        yield runner, both, start
+        runner.run(opened.__aexit__(None, None, None))
+
+
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(asked=QUERIES)
+def test_the_filters_match_what_those_of_the_list_do(
+    listed: tuple[asyncio.Runner, Any, int], asked: dict[str, Any]
+) -> None:
+    runner, both, _ = listed
+    shown, expected = runner.run(both(asked))
+    assert shown == expected
+
+
+def test_clients_that_come_and_go_get_each_change_once_and_in_order(  # noqa: C901 - writers and readers at the same time
+    nodes: Service, own_database_url: str
+) -> None:
+    """Some filter, all leave at random and go on from their last position, on another worker."""
+    chance = random.Random(1)
+
+    async def run() -> None:  # noqa: C901 - as above
+        async with httpx.AsyncClient(base_url=nodes.url, timeout=30) as http:
+            start = (await http.get(PATH)).json()["position"]
+            done = asyncio.Event()
+
+            async def by_api() -> None:
+                for n in range(60):
+                    await http.post("/items", json={"name": f"api {n}", "price": n % 10})
+
+            async def by_psql() -> None:
+                connection = await asyncpg.connect(own_database_url)
+                for n in range(60):
+                    async with connection.transaction():
+                        await connection.execute(NUMBERS, n % 5)
+                        await asyncio.sleep(0.002 * (n % 3))
+                        if n % 7 == 0:
+                            await connection.execute(
+                                "UPDATE items SET price = 3 WHERE name = 'psql'"
+                            )
+                await connection.close()
+
+            async def subscriber(query: str) -> list[Any]:
+                """Read until everything was written and the last change has come."""
+                found: list[Any] = []
+                last = start
+                while True:
+                    target = f"{PATH}?after={start}{query}"
+                    async with sse.stream(nodes.url, target, Last_Event_ID=str(last)) as one:
+                        for _ in range(chance.randint(1, 60)):
+                            try:
+                                event = await one.next(0.5)
+                            except TimeoutError:
+                                if done.is_set():
+                                    return found
+                                break
+                            assert event is not None
+                            assert event.id >= last
+                            last = event.id
+                            if event.data is not None:
+                                found.append(event.data)
+
+            queries = ["", "", "", "&min_price=3", "&min_price=3", "&q=PSQL"]
+            tasks = [asyncio.create_task(subscriber(one)) for one in queries * 3]
+            await asyncio.gather(by_api(), by_psql(), by_psql())
+            done.set()
+            lists = await asyncio.gather(*tasks)
+            with httpx.Client(base_url=nodes.url) as client:
+                expected = {
+                    "": polled(client, start)[0],
+                    "&min_price=3": polled(client, start, min_price=3)[0],
+                    "&q=PSQL": polled(client, start, q="psql")[0],
+                }
+        assert len(expected[""]) > 300
+        for asked, found in zip(queries * 3, lists, strict=True):
+            places = [one["position"] for one in found]
+            assert places == [one["position"] for one in expected[asked]]
+            assert found == expected[asked]
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_is_dropped_and_goes_on_later(
+    nodes: Service, own_database_url: str
+) -> None:
+    with httpx.Client(base_url=nodes.url, timeout=30) as client:
+        start = now(client)
+        where = httpx.URL(nodes.url)
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((where.host, where.port))
+        slow.sendall(
+            f"GET {PATH} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        assert slow.recv(20).startswith(b"HTTP/1.1 200")
+        for _ in range(14):
+            query(own_database_url, BIG)
+        until(lambda: metric(client, "feed_dropped_total") == 1)
+        slow.settimeout(30)
+        taken = b""
+        while part := slow.recv(1 << 20):
+            taken += part
+        slow.close()
+        assert not taken.endswith(b"0\r\n\r\n"), "the response has no end"
+        last = int(taken.rpartition(b"\n\nid: ")[0].rpartition(b"\nid: ")[2].split(b"\n")[0])
+        assert len(polled(client, last)[0]) + taken.count(b"\nevent: created\n") >= 14_000
+        assert polled(client, start)[0][-1]["position"] == polled(client, last)[0][-1]["position"]
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_a_client_that_leaves_leaves_nothing_behind(client: httpx.Client) -> None:
+    where = (client.base_url.host, client.base_url.port)
+    request = f"GET {PATH} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n".encode()
+    left = [socket.create_connection(where) for _ in range(3)]
+    for one in left:
+        one.sendall(request)
+    until(lambda: metric(client, "feed_subscribers") == 3)
+    left[0].close()
+    left[1].shutdown(socket.SHUT_WR)
+    left[2].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    left[2].close()
+    until(lambda: metric(client, "feed_subscribers") == 0)
+    left[1].close()
+
+
+def test_streams_end_at_once_when_the_service_stops(own_database_url: str, tmp_path: Path) -> None:
+    one = Service(
+        tmp_path / "log",
+        *("--server", SERVER, "--workers", "2"),
+        DATABASE_URL=own_database_url,
+        REDIS_URL="off",
+        SERVICE_LOG="json",
+    )
+    try:
+        one.wait_until_ready()
+
+        async def run() -> None:
+            async with httpx.AsyncClient(base_url=one.url, timeout=60) as http:
+                waiting = [asyncio.create_task(http.get(f"{PATH}?wait=60")) for _ in range(4)]
+                async with sse.stream(one.url, PATH) as first, sse.stream(one.url, PATH) as second:
+                    await first.next()
+                    await second.next()
+                    await asyncio.sleep(0.2)
+                    one.process.terminate()
+                    async with asyncio.timeout(10):  # of the 20 that requests may take
+                        await first.end()
+                        await second.end()
+                        answers = await asyncio.gather(*waiting)
+                        assert [answer.json()["changes"] for answer in answers] == [[]] * 4
+
+        asyncio.run(run())
+        assert one.process.wait(10) == 0
+        assert "slow request" not in one.log.read_text()
+    finally:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.mark.slow
+def test_a_stream_ends_when_its_key_is_revoked(own_database_url: str, tmp_path: Path) -> None:
+    one = Service(
+        tmp_path / "log",
+        *("--server", SERVER),
+        DATABASE_URL=own_database_url,
+        REDIS_URL="off",
+        SERVICE_AUTH="on",
+    )
+    try:
+        one.wait_until_ready()
+        admin = account(own_database_url, "admin", ["read", "write", "admin"])
+        reader = account(own_database_url)
+
+        async def run() -> None:
+            async with httpx.AsyncClient(base_url=one.url, headers=admin.headers) as http:
+                async with sse.stream(one.url, PATH) as stream:
+                    assert stream.status == 401
+                async with sse.stream(one.url, PATH, **reader.headers) as stream:
+                    await http.post("/items", json={"name": "before"})
+                    assert (await stream.change()).data["item"]["name"] == "before"
+                    gone = f"/users/{reader.user_id}/keys/{reader.key_id}"
+                    assert (await http.delete(gone)).status_code == 204
+                    await asyncio.sleep(1)  # so long it may be valid
+                    await http.post("/items", json={"name": "after"})
+                    assert await stream.next() is None
+                async with sse.stream(one.url, PATH, **reader.headers) as stream:
+                    assert stream.status == 401
+
+        asyncio.run(run())
+        assert one.stop() == 0
+    finally:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_more_clients_than_a_worker_takes_are_refused(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MOST_SUBSCRIBERS", 0)
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, _):
+            answer = await client.get(PATH, headers={"Accept": "text/event-stream"})
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+
+    asyncio.run(run())
