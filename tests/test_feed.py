@@ -255,7 +255,7 @@ def listed(own_database_url: str) -> Iterator[tuple[asyncio.Runner, Any, int]]:
             user = {"email": f"{name}@filters.example.com", "username": f"{name}-filters"}
             runner.run(client.post("/users", json=user))
         found = runner.run(client.get("/users?q=-filters")).json()["items"]
-        ids = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
+        ids: dict[Any, int] = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
         start = runner.run(client.get(PATH)).json()["position"]
         rows = [{**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS]
         rows = [{**one, "price": one["price"] and float(one["price"])} for one in rows]
