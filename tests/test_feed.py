@@ -224,7 +224,7 @@ TEXTS = (
     "a_b\\",
     "Ǆ",
 )
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "name": f"{TEXTS[n % len(TEXTS)]} {n}",
         "price": None if n % 5 == 0 else str(Decimal(n % 7) / 4),
@@ -257,7 +257,9 @@ def listed(own_database_url: str) -> Iterator[tuple[asyncio.Runner, Any, int]]:
         found = runner.run(client.get("/users?q=-filters")).json()["items"]
         ids: dict[Any, int] = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
         start = runner.run(client.get(PATH)).json()["position"]
-        rows = [{**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS]
+        rows: list[Any] = [
+            {**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS
+        ]
         rows = [{**one, "price": one["price"] and float(one["price"])} for one in rows]
         made = runner.run(client.post("/items/bulk", json={"items": rows}))
         assert made.status_code == 201, made.text
