@@ -71,11 +71,20 @@ local function create()
     random(1000000), random(0, 999), random(0, 99)))
 end
 
--- A create with an Idempotency-Key that was never sent before, in any round.
+-- Names that no other round has.
 local first_key, keys = string.format("%.0f", now()), 0
+-- A create with an Idempotency-Key that was never sent before.
 local function keyed()
   keys = keys + 1
   return (create():gsub("\r\n", "\r\nIdempotency-Key: " .. first_key .. "-" .. keys .. "\r\n", 1))
+end
+
+-- A new user; no round has the same.
+local function user()
+  keys = keys + 1
+  local name = "u" .. first_key .. "-" .. keys
+  return send("POST", "/users", string.format(
+    '{"username": "%s", "email": "%s@example.com", "full_name": "Ada Lovelace"}', name, name))
 end
 
 local function patch()
@@ -104,7 +113,7 @@ end
 
 local workloads = {
   read = read, sweep = sweep, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
-  keyed = keyed,
+  keyed = keyed, user = user,
   list = always(get(collection)),
   page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
   cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),

@@ -143,6 +143,20 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
 
 
+def queue_jobs(on: StagingTable, *, queued: bool, told: bool) -> None:
+    """Switch the trigger that queues a job for each new user, and NOTIFY in its transaction."""
+    told_within = (
+        "CREATE TRIGGER told_within AFTER INSERT ON jobs"
+        " FOR EACH STATEMENT EXECUTE FUNCTION tell_jobs()"
+    )
+    sql(
+        on,
+        f"ALTER TABLE users {'ENABLE' if queued else 'DISABLE'} TRIGGER users_queue_jobs",
+        "DROP TRIGGER IF EXISTS told_within ON jobs",
+        *([told_within] * told),
+    )
+
+
 def search_index(on: StagingTable, wanted: str | None) -> None:
     """Keep only this trigram index on items, or none, so that writes never maintain two."""
     names = ", ".join(f"'{name}'" for name in SEARCHED)

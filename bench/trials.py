@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench import (
     compresscost,
+    dashboardcost,
     eviction,
     guardcost,
     jsonagg,
@@ -32,6 +33,7 @@ from bench.stage import (
     fill,
     keep_totals,
     prepare,
+    queue_jobs,
     search_index,
     served,
     settle,
@@ -46,6 +48,7 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 class Variant(NamedTuple):
     """A variant: environment variables, server, workers, and whether totals and index are kept.
 
+    `queued` and `told`: whether new users queue jobs, and NOTIFY in their transaction.
     `tree` is the checkout to run.
     """
 
@@ -55,6 +58,8 @@ class Variant(NamedTuple):
     workers: int = 1
     totals: bool = True
     search: str | None = OUR_SEARCH
+    queued: bool = True
+    told: bool = False
     tree: Path = ROOT
 
     def program(self, database: str) -> Program:
@@ -196,6 +201,18 @@ TRIALS: tuple[Trial, ...] = (
         (1, 64),
     ),
     Trial(
+        "jobs",
+        "What do jobs cost the creation of a user, which queues one?",
+        (
+            Variant("no job is queued", {"SERVICE_JOBS": "off"}, queued=False),
+            Variant("queued", {"SERVICE_JOBS": "off"}),
+            Variant("queued, NOTIFY in the transaction", {"SERVICE_JOBS": "off"}, told=True),
+            Variant("queued and run", {"SERVICE_JOBS": "on"}),
+        ),
+        ("user",),
+        (1, 64),
+    ),
+    Trial(
         "trigram",
         "What does the index of searches cost writers?",
         (Variant("with the index"), Variant("without", search=None)),
@@ -247,6 +264,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "dashboard": dashboardcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
@@ -314,6 +332,7 @@ def _served(variant: Variant, on: StagingTable, database: str) -> Iterator[Serve
     program = variant.program(database)
     prepare(on, program)
     keep_totals(on.of(program), kept=variant.totals)
+    queue_jobs(on.of(program), queued=variant.queued, told=variant.told)
     search_index(on.of(program), variant.search)
     with served(program, on, variant.workers) as server:
         yield server

@@ -61,7 +61,7 @@ BY_NAME = {one.name: one for one in WORKLOADS}
 # Of hot reads before they are measured.
 HOT_SECONDS = 3
 # Those that leave rows behind, or changed ones.
-WRITING = {"create", "create-1000", "keyed", "patch", "mixed", "mixed-bulk"}
+WRITING = {"create", "create-1000", "keyed", "user", "patch", "mixed", "mixed-bulk"}
 
 
 class Cell(NamedTuple):

@@ -12,12 +12,16 @@ from starlette.types import Receive, Scope, Send
 from service import health, logs, monitoring, tracing
 from service.admin import routes as admin
 from service.app_state import opened_state
-from service.db import job_table, rights
+from service.db import job_table, rights, webhook_tables
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
+from service.db.statement import Statement
+from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
+from service.outgoing import check_notify_url
 from service.resource import Resource
+from service.resource.import_job import ImportEnded, import_jobs
 from service.resource.operations import served
 from service.sample_data import Seed
 from service.settings import Settings, SettingsError
@@ -27,7 +31,7 @@ from service.web.endpoint import Operation, limits_of
 from service.web.openapi_texts import About, Checks
 from service.web.request import State
 from service.web.routing import Paths
-from service.webhooks import statements as webhook_statements
+from service.webhooks import webhook_jobs
 
 
 class Application(Paths):
@@ -39,6 +43,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
+        sources: where its statements are: the resources, and the statements of operations.
         operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals and the log of
             changes, the idempotency keys if there is a POST, and the jobs if there are kinds.
@@ -49,9 +54,10 @@ class Application(Paths):
         auth: the API keys; None without authentication.
         alone: whether this is the only known worker on the database. Without Redis, only such a
             worker may cache responses in its process.
+        serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as create_app
         self,
         settings: Settings,
         resources: Sequence[Resource[Any]],
@@ -62,9 +68,12 @@ class Application(Paths):
         seed: Seed | None,
         auth: ApiKeys | None,
         jobs: Sequence[Job[Any]],
+        after_import: Job[ImportEnded] | None,
     ) -> None:
         routes = list(routes)
-        self.jobs = {one.kind: one for one in jobs}
+        changes = any(one.changes for one in resources)
+        own_jobs = webhook_jobs.JOBS if changes else ()
+        self.jobs = _kinds([*jobs, *import_jobs(resources, auth, after_import), *own_jobs])
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -73,22 +82,28 @@ class Application(Paths):
         self.seed = seed
         self.auth = auth
         self.alone = False
+        self.serves = True
         self.operations = [
             *(operation for one in resources for operation in served(one, resources)),
             *(route for route in routes if isinstance(route, Operation)),
+            *(job_routes.routes() if self.jobs else ()),
         ]
         self.takes_keys = any(one.takes_key for one in self.operations)
         self.tables = (
             *tables,
             *((idempotency_keys,) if self.takes_keys else ()),
             *((job_table.of_application(_queues(self.jobs, tables)),) if self.jobs else ()),
-            *(webhook_statements.TABLES if any(one.changes for one in resources) else ()),
+            *(webhook_tables.TABLES if changes else ()),
         )
         self.needs = rights.needs(self.tables)
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self.operations.append(pages.console())
-        self.operations += admin.routes(self.resources)
+        self.sources: tuple[Resource[Any] | Statement[Any], ...] = (
+            *self.resources,
+            *(statement for one in self.operations for statement in one.statements),
+        )
+        self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
@@ -124,6 +139,7 @@ class Application(Paths):
             _ = self.settings.required_database_url
             self.check_auth()
             tracing.check(self.settings.traces)
+            check_notify_url(self.settings)
         except SettingsError as error:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"swiftlet: {error}"})
@@ -162,6 +178,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     seed: Seed | None = None,
     auth: ApiKeys | None = None,
     jobs: Sequence[Job[Any]] = (),
+    after_import: Job[ImportEnded] | None = None,
 ) -> Application:
     """Return an application that serves these resources and routes.
 
@@ -178,11 +195,12 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
         seed: sample data for `swiftlet seed`.
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
-        jobs: the kinds of jobs that it runs.
+        jobs: the kinds of jobs that it runs; the kernel adds its own.
+        after_import: the job to queue at the end of each import in the background.
 
     Raises:
-        ValueError: two tables have the same name, or two operations the same method and path, or
-            the limit of an operation has a wrong form.
+        ValueError: two tables or two jobs have the same name, or two operations the same method and
+            path, or the limit of an operation has a wrong form.
     """
     if migrations is None:
         # The caller's frame, like in NamedTuple; the working directory depends on the server.
@@ -196,7 +214,16 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         seed=seed,
         auth=auth,
         jobs=jobs,
+        after_import=after_import,
     )
+
+
+def _kinds(jobs: Sequence[Job[Any]]) -> dict[str, Job[Any]]:
+    found = {one.kind: one for one in jobs}
+    for one in jobs:
+        if found[one.kind] is not one:
+            raise ValueError(f"two jobs are of the kind {one.kind!r}")
+    return found
 
 
 def _queues(jobs: Mapping[str, Job[Any]], tables: Iterable[Table]) -> dict[str, list[str]]:

@@ -20,12 +20,18 @@ from service.changes.stop_signal import at_stop
 from service.db import idempotency, rights
 from service.db.database import Database
 from service.db.listener import Listener
-from service.db.names import CHANGES_CHANNEL
+from service.db.names import CHANGES_CHANNEL, JOBS_CHANNEL
 from service.db.observer import observer_of
 from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
+from service.jobs import figures
+from service.jobs.loop import JobLoop
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import keep_clean
+from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
+from service.outgoing import Outgoing
 from service.resource import Resource
 from service.resource.change_feed import form_of
 from service.sampling import Sampler
@@ -34,6 +40,7 @@ from service.web.cursor import Cursors
 from service.web.guard import guard_of
 from service.web.idempotent import remove_expired_keys
 from service.web.request import State
+from service.webhooks import sampled
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -62,6 +69,7 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             queue_limit=settings.queue_limit,
             batching=settings.batching == "on",
             observer=observer_of(settings, metrics, tracer),
+            audible=not app.serves,
         )
         await db.open()
         cache = cache_of(app, db)
@@ -75,23 +83,20 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         if limiter is not None:
             await limiter.open()
             stack.push_async_callback(limiter.close)
+        outgoing = Outgoing(settings, metrics)
+        stack.push_async_callback(outgoing.close)
         feed = Feed(db, listener, map(form_of, _changing(app)), metrics)
         stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
-        db.spawn(rights.log_lacking(db, app.needs))
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        if app.takes_keys:
-            db.spawn(remove_expired_keys(writer))
-        if any(one.changes for one in app.resources):
-            db.spawn(change_log.trim_always(writer, settings.changes_age))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
-        yield {
+        state: State = {
             "db": db,
             "settings": settings,
             "cursors": Cursors(settings.signing_secret),
@@ -102,8 +107,34 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "jobs": app.jobs,
+            "outgoing": outgoing,
             "feed": feed,
         }
+        if app.jobs and settings.jobs == "on":
+            spool = Spool(settings)
+            loop = JobLoop(state, app.jobs, spool.places)
+            # Before the database is closed, so that jobs that are cancelled are queued again.
+            stack.push_async_callback(loop.close)
+            await loop.start()
+            db.spawn(trim_always(writer))
+            db.spawn(keep_clean(spool, db))
+        _begin(app, state)
+        yield state
+
+
+def _begin(app: "Application", state: State) -> None:
+    """Begin what runs in the background until the database is closed."""
+    db, writer, metrics = state["db"], state["writer"], state["metrics"]
+    db.spawn(rights.log_lacking(db, app.needs))
+    if app.takes_keys:
+        db.spawn(remove_expired_keys(writer))
+    if _changing(app):
+        db.spawn(change_log.trim_always(writer, app.settings.changes_age))
+    if metrics is not None and app.jobs:
+        db.spawn(figures.sample_always(db, metrics, app.jobs))
+    if metrics is not None and _changing(app):
+        db.spawn(sampled.sample_always(db, metrics))
 
 
 def _changing(app: "Application") -> list[Resource[Any]]:
@@ -111,17 +142,22 @@ def _changing(app: "Application") -> list[Resource[Any]]:
     return [one for one in app.resources if one.changes]
 
 
-def _telling(app: "Application", listener: Listener) -> Telling | None:
-    """Return what tells the feeds of all workers of a write to a table with changes."""
-    logged = {tag for one in app.resources if one.changes for tag in one.tags.lists}
-    if not logged:
-        return None
-    return Telling(frozenset({EVERYTHING, *logged}), partial(listener.tell, CHANGES_CHANNEL))
+def _telling(app: "Application", listener: Listener) -> list[Telling]:
+    """Return what tells all workers of writes: the feeds of changes, and the loops of jobs."""
+    logged = {one.name for one in app.resources if one.changes}
+    queueing = {job.new_rows_of for job in app.jobs.values()}
+    found = []
+    for names, channel in ((logged, CHANGES_CHANNEL), (queueing, JOBS_CHANNEL)):
+        tags = {tag for one in app.resources if one.name in names for tag in one.tags.lists}
+        if tags:
+            found.append(Telling(frozenset({EVERYTHING, *tags}), partial(listener.tell, channel)))
+    return found
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:
     """Return the statements that every connection prepares."""
     prepared = [one for resource in app.resources for one in resource.prepared]
+    prepared += [one for operation in app.operations for one in operation.statements]
     return [*prepared, *idempotency.STATEMENTS] if app.takes_keys else prepared
 
 

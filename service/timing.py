@@ -95,6 +95,25 @@ class BatchTiming(Timing):
         return {"statement": self.name}
 
 
-# Set by the endpoint for its request, and by a batch for itself. What runs outside of both is not
-# counted.
+class JobTiming(Timing):
+    """Times of an attempt of a job.
+
+    Args:
+        fields: that each of its log lines has.
+    """
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def named(self) -> dict[str, object]:
+        """Return the fields of its log lines."""
+        traced = {} if self.span is None else {"trace_id": self.span.trace_id}
+        return {**self.fields, **traced}
+
+
+# Set by the endpoint for its request, by a batch and by an attempt of a job for itself. What runs
+# outside of these is not counted.
 timing: ContextVar[Timing | None] = ContextVar("timing", default=None)

@@ -243,6 +243,8 @@ def service(
         REDIS_URL=stores.redis_url or "off",
         SERVICE_LOG="json",
         SERVICE_BATCHING=BATCHING,
+        # Jobs would write at any time: tests of jobs have servers of their own.
+        SERVICE_JOBS="off",
     )
     try:
         running.wait_until_ready()

@@ -21,6 +21,7 @@ VALUES = {
     ("db_query_total", "status"): {"success", "error", "timeout"},
     ("cache_requests_total", "result"): {"hit", "miss"},
     ("dependency_up", "dependency"): {"database", "redis"},
+    ("jobs_total", "result"): {"done", "retry", "failed"},
     ("ratelimit_decisions_total", "decision"): {"allowed", "refused"},
 }
 FUNCTIONS = {

@@ -47,8 +47,10 @@ DEFAULTS: dict[str, object] = {
     "SERVICE_LOG_STATEMENTS": "off",
     "SERVICE_METRICS": "on",
     "SERVICE_TRACES": "off",
+    "SERVICE_JOBS": "on",
     "SERVICE_SECRET": None,
     "SERVICE_NOTIFY_URL": None,
+    "SERVICE_PRIVATE_TARGETS": None,
 }
 # For each setting that is not any text: wrong values, and the allowed ones in the message.
 WRONG = (
@@ -67,6 +69,7 @@ WRONG = (
     ("SERVICE_WORKERS", "many", "a whole number from 1 to 1024"),
     ("SERVICE_SERVER", "gunicorn", "uvicorn or granian"),
     ("SERVICE_AUTH", "no", "on or off"),
+    ("SERVICE_JOBS", "yes", "on or off"),
     ("SERVICE_CACHE", "redis", "on or local or off"),
     ("SERVICE_CACHE_TTL", "5m", "a whole number of seconds, 1 to 86400"),
     ("SERVICE_CACHE_TTL", "0", "a whole number of seconds, 1 to 86400"),
@@ -106,6 +109,22 @@ WRONG = (
     ("SERVICE_METRICS", "yes", "on, off or the absolute path of a folder"),
     ("SERVICE_METRICS", "run/counts", "on, off or the absolute path of a folder"),
     ("SERVICE_SECRET", "short", "at least 16 characters"),
+    ("SERVICE_NOTIFY_URL", "ftp://host/path", "http://host/path or https://host/path"),
+    ("SERVICE_NOTIFY_URL", "http:///path", "the host can't be read"),
+    ("SERVICE_NOTIFY_URL", "http://host:99999/", "from 1 to 65535"),
+    ("SERVICE_NOTIFY_URL", "http://a@b@c/", "two @"),
+    ("SERVICE_NOTIFY_URL", "http://a\\@b/", "http://host/path"),
+    ("SERVICE_NOTIFY_URL", "http://a b/", "a space"),
+    ("SERVICE_NOTIFY_URL", "http://127.1/", "write the address as 192.0.2.1"),
+    ("SERVICE_NOTIFY_URL", "http://0x7f.1/", "write the address as 192.0.2.1"),
+    ("SERVICE_NOTIFY_URL", "http://0x7f000001/", "write the address as 192.0.2.1"),
+    ("SERVICE_NOTIFY_URL", "http://2130706433/", "write the address as 192.0.2.1"),
+    ("SERVICE_NOTIFY_URL", "http://0177.0.0.1/", "write the address as 192.0.2.1"),
+    ("SERVICE_NOTIFY_URL", "http://[fe80::1%25eth0]/", "the host can't be read"),
+    ("SERVICE_NOTIFY_URL", "http://münchen.example/", "in ASCII"),
+    ("SERVICE_PRIVATE_TARGETS", "10.0.0.0/33", "write networks or addresses"),
+    ("SERVICE_PRIVATE_TARGETS", "unix", "write networks or addresses"),
+    ("SERVICE_PRIVATE_TARGETS", "*", "write networks or addresses"),
 )
 FIELDS = {Settings.variable(field): field for field in Settings.__struct_fields__}
 
@@ -310,7 +329,7 @@ def test_the_error_of_a_wrong_value_lists_the_allowed_values(
     message = line_of(dotenv, **{name: text})
     assert message.startswith(f"{name}=")
     assert allowed in message
-    if name in {"DATABASE_URL", "REDIS_URL", "SERVICE_SECRET"}:
+    if name in {"DATABASE_URL", "REDIS_URL", "SERVICE_SECRET", "SERVICE_NOTIFY_URL"}:
         assert message.startswith(f"{name}=(hidden): ")
     else:
         assert repr(text) in message

@@ -1,6 +1,6 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -49,7 +49,7 @@ class Writer:
         cache: Cache | NoCache | None = None,
         *,
         name: str = AUDIBLE,
-        telling: Telling | None = None,
+        telling: Sequence[Telling] = (),
     ) -> None:
         self._cache = cache or NoCache()
         self._telling = telling
@@ -75,7 +75,7 @@ class Writer:
         cache, telling = self._cache, self._telling
         try:
             done = await write(self._db)
-            if telling is None and not cache.on:
+            if not telling and not cache.on:
                 return done
             changed = tags(done)
         except OutcomeUnknown:
@@ -86,8 +86,9 @@ class Writer:
         except BaseException:  # cancelled, or an error of ours after the commit
             self._outcome_unknown()
             raise
-        if telling is not None and not telling.tags.isdisjoint(changed):
-            telling.tell()
+        for one in telling:
+            if not one.tags.isdisjoint(changed):
+                one.tell()
         if changed and cache.on:
             started, spent = perf_counter(), timing.get()
             await cache.invalidate(changed)
@@ -97,8 +98,8 @@ class Writer:
 
     def _outcome_unknown(self) -> None:
         self._cache.outcome_unknown()
-        if self._telling is not None:
-            self._telling.tell()
+        for one in self._telling:
+            one.tell()
 
 
 class WriteTransaction:

@@ -7,8 +7,11 @@ from service.cli import (
     diagnosing,
     files,
     migrating,
+    retrying,
     seeding,
     serving,
+    webhook_commands,
+    working,
 )
 from service.cli.group import main
 
@@ -20,6 +23,9 @@ __all__ = [
     "files",
     "main",
     "migrating",
+    "retrying",
     "seeding",
     "serving",
+    "webhook_commands",
+    "working",
 ]

@@ -1,7 +1,6 @@
 """`swiftlet users` and `swiftlet keys`: how the first admin and the first key come to be."""
 
 import re
-from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +8,9 @@ import click
 import msgspec
 from msgspec import Struct, structs
 
-from service.cli.group import app_option, application, main, run, stop, with_database
+from service.cli.group import app_option, application, main, stop
+from service.cli.one_use import read, write
+from service.cli.printing import print_table, shown_time
 
 if TYPE_CHECKING:
     from service.app import Application
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from service.db.writable import WritableDatabase
     from service.keys.statements import ShownKey
 
-Done = TypeVar("Done")
 Value = TypeVar("Value", bound=Struct)
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -62,7 +62,7 @@ def create_user(email: str, username: str, role: str, data: str | None) -> None:
         except Conflict as problem:
             raise Conflict(problem.detail) from None
 
-    made = _write(_application(data, "users"), create)
+    made = write(_application(data, "users"), create)
     click.echo(f"user {made.id}: {made.email}, {made.username}, {made.role}")
 
 
@@ -125,8 +125,9 @@ def create_key(
         user_id = await _user_id(db.database, email)
         return await issue(db, user_id, new, for_admin=True)
 
-    made = _write(_application(data, "keys"), create)
-    until = "does not expire" if made.expires_at is None else f"expires {_shown(made.expires_at)}"
+    made = write(_application(data, "keys"), create)
+    end = made.expires_at
+    until = "does not expire" if end is None else f"expires {shown_time(end)}"
     told = f"key {made.id} of {email}: {made.name}, {' '.join(made.scopes)}, {until}"
     click.echo(f"{told}; it is not shown again:", err=True)
     click.echo(made.key)
@@ -154,8 +155,8 @@ def list_keys(email: str | None, data: str | None) -> None:
             records = await statements.of_user.records(db, user_id=user_id)
         return [statements.ShownKey(*record) for record in records]
 
-    found = _read(_application(data, "keys"), find)
-    _table(
+    found = read(_application(data, "keys"), find)
+    print_table(
         ("ID", "USER", "NAME", "KEY", "SCOPES", "EXPIRES", "LAST USED", "STATE"),
         (
             (
@@ -164,8 +165,8 @@ def list_keys(email: str | None, data: str | None) -> None:
                 one.name,
                 f"{one.prefix}...",
                 ",".join(one.scopes),
-                _shown(one.expires_at),
-                _shown(one.last_used_at),
+                shown_time(one.expires_at),
+                shown_time(one.last_used_at),
                 "valid" if one.valid else "not valid",
             )
             for one in found
@@ -190,7 +191,7 @@ def revoke_key(id: int, data: str | None) -> None:  # noqa: A002 - the name of t
     async def revoke(db: "WritableDatabase") -> object:
         return await statements.revoke_any.get(db, id)
 
-    if _write(_application(data, "keys"), revoke) is None:
+    if write(_application(data, "keys"), revoke) is None:
         stop(f"there is no key {id}: `swiftlet keys list` shows all", 1)
     click.echo(f"key {id} is revoked")
 
@@ -231,52 +232,3 @@ async def _user_id(db: "Database", email: str) -> int:
     if found is None:
         raise NotFound(f"there is no user {email}: `swiftlet users create` makes one")
     return found
-
-
-def _read(app: "Application", read: Callable[["Database"], Coroutine[Any, Any, Done]]) -> Done:
-    from service.db.database import Database
-
-    async def opened(url: str) -> Done:
-        db = Database(url, size=None, batching=False)
-        try:
-            return await read(db)
-        finally:
-            await db.close()
-
-    with with_database(app, read=True) as settings:
-        return run(opened(settings.required_database_url))
-
-
-def _write(
-    app: "Application", write: Callable[["WritableDatabase"], Coroutine[Any, Any, Done]]
-) -> Done:
-    from service.cache.writer import Writer
-    from service.db.database import Database
-
-    async def opened(url: str) -> Done:
-        db = Database(url, size=None, batching=False)
-        try:
-            return await Writer(db).run(write, lambda _: ())  # triggers report the write
-        finally:
-            await db.close()
-
-    with with_database(app) as settings:
-        return run(opened(settings.required_database_url))
-
-
-def _shown(time: datetime | None) -> str:
-    return "never" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
-
-
-def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows in columns, a row per line: no value has a line break of its own."""
-    lines = [titles, *(tuple(_printable(cell) for cell in row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
-def _printable(text: str) -> str:
-    """Return a text without control characters, which could change what a terminal shows."""
-    return "".join(one if one.isprintable() else "?" for one in text)

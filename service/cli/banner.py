@@ -1,9 +1,11 @@
-"""The start banner of `swiftlet serve`: the stores, with their versions."""
+"""The start banner of `swiftlet serve` and `swiftlet work`: the stores, with their versions."""
 
 import asyncio
+import os
 from typing import NamedTuple
 
 import asyncpg
+import click
 from redis.exceptions import ResponseError
 
 from service.cache import client as redis
@@ -108,3 +110,13 @@ def lines(
 
 def _line(name: str | None, place: str) -> str:
     return f"{name}, {place}" if name else f"no answer, {place}: used as soon as it answers"
+
+
+def show(shown: list[tuple[str, str]]) -> None:
+    """Print the lines of a banner."""
+    try:
+        for name, text in shown:
+            click.echo(f"{click.style(f'{name:>8}', bold=True)}  {text}")
+    except OSError:
+        # The reader of the output is gone, or the disk is full: go on without the banner.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,7 +1,6 @@
 """`swiftlet serve`."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -13,6 +12,7 @@ from service.cli.group import app_option, application, main, run, with_stores
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.watch import Watch
+from service.outgoing import check_notify_url
 from service.server.preflight import refused_cache
 from service.server.processes import StopSignals
 from service.server.tls import check_files
@@ -36,6 +36,7 @@ OPEN = "SERVICE_AUTH=off: anyone who reaches this address may do anything"
 @click.option("--certfile", help="TLS certificate with its chain (PEM); needs --keyfile.")
 @click.option("--keyfile", help="Private key of the certificate (PEM).")
 @click.option("--data", help="Data directory of embedded stores.  [default: .data]")
+@click.option("--no-jobs", "jobs", flag_value="off", help="Run no jobs: `swiftlet work` does.")
 def serve(**options: str | None) -> None:
     """Serve the API; embedded stores replace a missing DATABASE_URL or REDIS_URL.
 
@@ -43,6 +44,7 @@ def serve(**options: str | None) -> None:
     Example:
       swiftlet serve --port 9000 --workers 2
       swiftlet serve --app notes:app
+      swiftlet serve --no-jobs
       swiftlet serve --certfile chain.pem --keyfile key.pem --port 8443
     """
     # A stop signal is the normal end of a service.
@@ -64,6 +66,7 @@ def _check(app: "Application") -> None:
     app.check_auth()
     check_files(settings.certfile, settings.keyfile)
     tracing.check(settings.traces)
+    check_notify_url(settings)
     if why := refused_cache(settings):
         raise SettingsError(why)
 
@@ -90,7 +93,9 @@ def _serve(app: "Application", listener: "Listener", stop: StopSignals) -> None:
             logs.logger.info("starting %d workers", served.workers)
         first = first_key.lines(app, served, running)
         with _shared_metrics(app), watch.installed():
-            server.run(app, listener, lambda: _show(_banner(served, running, stores, first)), stop)
+            server.run(
+                app, listener, lambda: banner.show(_banner(served, running, stores, first)), stop
+            )
 
 
 @contextlib.contextmanager
@@ -121,22 +126,7 @@ def _stores(
 
     url, head = settings.required_database_url, migrate.head(app.migrations)
     if found is None:
-        found = run(banner.look_at_database(url))
-        if head is None and app.tables:
-            raise EmbeddedError(
-                f"there are no migrations in {app.migrations}: write the first with"
-                ' `swiftlet migrate new "first tables"`'
-            )
-        if found.revision is not None and (head is None or found.revision > head):
-            raise EmbeddedError(
-                f"the database in {settings.data} is at revision {found.revision}, this version of"
-                f" the service knows up to {head or 'none'}: start a newer one, or give"
-                " another --data"
-            )
-        if found.revision != head:  # else Alembic is not imported: half a second of CPU
-            logs.logger.info("migrating the database to revision %s", head)
-            migrate.up(url, app.migrations)
-            found = found._replace(revision=head)
+        found = migrated(app, settings)
         database = banner.EMBEDDED
     else:
         database = f"at {address(url)}"
@@ -146,6 +136,31 @@ def _stores(
         redis = banner.EMBEDDED if own else f"at {address(settings.redis_url)}"
     name = run(banner.look_at_redis(settings.redis_url))
     return banner.lines(found, head, database, name, redis)
+
+
+def migrated(app: "Application", settings: Settings) -> "Database":
+    """Migrate the embedded database if it is older than the application; return its state."""
+    from service.cli import banner
+    from service.migrations import migrate
+
+    url, head = settings.required_database_url, migrate.head(app.migrations)
+    found = run(banner.look_at_database(url))
+    if head is None and app.tables:
+        raise EmbeddedError(
+            f"there are no migrations in {app.migrations}: write the first with"
+            ' `swiftlet migrate new "first tables"`'
+        )
+    if found.revision is not None and (head is None or found.revision > head):
+        raise EmbeddedError(
+            f"the database in {settings.data} is at revision {found.revision}, this version of"
+            f" the service knows up to {head or 'none'}: start a newer one, or give"
+            " another --data"
+        )
+    if found.revision != head:  # else Alembic is not imported: half a second of CPU
+        logs.logger.info("migrating the database to revision %s", head)
+        migrate.up(url, app.migrations)
+        found = found._replace(revision=head)
+    return found
 
 
 def _banner(
@@ -169,12 +184,3 @@ def _banner(
     if settings.public and not settings.authenticated:
         lines.append(("Note", OPEN))
     return [*lines, *first, ("Stop", "Ctrl-C")]
-
-
-def _show(lines: list[tuple[str, str]]) -> None:
-    try:
-        for name, text in lines:
-            click.echo(f"{click.style(f'{name:>8}', bold=True)}  {text}")
-    except OSError:
-        # The reader of the output is gone, or the disk is full: serve without the banner.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -57,6 +57,7 @@ class Database:
         queue_limit: requests that may wait for a connection; one more is refused at once.
         batching: whether requests may share statements.
         observer: counts and logs statements, batches and waits for a connection.
+        audible: whether the triggers report what is written, for a process without a cache.
 
     `batchers` belongs to batch.py and writes.py, which keep a Batcher there for each kind of
     statement. `dedicated` counts the connections beside the pool, and `beside` holds them, see
@@ -73,6 +74,7 @@ class Database:
         queue_limit: int = 10_000,
         batching: bool = True,
         observer: Observer | None = None,
+        audible: bool = False,
     ) -> None:
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
@@ -87,6 +89,7 @@ class Database:
             prepared=[statement for statement in statements if statement.prepare],
             statement_timeout=statement_timeout,
             queue_limit=queue_limit,
+            audible=audible,
         )
         # Writes may wait for locks of other transactions; one connection stays free for reads.
         self._writing = asyncio.Semaphore(max(1, (size or WRITERS) - 1))

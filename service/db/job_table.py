@@ -21,9 +21,9 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from service.db.names import INTERNAL, JOBS_CHANNEL
+from service.db.names import INTERNAL, JOBS_CHANNEL, SILENT
 from service.db.quoting import literal, quoted
 
 STATES = ("queued", "running", "done", "failed")
@@ -45,11 +45,14 @@ jobs = Table(
     Column("place", Text),
     Column("run_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # How often a worker took it, never reset: a worker that was given another number has lost it.
+    Column("claims", BigInteger, nullable=False, server_default=text("0")),
     # A worker that has not renewed it by then is dead: another one may take the job.
     Column("leased_until", DateTime(timezone=True)),
     Column("done", BigInteger, nullable=False, server_default=text("0")),
     Column("total", BigInteger),
-    Column("result", JSONB),
+    # As text in the order of its fields, which jsonb does not keep.
+    Column("result", JSON),
     Column("error", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("finished_at", DateTime(timezone=True)),
@@ -66,7 +69,14 @@ Index(
     postgresql_where=text("state = 'queued'"),
 )
 Index("jobs_running_idx", jobs.c.leased_until, postgresql_where=text("state = 'running'"))
-Index("jobs_finished_at_idx", jobs.c.finished_at, postgresql_where=text("finished_at IS NOT NULL"))
+Index(
+    "jobs_finished_idx",
+    jobs.c.state,
+    jobs.c.finished_at,
+    postgresql_where=text("finished_at IS NOT NULL"),
+)
+# For the files of a place.
+Index("jobs_place_idx", jobs.c.place, postgresql_where=text("place IS NOT NULL"))
 
 QUEUE_JOBS = """
 CREATE FUNCTION queue_jobs() RETURNS trigger
@@ -84,8 +94,12 @@ BEGIN
     RETURN NULL;
 END $$
 """
-TELL_TRIGGER = """
-CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION tell_jobs()
+# A NOTIFY makes all commits of the server wait for each other, also while they write to disk. So
+# the service itself tells of the jobs of new rows after the commit (cache/writer.py).
+TELL_TRIGGER = f"""
+CREATE TRIGGER jobs_told AFTER INSERT ON jobs
+    FOR EACH STATEMENT WHEN (current_setting('application_name') <> '{SILENT}')
+    EXECUTE FUNCTION tell_jobs()
 """
 QUEUE_TRIGGER = f"""
 CREATE TRIGGER {{name}} AFTER INSERT ON {{on}} REFERENCING NEW TABLE AS come

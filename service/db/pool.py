@@ -41,6 +41,7 @@ class Pool:
         prepared: the statements to prepare when a connection opens.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
+        audible: whether the triggers report what is written.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Pool:
         prepared: Sequence[Statement[Any]],
         statement_timeout: float,
         queue_limit: int,
+        audible: bool = False,
     ) -> None:
         self.url = url
         self.size = size
         # A connection that is opened for one use is too short-lived for other workers to see it, so
         # the trigger reports its writes.
-        self.name = AUDIBLE if size is None else SILENT
+        self.name = AUDIBLE if audible or size is None else SILENT
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
         self._idle: list[PooledConnection] = []

@@ -28,7 +28,7 @@ FROM (
     UNION ALL
     SELECT 'sequence ' || relname, 'usage',
         CASE relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'usage, update') ELSE true END
-    FROM unnest($1::text[]) AS name
+    FROM unnest($3::text[]) AS name
     JOIN pg_depend ON refobjid = to_regclass(name) AND refclassid = 'pg_class'::regclass
         AND classid = 'pg_class'::regclass
     JOIN pg_class c ON c.oid = objid
@@ -43,16 +43,24 @@ UNREADABLE = "select on alembic_version"
 
 
 class Needs(NamedTuple):
-    """The tables that a service writes, and those that it only reads; quoted where need be."""
+    """Tables of a service, quoted where need be.
+
+    Args:
+        written: those that it writes.
+        read: those that it only reads.
+        numbered: those for which it draws ids; PostgreSQL asks for no right when it does so itself.
+    """
 
     written: list[str]
     read: list[str]
+    numbered: list[str]
 
 
 def needs(tables: Tables) -> Needs:
     """What a service of these tables needs; a trigger with its owner's rights writes the totals."""
     written = sorted(quoted(one.name) for one in tables if one is not totals)
-    return Needs(written, [totals.name] if totals in tables else [])
+    numbered = sorted(quoted(one.name) for one in tables if not one.info.get("internal"))
+    return Needs(written, [totals.name] if totals in tables else [], numbered)
 
 
 class Found(NamedTuple):
@@ -72,7 +80,7 @@ class Found(NamedTuple):
 
 async def find(connection: asyncpg.Connection, needs: Needs) -> Found:
     """Ask on a connection as requests have it; raises as asyncpg does."""
-    records: list[Any] = await connection.fetch(LACKING, needs.written, needs.read)
+    records: list[Any] = await connection.fetch(LACKING, *needs)
     lacking = [record[0] for record in records]
     revision = None
     try:

@@ -2,6 +2,7 @@
 
 from service.doctor import (
     database_checks,
+    job_checks,
     machine_checks,
     redis_checks,
     schema_checks,
@@ -14,6 +15,11 @@ from service.doctor.check import Check
 AREAS: dict[str, tuple[Check, ...]] = {
     "Settings": (*settings_checks.CHECKS, *telemetry_checks.CHECKS),
     "Machine": machine_checks.CHECKS,
-    "Database": (*database_checks.CHECKS, *session_checks.CHECKS, *schema_checks.CHECKS),
+    "Database": (
+        *database_checks.CHECKS,
+        *session_checks.CHECKS,
+        *schema_checks.CHECKS,
+        *job_checks.CHECKS,
+    ),
     "Redis": redis_checks.CHECKS,
 }

@@ -9,6 +9,7 @@ from decimal import Decimal
 import asyncpg
 
 from service.db.access import connect
+from service.db.job_table import SWITCH
 
 CHUNK = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,6 +90,8 @@ async def _write(
     done = new = 0
     while chunk := list(itertools.islice(rows, CHUNK)):
         async with connection.transaction():
+            # Samples are not welcomed. For the transaction: a pooler gives the session to others.
+            await connection.execute(f"SET LOCAL {SWITCH} = 'off'")
             await connection.execute(create)
             await connection.copy_records_to_table(f"{table}_stage", records=chunk)
             new += int((await connection.execute(insert)).rpartition(" ")[2])

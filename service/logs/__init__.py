@@ -25,7 +25,8 @@ Form = Literal["json", "text", "off"]
 FOREIGN = (
     *("uvicorn", "uvicorn.access", "_granian", "granian.access"),
     *("alembic", "asyncio", "asyncpg", "concurrent.futures", "opentelemetry"),
-    *("py.warnings", "redis", "sqlalchemy"),
+    # At INFO httpx logs URLs, which may have a password.
+    *("httpcore", "httpx", "py.warnings", "redis", "sqlalchemy"),
 )
 
 

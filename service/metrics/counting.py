@@ -11,6 +11,8 @@ from service.metrics.families import (
     DB_ROWS,
     HTTP_DURATION,
     HTTP_REFUSED,
+    JOBS,
+    JOBS_DURATION,
     LIMIT_DECISIONS,
     POOL_WAIT,
     SECONDS,
@@ -136,6 +138,11 @@ class Metrics:
             at = self.store.place(LIMIT_DECISIONS, labels)
             self._decisions[policy, allowed, shared] = at
         self.values[at] += 1.0
+
+    def job(self, kind: str, result: str, seconds: float) -> None:
+        """Count an attempt of a job that has ended: `done`, `retry` or `failed`."""
+        self.add(JOBS, kind, result)
+        self.observe(JOBS_DURATION, seconds, kind)
 
     def add(self, family: Family, *labels: str, number: float = 1.0) -> None:
         """Add to a counter; for what is counted seldom."""

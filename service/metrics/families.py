@@ -115,6 +115,49 @@ LIMIT_DECISIONS = Family(
     "Requests allowed and refused by a rate limit. The source is redis if the workers share the"
     " count, process if this worker decided alone.",
 )
+DELIVERIES = Family(
+    "deliveries_total",
+    "counter",
+    ("target", "result"),
+    "Posts to receivers, by target (notification or webhook) and result (success or failure).",
+)
+DELIVERY_DURATION = Family(
+    "delivery_duration_seconds",
+    "histogram",
+    ("target",),
+    "Time of a post until the receiver's answer, or until it was given up.",
+    SECONDS,
+)
+JOBS = Family(
+    "jobs_total",
+    "counter",
+    ("kind", "result"),
+    "Attempts of jobs that have ended, by result: done, retry (it is tried again) or failed.",
+)
+JOBS_DURATION = Family(
+    "jobs_duration_seconds", "histogram", ("kind",), "Time of an attempt of a job.", SECONDS
+)
+JOBS_QUEUED = Family(
+    "jobs_queued",
+    "gauge",
+    ("kind",),
+    "Jobs that wait, counted up to 10,000.",
+    merge="max",
+)
+JOBS_FAILED = Family(
+    "jobs_failed",
+    "gauge",
+    ("kind",),
+    "Jobs that have failed and are kept, counted up to 10,000.",
+    merge="max",
+)
+JOBS_WAITED = Family(
+    "jobs_oldest_wait_seconds",
+    "gauge",
+    ("kind",),
+    "How long the oldest waiting job has been due.",
+    merge="max",
+)
 FEED_SUBSCRIBERS = Family(
     "feed_subscribers", "gauge", (), "Clients that hear of changes at the moment."
 )
@@ -127,6 +170,21 @@ FEED_LAG = Family(
     "gauge",
     (),
     "Time from the notification of a change until it was read and given to the clients.",
+    merge="max",
+)
+WEBHOOKS = Family("webhooks", "gauge", (), "Webhooks that exist.", merge="max")
+WEBHOOK_LAG = Family(
+    "webhook_lag_seconds",
+    "gauge",
+    (),
+    "Age of the oldest change that a webhook has not passed, to some 30 s.",
+    merge="max",
+)
+WEBHOOK_FAILURES = Family(
+    "webhook_failures",
+    "gauge",
+    (),
+    "Changes that webhooks have given up, counted up to 10,000.",
     merge="max",
 )
 LOOP_LAG = Family(

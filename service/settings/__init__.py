@@ -29,12 +29,14 @@ from service.settings.kinds import (
     Secret,
     Statements,
     SwitchOrFolder,
+    TargetURL,
     Text,
     describe,
     is_hidden,
 )
 from service.settings.origins import OriginError, parse_origins
 from service.settings.proxies import ProxiesError, parse_proxies
+from service.settings.targets import TargetsError, check_target_url, parse_targets
 from service.settings.urls import URLError, check_database_url, check_redis_url
 
 __all__ = ["Secret", "Settings", "SettingsError", "describe", "is_hidden"]
@@ -131,8 +133,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     `swiftlet serve` starts them; it must be on a local file system."""
     traces: Literal["on", "off"] = "off"
     """Whether spans are sent to a collector of OpenTelemetry, see docs/logs-and-traces.md."""
+    jobs: Literal["on", "off"] = "on"
+    """Whether workers also run jobs; `swiftlet work` runs them in any case."""
     secret: Secret | None = None
-    """Signs cursors; must be the same on every node. Without it, `DATABASE_URL` is used."""
+    """Signs cursors and what is posted to receivers; must be the same on every node. Without it,
+    `DATABASE_URL` signs cursors, and nothing is posted."""
+    notify_url: TargetURL | None = None
+    """The URL to which each notification is posted, see docs/notifications.md."""
+    private_targets: Networks | None = None
+    """Private networks with receivers, such as `10.0.0.0/8`: a name that leads elsewhere in a
+    private network is refused."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Self:
@@ -256,9 +266,13 @@ def _check(name: str, value: str) -> None:
             parse_origins(value)
         elif name == "SERVICE_TRUSTED_PROXIES":
             parse_proxies(value)
+        elif name == "SERVICE_PRIVATE_TARGETS":
+            parse_targets(value)
+        elif name == "SERVICE_NOTIFY_URL":
+            check_target_url(value)
     except URLError as error:
         raise SettingsError(f"{name}=(hidden): {error}") from None
-    except (OriginError, ProxiesError) as error:
+    except (OriginError, ProxiesError, TargetsError) as error:
         raise SettingsError(f"{name}={value!r}: {error}") from None
 
 

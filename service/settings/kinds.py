@@ -66,6 +66,12 @@ RedisURL = Annotated[
     ),
 ]
 
+# Hidden: it may have a password, or a token in its path.
+TargetURL = Annotated[
+    str,
+    Meta(pattern=r"^https?://", description="http://host/path or https://host/path", extra=HIDDEN),
+]
+
 # Seconds of a unit.
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

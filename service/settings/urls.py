@@ -55,7 +55,7 @@ def check_database_url(url: str) -> None:
     Raises:
         URLError: the URL is wrong.
     """
-    parts = _split(url)
+    parts = split_url(url)
     login, hosts = _authority(parts)
     if "@" in parts.path or (hosts and not login and "@" in parts.query):
         # The authority ended early, at a / or ? that is probably part of the password.
@@ -68,7 +68,7 @@ def check_database_url(url: str) -> None:
     if not hosts and socket is None and (":" in login or not (parts.path[1:] or given)):
         raise URLError("there is no host: postgresql://user:pass@host:port/db")
     for port in filter(None, given.get("port", "").split(",")):
-        _check_port(port)
+        check_port(port)
     _check_files(given, DATABASE_FILES)
     for name, allowed in (("sslmode", SSL_MODES), ("target_session_attrs", TARGETS)):
         if name in given and given[name] not in allowed:
@@ -83,7 +83,7 @@ def check_redis_url(url: str) -> None:
     """
     if url == "off":
         return
-    parts = _split(url)
+    parts = split_url(url)
     login, hosts = _authority(parts)
     if "@" in parts.path or (hosts and not login and "@" in parts.query):
         raise URLError(f"there is an @ after the host; {ENCODE}")
@@ -127,7 +127,12 @@ def address(url: str) -> str:
     return parts.path if parts.scheme == "unix" else (hosts or directory) + parts.path
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
+    """Return the parts of a URL.
+
+    Raises:
+        URLError: it has a character that URLs don't have, or that programs read differently.
+    """
     if any(character.isspace() or not character.isprintable() for character in url):
         raise URLError("there is a space or a control character in it; a space is written %20")
     if re.search(r"%(?![0-9A-Fa-f]{2})", url):
@@ -170,10 +175,15 @@ def _check_hosts(hosts: str, *, several: bool = True) -> None:
         if not host:
             raise URLError("there is no host before a port or a comma")
         if port is not None:
-            _check_port(port)
+            check_port(port)
 
 
-def _check_port(port: str) -> None:
+def check_port(port: str) -> None:
+    """Accept a port from 1 to 65535.
+
+    Raises:
+        URLError: it is another text.
+    """
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
         raise URLError(f"the port must be a number from 1 to 65535; {ENCODE}")
 

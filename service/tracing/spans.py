@@ -43,7 +43,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 class RequestSpan:
-    """The span of a request that is recorded.
+    """The span of a request, or of an attempt of a job, that is recorded.
 
     Args:
         tracer: makes spans.
@@ -175,6 +175,13 @@ class RequestSpan:
             span.set_attribute("error.type", str(status))
             span.set_status(Status(StatusCode.ERROR))
         span.end()
+
+    def end_job(self, result: str) -> None:
+        """End it when an attempt of a job has ended with this result."""
+        self.span.set_attribute("swiftlet.job.result", result)
+        if result != "done":
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.end()
 
 
 class BatchSpan:

@@ -93,6 +93,16 @@ class Tracer:
         )
         return RequestSpan(self._tracer, span) if span.is_recording() else None
 
+    def job(self, kind: str, job_id: int, attempt: int) -> RequestSpan | None:
+        """Begin the span of an attempt of a job, the root of a trace; None if it is not sampled."""
+        span = self._tracer.start_span(
+            f"job {kind}",
+            Context(),
+            SpanKind.CONSUMER,
+            {"swiftlet.job.id": job_id, "swiftlet.job.attempt": attempt},
+        )
+        return RequestSpan(self._tracer, span) if span.is_recording() else None
+
     def batch(self, waiters: Sequence["Waiter"]) -> BatchSpan | None:
         """Return what records a batch; None if none of its requests is recorded."""
         if any(span_of(one) is not None for one in waiters):

@@ -211,7 +211,7 @@ def words_of(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         inner, *metas = get_args(kind)
         words = next((meta.description for meta in metas if meta.description), "")
-        return words or words_of(inner)
+        return words_of(inner) or words
     return next((words for part in get_args(kind) if (words := words_of(part))), "")
 
 

@@ -1,7 +1,7 @@
 """One HTTP request, as handlers see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from service.http1.extensions import FULL_BODY
 from service.http1.framing import BODY_SECONDS, body_too_slow
 from service.http1.standard_headers import request_id
 from service.metrics import Metrics
+from service.outgoing import Outgoing
 from service.settings import Settings
 from service.web.body import Body
 from service.web.body_fields import AT_ONCE
@@ -68,6 +69,9 @@ class State(TypedDict):
     metrics: Metrics | None
     tracer: "Tracer | None"
     listener: NotRequired[Listener]
+    # The kinds of jobs by name, see Application.
+    jobs: NotRequired[Mapping[str, Any]]
+    outgoing: NotRequired[Outgoing]
     # A changes.feed.Feed, which is above this module.
     feed: NotRequired[Any]
 

@@ -16,10 +16,11 @@ UP = [
         place text,
         run_at timestamp with time zone DEFAULT now() NOT NULL,
         attempts integer DEFAULT 0 NOT NULL,
+        claims bigint DEFAULT 0 NOT NULL,
         leased_until timestamp with time zone,
         done bigint DEFAULT 0 NOT NULL,
         total bigint,
-        result jsonb,
+        result json,
         error text,
         created_at timestamp with time zone DEFAULT now() NOT NULL,
         finished_at timestamp with time zone,
@@ -29,8 +30,11 @@ UP = [
     ) WITH (fillfactor = '80')
     """,
     """
-    CREATE INDEX jobs_finished_at_idx ON jobs USING btree (finished_at) WHERE (finished_at
-        IS NOT NULL)
+    CREATE INDEX jobs_finished_idx ON jobs USING btree (state, finished_at) WHERE
+        (finished_at IS NOT NULL)
+    """,
+    """
+    CREATE INDEX jobs_place_idx ON jobs USING btree (place) WHERE (place IS NOT NULL)
     """,
     """
     CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
@@ -66,7 +70,8 @@ END $function$
 
     """,
     """
-    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION
+    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT WHEN
+        ((current_setting('application_name'::text) <> 'swiftlet'::text)) EXECUTE FUNCTION
         tell_jobs()
     """,
     """

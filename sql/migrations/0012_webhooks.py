@@ -11,7 +11,8 @@ UP = [
         id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         webhook_id bigint NOT NULL,
         "position" bigint NOT NULL,
-        body jsonb NOT NULL,
+        body text,
+        lost_to bigint,
         attempts integer NOT NULL,
         error text NOT NULL,
         created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -24,6 +25,7 @@ UP = [
         url text NOT NULL,
         resource text NOT NULL,
         "position" bigint NOT NULL,
+        error text,
         created_at timestamp with time zone DEFAULT now() NOT NULL,
         CONSTRAINT webhooks_pkey PRIMARY KEY (id)
     ) WITH (fillfactor = '50')
