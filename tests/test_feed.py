@@ -81,7 +81,7 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_a_change_has_the_form_of_the_read_whoever_made_it(
+def test_a_change_has_the_form_of_the_read_also_if_another_program_made_it(
     client: httpx.Client, database_url: str
 ) -> None:
     start = now(client)
