@@ -211,6 +211,7 @@ def files() -> Iterator[Asked]:
     csv = {"content-type": "text/csv"}
     yield Asked("post", path, 200, path, None, lines, b'{"name":"Torch"}\n')
     yield Asked("post", path, 200, f"{path}?on_error=skip", None, csv, b"name\n\xff\n")
+    yield Asked("post", path, 202, f"{path}?background=true", None, lines, b'{"name":"Torch"}\n')
     yield Asked("post", path, 422, path, None, lines, b"{}\n[]\n")
     yield Asked("post", path, 422, f"{path}?x=1", None, lines, b"{}\n")
     yield Asked("post", path, 413, path, None, lines, LARGE)
