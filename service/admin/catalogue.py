@@ -11,6 +11,7 @@ from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
 from service.resource import Resource
+from service.webhooks import statements as webhooks
 
 Resources = Sequence[Resource[Any]]
 
@@ -34,7 +35,7 @@ def _library(resources: Resources) -> Iterator[Statement[Any]]:
     """Those that belong to no resource."""
     yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS)
     if any(one.changes for one in resources):
-        yield from changes.STATEMENTS
+        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
 
 
 def listing(resources: Resources) -> str:
