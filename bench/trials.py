@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench import (
     compresscost,
+    dashboardcost,
     eviction,
     guardcost,
     jsonagg,
@@ -263,6 +264,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "json-agg": jsonagg.table,
     "list-cost": listcost.table,
     "compress": compresscost.table,
+    "dashboard": dashboardcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,

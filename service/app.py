@@ -15,11 +15,13 @@ from service.app_state import opened_state
 from service.db import job_table, rights, webhook_tables
 from service.db.idempotency import idempotency_keys
 from service.db.schema import Table, with_internal
+from service.db.statement import Statement
 from service.jobs import routes as job_routes
 from service.jobs.job import Job
 from service.limits.policy import Policies
 from service.outgoing import check_notify_url
 from service.resource import Resource
+from service.resource.import_job import ImportEnded, import_jobs
 from service.resource.operations import served
 from service.sample_data import Seed
 from service.settings import Settings, SettingsError
@@ -41,6 +43,7 @@ class Application(Paths):
     Attributes:
         settings: the loaded settings; `swiftlet serve` adds the URLs of embedded stores.
         resources: the resources, in the given order.
+        sources: where its statements are: the resources, and the statements of operations.
         operations: operations of the resources, then `routes`, health and the pages.
         tables: tables of the resources, tables that they reference, the totals and the log of
             changes, the idempotency keys if there is a POST, and the jobs if there are kinds.
@@ -54,7 +57,7 @@ class Application(Paths):
         serves: whether this process serves requests; `swiftlet work` only runs jobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as create_app
         self,
         settings: Settings,
         resources: Sequence[Resource[Any]],
@@ -65,11 +68,12 @@ class Application(Paths):
         seed: Seed | None,
         auth: ApiKeys | None,
         jobs: Sequence[Job[Any]],
+        after_import: Job[ImportEnded] | None,
     ) -> None:
         routes = list(routes)
         changes = any(one.changes for one in resources)
         own_jobs = webhook_jobs.JOBS if changes else ()
-        self.jobs = {one.kind: one for one in (*jobs, *own_jobs)}
+        self.jobs = _kinds([*jobs, *import_jobs(resources, auth, after_import), *own_jobs])
         self.settings = settings
         self.resources = tuple(resources)
         tables = with_internal(one.table for one in resources)
@@ -95,7 +99,11 @@ class Application(Paths):
         self.operations += health.routes(self.needs, migrations)
         self.operations += monitoring.routes()
         self.operations.append(pages.console())
-        self.operations += admin.routes(self.resources)
+        self.sources: tuple[Resource[Any] | Statement[Any], ...] = (
+            *self.resources,
+            *(statement for one in self.operations for statement in one.statements),
+        )
+        self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
         own = docs.routes(self.operations, about, self.checks)
         self.operations += own
@@ -170,6 +178,7 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
     seed: Seed | None = None,
     auth: ApiKeys | None = None,
     jobs: Sequence[Job[Any]] = (),
+    after_import: Job[ImportEnded] | None = None,
 ) -> Application:
     """Return an application that serves these resources and routes.
 
@@ -186,11 +195,12 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         info: further members of `info` in the OpenAPI document, such as `contact` and `license`.
         seed: sample data for `swiftlet seed`.
         auth: the API keys, for SERVICE_AUTH=on; see web.api_keys.ApiKeys.
-        jobs: the kinds of jobs that it runs.
+        jobs: the kinds of jobs that it runs; the kernel adds its own.
+        after_import: the job to queue at the end of each import in the background.
 
     Raises:
-        ValueError: two tables have the same name, or two operations the same method and path, or
-            the limit of an operation has a wrong form.
+        ValueError: two tables or two jobs have the same name, or two operations the same method and
+            path, or the limit of an operation has a wrong form.
     """
     if migrations is None:
         # The caller's frame, like in NamedTuple; the working directory depends on the server.
@@ -204,7 +214,16 @@ def create_app(  # noqa: PLR0913 - an application is its arguments
         seed=seed,
         auth=auth,
         jobs=jobs,
+        after_import=after_import,
     )
+
+
+def _kinds(jobs: Sequence[Job[Any]]) -> dict[str, Job[Any]]:
+    found = {one.kind: one for one in jobs}
+    for one in jobs:
+        if found[one.kind] is not one:
+            raise ValueError(f"two jobs are of the kind {one.kind!r}")
+    return found
 
 
 def _queues(jobs: Mapping[str, Job[Any]], tables: Iterable[Table]) -> dict[str, list[str]]:

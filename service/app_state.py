@@ -26,6 +26,8 @@ from service.db.pooled_connection import unhandled
 from service.db.statement import Statement
 from service.jobs import figures
 from service.jobs.loop import JobLoop
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import keep_clean
 from service.jobs.trimming import trim_always
 from service.limits.limiter import limiter_of
 from service.metrics import opened
@@ -87,22 +89,13 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
         stack.enter_context(at_stop(feed.stop))
         # The database is closed first: what runs in the background uses the others.
         stack.push_async_callback(db.close)
-        db.spawn(rights.log_lacking(db, app.needs))
         # Objects of imports live until the end, so exclude them from collections. Requests create
         # no reference cycles (tests/test_http1.py), so collections may be rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        if app.takes_keys:
-            db.spawn(remove_expired_keys(writer))
-        if _changing(app):
-            db.spawn(change_log.trim_always(writer, settings.changes_age))
         if metrics is not None:
             db.spawn(Sampler(metrics, app.about.version, db, cache, limiter).run())
-            if app.jobs:
-                db.spawn(figures.sample_always(db, metrics, app.jobs))
-            if _changing(app):
-                db.spawn(sampled.sample_always(db, metrics))
         state: State = {
             "db": db,
             "settings": settings,
@@ -114,16 +107,34 @@ async def opened_state(app: "Application") -> AsyncIterator[State]:
             "metrics": metrics,
             "tracer": tracer,
             "listener": listener,
+            "jobs": app.jobs,
             "outgoing": outgoing,
             "feed": feed,
         }
         if app.jobs and settings.jobs == "on":
-            loop = JobLoop(state, app.jobs)
+            spool = Spool(settings)
+            loop = JobLoop(state, app.jobs, spool.places)
             # Before the database is closed, so that jobs that are cancelled are queued again.
             stack.push_async_callback(loop.close)
             await loop.start()
             db.spawn(trim_always(writer))
+            db.spawn(keep_clean(spool, db))
+        _begin(app, state)
         yield state
+
+
+def _begin(app: "Application", state: State) -> None:
+    """Begin what runs in the background until the database is closed."""
+    db, writer, metrics = state["db"], state["writer"], state["metrics"]
+    db.spawn(rights.log_lacking(db, app.needs))
+    if app.takes_keys:
+        db.spawn(remove_expired_keys(writer))
+    if _changing(app):
+        db.spawn(change_log.trim_always(writer, app.settings.changes_age))
+    if metrics is not None and app.jobs:
+        db.spawn(figures.sample_always(db, metrics, app.jobs))
+    if metrics is not None and _changing(app):
+        db.spawn(sampled.sample_always(db, metrics))
 
 
 def _changing(app: "Application") -> list[Resource[Any]]:
@@ -146,6 +157,7 @@ def _telling(app: "Application", listener: Listener) -> list[Telling]:
 def _statements(app: "Application") -> list[Statement[Any]]:
     """Return the statements that every connection prepares."""
     prepared = [one for resource in app.resources for one in resource.prepared]
+    prepared += [one for operation in app.operations for one in operation.statements]
     return [*prepared, *idempotency.STATEMENTS] if app.takes_keys else prepared
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from service.app import Application, create_app
+from service.dashboard.routes import dashboard
 from service.items import items
 from service.items.seed import samples
 from service.keys import api_keys, keys
@@ -29,6 +30,7 @@ def built_in(settings: Settings) -> Application:
     return create_app(
         settings,
         resources=(items, users, keys, notifications),
+        routes=(dashboard,),
         migrations=MIGRATIONS,
         title="Swiftlet",
         description="Items and Users over HTTP.",

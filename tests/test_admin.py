@@ -40,7 +40,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def url(own_database_url: str) -> str:
-    query(own_database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(own_database_url, "TRUNCATE items, users, keys, notifications RESTART IDENTITY")
     query(own_database_url, "INSERT INTO users (email, username) VALUES ('a@b.co', 'ada')")
     query(own_database_url, "INSERT INTO items (name, owner_id) VALUES ('Lamp', 1)")
     return own_database_url
@@ -285,7 +285,7 @@ async def test_what_a_trigger_does_is_rolled_back_too(url: str) -> None:
         await connection.execute(TRIGGER)
         await connection.add_listener("swiftlet", lambda *_: heard.append(1))
         await connection.add_listener("explained", lambda *_: heard.append(1))
-        resource, statement = catalogue.find(app.resources, "items.add")
+        resource, statement = catalogue.find(app.sources, "items.add")
         found = await explain_once(url, Question(statement, resource, analyze=True))
         assert "Trigger noting" in "\n".join(found.lines)
         assert (
@@ -362,8 +362,8 @@ async def test_figures_of_postgresql_stand_beside_ours(observed: str) -> None:
 async def test_no_statement_is_run_for_good_by_the_command(url: str) -> None:
     """test_authorization.py does the same over HTTP, for those that write."""
     before, ran = await everything(url), 0
-    for one in catalogue.statements(app.resources):
-        resource, statement = catalogue.find(app.resources, one.name)
+    for one in catalogue.statements(app.sources):
+        resource, statement = catalogue.find(app.sources, one.name)
         try:
             found = await explain_once(url, Question(statement, resource, analyze=True))
         except asyncpg.IntegrityConstraintViolationError:

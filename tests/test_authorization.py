@@ -535,7 +535,7 @@ def test_no_statement_is_run_for_good_to_explain_it(
     """Each that writes or locks is analyzed by an admin: it runs, and leaves no trace."""
     headers = {"Authorization": f"Bearer {world.callers['admin'].key}"}
     ran, refused = 0, []
-    found = [one for one in catalogue.statements(app.resources) if changes(one)]
+    found = [one for one in catalogue.statements(app.sources) if changes(one)]
     for statement in found[::step]:
         given = next((ARGUMENTS[one] for one in ARGUMENTS if statement.name.startswith(one)), {})
         given = {name: value for name, value in given.items() if name in statement.names}

@@ -463,7 +463,7 @@ def test_a_connection_lost_during_a_transaction_is_one_line(
 def test_a_file_extension_selects_the_format_in_any_case(
     command: Command, database_url: str
 ) -> None:
-    query(database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(database_url, "TRUNCATE items, users, keys, notifications RESTART IDENTITY")
     (command.place / "ITEMS.CSV").write_text("sku,name\nA,Lamp\n")
     (command.place / "MORE.JSONL").write_text('{"sku": "B", "name": "Chair"}\n')
     for name in ("ITEMS.CSV", "MORE.JSONL"):

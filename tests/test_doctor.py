@@ -340,7 +340,7 @@ SICK = (
     (
         "ALTER DATABASE {db} CONNECTION LIMIT 11",
         "ALTER DATABASE {db} CONNECTION LIMIT -1",
-        ("connections", "fail", "1 x (4 + 1 + 2) + 5 = 12 are needed"),
+        ("connections", "fail", "1 x (4 + 2 + 2) + 5 = 13 are needed"),
     ),
     (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_sku_key'::regclass",

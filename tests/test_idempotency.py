@@ -99,6 +99,11 @@ def key_of_user(client: httpx.Client) -> dict[str, Any]:
     return {"json": {"name": "laptop"}}
 
 
+def notification_of(client: httpx.Client) -> dict[str, Any]:
+    item_of(client)
+    return {"content": b""}
+
+
 def job_of_user(client: httpx.Client) -> dict[str, Any]:
     item_of(client)
     return {"content": b""}
@@ -113,6 +118,7 @@ CASES: dict[str, Callable[[httpx.Client], dict[str, Any]]] = {
     "/users": lambda _: {"json": {"email": "ada@example.com", "username": "ada"}},
     "/users/{id}/items": item_of,
     "/users/{id}/keys": key_of_user,
+    "/users/{id}/notifications/{notification_id}/read": notification_of,
 }
 POSTS = [one for one in built_in.operations if one.takes_key]
 
@@ -123,14 +129,17 @@ def test_every_post_is_done_once_per_key(
 ) -> None:
     assert operation.path in CASES, f"POST {operation.path} needs a case in CASES"
     options = CASES[operation.path](client)
+    path = operation.path.replace("{id}", "1").replace("{notification_id}", "1")
+    if "{notification_id}" in operation.path:
+        sql("INSERT INTO notifications (user_id, kind, message) VALUES (1, 'test', 'Told')")
     sql("UPDATE jobs SET state = 'failed', finished_at = now()")
-    path = operation.path.replace("{id}", "1")
     options["headers"] = {KEY: "one", **options.get("headers", {})}
     first = client.post(path, **options)
     assert first.is_success, first.text
     written = (
         "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM users),"
-        " (SELECT count(*) FROM keys), (SELECT sum(version) FROM items)"
+        " (SELECT count(*) FROM keys), (SELECT sum(version) FROM items),"
+        " (SELECT max(read_at) FROM notifications)"
     )
     rows = sql(written)
     again = client.post(path, **options)

@@ -158,7 +158,7 @@ async def test_a_worker_with_the_place_runs_the_jobs_of_the_place(url: str) -> N
     job = Job("placed", Number, run)
     async with running(url, job, SERVICE_JOBS="off") as state:
         job_id = await queued(state, job, Number(), place="disk 7")
-        alone = JobLoop(state, {"placed": job}, ["disk 7"])
+        alone = JobLoop(state, {"placed": job}, lambda: ["disk 7"])
         await alone.start()
         await ended(state, job_id)
         await alone.close()

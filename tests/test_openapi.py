@@ -35,6 +35,7 @@ NOT_SHOWN = {"408", "503", "504"}
 NEED_MORE = {
     ("post", "/items/bulk/delete", "409"),
     ("post", "/items/import", "409"),
+    ("post", "/users/{id}/notifications/{notification_id}/read", "409"),
     ("get", "/admin/explain/{statement}", "409"),
     ("get", "/admin/slow", "404"),
     # With SERVICE_METRICS=off.
@@ -70,6 +71,7 @@ def requests() -> Iterator[Asked]:
         yield from single_rows(path, path + "/{id}", new, taken)
     yield from owned_items()
     yield from keys()
+    yield from notifications()
     yield from jobs()
     yield from bulk()
     yield from files()
@@ -152,6 +154,23 @@ def keys() -> Iterator[Asked]:
     yield Asked("delete", path, 404, f"{actual}/99")
     yield Asked("delete", path, 422, f"{actual}/x")
     yield Asked("delete", path, 204, f"{actual}/1")
+
+
+def notifications() -> Iterator[Asked]:
+    path, actual = "/users/{id}/notifications", "/users/1/notifications"
+    yield Asked("get", path, 200, f"{actual}?unread=true")
+    yield Asked("get", path, 200, f"{actual}?cursor=")
+    yield Asked("get", path, 404, "/users/99/notifications")
+    yield Asked("get", path, 422, f"{actual}?unread=x")
+    path = f"{path}/{{notification_id}}/read"
+    yield Asked("post", path, 204, f"{actual}/1/read")
+    yield Asked("post", path, 400, f"{actual}/1/read", headers={"idempotency-key": "a" * 256})
+    yield Asked("post", path, 404, f"{actual}/99/read")
+    yield Asked("post", path, 422, f"{actual}/x/read")
+    path = "/users/{id}/dashboard"
+    yield Asked("get", path, 200, "/users/1/dashboard")
+    yield Asked("get", path, 404, "/users/99/dashboard")
+    yield Asked("get", path, 422, "/users/x/dashboard")
 
 
 def jobs() -> Iterator[Asked]:
@@ -273,6 +292,10 @@ def test_every_response_is_documented_and_every_documented_response_occurs(
     client.post("/users", json={"email": "eve@example.com", "username": "eve", "role": "admin"})
     client.post("/items", json={"name": "Lamp", "sku": "L-1", "price": 29.99, "owner_id": 1})
     client.post("/items", json={"name": "Chair"})
+    sql(
+        "INSERT INTO notifications (user_id, kind, message, data)"
+        " VALUES (1, 'test', 'Told', '{\"a\": [1]}')"
+    )
     sql("UPDATE jobs SET state = 'failed', result = '{\"a\": [1]}', finished_at = now()")
     for asked in requests():
         answer = client.request(

@@ -55,6 +55,7 @@ SORTED = {
         "username": "users_username_idx",
     },
     "keys": {"id": "keys_pkey", "created_at": "keys_created_at_idx"},
+    "notifications": {"id": "notifications_pkey", "created_at": "notifications_created_at_idx"},
 }
 
 
@@ -93,6 +94,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("jobs.claim", "jobs_running_idx"),
     *((f"jobs.{write}", "jobs_pkey") for write in ("progress", "finish", "fail", "release")),
     ("jobs.by_id", "jobs_pkey"),
+    ("jobs.spooled", "jobs_place_idx"),
     ("jobs.trim", "jobs_finished_idx"),
     ("idempotency.find", "idempotency_keys_pkey"),
     ("idempotency.remove", "idempotency_keys_created_at_idx"),
@@ -104,6 +106,12 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("items.after?sort=-id&owner_id", "items_owner_id_idx"),
     ("items.page?owner_id", "items_owner_id_idx"),
     ("keys.start?user_id", "keys_user_id_idx"),
+    ("notifications.page?user_id", "notifications_user_id_idx"),
+    ("notifications.after?sort=-id&user_id", "notifications_user_id_idx"),
+    # Both filters at once, and the total from the index alone.
+    ("notifications.page?user_id&unread=true", "notifications_unread_idx"),
+    ("notifications.after?sort=-id&user_id&unread=true", "notifications_unread_idx"),
+    ("notifications.mark_read", "notifications_user_id_idx"),
     ("items.start?sort=price&min_price&max_price", "items_price_idx"),
     ("items.after?sort=-price&min_price", "items_price_idx"),
     ("items.page?sort=-price&max_price", "items_price_idx"),
@@ -142,7 +150,7 @@ class Seeded:
     async def _plan(self, name: str) -> dict[str, Any]:
         connection = await asyncpg.connect(self.url)
         try:
-            _, statement = catalogue.find(app.resources, name)
+            _, statement = catalogue.find(app.sources, name)
             mode = "force_custom_plan" if statement.by_values else "force_generic_plan"
             await connection.execute(f"SET plan_cache_mode = {mode}; SET jit = off")
             await connection.execute(f"PREPARE one AS {statement.sql}")
@@ -182,6 +190,12 @@ def seeded(
             " FROM generate_series(1, 150000) n",
         )
         query(running.database_url, "ANALYZE idempotency_keys, jobs")
+        query(
+            running.database_url,
+            "INSERT INTO notifications (user_id, kind, message, unread)"
+            " SELECT 1 + n % 2000, 'test', 'Told', n % 50 = 0 FROM generate_series(1, 20000) n",
+        )
+        query(running.database_url, "VACUUM (ANALYZE) notifications")
         yield Seeded(running.database_url)
 
 

@@ -83,7 +83,7 @@ async def test_a_new_connection_holds_no_transaction_and_no_lock(database_url: s
         assert before <= item.created_at
     async with opened(database_url, size=2, statements=items.prepared):
         other = await asyncpg.connect(database_url)
-        await asyncio.wait_for(other.execute("TRUNCATE items, users, keys"), 30)
+        await asyncio.wait_for(other.execute("TRUNCATE items, users, keys, notifications"), 30)
         await other.close()
 
 

@@ -38,7 +38,8 @@ def named(one: Operation) -> str:
 
 
 def path_of(one: Operation) -> str:
-    return one.path.replace("{id}", "1").replace("{statement}", "items.by_id")
+    path = one.path.replace("{id}", "1").replace("{notification_id}", "1")
+    return path.replace("{statement}", "items.by_id")
 
 
 def send(
@@ -59,9 +60,10 @@ def send(
 
 @pytest.fixture
 def lamp(client: httpx.Client, sql: Query) -> dict[str, Any]:
-    """An item of version 1, and its owner, whose job has failed."""
+    """An item of version 1, its owner, whose job has failed, and a notification of the owner."""
     client.post("/users", json={"email": "ada@example.com", "username": "ada"})
     sql("UPDATE jobs SET state = 'failed', finished_at = now()")
+    sql("INSERT INTO notifications (user_id, kind, message) VALUES (1, 'test', 'Told')")
     item: dict[str, Any] = client.post("/items", json={"name": "Lamp", "owner_id": 1}).json()
     return item
 

@@ -50,23 +50,23 @@ class Thing(Struct):
 
 
 def test_the_listing_is_current() -> None:
-    assert (ROOT / "sql" / "statements.sql").read_text() == catalogue.listing(app.resources), (
+    assert (ROOT / "sql" / "statements.sql").read_text() == catalogue.listing(app.sources), (
         "run `just sql`"
     )
 
 
 def test_statement_names_are_unique() -> None:
-    names = [statement.name for statement in catalogue.statements(app.resources)]
+    names = [statement.name for statement in catalogue.statements(app.sources)]
     assert len(names) == len(set(names))
 
 
 def test_every_statement_is_found_by_its_name() -> None:
-    for statement in catalogue.statements(app.resources):
-        assert catalogue.find(app.resources, statement.name)[1].sql == statement.sql
+    for statement in catalogue.statements(app.sources):
+        assert catalogue.find(app.sources, statement.name)[1].sql == statement.sql
     with pytest.raises(KeyError):
-        catalogue.find(app.resources, "items.nothing")
+        catalogue.find(app.sources, "items.nothing")
     with pytest.raises(KeyError):
-        catalogue.find(app.resources, "items.page?sort=colour")
+        catalogue.find(app.sources, "items.page?sort=colour")
 
 
 def test_no_statement_alters_the_session() -> None:
@@ -75,7 +75,7 @@ def test_no_statement_alters_the_session() -> None:
         r"\b(SET|LISTEN|DECLARE|WITH HOLD|pg_advisory_lock|set_config|TEMP|PREPARE)\b"
         r"(?!.*\b(LOCAL|xact)\b)"
     )
-    for statement in catalogue.statements(app.resources):
+    for statement in catalogue.statements(app.sources):
         text = re.sub(r"UPDATE (\w+ )?SET", "UPDATE", statement.sql)
         assert not pattern.search(text), f"{statement.name} alters the session"
 

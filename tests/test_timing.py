@@ -61,7 +61,7 @@ class Spent:
 
 @pytest.fixture
 def url(own_database_url: str) -> str:
-    query(own_database_url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(own_database_url, "TRUNCATE items, users, keys, notifications RESTART IDENTITY")
     query(own_database_url, "INSERT INTO items (name) SELECT 'Lamp' FROM generate_series(1, 40)")
     return own_database_url
 

@@ -49,7 +49,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 async def connected(url: str, count: int) -> AsyncIterator[list[asyncpg.Connection]]:
     found = [await asyncpg.connect(url) for _ in range(count)]
     try:
-        await found[0].execute("TRUNCATE items, users, keys RESTART IDENTITY")
+        await found[0].execute("TRUNCATE items, users, keys, notifications RESTART IDENTITY")
         await found[0].execute("INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 30)")
         yield found
     finally:
@@ -83,7 +83,7 @@ WRITERS = (
         " INSERT INTO items (name, is_active) SELECT name, false FROM gone"
     ),
     "TRUNCATE items",
-    "TRUNCATE items, users, keys RESTART IDENTITY",
+    "TRUNCATE items, users, keys, notifications RESTART IDENTITY",
     "TRUNCATE users CASCADE",
 )
 
@@ -340,7 +340,7 @@ def test_writes_without_the_triggers_are_detected_and_corrected(
 @pytest.mark.parametrize("triggers", ("", "--disable-triggers"))
 def test_totals_are_exact_after_a_restore(url: str, data_only: bool, triggers: str) -> None:
     program = Path(_programs(url)) / "pg_dump"
-    query(url, "TRUNCATE items, users, keys RESTART IDENTITY")
+    query(url, "TRUNCATE items, users, keys, notifications RESTART IDENTITY")
     asyncio.run(samples.write(url, {"users": 50, "items": 500}, lambda *_: None))
     options = ["--data-only", "--exclude-table=alembic_version"] if data_only else []
     if triggers and not data_only:

@@ -10,10 +10,12 @@ from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.spool_statements import spooled
 from service.resource import Resource
 from service.webhooks import statements as webhooks
 
-Resources = Sequence[Resource[Any]]
+# Where statements are: Application.sources.
+Sources = Sequence[Resource[Any] | Statement[Any]]
 
 # Characters of a name in a message.
 LONGEST_NAME = 100
@@ -24,46 +26,52 @@ HEADER = """\
 """
 
 
-def statements(resources: Resources) -> Iterator[Statement[Any]]:
+def statements(sources: Sources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
-    for resource in resources:
-        yield from resource.statements()
-    yield from _library(resources)
+    for one in sources:
+        if isinstance(one, Statement):
+            yield one
+        else:
+            yield from one.statements()
+    yield from _library(sources)
 
 
-def _library(resources: Resources) -> Iterator[Statement[Any]]:
-    """Those that belong to no resource."""
-    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS)
-    if any(one.changes for one in resources):
+def _library(sources: Sources) -> Iterator[Statement[Any]]:
+    """Yield those of the library."""
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+    if any(isinstance(one, Resource) and one.changes for one in sources):
         yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
 
 
-def listing(resources: Resources) -> str:
+def listing(sources: Sources) -> str:
     """Return the text of `sql/statements.sql`."""
     parts = [HEADER]
-    for statement in statements(resources):
+    for statement in statements(sources):
         text = re.sub(r" +\n", "\n", statement.sql)
         arguments = ", ".join(f"${n} {name}" for n, name in enumerate(statement.names, 1))
         parts.append(f"-- {statement.name}\n-- {arguments or 'no arguments'}\n{text};\n")
     return "\n".join(parts)
 
 
-def find(resources: Resources, name: str) -> tuple[Resource[Any] | None, Statement[Any]]:
-    """Return the statement with a name, and its resource; None for one of the library.
+def find(sources: Sources, name: str) -> tuple[Resource[Any] | None, Statement[Any]]:
+    """Return the statement with a name, and its resource; None if it belongs to none.
 
     Raises:
         KeyError: the statement does not exist.
     """
-    for resource in resources:
-        with suppress(KeyError):
-            return resource, resource.statement(name)
-    own = {statement.name: statement for statement in _library(resources)}
+    own = {statement.name: statement for statement in _library(sources)}
+    for one in sources:
+        if isinstance(one, Statement):
+            own[one.name] = one
+        else:
+            with suppress(KeyError):
+                return one, one.statement(name)
     return None, own[name]
 
 
-def unknown(resources: Resources, name: str) -> str:
+def unknown(sources: Sources, name: str) -> str:
     """Return what to say about a name that `find` does not know; it has the nearest names."""
-    names = [one.name for one in statements(resources)]
+    names = [one.name for one in statements(sources)]
     nearest = get_close_matches(name[:LONGEST_NAME], names, n=3, cutoff=0.5)
     shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     if not nearest:

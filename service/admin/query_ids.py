@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from service.admin.catalogue import Resources, find, is_staging
+from service.admin.catalogue import Sources, find, is_staging
 from service.admin.slow import InDatabase
 from service.db.statement import Statement
 
@@ -41,11 +41,11 @@ class QueryIds:
     """The numbers that PostgreSQL gives to our statements, each found out once.
 
     Args:
-        resources: of the application.
+        sources: of the statements of the application.
     """
 
-    def __init__(self, resources: Resources) -> None:
-        self.resources = resources
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
         self._ids: dict[str, int] = {}
 
     async def figures(
@@ -89,7 +89,7 @@ class QueryIds:
         if known is not None:
             return known
         try:
-            resource, statement = find(self.resources, name)
+            resource, statement = find(self.sources, name)
         except KeyError:
             return None
         if is_staging(resource, statement):  # its table is another one each time

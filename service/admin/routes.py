@@ -87,12 +87,12 @@ class Admin:
     """The handlers, of one application in one worker.
 
     Args:
-        resources: of the application.
+        sources: of the statements of the application.
     """
 
-    def __init__(self, resources: catalogue.Resources) -> None:
-        self.resources = resources
-        self.ids = QueryIds(resources)
+    def __init__(self, sources: catalogue.Sources) -> None:
+        self.sources = sources
+        self.ids = QueryIds(sources)
         self._busy = False
 
     async def explain_statement(self, request: Request) -> Reply:
@@ -106,9 +106,9 @@ class Admin:
         name: str = request.scope["path_params"]["statement"]
         query = request.query(_explain_query)
         try:
-            resource, statement = catalogue.find(self.resources, name)
+            resource, statement = catalogue.find(self.sources, name)
         except KeyError:
-            raise NotFound(catalogue.unknown(self.resources, name)) from None
+            raise NotFound(catalogue.unknown(self.sources, name)) from None
         principal = request.principal
         if query.analyze and changes(statement) and (principal is None or not principal.admin):
             raise Forbidden(
@@ -207,9 +207,9 @@ def _given(text: str) -> Mapping[str, Value]:
     return {name: partial(arguments.from_json, value=value) for name, value in found.items()}
 
 
-def routes(resources: catalogue.Resources) -> list[Operation]:
-    """Return the operations, for the statements of these resources."""
-    admin = Admin(resources)
+def routes(sources: catalogue.Sources) -> list[Operation]:
+    """Return the operations, for these statements."""
+    admin = Admin(sources)
     return [
         Operation(
             "GET",

@@ -27,7 +27,7 @@ def statements() -> None:
     """
     from service.admin import catalogue
 
-    click.echo(catalogue.listing(application().resources), nl=False)
+    click.echo(catalogue.listing(application().sources), nl=False)
 
 
 @main.command()
@@ -70,9 +70,9 @@ def explain(
 
     app = application()
     try:
-        resource, statement = catalogue.find(app.resources, name)
+        resource, statement = catalogue.find(app.sources, name)
     except KeyError:
-        raise click.BadParameter(catalogue.unknown(app.resources, name)) from None
+        raise click.BadParameter(catalogue.unknown(app.sources, name)) from None
     try:
         given = dict(map(_given, params))
         catalogue.check_names(statement, given)  # before a database is started

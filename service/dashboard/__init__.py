@@ -1,1 +1,1 @@
-"""The dashboard of a user: several parts, read at the same time."""
+"""The dashboard of a user: what a page about them shows first, in one request."""

@@ -86,6 +86,10 @@ class Keeper(NamedTuple):
     key: str
     answer: Callable[[Any], Answer]
 
+    async def keep(self, db: Runner, done: object) -> None:
+        """Store the answer that tells `done`; raises as `keep_one`."""
+        await keep_one(db, self.answer(done))
+
 
 class KeyTaken(Conflict):
     """Another request with the key was first: roll back, and return its stored answer."""

@@ -74,6 +74,8 @@ Index(
     jobs.c.finished_at,
     postgresql_where=text("finished_at IS NOT NULL"),
 )
+# For the files of a place.
+Index("jobs_place_idx", jobs.c.place, postgresql_where=text("place IS NOT NULL"))
 
 QUEUE_JOBS = """
 CREATE FUNCTION queue_jobs() RETURNS trigger

@@ -8,7 +8,7 @@ statement reads them from it; else adaptive.py finds them. Statements are compil
 the combinations are a closed set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +49,7 @@ class Listing(Generic[Row]):
             ones are counted; without it they are counted each time.
         own: the filter by the owner of a row, for lists that are limited to the rows of one; None
             if everyone may see all rows.
+        together: filters whose matches one index has in the order of the ids.
 
     Raises:
         RefusedError: no trigger keeps the totals of this table, or a filter has a reserved name.
@@ -64,6 +65,7 @@ class Listing(Generic[Row]):
         totals: Table | None = None,
         *,
         own: OwnFilter | None = None,
+        together: Collection[frozenset[tuple[str, object]]] = (),
     ) -> None:
         if reserved := filters.keys() & {"limit", "offset", "last_id", "last_key"}:
             raise RefusedError(
@@ -75,6 +77,7 @@ class Listing(Generic[Row]):
         self.table = table
         self.filters = filters
         self.own = own
+        self.together = together
         self.conditions = filters if own is None else {**filters, LIMITED[0]: own.filter}
         self.totals = {} if totals is None else kept_totals(table, totals)
         self.orders = {
@@ -170,6 +173,10 @@ class Listing(Generic[Row]):
         field = sort.lstrip("-")
         if field == "id" and all(isinstance(self.conditions[name], Choice) for name, _ in chosen):
             return chosen, ()
+        for several in self.together:
+            if field == "id" and several.issubset(chosen):
+                others = tuple(one for one in chosen if one not in several)
+                return tuple(one for one in chosen if one in several), others
         indexes = [self.conditions[name].index_for(value) for name, value in chosen]
         first = next((index for index in indexes if index and index.sort == field), None)
         if first is None:

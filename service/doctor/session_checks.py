@@ -67,15 +67,18 @@ async def _is_shared(subject: Subject, pid: int) -> bool:
 async def connections(subject: Subject) -> Finding:
     """Fail if all workers of this node together may need more connections than there are.
 
-    Each has its pool, one connection that listens, and two for files; five are reserved for
-    migrations and commands. Warn if they fit only while other programs have none.
+    Each has its pool, one connection that listens for writes, one that listens for jobs and
+    changes, and two for files; five are reserved for migrations and commands. Warn if they fit only
+    while other programs have none.
     """
     settings = subject.settings
     if settings.pool == "none":
         return skip("SERVICE_POOL=none: each statement opens a connection")
     limits = await subject.row(CONNECTIONS)
     server, role, own, others = limits
-    listeners = int(settings.cache != "off")
+    app = subject.app
+    hears = (app.jobs and settings.jobs == "on") or any(one.changes for one in app.resources)
+    listeners = int(settings.cache != "off") + int(bool(hears))
     each = settings.pool + DEDICATED + listeners
     needed = settings.workers * each + RESERVED
     if subject.pooled:

@@ -5,7 +5,7 @@ from typing import Protocol
 from service.cache.writer import Writer
 from service.changes.feed import Feed
 from service.db.database import Database
-from service.db.writable import WritableDatabase
+from service.db.statement import Runner
 from service.outgoing import Outgoing
 from service.settings import Settings
 
@@ -43,7 +43,7 @@ class JobContext(Protocol):
         """
         ...
 
-    async def finish(self, db: WritableDatabase, result: object = None) -> None:
+    async def finish(self, db: Runner, result: object = None) -> None:
         """Mark the job as done in the transaction of `db`, so that its effect happens once.
 
         Raises:

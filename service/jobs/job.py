@@ -1,15 +1,28 @@
 """The declaration of a job."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from service.db.statement import Runner
 from service.errors import Conflict
 from service.jobs.context import JobContext
 
 Argument = TypeVar("Argument", bound=Struct)
 Run = Callable[[JobContext, Argument], Awaitable[Any]]
+
+
+class FailedJob(NamedTuple):
+    """A job that has failed for good; `argument` is JSON."""
+
+    id: int
+    user_id: int | None
+    argument: str
+    error: str
+
+
+Failed = Callable[[Runner, FailedJob], Awaitable[None]]
 
 
 class Created(Struct, frozen=True):
@@ -76,6 +89,7 @@ class Job(Generic[Argument]):
             it, so no writer can forget it. The argument is Created then.
         seconds: an attempt that takes longer is cancelled, and tried again; None for no limit, and
             then a worker that stops does not wait for it.
+        failed: writes more in the transaction that marks a job as failed, for whatever reason.
     """
 
     def __init__(
@@ -87,6 +101,7 @@ class Job(Generic[Argument]):
         concurrency: int = 4,
         attempts: int | None = 20,
         seconds: float | None = 300.0,
+        failed: Failed | None = None,
         new_rows_of: str | None = None,
     ) -> None:
         self.kind = kind
@@ -95,4 +110,5 @@ class Job(Generic[Argument]):
         self.concurrency = concurrency
         self.attempts = attempts
         self.seconds = seconds
+        self.failed = failed
         self.new_rows_of = new_rows_of

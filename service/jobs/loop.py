@@ -10,12 +10,13 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Context
 from typing import Any
 
 from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement
+from service.db.writable import WritableDatabase
 from service.errors import Problem, TimedOut, Unavailable
 from service.jobs import statements
 from service.jobs.job import Job
@@ -46,17 +47,20 @@ class JobLoop:
     Args:
         state: what the application has opened.
         jobs: the kinds, by name.
-        places: those whose jobs this process can run, besides jobs without a place.
+        places: returns those whose jobs this process can run, besides jobs without a place.
     """
 
     def __init__(
-        self, state: State, jobs: Mapping[str, Job[Any]], places: Collection[str] = ()
+        self,
+        state: State,
+        jobs: Mapping[str, Job[Any]],
+        places: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.jobs = jobs
         self.running: dict[tuple[int, int], RunningJob] = {}
         self._state = state
         self._writer = state["writer"]
-        self._places = list(places)
+        self._places = places
         self._awake = asyncio.Event()
         self._stopping = False
         self._claiming: asyncio.Task[None] | None = None
@@ -128,7 +132,7 @@ class JobLoop:
                 db,
                 kinds=kinds,
                 frees=[free[kind] for kind in kinds],
-                places=self._places,
+                places=list(self._places()),
                 lease=LEASE_SECONDS,
             ),
             lambda _: (),
@@ -199,7 +203,18 @@ class JobLoop:
         else:
             statement = statements.finish if outcome.state == "done" else statements.fail
             values = one.values(result=outcome.result, error=outcome.error)
-        await self._writer.run(lambda db: statement.records(db, **values), lambda _: ())
+
+        more = one.job.failed if outcome.state == "failed" else None
+
+        async def store(db: WritableDatabase) -> None:
+            if more is None:
+                await statement.records(db, **values)
+                return
+            async with db.transaction() as within:
+                if await statement.records(within, **values):
+                    await more(within, one.as_failed(outcome.error or ""))
+
+        await self._writer.run(store, lambda _: ())
 
     async def _renew_always(self) -> None:
         while True:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from service.db.writable import WritableDatabase
+from service.db.statement import Runner
 from service.jobs import statements
 from service.jobs.job import Job
 
@@ -14,7 +14,7 @@ Argument = TypeVar("Argument", bound=Struct)
 
 
 async def enqueue(
-    db: WritableDatabase,
+    db: Runner,
     job: Job[Argument],
     argument: Argument,
     *,
@@ -34,7 +34,7 @@ async def enqueue(
     ```
 
     Args:
-        db: of a write, see cache.writer.Writer.run.
+        db: of a write, see cache.writer.Writer.run; also a connection for files.
         job: its kind.
         argument: stored as JSON.
         user_id: who may see the job besides admins.
@@ -49,7 +49,7 @@ async def enqueue(
 
 
 async def enqueue_many(
-    db: WritableDatabase,
+    db: Runner,
     job: Job[Argument],
     arguments: Sequence[Argument],
     *,

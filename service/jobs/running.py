@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.db.writable import WritableDatabase
+from service.db.statement import Runner
 from service.errors import Problem
 from service.jobs import statements
-from service.jobs.job import Job, JobFailedError, JobRetryError, JobTaken
+from service.jobs.job import FailedJob, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.statements import Claimed
 from service.logs import logger
 from service.web.request import State
@@ -83,7 +83,7 @@ class RunningJob:
         if not kept:
             raise JobTaken(TAKEN)
 
-    async def finish(self, db: WritableDatabase, result: object = None) -> None:
+    async def finish(self, db: Runner, result: object = None) -> None:
         """See JobContext."""
         values = self.values(result=_json(result), error=None)
         if not await statements.finish.records(db, **values):
@@ -109,6 +109,10 @@ class RunningJob:
         """The arguments of a statement that ends the attempt."""
         done, total = self.figures
         return {"done": done, "total": total, **others, **self.place}
+
+    def as_failed(self, error: str) -> FailedJob:
+        """What `Job.failed` is given."""
+        return FailedJob(self.id, self.user_id, self.claimed.argument, error)
 
     def cancel(self) -> None:
         """Cancel the function; what it has already returned is still stored."""

@@ -7,6 +7,7 @@ from service.db.database import Database
 from service.keys import statements
 from service.keys.key_format import parse
 from service.keys.last_used import LastUsed
+from service.users import users
 from service.web.api_keys import KeyRecord, ParsedKey
 from service.web.principal import Principal
 
@@ -31,6 +32,11 @@ class Authenticator:
         admin = "admin" in scopes and stored.role == "admin"
         principal = Principal(stored.user_id, stored.id, scopes, admin)
         return KeyRecord(stored.secret_hash, principal, stored.seconds_left)
+
+    async def is_active(self, db: Database, user_id: int) -> bool:
+        """Return whether a user exists and is active."""
+        user = await users.by_id.get(db, user_id)
+        return user is not None and user.is_active
 
     def used(self, db: Database, writer: Writer, principal: Principal) -> None:
         """Note that a key is in use; its time is written later."""

@@ -1,6 +1,6 @@
 """Notifications: what a user is told, in a list and over HTTP."""
 
-from service.notifications.statements import table
+from service.notifications import routes, statements
 from service.notifications.structs import Notification, NotificationFields
 from service.resource import Resource
 from service.resource.operations import OPERATIONS
@@ -10,7 +10,7 @@ notifications = Resource(
     "notifications",
     NotificationFields,
     row=Notification,
-    table=table,
+    table=statements.table,
     description="What users are told",
     filters=("user_id", "unread"),
     references={"user_id": users},
@@ -19,4 +19,6 @@ notifications = Resource(
     owner="user_id",
     private=True,
     without=(*OPERATIONS, "create_under"),
+    extra=routes.operations,
+    extra_statements=statements.statements,
 )

@@ -1,4 +1,6 @@
-"""The table of notifications."""
+"""The table of notifications, and the statements beside those that the declaration derives."""
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -13,11 +15,17 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
+    false,
     func,
+    select,
     text,
+    update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from service.db.statement import Statement, columns
+from service.notifications.structs import FoundNotification, Notification
 from service.users import users
 
 table = Table(
@@ -49,3 +57,38 @@ Index(
     table.c.id,
     postgresql_where=text("unread"),
 )
+
+_given = ("user_id", "kind", "message", "data", "source")
+add = Statement(
+    "notifications.add",
+    Notification,
+    insert(table)
+    .values({name: bindparam(name, type_=table.c[name].type) for name in _given})
+    .on_conflict_do_nothing(index_elements=[table.c.source])
+    .returning(*columns(Notification, table)),
+    order=_given,
+    prepare=False,
+)
+
+# The row is as it was before. Of two requests at the same time the second one waits, finds that the
+# notification is not unread any more, and changes nothing.
+_this = (
+    table.c.id == bindparam("id", type_=BigInteger),
+    table.c.user_id == bindparam("user_id", type_=BigInteger),
+)
+_marked = (
+    update(table)
+    .values(unread=false(), read_at=func.now())
+    .where(*_this, table.c.unread)
+    .returning(table.c.id)
+    .cte("marked")
+)
+mark_read = Statement(
+    "notifications.mark_read",
+    FoundNotification,
+    select(*columns(FoundNotification, table)).where(*_this).add_cte(_marked),
+    order=("id", "user_id"),
+    prepare=False,
+)
+
+statements: tuple[Statement[Any], ...] = (add, mark_read)

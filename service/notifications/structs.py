@@ -1,28 +1,45 @@
 """Notifications as clients see them."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
+from msgspec.structs import force_setattr
 
+ID = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
+# The text of the database goes into the response as it is. In jsonb's text a colon is followed by
+# a space, so web/times.py, which looks for `"created_at":"`, finds no name inside of it.
+JSONObject = Annotated[Raw, Meta(extra_json_schema={"type": "object", "examples": [{}]})]
 
 
 class NotificationFields(Struct, kw_only=True):
     """The fields by which a list is filtered; no client creates a notification."""
 
-    user_id: int | None = None
-    unread: bool = True
+    user_id: ID | None = None
+    unread: bool
 
 
 class Notification(Struct, frozen=True, gc=False):
-    """A notification; `data` depends on its kind."""
+    """What a user is told; `data` depends on the `kind`. `read_at` is null until it is read."""
 
     id: int
     user_id: int | None
     kind: Annotated[str, Meta(examples=["welcome"])]
     message: Annotated[str, Meta(examples=["Welcome, ada"])]
-    data: Any
+    data: JSONObject
     unread: bool
     read_at: Time | None
     created_at: Time
+
+    def __post_init__(self) -> None:
+        """Take `data` as the text that asyncpg returns for jsonb."""
+        force_setattr(self, "data", Raw(self.data))
+
+
+class FoundNotification(Struct, frozen=True, gc=False):
+    """A notification before it is marked as read, for the invalidation of cached lists."""
+
+    id: int
+    user_id: int | None
+    unread: bool

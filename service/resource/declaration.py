@@ -16,7 +16,6 @@ from sqlalchemy import MetaData, Table
 
 from service.db.change_log import LOGGED
 from service.db.database import Database
-from service.db.idempotency import Keeper
 from service.db.names import AUDIBLE
 from service.db.schema import ACTIVE, COUNTED, totals
 from service.db.shape import shape_of
@@ -250,7 +249,7 @@ class Resource(DerivedStructs[Row]):
         skip: bool,
         owner: int | None = None,
         progress: transfer.Progress = lambda *_: None,
-        keeper: Keeper | None = None,
+        also: transfer.Also | None = None,
     ) -> Coroutine[Any, Any, transfer.Imported]:
         """Import the rows of a file; see transfer.import_."""
         claim = partial(self.rules.line_error, owner)
@@ -263,7 +262,7 @@ class Resource(DerivedStructs[Row]):
             owner=owner,
             claim=claim,
             progress=progress,
-            keeper=keeper,
+            also=also,
         )
 
     def export(

@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from service.cache.generations import EVERYTHING
 from service.errors import FieldError, Invalid, InvalidLines
+from service.jobs.structs import Job
 from service.resource import transfer
+from service.resource.import_job import queue_import
 from service.resource.rows import described
 from service.resource.shapes import ImportQuery
 from service.web.codec import Query, Reply, encode
 from service.web.endpoint import Operation
 from service.web.formats import reader
-from service.web.inflate import decoded
+from service.web.inflate import inflated, is_gzip
 from service.web.request import BODY_PROBLEMS, Request
 from service.web.stream import Chunks
 from service.web.upload import Upload
@@ -28,18 +29,22 @@ def import_(of: "Resource[Any]") -> Operation:
     new = of.new
 
     async def handler(request: Request) -> Reply:
-        settings = request.state["settings"]
-        skip = request.query(import_query).on_error == "skip"
-        owner = request.owner
+        query = request.query(import_query)
+        settings, skip = request.state["settings"], query.on_error == "skip"
         rows_of = reader(new, request.header(b"content-type"), settings.body_limit)
+        zipped = is_gzip(request.header(b"content-encoding"))
+        if query.background:
+            return await queue_import(request, of.name, skip=skip, zipped=zipped)
+        owner = request.owner
         async with Upload(request, settings.import_limit) as body:
-            file = decoded(body.parts(), request.header(b"content-encoding"), settings.import_limit)
+            file = inflated(body.parts(), settings.import_limit) if zipped else body.parts()
             keeper = request.keeper(reply)
+            also = None if keeper is None else keeper.keep
             done = await request.write(
                 lambda db: body.run(
-                    of.import_(db, file, rows_of, skip=skip, owner=owner, keeper=keeper)
+                    of.import_(db, file, rows_of, skip=skip, owner=owner, also=also)
                 ),
-                lambda done: (EVERYTHING,) if done.created or done.updated else (),
+                transfer.changed_tags,
             )
         return reply(done)
 
@@ -58,12 +63,15 @@ def import_(of: "Resource[Any]") -> Operation:
             handler,
             f"import_{of.name}",
             "The file is NDJSON, or CSV with a header line. `Content-Encoding: gzip` is accepted."
+            " With `background=true` the file is stored, and a job imports it later; then its"
+            " `result` has the wrong lines."
             f"\n\n{how}",
         ),
         f"Import a file of {of.words.many}",
         query=ImportQuery,
         files=FILES,
         response=transfer.Imported,
+        accepted=Job,
         errors=(*BODY_PROBLEMS, InvalidLines),
     )
 

@@ -184,7 +184,7 @@ async def encode_with_members(
     shown: Sequence[Struct], members: Sequence[Sequence[bytes]]
 ) -> list[Raw]:
     """Return the JSON of each row with its further members; other tasks may run in between."""
-    bodies = await _encode_long(shown) if is_long(shown) else encode_each(shown)
+    bodies = await encode_several(shown)
     encoded, size = [], 0
     for body, more in zip(bodies, members, strict=True):
         one = with_members(body, more)
@@ -194,6 +194,11 @@ async def encode_with_members(
             size = 0
             await asyncio.sleep(0)
     return encoded
+
+
+async def encode_several(shown: Sequence[Struct]) -> list[bytes]:
+    """Encode rows of one type, each by itself; other tasks may run between long ones."""
+    return await _encode_long(shown) if is_long(shown) else encode_each(shown)
 
 
 async def _encode_long(shown: Sequence[Struct]) -> list[bytes]:

@@ -1,12 +1,13 @@
 """The list of a declaration: its sorts and filters, and the index of each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, literal_column, not_
 
 from service.db.filters import Bound, Choice, Filter, FilterIndex, OwnFilter, search
 from service.db.keyset import Listing
+from service.db.quoting import quoted
 from service.resource import columns
 from service.resource.fields import Field
 from service.resource.shapes import few_values
@@ -38,7 +39,27 @@ def listing(of: "Statements[Any]", totals: Table | None) -> Listing[Any]:
         filters=filters,
         totals=totals,
         own=_own(of) if of.rules.private else None,
+        together=list(_together(of)),
     )
+
+
+def _together(of: "Statements[Any]") -> Iterator[frozenset[tuple[str, object]]]:
+    """Yield the filters that an index of an own table serves together.
+
+    Such an index has columns of filters by value, then `id`; its WHERE may be a filter by a bool.
+    """
+    by_value = {name for name in of.filter_names if name in of.fields}
+    bools = {name for name in by_value if of.fields[name].kind is bool}
+    choices = {sign + quoted(name): (name, not sign) for name in bools for sign in ("", "NOT ")}
+    for index in of.table.indexes:
+        *names, last = [str(column.name) for column in index.columns] or [""]
+        where = index.dialect_options["postgresql"]["where"]
+        choice = None if where is None else choices.get(str(where))
+        if last == "id" and by_value.issuperset(names) and (where is None or choice is not None):
+            found: list[tuple[str, object]] = [(name, None) for name in names]
+            found += [] if choice is None else [choice]
+            if len(found) > 1:
+                yield frozenset(found)
 
 
 def _own(of: "Statements[Any]") -> OwnFilter | None:
@@ -65,7 +86,8 @@ def _by_value(of: "Statements[Any]", field: Field) -> Filter:
         return Bound(column == bind, served_by=FilterIndex(index, "id"), one_plan=True)
     values = (True, False) if field.kind is bool else field.choices
     if field.kind is bool:
-        clauses: dict[object, ColumnElement[bool]] = {True: column.is_(True), False: not_(column)}
+        # The planner does not find that `x IS true` implies `x`, the WHERE of a partial index.
+        clauses: dict[object, ColumnElement[bool]] = {True: column, False: not_(column)}
     else:
         clauses = {value: column == literal_column(columns.literal(value)) for value in values}
     rare = {

@@ -139,6 +139,8 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
     parent, tags, listing = of.references[field], of.tags, of.listing
     exists, parent_tags, full = of.exists[field], parent.tags, of.query
     private = parent.rules.private
+    # Each parent is the owner of its rows: who may list them is who may read the parent.
+    limited = not (private and parent.rules.field == "id" and of.rules.field == field)
     names = [name for name in of.filter_names if name != field]
     filters = shapes.filter_fields(of.fields, [n for n in names if n != "q"], q="q" in names)
     query_type = shapes.list_query(of.words, of.sorts, filters, ())
@@ -152,7 +154,7 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         query, owner = query_of(request), request.owner
         if private and owner is not None:
             await _check_parent(of, field, request.db, owner, request.row_id())
-        found = await paging.find(request, listing, query)
+        found = await paging.find(request, listing, query, limited=limited)
         if not found.items and await exists.get(request.db, getattr(query, field)) is None:
             raise NotFound(f"there is no such {parent.words.one}")
         return await paging.show(request, found)

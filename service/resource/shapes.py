@@ -33,9 +33,13 @@ class DeleteQuery(Struct, frozen=True):
 
 
 class ImportQuery(Struct, frozen=True):
-    """For a file with wrong lines: write nothing, or skip these lines."""
+    """For a file with wrong lines: write nothing, or skip these lines.
+
+    `background=true` answers with a job as soon as the file is stored.
+    """
 
     on_error: OnError = "abort"
+    background: bool = False
 
 
 class BulkChanged(NamedTuple):

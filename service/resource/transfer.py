@@ -2,19 +2,27 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from service.cache.generations import EVERYTHING, Tags
 from service.db.copy import DedicatedConnection, Export, copied, dedicated
 from service.db.database import UNKNOWN, Database
-from service.db.idempotency import Keeper, keep_one
 from service.db.names import AUDIBLE
 from service.db.staging import StagingTable
 from service.db.staging_statements import Rejected
+from service.db.statement import Runner
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
 from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
@@ -43,6 +51,15 @@ class Imported(Struct, frozen=True):
     errors: list[LineError]
 
 
+def changed_tags(done: Imported) -> Tags:
+    """Return the cache tags that an import invalidates."""
+    return (EVERYTHING,) if done.created or done.updated else ()
+
+
+# Writes more in the transaction of an import: called with its connection and its result.
+Also = Callable[[Runner, Imported], Awaitable[None]]
+
+
 async def import_(  # noqa: PLR0913 - an import is its arguments
     stage: StagingTable,
     db: WritableDatabase,
@@ -53,7 +70,7 @@ async def import_(  # noqa: PLR0913 - an import is its arguments
     owner: int | None = None,
     claim: Claim = lambda _: None,
     progress: Progress = lambda *_: None,
-    keeper: Keeper | None = None,
+    also: Also | None = None,
 ) -> Imported:
     """Import the rows of a file: rows whose key exists are updated, others are created.
 
@@ -69,13 +86,13 @@ async def import_(  # noqa: PLR0913 - an import is its arguments
         owner: the user to whom existing rows must belong; None for any.
         claim: called with each row.
         progress: called with the number of rows.
-        keeper: stores the result in the same transaction, if the request has an Idempotency-Key.
+        also: writes more in the same transaction, as the answer to an Idempotency-Key; it is given
+            the result. Without it, a transaction that has changed no row is not committed.
 
     Raises:
         InvalidLines: lines are wrong; nothing was written.
-        KeyTaken: another request with the key was first; nothing was written.
-        Problem: the file can't be read, or the database failed; nothing was written, unless it is
-            OutcomeUnknown.
+        Problem: the file can't be read, the database failed, or `also` raised it; nothing was
+            written, unless it is OutcomeUnknown.
     """
     rows: list[tuple[object, ...]] = []
     size = 0
@@ -102,7 +119,7 @@ async def import_(  # noqa: PLR0913 - an import is its arguments
         one = one or await _opened(stage, opened, db)
         await stage.add(one, rows)
         progress(reader.read, 0, reader.read - reader.failed)
-        return await _over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
+        return await _over(stage, one, reader, owner, also, skip=skip, progress=progress)
 
 
 def export(
@@ -165,7 +182,7 @@ async def _over(
     one: DedicatedConnection,
     reader: Reader,
     owner: int | None,
-    keeper: Keeper | None,
+    also: Also | None,
     *,
     skip: bool,
     progress: Progress,
@@ -173,7 +190,7 @@ async def _over(
     """Run the transaction; retry it when the database aborts it."""
     for left in reversed(range(TRIES)):
         try:
-            return await _try_over(stage, one, reader, owner, keeper, skip=skip, progress=progress)
+            return await _try_over(stage, one, reader, owner, also, skip=skip, progress=progress)
         except Unavailable:
             if not left or one.connection.is_closed():
                 raise
@@ -186,7 +203,7 @@ async def _try_over(
     one: DedicatedConnection,
     reader: Reader,
     owner: int | None,
-    keeper: Keeper | None,
+    also: Also | None,
     *,
     skip: bool,
     progress: Progress,
@@ -209,9 +226,9 @@ async def _try_over(
         failed=failed,
         errors=told,
     )
-    if keeper is not None:
-        await keep_one(one, keeper.answer(imported))
-    if written or keeper is not None:
+    if also is not None:
+        await also(one, imported)
+    if written or also is not None:
         await _commit(one)
     return imported
 

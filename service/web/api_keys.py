@@ -76,6 +76,13 @@ class ApiKeys(Protocol):
             Problem: 503 or 504, the database is not available.
         """
 
+    async def is_active(self, db: Database, user_id: int) -> bool:
+        """Return whether a user exists and is active, for work that outlives their request.
+
+        Raises:
+            Problem: as `look_up`.
+        """
+
     def used(self, db: Database, writer: Writer, principal: Principal) -> None:
         """Note that a key is in use. Called after each successful look-up, so not per request.
 

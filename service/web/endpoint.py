@@ -8,6 +8,7 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from service.cache.generations import Tags
+from service.db.statement import Statement
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.http1.framing import READS_BODY
@@ -50,8 +51,7 @@ class Operation(NamedTuple):
     `access` is what it needs of an API key: `open` for nothing, else a scope; by default `read` for
     a GET and `write` for any other method. `private` says whether the response depends on the
     principal (a function of the scope, if that depends on the query): then Request.owner is part
-    of the cache key. `limit` is its own rate limit, such as `5/m`, instead of the one of all; `off`
-    for none.
+    of the cache key. `limit` is its own rate limit, such as `5/m`; `off` for none.
 
     `media` are the media types of a body without a Struct, or beside it, as `text/html`. `fixed`
     says that the response has an ETag and changes only with the code. `documented` says
@@ -60,7 +60,12 @@ class Operation(NamedTuple):
     `replay` says whether the answer to a POST is stored and shown again to a request with the same
     Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
 
+    `accepted` is the body of a 202, if it can also answer with a job that does the work later.
+
     `local` says whether a program on this machine needs no key, see local_request.is_local.
+    Idempotency-Key; say False if it has a secret. Then a repeated request is 409. `local` says
+    whether a program on this machine needs no key, see local_request.is_local. `statements` are
+    those of its handler that belong to no resource.
     """
 
     method: str
@@ -86,6 +91,8 @@ class Operation(NamedTuple):
     fixed: bool = False
     documented: bool = True
     local: bool = False
+    accepted: type[Struct] | None = None
+    statements: tuple[Statement[Any], ...] = ()
 
     @property
     def needs(self) -> Access:

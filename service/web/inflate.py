@@ -86,19 +86,17 @@ class _File:
         return Malformed("the file is not gzip")
 
 
-def decoded(
-    chunks: AsyncIterable[bytes], encoding: bytes | None, limit: int
-) -> AsyncIterable[bytes]:
-    """Undo the Content-Encoding of a body.
+def is_gzip(encoding: bytes | None) -> bool:
+    """Return whether a Content-Encoding is gzip; None is without one.
 
     Raises:
-        Unsupported: the encoding is not gzip.
+        Unsupported: it is neither gzip nor identity.
     """
     match (encoding or b"identity").strip().lower():
         case b"identity":
-            return chunks
+            return False
         case b"gzip" | b"x-gzip":
-            return inflated(chunks, limit)
+            return True
     raise Unsupported(
         "send the body as it is, or as gzip", headers=((b"accept-encoding", b"gzip, identity"),)
     )

@@ -116,7 +116,7 @@ def _described(tag: Tag) -> Document:
 
 def _kinds(operation: Operation) -> list[Any]:
     problems = [problem.document for problem in operation.errors]
-    given = (operation.request, *shapes(operation), *problems, ProblemDocument)
+    given = (operation.request, *shapes(operation), operation.accepted, *problems, ProblemDocument)
     return [kind for kind in given if kind is not None]
 
 

@@ -76,6 +76,10 @@ class Responses:
             return {204: self._response(operation.summary, headers)}
         whole = self._response(operation.summary, [*headers, "Content-Encoding", "Vary"], content)
         responses = {operation.status: whole}
+        if operation.accepted is not None:
+            body = {"application/json": self._content((operation.accepted,), tag)}
+            told = "A job does the work; Location is where its state is"
+            responses[202] = self._response(told, [*headers, "Location"], body)
         if operation.has_etag and operation.method == "GET":
             told = "If-None-Match names the version; there is no body"
             more = ("Vary",) if operation.fixed else ()

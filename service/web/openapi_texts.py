@@ -166,6 +166,7 @@ PARAMETERS = {
     "format": "The form of the file",
     "trailer": "Whether a last line has the number of rows, so that a cut file is noticed",
     "permanent": "Whether to remove the row; else it becomes inactive",
+    "background": "Whether a job imports the file later; the answer is the job",
     "on_error": "For a file with wrong lines: write nothing, or skip these lines",
 }
 # Parameters in a path: the id of a row, or what is in PATH.

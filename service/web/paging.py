@@ -66,9 +66,12 @@ class ListQuery(Protocol):
 
 
 async def find(
-    request: Request, listing: Listing[Row], query: ListQuery
+    request: Request, listing: Listing[Row], query: ListQuery, *, limited: bool = True
 ) -> Page[Row] | CursorPage[Row]:
     """Return the requested page, with one statement. Concurrent equal requests share it.
+
+    `limited` says whether a private list is limited to the rows of Request.owner; say False if the
+    filters do that.
 
     Raises:
         Invalid: `cursor` together with `page`, or a cursor of another list.
@@ -76,7 +79,7 @@ async def find(
     by_cursor = isinstance(query.cursor, str)
     number = query.page if isinstance(query.page, int) else 1
     total: Total = ("none" if by_cursor else "exact") if query.total is UNSET else query.total
-    owner = None if listing.own is None else request.owner
+    owner = request.owner if limited and listing.own is not None else None
     chosen, values = listing.choose(query, owner)
     binding = _binding((listing.name, query.sort, chosen, values))
     values["limit"] = query.per_page + 1  # one more tells whether there is more

@@ -1,7 +1,7 @@
 """One HTTP request, as handlers see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
@@ -69,6 +69,8 @@ class State(TypedDict):
     metrics: Metrics | None
     tracer: "Tracer | None"
     listener: NotRequired[Listener]
+    # The kinds of jobs by name, see Application.
+    jobs: NotRequired[Mapping[str, Any]]
     outgoing: NotRequired[Outgoing]
     # A changes.feed.Feed, which is above this module.
     feed: NotRequired[Any]

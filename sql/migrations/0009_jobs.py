@@ -34,6 +34,9 @@ UP = [
         (finished_at IS NOT NULL)
     """,
     """
+    CREATE INDEX jobs_place_idx ON jobs USING btree (place) WHERE (place IS NOT NULL)
+    """,
+    """
     CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
         'queued'::text)
     """,

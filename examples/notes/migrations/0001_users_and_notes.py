@@ -19,6 +19,29 @@ UP = [
     )
     """,
     """
+    CREATE TABLE jobs (
+        id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+        kind text NOT NULL,
+        argument jsonb NOT NULL,
+        state text DEFAULT 'queued'::text NOT NULL,
+        user_id bigint,
+        place text,
+        run_at timestamp with time zone DEFAULT now() NOT NULL,
+        attempts integer DEFAULT 0 NOT NULL,
+        claims bigint DEFAULT 0 NOT NULL,
+        leased_until timestamp with time zone,
+        done bigint DEFAULT 0 NOT NULL,
+        total bigint,
+        result jsonb,
+        error text,
+        created_at timestamp with time zone DEFAULT now() NOT NULL,
+        finished_at timestamp with time zone,
+        CONSTRAINT jobs_pkey PRIMARY KEY (id),
+        CONSTRAINT jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text,
+            'running'::text, 'done'::text, 'failed'::text])))
+    ) WITH (fillfactor = '80')
+    """,
+    """
     CREATE TABLE notes (
         id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         slug text,
@@ -67,6 +90,19 @@ UP = [
     )
     """,
     "CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys USING btree (created_at)",
+    """
+    CREATE INDEX jobs_finished_idx ON jobs USING btree (state, finished_at) WHERE
+        (finished_at IS NOT NULL)
+    """,
+    "CREATE INDEX jobs_place_idx ON jobs USING btree (place) WHERE (place IS NOT NULL)",
+    """
+    CREATE INDEX jobs_queued_idx ON jobs USING btree (kind, run_at, id) WHERE (state =
+        'queued'::text)
+    """,
+    """
+    CREATE INDEX jobs_running_idx ON jobs USING btree (leased_until) WHERE (state =
+        'running'::text)
+    """,
     "CREATE INDEX notes_created_at_idx ON notes USING btree (created_at, id)",
     """
     CREATE INDEX notes_owner_id_idx ON notes USING btree (owner_id, id) WHERE (owner_id IS
@@ -175,6 +211,17 @@ END $function$
 
     """,
     """
+CREATE OR REPLACE FUNCTION {schema}.tell_jobs()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM pg_notify('swiftlet-jobs', '');
+    RETURN NULL;
+END $function$
+
+    """,
+    """
 CREATE OR REPLACE FUNCTION {schema}.tell_writes()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -184,6 +231,10 @@ BEGIN
     RETURN NULL;
 END $function$
 
+    """,
+    """
+    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION
+        tell_jobs()
     """,
     """
     CREATE TRIGGER notes_told AFTER INSERT OR DELETE OR UPDATE OR TRUNCATE ON notes FOR EACH
@@ -248,10 +299,13 @@ DOWN = [
     "DROP TABLE totals",
     # The rows of users are lost.
     "DROP TABLE users",
+    # The rows of jobs are lost.
+    "DROP TABLE jobs",
     # The rows of idempotency_keys are lost.
     "DROP TABLE idempotency_keys",
     "DROP FUNCTION keep_totals()",
     "DROP FUNCTION recount_totals()",
+    "DROP FUNCTION tell_jobs()",
     "DROP FUNCTION tell_writes()",
 ]
 

@@ -1,0 +1,54 @@
+"""Tell a user something, in the transaction of what caused it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from service.cache.generations import TableTags, Tags
+from service.db.writable import WritableDatabase
+from service.notifications import statements
+from service.notifications.structs import Notification
+from service.settings import Settings
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+tags = TableTags(statements.table.name, "user_id", "unread")
+
+
+async def notify(
+    db: WritableDatabase,
+    settings: Settings,  # noqa: ARG001 - delivery depends on it
+    *,
+    user_id: int | None,
+    kind: str,
+    message: str,
+    data: Mapping[str, Any] = NOTHING,
+    source: str | None = None,
+) -> Notification | None:
+    """Make a notification in the transaction of `db`, and return it.
+
+    Args:
+        db: of a write, whose cache tags are `told` of what this returns.
+        settings: of the application.
+        user_id: who is told; None for no user in particular.
+        kind: what it is about, such as `welcome`; clients show it by its kind.
+        message: in plain text.
+        data: what belongs to the kind, as a JSON object.
+        source: what caused it, such as `job 17`. A second notification with the same source is not
+            made: a job that runs twice tells once.
+
+    Returns:
+        None if there is one with this source already.
+
+    Raises:
+        Conflict: there is no such user.
+    """
+    text = msgspec.json.encode(dict(data)).decode()
+    return await statements.add.get(db, user_id, kind, message, text, source)
+
+
+def told(made: Notification | None) -> Tags:
+    """Return the cache tags of the responses that a new notification changes."""
+    return () if made is None else tags.written(made)
