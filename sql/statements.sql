@@ -533,7 +533,7 @@ FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
-WHERE items.is_active IS true ORDER BY items.id ASC
+WHERE items.is_active ORDER BY items.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- items.page?is_active=false
@@ -1192,7 +1192,7 @@ FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
-WHERE users.is_active IS true ORDER BY users.id ASC
+WHERE users.is_active ORDER BY users.id ASC
  LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- users.page?is_active=false
@@ -1744,6 +1744,308 @@ FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM ev
   WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
+-- notifications.user_exists
+-- $1 id
+SELECT users.id
+FROM users
+WHERE users.id = $1::BIGINT;
+
+-- notifications.add
+-- $1 user_id, $2 kind, $3 message, $4 data, $5 source
+INSERT INTO notifications (user_id, kind, message, data, source) VALUES ($1::BIGINT, $2::VARCHAR, $3::VARCHAR, $4::JSONB, $5::VARCHAR) ON CONFLICT (source) DO NOTHING RETURNING notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at;
+
+-- notifications.mark_read
+-- $1 id, $2 user_id
+WITH marked AS
+(UPDATE notifications SET unread=false, read_at=now() WHERE notifications.id = $1::BIGINT AND notifications.user_id = $2::BIGINT AND notifications.unread RETURNING notifications.id)
+ SELECT notifications.id, notifications.user_id, notifications.unread
+FROM notifications
+WHERE notifications.id = $1::BIGINT AND notifications.user_id = $2::BIGINT;
+
+-- notifications.page
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.start
+-- $1 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT;
+
+-- notifications.after
+-- $1 last_id, $2 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.id > $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT;
+
+-- notifications.page?sort=-id
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.start?sort=-id
+-- $1 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id DESC
+ LIMIT $1::BIGINT;
+
+-- notifications.after?sort=-id
+-- $1 last_id, $2 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.id < $1::BIGINT ORDER BY notifications.id DESC
+ LIMIT $2::BIGINT;
+
+-- notifications.page?sort=created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
+FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.start?sort=created_at
+-- $1 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC
+ LIMIT $1::BIGINT;
+
+-- notifications.after?sort=created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+FROM notifications
+WHERE (notifications.created_at, notifications.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY notifications.created_at ASC, notifications.id ASC
+ LIMIT $3::BIGINT;
+
+-- notifications.page?sort=-created_at
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
+FROM notifications ORDER BY notifications.created_at DESC, notifications.id DESC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.start?sort=-created_at
+-- $1 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+FROM notifications ORDER BY notifications.created_at DESC, notifications.id DESC
+ LIMIT $1::BIGINT;
+
+-- notifications.after?sort=-created_at
+-- $1 last_key, $2 last_id, $3 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+FROM notifications
+WHERE (notifications.created_at, notifications.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY notifications.created_at DESC, notifications.id DESC
+ LIMIT $3::BIGINT;
+
+-- notifications.page?user_id
+-- $1 user_id, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- notifications.page?unread=true
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications
+WHERE notifications.unread) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.unread ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.page?unread=false
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications
+WHERE NOT notifications.unread) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications
+WHERE NOT notifications.unread ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+
+-- notifications.page?user_id&total=estimated
+-- $1 user_id, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT
+ LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- notifications.page?user_id&total=none
+-- $1 user_id, $2 limit, $3 offset
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT;
+
+-- notifications.after?sort=-created_at&user_id
+-- $1 user_id, $2 last_key, $3 last_id, $4 limit
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications
+  WHERE (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) ORDER BY notifications.created_at DESC, notifications.id DESC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($4::BIGINT) AND max(n) = 200 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($4::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($4::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, notifications.user_id = $1::BIGINT AS d0 FROM notifications
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications
+  WHERE (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY notifications.created_at DESC, notifications.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT notifications.id, notifications.created_at AS sort_key FROM notifications
+  WHERE notifications.user_id = $1::BIGINT AND (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key
+FROM page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown
+ORDER BY page.sort_key DESC, page.id DESC;
+
+-- notifications.page?total=none
+-- $1 limit, $2 offset
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT;
+
+-- notifications.page_own
+-- $1 owner, $2 limit, $3 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+
+-- notifications.page_own?sort=created_at
+-- $1 owner, $2 limit, $3 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC LIMIT 200) AS walked) AS numbered
+  WHERE hit OR n = 200 LIMIT ($2::BIGINT + $3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 200 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, notifications.user_id = $1::BIGINT AS d0 FROM notifications
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications
+  WHERE (SELECT budget > 0 FROM sample) ORDER BY notifications.created_at ASC, notifications.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT notifications.id, notifications.created_at AS sort_key FROM notifications
+  WHERE notifications.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM notifications
+  WHERE notifications.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- notifications.start_own
+-- $1 owner, $2 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT $2::BIGINT;
+
+-- notifications.after_own
+-- $1 owner, $2 last_id, $3 limit
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT AND notifications.id > $2::BIGINT ORDER BY notifications.id ASC
+ LIMIT $3::BIGINT;
+
+-- notifications.page_own?user_id
+-- $1 user_id, $2 owner, $3 limit, $4 offset
+WITH near AS MATERIALIZED (
+  SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT notifications.id, notifications.id AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications
+  WHERE notifications.user_id = $2::BIGINT ORDER BY notifications.id ASC LIMIT 500) AS walked) AS numbered
+  WHERE hit OR n = 500 LIMIT ($3::BIGINT + $4::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT + $4::BIGINT) AND max(n) = 500 AS short FROM near),
+sample AS MATERIALIZED (
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT + $4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT + $4::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT + $4::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+    (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
+  FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
+    FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, notifications.user_id = $2::BIGINT AS ahead, notifications.user_id = $1::BIGINT AS d0 FROM notifications
+    WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
+far AS MATERIALIZED (
+  SELECT id, sort_key FROM (SELECT notifications.id, notifications.id AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  FROM notifications
+  WHERE notifications.user_id = $2::BIGINT AND (SELECT budget > 0 FROM sample) ORDER BY notifications.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
+  WHERE hit LIMIT $3::BIGINT OFFSET $4::BIGINT),
+gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $3::BIGINT AS needed FROM sample),
+every AS MATERIALIZED (
+  SELECT notifications.id, notifications.id AS sort_key FROM notifications
+  WHERE notifications.user_id = $2::BIGINT AND notifications.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
+page AS MATERIALIZED (
+  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT $3::BIGINT OFFSET $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key, counted.total
+FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM notifications
+  WHERE notifications.user_id = $2::BIGINT AND notifications.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown) ON true
+ORDER BY page.sort_key ASC, page.id ASC;
+
+-- dashboard.find
+-- $1 id
+SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at, (SELECT row(figures.items, figures.active_items, figures.total_price, figures.unread_notifications) AS row_1
+FROM (SELECT count(*) AS items, count(*) FILTER (WHERE items.is_active) AS active_items, trim_scale(coalesce(sum(items.price) FILTER (WHERE items.is_active), 0)) AS total_price, (SELECT count(*) AS count_1
+FROM notifications
+WHERE notifications.user_id = (SELECT $1::BIGINT AS anon_1) AND notifications.unread) AS unread_notifications
+FROM items
+WHERE items.owner_id = (SELECT $1::BIGINT AS anon_1)) AS figures) AS stats, array((SELECT row(anon_2.id, anon_2.sku, anon_2.name, anon_2.description, anon_2.price, anon_2.is_active, anon_2.owner_id, anon_2.version, anon_2.created_at, anon_2.updated_at) AS row_2
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at
+FROM items
+WHERE items.owner_id = (SELECT $1::BIGINT AS anon_1) ORDER BY coalesce(items.updated_at, items.created_at) DESC, items.id DESC
+ LIMIT 10) AS anon_2)) AS recent, array((SELECT row(anon_3.id, anon_3.user_id, anon_3.kind, anon_3.message, anon_3.data, anon_3.unread, anon_3.read_at, anon_3.created_at) AS row_3
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at
+FROM notifications
+WHERE notifications.user_id = (SELECT $1::BIGINT AS anon_1) AND notifications.unread ORDER BY notifications.id DESC
+ LIMIT 20) AS anon_3)) AS notifications
+FROM users
+WHERE users.id = (SELECT $1::BIGINT AS anon_1);
+
 -- idempotency.find
 -- $1 principals, $2 keys
 SELECT idempotency_keys.principal, idempotency_keys.key, idempotency_keys.fingerprint, idempotency_keys.status, idempotency_keys.headers, idempotency_keys.body
@@ -1764,3 +2066,150 @@ WHERE "old".created_at <= now() - interval '24 hours' ORDER BY "old".created_at
  LIMIT $1::BIGINT FOR UPDATE SKIP LOCKED))) RETURNING idempotency_keys.key)
  SELECT count(*) AS n
 FROM removed;
+
+-- jobs.enqueue
+-- $1 kind, $2 user_id, $3 place, $4 delay, $5 arguments
+INSERT INTO jobs (kind, argument, user_id, place, run_at) SELECT $1::VARCHAR AS anon_1, anon_2.argument, $2::BIGINT AS anon_3, $3::VARCHAR AS anon_4, now() + $4::FLOAT * interval '1 second' AS anon_5
+FROM unnest($5::JSONB[]) WITH ORDINALITY AS anon_2(argument, n) ORDER BY anon_2.n RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
+
+-- jobs.claim
+-- $1 places, $2 kinds, $3 frees, $4 lease
+WITH wanted AS
+(SELECT anon_1.kind AS kind, anon_1.free AS free, anon_1.n AS n
+FROM unnest($2::TEXT[], $3::BIGINT[]) WITH ORDINALITY AS anon_1(kind, free, n)),
+timer AS
+(SELECT CAST(EXTRACT(epoch FROM min(least((SELECT jobs.run_at
+FROM jobs
+WHERE jobs.kind = wanted.kind AND (jobs.place IS NULL OR jobs.place = ANY ($1::TEXT[])) AND jobs.state = 'queued' AND jobs.run_at > now() ORDER BY jobs.run_at
+ LIMIT 1), (SELECT jobs.leased_until
+FROM jobs
+WHERE jobs.kind = wanted.kind AND (jobs.place IS NULL OR jobs.place = ANY ($1::TEXT[])) AND jobs.state = 'running' AND jobs.leased_until > now() ORDER BY jobs.leased_until
+ LIMIT 1))) - now()) AS FLOAT) AS seconds
+FROM wanted),
+claimed AS
+(UPDATE jobs SET state='running', attempts=(jobs.attempts + 1), claims=(jobs.claims + 1), leased_until=(now() + $4::FLOAT * interval '1 second') WHERE jobs.id = ANY (array((SELECT picked.id
+FROM wanted JOIN LATERAL (SELECT anon_2.id AS id
+FROM (SELECT anon_3.id AS id
+FROM (SELECT jobs.id AS id
+FROM jobs
+WHERE jobs.kind = wanted.kind AND (jobs.place IS NULL OR jobs.place = ANY ($1::TEXT[])) AND jobs.state = 'running' AND jobs.leased_until <= now() ORDER BY jobs.leased_until
+ LIMIT wanted.free FOR UPDATE SKIP LOCKED) AS anon_3 UNION ALL SELECT anon_4.id AS id
+FROM (SELECT jobs.id AS id
+FROM jobs
+WHERE jobs.kind = wanted.kind AND (jobs.place IS NULL OR jobs.place = ANY ($1::TEXT[])) AND jobs.state = 'queued' AND jobs.run_at <= now() ORDER BY jobs.run_at, jobs.id
+ LIMIT wanted.free FOR UPDATE SKIP LOCKED) AS anon_4) AS anon_2
+ LIMIT wanted.free) AS picked ON true))) RETURNING jobs.id, jobs.kind, jobs.argument, jobs.user_id, jobs.attempts, jobs.claims)
+ SELECT timer.seconds, claimed.id, claimed.kind, claimed.argument, claimed.user_id, claimed.attempts, claimed.claims
+FROM timer LEFT OUTER JOIN claimed ON true;
+
+-- jobs.renew
+-- $1 lease, $2 ids, $3 claims
+UPDATE jobs SET leased_until=(now() + $1::FLOAT * interval '1 second') FROM unnest($2::BIGINT[], $3::BIGINT[]) WITH ORDINALITY AS anon_1(id, claim, n) WHERE jobs.id = anon_1.id AND jobs.claims = anon_1.claim AND jobs.state = 'running' RETURNING jobs.id, jobs.claims;
+
+-- jobs.progress
+-- $1 done, $2 total, $3 id, $4 claim
+UPDATE jobs SET done=$1::BIGINT, total=$2::BIGINT WHERE jobs.id = $3::BIGINT AND jobs.claims = $4::BIGINT AND jobs.state = 'running' RETURNING jobs.id;
+
+-- jobs.finish
+-- $1 done, $2 total, $3 result, $4 error, $5 id, $6 claim
+UPDATE jobs SET state='done', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSONB, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'done') RETURNING jobs.id;
+
+-- jobs.fail
+-- $1 done, $2 total, $3 result, $4 error, $5 id, $6 claim
+UPDATE jobs SET state='failed', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSONB, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'failed') RETURNING jobs.id;
+
+-- jobs.release
+-- $1 delay, $2 attempts, $3 done, $4 total, $5 error, $6 id, $7 claim
+UPDATE jobs SET state='queued', run_at=(now() + $1::FLOAT * interval '1 second'), attempts=$2::INTEGER, leased_until=NULL, done=$3::BIGINT, total=$4::BIGINT, error=$5::VARCHAR WHERE jobs.id = $6::BIGINT AND jobs.claims = $7::BIGINT AND jobs.state = 'running' RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
+
+-- jobs.by_id
+-- $1 id
+SELECT jobs.id, jobs.kind, jobs.state, jobs.user_id, jobs.done, jobs.total, jobs.attempts, jobs.result, jobs.error, jobs.run_at, jobs.created_at, jobs.finished_at
+FROM jobs
+WHERE jobs.id = $1::BIGINT;
+
+-- jobs.list
+-- $1 state, $2 kind, $3 before, $4 limit
+SELECT jobs.id, jobs.kind, jobs.state, jobs.user_id, jobs.done, jobs.total, jobs.attempts, jobs.result, jobs.error, jobs.run_at, jobs.created_at, jobs.finished_at
+FROM jobs
+WHERE ($1::VARCHAR IS NULL OR jobs.state = $1::VARCHAR) AND ($1::VARCHAR IS NULL OR $1::VARCHAR != 'failed' OR jobs.finished_at IS NOT NULL) AND ($2::VARCHAR IS NULL OR jobs.kind = $2::VARCHAR) AND ($3::BIGINT IS NULL OR jobs.id < $3::BIGINT) ORDER BY jobs.id DESC
+ LIMIT $4::BIGINT;
+
+-- jobs.retry
+-- $1 ids, $2 kind
+UPDATE jobs SET state='queued', run_at=now(), attempts=0, result=NULL, error=NULL, finished_at=NULL WHERE jobs.state = 'failed' AND jobs.finished_at IS NOT NULL AND ($1::BIGINT[] IS NULL OR jobs.id = ANY ($1::BIGINT[])) AND ($2::VARCHAR IS NULL OR jobs.kind = $2::VARCHAR) RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
+
+-- jobs.trim
+-- $1 state, $2 kept, $3 limit
+WITH removed AS
+(DELETE FROM jobs WHERE jobs.id = ANY (array((SELECT jobs.id
+FROM jobs
+WHERE jobs.state = $1::VARCHAR AND jobs.finished_at <= now() - $2::FLOAT * interval '1 second' ORDER BY jobs.finished_at
+ LIMIT $3::BIGINT FOR UPDATE SKIP LOCKED))) RETURNING jobs.id)
+ SELECT count(*) AS n
+FROM removed;
+
+-- jobs.figures
+-- $1 kinds
+WITH failed AS
+(SELECT jobs.kind AS kind
+FROM jobs
+WHERE jobs.state = 'failed' AND jobs.finished_at IS NOT NULL
+ LIMIT 10000),
+wanted AS
+(SELECT anon_2.kind AS kind, anon_2.n AS n
+FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_2(kind, n))
+ SELECT wanted.kind, (SELECT count(*) AS count_1
+FROM (SELECT jobs.id AS id
+FROM jobs
+WHERE jobs.kind = wanted.kind AND jobs.state = 'queued'
+ LIMIT 10000) AS anon_1) AS queued, (SELECT count(*) AS count_2
+FROM failed
+WHERE failed.kind = wanted.kind) AS failed, greatest(CAST(EXTRACT(epoch FROM now() - (SELECT jobs.run_at
+FROM jobs
+WHERE jobs.kind = wanted.kind AND jobs.state = 'queued' ORDER BY jobs.run_at
+ LIMIT 1)) AS FLOAT), 0) AS waited
+FROM wanted;
+
+-- jobs.spooled
+-- $1 place
+SELECT jsonb_extract_path_text(jobs.argument, 'file') AS file, jobs.state
+FROM jobs
+WHERE jobs.place = $1::VARCHAR;
+
+-- changes.settled
+-- no arguments
+SELECT settled_changes() AS position;
+
+-- changes.read
+-- $1 after, $2 until, $3 limit
+SELECT found.position, found.name, found.kind, found.rows
+FROM (SELECT change_positions.position * 1024 AS position, change_log.name AS name, change_log.kind AS kind, change_log.rows AS rows, sum(octet_length(change_log.rows)) OVER (ORDER BY change_positions.position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - octet_length(change_log.rows) AS before
+FROM change_positions JOIN change_log ON change_log.id = change_positions.entry
+WHERE change_positions.position >= $1::BIGINT / 1024 AND change_positions.position <= $2::BIGINT AND CASE WHEN (change_positions.position > $1::BIGINT / 1024) THEN true ELSE (change_positions.position * 1024 + json_array_length(CAST(change_log.rows AS JSON))) - 1 > $1::BIGINT END ORDER BY change_positions.position
+ LIMIT $3::BIGINT) AS found
+WHERE found.before < 8000000 ORDER BY found.position;
+
+-- changes.horizon
+-- no arguments
+SELECT coalesce(max(change_horizon.position), -1) AS position
+FROM change_horizon;
+
+-- changes.trim
+-- $1 limit, $2 kept
+WITH places AS
+(DELETE FROM change_positions WHERE change_positions.position IN (SELECT first.position
+FROM (SELECT change_positions.position AS position, change_positions.committed_at AS committed_at
+FROM change_positions
+WHERE change_positions.position > coalesce((SELECT max(change_horizon.position) AS max_1
+FROM change_horizon) / 1024, 0) ORDER BY change_positions.position
+ LIMIT $1::BIGINT) AS first
+WHERE first.committed_at < now() - $2::INTERVAL AND (SELECT pg_try_advisory_xact_lock(CAST(CAST('change_log'::regclass AS OID) AS INTEGER), 1) AS pg_try_advisory_xact_lock_1)) RETURNING change_positions.position, change_positions.entry),
+entries AS
+(DELETE FROM change_log USING places WHERE change_log.id = places.entry RETURNING places.position, change_log.rows),
+moved AS
+(INSERT INTO change_horizon (position) SELECT (entries.position * 1024 + json_array_length(CAST(entries.rows AS JSON))) - 1 AS position
+FROM entries ORDER BY entries.position DESC
+ LIMIT 1 ON CONFLICT (id) DO UPDATE SET position = excluded.position RETURNING change_horizon.position)
+ SELECT count(*) AS n
+FROM places;

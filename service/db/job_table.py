@@ -21,7 +21,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from service.db.names import INTERNAL, JOBS_CHANNEL, SILENT
 from service.db.quoting import literal, quoted
@@ -51,7 +51,8 @@ jobs = Table(
     Column("leased_until", DateTime(timezone=True)),
     Column("done", BigInteger, nullable=False, server_default=text("0")),
     Column("total", BigInteger),
-    Column("result", JSONB),
+    # As text in the order of its fields, which jsonb does not keep.
+    Column("result", JSON),
     Column("error", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("finished_at", DateTime(timezone=True)),

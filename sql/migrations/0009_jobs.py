@@ -20,7 +20,7 @@ UP = [
         leased_until timestamp with time zone,
         done bigint DEFAULT 0 NOT NULL,
         total bigint,
-        result jsonb,
+        result json,
         error text,
         created_at timestamp with time zone DEFAULT now() NOT NULL,
         finished_at timestamp with time zone,
