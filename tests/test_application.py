@@ -367,7 +367,7 @@ def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     app = create_app(Settings(), resources=[items])
     logged = {"change_horizon", "change_log", "change_positions", "webhooks", "webhook_failures"}
     assert {one.name for one in app.tables} == {
-        *("totals", "users", "items", "idempotency_keys"),
+        *("totals", "users", "items", "idempotency_keys", "jobs"),
         *logged,
     }
     without = ("create", "bulk_create", "bulk_delete", "import")
