@@ -13,6 +13,7 @@ from service.jobs import statements as jobs
 from service.jobs.figure_statements import figures
 from service.jobs.spool_statements import spooled
 from service.resource import Resource
+from service.webhooks import statements as webhooks
 
 # Where statements are: Application.sources.
 Sources = Sequence[Resource[Any] | Statement[Any]]
@@ -39,7 +40,7 @@ def _others(sources: Sources) -> Iterator[Statement[Any]]:
     yield from (one for one in sources if isinstance(one, Statement))
     yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, figures, spooled)
     if any(isinstance(one, Resource) and one.changes for one in sources):
-        yield from changes.STATEMENTS
+        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
 
 
 def listing(sources: Sources) -> str:
