@@ -218,7 +218,8 @@ async def test_a_write_that_is_rolled_back_queues_nothing(url: str) -> None:
 async def test_each_new_user_queues_a_job_in_the_transaction_that_creates_it(url: str) -> None:
     async with worker(url, SERVICE_JOBS="off") as (client, _):
         names = [f"person{n}" for n in range(40)]
-        bodies = [{"email": f"{name}@example.com", "username": name} for name in (*names, "person0")]
+        twice = (*names, "person0")
+        bodies = [{"email": f"{name}@example.com", "username": name} for name in twice]
         statuses = [
             one.status_code
             for one in await asyncio.gather(*(client.post("/users", json=body) for body in bodies))
