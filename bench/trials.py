@@ -13,6 +13,7 @@ from bench import (
     dashboardcost,
     eviction,
     guardcost,
+    jobscost,
     jsonagg,
     limitcost,
     listcost,
@@ -277,6 +278,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
+    "job-loop": jobscost.table,
     "start": startcost.table,
     "orm": ormcost.table,
 }
