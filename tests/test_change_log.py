@@ -1,4 +1,4 @@
-"""The log of changes: each committed change once, in the order of the commits, whoever writes."""
+"""The log of changes: each committed change once, in the order of the commits, of every writer."""
 
 import asyncio
 import itertools
