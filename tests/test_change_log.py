@@ -299,6 +299,17 @@ async def test_an_entry_has_limited_rows_and_bytes(changes: Log) -> None:
     assert len(await changes.new()) == 1 + 1000 + 1001 + 8 + 20
 
 
+async def test_entries_are_compressed_in_the_fast_way_where_the_server_can(changes: Log) -> None:
+    writer = await changes.connect()
+    found = await writer.fetchrow(
+        "SELECT attcompression = 'l', 'lz4' = ANY (enumvals) FROM pg_attribute, pg_settings WHERE"
+        " attrelid = 'change_log'::regclass AND attname = 'rows' AND name ="
+        " 'default_toast_compression'"
+    )
+    assert found is not None
+    assert found[0] == found[1]
+
+
 async def test_a_reader_goes_on_within_an_entry(changes: Log) -> None:
     writer = await changes.connect()
     await writer.execute("INSERT INTO items (name) VALUES ('a'), ('b'), ('c')")
