@@ -370,6 +370,20 @@ SICK = (
         ("invalid-indexes", "fail", "REINDEX INDEX CONCURRENTLY items_sku_key"),
     ),
     (
+        "ALTER TABLE items DISABLE TRIGGER items_log_updated",
+        "ALTER TABLE items ENABLE TRIGGER items_log_updated",
+        ("changes", "fail", "a trigger of items is off: ALTER TABLE items ENABLE TRIGGER USER"),
+    ),
+    (
+        (
+            "WITH entry AS (INSERT INTO change_log (name, kind, rows) VALUES ('x', 'x', '[1]')"
+            " RETURNING id) INSERT INTO change_positions (entry, committed_at)"
+            " SELECT id, now() - interval '2 days' FROM entry"
+        ),
+        "DELETE FROM change_log; DELETE FROM change_positions",
+        ("changes", "warn", "entries should have been removed"),
+    ),
+    (
         "ALTER TABLE items ADD COLUMN colour text",
         "ALTER TABLE items DROP COLUMN colour",
         ("drift", "fail", "only in the database: column items.colour: text"),
