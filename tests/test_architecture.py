@@ -54,7 +54,7 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # Modules that build SQL or tables; Alembic uses SQLAlchemy too.
 SQLALCHEMY = {"db.schema", "db.statement", "db.quoting", "db.job_table", "db.change_log"}
-SQLALCHEMY |= {"jobs.spool_statements", "db.webhook_tables"}
+SQLALCHEMY |= {"jobs.spool_statements", "jobs.figure_statements", "db.webhook_tables"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
     f"db.{room}"

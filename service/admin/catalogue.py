@@ -10,6 +10,7 @@ from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.figure_statements import figures
 from service.jobs.spool_statements import spooled
 from service.resource import Resource
 
@@ -37,7 +38,7 @@ def statements(sources: Sources) -> Iterator[Statement[Any]]:
 
 def _library(sources: Sources) -> Iterator[Statement[Any]]:
     """Yield those of the library."""
-    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, figures, spooled)
     if any(isinstance(one, Resource) and one.changes for one in sources):
         yield from changes.STATEMENTS
 
