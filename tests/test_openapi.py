@@ -220,6 +220,9 @@ def files() -> Iterator[Asked]:
     for format_ in ("ndjson", "csv"):
         yield Asked("get", "/items/export", 200, f"/items/export?format={format_}")
     yield Asked("get", "/items/export", 422, "/items/export?format=xlsx")
+    yield Asked("get", "/items/changes", 200, "/items/changes?after=0")
+    yield Asked("get", "/items/changes", 422, "/items/changes?x=1")
+    yield Asked("get", "/items/changes", 410, "/items/changes?after=9007199254740991")
 
 
 def refused(method: str, path: str, actual: str, body: Any = None) -> Iterator[Asked]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from service.db.statement import Statement, columns
-from service.notifications.structs import FoundNotification, Notification
+from service.notifications.structs import FoundNotification, Notification, PostedNotification
 from service.users import users
 
 table = Table(
@@ -91,4 +91,12 @@ mark_read = Statement(
     prepare=False,
 )
 
-statements: tuple[Statement[Any], ...] = (add, mark_read)
+posted = Statement(
+    "notifications.posted",
+    PostedNotification,
+    select(*columns(PostedNotification, table)).where(table.c.id == bindparam("id")),
+    order=("id",),
+    prepare=False,
+)
+
+statements: tuple[Statement[Any], ...] = (add, mark_read, posted)
