@@ -112,6 +112,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("notifications.page?user_id&unread=true", "notifications_unread_idx"),
     ("notifications.after?sort=-id&user_id&unread=true", "notifications_unread_idx"),
     ("notifications.mark_read", "notifications_user_id_idx"),
+    ("notifications.mark_all_read", "notifications_unread_idx"),
     ("items.start?sort=price&min_price&max_price", "items_price_idx"),
     ("items.after?sort=-price&min_price", "items_price_idx"),
     ("items.page?sort=-price&max_price", "items_price_idx"),
