@@ -23,6 +23,8 @@ VALUES = {
     ("dependency_up", "dependency"): {"database", "redis"},
     ("jobs_total", "result"): {"done", "retry", "failed"},
     ("ratelimit_decisions_total", "decision"): {"allowed", "refused"},
+    ("deliveries_total", "target"): {"notification", "webhook"},
+    ("deliveries_total", "result"): {"success", "failure"},
 }
 FUNCTIONS = {
     *("rate", "increase", "sum", "min", "max", "count", "topk", "histogram_quantile", "changes"),

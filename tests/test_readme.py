@@ -46,6 +46,7 @@ OWN_DATABASE = {
     "from-fastapi.md",
     "jobs.md",
     "notifications.md",
+    "webhooks.md",
     "your-own-resource.md",
 }
 

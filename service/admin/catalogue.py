@@ -10,8 +10,10 @@ from service.changes import statements as changes
 from service.db import idempotency
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.figure_statements import figures
 from service.jobs.spool_statements import spooled
 from service.resource import Resource
+from service.webhooks import statements as webhooks
 
 # Where statements are: Application.sources.
 Sources = Sequence[Resource[Any] | Statement[Any]]
@@ -36,9 +38,9 @@ def statements(sources: Sources) -> Iterator[Statement[Any]]:
 def _others(sources: Sources) -> Iterator[Statement[Any]]:
     """Those that belong to no resource."""
     yield from (one for one in sources if isinstance(one, Statement))
-    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, figures, spooled)
     if any(isinstance(one, Resource) and one.changes for one in sources):
-        yield from changes.STATEMENTS
+        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
 
 
 def listing(sources: Sources) -> str:

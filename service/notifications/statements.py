@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from service.db.statement import Statement, columns
-from service.notifications.structs import FoundNotification, Notification
+from service.notifications.structs import FoundNotification, Notification, PostedNotification
 from service.users import users
 
 # Notifications that one request marks as read: 1,000 take 60 ms on a busy machine.
@@ -119,4 +119,12 @@ mark_all_read = Statement(
     prepare=False,
 )
 
-statements: tuple[Statement[Any], ...] = (add, mark_read, mark_all_read)
+posted = Statement(
+    "notifications.posted",
+    PostedNotification,
+    select(*columns(PostedNotification, table)).where(table.c.id == bindparam("id")),
+    order=("id",),
+    prepare=False,
+)
+
+statements: tuple[Statement[Any], ...] = (add, mark_read, mark_all_read, posted)

@@ -55,3 +55,18 @@ class FoundNotification(Struct, frozen=True, gc=False):
     id: int
     user_id: int | None
     unread: bool
+
+
+class PostedNotification(Struct, frozen=True, gc=False):
+    """What is posted to SERVICE_NOTIFY_URL: what never changes, so that no attempt differs."""
+
+    id: int
+    user_id: int | None
+    kind: str
+    message: str
+    data: JSONObject
+    created_at: Time
+
+    def __post_init__(self) -> None:
+        """Take `data` as the text that asyncpg returns for jsonb."""
+        force_setattr(self, "data", Raw(self.data))
