@@ -27,8 +27,11 @@ from starlette.types import Receive, Scope, Send
 from bench.feedrun import Sizes, feed_run
 from service.app import create_app
 from service.changes import feed as feeds
+from service.changes import log
 from service.changes.change import ChangeForm
 from service.changes.log import Entry
+from service.changes.matching import Matcher
+from service.changes.subscriber import Subscriber
 from service.db import change_log
 from service.db.change_log import WIDTH
 from service.db.statement import DIALECT
@@ -499,6 +502,41 @@ def test_more_clients_than_a_worker_takes_are_refused(
             assert answer.status_code == 503
             assert answer.headers["retry-after"]
 
+    asyncio.run(run())
+
+
+def test_a_client_that_is_ahead_of_its_worker_gets_only_what_is_new(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has read further, and its client comes here."""
+    read, paused = log.read_entries, asyncio.Event()
+
+    async def slowly(*args: Any) -> list[Entry]:
+        return await read(*args) if paused.is_set() else []
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form, matcher = feed.topics["items"].form, Matcher("items", (), {})
+            start = await feed.begin(None)
+            paused.clear()
+            rows = [{"name": "known"}, {"name": "new"}]
+            await client.post("/items/bulk", json={"items": rows})
+            (known, new), _ = await feed.look(form, matcher.matches, start, 10)
+            ahead = [Subscriber(feed, form, matcher, known.position) for _ in range(2)]
+            for one in ahead:
+                assert await one.past() is None, "it has joined"
+                assert await feed.position() < one.position
+            paused.set()
+            assert await feed.wait(start, 30)
+            assert ahead[0].take_events() == new.event
+            assert [change.position for change in ahead[1].take(10)] == [new.position]
+            for one in ahead:
+                assert one.position >= new.position
+                one.leave()
+
+    paused.set()
+    monkeypatch.setattr(log, "read_entries", slowly)
     asyncio.run(run())
 
 
