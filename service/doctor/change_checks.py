@@ -19,7 +19,8 @@ WHERE t.tgenabled IN ('D', 'R') AND (t.tgrelid = 'change_log'::regclass
 GROUP BY 1 ORDER BY 1
 """
 OLDEST = """
-SELECT now() - committed_at, (SELECT count(*) FROM change_positions WHERE committed_at < now() - $1::interval)
+SELECT now() - committed_at,
+    (SELECT count(*) FROM change_positions WHERE committed_at < now() - $1::interval)
 FROM change_positions
 WHERE position > coalesce((SELECT max(position) / 1024 FROM change_horizon), 0)
 ORDER BY position LIMIT 1
