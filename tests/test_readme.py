@@ -19,10 +19,8 @@ import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, STORES, Service, free_port
 from references import PAGES as REFERENCES
 
-from service.asgi import MIGRATIONS
 from service.cli import main
 from service.embedded.programs import wheel_postgres
-from service.migrations import migrate
 from service.settings import Settings
 
 README = ROOT / "README.md"
@@ -51,8 +49,6 @@ OWN_DATABASE = {
     "webhooks.md",
     "your-own-resource.md",
 }
-# Their snippets wait for jobs, which the test server does not run.
-WITH_JOBS = {"files.md"}
 
 
 class Block(NamedTuple):
@@ -199,15 +195,10 @@ def runner(
         one = Runner(tmp_path, HERE)
     elif page.name in OWN_DATABASE:
         one = Runner(tmp_path, HERE, DATABASE_URL=new_database(), REDIS_URL="off")
-    elif page.name in WITH_JOBS:
-        url = new_database()
-        migrate.up(url, MIGRATIONS)
-        one = Runner(tmp_path, HERE, DATABASE_URL=url, REDIS_URL="off")
-        one.serve("swiftlet serve")
     else:
         request.getfixturevalue("client")  # empties the tables
         service: Service = request.getfixturevalue("service")
-        url = request.getfixturevalue("database_url")
+        url: str = request.getfixturevalue("database_url")
         one = Runner(tmp_path, service.url, DATABASE_URL=url, REDIS_URL="off")
     yield one
     one.stop()
