@@ -21,6 +21,7 @@ from in_process import until, worker
 from receiver import OK, Receiver, Taken, receiving, says, status
 
 from service.db.writable import WritableDatabase
+from service.errors import Problem
 from service.jobs import loop
 from service.notifications.notify import notify, told
 from service.outgoing import checked_client
@@ -152,6 +153,19 @@ async def test_a_notification_that_is_rolled_back_is_not_posted(url: str) -> Non
             lambda db: notify(db, state["settings"], user_id=None, kind="test", message="yes"), told
         )
         await ended(url)
+        # A notification whose job can't be queued is not made.
+        await sql(url, "ALTER TABLE jobs ADD CONSTRAINT none CHECK (kind <> 'notify') NOT VALID")
+        try:
+            with pytest.raises(Problem):
+                await state["writer"].run(
+                    lambda db: notify(
+                        db, state["settings"], user_id=None, kind="test", message="no"
+                    ),
+                    told,
+                )
+        finally:
+            await sql(url, "ALTER TABLE jobs DROP CONSTRAINT none")
+        assert await sql(url, "SELECT message FROM notifications") == [("yes",)]
     assert [json.loads(taken.body)["message"] for taken in receiver.taken] == ["yes"]
     assert ids(receiver) == [f"notification-{made.id}"]
 
