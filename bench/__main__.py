@@ -1,6 +1,7 @@
 """`python -m bench`: measure, check budgets, draw reports. See bench/README.md."""
 
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -266,6 +267,34 @@ def files(items: int, rounds: int) -> None:
     for line in shown(list(run(items, rounds, _say, told))):
         click.echo(line)
     click.echo("\n" + "\n".join(told))
+
+
+@main.command()
+@click.option("--subscribers", type=click.IntRange(20), default=5000, show_default=True)
+@click.option("--rate", type=click.FloatRange(1), default=1000, show_default=True)
+@click.option("--seconds", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--kills", type=click.IntRange(0), default=2, show_default=True)
+@click.option("--server", type=click.Choice(["uvicorn", "granian"]), default="uvicorn")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+def feed(
+    *, subscribers: int, rate: float, seconds: int, kills: int, server: str, workers: int
+) -> None:
+    """The fault run of the feed of changes: SIGKILL in between; lost 0, duplicated 0.
+
+    \b
+    Example:
+      python -m bench feed --subscribers 500 --rate 200 --seconds 10
+    """
+    from bench.feedrun import Sizes, feed_run
+
+    sizes = Sizes(subscribers, rate, seconds, kills)
+
+    with tempfile.TemporaryDirectory() as place:
+        found = feed_run(Path(place), click.echo, sizes, server=server, workers=workers)
+    for line in found.lines():
+        click.echo(line)
+    if found.lost or found.duplicated or found.out_of_order:
+        sys.exit(1)
 
 
 @main.command()

@@ -143,6 +143,13 @@ def keep_totals(on: StagingTable, *, kept: bool) -> None:
     sql(on, f"ALTER TABLE items {word} TRIGGER USER", *(["SELECT recount_totals()"] * kept))
 
 
+def log_changes(on: StagingTable, *, logged: bool) -> None:
+    """Switch the triggers that log changes."""
+    word = "ENABLE" if logged else "DISABLE"
+    ways = ("created", "updated", "deleted", "truncated")
+    sql(on, *(f"ALTER TABLE items {word} TRIGGER items_log_{way}" for way in ways))
+
+
 def queue_jobs(on: StagingTable, *, queued: bool, told: bool) -> None:
     """Switch the trigger that queues a job for each new user, and NOTIFY in its transaction."""
     told_within = (

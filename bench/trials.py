@@ -32,6 +32,7 @@ from bench.stage import (
     StagingTable,
     fill,
     keep_totals,
+    log_changes,
     prepare,
     queue_jobs,
     search_index,
@@ -46,7 +47,7 @@ SERVICE = next(one for one in PROGRAMS if one.name == OURS)
 
 
 class Variant(NamedTuple):
-    """A variant: environment variables, server, workers, and whether totals and index are kept.
+    """A variant: environment variables, server, workers; whether totals, index and log are kept.
 
     `queued` and `told`: whether new users queue jobs, and NOTIFY in their transaction.
     `tree` is the checkout to run.
@@ -58,6 +59,7 @@ class Variant(NamedTuple):
     workers: int = 1
     totals: bool = True
     search: str | None = OUR_SEARCH
+    logged: bool = True
     queued: bool = True
     told: bool = False
     tree: Path = ROOT
@@ -192,6 +194,13 @@ TRIALS: tuple[Trial, ...] = (
         (Variant("kept"), Variant("not kept", totals=False)),
         ("create", "patch"),
         (1, 16, 64, 256),
+    ),
+    Trial(
+        "changes",
+        "What does the log of changes cost writers?",
+        (Variant("not logged", logged=False), Variant("logged")),
+        ("create", "patch"),
+        (1, 64, 256),
     ),
     Trial(
         "idempotency",
@@ -334,6 +343,7 @@ def _served(variant: Variant, on: StagingTable, database: str) -> Iterator[Serve
     keep_totals(on.of(program), kept=variant.totals)
     queue_jobs(on.of(program), queued=variant.queued, told=variant.told)
     search_index(on.of(program), variant.search)
+    log_changes(on.of(program), logged=variant.logged)
     with served(program, on, variant.workers) as server:
         yield server
 

@@ -367,14 +367,14 @@ def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     app = create_app(Settings(), resources=[items])
     logged = {"change_horizon", "change_log", "change_positions", "webhooks", "webhook_failures"}
     assert {one.name for one in app.tables} == {
-        *("totals", "users", "items", "idempotency_keys"),
+        *("totals", "users", "items", "idempotency_keys", "jobs"),
         *logged,
     }
     without = ("create", "bulk_create", "bulk_delete", "import")
     alone = create_app(Settings(), resources=[resource(without=without)])
     assert [one.name for one in alone.tables] == ["tags"], "it counts no rows and has no POST"
     counted = create_app(Settings(), resources=[resource(counted=True)])
-    assert [one.name for one in counted.tables] == ["tags", "totals", "idempotency_keys"]
+    assert [one.name for one in counted.tables] == ["tags", "totals", "idempotency_keys", "jobs"]
     with pytest.raises(ValueError, match="two tables are named tags"):
         with_internal([resource().table, resource().table])
     assert users.table in app.tables

@@ -142,7 +142,7 @@ def test_a_background_import_writes_what_the_direct_one_writes(node: Node) -> No
             *("id", "kind", "state", "progress", "attempts", "result", "error"),
             *("created_at", "finished_at"),
         }
-        assert (queued["kind"], queued["error"]) == ("import", None)
+        assert (queued["kind"], queued["state"], queued["error"]) == ("import", "queued", None)
         done = node.job(given)
         assert (done["state"], done["attempts"]) == ("done", 1)
         assert done["progress"] == {"done": len(sent), "total": len(sent)}

@@ -81,7 +81,7 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_a_change_has_the_form_of_the_read_whoever_made_it(
+def test_a_change_has_the_form_of_the_read_also_if_another_program_made_it(
     client: httpx.Client, database_url: str
 ) -> None:
     start = now(client)
@@ -224,7 +224,7 @@ TEXTS = (
     "a_b\\",
     "Ǆ",
 )
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "name": f"{TEXTS[n % len(TEXTS)]} {n}",
         "price": None if n % 5 == 0 else str(Decimal(n % 7) / 4),
@@ -255,9 +255,11 @@ def listed(own_database_url: str) -> Iterator[tuple[asyncio.Runner, Any, int]]:
             user = {"email": f"{name}@filters.example.com", "username": f"{name}-filters"}
             runner.run(client.post("/users", json=user))
         found = runner.run(client.get("/users?q=-filters")).json()["items"]
-        ids = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
+        ids: dict[Any, int] = {1: found[0]["id"], 2: found[1]["id"], 3: 10**9}
         start = runner.run(client.get(PATH)).json()["position"]
-        rows = [{**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS]
+        rows: list[Any] = [
+            {**one, "owner_id": one["owner_id"] and ids[one["owner_id"]]} for one in ROWS
+        ]
         rows = [{**one, "price": one["price"] and float(one["price"])} for one in rows]
         made = runner.run(client.post("/items/bulk", json={"items": rows}))
         assert made.status_code == 201, made.text

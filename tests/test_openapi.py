@@ -211,6 +211,7 @@ def files() -> Iterator[Asked]:
     csv = {"content-type": "text/csv"}
     yield Asked("post", path, 200, path, None, lines, b'{"name":"Torch"}\n')
     yield Asked("post", path, 200, f"{path}?on_error=skip", None, csv, b"name\n\xff\n")
+    yield Asked("post", path, 202, f"{path}?background=true", None, lines, b'{"name":"Torch"}\n')
     yield Asked("post", path, 422, path, None, lines, b"{}\n[]\n")
     yield Asked("post", path, 422, f"{path}?x=1", None, lines, b"{}\n")
     yield Asked("post", path, 413, path, None, lines, LARGE)
@@ -219,6 +220,9 @@ def files() -> Iterator[Asked]:
     for format_ in ("ndjson", "csv"):
         yield Asked("get", "/items/export", 200, f"/items/export?format={format_}")
     yield Asked("get", "/items/export", 422, "/items/export?format=xlsx")
+    yield Asked("get", "/items/changes", 200, "/items/changes?after=0")
+    yield Asked("get", "/items/changes", 422, "/items/changes?x=1")
+    yield Asked("get", "/items/changes", 410, "/items/changes?after=9007199254740991")
 
 
 def refused(method: str, path: str, actual: str, body: Any = None) -> Iterator[Asked]:

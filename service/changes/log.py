@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from service.cache.writer import Writer
-from service.changes.statements import HORIZON, READ, SETTLED, TRIM, Entry
+from service.changes.statements import HORIZON, NEWEST, READ, SETTLED, TRIM, Entry
 from service.db.change_log import WIDTH
 from service.db.database import Database
 from service.errors import Problem, TimedOut, Unavailable
@@ -41,16 +41,16 @@ async def read_entries(db: Database, after: int, limit: int) -> list[Entry]:
 
 
 async def newest(db: Database) -> int:
-    """A position after which all changes come that become visible from now on.
+    """The last position of the newest entry: all changes that become visible later come after it.
 
     Raises:
         Unavailable: a transaction takes long to commit.
         Problem: see errors.from_database.
     """
-    position = await SETTLED.only(db)
-    if position is None:
+    until = await SETTLED.only(db)
+    if until is None:
         raise Unavailable("a transaction takes long to commit; try again")
-    return position * WIDTH + WIDTH - 1
+    return await NEWEST.only(db, until)
 
 
 async def horizon(db: Database) -> int:

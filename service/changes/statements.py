@@ -64,8 +64,19 @@ def _settled() -> Statement[int | None]:
 
 def _reading() -> Statement[Entry]:
     """Entries that have a row after `after`, in order; at least one if there is one."""
-    entry, place = change_log, change_positions
     after = bindparam("after", type_=BigInteger)
+    limit = bindparam("limit", type_=BigInteger)
+    place = (
+        select(change_positions.c.position, change_positions.c.entry)
+        .where(
+            change_positions.c.position >= after // _WIDTH,
+            change_positions.c.position <= bindparam("until", type_=BigInteger),
+        )
+        .order_by(change_positions.c.position)
+        .limit(limit + _number(1))
+        .subquery("place")
+    )
+    entry = change_log
     # Only the first entry can have been read, or a part of it, so only its rows are counted.
     new = case(
         (place.c.position > after // _WIDTH, true()),
@@ -82,21 +93,29 @@ def _reading() -> Statement[Entry]:
             (func.sum(size).over(order_by=place.c.position, rows=(None, 0)) - size).label("before"),
         )
         .join(entry, entry.c.id == place.c.entry)
-        .where(
-            place.c.position >= after // _WIDTH,
-            place.c.position <= bindparam("until", type_=BigInteger),
-            new,
-        )
-        .order_by(place.c.position)
-        .limit(bindparam("limit", type_=BigInteger))
+        .where(new)
         .subquery("found")
     )
     core = (
         select(found.c.position, found.c.name, found.c.kind, found.c.rows)
         .where(found.c.before < _number(READ_BYTES))
         .order_by(found.c.position)
+        .limit(limit)
     )
     return Statement("changes.read", Entry, core, prepare=False)
+
+
+def _newest() -> Statement[int]:
+    """The last position of the newest entry, also if it was removed; 0 if there was none.
+
+    It is that of a committed entry, since a crash may take back positions that were only drawn.
+    """
+    place = change_positions.c.position
+    kept = select(func.max(place)).where(place <= bindparam("until", type_=BigInteger))
+    removed = select(func.max(change_horizon.c.position) // _WIDTH)
+    entry = func.coalesce(kept.scalar_subquery(), removed.scalar_subquery(), _number(0))
+    core = select((entry * _WIDTH + _number(WIDTH - 1)).label("position"))
+    return Statement("changes.newest", int, core, order=("until",), prepare=False)
 
 
 def _horizon() -> Statement[int]:
@@ -155,5 +174,6 @@ def _trimming() -> Statement[int]:
     return Statement("changes.trim", int, core, order=("limit", "kept"), prepare=False)
 
 
-SETTLED, READ, HORIZON, TRIM = _settled(), _reading(), _horizon(), _trimming()
-STATEMENTS: tuple[Statement[Any], ...] = (SETTLED, READ, HORIZON, TRIM)
+SETTLED, READ, NEWEST = _settled(), _reading(), _newest()
+HORIZON, TRIM = _horizon(), _trimming()
+STATEMENTS: tuple[Statement[Any], ...] = (SETTLED, READ, NEWEST, HORIZON, TRIM)

@@ -123,6 +123,8 @@ class Subscriber:
 
     def look_after(self, now: float) -> None:
         """Called once a second: let it send a heartbeat, or drop it."""
+        if self.dropped:
+            return
         if self.sending_since is not None:
             following = None if self._node is None else self._node.next
             lost = following is not None and following.changes[0].position < self.feed.start

@@ -34,7 +34,7 @@ class Listener:
         self.url = url
         self._callbacks: dict[str, list[Callback]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._connection: asyncpg.Connection | None = None
+        self._established = False
         self._told: set[str] = set()
         self._wake = asyncio.Event()
 
@@ -50,13 +50,11 @@ class Listener:
             self._task = asyncio.create_task(self._run())
 
     async def listen(self, channel: str, callback: Callback) -> None:
-        """Call `callback` from now on; the first call connects."""
+        """Call `callback` from now on, and after each new connection; the first call connects."""
         self._callbacks.setdefault(channel, []).append(callback)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        elif self._connection is not None:
-            self._connection.terminate()  # it connects again, and listens to this one too
-            self._wake.set()
+        self._wake.set()
 
     async def close(self) -> None:
         """Stop to listen."""
@@ -72,8 +70,8 @@ class Listener:
                 pass
             except Exception:  # noqa: BLE001 - without a retry it never comes back
                 logger.exception("the connection that listens failed")
-            await asyncio.sleep(RETRY_SECONDS if self._connection is None else 0)
-            self._connection = None
+            await asyncio.sleep(0 if self._established else RETRY_SECONDS)
+            self._established = False
 
     async def _connected(self) -> None:
         connection = await asyncpg.connect(
@@ -83,16 +81,16 @@ class Listener:
             server_settings={"application_name": HEARER},
         )
         connection.add_termination_listener(lambda _: self._wake.set())
+        heard: set[str] = set()
         try:
-            for channel in list(self._callbacks):
-                await connection.add_listener(channel, self._on_notify)
-            self._connection = connection
-            for callbacks in self._callbacks.values():
-                for callback in callbacks:
-                    callback()
             while not connection.is_closed():
                 self._wake.clear()
+                for channel in self._callbacks.keys() - heard:
+                    await connection.add_listener(channel, self._on_notify)
+                    heard.add(channel)
+                    self._on_notify(None, 0, channel, None)
                 await self._tell(connection)
+                self._established = True
                 await asyncio.sleep(GAP_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):

@@ -9,6 +9,7 @@ from service.doctor import (
     session_checks,
     settings_checks,
     telemetry_checks,
+    webhook_checks,
 )
 from service.doctor.check import Check
 
@@ -20,6 +21,7 @@ AREAS: dict[str, tuple[Check, ...]] = {
         *session_checks.CHECKS,
         *schema_checks.CHECKS,
         *job_checks.CHECKS,
+        *webhook_checks.CHECKS,
     ),
     "Redis": redis_checks.CHECKS,
 }

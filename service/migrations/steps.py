@@ -19,6 +19,8 @@ BEGIN
     END IF;
 END
 $$"""
+# In a function with its owner's rights: no other role may use it in a trigger of its own.
+DEFINER = "RETURNS trigger\n LANGUAGE plpgsql\n SECURITY DEFINER"
 TOTALS = "totals"
 COUNTS = "EXECUTE FUNCTION keep_"
 
@@ -61,6 +63,8 @@ def steps(old: Snapshot, new: Snapshot) -> Steps:
     yield from _make_parts(pairs)
     for function in _changed(new.functions, old.functions):
         yield Step(new.functions[function])
+        if function not in old.functions and DEFINER in new.functions[function]:
+            yield Step(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
     yield from _make_triggers(pairs, totals=TOTALS in new.tables)
 
 

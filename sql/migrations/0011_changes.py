@@ -131,6 +131,8 @@ BEGIN
 END $function$
 
     """,
+    "REVOKE EXECUTE ON FUNCTION log_changes() FROM PUBLIC",
+    "REVOKE EXECUTE ON FUNCTION order_changes() FROM PUBLIC",
     """
     CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log DEFERRABLE
         INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
