@@ -73,9 +73,9 @@ def test_every_check_has_a_name_of_its_own_and_a_description() -> None:
 @pytest.mark.parametrize(
     ("values", "state", "found"),
     (
-        ({}, "ok", "posted nowhere"),
-        ({"notify_url": "http://127.0.0.1:9/"}, "ok", "whose address is allowed"),
-        ({"notify_url": "http://hunter2@localhost/"}, "ok", "whose address is allowed"),
+        ({}, "ok", "nothing is posted"),
+        ({"notify_url": "http://127.0.0.1:9/"}, "ok", "is allowed"),
+        ({"notify_url": "http://hunter2@localhost/"}, "ok", "is allowed"),
         ({"notify_url": "http://name.invalid/"}, "warn", "has no address"),
         ({"notify_url": "http://169.254.169.254/"}, "fail", "has the address 169.254.169.254"),
         ({"notify_url": "http://127.1/"}, "fail", "has a private address"),

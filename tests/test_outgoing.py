@@ -328,7 +328,6 @@ def test_a_certificate_is_checked_for_the_name(
 def test_a_look_up_that_hangs_delays_no_end_of_the_process() -> None:
     code = """
 import asyncio, socket, time
-from pathlib import Path
 from service.outgoing import DeliveryError, Outgoing, checked_client
 from service.settings import Settings
 

@@ -1,7 +1,7 @@
 """Why something was not delivered, and when to try again."""
 
-import email.utils
 import time
+from email.utils import parsedate_to_datetime
 
 # Seconds: a receiver's Retry-After is honoured between them.
 LEAST_WAIT, LONGEST_WAIT = 1.0, 3600.0
@@ -40,7 +40,7 @@ def seconds_of(retry_after: str | None) -> float | None:
         seconds = float(text[:9])
     else:
         try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, LEAST_WAIT), LONGEST_WAIT)
