@@ -1762,6 +1762,15 @@ WITH marked AS
 FROM notifications
 WHERE notifications.id = $1::BIGINT AND notifications.user_id = $2::BIGINT;
 
+-- notifications.mark_all_read
+-- $1 user_id, $2 up_to
+WITH chosen AS
+(SELECT notifications.id AS id
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT AND notifications.unread AND notifications.id <= $2::BIGINT ORDER BY notifications.id
+ LIMIT 1000 FOR UPDATE)
+ UPDATE notifications SET unread=false, read_at=now() FROM chosen WHERE notifications.id = chosen.id RETURNING notifications.id, notifications.user_id, notifications.unread;
+
 -- notifications.posted
 -- $1 id
 SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.created_at
@@ -2142,8 +2151,8 @@ WHERE ($1::VARCHAR IS NULL OR jobs.state = $1::VARCHAR) AND ($1::VARCHAR IS NULL
  LIMIT $4::BIGINT;
 
 -- jobs.retry
--- $1 ids, $2 kind
-UPDATE jobs SET state='queued', run_at=now(), attempts=0, result=NULL, error=NULL, finished_at=NULL WHERE jobs.state = 'failed' AND jobs.finished_at IS NOT NULL AND ($1::BIGINT[] IS NULL OR jobs.id = ANY ($1::BIGINT[])) AND ($2::VARCHAR IS NULL OR jobs.kind = $2::VARCHAR) RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
+-- $1 ids
+UPDATE jobs SET state='queued', run_at=now(), attempts=0, result=NULL, error=NULL, finished_at=NULL WHERE jobs.state = 'failed' AND jobs.id = ANY ($1::BIGINT[]) RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
 
 -- jobs.trim
 -- $1 state, $2 kept, $3 limit
@@ -2309,3 +2318,8 @@ UPDATE webhook_failures SET attempts=(webhook_failures.attempts + 1), error=$1::
 -- webhooks.forget
 -- $1 id, $2 webhook_id
 DELETE FROM webhook_failures WHERE ($1::BIGINT IS NULL OR webhook_failures.id = $1::BIGINT) AND ($2::BIGINT IS NULL OR webhook_failures.webhook_id = $2::BIGINT) RETURNING webhook_failures.id;
+
+-- changes.lower
+-- $1 letters
+SELECT given.letter, lower(given.letter) AS lowered
+FROM unnest($1::TEXT[]) AS given(letter);

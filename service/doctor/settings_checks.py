@@ -67,7 +67,7 @@ async def receiver(subject: Subject) -> Finding:
     settings = subject.settings
     url = settings.notify_url
     if url is None:
-        return ok("SERVICE_NOTIFY_URL is not set: nothing is posted")
+        return ok("SERVICE_NOTIFY_URL is not set")
     try:
         check_notify_url(settings)
     except SettingsError as error:
