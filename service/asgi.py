@@ -12,6 +12,8 @@ from service.items import items
 from service.items.seed import samples
 from service.keys import api_keys, keys
 from service.notifications import notifications
+from service.notifications.delivery import deliver
+from service.notifications.imports import import_ended
 from service.notifications.welcome import welcome
 from service.settings import Settings, SettingsError
 from service.users import users
@@ -37,7 +39,8 @@ def built_in(settings: Settings) -> Application:
         info={"contact": {"name": "Swiftlet"}, "license": {"name": "MIT", "identifier": "MIT"}},
         seed=samples,
         auth=api_keys,
-        jobs=(welcome,),
+        jobs=(welcome, deliver),
+        after_import=import_ended,
     )
 
 

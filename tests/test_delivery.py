@@ -1,393 +1,287 @@
-"""Posts to receivers that misbehave, and to addresses that are not allowed."""
+"""Notifications that are posted to SERVICE_NOTIFY_URL, whatever the receiver does."""
 
 import asyncio
 import hashlib
 import hmac
-import ipaddress
-import shutil
-import ssl
+import json
+import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Coroutine
-from email.utils import formatdate
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import receiver as receivers
-from receiver import OK, Answer, Receiver, receiving, says, status
+from conftest import EMPTY_TABLES, ROOT, Service, free_port, query
+from in_process import until, worker
+from receiver import OK, Receiver, Taken, receiving, says, status
 
-from service.metrics import Metrics, Store
-from service.metrics.families import DELIVERIES
-from service.outgoing import DeliveryError, Outgoing, check_notify_url, checked_client
-from service.outgoing.addresses import is_allowed
-from service.outgoing.delivery_error import seconds_of
-from service.settings import Settings, SettingsError
+from service.db.writable import WritableDatabase
+from service.jobs import loop
+from service.notifications.notify import notify, told
+from service.outgoing import checked_client
+
+pytestmark = pytest.mark.anyio
 
 SECRET = "a secret of sixteen characters"
-BODY = b'{"id":1,"message":"caf\xc3\xa9"}'
-
-
-def settings(**options: str) -> Settings:
-    given = {"DATABASE_URL": "postgresql://user:pass@host/db", "SERVICE_SECRET": SECRET, **options}
-    return Settings.load(given, Path("/nonexistent/.env"))
-
-
-def posted(
-    answer: Answer,
-    *,
-    host: str = "127.0.0.1",
-    path: str = "/hook?a=b",
-    posts: int = 1,
-    tls: ssl.SSLContext | None = None,
-    targets: str = "",
-) -> tuple[Receiver, list[DeliveryError | None]]:
-    """Post to a receiver; return it, and the result of each post."""
-
-    async def run() -> tuple[Receiver, list[DeliveryError | None]]:
-        found: list[DeliveryError | None] = []
-        async with receiving(answer, tls=tls) as receiver:
-            outgoing = Outgoing(settings(SERVICE_PRIVATE_TARGETS=targets))
-            scheme = "http" if tls is None else "https"
-            for place in range(posts):
-                url = f"{scheme}://{host}:{receiver.port}{path}"
-                found.append(await result(outgoing.post(url, BODY, delivery_id=f"test-{place}")))
-            await outgoing.close()
-        return receiver, found
-
-    return asyncio.run(run())
-
-
-async def result(post: Coroutine[Any, Any, None]) -> DeliveryError | None:
-    try:
-        async with asyncio.timeout(20):
-            await post
-    except DeliveryError as error:
-        return error
-    return None
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """Names and the addresses of each look-up, instead of DNS."""
-    known: dict[str, list[list[str]]] = {}
-    real = asyncio.BaseEventLoop.getaddrinfo
-
-    async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
-        if host not in known:
-            return await real(loop, host, port, **options)
-        addresses = known[host].pop(0)
-        return [(0, 0, 0, "", (address, port)) for address in addresses]
-
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
-    return known
+def url(own_database_url: str) -> str:
+    query(own_database_url, EMPTY_TABLES)
+    return own_database_url
 
 
-def test_a_post_is_signed_and_has_an_id_for_deduplication() -> None:
-    receiver, found = posted(says(OK))
-    assert found == [None]
-    (taken,) = receiver.taken
-    assert taken.line == "POST /hook?a=b HTTP/1.1"
-    assert taken.body == BODY
+async def sql(url: str, text: str) -> list[tuple[Any, ...]]:
+    """Run SQL beside the loop of the test."""
+    return [tuple(record) for record in await asyncio.to_thread(query, url, text)]
+
+
+def jobs(url: str, columns: str) -> Coroutine[Any, Any, list[tuple[Any, ...]]]:
+    return sql(url, f"SELECT {columns} FROM jobs WHERE kind = 'notify' ORDER BY id")
+
+
+async def reads(url: str, text: str, expected: list[tuple[Any, ...]]) -> None:
+    """Wait until a query has this result."""
+    async with asyncio.timeout(25):
+        while await sql(url, text) != expected:  # noqa: ASYNC110 - a database sets no event
+            await asyncio.sleep(0.02)
+
+
+def ended(url: str, state: str = "done") -> Coroutine[Any, Any, None]:
+    """Wait until there are posts, and all have this state."""
+    return reads(url, "SELECT DISTINCT state FROM jobs WHERE kind = 'notify'", [(state,)])
+
+
+@asynccontextmanager
+async def notifying(url: str, receiver: Receiver) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
+    """The application in this process, which posts to the receiver."""
+    target = f"http://ada:hunter2@127.0.0.1:{receiver.port}/hook"
+    async with worker(url, SERVICE_SECRET=SECRET, SERVICE_NOTIFY_URL=target) as opened:
+        yield opened
+
+
+async def create(client: httpx.AsyncClient, name: str = "ada") -> int:
+    response = await client.post("/users", json={"username": name, "email": f"{name}@example.com"})
+    assert response.status_code == 201
+    number: int = response.json()["id"]
+    return number
+
+
+def ids(receiver: Receiver) -> list[str]:
+    return [taken.headers["x-delivery-id"] for taken in receiver.taken]
+
+
+def check_signature(taken: Taken) -> None:
     expected = hmac.new(SECRET.encode(), taken.body, hashlib.sha256).hexdigest()
-    headers = taken.headers
-    assert headers.pop("user-agent").startswith("swiftlet/")
-    assert headers == {
-        "host": f"127.0.0.1:{receiver.port}",
-        "content-type": "application/json",
-        "content-length": str(len(BODY)),
-        "x-signature": f"sha256={expected}",
-        "x-delivery-id": "test-0",
-        "accept": "*/*",
-        "accept-encoding": "identity",
-        "connection": "keep-alive",
-    }
+    assert hmac.compare_digest(taken.headers["x-signature"], f"sha256={expected}")
 
 
-def test_a_connection_is_used_again_and_no_cookie_is_kept() -> None:
-    answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")
-    receiver, found = posted(says(answer), posts=3)
-    assert found == [None] * 3
-    assert receiver.connections == 1
-    assert all("cookie" not in taken.headers for taken in receiver.taken)
+async def test_a_notification_is_posted_as_the_list_shows_it(url: str) -> None:
+    async with receiving(says(OK)) as receiver, notifying(url, receiver) as (client, _):
+        user = await create(client)
+        await ended(url)
+        (listed,) = (await client.get(f"/users/{user}/notifications")).json()["items"]
+    (taken,) = receiver.taken
+    check_signature(taken)
+    assert taken.headers["x-delivery-id"] == f"notification-{listed['id']}"
+    body = json.loads(taken.body)
+    assert list(body) == ["id", "user_id", "kind", "message", "data", "created_at"]
+    assert body == {name: listed[name] for name in body}
+    assert taken.headers["authorization"].startswith("Basic ")
 
 
-def test_settings_of_proxies_and_passwords_in_the_environment_are_not_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_a_receiver_that_misbehaves_gets_each_notification_in_the_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password hunter2\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    receiver, found = posted(says(OK))
-    assert found == [None]
-    assert "authorization" not in receiver.taken[0].headers
+    monkeypatch.setattr(loop, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(checked_client, "SECONDS", 0.3)
+    answers = [
+        *(status(500, body="hunter2"), receivers.reset, receivers.close, receivers.hang),
+        *(status(302, "Location: /"), receivers.slow_headers, status(503, "Retry-After: 1")),
+    ]
+
+    async def next_answer(writer: asyncio.StreamWriter) -> None:
+        await (answers.pop(0) if answers else says(OK))(writer)
+
+    async with receiving(next_answer) as receiver, notifying(url, receiver) as (client, _):
+        await create(client)
+        await ended(url)
+    assert len(receiver.taken) == 8
+    assert len(set(ids(receiver))) == 1
+    assert len({taken.body for taken in receiver.taken}) == 1
+    assert await jobs(url, "attempts, error") == [(8, None)]
 
 
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    (
-        (receivers.hang, "did not answer within 0.5 s"),
-        (receivers.slow_headers, "did not answer within 0.5 s"),
-        (receivers.endless_headers, "its answer is not HTTP"),
-        (receivers.reset, "closed the connection"),
-        (receivers.close, "closed the connection"),
-        (says(b"SSH-2.0-OpenSSH_9.2 secret\r\n\r\n"), "its answer is not HTTP"),
-        (receivers.endless_body, "answered 500: bbbb"),
-        (status(500, body="no\x07\x1b[31m\n luck"), "answered 500: no [31m luck"),
-        (status(302, "Location: http://169.254.169.254/"), "302: redirects are not followed"),
-        (status(307, "Location: http://[/"), "answered 307"),
-        (status(404), "the receiver answered 404"),
-        (status(101, "Upgrade: websocket", "Connection: upgrade"), "its answer is not HTTP"),
-    ),
-)
-def test_a_receiver_that_misbehaves_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, answer: Answer, told: str
-) -> None:
-    monkeypatch.setattr(checked_client, "SECONDS", 0.5)
-    receiver, (error,) = posted(answer)
-    assert error is not None
-    assert told in str(error)
-    assert len(str(error)) < 300
-    assert "secret" not in str(error)
-    assert not error.permanent
-    assert error.retry_after is None
+async def test_a_receiver_that_is_gone_gets_no_second_attempt(url: str) -> None:
+    async with (
+        receiving(status(410, body="no \x1b[1m more")) as receiver,
+        notifying(url, receiver) as (client, _),
+    ):
+        await create(client)
+        await ended(url, "failed")
     assert len(receiver.taken) == 1
+    assert await jobs(url, "error") == [("the receiver answered 410: no [1m more",)]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    (
-        receivers.slow_body,
-        receivers.endless(b"HTTP/1.1 204 X\r\n\r\n", b"HTTP/1.1 200 X\r\n\r\n"),
-        receivers.endless(b"HTTP/1.1 200 X\r\n\r\n", b"d" * 65_536),
-        says(b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
-        status(202),
-    ),
-)
-def test_2xx_is_success_whatever_comes_after_the_head(
-    monkeypatch: pytest.MonkeyPatch, answer: Answer
-) -> None:
-    monkeypatch.setattr(checked_client, "BODY_SECONDS", 0.3)
-    _, found = posted(answer, posts=2)
-    assert found == [None, None]
+async def test_retry_after_delays_the_next_attempt_by_an_hour_at_most(url: str) -> None:
+    busy = status(429, "Retry-After: 99999")
+    async with receiving(busy) as receiver, notifying(url, receiver) as (client, _):
+        await create(client)
+        error = "SELECT error FROM jobs WHERE kind = 'notify' AND state = 'queued'"
+        await reads(url, error, [("the receiver answered 429",)])
+    ((seconds,),) = await jobs(url, "extract(epoch FROM run_at - now())")
+    assert 3500 < seconds < 3700
 
 
-def test_410_is_permanent_and_retry_after_is_honoured_within_bounds() -> None:
-    _, (error,) = posted(status(410))
-    assert error is not None
-    assert error.permanent
-    _, (error,) = posted(status(503, "Retry-After: 120"))
-    assert error is not None
-    assert (error.permanent, error.retry_after) == (False, 120.0)
-    assert seconds_of("0") == 1.0
-    assert seconds_of("9" * 400) == 3600.0
-    assert seconds_of(formatdate(0, usegmt=True)) == 1.0
-    later = seconds_of(formatdate(time.time() + 100, usegmt=True))
-    assert later is not None
-    assert 90 < later <= 100
-    for wrong in ("-1", "soon", "", "1.5", "²", "Mon, 99 Foo 2026 99:99:99 GMT"):
-        assert seconds_of(wrong) is None
+async def test_a_notification_that_is_rolled_back_is_not_posted(url: str) -> None:
+    async with receiving(says(OK)) as receiver, notifying(url, receiver) as (_, state):
+
+        async def write(db: WritableDatabase) -> None:
+            async with db.transaction() as one:
+                await notify(one, state["settings"], user_id=None, kind="test", message="no")
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            await state["writer"].run(write, lambda _: ())
+        made = await state["writer"].run(
+            lambda db: notify(db, state["settings"], user_id=None, kind="test", message="yes"), told
+        )
+        await ended(url)
+    assert [json.loads(taken.body)["message"] for taken in receiver.taken] == ["yes"]
+    assert ids(receiver) == [f"notification-{made.id}"]
 
 
-def test_a_refused_connection_and_an_unknown_name_are_tried_again() -> None:
-    async def run() -> list[DeliveryError | None]:
-        async with receiving(says(OK)) as receiver:
-            port = receiver.port
-        outgoing = Outgoing(settings())
-        urls = (f"http://ada:hunter2@127.0.0.1:{port}/hunter2", "http://name.invalid/hunter2")
-        found = [await result(outgoing.post(url, BODY, delivery_id="test-1")) for url in urls]
-        await outgoing.close()
-        return found
+class Posting:
+    """Starts servers that post to a receiver, one after another on the same database."""
 
-    for error, told in zip(asyncio.run(run()), ("can't connect", "has no address"), strict=True):
-        assert error is not None
-        assert told in str(error)
-        assert "hunter2" not in str(error)
-        assert not error.permanent
-
-
-def test_a_login_in_the_url_is_sent_to_the_host_after_it() -> None:
-    receiver, found = posted(says(OK), host="example.com@127.0.0.1")
-    assert found == [None]
-    assert receiver.taken[0].headers["host"] == f"127.0.0.1:{receiver.port}"
-    assert receiver.taken[0].headers["authorization"].startswith("Basic ")
-
-
-# Addresses that only this machine or network reaches, in each form that a name may resolve to.
-INSIDE = (
-    *("127.0.0.1", "127.9.9.9", "10.0.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "::1"),
-    *("fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1"),
-)
-NEVER = (
-    *("169.254.169.254", "fe80::1", "fe80::1%1", "0.0.0.0", "::", "224.0.0.1", "239.1.1.1"),
-    *("255.255.255.255", "ff02::1", "ff0e::1", "::ffff:169.254.169.254", "fd00:ec2::254"),
-    *("64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:a9fe:a9fe::", "::169.254.169.254", "fec0::1"),
-    *(
-        "2001:0:4136:e378:8000:63bf:5601:5601",
-        "192.0.2.1",
-        "198.18.0.1",
-        "2001:db8::1",
-        "240.0.0.1",
-    ),
-)
-OUTSIDE = ("1.1.1.1", "93.184.215.14", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101")
-
-
-@pytest.mark.parametrize("text", (*INSIDE, *NEVER, *OUTSIDE))
-def test_only_public_addresses_of_a_name_are_allowed_unless_the_setting_has_them(text: str) -> None:
-    address = ipaddress.ip_address(text)
-    assert is_allowed(address, (), explicit=False) == (text in OUTSIDE)
-    assert is_allowed(address, (), explicit=True) == (text not in NEVER)
-    if "%" not in text:
-        assert is_allowed(address, [ipaddress.ip_network(text)], explicit=False)
-
-
-def test_a_name_that_resolves_to_a_private_address_is_refused_unless_it_is_listed(
-    names: dict[str, list[list[str]]],
-) -> None:
-    names["inside.example"] = [["127.0.0.1", "::1", "169.254.169.254"]] * 2
-    receiver, (error,) = posted(says(OK), host="inside.example")
-    assert error is not None
-    assert "SERVICE_PRIVATE_TARGETS" in str(error)
-    assert not error.permanent
-    assert receiver.connections == 0
-    receiver, found = posted(says(OK), host="inside.example", targets="127.0.0.0/8")
-    assert found == [None]
-    assert receiver.taken[0].headers["host"] == f"inside.example:{receiver.port}"
-
-
-def test_the_connection_goes_to_the_address_that_was_checked(
-    names: dict[str, list[list[str]]],
-) -> None:
-    # A second look-up would be of a name that has moved: DNS rebinding.
-    names["moving.example"] = [["127.0.0.1"], ["169.254.169.254"]]
-    _, found = posted(says(OK), host="moving.example", targets="127.0.0.1")
-    assert found == [None]
-    assert len(names["moving.example"]) == 1
-
-
-def test_the_next_address_is_tried_if_the_first_does_not_answer(
-    names: dict[str, list[list[str]]],
-) -> None:
-    names["two.example"] = [["127.0.0.77", "127.0.0.1"]]
-    _, found = posted(says(OK), host="two.example", targets="127.0.0.0/8")
-    assert found == [None]
-
-
-def test_localhost_is_meant_and_a_link_local_address_is_refused() -> None:
-    _, found = posted(says(OK), host="localhost")
-    assert found == [None]
-    for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "0.0.0.0", "[::]"):
-        _, (error,) = posted(says(OK), host=host)
-        assert error is not None
-        assert "private address" in str(error)
-
-
-# Other programs read each of these hosts as 127.0.0.1; the system's look-up does as well.
-@pytest.mark.parametrize("host", ("127.1", "0x7f.1", "2130706433", "0177.0.0.1", "0x7f000001"))
-def test_an_odd_form_of_an_address_is_a_name(host: str) -> None:
-    receiver, (error,) = posted(says(OK), host=host)
-    assert error is not None
-    assert receiver.connections == 0
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_a_certificate_is_checked_for_the_name(
-    names: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=receiver.example"]
-    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-addext", "subjectAltName=DNS:receiver.example"]
-    subprocess.run(
-        [*command, "-keyout", str(key), "-out", str(chain)], check=True, capture_output=True
-    )
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(chain, key)
-    listed = "127.0.0.1"
-    names["receiver.example"] = [["127.0.0.1"]] * 2
-    names["other.example"] = [["127.0.0.1"]]
-
-    _, (error,) = posted(says(OK), host="receiver.example", tls=tls, targets=listed)
-    assert error is not None
-    assert "no TLS connection to the receiver: self-signed certificate" in str(error)
-    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
-    receiver, found = posted(says(OK), host="receiver.example", tls=tls, targets=listed)
-    assert found == [None]
-    assert receiver.names == ["receiver.example"]
-    _, (error,) = posted(says(OK), host="other.example", tls=tls, targets=listed)
-    assert error is not None
-    assert "Hostname mismatch" in str(error)
-
-
-def test_a_service_that_posts_nothing_does_not_import_httpx() -> None:
-    code = "import sys, service.asgi; sys.exit('httpx' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    (
-        ({"SERVICE_SECRET": ""}, "SERVICE_NOTIFY_URL needs SERVICE_SECRET"),
-        (
-            {"SERVICE_NOTIFY_URL": "http://169.254.169.254/latest"},
-            "has the address 169.254.169.254: if it is meant, add it to SERVICE_PRIVATE_TARGETS",
-        ),
-        ({"SERVICE_NOTIFY_URL": "http://ada@[::ffff:a9fe:a9fe]:80"}, "add it to SERVICE_PRIVATE"),
-    ),
-)
-def test_a_notify_url_that_can_not_work_stops_the_start(options: dict[str, str], told: str) -> None:
-    given = settings(**{"SERVICE_NOTIFY_URL": "http://127.0.0.1:9/", **options})
-    with pytest.raises(SettingsError, match="SERVICE_NOTIFY_URL ") as caught:
-        check_notify_url(given)
-    assert told in str(caught.value)
-    check_notify_url(settings(SERVICE_NOTIFY_URL="http://127.0.0.1:9/"))
-    check_notify_url(settings(SERVICE_SECRET=""))
-
-
-def test_deliveries_are_counted() -> None:
-    async def run() -> dict[tuple[str, ...], float]:
-        store = Store()
-        outgoing = Outgoing(settings(), Metrics(store))
-        async with receiving(says(OK)) as receiver:
-            url = f"http://127.0.0.1:{receiver.port}/"
-            await outgoing.post(url, BODY, delivery_id="test-1", target="notification")
-            receiver.answer = status(500)
-            await result(outgoing.post(url, BODY, delivery_id="test-2"))
-        await outgoing.close()
-        return {
-            labels: store.values[store.place(DELIVERIES, labels)]
-            for labels in (("notification", "success"), ("webhook", "failure"))
+    def __init__(self, folder: Path, url: str, receiver: Receiver) -> None:
+        self.log = folder / "service.log"
+        self.environ = {
+            "DATABASE_URL": url,
+            "REDIS_URL": "off",
+            "SERVICE_SECRET": SECRET,
+            "SERVICE_NOTIFY_URL": f"http://127.0.0.1:{receiver.port}/hook",
         }
 
-    assert asyncio.run(run()) == {("notification", "success"): 1.0, ("webhook", "failure"): 1.0}
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[Service]:
+        service = Service(self.log, **self.environ)
+        try:
+            await asyncio.to_thread(service.wait_until_ready)
+            yield service
+            if service.process.poll() is None:
+                assert await asyncio.to_thread(service.stop) == 0
+            assert "Traceback" not in self.log.read_text()
+        finally:
+            service.process.kill()
+            await asyncio.to_thread(service.process.wait)
 
 
-def test_posts_that_hang_hold_up_no_other_and_are_cancelled_at_once() -> None:
-    async def run() -> None:
-        outgoing = Outgoing(settings())
-        async with receiving(receivers.hang) as hanging, receiving(says(OK)) as receiver:
-            slow = [
-                asyncio.create_task(
-                    outgoing.post(f"http://127.0.0.1:{hanging.port}/", BODY, delivery_id=f"{n}")
-                )
-                for n in range(100)
-            ]
-            await until(lambda: len(hanging.taken) == 100)
-            await outgoing.post(f"http://127.0.0.1:{receiver.port}/", BODY, delivery_id="a")
-            for one in slow:
-                one.cancel()
-            async with asyncio.timeout(2):
-                await asyncio.wait(slow)
-                await outgoing.close()
-            assert all(one.cancelled() for one in slow)
+async def test_a_sender_that_is_killed_posts_again_with_the_same_id(
+    url: str, tmp_path: Path
+) -> None:
+    async with receiving(receivers.hang) as receiver:
+        posting = Posting(tmp_path, url, receiver)
+        async with posting.started() as service:
+            async with httpx.AsyncClient(base_url=service.url) as client:
+                await create(client)
+            await until(lambda: receiver.taken)
+            await asyncio.to_thread(service.stop, signal.SIGKILL)
+        receiver.answer = says(OK)
+        # As if the lease were over.
+        await sql(url, "UPDATE jobs SET leased_until = now() WHERE state = 'running'")
+        async with posting.started():
+            await ended(url)
+    assert len(receiver.taken) == 2
+    assert len(set(ids(receiver))) == 1
+    for taken in receiver.taken:
+        check_signature(taken)
 
-    asyncio.run(run())
+
+@pytest.mark.slow
+async def test_a_receiver_that_hangs_holds_up_no_request_no_other_job_and_no_stop(
+    url: str, tmp_path: Path
+) -> None:
+    users = [{"username": f"user{n}", "email": f"u{n}@example.com"} for n in range(1000)]
+    async with receiving(receivers.hang) as receiver:
+        posting = Posting(tmp_path, url, receiver)
+        async with (
+            posting.started() as service,
+            httpx.AsyncClient(base_url=service.url, timeout=30) as client,
+        ):
+            response = await client.put("/users/bulk", json={"items": users})
+            assert response.status_code == 200, response.text
+            welcomes = "SELECT count(*) FROM jobs WHERE kind = 'welcome' AND state = 'done'"
+            await reads(url, welcomes, [(1000,)])
+            await until(lambda: len(receiver.taken) >= 8)
+            for n in range(100):
+                assert (await client.get(f"/users/{n + 1}")).status_code == 200
+            states = [state for (state,) in await jobs(url, "state")]
+            assert len(states) == 1000
+            assert set(states) == {"queued", "running"}
+        receiver.answer = says(OK)
+        receiver.taken.clear()
+        # Those that were tried have a pause.
+        await sql(url, "UPDATE jobs SET run_at = now() WHERE state = 'queued'")
+        async with posting.started():
+            await ended(url)
+    assert sorted(ids(receiver)) == sorted(f"notification-{n + 1}" for n in range(1000))
 
 
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - what it looks at sets no event
-            await asyncio.sleep(0.005)
+@contextmanager
+def receiver_of_the_guide(folder: Path) -> Iterator[str]:
+    """Start it in a folder, with its output and its log; yields its URL."""
+    guide = (ROOT / "docs" / "receivers.md").read_text()
+    (folder / "receiver.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    port = free_port()
+    environ = {**os.environ, "SERVICE_SECRET": SECRET, "PORT": str(port)}
+    command = [sys.executable, "receiver.py"]
+    with (folder / "output").open("wb") as output, (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=log)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_the_receiver_of_the_guide_takes_each_notification_once_and_no_other_post(
+    url: str, tmp_path: Path
+) -> None:
+    with receiver_of_the_guide(tmp_path) as target:
+        async with worker(url, SERVICE_SECRET=SECRET, SERVICE_NOTIFY_URL=target) as (client, state):
+            await create(client)
+            await ended(url)
+            # As if the sender had not noted that it was delivered.
+            await sql(url, "UPDATE jobs SET state = 'queued' WHERE kind = 'notify'")
+            await state["listener"].listen("any", str)  # a new connection wakes the loop
+            await ended(url)
+        async with httpx.AsyncClient() as stranger:
+            for given in (b"", b"sha256=00", b"\xe9"):
+                headers = {b"X-Signature": given}
+                posted = await stranger.post(target, json={"id": 9}, headers=headers)
+                assert posted.status_code == 401
+    assert (tmp_path / "output").read_text() == "Welcome, ada\n"
+    log = (tmp_path / "log").read_text()
+    assert (log.count('" 204 '), log.count('" 401 ')) == (2, 3), log
+
+
+def test_serve_says_in_one_line_what_a_notify_url_needs() -> None:
+    environ = {
+        "DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:9/db",
+        "SERVICE_NOTIFY_URL": "https://token:hunter2@example.com/hunter2",
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
+    command = [sys.executable, "-m", "service", "serve"]
+    result = subprocess.run(
+        command, env={**kept, **environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "service: SERVICE_NOTIFY_URL needs SERVICE_SECRET, which signs what is posted: set it\n"
+    )

@@ -69,6 +69,28 @@ def test_every_check_has_a_name_of_its_own_and_a_description() -> None:
     assert all(check.description.endswith(".") for check in CHECKS.values())
 
 
+@pytest.mark.parametrize(
+    ("values", "state", "found"),
+    (
+        ({}, "ok", "is not set"),
+        ({"notify_url": "http://127.0.0.1:9/"}, "ok", "is allowed"),
+        ({"notify_url": "http://hunter2@localhost/"}, "ok", "is allowed"),
+        ({"notify_url": "http://name.invalid/"}, "warn", "has no address"),
+        ({"notify_url": "http://169.254.169.254/"}, "fail", "has the address 169.254.169.254"),
+        ({"notify_url": "http://127.1/"}, "fail", "has a private address"),
+        ({"notify_url": "http://127.1/", "private_targets": "127.0.0.1"}, "ok", "is allowed"),
+        ({"notify_url": "http://127.0.0.1/", "secret": None}, "fail", "needs SERVICE_SECRET"),
+    ),
+)
+def test_a_receiver_that_can_not_be_used_is_named(
+    values: dict[str, Any], state: str, found: str
+) -> None:
+    given = {"database_url": "postgresql://host/db", "secret": "0123456789abcdef", **values}
+    finding = findings("receiver", **given)["receiver"]
+    assert (finding.state, found in finding.found) == (state, True), finding
+    assert "hunter2" not in str(finding)
+
+
 def test_a_healthy_service_has_no_failure(
     command: Command, service: Service, database_url: str, stores: Stores
 ) -> None:
@@ -346,6 +368,20 @@ SICK = (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_sku_key'::regclass",
         "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'items_sku_key'::regclass",
         ("invalid-indexes", "fail", "REINDEX INDEX CONCURRENTLY items_sku_key"),
+    ),
+    (
+        "ALTER TABLE items DISABLE TRIGGER items_log_updated",
+        "ALTER TABLE items ENABLE TRIGGER items_log_updated",
+        ("changes", "fail", "a trigger of items is off: ALTER TABLE items ENABLE TRIGGER USER"),
+    ),
+    (
+        (
+            "WITH entry AS (INSERT INTO change_log (name, kind, rows) VALUES ('x', 'x', '[1]')"
+            " RETURNING id) INSERT INTO change_positions (entry, committed_at)"
+            " SELECT id, now() - interval '2 days' FROM entry"
+        ),
+        "DELETE FROM change_log; DELETE FROM change_positions",
+        ("changes", "warn", "entries should have been removed"),
     ),
     (
         "ALTER TABLE items ADD COLUMN colour text",

@@ -23,10 +23,12 @@ VALUES = {
     ("dependency_up", "dependency"): {"database", "redis"},
     ("jobs_total", "result"): {"done", "retry", "failed"},
     ("ratelimit_decisions_total", "decision"): {"allowed", "refused"},
+    ("deliveries_total", "target"): {"notification", "webhook"},
+    ("deliveries_total", "result"): {"success", "failure"},
 }
 FUNCTIONS = {
     *("rate", "increase", "sum", "min", "max", "count", "topk", "histogram_quantile", "changes"),
-    *("max_over_time", "time", "label_values"),
+    *("max_over_time", "min_over_time", "time", "label_values"),
 }
 WORDS = {"by", "and", "on", "or", "unless"}
 

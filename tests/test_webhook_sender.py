@@ -10,9 +10,9 @@ import pytest
 
 from service.errors import Unavailable
 from service.outgoing import DeliveryError
-from service.webhooks import sender, window
+from service.webhooks import delivery_window, sender
+from service.webhooks.delivery_window import Pending
 from service.webhooks.sender import EndedError, Sender, Times
-from service.webhooks.window import Pending
 
 Work = Callable[["World"], Coroutine[None, None, None]]
 FAST = Times(first=0.001, longest=0.004, save=0.002, check=0.05, ending=0.05)
@@ -161,7 +161,7 @@ def test_a_receiver_that_is_away_loses_nothing_and_is_tried_seldom() -> None:
         assert world.accepted == []
         # Eight at first, then one after each pause of at least 2 ms.
         assert len(world.posts) < 8 + 110
-        assert max(world.posts) <= window.CHANGES
+        assert max(world.posts) <= delivery_window.CHANGES
         away = False
         await until(world.finished)
 
@@ -260,7 +260,7 @@ def test_what_is_held_in_memory_is_bounded() -> None:
         running = asyncio.create_task(one.run())
         await until(lambda: one.window.full)
         await asyncio.sleep(0.05)
-        assert one.window.read_to <= window.CHANGES + sender.READ
+        assert one.window.read_to <= delivery_window.CHANGES + sender.READ
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -33,9 +33,9 @@ from service.items import items
 from service.migrations import migrate
 from service.resource.change_feed import form_of
 from service.settings import Settings
+from service.webhooks.delivery_window import Pending
 from service.webhooks.statements import Webhook
 from service.webhooks.webhook_jobs import WebhookEdges
-from service.webhooks.window import Pending
 
 __all__ = ["run"]  # a fixture
 

@@ -43,7 +43,7 @@ def webhooks() -> None:
 @webhooks.command(name="add")
 @app_option
 @click.argument("url")
-@click.option("--resource", required=True, help="Whose changes are posted, such as items.")
+@click.option("--resource", required=True, help="Whose changes are posted, such as notes.")
 @data_option
 def add_webhook(url: str, resource: str, data: str | None) -> None:
     """Post each change of a resource from now on to a URL, and print the id of the webhook.

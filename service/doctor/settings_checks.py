@@ -2,15 +2,21 @@
 
 import importlib.metadata
 import platform
+import socket
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
+from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
+from service.outgoing import allowed_of, check_notify_url
 from service.server.preflight import refused_cache
 from service.server.tls import check_files
 from service.settings import SettingsError
+from service.settings.targets import parse_targets
 
 SOON = timedelta(days=14)
 
@@ -51,6 +57,32 @@ async def secret(subject: Subject) -> Finding:
         "SERVICE_SECRET is not set, so DATABASE_URL signs cursors: a new password ends them all",
         "set SERVICE_SECRET, the same on every node",
     )
+
+
+async def receiver(subject: Subject) -> Finding:
+    """Fail if notifications can't be posted: nothing signs, or the address is not allowed.
+
+    Warn if the receiver's name has no address now. Nothing is posted.
+    """
+    settings = subject.settings
+    url = settings.notify_url
+    if url is None:
+        return ok("SERVICE_NOTIFY_URL is not set")
+    try:
+        check_notify_url(settings)
+    except SettingsError as error:
+        return fail(str(error).partition(":")[0], "set what it needs, see docs/receivers.md")
+    host = urlsplit(url).hostname or ""
+    try:
+        found = await in_thread(partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM))
+    except OSError:
+        return warn("the name in SERVICE_NOTIFY_URL has no address", "correct the name, or the DNS")
+    if not allowed_of(host, (one[4][0] for one in found), parse_targets(settings.private_targets)):
+        return fail(
+            "the name in SERVICE_NOTIFY_URL has a private address",
+            "if that is meant, add its network to SERVICE_PRIVATE_TARGETS",
+        )
+    return ok("the address of SERVICE_NOTIFY_URL is allowed")
 
 
 async def stores(subject: Subject) -> Finding:
@@ -169,6 +201,7 @@ CHECKS = (
     Check("version", version),
     Check("auth", auth),
     Check("secret", secret),
+    Check("receiver", receiver),
     Check("stores", stores),
     Check("cache", cache),
     Check("rate-limits", rate_limits),

@@ -172,7 +172,6 @@ FEED_LAG = Family(
     "Time from the notification of a change until it was read and given to the clients.",
     merge="max",
 )
-WEBHOOKS = Family("webhooks", "gauge", (), "Webhooks that exist.", merge="max")
 WEBHOOK_LAG = Family(
     "webhook_lag_seconds",
     "gauge",

@@ -8,7 +8,9 @@ import msgspec
 
 from service.cache.generations import TableTags, Tags
 from service.db.writable import WritableDatabase
+from service.jobs.queue import enqueue
 from service.notifications import statements
+from service.notifications.delivery import Delivery, deliver
 from service.notifications.structs import Notification
 from service.settings import Settings
 
@@ -19,7 +21,7 @@ tags = TableTags(statements.table.name, "user_id", "unread")
 
 async def notify(
     db: WritableDatabase,
-    settings: Settings,  # noqa: ARG001 - delivery depends on it
+    settings: Settings,
     *,
     user_id: int | None,
     kind: str,
@@ -28,6 +30,8 @@ async def notify(
     source: str | None = None,
 ) -> Notification | None:
     """Make a notification in the transaction of `db`, and return it.
+
+    With SERVICE_NOTIFY_URL it is also posted there, by a job in the same transaction.
 
     Args:
         db: of a write, whose cache tags are `told` of what this returns.
@@ -46,7 +50,11 @@ async def notify(
         Conflict: there is no such user.
     """
     text = msgspec.json.encode(dict(data)).decode()
-    return await statements.add.get(db, user_id, kind, message, text, source)
+    async with db.transaction() as one:
+        made = await statements.add.get(one, user_id, kind, message, text, source)
+        if made is not None and settings.notify_url is not None:
+            await enqueue(one, deliver, Delivery(made.id))
+    return made
 
 
 def told(made: Notification | None) -> Tags:

@@ -37,9 +37,36 @@ class Notification(Struct, frozen=True, gc=False):
         force_setattr(self, "data", Raw(self.data))
 
 
+class ReadNotifications(Struct):
+    """The body of the POST that marks several as read: all unread ones up to this id."""
+
+    up_to: Annotated[ID, Meta(examples=[17])]
+
+
+class NotificationsRead(Struct, frozen=True):
+    """How many are marked as read by a request."""
+
+    read: Annotated[int, Meta(examples=[3])]
+
+
 class FoundNotification(Struct, frozen=True, gc=False):
     """A notification before it is marked as read, for the invalidation of cached lists."""
 
     id: int
     user_id: int | None
     unread: bool
+
+
+class PostedNotification(Struct, frozen=True, gc=False):
+    """What is posted to SERVICE_NOTIFY_URL: what never changes, so that no attempt differs."""
+
+    id: int
+    user_id: int | None
+    kind: str
+    message: str
+    data: JSONObject
+    created_at: Time
+
+    def __post_init__(self) -> None:
+        """Take `data` as the text that asyncpg returns for jsonb."""
+        force_setattr(self, "data", Raw(self.data))

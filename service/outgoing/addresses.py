@@ -6,7 +6,7 @@ So the addresses of a name must be public, unless SERVICE_PRIVATE_TARGETS has th
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from service.settings.targets import Address, Network
 
@@ -44,6 +44,12 @@ def literal(host: str) -> Address | None:
 def is_explicit(host: str) -> bool:
     """Whether a host says where it is: an address, or `localhost`."""
     return literal(host) is not None or host.lower().removesuffix(".") == "localhost"
+
+
+def allowed_of(host: str, addresses: Iterable[object], allowed: Sequence[Network]) -> list[Address]:
+    """Return the addresses of a host to which the service may connect, see `is_allowed`."""
+    found = [one for text in addresses if (one := literal(str(text))) is not None]
+    return [one for one in found if is_allowed(one, allowed, explicit=is_explicit(host))]
 
 
 def is_allowed(address: Address, allowed: Sequence[Network], *, explicit: bool) -> bool:

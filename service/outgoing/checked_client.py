@@ -16,7 +16,7 @@ from typing import Any, cast
 import httpcore
 import httpx
 
-from service.outgoing.addresses import is_allowed, is_explicit, literal
+from service.outgoing.addresses import allowed_of, literal
 from service.outgoing.delivery_error import DeliveryError, seconds_of
 from service.settings.targets import Address, Network
 
@@ -27,7 +27,7 @@ TIMEOUTS = httpx.Timeout(SECONDS, connect=5.0, pool=5.0)
 BODY_BYTES, SHOWN = 65_536, 200
 # All kinds of deliveries together, each of which has its own limit. Many servers close a connection
 # that is idle for 5 s: one that is closed while a request is on its way costs a retry.
-CONNECTIONS, IDLE_CONNECTIONS, IDLE_SECONDS = 256, 32, 4.0
+CONNECTIONS, IDLE_CONNECTIONS, IDLE_SECONDS = 1000, 32, 4.0
 
 
 class CheckedBackend(httpcore.AnyIOBackend):
@@ -74,8 +74,8 @@ class CheckedBackend(httpcore.AnyIOBackend):
         raise DeliveryError(f"can't connect to port {port} of the receiver: {why}") from failure
 
     async def _addresses(self, host: str, port: int, deadline: float) -> list[Address]:
-        written = literal(host)
-        if written is None:
+        texts: list[object] = [host]
+        if literal(host) is None:
             loop = asyncio.get_running_loop()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -84,11 +84,8 @@ class CheckedBackend(httpcore.AnyIOBackend):
                 raise DeliveryError("the look-up of the receiver's name took too long") from None
             except (OSError, UnicodeError):
                 raise DeliveryError("the name of the receiver has no address") from None
-            all_of_them = [one for each in found if (one := literal(str(each[4][0]))) is not None]
-        else:
-            all_of_them = [written]
-        explicit = is_explicit(host)
-        allowed = [one for one in all_of_them if is_allowed(one, self.allowed, explicit=explicit)]
+            texts = [one[4][0] for one in found]
+        allowed = allowed_of(host, texts, self.allowed)
         if not allowed:
             raise DeliveryError(
                 "the receiver has a private address: if that is meant, add its network to"

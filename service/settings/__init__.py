@@ -139,7 +139,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Signs cursors and what is posted to receivers; must be the same on every node. Without it,
     `DATABASE_URL` signs cursors, and nothing is posted."""
     notify_url: TargetURL | None = None
-    """The URL to which each notification is posted, see docs/notifications.md."""
+    """The URL to which each notification is posted, see docs/receivers.md."""
     private_targets: Networks | None = None
     """Private networks with receivers, such as `10.0.0.0/8`: a name that leads elsewhere in a
     private network is refused."""

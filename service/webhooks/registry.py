@@ -17,7 +17,7 @@ async def add(db: WritableDatabase, url: str, resource: str) -> int:
     Raises:
         Problem: see errors.from_database; nothing was added.
     """
-    # Read first: a change that is committed meanwhile is posted.
+    # Read first: a change that is committed after it is posted.
     position = await log.newest(db.database)
     async with db.transaction() as one:
         found = await statements.add.one(one, url=url, resource=resource, position=position)

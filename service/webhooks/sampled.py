@@ -28,6 +28,5 @@ async def sample(db: Database, metrics: Metrics) -> None:
         Problem: the database is not available.
     """
     found = await statements.figures.only(db)
-    metrics.set(families.WEBHOOKS, found.webhooks)
     metrics.set(families.WEBHOOK_LAG, found.lag)
     metrics.set(families.WEBHOOK_FAILURES, found.failures)

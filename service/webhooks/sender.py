@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from service.errors import Problem
 from service.logs import logger
 from service.outgoing import DeliveryError
-from service.webhooks.window import Pending, Window
+from service.webhooks.delivery_window import Pending, Window
 
 # Changes that are posted at the same time.
 AT_ONCE = 8
@@ -213,7 +213,7 @@ class Sender:
     def _failed(self, pending: Pending, error: DeliveryError) -> bool:
         """Let the change be tried again later, or return that it is to be given up."""
         now = self._clock()
-        # 410 is for ever, but it is about the receiver: nothing is given up, and seldom tried.
+        # 410 is final, but about the receiver: nothing is given up, and it is tried seldom.
         gone = error.permanent
         pending.failures += 1
         pending.refused += error.status in REFUSALS

@@ -63,7 +63,6 @@ class Behind(Struct, frozen=True):
 class Figures(Struct, frozen=True):
     """What the metrics show; `lag` is in seconds."""
 
-    webhooks: int
     lag: float
     failures: int
 
@@ -201,10 +200,9 @@ def _figures() -> Statement[Figures]:
     age = extract("epoch", func.clock_timestamp() - func.min(first))
     some = select(failures.id).limit(literal_column(str(MOST_FAILURES), BigInteger)).subquery()
     core = select(
-        func.count(hooks.id).label("webhooks"),
         cast(func.coalesce(age, _ZERO), Double).label("lag"),
         select(func.count(some.c.id)).scalar_subquery().label("failures"),
-    )
+    ).select_from(webhooks)
     return Statement("webhooks.figures", Figures, core, prepare=False)
 
 

@@ -1,4 +1,4 @@
-"""The jobs of webhooks: one posts the changes of a webhook for ever, one what was not delivered.
+"""The jobs of webhooks: one posts changes without an end, one posts again what was not delivered.
 
 As a job has a lease, one worker at a time posts for a webhook, and another goes on when it dies.
 """
@@ -14,9 +14,9 @@ from service.jobs.job import Job, JobRetryError, JobTaken
 from service.logs import logger
 from service.outgoing import DeliveryError
 from service.webhooks import statements
+from service.webhooks.delivery_window import Pending
 from service.webhooks.sender import REFUSALS, EndedError, Sender
 from service.webhooks.statements import DeadLetter, Webhook
-from service.webhooks.window import Pending
 
 # Failures that are read at once to be posted again, and how many of them in a row end an attempt,
 # unless the receiver has refused them.
