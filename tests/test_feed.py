@@ -59,6 +59,7 @@ def nodes(
         *("--server", SERVER, "--workers", "2"),
         DATABASE_URL=own_database_url,
         REDIS_URL=stores.redis_url or "off",
+        SERVICE_CORS_ORIGINS="https://page.example.com",
         SERVICE_LOG="json",
     )
     try:
@@ -317,6 +318,9 @@ def test_clients_that_come_and_go_get_each_change_once_and_in_order(  # noqa: C9
         async with httpx.AsyncClient(base_url=nodes.url, timeout=30) as http:
             start = (await http.get(PATH)).json()["position"]
             done = asyncio.Event()
+            page = "https://page.example.com"
+            async with sse.stream(nodes.url, PATH, Origin=page) as one:
+                assert one.headers["access-control-allow-origin"] == page
 
             async def by_api() -> None:
                 for n in range(60):
@@ -439,7 +443,7 @@ def test_streams_end_at_once_when_the_service_stops(own_database_url: str, tmp_p
                 async with sse.stream(one.url, PATH) as first, sse.stream(one.url, PATH) as second:
                     await first.next()
                     await second.next()
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1.1)  # longer than a slow request
                     one.process.terminate()
                     async with asyncio.timeout(10):  # of the 20 that requests may take
                         await first.end()
