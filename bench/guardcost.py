@@ -104,7 +104,7 @@ class Keys:
         del db, public_id
         return self.record
 
-    async def is_active(self, db: Database, user_id: int) -> bool:
+    async def is_user_active(self, db: Database, user_id: int) -> bool:
         del db, user_id
         return True
 

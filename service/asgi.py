@@ -13,6 +13,7 @@ from service.items.seed import samples
 from service.keys import api_keys, keys
 from service.notifications import notifications
 from service.notifications.delivery import deliver
+from service.notifications.imports import import_ended
 from service.notifications.welcome import welcome
 from service.settings import Settings, SettingsError
 from service.users import users
@@ -39,6 +40,7 @@ def built_in(settings: Settings) -> Application:
         seed=samples,
         auth=api_keys,
         jobs=(welcome, deliver),
+        after_import=import_ended,
     )
 
 

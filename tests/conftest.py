@@ -241,6 +241,7 @@ def service(
         SERVER,
         DATABASE_URL=database_url,
         REDIS_URL=stores.redis_url or "off",
+        SERVICE_DATA=str(log.parent / "data"),
         SERVICE_LOG="json",
         SERVICE_BATCHING=BATCHING,
         # Jobs would write at any time: tests of jobs have servers of their own.

@@ -52,7 +52,7 @@ class Keys:
         self.look_ups += 1
         return self.records.get(public_id)
 
-    async def is_active(self, db: Database, user_id: int) -> bool:
+    async def is_user_active(self, db: Database, user_id: int) -> bool:
         del db
         return any(one.principal.user_id == user_id for one in self.records.values())
 

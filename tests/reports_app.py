@@ -10,7 +10,7 @@ from service.db.writable import WritableDatabase
 from service.items import items
 from service.items.structs import NewItem
 from service.jobs.context import JobContext
-from service.jobs.job import Job, JobFailedError
+from service.jobs.job import Created, Job, JobFailedError
 from service.jobs.queue import enqueue
 from service.keys import api_keys, keys
 from service.settings import Settings
@@ -39,7 +39,13 @@ async def burn(_: JobContext, report: Report) -> None:
     raise JobFailedError(f"{report.title}\nis burnt \x1b[31m", {"title": report.title})
 
 
+async def greet(_: JobContext, user: Created) -> int:
+    """Return the id of a new user."""
+    return user.id
+
+
 reports, fires = Job("report", Report, write_report), Job("fire", Report, burn)
+welcome = Job("welcome", Created, greet, new_rows_of="users")
 body = Body(Report)
 
 
@@ -62,7 +68,7 @@ app = create_app(
     Settings.load(),
     resources=[items, users, keys],
     routes=[Operation("POST", "/reports", order, "Order a report", request=Report, status=202)],
-    jobs=[reports, fires],
+    jobs=[reports, fires, welcome],
     auth=api_keys,
     migrations=MIGRATIONS,
 )

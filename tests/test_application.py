@@ -374,8 +374,7 @@ def test_the_tables_of_an_application_are_those_that_it_needs() -> None:
     alone = create_app(Settings(), resources=[resource(without=without)])
     assert [one.name for one in alone.tables] == ["tags"], "it counts no rows and has no POST"
     counted = create_app(Settings(), resources=[resource(counted=True)])
-    needed = ["tags", "totals", "idempotency_keys", "jobs"]
-    assert [one.name for one in counted.tables] == needed
+    assert [one.name for one in counted.tables] == ["tags", "totals", "idempotency_keys", "jobs"]
     with pytest.raises(ValueError, match="two tables are named tags"):
         with_internal([resource().table, resource().table])
     assert users.table in app.tables

@@ -54,7 +54,7 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
 # Modules that build SQL or tables; Alembic uses SQLAlchemy too.
 SQLALCHEMY = {"db.schema", "db.statement", "db.quoting", "db.job_table", "db.change_log"}
-SQLALCHEMY |= {"jobs.spool_statements", "db.webhook_tables"}
+SQLALCHEMY |= {"jobs.spool_statements", "jobs.figure_statements", "db.webhook_tables"}
 SQLALCHEMY |= {f"migrations.{room}" for room in ("env", "migrate", "revision", "snapshot")}
 SQLALCHEMY |= {
     f"db.{room}"
@@ -151,7 +151,9 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user_id", "web", "who sent a request, in any application"),
     ("user_id", "jobs", "who caused a job, in any application"),
     ("user_id", "db.job_table", "the same"),
+    ("user_id", "resource.import_job", "who sent the file, in any application"),
     ("expires_at", "cache", "the end of a cached response"),
+    ("email", "outgoing.delivery_error", "a module of Python that reads dates of HTTP"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),

@@ -325,7 +325,7 @@ def test_live_figures_are_those_of_the_requests(page: Page, console: Console) ->
     assert "/health" not in routes  # what the page itself asks for does not count
     statements = page.text("[aria-labelledby=statements]")
     assert "items" in statements
-    for title in ("Requests per second", "Latency", "Requests per batch"):
+    for title in ("Requests per second", "Latency", "Requests per batch", "Jobs"):
         assert page.text(f"[aria-label='{title}'] .figure") not in ("", "-")
     # The plan of a statement is one click away.
     page.click("[aria-labelledby=slow] button")

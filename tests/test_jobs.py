@@ -1,6 +1,7 @@
 """Jobs: queued with what causes them, run at least once whatever dies, and never lost."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +18,10 @@ from service.asgi import MIGRATIONS, built_in
 from service.db.names import HEARER, JOBS_CHANNEL
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, Problem
+from service.items.seed import samples
 from service.jobs import loop, statements
 from service.jobs.context import JobContext
-from service.jobs.job import Created, Job, JobFailedError, JobRetryError
+from service.jobs.job import Created, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.loop import JobLoop
 from service.jobs.queue import enqueue, enqueue_many
 from service.jobs.trimming import trim
@@ -215,14 +217,15 @@ async def test_a_write_that_is_rolled_back_queues_nothing(url: str) -> None:
 
 async def test_each_new_user_queues_a_job_in_the_transaction_that_creates_it(url: str) -> None:
     async with worker(url, SERVICE_JOBS="off") as (client, _):
-        names = [f"user{n}" for n in range(40)]
-        bodies = [{"email": f"{name}@example.com", "username": name} for name in (*names, "user0")]
+        names = [f"person{n}" for n in range(40)]
+        twice = (*names, "person0")
+        bodies = [{"email": f"{name}@example.com", "username": name} for name in twice]
         statuses = [
             one.status_code
             for one in await asyncio.gather(*(client.post("/users", json=body) for body in bodies))
         ]
         assert sorted(statuses) == [201] * 40 + [409]
-        some = [{"email": f"{name}@example.com", "username": name} for name in ("user1", "new")]
+        some = [{"email": f"{name}@example.com", "username": name} for name in ("person1", "new")]
         assert (await client.put("/users/bulk", json={"items": some})).status_code == 200
     found = await sql(
         url,
@@ -232,11 +235,8 @@ async def test_each_new_user_queues_a_job_in_the_transaction_that_creates_it(url
     assert [one["same"] for one in found] == [True] * 41
     (shared,) = await sql(url, "SELECT count(DISTINCT xmin::text) AS n FROM users")
     assert shared["n"] < 30, "many creates share a commit"
-    await sql(
-        url,
-        "WITH off AS MATERIALIZED (SELECT set_config('swiftlet.queue_jobs', 'off', true))"
-        " INSERT INTO users (email, username) SELECT 'seed@example.com', 'seed' FROM off",
-    )
+    await samples.write(url, {"users": 5, "items": 0}, lambda *_: None)
+    assert len(await sql(url, "SELECT FROM users")) == 46
     assert len(await rows(url)) == 41
 
 
@@ -381,10 +381,7 @@ async def test_failed_jobs_are_listed_and_tried_again(url: str) -> None:
         failed = await statements.list_.records(state["db"], **values)
         assert [one[0] for one in failed] == [ids[2], ids[1]]
         broken = False
-        for which in ({"ids": ids[:1], "kind": None}, {"ids": None, "kind": "mended"}):
-            await state["writer"].run(
-                lambda db, which=which: statements.retry.records(db, **which), lambda _: ()
-            )
+        await state["writer"].run(lambda db: statements.retry.records(db, ids=ids), lambda _: ())
         for one in ids:
             assert (await ended(state, one)).state == "done"
     assert {(row["attempts"], row["claims"], row["error"]) for row in await rows(url)} == {
@@ -406,27 +403,81 @@ async def test_old_jobs_are_removed_failed_ones_later(url: str) -> None:
     assert [row["kind"] for row in await rows(url)] == ["done6", "failed6", "failed8"]
 
 
-async def test_a_storm_of_notifications_costs_few_statements(url: str) -> None:
+async def test_a_storm_of_notifications_costs_few_statements(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STORM_SECONDS", 0.2)
+
     async def run(_: JobContext, __: Number) -> None: ...
 
-    async with running(url, Job("none", Number, run), SERVICE_JOBS="off") as state:
-        alone = JobLoop(state, {"none": Job("none", Number, run)})
-        claims = 0
-        take = alone._claim
+    job, claims = Job("none", Number, run), 0
+    async with running(url, job, SERVICE_JOBS="off") as state:
 
-        async def counted() -> float:
-            nonlocal claims
-            claims += 1
-            return await take()
+        class Counted:
+            async def run(self, *args: Any) -> Any:
+                nonlocal claims
+                claims += 1
+                return await state["writer"].run(*args)
 
-        alone._claim = counted  # type: ignore[method-assign]  # to count
+        opened: Any = {**state, "writer": Counted()}
+        alone = JobLoop(opened, {"none": job})
         await alone.start()
         connection = await asyncpg.connect(url)
+        started = time.monotonic()
         for _ in range(300):
-            await connection.execute(f"NOTIFY {JOBS_CHANNEL!r}".replace("'", '"'))
+            await connection.execute(f'NOTIFY "{JOBS_CHANNEL}"')
+            await asyncio.sleep(0.002)
+        took = time.monotonic() - started
         await connection.close()
         await alone.close()
-    assert 1 <= claims <= 100
+    assert 1 <= claims <= took / 0.2 + 3
+
+
+async def test_a_place_that_becomes_free_during_a_claim_is_used_at_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LEASE_SECONDS", 3600.0)
+    first, second, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    held: list[int] = []
+
+    async def run(_: JobContext, number: Number) -> None:
+        match number.n:
+            case 0:
+                await first.wait()
+                raise JobTaken("no statement stores how it ended")
+            case 1:
+                await second.wait()
+            case 2:
+                second.set()
+
+    job = Job("two", Number, run, concurrency=2)
+    async with running(url, job, SERVICE_JOBS="off") as state:
+
+        class Held:
+            async def run(self, *args: Any) -> Any:
+                done = await state["writer"].run(*args)
+                if held:
+                    held.append(1)
+                    await gate.wait()
+                return done
+
+        opened: Any = {**state, "writer": Held()}
+        alone = JobLoop(opened, {"two": job})
+        await queued(state, job, Number(0))
+        await alone.start()
+        await until(lambda: len(alone.running) == 1)
+        await until_listening(url)
+        held.append(0)
+        ids = await state["writer"].run(
+            lambda db: enqueue_many(db, job, [Number(1), Number(2)]), lambda _: ()
+        )
+        await until(lambda: len(held) > 1)
+        first.set()
+        await until(lambda: not alone.running)
+        gate.set()
+        for one in ids:
+            await ended(state, one)
+        await alone.close()
 
 
 def test_an_application_without_jobs_has_no_table_of_jobs_and_runs_no_loop() -> None:

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from accounts import account
 from conftest import EMPTY_TABLES, Query, query, statements_run
 from in_process import worker
 
@@ -23,7 +27,7 @@ DATA = {
     "text": 'a "quoted" \\ größe 日本 \n',
     "list": [1, [True, {}], 1.50],
 }
-DIGITS = 12345678901234567890.123
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def user(client: httpx.Client, name: str) -> int:
@@ -109,6 +113,29 @@ def test_a_notification_is_read_once(client: httpx.Client, sql: Query) -> None:
         assert client.post(wrong).status_code == 404, wrong
     assert client.post(f"{path}/x/read").status_code == 422
     assert sql("SELECT count(*) FROM notifications WHERE unread")[0][0] == 2
+
+
+def test_all_notifications_up_to_one_are_read_at_once(client: httpx.Client, sql: Query) -> None:
+    ada, bob = user(client, "ada"), user(client, "bob")
+    tell(sql, ada, 1501)
+    tell(sql, bob, 1)
+    path = f"/users/{ada}/notifications"
+    assert client.get(f"{path}?unread=true").json()["total"] == 1501
+    client.post(f"{path}/1/read")
+    found = [client.post(f"{path}/read", json={"up_to": 1500}) for _ in range(3)]
+    assert [one.json() for one in found] == [{"read": 1000}, {"read": 499}, {"read": 0}]
+    assert [statements_run(one) for one in found] == [1, 1, 2]
+    (left,) = client.get(f"{path}?unread=true").json()["items"]
+    assert left["id"] == 1501
+    assert sql("SELECT count(*) FROM notifications WHERE unread")[0][0] == 2
+    with ThreadPoolExecutor(8) as pool:
+        tell(sql, ada, 900)
+        body = {"up_to": 10_000}
+        several = list(pool.map(lambda _: client.post(f"{path}/read", json=body), range(8)))
+    assert sum(one.json()["read"] for one in several) == 901
+    for wrong in ({}, {"up_to": None}, {"up_to": "1"}, {"up_to": 0}):
+        assert client.post(f"{path}/read", json=wrong).status_code == 422, wrong
+    assert client.post("/users/99/notifications/read", json=body).status_code == 404
 
 
 def test_lists_are_cached_until_what_they_show_changes(client: httpx.Client, sql: Query) -> None:
@@ -229,11 +256,44 @@ async def test_a_user_who_has_gone_needs_no_welcome(url: str) -> None:
     assert (await ask(url, "SELECT count(*) FROM notifications"))[0][0] == 0
 
 
-async def _first(client: httpx.AsyncClient, path: str) -> Any:
+@pytest.mark.anyio
+async def test_the_end_of_an_import_is_told_to_the_user_who_sent_the_file(
+    url: str, tmp_path: Path
+) -> None:
+    ada = await asyncio.to_thread(account, url)
+    await ask(url, "UPDATE jobs SET state = 'done', finished_at = now()")  # the welcome
+    options = {"SERVICE_AUTH": "on", "SERVICE_JOBS": "on", "SERVICE_DATA": str(tmp_path)}
+    path = f"/users/{ada.user_id}/notifications"
+    async with worker(url, **options) as (client, _):
+        found = []
+        for lines in (b'{"name": "Lamp"}\n{"name": "Chair"}\n', b'{"name": ""}\n'):
+            sent = await client.post(
+                "/items/import?background=true",
+                content=lines,
+                headers={**ada.headers, "content-type": "application/x-ndjson"},
+            )
+            assert sent.status_code == 202
+            found.append(await _first(client, f"{path}?unread=true&sort=-id", ada.headers))
+            read = await client.post(f"{path}/{found[-1]['id']}/read", headers=ada.headers)
+            assert read.status_code == 204
+    done, failed = found
+    assert done["message"] == "Import of items finished: 2 created, 0 updated, 0 unchanged"
+    assert (done["kind"], done["data"]["state"], done["data"]["created"]) == ("import", "done", 2)
+    assert failed["message"].startswith("Import of items failed: ")
+    assert failed["data"]["error"] in failed["message"]
+    assert "line" in failed["message"]
+
+
+async def _first(
+    client: httpx.AsyncClient, path: str, headers: Mapping[str, str] = NO_HEADERS
+) -> Any:
+    """Wait for the first notification of a list."""
     async with asyncio.timeout(30):
-        while not (found := (await client.get(path)).json()["items"]):  # noqa: ASYNC110 - by HTTP
+        while True:
+            found = (await client.get(path, headers=headers)).json()["items"]
+            if found:
+                return found[0]
             await asyncio.sleep(0.01)
-    return found[0]
 
 
 async def _done(url: str) -> None:

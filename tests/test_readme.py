@@ -41,8 +41,14 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 SERVER = re.compile(r"^(?:\w+=\S* )*(?:uv run )?(?:swiftlet serve|uvicorn|granian)\b")
 HERE = "http://127.0.0.1:8000"
 # These pages need an empty database, the others the migrated one of the test server.
-OWN_DATABASE = {"deployment.md", "from-fastapi.md", "jobs.md", "your-own-resource.md"}
-OWN_DATABASE |= {"webhooks.md"}
+OWN_DATABASE = {
+    "deployment.md",
+    "from-fastapi.md",
+    "jobs.md",
+    "notifications.md",
+    "webhooks.md",
+    "your-own-resource.md",
+}
 
 
 class Block(NamedTuple):

@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from service.changes import statements as changes
-from service.db import idempotency
+from service.db import idempotency, letter_case
 from service.db.statement import Statement
 from service.jobs import statements as jobs
+from service.jobs.figure_statements import figures
 from service.jobs.spool_statements import spooled
 from service.resource import Resource
 from service.webhooks import statements as webhooks
@@ -29,18 +30,17 @@ HEADER = """\
 def statements(sources: Sources) -> Iterator[Statement[Any]]:
     """Yield the statements of each resource, for lists a selection, and those of the library."""
     for one in sources:
-        if isinstance(one, Statement):
-            yield one
-        else:
+        if isinstance(one, Resource):
             yield from one.statements()
-    yield from _library(sources)
+    yield from _others(sources)
 
 
-def _library(sources: Sources) -> Iterator[Statement[Any]]:
-    """Yield those of the library."""
-    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, spooled)
+def _others(sources: Sources) -> Iterator[Statement[Any]]:
+    """Those that belong to no resource."""
+    yield from (one for one in sources if isinstance(one, Statement))
+    yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, figures, spooled)
     if any(isinstance(one, Resource) and one.changes for one in sources):
-        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
+        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS, letter_case.LOWER)
 
 
 def listing(sources: Sources) -> str:
@@ -59,13 +59,11 @@ def find(sources: Sources, name: str) -> tuple[Resource[Any] | None, Statement[A
     Raises:
         KeyError: the statement does not exist.
     """
-    own = {statement.name: statement for statement in _library(sources)}
     for one in sources:
-        if isinstance(one, Statement):
-            own[one.name] = one
-        else:
+        if isinstance(one, Resource):
             with suppress(KeyError):
                 return one, one.statement(name)
+    own = {statement.name: statement for statement in _others(sources)}
     return None, own[name]
 
 

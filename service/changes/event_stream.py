@@ -1,14 +1,15 @@
 """Changes as a response: server-sent events, or JSON after a wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 from starlette.types import Send
 
 from service.changes.change import Change
 from service.changes.subscriber import Subscriber
-from service.errors import Problem
+from service.errors import Problem, TimedOut, Unavailable
 from service.http1.extensions import ENDLESS
 from service.timing import timing
 from service.web.request import Request
@@ -18,6 +19,8 @@ from service.web.stream import Packer
 RETRY = b"retry: 1000\n"
 # Seconds in which a long poll looks through changes that do not match.
 SCAN_SECONDS = 1.0
+# How often and with what pause a key is looked up again while the database does not answer.
+KEY_TRIES, PAUSE_SECONDS = 10, 0.5
 # It checks the key again, and returns until when that is valid.
 CheckKey = Callable[[], Awaitable[float]]
 
@@ -40,12 +43,11 @@ class EventStream:
 
     async def send(self, send: Send) -> None:
         """Send all of it, as the messages after the start."""
-        subscriber, began = self._subscriber, perf_counter()
+        subscriber = self._subscriber
         subscriber.task = asyncio.current_task()
-        gone = asyncio.create_task(self._request.gone())
-        gone.add_done_callback(lambda _: subscriber.end())
         try:
-            await self._send_all(send)
+            with waiting(self._request, subscriber) as gone:
+                await self._send_all(send)
         except Problem:  # of the database or the key: the client comes back, and is told
             pass
         except asyncio.CancelledError:
@@ -53,14 +55,7 @@ class EventStream:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # this is a task
             return  # without an end, so the connection is closed
-        finally:
-            left = gone.done()
-            gone.cancel()
-            subscriber.leave()
-            spent = timing.get()
-            if spent is not None:
-                spent.idle += perf_counter() - began
-        if not left or subscriber.feed.stopping:
+        if not gone.done() or subscriber.feed.stopping:
             await send({"type": "http.response.body", "body": b""})
 
     async def _send_all(self, send: Send) -> None:
@@ -81,12 +76,43 @@ class EventStream:
                 await subscriber.wait()
 
     async def _write(self, send: Send, body: bytes) -> None:
-        if perf_counter() >= self._valid_until:
-            self._valid_until = await self._check_key()
+        tries = 0
+        while perf_counter() >= self._valid_until:
+            try:
+                self._valid_until = await self._check_key()
+            except (Unavailable, TimedOut):  # the database restarts, perhaps
+                tries += 1
+                if tries == KEY_TRIES:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
         subscriber = self._subscriber
         subscriber.sending_since = monotonic()
         await send({"type": "http.response.body", "body": body, "more_body": True, ENDLESS: True})
         subscriber.sending_since = None
+
+
+@contextmanager
+def waiting(request: Request, subscriber: Subscriber) -> Iterator[asyncio.Task[None]]:
+    """Let a client wait: until it leaves, and not as work of a request.
+
+    Yields:
+        A task that ends when the client has left.
+    """
+    began, metrics = perf_counter(), request.state["metrics"]
+    gone = asyncio.create_task(request.gone())
+    gone.add_done_callback(lambda _: subscriber.end())
+    if metrics is not None:
+        metrics.in_flight -= 1
+    try:
+        yield gone
+    finally:
+        gone.cancel()
+        subscriber.leave()
+        if metrics is not None:
+            metrics.in_flight += 1
+        spent = timing.get()
+        if spent is not None:
+            spent.idle += perf_counter() - began
 
 
 def _position(subscriber: Subscriber) -> bytes:
@@ -121,23 +147,16 @@ async def poll(
 async def _wait(
     request: Request, subscriber: Subscriber, seconds: float, limit: int
 ) -> list[Change]:
-    began = perf_counter()
-    gone = asyncio.create_task(request.gone())
-    gone.add_done_callback(lambda _: subscriber.end())
     timer = asyncio.get_running_loop().call_later(seconds, subscriber.end)
     found: list[Change] = []
     try:
-        while not found and (past := await subscriber.past(limit)) is not None:
-            found = past
-        while not found and not subscriber.ended:
-            await subscriber.wait()
-            subscriber.beat = False
-            found = subscriber.take(limit)
+        with waiting(request, subscriber):
+            while not found and (past := await subscriber.past(limit)) is not None:
+                found = past
+            while not found and not subscriber.ended:
+                await subscriber.wait()
+                subscriber.beat = False
+                found = subscriber.take(limit)
     finally:
         timer.cancel()
-        gone.cancel()
-        subscriber.leave()
-        spent = timing.get()
-        if spent is not None:
-            spent.idle += perf_counter() - began
     return found

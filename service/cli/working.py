@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -13,6 +14,7 @@ from service.embedded.data_directory import Stores
 from service.embedded.stores import attached
 from service.embedded.watch import Watch
 from service.server.processes import StopSignals
+from service.settings import Settings
 from service.settings.urls import address
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # Between two looks whether the service that runs the joined database still does.
 LOOK_SECONDS = 1.0
+# A service that has just begun migrates its database for so long, at most.
+MIGRATION_SECONDS = 30.0
 # A job loop answers no requests: no cache, whose invalidations it would have to hear, and no
 # counts, which nothing would show. The triggers announce what it writes.
 OFF = {
@@ -64,28 +68,40 @@ def _run_in_database(app: "Application", signals: StopSignals) -> None:
         found = run(banner.look_at_database(asked.database_url))
     with with_stores(asked, watch=watch) as (settings, running):
         if found is None:
-            found = run(banner.look_at_database(settings.required_database_url))
-            if running is not None and not running.joined:
-                found = serving.migrated(app, settings)
+            joined = running is not None and running.joined
+            found = _migrated_by_owner(app, settings) if joined else serving.migrated(app, settings)
         app.serves = False
         app.settings = msgspec.structs.replace(settings, **OFF)
-        joined = running if running is not None and running.joined else None
         with watch.installed():
-            ended = run(_run_jobs(app, signals, _banner(app, running, found), joined))
+            ended = run(_run_jobs(app, signals, _banner(app, running, found), running))
     if ended:
         stop("the service that ran the database has ended: start `swiftlet work` again", 1)
+
+
+def _migrated_by_owner(app: "Application", settings: Settings) -> "Database":
+    """Wait until the service that runs the database has migrated it; return its state."""
+    from service.cli import banner
+    from service.migrations import migrate
+
+    head, give_up = migrate.head(app.migrations), time.monotonic() + MIGRATION_SECONDS
+    while True:
+        found = run(banner.look_at_database(settings.required_database_url))
+        if found.revision == head or time.monotonic() > give_up:
+            return found
+        time.sleep(0.1)
 
 
 async def _run_jobs(
     app: "Application",
     signals: StopSignals,
     lines: list[tuple[str, str]],
-    joined: Stores | None,
+    running: Stores | None,
 ) -> bool:
     """Run jobs until the stop; return whether the joined stores have ended before."""
     from service.app_state import opened_state
     from service.cli import banner
 
+    joined = running if running is not None and running.joined else None
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def wake() -> None:

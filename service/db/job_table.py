@@ -95,7 +95,7 @@ BEGIN
 END $$
 """
 # A NOTIFY makes all commits of the server wait for each other, also while they write to disk. So
-# the service itself tells of the jobs of new rows after the commit (cache/writer.py).
+# the service itself announces the jobs of new rows after the commit (cache/writer.py).
 TELL_TRIGGER = f"""
 CREATE TRIGGER jobs_told AFTER INSERT ON jobs
     FOR EACH STATEMENT WHEN (current_setting('application_name') <> '{SILENT}')

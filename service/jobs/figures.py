@@ -7,8 +7,7 @@ from contextlib import suppress
 
 from service.db.database import Database
 from service.errors import Problem
-from service.jobs import statements
-from service.jobs.statements import Figures
+from service.jobs.figure_statements import Figures, figures
 from service.metrics import Metrics, families
 
 # Each worker asks so often, more or less. All have the same figures, so one of them is shown.
@@ -29,7 +28,7 @@ async def sample(db: Database, metrics: Metrics, kinds: Collection[str]) -> None
     Raises:
         Problem: the database is not available.
     """
-    for record in await statements.figures.records(db, kinds=list(kinds)):
+    for record in await figures.records(db, kinds=list(kinds)):
         found = Figures(*record)
         metrics.set(families.JOBS_QUEUED, found.queued, found.kind)
         metrics.set(families.JOBS_FAILED, found.failed, found.kind)

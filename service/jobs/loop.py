@@ -144,7 +144,7 @@ class JobLoop:
         self._more -= {*kinds}
         self._more |= {kind for kind in kinds if counts[kind] == free[kind]}
         if any(self._counts[kind] < self.jobs[kind].concurrency for kind in self._more):
-            self._awake.set()  # a job has ended meanwhile
+            self._awake.set()  # a job has ended during the claim
         if not found:
             await asyncio.sleep(STORM_SECONDS)
         spread = random.random()  # noqa: S311 - so that workers look at different times

@@ -33,8 +33,6 @@ from service.db.names import JOBS_CHANNEL
 from service.db.statement import Statement, columns
 
 _NOW: ColumnElement[Any] = func.now()
-# No figure counts further: 10,000 entries of an index take some 2 ms.
-COUNTED = 10_000
 _ONE: ColumnElement[Any] = literal_column("1", Integer)
 
 
@@ -53,15 +51,6 @@ class JobRow(Struct, frozen=True):
     run_at: datetime
     created_at: datetime
     finished_at: datetime | None
-
-
-class Figures(Struct, frozen=True):
-    """How many jobs of a kind there are, and the seconds since the first of them was due."""
-
-    kind: str
-    queued: int
-    failed: int
-    waited: float
 
 
 class Claimed(Struct, frozen=True):
@@ -88,11 +77,6 @@ def _state(name: str) -> ColumnElement[Any]:
 
 def _given(name: str) -> ColumnElement[Any]:
     return bindparam(name, type_=jobs.c[name].type)
-
-
-def _ended(name: str) -> tuple[ColumnElement[bool], ...]:
-    """True for jobs that have ended in a state, so that the index of ended jobs can be used."""
-    return (jobs.c.state == _state(name), jobs.c.finished_at.is_not(None))
 
 
 def _told() -> ColumnElement[Any]:
@@ -219,12 +203,10 @@ def _releasing() -> Statement[tuple[int, Any]]:
 
 
 def _retrying() -> Statement[tuple[int, Any]]:
-    """Queue failed jobs again: those with the ids, or all of a kind, or all if both are null."""
-    ids, kind = bindparam("ids", type_=ARRAY(BigInteger)), _given("kind")
+    """Queue the jobs with these ids again, as far as they have failed."""
     failed = (
-        *_ended("failed"),
-        or_(ids.is_(None), jobs.c.id == any_(ids)),
-        or_(kind.is_(None), jobs.c.kind == kind),
+        jobs.c.state == _state("failed"),
+        jobs.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
     )
     values = {
         "state": _state("queued"),
@@ -236,7 +218,7 @@ def _retrying() -> Statement[tuple[int, Any]]:
     }
     core = update(jobs).where(*failed).values(values)
     returned = core.returning(jobs.c.id, _told().label("told"))
-    return Statement("jobs.retry", tuple, returned, prepare=False, by_values=True)
+    return Statement("jobs.retry", tuple, returned, order=("ids",), prepare=False)
 
 
 def _listing() -> Statement[JobRow]:
@@ -255,28 +237,6 @@ def _listing() -> Statement[JobRow]:
         .limit(bindparam("limit", type_=BigInteger))
     )
     return Statement("jobs.list", JobRow, core, prepare=False, by_values=True)
-
-
-def _figures() -> Statement[Figures]:
-    """How many jobs of each kind are queued and have failed, each counted up to COUNTED."""
-    wanted = unnested({"kind": Text()}).cte("wanted").rows
-    most: ColumnElement[int] = literal_column(str(COUNTED))
-    queued = (jobs.c.kind == wanted.c.kind, jobs.c.state == _state("queued"))
-    some = select(jobs.c.id).where(*queued).limit(most).correlate(wanted).subquery()
-    first = select(jobs.c.run_at).where(*queued).order_by(jobs.c.run_at).limit(_ONE)
-    waited = func.extract("epoch", _NOW - first.correlate(wanted).scalar_subquery())
-    failed = select(jobs.c.kind).where(*_ended("failed")).limit(most).cte("failed")
-    core = select(
-        wanted.c.kind,
-        select(func.count()).select_from(some).scalar_subquery().label("queued"),
-        select(func.count())
-        .select_from(failed)
-        .where(failed.c.kind == wanted.c.kind)
-        .scalar_subquery()
-        .label("failed"),
-        func.greatest(cast(waited, Float), literal_column("0", Float)).label("waited"),
-    ).select_from(wanted)
-    return Statement("jobs.figures", Figures, core, order=("kinds",), prepare=False)
 
 
 def _trimming() -> Statement[int]:
@@ -306,8 +266,7 @@ by_id = Statement(
     order=("id",),
 )
 # `list_` so that it hides no builtin.
-list_, retry, trim, figures = _listing(), _retrying(), _trimming(), _figures()
+list_, retry, trim = _listing(), _retrying(), _trimming()
 STATEMENTS: tuple[Statement[Any], ...] = (
     *(enqueue, claim, renew, progress, finish, fail, release, by_id, list_, retry, trim),
-    figures,
 )

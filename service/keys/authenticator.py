@@ -33,7 +33,7 @@ class Authenticator:
         principal = Principal(stored.user_id, stored.id, scopes, admin)
         return KeyRecord(stored.secret_hash, principal, stored.seconds_left)
 
-    async def is_active(self, db: Database, user_id: int) -> bool:
+    async def is_user_active(self, db: Database, user_id: int) -> bool:
         """Return whether a user exists and is active."""
         user = await users.by_id.get(db, user_id)
         return user is not None and user.is_active

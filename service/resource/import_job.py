@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from service.db.statement import Runner
+from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem
 from service.jobs import statements
 from service.jobs.context import JobContext
@@ -15,6 +16,7 @@ from service.jobs.queue import enqueue
 from service.jobs.routes import PATH, encode_job
 from service.jobs.spool import Spool
 from service.jobs.spool_cleaning import make_room
+from service.jobs.statements import JobRow
 from service.resource.transfer import Imported, changed_tags
 from service.web.api_keys import ApiKeys
 from service.web.codec import Reply
@@ -105,18 +107,21 @@ async def queue_import(request: Request, resource: str, *, skip: bool, zipped: b
     )
     user = None if principal is None else principal.user_id
     job = request.state["jobs"][KIND]
+
+    async def write(db: WritableDatabase) -> JobRow:
+        async with db.transaction() as one:
+            id_ = await enqueue(one, job, argument, user_id=user, place=file.place)
+            return await statements.by_id.only(one, id_)
+
     try:
-        id_ = await request.write(
-            lambda db: enqueue(db, job, argument, user_id=user, place=file.place), lambda _: ()
-        )
+        queued = await request.write(write, lambda _: ())
     except OutcomeUnknown:
         raise
     except Problem:
         spool.remove(file.name)
         raise
-    place = (b"location", f"{request.root}{PATH}/{id_}".encode())
-    queued = await statements.by_id.only(request.db, id_)
-    return Reply(encode_job(queued), 202, (place,))
+    place = f"{request.root}{PATH}/{queued.id}".encode()
+    return Reply(encode_job(queued), 202, ((b"location", place),))
 
 
 class ImportJob(Job[ImportArgument]):
@@ -149,7 +154,7 @@ class ImportJob(Job[ImportArgument]):
         if of is None:
             raise JobFailedError(f"there is no import of {asked.resource} any more")
         user, auth, settings = context.user_id, self._auth, context.settings
-        if auth and user is not None and not await auth.is_active(context.db, user):
+        if auth and user is not None and not await auth.is_user_active(context.db, user):
             raise JobFailedError("the user who sent the file is not active any more")
         spool = Spool(settings)
         rows_of = reader(of.new, asked.content_type.encode("latin-1"), settings.body_limit)

@@ -76,7 +76,7 @@ class ApiKeys(Protocol):
             Problem: 503 or 504, the database is not available.
         """
 
-    async def is_active(self, db: Database, user_id: int) -> bool:
+    async def is_user_active(self, db: Database, user_id: int) -> bool:
         """Return whether a user exists and is active, for work that outlives their request.
 
         Raises:

@@ -54,18 +54,12 @@ class Operation(NamedTuple):
     of the cache key. `limit` is its own rate limit, such as `5/m`; `off` for none.
 
     `media` are the media types of a body without a Struct, or beside it, as `text/html`. `fixed`
-    says that the response has an ETag and changes only with the code. `documented` says
-    whether the OpenAPI document has it: say False for a part of a page, such as a script.
-
-    `replay` says whether the answer to a POST is stored and shown again to a request with the same
-    Idempotency-Key; say False if it has a secret. Then a repeated request is 409.
-
-    `accepted` is the body of a 202, if it can also answer with a job that does the work later.
-
-    `local` says whether a program on this machine needs no key, see local_request.is_local.
-    Idempotency-Key; say False if it has a secret. Then a repeated request is 409. `local` says
-    whether a program on this machine needs no key, see local_request.is_local. `statements` are
-    those of its handler that belong to no resource.
+    says that the response has an ETag and changes only with the code. `documented` says whether the
+    document has it: say False for a part of a page, such as a script. `replay` says whether the
+    answer to a POST is stored and shown again to a request with the same Idempotency-Key; say False
+    if it has a secret, then that is 409. `accepted` is the body of a 202, if it can also answer
+    with a job that does the work later. `local` says whether a program on this machine needs no
+    key, see local_request.is_local. `statements` are those that belong to no resource.
     """
 
     method: str

@@ -233,7 +233,8 @@ END $function$
 
     """,
     """
-    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION
+    CREATE TRIGGER jobs_told AFTER INSERT ON jobs FOR EACH STATEMENT WHEN
+        ((current_setting('application_name'::text) <> 'swiftlet'::text)) EXECUTE FUNCTION
         tell_jobs()
     """,
     """

@@ -60,6 +60,14 @@ const CARDS = [
     least: 4,
   },
   {
+    title: "Jobs",
+    lines: ["queued", "failed"].map((name) => (now) => now.gauge(`jobs_${name}`)),
+    names: ["waiting", "failed"],
+    text: words.number,
+    more: (now) => `attempts per second: ${words.number(now.rate("jobs_total") ?? 0)}`,
+    least: 1,
+  },
+  {
     title: "Event loop lag",
     lines: [0.5, 0.99].map((part) => (now) => now.quantile("event_loop_lag_seconds", part)),
     names: ["p50", "p99"],
