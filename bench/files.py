@@ -98,7 +98,7 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
         with stage(directory) as on:
             say(f"{items:,} items")
             fill(on, items)
-            new = _new_rows(on, directory)
+            new = new_rows(on, directory)
             with served(SERVICE, on, 1) as server:
                 probe = Probe(server, items)
                 say("at rest")
@@ -111,9 +111,9 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
                     yield _export(server, probe, items)
                     say(f"round {number + 1} of {rounds}: in")
                     yield _psql_in(on, items, new[0])
-                    _settle(on, items)
+                    settle_items(on, items)
                     yield _import(server, probe, items, new[1])
-                    _settle(on, items)
+                    settle_items(on, items)
                 say("a reader of one byte a second")
                 yield _slow(server)
                 say("upserts")
@@ -123,7 +123,7 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
             told.append(upsert.table(on))
 
 
-def _new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
+def new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
     """Write the rows with other skus as CSV and as NDJSON."""
     rows = f"SELECT 'NEW' || sku AS sku, {FIELDS.removeprefix('sku, ')} FROM items ORDER BY id"
     as_csv, as_lines = directory / "new.csv", directory / "new.ndjson"
@@ -133,7 +133,7 @@ def _new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
     return as_csv, as_lines
 
 
-def _settle(on: StagingTable, items: int) -> None:
+def settle_items(on: StagingTable, items: int) -> None:
     sql(on, f"DELETE FROM items WHERE id > {items}", "VACUUM items", "CHECKPOINT")
 
 

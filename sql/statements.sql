@@ -1762,6 +1762,21 @@ WITH marked AS
 FROM notifications
 WHERE notifications.id = $1::BIGINT AND notifications.user_id = $2::BIGINT;
 
+-- notifications.mark_all_read
+-- $1 user_id, $2 up_to
+WITH chosen AS
+(SELECT notifications.id AS id
+FROM notifications
+WHERE notifications.user_id = $1::BIGINT AND notifications.unread AND notifications.id <= $2::BIGINT ORDER BY notifications.id
+ LIMIT 1000 FOR UPDATE)
+ UPDATE notifications SET unread=false, read_at=now() FROM chosen WHERE notifications.id = chosen.id RETURNING notifications.id, notifications.user_id, notifications.unread;
+
+-- notifications.posted
+-- $1 id
+SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.created_at
+FROM notifications
+WHERE notifications.id = $1::BIGINT;
+
 -- notifications.page
 -- $1 limit, $2 offset
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
@@ -2112,11 +2127,11 @@ UPDATE jobs SET done=$1::BIGINT, total=$2::BIGINT WHERE jobs.id = $3::BIGINT AND
 
 -- jobs.finish
 -- $1 done, $2 total, $3 result, $4 error, $5 id, $6 claim
-UPDATE jobs SET state='done', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSONB, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'done') RETURNING jobs.id;
+UPDATE jobs SET state='done', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSON, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'done') RETURNING jobs.id;
 
 -- jobs.fail
 -- $1 done, $2 total, $3 result, $4 error, $5 id, $6 claim
-UPDATE jobs SET state='failed', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSONB, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'failed') RETURNING jobs.id;
+UPDATE jobs SET state='failed', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSON, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'failed') RETURNING jobs.id;
 
 -- jobs.release
 -- $1 delay, $2 attempts, $3 done, $4 total, $5 error, $6 id, $7 claim
@@ -2136,8 +2151,8 @@ WHERE ($1::VARCHAR IS NULL OR jobs.state = $1::VARCHAR) AND ($1::VARCHAR IS NULL
  LIMIT $4::BIGINT;
 
 -- jobs.retry
--- $1 ids, $2 kind
-UPDATE jobs SET state='queued', run_at=now(), attempts=0, result=NULL, error=NULL, finished_at=NULL WHERE jobs.state = 'failed' AND jobs.finished_at IS NOT NULL AND ($1::BIGINT[] IS NULL OR jobs.id = ANY ($1::BIGINT[])) AND ($2::VARCHAR IS NULL OR jobs.kind = $2::VARCHAR) RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
+-- $1 ids
+UPDATE jobs SET state='queued', run_at=now(), attempts=0, result=NULL, error=NULL, finished_at=NULL WHERE jobs.state = 'failed' AND jobs.id = ANY ($1::BIGINT[]) RETURNING jobs.id, pg_notify('swiftlet-jobs', '') AS told;
 
 -- jobs.trim
 -- $1 state, $2 kept, $3 limit
@@ -2184,11 +2199,21 @@ SELECT settled_changes() AS position;
 -- changes.read
 -- $1 after, $2 until, $3 limit
 SELECT found.position, found.name, found.kind, found.rows
-FROM (SELECT change_positions.position * 1024 AS position, change_log.name AS name, change_log.kind AS kind, change_log.rows AS rows, sum(octet_length(change_log.rows)) OVER (ORDER BY change_positions.position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - octet_length(change_log.rows) AS before
-FROM change_positions JOIN change_log ON change_log.id = change_positions.entry
-WHERE change_positions.position >= $1::BIGINT / 1024 AND change_positions.position <= $2::BIGINT AND CASE WHEN (change_positions.position > $1::BIGINT / 1024) THEN true ELSE (change_positions.position * 1024 + json_array_length(CAST(change_log.rows AS JSON))) - 1 > $1::BIGINT END ORDER BY change_positions.position
- LIMIT $3::BIGINT) AS found
-WHERE found.before < 8000000 ORDER BY found.position;
+FROM (SELECT place.position * 1024 AS position, change_log.name AS name, change_log.kind AS kind, change_log.rows AS rows, sum(octet_length(change_log.rows)) OVER (ORDER BY place.position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - octet_length(change_log.rows) AS before
+FROM (SELECT change_positions.position AS position, change_positions.entry AS entry
+FROM change_positions
+WHERE change_positions.position >= $1::BIGINT / 1024 AND change_positions.position <= $2::BIGINT ORDER BY change_positions.position
+ LIMIT $3::BIGINT + 1) AS place JOIN change_log ON change_log.id = place.entry
+WHERE CASE WHEN (place.position > $1::BIGINT / 1024) THEN true ELSE (place.position * 1024 + json_array_length(CAST(change_log.rows AS JSON))) - 1 > $1::BIGINT END) AS found
+WHERE found.before < 8000000 ORDER BY found.position
+ LIMIT $3::BIGINT;
+
+-- changes.newest
+-- $1 until
+SELECT coalesce((SELECT max(change_positions.position) AS max_1
+FROM change_positions
+WHERE change_positions.position <= $1::BIGINT), (SELECT max(change_horizon.position) / 1024 AS anon_1
+FROM change_horizon), 0) * 1024 + 1023 AS position;
 
 -- changes.horizon
 -- no arguments
@@ -2213,3 +2238,88 @@ FROM entries ORDER BY entries.position DESC
  LIMIT 1 ON CONFLICT (id) DO UPDATE SET position = excluded.position RETURNING change_horizon.position)
  SELECT count(*) AS n
 FROM places;
+
+-- webhooks.by_id
+-- $1 id
+SELECT webhooks.id, webhooks.url, webhooks.resource, webhooks.position
+FROM webhooks
+WHERE webhooks.id = $1::BIGINT;
+
+-- webhooks.add
+-- $1 url, $2 resource, $3 position
+INSERT INTO webhooks (url, resource, position) VALUES ($1::VARCHAR, $2::VARCHAR, $3::BIGINT) RETURNING webhooks.id;
+
+-- webhooks.remove
+-- $1 id
+DELETE FROM webhooks WHERE webhooks.id = $1::BIGINT RETURNING webhooks.id;
+
+-- webhooks.save
+-- $1 position, $2 error, $3 id, $4 job_id, $5 claim
+UPDATE webhooks SET position=greatest(webhooks.position, $1::BIGINT), error=$2::VARCHAR WHERE webhooks.id = $3::BIGINT AND (EXISTS (SELECT jobs.id
+FROM jobs
+WHERE jobs.id = $4::BIGINT AND jobs.claims = $5::BIGINT AND jobs.state = 'running')) RETURNING webhooks.id;
+
+-- webhooks.check
+-- $1 id, $2 job_id, $3 claim
+SELECT webhooks.id
+FROM webhooks
+WHERE webhooks.id = $1::BIGINT AND (EXISTS (SELECT jobs.id
+FROM jobs
+WHERE jobs.id = $2::BIGINT AND jobs.claims = $3::BIGINT AND jobs.state = 'running'));
+
+-- webhooks.give_up
+-- $1 webhook_id, $2 position, $3 body, $4 lost_to, $5 attempts, $6 error
+INSERT INTO webhook_failures (webhook_id, position, body, lost_to, attempts, error) VALUES ($1::BIGINT, $2::BIGINT, $3::VARCHAR, $4::BIGINT, $5::INTEGER, $6::VARCHAR) ON CONFLICT (webhook_id, position) DO NOTHING RETURNING webhook_failures.id;
+
+-- webhooks.list
+-- no arguments
+SELECT webhooks.id, webhooks.url, webhooks.resource, webhooks.position, webhooks.error, (SELECT count(webhook_failures.id) AS count_1
+FROM webhook_failures
+WHERE webhook_failures.webhook_id = webhooks.id) AS failures
+FROM webhooks ORDER BY webhooks.id;
+
+-- webhooks.behind
+-- $1 position, $2 table
+SELECT count(*) AS entries, CAST(coalesce(sum(anon_1.changes), 0) AS BIGINT) AS changes, CAST(EXTRACT(epoch FROM clock_timestamp() - min(anon_1.committed_at)) AS DOUBLE PRECISION) AS seconds
+FROM (SELECT json_array_length(CAST(change_log.rows AS JSON)) - greatest(($1::BIGINT - change_positions.position * 1024) + 1, 0) AS changes, change_positions.committed_at AS committed_at
+FROM change_positions JOIN change_log ON change_log.id = change_positions.entry
+WHERE change_positions.position >= $1::BIGINT / 1024 AND change_log.name = $2::VARCHAR AND json_array_length(CAST(change_log.rows AS JSON)) - greatest(($1::BIGINT - change_positions.position * 1024) + 1, 0) > 0 ORDER BY change_positions.position
+ LIMIT 500) AS anon_1;
+
+-- webhooks.figures
+-- no arguments
+SELECT CAST(coalesce(EXTRACT(epoch FROM clock_timestamp() - min((SELECT change_positions.committed_at
+FROM change_positions
+WHERE change_positions.position > webhooks.position / 1024 ORDER BY change_positions.position
+ LIMIT 1))), 0) AS DOUBLE PRECISION) AS lag, (SELECT count(anon_1.id) AS count_1
+FROM (SELECT webhook_failures.id AS id
+FROM webhook_failures
+ LIMIT 10000) AS anon_1) AS failures
+FROM webhooks;
+
+-- webhooks.retry
+-- $1 after, $2 id, $3 webhook_id, $4 limit
+SELECT webhook_failures.id, webhook_failures.webhook_id, webhooks.url, webhook_failures.position, webhook_failures.body
+FROM webhook_failures JOIN webhooks ON webhooks.id = webhook_failures.webhook_id
+WHERE webhook_failures.id > $1::BIGINT AND ($2::BIGINT IS NULL OR webhook_failures.id = $2::BIGINT) AND ($3::BIGINT IS NULL OR webhook_failures.webhook_id = $3::BIGINT) AND webhook_failures.body IS NOT NULL ORDER BY webhook_failures.id
+ LIMIT $4::BIGINT;
+
+-- webhooks.failed
+-- $1 webhook_id, $2 limit
+SELECT webhook_failures.id, webhook_failures.webhook_id, webhook_failures.position, webhook_failures.body, webhook_failures.lost_to, webhook_failures.attempts, webhook_failures.error, webhook_failures.created_at
+FROM webhook_failures
+WHERE $1::BIGINT IS NULL OR webhook_failures.webhook_id = $1::BIGINT ORDER BY webhook_failures.id
+ LIMIT $2::BIGINT;
+
+-- webhooks.failed_again
+-- $1 error, $2 id
+UPDATE webhook_failures SET attempts=(webhook_failures.attempts + 1), error=$1::VARCHAR WHERE webhook_failures.id = $2::BIGINT RETURNING webhook_failures.id;
+
+-- webhooks.forget
+-- $1 id, $2 webhook_id
+DELETE FROM webhook_failures WHERE ($1::BIGINT IS NULL OR webhook_failures.id = $1::BIGINT) AND ($2::BIGINT IS NULL OR webhook_failures.webhook_id = $2::BIGINT) RETURNING webhook_failures.id;
+
+-- changes.lower
+-- $1 letters
+SELECT given.letter, lower(given.letter) AS lowered
+FROM unnest($1::TEXT[]) AS given(letter);

@@ -23,6 +23,8 @@ DEFAULTS = {
     "cors_origins": "none",
     "certfile": "none",
     "keyfile": "none",
+    "notify_url": "none",
+    "private_targets": "none",
     "secret": "made and kept in `SERVICE_DATA` when embedded",
 }
 SETTINGS = """\

@@ -22,7 +22,9 @@ REFERENCES = {
 
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent"}),
+    frozenset(
+        {"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent", "threads"}
+    ),
     frozenset({"http1"}),
     # Each of the two has types of the other: a batch has a span, and a span shows a batch.
     frozenset({"db", "tracing"}),
@@ -153,6 +155,7 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user_id", "db.job_table", "the same"),
     ("user_id", "resource.import_job", "who sent the file, in any application"),
     ("expires_at", "cache", "the end of a cached response"),
+    ("email", "outgoing.delivery_error", "a module of Python that reads dates of HTTP"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),

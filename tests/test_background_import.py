@@ -7,11 +7,13 @@ import os
 import re
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class Node:
         place.mkdir(exist_ok=True)
         self.spool = place / "data" / "spool"
         self.sql: Callable[..., list[asyncpg.Record]] = lambda text, *args: query(url, text, *args)
-        given = {
+        self.environ = {
             "DATABASE_URL": url,
             "REDIS_URL": "off",
             "PYTHONPATH": str(ROOT / "tests"),
@@ -47,7 +49,7 @@ class Node:
             "SERVICE_STATEMENT_TIMEOUT_MS": "60000",
             **environ,
         }
-        self.service = Service(place / "log", "--server", SERVER, *options, **given)
+        self.service = Service(place / "log", "--server", SERVER, *options, **self.environ)
         self.client = httpx.Client(base_url=self.service.url, timeout=30)
 
     def ready(self) -> "Node":
@@ -249,16 +251,27 @@ def test_only_a_worker_with_the_folder_takes_the_job(
     node: Node, own_database_url: str, tmp_path: Path
 ) -> None:
     other = Node(tmp_path / "other", own_database_url, "--no-jobs").ready()
-    try:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
+    with ExitStack() as held:
+        held.callback(other.kill)
         given = other.give(items(5))
         theirs = node.give(items(7))
         assert node.job(theirs)["state"] == "done"
         assert other.client.get(given.headers["location"]).json()["state"] == "queued"
-        other.kill()
-        other = Node(tmp_path / "other", own_database_url).ready()
+        log = held.enter_context((tmp_path / "work").open("wb"))
+        command = [sys.executable, "-m", "service", "work"]
+        work = subprocess.Popen(command, cwd=ROOT, env={**kept, **other.environ}, stdout=log)
+        held.callback(work.wait)
+        held.callback(work.kill)
         assert other.job(given)["result"]["created"] == 5
-    finally:
-        other.kill()
+        assert other.files() == []
+        # A folder that is made later is found too.
+        for name in (*other.files(), "id"):
+            (other.spool / name).unlink()
+        other.spool.rmdir()
+        assert other.job(other.give(items(3)))["result"]["created"] == 3
+        work.terminate()
+        assert work.wait(30) == 0
 
 
 def test_a_killed_server_imports_exactly_once(own_database_url: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The log of changes: each committed change once, in the order of the commits, whoever writes."""
+"""The log of changes: each committed change once, in the order of the commits, of every writer."""
 
 import asyncio
 import itertools
@@ -297,6 +297,17 @@ async def test_an_entry_has_limited_rows_and_bytes(changes: Log) -> None:
     some = await log.read_entries(changes.db, after, 100)
     assert sum(len(one.rows) for one in some) < 10 * BYTES
     assert len(await changes.new()) == 1 + 1000 + 1001 + 8 + 20
+
+
+async def test_entries_are_compressed_in_the_fast_way_where_the_server_can(changes: Log) -> None:
+    writer = await changes.connect()
+    found = await writer.fetchrow(
+        "SELECT attcompression = 'l', 'lz4' = ANY (enumvals) FROM pg_attribute, pg_settings WHERE"
+        " attrelid = 'change_log'::regclass AND attname = 'rows' AND name ="
+        " 'default_toast_compression'"
+    )
+    assert found is not None
+    assert found[0] == found[1]
 
 
 async def test_a_reader_goes_on_within_an_entry(changes: Log) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from conftest import EMPTY_TABLES, Query, query, statements_run
 from in_process import until, worker
+from test_faults import eventually
 
 FRESH = {"Cache-Control": "no-cache"}
 PATH = "/users/1/dashboard"
@@ -136,6 +137,16 @@ def test_a_change_of_another_user_keeps_a_dashboard_in_the_cache(
     client.post(f"/users/{bob}/notifications/1/read")
     again = client.get(f"/users/{ada}/dashboard")
     assert (again.headers["x-cache"], again.json()) == ("HIT", first)
+
+
+def test_a_write_of_another_program_is_seen_soon(client: httpx.Client, sql: Query) -> None:
+    """Its triggers report it; a job that runs in `swiftlet work` is such a program."""
+    ada = user(client, "ada")
+    assert shown(client)["stats"]["unread_notifications"] == 0
+    sql(TELL, ada, "Told")
+    eventually(lambda: shown(client)["stats"]["unread_notifications"] == 1, 2)
+    sql("INSERT INTO items (name, owner_id) VALUES ('Lamp', $1)", ada)
+    eventually(lambda: shown(client)["stats"]["items"] == 1, 2)
 
 
 def test_a_dashboard_may_have_long_texts(client: httpx.Client) -> None:

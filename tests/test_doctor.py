@@ -32,13 +32,14 @@ from service.doctor import AREAS, database_checks, redis_checks
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, ok
 from service.doctor.clocks import skewed
-from service.doctor.examine import examine, in_thread
+from service.doctor.examine import examine
 from service.doctor.subject import Skipped, Subject
 from service.embedded.data_directory import Stores
 from service.logs import logger
 from service.metrics.slots import SIZE
 from service.migrations import migrate
 from service.settings import Settings
+from service.threads import in_thread
 
 __all__ = ["command"]  # a fixture
 
@@ -72,9 +73,9 @@ def test_every_check_has_a_name_of_its_own_and_a_description() -> None:
 @pytest.mark.parametrize(
     ("values", "state", "found"),
     (
-        ({}, "ok", "posted nowhere"),
-        ({"notify_url": "http://127.0.0.1:9/"}, "ok", "whose address is allowed"),
-        ({"notify_url": "http://hunter2@localhost/"}, "ok", "whose address is allowed"),
+        ({}, "ok", "is not set"),
+        ({"notify_url": "http://127.0.0.1:9/"}, "ok", "is allowed"),
+        ({"notify_url": "http://hunter2@localhost/"}, "ok", "is allowed"),
         ({"notify_url": "http://name.invalid/"}, "warn", "has no address"),
         ({"notify_url": "http://169.254.169.254/"}, "fail", "has the address 169.254.169.254"),
         ({"notify_url": "http://127.1/"}, "fail", "has a private address"),
@@ -368,6 +369,20 @@ SICK = (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'items_sku_key'::regclass",
         "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'items_sku_key'::regclass",
         ("invalid-indexes", "fail", "REINDEX INDEX CONCURRENTLY items_sku_key"),
+    ),
+    (
+        "ALTER TABLE items DISABLE TRIGGER items_log_updated",
+        "ALTER TABLE items ENABLE TRIGGER items_log_updated",
+        ("changes", "fail", "a trigger of items is off: ALTER TABLE items ENABLE TRIGGER USER"),
+    ),
+    (
+        (
+            "WITH entry AS (INSERT INTO change_log (name, kind, rows) VALUES ('x', 'x', '[1]')"
+            " RETURNING id) INSERT INTO change_positions (entry, committed_at)"
+            " SELECT id, now() - interval '2 days' FROM entry"
+        ),
+        "DELETE FROM change_log; DELETE FROM change_positions",
+        ("changes", "warn", "entries should have been removed"),
     ),
     (
         "ALTER TABLE items ADD COLUMN colour text",

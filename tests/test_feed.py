@@ -15,13 +15,31 @@ import pytest
 import sse
 from accounts import account
 from conftest import SERVER, Query, Service, query
+from guarded_app import Keys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_process import worker
+from msgspec import Struct
+from sqlalchemy.schema import CreateTable
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
+from bench.feedrun import Sizes, feed_run
+from service.app import create_app
+from service.changes import backlog, log
 from service.changes import feed as feeds
+from service.changes.change import ChangeForm
+from service.changes.log import Entry
+from service.changes.matching import Matcher
+from service.changes.ring import Ring
+from service.changes.subscriber import Subscriber
+from service.db import change_log
 from service.db.change_log import WIDTH
+from service.db.statement import DIALECT
 from service.embedded.data_directory import Stores
+from service.resource import ID, Resource
+from service.settings import Settings
+from service.users import users
 
 PATH = "/items/changes"
 NUMBERS = "INSERT INTO items (name, price) SELECT 'psql', n FROM generate_series(1, $1) AS n"
@@ -42,6 +60,7 @@ def nodes(
         *("--server", SERVER, "--workers", "2"),
         DATABASE_URL=own_database_url,
         REDIS_URL=stores.redis_url or "off",
+        SERVICE_CORS_ORIGINS="https://page.example.com",
         SERVICE_LOG="json",
     )
     try:
@@ -300,6 +319,9 @@ def test_clients_that_come_and_go_get_each_change_once_and_in_order(  # noqa: C9
         async with httpx.AsyncClient(base_url=nodes.url, timeout=30) as http:
             start = (await http.get(PATH)).json()["position"]
             done = asyncio.Event()
+            page = "https://page.example.com"
+            async with sse.stream(nodes.url, PATH, Origin=page) as one:
+                assert one.headers["access-control-allow-origin"] == page
 
             async def by_api() -> None:
                 for n in range(60):
@@ -422,7 +444,7 @@ def test_streams_end_at_once_when_the_service_stops(own_database_url: str, tmp_p
                 async with sse.stream(one.url, PATH) as first, sse.stream(one.url, PATH) as second:
                     await first.next()
                     await second.next()
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1.1)  # longer than a slow request
                     one.process.terminate()
                     async with asyncio.timeout(10):  # of the 20 that requests may take
                         await first.end()
@@ -486,3 +508,186 @@ def test_more_clients_than_a_worker_takes_are_refused(
             assert answer.headers["retry-after"]
 
     asyncio.run(run())
+
+
+def test_a_client_that_is_ahead_of_its_worker_gets_only_what_is_new(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has read further, and its client comes here."""
+    read, paused = log.read_entries, asyncio.Event()
+
+    async def slowly(*args: Any) -> list[Entry]:
+        return await read(*args) if paused.is_set() else []
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form, matcher = feed.topics["items"].form, Matcher("items", (), {})
+            start = await feed.begin(None)
+            paused.clear()
+            rows = [{"name": "known"}, {"name": "new"}]
+            await client.post("/items/bulk", json={"items": rows})
+            (known, new), _ = await feed.look(form, matcher.matches, start, 10)
+            ahead = [Subscriber(feed, form, matcher, known.position) for _ in range(2)]
+            for one in ahead:
+                assert await one.past() is None, "it has joined"
+                assert await feed.position() < one.position
+            paused.set()
+            assert await feed.wait(start, 30)
+            assert ahead[0].take_events() == new.event
+            assert [change.position for change in ahead[1].take(10)] == [new.position]
+            for one in ahead:
+                assert one.position >= new.position
+                one.leave()
+
+    paused.set()
+    monkeypatch.setattr(log, "read_entries", slowly)
+    asyncio.run(run())
+
+
+def test_the_past_is_the_same_from_memory_and_from_the_database(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READ_ENTRIES", 3)
+    monkeypatch.setattr(backlog, "MARGIN", 2)
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form = feed.topics["items"].form
+            start = await feed.begin(None)
+            for n in range(10):
+                rows = [{"name": f"{n} {k}", "price": k} for k in range(1 + n % 3)]
+                await client.post("/items/bulk", json={"items": rows})
+            expected, upto = await feed.look(form, lambda _: True, start, 1000)
+            while (more := await feed.look(form, lambda _: True, upto, 1000))[0]:
+                expected, upto = [*expected, *more[0]], more[1]
+            places = [change.position for change in expected]
+            assert len(places) == 19
+
+            async def all_after(after: int, ring: Ring | None) -> list[int]:
+                found: list[int] = []
+                while after < upto:
+                    page, after = await past.page(ring, form, None, after, 4)
+                    found += [change.position for change in page]
+                return found
+
+            past = backlog.Backlog(state["db"])
+            shared = Ring(upto)
+            for after in sorted([start, *places, places[4] - 1], reverse=True):
+                newer = [place for place in places if place > after]
+                assert await all_after(after, None) == newer
+                assert await all_after(after, Ring(upto)) == newer
+                assert await all_after(after, shared) == newer
+            assert shared.start <= start, "it was extended"
+
+    asyncio.run(run())
+
+
+class NewNote(Struct, kw_only=True):
+    """A note that only its owner reads."""
+
+    text: str
+    done: bool = False
+    owner_id: ID | None = None
+
+
+notes = Resource(
+    "notes",
+    NewNote,
+    filters=("owner_id", "done"),
+    references={"owner_id": users},
+    owner="owner_id",
+    private=True,
+    changes=True,
+    without=("upsert",),
+)
+
+
+def test_a_private_resource_shows_the_changes_of_own_rows_only(own_database_url: str) -> None:
+    auth = Keys()
+    headers = [
+        {"Authorization": f"Bearer {auth.add(name, 'read', 'write', user=user)}"}
+        for name, user in (("ada", 1), ("bob", 2))
+    ]
+    given = {"DATABASE_URL": own_database_url, "REDIS_URL": "off", "SERVICE_AUTH": "on"}
+    app = create_app(
+        Settings.load({**given, "SERVICE_CACHE": "off"}), resources=[users, notes], auth=auth
+    )
+
+    async def run() -> None:
+        connection = await asyncpg.connect(own_database_url)
+        await connection.execute(str(CreateTable(notes.table).compile(dialect=DIALECT)))
+        for trigger in change_log.triggers([notes.table])[1:]:
+            await connection.execute(trigger)
+        await connection.execute(
+            "INSERT INTO users (id, email, username) OVERRIDING SYSTEM VALUE VALUES"
+            " (1, 'ada@notes.example.com', 'ada-notes'), (2, 'bob@notes.example.com', 'bob-notes')"
+            " ON CONFLICT DO NOTHING"
+        )
+        async with app.lifespan_context(Starlette()) as state:
+
+            async def served(scope: Scope, receive: Receive, send: Send) -> None:
+                await app({**scope, "state": state}, receive, send)
+
+            transport = httpx.ASGITransport(served)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+                async def ask(who: int, **query: Any) -> Any:
+                    answer = await client.get("/notes/changes", params=query, headers=headers[who])
+                    assert answer.status_code == 200, answer.text
+                    return answer.json()
+
+                start = (await ask(0))["position"]
+                waiting = asyncio.create_task(ask(0, after=start, wait=30))
+                await asyncio.sleep(0.1)
+                for who, text in ((1, "of bob"), (0, "of ada")):
+                    note = {"text": text}
+                    made = await client.post("/notes", json=note, headers=headers[who])
+                    assert made.status_code == 201, made.text
+                await connection.execute("INSERT INTO notes (text) VALUES ('of no one')")
+                for found in (await waiting, await ask(0, after=start)):
+                    assert [one["note"]["text"] for one in found["changes"]] == ["of ada"]
+                    assert found["changes"][0]["note"]["owner_id"] == 1
+                assert (await ask(0, after=start, owner_id=2))["changes"] == []
+                found = await ask(1, after=start, done="false")
+                assert [one["note"]["text"] for one in found["changes"]] == ["of bob"]
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def test_a_change_from_before_a_migration_has_the_fields_of_today(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    form = ChangeForm(
+        "notes",
+        "notes",
+        "note",
+        notes.row,
+        version="version",
+        defaults={"done": False},
+        columns={"content": "text"},
+    )
+    times = '"created_at":"2026-01-01T01:00:00.5+01:00","updated_at":null'
+    rows = f"""[
+        {{"id":1,"content":"a","version":1,"gone":5,{times}}},
+        {{"id":2,"content":7,"version":1,{times}}},
+        {{"id":3,"content":"c","done":true,"owner_id":4,"version":2,{times}}}
+    ]"""
+    first, last = form.changes(Entry(2048, "notes", "updated", rows))
+    assert first.data == (
+        b'{"position":2048,"kind":"updated","id":1,"version":1,"note":{"id":1,"text":"a",'
+        b'"done":false,"owner_id":null,"version":1,"created_at":"2026-01-01T00:00:00.500000Z",'
+        b'"updated_at":null}}'
+    )
+    assert (last.position, last.row.owner_id, last.row.done) == (2050, 4, True)
+    assert "a change can't be read" in caplog.text
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_a_worker_and_the_database_are_killed(tmp_path: Path) -> None:
+    found = feed_run(tmp_path, print, Sizes(200, 100, 6, 2), server=SERVER)
+    assert (found.lost, found.duplicated, found.out_of_order) == (0, 0, 0)
+    assert found.changes > 100
+    assert found.reconnected > 50

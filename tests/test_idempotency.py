@@ -104,6 +104,11 @@ def notification_of(client: httpx.Client) -> dict[str, Any]:
     return {"content": b""}
 
 
+def notifications_of(client: httpx.Client) -> dict[str, Any]:
+    item_of(client)
+    return {"json": {"up_to": 1}}
+
+
 def job_of_user(client: httpx.Client) -> dict[str, Any]:
     item_of(client)
     return {"content": b""}
@@ -119,6 +124,7 @@ CASES: dict[str, Callable[[httpx.Client], dict[str, Any]]] = {
     "/users/{id}/items": item_of,
     "/users/{id}/keys": key_of_user,
     "/users/{id}/notifications/{notification_id}/read": notification_of,
+    "/users/{id}/notifications/read": notifications_of,
 }
 POSTS = [one for one in built_in.operations if one.takes_key]
 
@@ -130,7 +136,7 @@ def test_every_post_is_done_once_per_key(
     assert operation.path in CASES, f"POST {operation.path} needs a case in CASES"
     options = CASES[operation.path](client)
     path = operation.path.replace("{id}", "1").replace("{notification_id}", "1")
-    if "{notification_id}" in operation.path:
+    if "/notifications/" in operation.path:
         sql("INSERT INTO notifications (user_id, kind, message) VALUES (1, 'test', 'Told')")
     sql("UPDATE jobs SET state = 'failed', finished_at = now()")
     options["headers"] = {KEY: "one", **options.get("headers", {})}

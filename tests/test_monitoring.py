@@ -28,7 +28,7 @@ VALUES = {
 }
 FUNCTIONS = {
     *("rate", "increase", "sum", "min", "max", "count", "topk", "histogram_quantile", "changes"),
-    *("max_over_time", "time", "label_values"),
+    *("max_over_time", "min_over_time", "time", "label_values"),
 }
 WORDS = {"by", "and", "on", "or", "unless"}
 

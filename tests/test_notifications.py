@@ -115,6 +115,29 @@ def test_a_notification_is_read_once(client: httpx.Client, sql: Query) -> None:
     assert sql("SELECT count(*) FROM notifications WHERE unread")[0][0] == 2
 
 
+def test_all_notifications_up_to_one_are_read_at_once(client: httpx.Client, sql: Query) -> None:
+    ada, bob = user(client, "ada"), user(client, "bob")
+    tell(sql, ada, 1501)
+    tell(sql, bob, 1)
+    path = f"/users/{ada}/notifications"
+    assert client.get(f"{path}?unread=true").json()["total"] == 1501
+    client.post(f"{path}/1/read")
+    found = [client.post(f"{path}/read", json={"up_to": 1500}) for _ in range(3)]
+    assert [one.json() for one in found] == [{"read": 1000}, {"read": 499}, {"read": 0}]
+    assert [statements_run(one) for one in found] == [1, 1, 2]
+    (left,) = client.get(f"{path}?unread=true").json()["items"]
+    assert left["id"] == 1501
+    assert sql("SELECT count(*) FROM notifications WHERE unread")[0][0] == 2
+    with ThreadPoolExecutor(8) as pool:
+        tell(sql, ada, 900)
+        body = {"up_to": 10_000}
+        several = list(pool.map(lambda _: client.post(f"{path}/read", json=body), range(8)))
+    assert sum(one.json()["read"] for one in several) == 901
+    for wrong in ({}, {"up_to": None}, {"up_to": "1"}, {"up_to": 0}):
+        assert client.post(f"{path}/read", json=wrong).status_code == 422, wrong
+    assert client.post("/users/99/notifications/read", json=body).status_code == 404
+
+
 def test_lists_are_cached_until_what_they_show_changes(client: httpx.Client, sql: Query) -> None:
     ada, bob = user(client, "ada"), user(client, "bob")
     tell(sql, ada, 2)

@@ -36,6 +36,7 @@ NEED_MORE = {
     ("post", "/items/bulk/delete", "409"),
     ("post", "/items/import", "409"),
     ("post", "/users/{id}/notifications/{notification_id}/read", "409"),
+    ("post", "/users/{id}/notifications/read", "409"),
     ("get", "/admin/explain/{statement}", "409"),
     ("get", "/admin/slow", "404"),
     # With SERVICE_METRICS=off.
@@ -167,6 +168,11 @@ def notifications() -> Iterator[Asked]:
     yield Asked("post", path, 400, f"{actual}/1/read", headers={"idempotency-key": "a" * 256})
     yield Asked("post", path, 404, f"{actual}/99/read")
     yield Asked("post", path, 422, f"{actual}/x/read")
+    path, actual = "/users/{id}/notifications/read", "/users/1/notifications/read"
+    yield Asked("post", path, 200, actual, {"up_to": 9})
+    yield Asked("post", path, 404, "/users/99/notifications/read", {"up_to": 9})
+    yield Asked("post", path, 422, actual, {"up_to": 0})
+    yield from bodies("post", path, actual)
     path = "/users/{id}/dashboard"
     yield Asked("get", path, 200, "/users/1/dashboard")
     yield Asked("get", path, 404, "/users/99/dashboard")

@@ -18,6 +18,7 @@ from test_migrations import binaries
 
 from service.admin import catalogue
 from service.asgi import MIGRATIONS, app
+from service.dashboard import statements as dashboard
 from service.db.filters import FilterIndex, containing
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
@@ -112,6 +113,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
     ("notifications.page?user_id&unread=true", "notifications_unread_idx"),
     ("notifications.after?sort=-id&user_id&unread=true", "notifications_unread_idx"),
     ("notifications.mark_read", "notifications_user_id_idx"),
+    ("notifications.mark_all_read", "notifications_unread_idx"),
     ("items.start?sort=price&min_price&max_price", "items_price_idx"),
     ("items.after?sort=-price&min_price", "items_price_idx"),
     ("items.page?sort=-price&max_price", "items_price_idx"),
@@ -301,6 +303,41 @@ def test_a_cursor_is_found_in_the_index_not_filtered(seeded: Seeded, name: str) 
     (scan,) = (node for node in seeded.plan(name) if "Index Name" in node)
     assert "Index Cond" in scan
     assert "Filter" not in scan
+
+
+def test_a_dashboard_is_read_from_indexes_with_one_plan_for_all_users(seeded: Seeded) -> None:
+    """One user has half of the items: a plan for another user is taken for a better one."""
+    nodes = seeded.plan("dashboard.find")
+    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert indexes == {"users_pkey", "items_owner_id_idx", "notifications_unread_idx"}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert asyncio.run(_plans_for_all(seeded.url)) > 0
+
+
+async def _plans_for_all(url: str) -> int:
+    """How often of ten runs PostgreSQL has taken the plan for all users."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("UPDATE items SET owner_id = 1 WHERE id % 2 = 0")
+            await connection.execute("ANALYZE items")
+            # So that few rows make as much of a difference as many.
+            await connection.execute("SET LOCAL random_page_cost = 100")
+            prepared = await connection.prepare(dashboard.find.sql, name="dashboard")
+            for user in range(2, 12):
+                await prepared.fetch(user)
+            found: int = await connection.fetchval(
+                "SELECT generic_plans FROM pg_prepared_statements WHERE name = 'dashboard'"
+            )
+            raise Undone
+    except Undone:
+        return found
+    finally:
+        await connection.close()
+
+
+class Undone(Exception):  # noqa: N818 - no error
+    """Rolls a transaction back."""
 
 
 def test_a_users_items_are_counted_in_the_index_alone(seeded: Seeded) -> None:

@@ -22,6 +22,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/items/{id}"): {"price": 5},
     ("POST", "/users/{id}/items"): {"name": "Torch"},
     ("POST", "/users/{id}/keys"): {"name": "laptop"},
+    ("POST", "/users/{id}/notifications/read"): {"up_to": 1},
     ("POST", "/users"): {"email": "bob@example.com", "username": "bob"},
     ("PUT", "/users/{id}"): {"email": "bob@example.com", "username": "bob"},
     ("PATCH", "/users/{id}"): {"full_name": "Bob"},

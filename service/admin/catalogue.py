@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from service.changes import statements as changes
-from service.db import idempotency
+from service.db import idempotency, letter_case
 from service.db.statement import Statement
 from service.jobs import statements as jobs
 from service.jobs.figure_statements import figures
@@ -40,7 +40,7 @@ def _others(sources: Sources) -> Iterator[Statement[Any]]:
     yield from (one for one in sources if isinstance(one, Statement))
     yield from (*idempotency.STATEMENTS, *jobs.STATEMENTS, figures, spooled)
     if any(isinstance(one, Resource) and one.changes for one in sources):
-        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS)
+        yield from (*changes.STATEMENTS, *webhooks.STATEMENTS, letter_case.LOWER)
 
 
 def listing(sources: Sources) -> str:

@@ -1,6 +1,7 @@
 """The checks of `swiftlet doctor`, in the order in which they run."""
 
 from service.doctor import (
+    change_checks,
     database_checks,
     job_checks,
     machine_checks,
@@ -21,6 +22,7 @@ AREAS: dict[str, tuple[Check, ...]] = {
         *session_checks.CHECKS,
         *schema_checks.CHECKS,
         *job_checks.CHECKS,
+        *change_checks.CHECKS,
         *webhook_checks.CHECKS,
     ),
     "Redis": redis_checks.CHECKS,

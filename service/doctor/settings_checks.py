@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
-from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
 from service.outgoing import allowed_of, check_notify_url
 from service.server.preflight import refused_cache
 from service.server.tls import check_files
 from service.settings import SettingsError
 from service.settings.targets import parse_targets
+from service.threads import in_thread
 
 SOON = timedelta(days=14)
 
@@ -67,7 +67,7 @@ async def receiver(subject: Subject) -> Finding:
     settings = subject.settings
     url = settings.notify_url
     if url is None:
-        return ok("SERVICE_NOTIFY_URL is not set: notifications are posted nowhere")
+        return ok("SERVICE_NOTIFY_URL is not set")
     try:
         check_notify_url(settings)
     except SettingsError as error:
@@ -82,7 +82,7 @@ async def receiver(subject: Subject) -> Finding:
             "the name in SERVICE_NOTIFY_URL has a private address",
             "if that is meant, add its network to SERVICE_PRIVATE_TARGETS",
         )
-    return ok("notifications are posted to SERVICE_NOTIFY_URL, whose address is allowed")
+    return ok("the address of SERVICE_NOTIFY_URL is allowed")
 
 
 async def stores(subject: Subject) -> Finding:

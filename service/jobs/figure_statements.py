@@ -7,7 +7,7 @@ from service.db.arrays import unnested
 from service.db.job_table import jobs
 from service.db.statement import Statement
 
-# No figure counts further: 10,000 entries of an index take some 2 ms.
+# No figure counts further. With 100,000 queued and 100,000 failed jobs the statement takes 10 ms.
 COUNTED = 10_000
 
 

@@ -86,7 +86,7 @@ async def retry_job(request: Request) -> Reply:
     """Queue a failed job again, with all its attempts."""
     job_id = request.row_id()
     retried = await request.write(
-        lambda db: statements.retry.records(db, ids=[job_id], kind=None), lambda _: ()
+        lambda db: statements.retry.records(db, ids=[job_id]), lambda _: ()
     )
     row = await statements.by_id.get(request.db, job_id)
     if row is None:

@@ -127,7 +127,9 @@ class Spool:
         try:
             return await self._store(parts)
         except OSError as error:
-            logger.error("a file can't be stored in the spool", extra={"fields": {"why": error}})
+            logger.error(
+                "a file can't be stored in the spool", extra={"fields": {"why": str(error)}}
+            )
             raise Unavailable(
                 "the file can't be stored: the log says why", retry_after=AGAIN_SECONDS
             ) from error
@@ -174,7 +176,7 @@ class Spool:
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:  # it is tried again, see spool_cleaning
-            logger.warning("a file of the spool stays", extra={"fields": {"why": error}})
+            logger.warning("a file of the spool stays", extra={"fields": {"why": str(error)}})
 
     def _made(self) -> str:
         """Return the identity of the folder; make both if they are missing."""

@@ -79,11 +79,6 @@ def _given(name: str) -> ColumnElement[Any]:
     return bindparam(name, type_=jobs.c[name].type)
 
 
-def _ended(name: str) -> tuple[ColumnElement[bool], ...]:
-    """True for jobs that have ended in a state, so that the index of ended jobs can be used."""
-    return (jobs.c.state == _state(name), jobs.c.finished_at.is_not(None))
-
-
 def _told() -> ColumnElement[Any]:
     """Tells the workers at the commit that there are queued jobs."""
     return func.pg_notify(literal_column(f"'{JOBS_CHANNEL}'"), literal_column("''"))
@@ -208,12 +203,10 @@ def _releasing() -> Statement[tuple[int, Any]]:
 
 
 def _retrying() -> Statement[tuple[int, Any]]:
-    """Queue failed jobs again: those with the ids, or all of a kind, or all if both are null."""
-    ids, kind = bindparam("ids", type_=ARRAY(BigInteger)), _given("kind")
+    """Queue the jobs with these ids again, as far as they have failed."""
     failed = (
-        *_ended("failed"),
-        or_(ids.is_(None), jobs.c.id == any_(ids)),
-        or_(kind.is_(None), jobs.c.kind == kind),
+        jobs.c.state == _state("failed"),
+        jobs.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
     )
     values = {
         "state": _state("queued"),
@@ -225,7 +218,7 @@ def _retrying() -> Statement[tuple[int, Any]]:
     }
     core = update(jobs).where(*failed).values(values)
     returned = core.returning(jobs.c.id, _told().label("told"))
-    return Statement("jobs.retry", tuple, returned, prepare=False, by_values=True)
+    return Statement("jobs.retry", tuple, returned, order=("ids",), prepare=False)
 
 
 def _listing() -> Statement[JobRow]:

@@ -1,16 +1,19 @@
-"""Mark a notification as read. The list is derived from the declaration."""
+"""Mark notifications as read. The list is derived from the declaration."""
 
 from service.cache.generations import Tags
 from service.errors import NotFound
 from service.notifications import statements
 from service.notifications.notify import tags
-from service.notifications.structs import FoundNotification
+from service.notifications.statements import MAX_READ
+from service.notifications.structs import FoundNotification, NotificationsRead, ReadNotifications
 from service.users import users
-from service.web.codec import Reply, row_id
+from service.web.body import Body
+from service.web.codec import Reply, encode, row_id
 from service.web.endpoint import Operation
-from service.web.request import Request
+from service.web.request import BODY_PROBLEMS, Request
 
 _CHANGED = ("unread",)
+_body = Body(ReadNotifications)
 
 
 async def read_notification(request: Request) -> Reply:
@@ -31,6 +34,29 @@ def _tags(found: FoundNotification | None) -> Tags:
     return tags.written(found, _CHANGED) if found is not None and found.unread else ()
 
 
+async def read_notifications(request: Request) -> Reply:
+    user_id = request.row_id()
+    if request.owner not in {None, user_id}:
+        raise NotFound("there is no such user")
+    asked = await request.body(_body)
+    found = await request.write(
+        lambda db: db.fetch(statements.mark_all_read, (user_id, asked.up_to)),
+        # All are of one user, so the tags of one are those of all lists that show them.
+        lambda found: (
+            _tags(FoundNotification(found[0]["id"], user_id, unread=True)) if found else ()
+        ),
+    )
+    if not found and await users.by_id.get(request.db, user_id) is None:
+        raise NotFound("there is no such user")
+    return Reply(encode(NotificationsRead(len(found))))
+
+
+read_notifications.__doc__ = (
+    "Marks the unread notifications with an id of at most `up_to` as read, the oldest first. What"
+    " has come after the client read its list stays unread. A request marks at most"
+    f" {MAX_READ:,}: repeat it while `read` is {MAX_READ:,}."
+)
+
 operations = (
     Operation(
         "POST",
@@ -39,6 +65,16 @@ operations = (
         "Mark a notification as read",
         status=204,
         errors=(NotFound,),
+        tag=users.tag,
+    ),
+    Operation(
+        "POST",
+        f"{users.path}/{{id}}/notifications/read",
+        read_notifications,
+        "Mark notifications as read",
+        request=ReadNotifications,
+        response=NotificationsRead,
+        errors=(*BODY_PROBLEMS, NotFound),
         tag=users.tag,
     ),
 )

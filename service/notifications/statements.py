@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    literal_column,
     select,
     text,
     update,
@@ -27,6 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from service.db.statement import Statement, columns
 from service.notifications.structs import FoundNotification, Notification, PostedNotification
 from service.users import users
+
+# Notifications that one request marks as read: 1,000 take 60 ms on a busy machine.
+MAX_READ = 1000
 
 table = Table(
     "notifications",
@@ -91,6 +95,30 @@ mark_read = Statement(
     prepare=False,
 )
 
+# The oldest first, so that two requests lock the rows in one order.
+_unread = (
+    select(table.c.id)
+    .where(
+        table.c.user_id == bindparam("user_id", type_=BigInteger),
+        table.c.unread,
+        table.c.id <= bindparam("up_to", type_=BigInteger),
+    )
+    .order_by(table.c.id)
+    .limit(literal_column(str(MAX_READ)))
+    .with_for_update()
+    .cte("chosen")
+)
+mark_all_read = Statement(
+    "notifications.mark_all_read",
+    FoundNotification,
+    update(table)
+    .values(unread=false(), read_at=func.now())
+    .where(table.c.id == _unread.c.id)
+    .returning(*columns(FoundNotification, table)),
+    order=("user_id", "up_to"),
+    prepare=False,
+)
+
 posted = Statement(
     "notifications.posted",
     PostedNotification,
@@ -99,4 +127,4 @@ posted = Statement(
     prepare=False,
 )
 
-statements: tuple[Statement[Any], ...] = (add, mark_read, posted)
+statements: tuple[Statement[Any], ...] = (add, mark_read, mark_all_read, posted)

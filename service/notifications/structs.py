@@ -37,6 +37,18 @@ class Notification(Struct, frozen=True, gc=False):
         force_setattr(self, "data", Raw(self.data))
 
 
+class ReadNotifications(Struct):
+    """The body of the POST that marks several as read: all unread ones up to this id."""
+
+    up_to: Annotated[ID, Meta(examples=[17])]
+
+
+class NotificationsRead(Struct, frozen=True):
+    """How many are marked as read by a request."""
+
+    read: Annotated[int, Meta(examples=[3])]
+
+
 class FoundNotification(Struct, frozen=True, gc=False):
     """A notification before it is marked as read, for the invalidation of cached lists."""
 

@@ -33,10 +33,7 @@ class DeleteQuery(Struct, frozen=True):
 
 
 class ImportQuery(Struct, frozen=True):
-    """For a file with wrong lines: write nothing, or skip these lines.
-
-    `background=true` answers with a job as soon as the file is stored.
-    """
+    """What to do with wrong lines, and whether to answer as soon as the file is stored."""
 
     on_error: OnError = "abort"
     background: bool = False

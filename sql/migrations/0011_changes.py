@@ -24,6 +24,17 @@ UP = [
     )
     """,
     """
+    DO $$
+    BEGIN
+        IF 'lz4' = ANY (
+            ARRAY(SELECT unnest(enumvals) FROM pg_settings WHERE name = 'default_toast_compression')
+        ) THEN
+            ALTER TABLE change_log ALTER COLUMN rows SET COMPRESSION lz4;
+        END IF;
+    END
+    $$
+    """,
+    """
     CREATE TABLE change_positions (
         "position" bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         entry bigint NOT NULL,
