@@ -86,6 +86,7 @@ def traced(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[.
             log="off",
             auth="off",
             traces="on",
+            jobs="off",  # their statements take the connections of the requests
             secret="x" * 16,
             **settings,
         )
