@@ -118,8 +118,11 @@ class Outgoing:
     async def _open(self) -> "CheckedClient":
         async with self._opening:
             if self._client is None:
-                # Its import and the certificates take 0.1 s.
-                self._client = await asyncio.to_thread(_new_client, self._allowed)
+                try:
+                    # Its import and the certificates take 0.1 s.
+                    self._client = await asyncio.to_thread(_new_client, self._allowed)
+                except OSError:
+                    raise DeliveryError("the certificates of SSL_CERT_FILE can't be read") from None
         return self._client
 
     def _count(self, target: Target, result: str, started: float) -> None:
