@@ -202,12 +202,15 @@ def test_a_refused_connection_and_an_unknown_name_are_tried_again() -> None:
         async with receiving(says(OK)) as receiver:
             port = receiver.port
         outgoing = Outgoing(settings())
-        urls = (f"http://ada:hunter2@127.0.0.1:{port}/hunter2", "http://name.invalid/hunter2")
+        urls = [f"http://ada:hunter2@{one}:{port}/hunter2" for one in ("127.0.0.1", "[::1]")]
+        urls.append("http://name.invalid/hunter2")
         found = [await result(outgoing.post(url, BODY, delivery_id="test-1")) for url in urls]
         await outgoing.close()
         return found
 
-    for error, told in zip(asyncio.run(run()), ("can't connect", "has no address"), strict=True):
+    for error, told in zip(
+        asyncio.run(run()), ("can't connect", "can't connect", "has no address"), strict=True
+    ):
         assert error is not None
         assert told in str(error)
         assert "hunter2" not in str(error)
