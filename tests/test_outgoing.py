@@ -438,10 +438,10 @@ def test_deliveries_are_counted() -> None:
         await outgoing.close()
         return {
             labels: store.values[store.place(DELIVERIES, labels)]
-            for labels in (("notification", "success"), ("webhook", "failure"))
+            for labels in (("notification", "success"), ("other", "failure"))
         }
 
-    assert asyncio.run(run()) == {("notification", "success"): 1.0, ("webhook", "failure"): 1.0}
+    assert asyncio.run(run()) == {("notification", "success"): 1.0, ("other", "failure"): 1.0}
 
 
 def test_posts_that_hang_hold_up_no_other_and_are_cancelled_at_once() -> None:

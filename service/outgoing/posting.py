@@ -19,7 +19,7 @@ from service.tracing import outgoing_headers
 if TYPE_CHECKING:
     from service.outgoing.checked_client import CheckedClient
 
-Target = Literal["notification", "webhook"]
+Target = Literal["notification", "webhook", "other"]
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -77,7 +77,7 @@ class Outgoing:
         self._opening = asyncio.Lock()
 
     async def post(
-        self, url: str, body: bytes, *, delivery_id: str, target: Target = "webhook"
+        self, url: str, body: bytes, *, delivery_id: str, target: Target = "other"
     ) -> None:
         """Post a JSON body; return when the receiver has answered 2xx.
 
