@@ -113,7 +113,8 @@ def _newest() -> Statement[int]:
     place = change_positions.c.position
     kept = select(func.max(place)).where(place <= bindparam("until", type_=BigInteger))
     removed = select(func.max(change_horizon.c.position) // _WIDTH)
-    entry = func.coalesce(kept.scalar_subquery(), removed.scalar_subquery(), _number(0))
+    # Null is no greatest. After a restore of the data alone, the horizon is the greater one.
+    entry = func.greatest(kept.scalar_subquery(), removed.scalar_subquery(), _number(0))
     core = select((entry * _WIDTH + _number(WIDTH - 1)).label("position"))
     return Statement("changes.newest", int, core, order=("until",), prepare=False)
 
@@ -126,17 +127,16 @@ def _horizon() -> Statement[int]:
 def _trimming() -> Statement[int]:
     """Remove the oldest entries, unless another transaction does; the number of those removed.
 
-    It begins at the horizon, since an index still has what was removed before. It looks at no more
-    entries than it may remove: the first ones are the oldest.
+    It begins after a position, the horizon, since an index still has what was removed before. It
+    looks at no more entries than it may remove: the first ones are the oldest.
     """
     entry, place = change_log, change_positions
-    horizon = select(func.max(change_horizon.c.position)).scalar_subquery()
     alone = func.pg_try_advisory_xact_lock(
         cast(cast(literal_column("'change_log'::regclass"), OID), Integer), _number(TRIMMING)
     )
     first = (
         select(place.c.position, place.c.committed_at)
-        .where(place.c.position > func.coalesce(horizon // _WIDTH, _number(0)))
+        .where(place.c.position > bindparam("after", type_=BigInteger) // _WIDTH)
         .order_by(place.c.position)
         .limit(bindparam("limit", type_=BigInteger))
         .subquery("first")
@@ -165,13 +165,14 @@ def _trimming() -> Statement[int]:
     moving = insert(change_horizon).from_select(["position"], newest)
     moved = (
         moving.on_conflict_do_update(
-            index_elements=[change_horizon.c.id], set_={"position": moving.excluded.position}
+            index_elements=[change_horizon.c.id],
+            set_={"position": func.greatest(change_horizon.c.position, moving.excluded.position)},
         )
         .returning(change_horizon.c.position)
         .cte("moved")
     )
     core = select(func.count().label("n")).select_from(places).add_cte(moved)
-    return Statement("changes.trim", int, core, order=("limit", "kept"), prepare=False)
+    return Statement("changes.trim", int, core, order=("after", "limit", "kept"), prepare=False)
 
 
 SETTLED, READ, NEWEST = _settled(), _reading(), _newest()

@@ -171,6 +171,20 @@ BEGIN
     RETURN NULL;
 END $$
 """
+# A restore of the data alone would fill the log with ids and positions that the triggers also give
+# to the rows that it restores. So the log takes only what triggers write.
+SKIP_CHANGES = """
+CREATE FUNCTION skip_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN NULL;
+END $$
+"""
+SKIP_TRIGGERS = """
+CREATE TRIGGER change_log_skip BEFORE INSERT ON change_log
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes();
+CREATE TRIGGER change_positions_skip BEFORE INSERT ON change_positions
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
+"""
 ORDER_TRIGGER = """
 CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
@@ -195,7 +209,7 @@ def logged(tables: Iterable[Table]) -> list[Table]:
 
 def functions(tables: Iterable[Table]) -> list[str]:
     """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
-    return [LOG_CHANGES, ORDER_CHANGES, SETTLED_CHANGES] if logged(tables) else []
+    return [LOG_CHANGES, ORDER_CHANGES, SETTLED_CHANGES, SKIP_CHANGES] if logged(tables) else []
 
 
 def triggers(tables: Iterable[Table]) -> list[str]:
@@ -205,6 +219,7 @@ def triggers(tables: Iterable[Table]) -> list[str]:
         return []
     return [
         ORDER_TRIGGER,
+        SKIP_TRIGGERS,
         *(
             LOG_TRIGGERS.format(
                 **{way: quoted(f"{one.name}_log_{way}") for way in WAYS}, on=quoted(one.name)

@@ -142,11 +142,29 @@ BEGIN
 END $function$
 
     """,
+    """
+CREATE OR REPLACE FUNCTION {schema}.skip_changes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    RETURN NULL;
+END $function$
+
+    """,
     "REVOKE EXECUTE ON FUNCTION log_changes() FROM PUBLIC",
     "REVOKE EXECUTE ON FUNCTION order_changes() FROM PUBLIC",
     """
     CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log DEFERRABLE
         INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
+    """,
+    """
+    CREATE TRIGGER change_log_skip BEFORE INSERT ON change_log FOR EACH ROW
+        WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
+    """,
+    """
+    CREATE TRIGGER change_positions_skip BEFORE INSERT ON change_positions FOR EACH ROW
+        WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
     """,
     """
     CREATE TRIGGER items_log_created AFTER INSERT ON items REFERENCING NEW TABLE AS changed
@@ -180,6 +198,7 @@ DOWN = [
     "DROP FUNCTION log_changes()",
     "DROP FUNCTION order_changes()",
     "DROP FUNCTION settled_changes()",
+    "DROP FUNCTION skip_changes()",
 ]
 
 
