@@ -76,6 +76,10 @@ bench-report file html:
 bench-promises *options:
     uv run --group bench python -m bench promises {{ options }}
 
+# The fault run of the feed of changes: what is lost, or comes twice
+bench-feed *options:
+    uv run --group bench python -m bench feed {{ options }}
+
 # Files of a million items in and out, against psql; upserts; memory, and what others notice
 bench-files *options:
     uv run --group bench python -m bench files {{ options }}

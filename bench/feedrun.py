@@ -30,8 +30,8 @@ OWNERS, ITEMS = 1000, 2000
 UNFILTERED = 10
 # Rows of one statement by SQL, and connections of the API.
 ROWS, CONNECTIONS = 10, 16
-# Changes of the phase at rest, and their pause.
-AT_REST, PAUSE = 200, 0.03
+# Subscribers for each change of the phase at rest, and the pause between two changes.
+AT_REST, PAUSE = 25, 0.03
 # Clients that connect at the same time; seconds to wait for the last change.
 OPENING, LAST_SECONDS = 100, 40.0
 # What asyncpg raises when the database is killed.
@@ -365,7 +365,7 @@ async def _run(run: Run, data: Path, pid: int, sizes: Sizes) -> Result:
     await asyncio.sleep(1)
     each = (resident(workers_of(pid)) - before) / count
     run.say(f"{count} subscribers have connected")
-    for _ in range(AT_REST):
+    for _ in range(count // AT_REST):
         await run.api(1 / PAUSE, PAUSE)
     await asyncio.sleep(1)
     at_rest, run.latencies = percentiles(run.latencies), []

@@ -91,6 +91,7 @@ measures = Resource(
     search=("code",),
     references={"sensor_id": tags},
     under=("sensor_id",),
+    changes=True,
 )
 
 
@@ -135,6 +136,7 @@ orders = Resource(
     path="/v1/orders",
     key="number",
     sorts=("remark",),
+    changes=True,
     without=("bulk_change", "delete"),
     handlers={"bulk_delete": refuse},
     extra=(Operation("GET", "/v1/orders/count", count_orders, "Count the orders"),),

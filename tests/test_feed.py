@@ -26,11 +26,12 @@ from starlette.types import Receive, Scope, Send
 
 from bench.feedrun import Sizes, feed_run
 from service.app import create_app
+from service.changes import backlog, log
 from service.changes import feed as feeds
-from service.changes import log
 from service.changes.change import ChangeForm
 from service.changes.log import Entry
 from service.changes.matching import Matcher
+from service.changes.ring import Ring
 from service.changes.subscriber import Subscriber
 from service.db import change_log
 from service.db.change_log import WIDTH
@@ -59,6 +60,7 @@ def nodes(
         *("--server", SERVER, "--workers", "2"),
         DATABASE_URL=own_database_url,
         REDIS_URL=stores.redis_url or "off",
+        SERVICE_CORS_ORIGINS="https://page.example.com",
         SERVICE_LOG="json",
     )
     try:
@@ -317,6 +319,9 @@ def test_clients_that_come_and_go_get_each_change_once_and_in_order(  # noqa: C9
         async with httpx.AsyncClient(base_url=nodes.url, timeout=30) as http:
             start = (await http.get(PATH)).json()["position"]
             done = asyncio.Event()
+            page = "https://page.example.com"
+            async with sse.stream(nodes.url, PATH, Origin=page) as one:
+                assert one.headers["access-control-allow-origin"] == page
 
             async def by_api() -> None:
                 for n in range(60):
@@ -439,7 +444,7 @@ def test_streams_end_at_once_when_the_service_stops(own_database_url: str, tmp_p
                 async with sse.stream(one.url, PATH) as first, sse.stream(one.url, PATH) as second:
                     await first.next()
                     await second.next()
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1.1)  # longer than a slow request
                     one.process.terminate()
                     async with asyncio.timeout(10):  # of the 20 that requests may take
                         await first.end()
@@ -537,6 +542,45 @@ def test_a_client_that_is_ahead_of_its_worker_gets_only_what_is_new(
 
     paused.set()
     monkeypatch.setattr(log, "read_entries", slowly)
+    asyncio.run(run())
+
+
+def test_the_past_is_the_same_from_memory_and_from_the_database(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READ_ENTRIES", 3)
+    monkeypatch.setattr(backlog, "MARGIN", 2)
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form = feed.topics["items"].form
+            start = await feed.begin(None)
+            for n in range(10):
+                rows = [{"name": f"{n} {k}", "price": k} for k in range(1 + n % 3)]
+                await client.post("/items/bulk", json={"items": rows})
+            expected, upto = await feed.look(form, lambda _: True, start, 1000)
+            while (more := await feed.look(form, lambda _: True, upto, 1000))[0]:
+                expected, upto = [*expected, *more[0]], more[1]
+            places = [change.position for change in expected]
+            assert len(places) == 19
+
+            async def all_after(after: int, ring: Ring | None) -> list[int]:
+                found: list[int] = []
+                while after < upto:
+                    page, after = await past.page(ring, form, None, after, 4)
+                    found += [change.position for change in page]
+                return found
+
+            past = backlog.Backlog(state["db"])
+            shared = Ring(upto)
+            for after in sorted([start, *places, places[4] - 1], reverse=True):
+                newer = [place for place in places if place > after]
+                assert await all_after(after, None) == newer
+                assert await all_after(after, Ring(upto)) == newer
+                assert await all_after(after, shared) == newer
+            assert shared.start <= start, "it was extended"
+
     asyncio.run(run())
 
 

@@ -93,6 +93,8 @@ class Backlog:
             position = recent[-1].end
             if len(found) > RING_ENTRIES:
                 return
+        if await log.horizon(self.db) > start:  # entries were trimmed at the same time
+            return
         if ring.start == upto:  # nothing was dropped since
             ring.prepend(found, start)
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """Changes that came at the same time, and those that came next.
+    """Changes that come at the same time; with them it gets the `next` node, for those after.
 
-    A subscriber keeps the last node that it has taken. So what all have taken is freed.
+    A subscriber keeps the node that it takes next. So what all have taken is freed.
     """
 
     __slots__ = ("_events", "changes", "next")
 
-    def __init__(self, changes: Sequence[Change]) -> None:
-        self.changes = changes
+    def __init__(self) -> None:
+        self.changes: Sequence[Change] = ()
         self.next: Node | None = None
         self._events = b""
 
@@ -36,7 +36,7 @@ class Group:
 
     Attributes:
         pending: changes that match, and are not in a node yet.
-        tail: the newest node.
+        tail: the node for the next changes.
     """
 
     __slots__ = ("matcher", "pending", "subscribers", "tail")
@@ -44,15 +44,14 @@ class Group:
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
         self.pending: list[Change] = []
-        self.tail = Node(())
+        self.tail = Node()
         self.subscribers: set[Subscriber] = set()
 
     def push(self) -> None:
         """Give the pending changes to the subscribers."""
-        node = Node(self.pending)
-        self.pending = []
-        self.tail.next = node
-        self.tail = node
+        tail = self.tail
+        tail.changes, self.pending = self.pending, []
+        tail.next = self.tail = Node()
         for one in self.subscribers:
             one.wake()
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else ()))
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def at_stop(stop: Callable[[], object]) -> Iterator[None]:
     own = {one for one, previous in before.items() if callable(previous)}
     for one in own:
         signal.signal(one, handler)
-        signal.siginterrupt(one, False)
+        if sys.platform != "win32":  # as the event loop had set it
+            signal.siginterrupt(one, False)
     try:
         yield
     finally:

@@ -68,15 +68,15 @@ class Subscriber:
     def take(self, limit: int) -> list[Change]:
         """Return the changes that have come, at most `limit`, and move the position."""
         found: list[Change] = []
-        while self._node is not None and (following := self._node.next) is not None:
-            new = [one for one in following.changes if one.position > self.position]
+        while (node := self._node) is not None and node.next is not None:
+            new = [one for one in node.changes if one.position > self.position]
             room = limit - len(found)
             if len(new) > room:
                 found += new[:room]
                 self.position = found[-1].position
                 return found
             found += new
-            self._node = following
+            self._node = node.next
         self.position = max(self.position, self.feed.end)
         return found
 
@@ -84,16 +84,16 @@ class Subscriber:
         """Return the changes that have come as events, at most about WRITE_BYTES."""
         parts: list[bytes] = []
         size = 0
-        while self._node is not None and (following := self._node.next) is not None:
-            changes = following.changes
+        while (node := self._node) is not None and node.next is not None:
+            changes = node.changes
             if changes[0].position > self.position:
-                parts.append(following.events)
+                parts.append(node.events)
                 self.feed.sent += len(changes)
             else:  # some were found in the past
                 new = [one for one in changes if one.position > self.position]
                 parts += [one.event for one in new]
                 self.feed.sent += len(new)
-            self._node = following
+            self._node = node.next
             size += len(parts[-1]) if parts else 0
             if size >= WRITE_BYTES:
                 self.position = max(self.position, changes[-1].position)
@@ -126,8 +126,9 @@ class Subscriber:
         if self.dropped:
             return
         if self.sending_since is not None:
-            following = None if self._node is None else self._node.next
-            lost = following is not None and following.changes[0].position < self.feed.start
+            lost = False
+            if (node := self._node) is not None and node.next is not None:
+                lost = node.changes[0].position < self.feed.start
             if lost or now - self.sending_since > SLOW_SECONDS:
                 self.feed.dropped += 1
                 self.dropped = True

@@ -13,6 +13,7 @@ server with its own PostgreSQL, which is migrated with the application's migrati
 """
 
 from service.conformance.bulk_tests import BulkTests
+from service.conformance.change_tests import ChangeTests
 from service.conformance.file_tests import FileTests
 from service.conformance.list_tests import ListTests
 from service.conformance.row_tests import RowTests
@@ -21,5 +22,5 @@ from service.conformance.statement_tests import StatementTests
 __all__ = ["Conformance"]
 
 
-class Conformance(RowTests, ListTests, BulkTests, FileTests, StatementTests):
+class Conformance(RowTests, ListTests, BulkTests, FileTests, ChangeTests, StatementTests):
     """All tests. Set `app` to the `MODULE:NAME` of the application; see base.Base."""
