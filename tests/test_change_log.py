@@ -5,16 +5,20 @@ import itertools
 import json
 import os
 import random
+import secrets
 import signal
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import httpx
 import pytest
 from sqlalchemy import MetaData, Table
 from test_migrations import binaries
@@ -742,3 +746,71 @@ async def test_a_listener_hears_channels_that_come_later_and_goes_on_after_a_cut
 
 async def returned(value: bool) -> bool:
     return value
+
+
+def test_what_the_service_writes_is_logged_once_and_told(
+    client: httpx.Client, database_url: str
+) -> None:
+    """Also by group commits, keys, upserts, files; the workers are told after the commit."""
+
+    async def start() -> int:
+        async with opened(database_url) as changes:
+            return changes.after
+
+    after, heard = asyncio.run(start()), threading.Event()
+    with hearing(database_url, heard):
+        key = {"Idempotency-Key": secrets.token_hex(8)}
+        for _ in range(2):
+            made = client.post("/items", json={"name": "keyed"}, headers=key).json()
+        assert heard.wait(10)
+    given = [{"sku": "one", "name": "a"}, {"sku": "two", "name": "b"}]
+    client.put("/items/bulk", json={"items": given})
+    client.put("/items/bulk", json={"items": [given[0], given[1] | {"name": "c"}]})
+    lines = b'{"sku": "two", "name": "c"}\n{"sku": "three", "name": "d"}\n'
+    file = {"content-type": "application/x-ndjson"}
+    assert client.post("/items/import", content=lines, headers=file).json()["created"] == 1
+    client.patch(f"/items/{made['id']}", json={})
+    client.delete(f"/items/{made['id']}")
+    client.delete(f"/items/{made['id']}", params={"permanent": True})
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"grouped {n}" for n in range(24)]
+        list(pool.map(lambda name: client.post("/items", json={"name": name}), names))
+
+    async def rest() -> list[str]:
+        async with opened(database_url, after) as changes:
+            return await changes.names()
+
+    found = asyncio.run(rest())
+    assert found[:7] == [
+        "created keyed",
+        "created a",
+        "created b",
+        "updated c",
+        "created d",
+        "updated keyed",
+        "deleted keyed",
+    ]
+    assert sorted(found[7:]) == sorted(f"created {name}" for name in names)
+
+
+@contextmanager
+def hearing(url: str, heard: threading.Event) -> Iterator[None]:
+    """Set `heard` when there is a notification of changes."""
+    ended, ready = threading.Event(), threading.Event()
+
+    async def listen() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.add_listener(CHANGES_CHANNEL, lambda *_: heard.set())
+        ready.set()
+        while not ended.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.01)
+        await connection.close()
+
+    thread = threading.Thread(target=asyncio.run, args=[listen()])
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        ended.set()
+        thread.join()
