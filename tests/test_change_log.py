@@ -413,7 +413,7 @@ async def test_a_role_that_may_write_items_needs_no_right_on_the_log_and_gains_n
             " INSERT INTO public.items (name) SELECT 'a' FROM generate_series(1, 1001)"
         )
         for forged in (
-            "INSERT INTO public.change_log (name, kind, rows) VALUES ('items', 'x', '[]')",
+            "INSERT INTO public.change_log (name, kind, number, rows) VALUES ('items', 'x', 0, '')",
             "SELECT rows FROM public.change_log",
             (
                 "CREATE TABLE evil.items (id int); CREATE TRIGGER forged AFTER TRUNCATE ON"
@@ -575,7 +575,7 @@ async def test_a_restore_of_the_data_alone_begins_a_log_after_the_old_one(change
     await changes.new()
     await writer.execute(
         "BEGIN; DELETE FROM change_horizon;"
-        " INSERT INTO change_log OVERRIDING SYSTEM VALUE VALUES (1000000, 'x', 'x', '[]');"
+        " INSERT INTO change_log OVERRIDING SYSTEM VALUE VALUES (1000000, 'x', 'x', 1, '[{}]');"
         " INSERT INTO change_positions OVERRIDING SYSTEM VALUE VALUES (1000000, 1000000, now());"
         " INSERT INTO change_horizon (position) VALUES (500000 * 1024);"
         " SELECT setval('change_positions_position_seq', 1000000); COMMIT"
@@ -596,7 +596,7 @@ async def test_reading_and_trimming_a_long_log_use_the_keys(changes: Log) -> Non
     writer = await changes.connect()
     await writer.execute(
         "ALTER TABLE change_log DISABLE TRIGGER change_log_skip;"
-        " INSERT INTO change_log (name, kind, rows) SELECT 'x', 'created', '[{}]'"
+        " INSERT INTO change_log (name, kind, number, rows) SELECT 'x', 'x', 1, '[{}]'"
         " FROM generate_series(1, 20000)"
     )
     await writer.execute("ALTER TABLE change_log ENABLE TRIGGER change_log_skip")

@@ -3,19 +3,16 @@
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     ColumnElement,
     Integer,
     Interval,
     bindparam,
-    case,
     cast,
     delete,
     func,
     literal_column,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import OID, insert
 
@@ -52,9 +49,9 @@ def _number(value: int) -> ColumnElement[int]:
 _WIDTH = _number(WIDTH)
 
 
-def _last(position: ColumnElement[int], rows: ColumnElement[str]) -> ColumnElement[int]:
+def _last(position: ColumnElement[int], number: ColumnElement[int]) -> ColumnElement[int]:
     """The position of the last row of an entry."""
-    return position * _WIDTH + func.json_array_length(cast(rows, JSON)) - _number(1)
+    return position * _WIDTH + number - _number(1)
 
 
 def _settled() -> Statement[int | None]:
@@ -77,11 +74,6 @@ def _reading() -> Statement[Entry]:
         .subquery("place")
     )
     entry = change_log
-    # Only the first entry can have been read, or a part of it, so only its rows are counted.
-    new = case(
-        (place.c.position > after // _WIDTH, true()),
-        else_=_last(place.c.position, entry.c.rows) > after,
-    )
     # The length of a text is known without reading it.
     size = func.octet_length(entry.c.rows)
     found = (
@@ -93,7 +85,7 @@ def _reading() -> Statement[Entry]:
             (func.sum(size).over(order_by=place.c.position, rows=(None, 0)) - size).label("before"),
         )
         .join(entry, entry.c.id == place.c.entry)
-        .where(new)
+        .where(_last(place.c.position, entry.c.number) > after)
         .subquery("found")
     )
     core = (
@@ -154,11 +146,11 @@ def _trimming() -> Statement[int]:
     entries = (
         delete(entry)
         .where(entry.c.id == places.c.entry)
-        .returning(places.c.position, entry.c.rows)
+        .returning(places.c.position, entry.c.number)
         .cte("entries")
     )
     newest = (
-        select(_last(entries.c.position, entries.c.rows).label("position"))
+        select(_last(entries.c.position, entries.c.number).label("position"))
         .order_by(entries.c.position.desc())
         .limit(_number(1))
     )

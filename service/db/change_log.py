@@ -41,7 +41,8 @@ change_log = Table(
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    # A JSON array; as text, so that its length is known without reading it.
+    Column("number", Integer, nullable=False),
+    # A JSON array of so many rows; as text, so that its length is known without reading it.
     Column("rows", Text, nullable=False),
     PrimaryKeyConstraint("id", name="change_log_pkey"),
     info=INTERNAL,
@@ -101,8 +102,8 @@ BEGIN
         IF number = 0 THEN
             RETURN NULL;
         ELSIF number <= MOST_ROWS AND bytes <= MOST_BYTES THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            SELECT TG_TABLE_NAME, TG_ARGV[0], json_agg(t.*) FROM changed AS t;
+            INSERT INTO {schema}.change_log (name, kind, number, rows)
+            SELECT TG_TABLE_NAME, TG_ARGV[0], number, json_agg(t.*) FROM changed AS t;
             RETURN NULL;
         END IF;
     END IF;
@@ -111,8 +112,10 @@ BEGIN
         IF bytes > 0 AND
             (cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES)
         THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+            INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+                TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+                '[' || array_to_string(parts, ',') || ']'
+            );
             parts := '{}';
             bytes := 0;
         END IF;
@@ -120,8 +123,10 @@ BEGIN
         bytes := bytes + octet_length(one);
     END LOOP;
     IF cardinality(parts) > 0 THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+        INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+            TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+            '[' || array_to_string(parts, ',') || ']'
+        );
     END IF;
     RETURN NULL;
 END $$
