@@ -31,6 +31,14 @@ def filter_case(context: Any, case: Any) -> bool:
 
 
 @schemathesis.hook
+def map_query(context: Any, query: Any) -> Any:
+    """Wait for changes a second at most."""
+    del context
+    wait = str((query or {}).get("wait"))
+    return {**query, "wait": 1} if wait.isdecimal() and 1 < int(wait) <= 60 else query
+
+
+@schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Return whether it is a fault."""
     del context
