@@ -13,9 +13,12 @@ RUN pip install --no-deps .
 
 FROM python:3.13-slim
 # A fixed number, so that a volume or a policy can name it.
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin service
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin service \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /data
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Files that wait for their import in the background: mount a volume, so that they last.
+ENV SERVICE_DATA=/data
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000

@@ -14,6 +14,7 @@ from bench import (
     eviction,
     guardcost,
     importcost,
+    jobscost,
     jsonagg,
     limitcost,
     listcost,
@@ -279,6 +280,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "multi-row": multirow.table,
     "eviction": eviction.table,
     "upsert": upsert.table,
+    "job-loop": jobscost.table,
     "start": startcost.table,
     "orm": ormcost.table,
 }

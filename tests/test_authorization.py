@@ -50,13 +50,15 @@ def running(
     world: World, own_database_url: str, stores: Stores, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The server; it logs every request and statement as slow."""
+    place = tmp_path_factory.mktemp("authorization")
     one = Service(
-        tmp_path_factory.mktemp("authorization") / "log",
+        place / "log",
         "--server",
         SERVER,
         DATABASE_URL=own_database_url,
         REDIS_URL=stores.redis_url or "off",
         SERVICE_AUTH="on",
+        SERVICE_DATA=str(place / "data"),
         SERVICE_JOBS="off",
         SERVICE_LOG="json",
         SERVICE_SLOW_REQUEST_MS="1",

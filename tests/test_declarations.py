@@ -9,11 +9,13 @@ import msgspec
 import pytest
 from msgspec import Meta
 from shapes_app import NewMeasure
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, Table, text
 
 from service.db.statement import RefusedError
 from service.errors import Invalid
 from service.resource import ID, Resource
 from service.resource.columns import choice_index
+from service.resource.operations import OPERATIONS
 from service.server.loading import ApplicationError, load
 from service.users import users
 from service.web.body import Body
@@ -106,6 +108,50 @@ def test_two_fields_have_a_choice_of_the_same_name() -> None:
     assert len(names) == len(set(names))
     for field in ("state", "payment"):
         assert choice_index(things.table, things.fields, things.fields[field], "done") in names
+
+
+def test_an_index_serves_several_filters_at_once() -> None:
+    """In the order of the ids; with another filter beside them its matches are looked for."""
+    table = Table(
+        "papers",
+        MetaData(),
+        *(Column(name, BigInteger) for name in ("id", "owner_id", "shelf")),
+        Column("done", Boolean),
+        Column("pinned", Boolean),
+    )
+    c = table.c
+    Index("papers_shelf_idx", c.owner_id, c.shelf, c.id)
+    Index("papers_done_idx", c.owner_id, c.id, postgresql_where=text("NOT done"))
+    Index("papers_other_idx", c.owner_id, c.id, postgresql_where=text("shelf > 7"))
+    Index("papers_pinned_idx", c.id, postgresql_where=text("pinned"))
+    Index("papers_ids_idx", c.shelf, c.id, c.owner_id)
+    fields: list[Any] = [
+        ("owner_id", ID),
+        ("shelf", int),
+        ("done", bool, False),
+        ("pinned", bool, False),
+    ]
+    papers: Resource[Any] = Resource(
+        "papers",
+        msgspec.defstruct("NewPaper", fields),
+        table=table,
+        filters=("owner_id", "shelf", "done", "pinned"),
+        without=tuple(OPERATIONS),
+    )
+    walked = {
+        "owner_id&shelf": True,
+        "owner_id&done=false": True,
+        "owner_id&done=true": False,
+        "shelf&done=false": False,
+        "owner_id&shelf&done=false": False,
+        "owner_id&shelf&pinned=true": False,
+    }
+    for filters, plain in walked.items():
+        for start in ("page?", "page?sort=-id&"):
+            sql = papers.statement(f"papers.{start}{filters}").sql
+            assert ("near AS" not in sql) == plain, filters
+    # The planner would not use papers_pinned_idx for `pinned IS true`.
+    assert "WHERE papers.pinned ORDER BY" in papers.statement("papers.page?pinned=true").sql
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from conftest import EMPTY_TABLES, ROOT, Service, free_port, query
 from in_process import until, worker
 from receiver import OK, Receiver, Taken, receiving, says, status
 
+from service.db.names import JOBS_CHANNEL
 from service.db.writable import WritableDatabase
+from service.errors import Problem
 from service.jobs import loop
 from service.notifications.notify import notify, told
 from service.outgoing import checked_client
@@ -47,7 +49,7 @@ def jobs(url: str, columns: str) -> Coroutine[Any, Any, list[tuple[Any, ...]]]:
 
 async def reads(url: str, text: str, expected: list[tuple[Any, ...]]) -> None:
     """Wait until a query has this result."""
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(60):
         while await sql(url, text) != expected:  # noqa: ASYNC110 - a database sets no event
             await asyncio.sleep(0.02)
 
@@ -152,6 +154,19 @@ async def test_a_notification_that_is_rolled_back_is_not_posted(url: str) -> Non
             lambda db: notify(db, state["settings"], user_id=None, kind="test", message="yes"), told
         )
         await ended(url)
+        # A notification whose job can't be queued is not made.
+        await sql(url, "ALTER TABLE jobs ADD CONSTRAINT none CHECK (kind <> 'notify') NOT VALID")
+        try:
+            with pytest.raises(Problem):
+                await state["writer"].run(
+                    lambda db: notify(
+                        db, state["settings"], user_id=None, kind="test", message="no"
+                    ),
+                    told,
+                )
+        finally:
+            await sql(url, "ALTER TABLE jobs DROP CONSTRAINT none")
+        assert await sql(url, "SELECT message FROM notifications") == [("yes",)]
     assert [json.loads(taken.body)["message"] for taken in receiver.taken] == ["yes"]
     assert ids(receiver) == [f"notification-{made.id}"]
 
@@ -254,12 +269,12 @@ async def test_the_receiver_of_the_guide_takes_each_notification_once_and_no_oth
     url: str, tmp_path: Path
 ) -> None:
     with receiver_of_the_guide(tmp_path) as target:
-        async with worker(url, SERVICE_SECRET=SECRET, SERVICE_NOTIFY_URL=target) as (client, state):
+        async with worker(url, SERVICE_SECRET=SECRET, SERVICE_NOTIFY_URL=target) as (client, _):
             await create(client)
             await ended(url)
             # As if the sender had not noted that it was delivered.
             await sql(url, "UPDATE jobs SET state = 'queued' WHERE kind = 'notify'")
-            await state["listener"].listen("any", str)  # a new connection wakes the loop
+            await sql(url, f"SELECT pg_notify('{JOBS_CHANNEL}', '')")
             await ended(url)
         async with httpx.AsyncClient() as stranger:
             for given in (b"", b"sha256=00", b"\xe9"):

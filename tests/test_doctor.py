@@ -32,13 +32,14 @@ from service.doctor import AREAS, database_checks, redis_checks
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, ok
 from service.doctor.clocks import skewed
-from service.doctor.examine import examine, in_thread
+from service.doctor.examine import examine
 from service.doctor.subject import Skipped, Subject
 from service.embedded.data_directory import Stores
 from service.logs import logger
 from service.metrics.slots import SIZE
 from service.migrations import migrate
 from service.settings import Settings
+from service.threads import in_thread
 
 __all__ = ["command"]  # a fixture
 

@@ -224,6 +224,17 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
             "ALTER COLUMN role SET DEFAULT 'user'::text",
         ),
     ),
+    "a table with a log of its changes": (
+        (("", NOTES.replace("info=COUNTED", 'info={**COUNTED, "logged": True}')),),
+        (
+            "SET COMPRESSION lz4",
+            "REVOKE EXECUTE ON FUNCTION log_changes() FROM PUBLIC",
+            "REVOKE EXECUTE ON FUNCTION order_changes() FROM PUBLIC",
+            "CREATE CONSTRAINT TRIGGER change_log_order",
+            "CREATE TRIGGER notes_log_truncated",
+            "DROP FUNCTION settled_changes()",
+        ),
+    ),
     "no default any more": (
         (
             (

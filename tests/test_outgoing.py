@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import ipaddress
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -72,15 +73,15 @@ async def result(post: Coroutine[Any, Any, None]) -> DeliveryError | None:
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """Names and the addresses of each look-up, instead of DNS."""
     known: dict[str, list[list[str]]] = {}
-    real = asyncio.BaseEventLoop.getaddrinfo
+    real = socket.getaddrinfo
 
-    async def getaddrinfo(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+    def getaddrinfo(host: Any, port: Any, **options: Any) -> Any:
         if host not in known:
-            return await real(loop, host, port, **options)
+            return real(host, port, **options)
         addresses = known[host].pop(0)
         return [(0, 0, 0, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return known
 
 
@@ -146,6 +147,8 @@ def test_a_receiver_that_misbehaves_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, answer: Answer, told: str
 ) -> None:
     monkeypatch.setattr(checked_client, "SECONDS", 0.5)
+    # Longer than the test waits: a body without an end is left because of its size.
+    monkeypatch.setattr(checked_client, "BODY_SECONDS", 60.0)
     receiver, (error,) = posted(answer)
     assert error is not None
     assert told in str(error)
@@ -320,6 +323,30 @@ def test_a_certificate_is_checked_for_the_name(
     _, (error,) = posted(says(OK), host="other.example", tls=tls, targets=listed)
     assert error is not None
     assert "Hostname mismatch" in str(error)
+
+
+def test_a_look_up_that_hangs_delays_no_end_of_the_process() -> None:
+    code = """
+import asyncio, socket, time
+from service.outgoing import DeliveryError, Outgoing, checked_client
+from service.settings import Settings
+
+async def main():
+    outgoing = Outgoing(Settings(secret="0123456789abcdef"))
+    try:
+        await outgoing.post("http://slow.example/", b"{}", delivery_id="test-1")
+    except DeliveryError as error:
+        print(error)
+    await outgoing.close()
+
+socket.getaddrinfo = lambda *_, **__: time.sleep(600)
+checked_client.TIMEOUTS = checked_client.httpx.Timeout(0.2)
+asyncio.run(main())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout == "the look-up of the receiver's name took too long\n"
 
 
 def test_a_service_that_posts_nothing_does_not_import_httpx() -> None:

@@ -102,9 +102,12 @@ def test_the_stop_timeout_of_the_engine_is_longer_than_the_drain(services: Servi
     assert seconds(services["service"]["stop_grace_period"]) > DRAIN_SECONDS
 
 
-def test_the_database_is_on_a_volume(compose: dict[str, Any], services: Services) -> None:
+def test_what_must_last_is_on_volumes(compose: dict[str, Any], services: Services) -> None:
     assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql/data"]
-    assert compose["volumes"].keys() == {"postgres"}
+    assert services["service"]["volumes"] == ["data:/data"]
+    assert "ENV SERVICE_DATA=/data\n" in INSTRUCTIONS
+    assert "--owner=10001 --group=10001 --mode=0700 /data\n" in INSTRUCTIONS
+    assert compose["volumes"].keys() == {"data", "postgres"}
 
 
 def test_passwords_are_defaults_that_the_environment_overrides(services: Services) -> None:

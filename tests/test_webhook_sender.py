@@ -95,11 +95,11 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def run(world: World, work: Work | None = None) -> None:
+def run(world: World, work: Work | None = None, times: Times = FAST) -> None:
     """Deliver while `work` runs, by default until everything is finished; then stop."""
 
     async def both() -> None:
-        running = asyncio.create_task(Sender(world, world.position, FAST).run())
+        running = asyncio.create_task(Sender(world, world.position, times).run())
         working = asyncio.create_task(until(world.finished) if work is None else work(world))
         done, _ = await asyncio.wait({running, working}, return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
@@ -116,7 +116,7 @@ def failure(status: int | None = 500) -> DeliveryError:
     return DeliveryError(f"answered {status}", status=status, permanent=status == 410)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_each_change_is_delivered_and_those_of_a_row_in_order(seed: int) -> None:
     """Whatever fails, and wherever the worker dies or is stopped."""
     chance = random.Random(seed)
@@ -232,6 +232,18 @@ def test_a_removed_webhook_posts_no_more() -> None:
     with pytest.raises(EndedError):
         run(world, removed)
     assert max(world.posts) == 3
+
+
+def test_a_change_after_a_long_rest_is_posted_at_once() -> None:
+    world = World([1])
+
+    async def rest(world: World) -> None:
+        await until(world.finished)
+        await asyncio.sleep(5 * FAST.save)
+        world.rows.append(2)
+        await until(world.finished)
+
+    run(world, rest, FAST._replace(check=60))
 
 
 def test_nothing_is_posted_while_the_worker_does_not_know_that_it_may() -> None:

@@ -291,13 +291,12 @@ def test_one_receiver_that_hangs_holds_up_no_other_and_no_request(
     hanging = Inbox()
     hanging.answer = lambda _: None
     hanging.start()
-    for _ in range(3):
-        add(swiftlet, hanging)
+    add(swiftlet, hanging)
     add(swiftlet, inbox)
     rows = create(server, *map(str, range(200)))
     soon(lambda: len(inbox.taken) == 200)
     assert httpx.get(f"{server.url}/items/{rows[0]}").status_code == 200
-    soon(lambda: len(hanging.posts) == 24)
+    soon(lambda: len(hanging.posts) == 8)
     query(url, "DELETE FROM webhooks")
     hanging.stop()
 
@@ -355,32 +354,39 @@ def test_changes_that_were_kept_too_short_are_named(
     assert swiftlet("webhooks", "forget", str(lost["id"])).out == "1 failure is forgotten\n"
 
 
+@pytest.fixture
+def new_url(new_database: Callable[[], str], swiftlet: Run) -> str:
+    """A database of its own, which the commands use too."""
+    made = new_database()
+    migrate.up(made, MIGRATIONS)
+    app.settings = Settings(database_url=made, secret=SECRET)
+    return made
+
+
+@pytest.mark.slow
 def test_another_worker_goes_on_when_one_is_killed_and_ids_stay_the_same(
-    swiftlet: Run, inbox: Inbox, new_database: Callable[[], str], tmp_path: Path
+    swiftlet: Run, inbox: Inbox, new_url: str, tmp_path: Path
 ) -> None:
     """The first is killed while posts are on their way, the second stopped and started again."""
-    url = new_database()
-    migrate.up(url, MIGRATIONS)
-    app.settings = Settings(database_url=url, secret=SECRET)
     inbox.answer = lambda _: threading.Event().wait(0.01) or 204
     chance = random.Random(7)
-    with served(url, tmp_path / "first.log") as first:
-        with served(url, tmp_path / "second.log") as second:
-            webhook = add(swiftlet, inbox)
+    with served(new_url, tmp_path / "first.log") as first:
+        with served(new_url, tmp_path / "second.log") as second:
+            add(swiftlet, inbox)
             rows = create(first, *map(str, range(10)))
             soon(lambda: len(inbox.taken) == 10)
             assert len(inbox.posts) == 10, "only one of two workers posts"
 
-            def work(service: Service, many: int) -> None:
-                for _ in range(many):
+            def work(service: Service) -> None:
+                for _ in range(60):
                     patch(service, chance.choice(rows), f"{chance.random()}")
 
-            work(second, 60)
+            work(second)
             first.stop(signal.SIGKILL)
-            work(second, 60)
+            work(second)
             assert second.stop() == 0
-        with served(url, tmp_path / "third.log") as third:
-            work(third, 60)
+        with served(new_url, tmp_path / "third.log") as third:
+            work(third)
             soon(lambda: len({post.id for post in inbox.taken}) == 190)
             assert third.stop() == 0
     order = {row: [*range(1, len(found) + 1)] for row, found in inbox.versions().items()}
@@ -388,8 +394,42 @@ def test_another_worker_goes_on_when_one_is_killed_and_ids_stay_the_same(
     same: dict[str, Any] = {}
     for post in inbox.posts:
         assert same.setdefault(post.id, post.change) == post.change
-    assert failures(url) == []
-    assert query(url, "SELECT count(*) FROM webhooks WHERE id = $1", webhook)[0][0] == 1
+    assert failures(new_url) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_only_stopped_posts_nothing_after_another_has_taken_over(
+    swiftlet: Run, inbox: Inbox, new_url: str, tmp_path: Path
+) -> None:
+    with (
+        served(new_url, tmp_path / "first.log") as first,
+        served(new_url, tmp_path / "second.log") as second,
+    ):
+        add(swiftlet, inbox)
+        rows = create(first, "a", "b")
+        number = 2
+
+        def delivered() -> bool:
+            """Whether all is delivered, and the position is stored."""
+            position = query(new_url, "SELECT position FROM webhooks")[0][0]
+            last = max((post.change["position"] for post in inbox.taken), default=0)
+            return len(inbox.taken) == number and position >= last
+
+        soon(delivered)
+        for stopped, other in ((first, second), (second, first)):
+            stopped.process.send_signal(signal.SIGSTOP)
+            for _ in range(5):
+                patch(other, rows[0], f"{number}")
+                number += 1
+            soon(delivered)
+            stopped.process.send_signal(signal.SIGCONT)
+            for service in (first, second, first):
+                patch(service, rows[1], f"{number}")
+                number += 1
+            soon(delivered)
+        assert first.stop() == second.stop() == 0
+    assert len(inbox.posts) == number, "nothing was posted twice"
+    assert inbox.versions() == {rows[0]: [*range(1, 12)], rows[1]: [*range(1, 8)]}
 
 
 @pytest.mark.parametrize(

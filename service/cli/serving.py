@@ -181,6 +181,8 @@ def _banner(
     elif settings.cache != "off" and running is not None and running.database_url is None:
         alone = "other nodes on this database must have the same REDIS_URL, or SERVICE_CACHE=off"
         lines.append(("Note", alone))
+    if settings.jobs == "off":
+        lines.append(("Note", "SERVICE_JOBS=off: jobs wait for `swiftlet work`"))
     if settings.public and not settings.authenticated:
         lines.append(("Note", OPEN))
     return [*lines, *first, ("Stop", "Ctrl-C")]

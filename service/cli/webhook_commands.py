@@ -1,5 +1,6 @@
 """`swiftlet webhooks`: where changes are posted to, and what could not be delivered."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 MOST = 10_000
 ID = click.IntRange(1, 2**63 - 1)
 HOW = """\
-Each change is posted there as JSON. Its header X-Signature is `sha256=` and the HMAC of the body
-with SERVICE_SECRET in hexadecimal digits; X-Delivery-ID is the same in each attempt."""
+Each change is posted there as JSON. X-Signature is `sha256=` and the HMAC of the body, in
+hexadecimal digits, with {}. X-Delivery-ID is the same in each attempt."""
 
 id_argument = click.argument("id", type=ID, metavar="ID")
 ids_argument = click.argument("ids", nargs=-1, type=ID, metavar="[ID]...")
@@ -72,7 +73,9 @@ def add_webhook(url: str, resource: str, data: str | None) -> None:
         return await registry.add(db, url, resource)
 
     click.echo(f"webhook {write(app, add)}: {resource} to {registry.shown_url(url)}")
-    click.echo(HOW, err=True)
+    embedded = app.settings.secret is None
+    secret = f"the secret in {Path(app.settings.data) / 'secret'}" if embedded else "SERVICE_SECRET"
+    click.echo(HOW.format(secret), err=True)
 
 
 @webhooks.command(name="list")

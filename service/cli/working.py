@@ -13,6 +13,7 @@ from service.cli.group import app_option, application, main, run, stop, with_sto
 from service.embedded.data_directory import Stores
 from service.embedded.stores import attached
 from service.embedded.watch import Watch
+from service.outgoing import check_notify_url
 from service.server.processes import StopSignals
 from service.settings import Settings
 from service.settings.urls import address
@@ -54,6 +55,7 @@ def work(data: str | None) -> None:
     with StopSignals(_exit).installed() as signals:
         app = application({"data": data})
         tracing.check(app.settings.traces)
+        check_notify_url(app.settings)
         if not app.jobs:
             stop(f"{app.settings.app} has no jobs: give create_app(jobs=...)", 2)
         logs.plain(app.settings.log)

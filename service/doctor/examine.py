@@ -1,9 +1,8 @@
 """Run checks one after the other, each within its time; whatever one does, there is a line."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
 
 import asyncpg
 from redis.exceptions import ResponseError
@@ -69,31 +68,3 @@ def _failed(check: Check, error: Exception) -> Finding:
         case _ if check.store == "redis" and isinstance(error, REDIS_ERRORS):
             return fail(f"Redis did not answer: {what}", "see its log, and try again")
     return fail(f"this check has a bug: {what}", "report it, with this line")
-
-
-async def in_thread(work: Callable[[], Result]) -> Result:
-    """Run what may block (DNS, a network disk) in a thread that delays no exit of the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def tell(setter: Callable[[Any], None], value: object) -> None:
-        def set_it() -> None:
-            if not future.done():
-                setter(value)
-
-        try:
-            loop.call_soon_threadsafe(set_it)
-        except RuntimeError:  # the check was given up, and the loop is closed
-            return
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
-            tell(future.set_exception, error)
-        else:
-            tell(future.set_result, result)
-
-    threading.Thread(target=run, daemon=True).start()
-    found: Result = await future
-    return found

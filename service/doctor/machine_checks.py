@@ -9,11 +9,11 @@ from pathlib import Path
 
 from service import server
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
-from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
 from service.embedded.programs import EmbeddedError, find_postgres, find_redis, version
 from service.server.processes import ServerError
 from service.server.sockets import BACKLOG
+from service.threads import in_thread
 
 MEBIBYTE = 2**20
 # With less the next write-ahead segments (16 MiB each) may not fit; with LOW an import may not.

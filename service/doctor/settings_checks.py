@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, fail, ok, skip, warn
-from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
 from service.outgoing import allowed_of, check_notify_url
 from service.server.preflight import refused_cache
 from service.server.tls import check_files
 from service.settings import SettingsError
 from service.settings.targets import parse_targets
+from service.threads import in_thread
 
 SOON = timedelta(days=14)
 

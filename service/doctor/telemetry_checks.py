@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from service import tracing
 from service.doctor.check import Check, Finding, fail, ok, warn
-from service.doctor.examine import in_thread
 from service.doctor.subject import Subject
 from service.metrics.slot_folder import MEMORY
 from service.metrics.slots import SIZE
 from service.settings import SettingsError
+from service.threads import in_thread
 
 # The variables with the address of the collector, and OpenTelemetry's default.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")

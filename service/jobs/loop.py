@@ -28,8 +28,9 @@ from service.web.request import State
 
 # A lease is renewed three times before its end.
 LEASE_SECONDS = 30.0
-# An idle worker looks so often, more or less: a notification may be lost.
-IDLE_SECONDS = 30.0
+# An idle worker looks so often, from half to one and a half of it: a notification may be lost, and
+# the lease of a job may have begun since its last look. So 20 workers look once a second together.
+IDLE_SECONDS = 20.0
 # After the queue was empty, a worker looks at most so often: 1,000 notifications a second are one
 # storm.
 STORM_SECONDS = 0.02
@@ -100,7 +101,8 @@ class JobLoop:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
         for task in (self._claiming, self._renewing, *self._tasks):
             task.cancel()
-        await asyncio.wait({self._claiming, self._renewing, *self._tasks})
+        ended = {self._claiming, self._renewing, *self._tasks}
+        await asyncio.wait(ended, timeout=CANCEL_SECONDS)
 
     async def _claim_always(self) -> None:
         failures = 0

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ import httpx
 from service.outgoing.addresses import allowed_of, literal
 from service.outgoing.delivery_error import DeliveryError, seconds_of
 from service.settings.targets import Address, Network
+from service.threads import in_thread
 
 # Seconds from the look-up of the name to the head of the answer; then for its body.
 SECONDS, BODY_SECONDS = 10.0, 1.0
@@ -76,10 +78,11 @@ class CheckedBackend(httpcore.AnyIOBackend):
     async def _addresses(self, host: str, port: int, deadline: float) -> list[Address]:
         texts: list[object] = [host]
         if literal(host) is None:
-            loop = asyncio.get_running_loop()
+            look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
             try:
                 async with asyncio.timeout_at(deadline):
-                    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                    # The loop's own look-up would hold up its end, and others: it has few threads.
+                    found = await in_thread(look_up)
             except TimeoutError:
                 raise DeliveryError("the look-up of the receiver's name took too long") from None
             except (OSError, UnicodeError):

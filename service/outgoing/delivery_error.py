@@ -1,10 +1,12 @@
 """Why something was not delivered, and when to try again."""
 
-import email.utils
 import time
+from datetime import UTC, datetime
 
 # Seconds: a receiver's Retry-After is honoured between them.
 LEAST_WAIT, LONGEST_WAIT = 1.0, 3600.0
+# The one form of a time that RFC 9110 lets servers send.
+HTTP_TIME = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 class DeliveryError(Exception):
@@ -40,7 +42,8 @@ def seconds_of(retry_after: str | None) -> float | None:
         seconds = float(text[:9])
     else:
         try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, OverflowError):
+            moment = datetime.strptime(text, HTTP_TIME).replace(tzinfo=UTC)
+        except ValueError:
             return None
+        seconds = moment.timestamp() - time.time()
     return min(max(seconds, LEAST_WAIT), LONGEST_WAIT)
