@@ -102,7 +102,9 @@ class JobLoop:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
         for one in self.running.values():
-            logger.error("a job does not end when it is cancelled", extra={"fields": one.fields})
+            logger.error(
+                "a job has not ended in time: it is run again later", extra={"fields": one.fields}
+            )
         for task in (self._claiming, self._renewing, *self._tasks):
             task.cancel()
         ended = {self._claiming, self._renewing, *self._tasks}
