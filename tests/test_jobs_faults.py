@@ -86,6 +86,7 @@ def test_jobs_survive_kill_9_of_their_worker_at_each_step(url: str, tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_beyond_its_leases_changes_nothing_and_works_on(
     url: str, tmp_path: Path
 ) -> None:

@@ -178,7 +178,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        retried = {record[0] for record in self.ask(statements.retry, ids=None, kind=None)}
+        retried = {record[0] for record in self.ask(statements.retry, ids=sorted(self.jobs))}
         assert retried == {name for name, job in self.jobs.items() if job.state == "failed"}
         for name in retried:
             self.jobs[name].state, self.jobs[name].due, self.jobs[name].attempts = "queued", True, 0
