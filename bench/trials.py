@@ -24,6 +24,7 @@ from bench import (
     ormcost,
     startcost,
     upsert,
+    webhookcost,
 )
 from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
 from bench.measure import measure
@@ -281,6 +282,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "eviction": eviction.table,
     "upsert": upsert.table,
     "job-loop": jobscost.table,
+    "webhooks": webhookcost.table,
     "start": startcost.table,
     "orm": ormcost.table,
 }

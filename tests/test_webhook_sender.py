@@ -25,6 +25,7 @@ class World:
         self.rows = rows  # the change at position n is of the row rows[n - 1]
         self.position = 0
         self.error: str | None = None
+        self.told: list[str | None] = []
         self.removed = False
         self.away = False
         self.posts: list[int] = []
@@ -67,6 +68,9 @@ class World:
         done = {*self.accepted, *self.given_up}
         assert done >= set(range(1, position + 1)), "a change before the position is not finished"
         self.position, self.error = max(self.position, position), error
+
+    def tell(self, error: str | None) -> None:
+        self.told.append(error)
 
     async def give_up(self, pending: Pending, error: str) -> None:
         await self._database()
@@ -168,6 +172,9 @@ def test_a_receiver_that_is_away_loses_nothing_and_is_tried_seldom() -> None:
     run(world, outage)
     assert world.given_up == []
     assert world.error is None
+    assert world.told[0] == "answered None"
+    assert world.told[-1] is None
+    assert world.told.count(None) == 1
     assert world.accepted == sorted(world.accepted) or {*world.accepted} == {*range(1, 2001)}
 
 

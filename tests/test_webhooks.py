@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import random
+import re
 import signal
 import threading
 from collections import Counter, defaultdict
@@ -29,11 +30,17 @@ from service.changes import log
 from service.changes.feed import Feed
 from service.db.database import Database
 from service.db.listener import Listener
+from service.doctor.check import Finding
+from service.doctor.database_checks import open_connection
+from service.doctor.subject import Subject
+from service.doctor.webhook_checks import webhooks as check_webhooks
 from service.items import items
+from service.metrics import Metrics, Store, families
 from service.migrations import migrate
 from service.resource.change_feed import form_of
 from service.settings import Settings
 from service.webhooks.delivery_window import Pending
+from service.webhooks.sampled import sample
 from service.webhooks.statements import Webhook
 from service.webhooks.webhook_jobs import WebhookEdges
 
@@ -352,6 +359,52 @@ def test_changes_that_were_kept_too_short_are_named(
     assert (lost["position"], lost["lost_to"], lost["body"]) == (6, position, None)
     assert f"after 5 up to {position}" in swiftlet("webhooks", "failed").out
     assert swiftlet("webhooks", "forget", str(lost["id"])).out == "1 failure is forgotten\n"
+
+
+def test_list_doctor_and_metrics_say_how_far_behind_a_webhook_is(
+    server: Service, swiftlet: Run, url: str
+) -> None:
+    create(server, *map(str, range(5)))
+    position = query(url, "SELECT max(position) * 1024 FROM change_positions")[0][0]
+    # Without its job, and in the middle of an entry.
+    sql = "INSERT INTO webhooks (url, resource, position, error) VALUES ($1, 'items', $2, $3)"
+    query(url, sql, "https://user:pass@example.com/hook?token=x", position + 1, "answered 500")
+    create(server, "one more")
+    query(url, "UPDATE change_positions SET committed_at = now() - interval '5 minutes'")
+    shown = swiftlet("webhooks", "list").out
+    expected = rf"https://example.com/hook  items +{position + 1} +4 +30\d s +0 +answered 500"
+    assert re.search(expected, shown), shown
+    assert "pass" not in shown
+    assert "token" not in shown
+
+    async def looked() -> tuple[Finding, list[float]]:
+        subject = Subject(app, Settings(database_url=url), None)
+        subject.database = await open_connection(subject)
+        subject.migrated = True
+        metrics = Metrics(Store())
+        db = Database(url, size=None)
+        await sample(db, metrics)
+        figures = [
+            metrics.values[metrics.store.place(one)]
+            for one in (families.WEBHOOK_LAG, families.WEBHOOK_FAILURES)
+        ]
+        try:
+            return await check_webhooks(subject), figures
+        finally:
+            await db.close()
+            await subject.close()
+
+    found, (lag, given_up) = asyncio.run(looked())
+    assert found.state == "warn"
+    assert re.search(r"webhook \d+ by 30\d s \(answered 500\)", found.found)
+    assert 300 <= lag < 400
+    assert given_up == 0
+    query(url, "UPDATE change_positions SET committed_at = now()")
+    sql = "INSERT INTO webhook_failures (webhook_id, position, body, attempts, error)"
+    query(url, f"{sql} SELECT id, 1, '{{}}', 3, 'answered 422' FROM webhooks")
+    found, (_, given_up) = asyncio.run(looked())
+    assert (found.state, found.found) == ("warn", "changes that were given up: 1")
+    assert given_up == 1
 
 
 @pytest.fixture

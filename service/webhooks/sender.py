@@ -76,6 +76,10 @@ class Edges(Protocol):
         """
         ...
 
+    def tell(self, error: str | None) -> None:
+        """Log that the webhook is paused, and why, or with None that it gets through."""
+        ...
+
     async def give_up(self, pending: Pending, error: str) -> None:
         """Store a change that can't be delivered. It raises EndedError and Problem."""
         ...
@@ -206,6 +210,8 @@ class Sender:
                 await self._give_up(pending, str(error))
         else:
             self._delivered += 1
+            if self._pauses:
+                self._edges.tell(None)
             self._pauses, self._error = 0, None
             self._failing.clear()
             self._finish(pending)
@@ -230,6 +236,7 @@ class Sender:
         # say that nothing gets through. Posts that began before the pause don't make it longer.
         if now >= self._post_at and (len(self._failing) > 1 or least):
             self._pauses += 1
+            self._edges.tell(self._error)
             self._post_at = now + max(least, self._pause(self._pauses))
         return False
 

@@ -13,11 +13,14 @@ from service.jobs.context import JobContext
 from service.jobs.job import Job, JobRetryError, JobTaken
 from service.logs import logger
 from service.outgoing import DeliveryError
+from service.timing import timing
 from service.webhooks import statements
 from service.webhooks.delivery_window import Pending
 from service.webhooks.sender import REFUSALS, EndedError, Sender
 from service.webhooks.statements import DeadLetter, Webhook
 
+# Bytes of the bodies of one read; the last one may have more.
+READ_BYTES = 1_048_576
 # Failures that are read at once to be posted again, and how many of them in a row end an attempt,
 # unless the receiver has refused them.
 PAGE, AWAY = 100, 3
@@ -56,6 +59,7 @@ class WebhookEdges:
         self._webhook = webhook
         self._saved = webhook.position
         self._error: str | None = ""  # not known
+        self._paused = False
 
     async def read(self, after: int, limit: int) -> tuple[list[Pending], int]:
         """See Edges.read; changes that are lost are stored as a failure."""
@@ -76,6 +80,15 @@ class WebhookEdges:
         """See Edges.post."""
         webhook = self._webhook
         await _post(self._context, webhook.id, webhook.url, pending.position, pending.body)
+
+    def tell(self, error: str | None) -> None:
+        """See Edges.tell."""
+        if error is not None and not self._paused:
+            fields = {**self._fields, "error": error}
+            logger.warning("a webhook is paused: nothing gets through", extra={"fields": fields})
+        elif error is None and self._paused:
+            logger.info("a webhook gets through again", extra={"fields": self._fields})
+        self._paused = error is not None
 
     async def save(self, position: int, error: str | None) -> None:
         """See Edges.save; without a change, it only reads."""
@@ -134,6 +147,9 @@ class WebhookEdges:
 
 async def post_changes(context: JobContext, argument: WebhookId) -> None:
     """Post the changes of a webhook until it is removed."""
+    spent = timing.get()
+    if spent is not None:
+        spent.span = None  # the job has no end: its statements and posts belong to no trace
     webhook = await statements.find.one(context.db, id=argument.id)
     if webhook is None:
         return
