@@ -564,6 +564,35 @@ def test_a_client_that_is_ahead_of_its_worker_gets_only_what_is_new(
     asyncio.run(run())
 
 
+def test_the_reader_goes_on_after_any_failure(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = log.read_entries
+    failures = [asyncio.CancelledError(), Unavailable("away"), ValueError("a bug")]
+
+    async def failing(*args: Any) -> list[Entry]:
+        if failures:
+            raise failures.pop(0)
+        return await read(*args)
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form, matcher = feed.topics["items"].form, Matcher("items", (), {})
+            one = Subscriber(feed, form, matcher, await feed.begin(None))
+            while await one.past() is not None:
+                pass
+            monkeypatch.setattr(log, "read_entries", failing)
+            await client.post("/items", json={"name": "heard"})
+            assert await feed.wait(one.position, 30)
+            assert not failures
+            assert [change.row.name for change in one.take(10)] == ["heard"]
+            assert not one.ended
+            one.leave()
+
+    asyncio.run(run())
+
+
 def test_the_past_is_the_same_from_memory_and_from_the_database(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
