@@ -360,10 +360,10 @@ def percentiles(seconds: list[float]) -> tuple[float, float]:
 async def _run(run: Run, data: Path, pid: int, sizes: Sizes) -> Result:
     count, rate, seconds, kills = sizes
     await run.prepare()
-    before = resident(workers_of(pid))
+    before = resident(workers_of(pid) or [pid])
     all_ = await run.subscribe(count)
     await asyncio.sleep(1)
-    each = (resident(workers_of(pid)) - before) / count
+    each = (resident(workers_of(pid) or [pid]) - before) / count
     run.say(f"{count} subscribers have connected")
     for _ in range(count // AT_REST):
         await run.api(1 / PAUSE, PAUSE)

@@ -2204,13 +2204,13 @@ FROM (SELECT change_positions.position AS position, change_positions.entry AS en
 FROM change_positions
 WHERE change_positions.position >= $1::BIGINT / 1024 AND change_positions.position <= $2::BIGINT ORDER BY change_positions.position
  LIMIT $3::BIGINT + 1) AS place JOIN change_log ON change_log.id = place.entry
-WHERE CASE WHEN (place.position > $1::BIGINT / 1024) THEN true ELSE (place.position * 1024 + json_array_length(CAST(change_log.rows AS JSON))) - 1 > $1::BIGINT END) AS found
+WHERE (place.position * 1024 + change_log.number) - 1 > $1::BIGINT) AS found
 WHERE found.before < 8000000 ORDER BY found.position
  LIMIT $3::BIGINT;
 
 -- changes.newest
 -- $1 until
-SELECT coalesce((SELECT max(change_positions.position) AS max_1
+SELECT greatest((SELECT max(change_positions.position) AS max_1
 FROM change_positions
 WHERE change_positions.position <= $1::BIGINT), (SELECT max(change_horizon.position) / 1024 AS anon_1
 FROM change_horizon), 0) * 1024 + 1023 AS position;
@@ -2221,21 +2221,20 @@ SELECT coalesce(max(change_horizon.position), -1) AS position
 FROM change_horizon;
 
 -- changes.trim
--- $1 limit, $2 kept
+-- $1 after, $2 limit, $3 kept
 WITH places AS
 (DELETE FROM change_positions WHERE change_positions.position IN (SELECT first.position
 FROM (SELECT change_positions.position AS position, change_positions.committed_at AS committed_at
 FROM change_positions
-WHERE change_positions.position > coalesce((SELECT max(change_horizon.position) AS max_1
-FROM change_horizon) / 1024, 0) ORDER BY change_positions.position
- LIMIT $1::BIGINT) AS first
-WHERE first.committed_at < now() - $2::INTERVAL AND (SELECT pg_try_advisory_xact_lock(CAST(CAST('change_log'::regclass AS OID) AS INTEGER), 1) AS pg_try_advisory_xact_lock_1)) RETURNING change_positions.position, change_positions.entry),
+WHERE change_positions.position > $1::BIGINT / 1024 ORDER BY change_positions.position
+ LIMIT $2::BIGINT) AS first
+WHERE first.committed_at < now() - $3::INTERVAL AND (SELECT pg_try_advisory_xact_lock(CAST(CAST('change_log'::regclass AS OID) AS INTEGER), 1) AS pg_try_advisory_xact_lock_1)) RETURNING change_positions.position, change_positions.entry),
 entries AS
-(DELETE FROM change_log USING places WHERE change_log.id = places.entry RETURNING places.position, change_log.rows),
+(DELETE FROM change_log USING places WHERE change_log.id = places.entry RETURNING places.position, change_log.number),
 moved AS
-(INSERT INTO change_horizon (position) SELECT (entries.position * 1024 + json_array_length(CAST(entries.rows AS JSON))) - 1 AS position
+(INSERT INTO change_horizon (position) SELECT (entries.position * 1024 + entries.number) - 1 AS position
 FROM entries ORDER BY entries.position DESC
- LIMIT 1 ON CONFLICT (id) DO UPDATE SET position = excluded.position RETURNING change_horizon.position)
+ LIMIT 1 ON CONFLICT (id) DO UPDATE SET position = greatest(change_horizon.position, excluded.position) RETURNING change_horizon.position)
  SELECT count(*) AS n
 FROM places;
 

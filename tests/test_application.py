@@ -404,7 +404,7 @@ def test_the_migrations_are_beside_the_calling_file() -> None:
     assert create_app(Settings(), migrations="/elsewhere").migrations == Path("/elsewhere")
 
 
-def test_a_database_that_is_not_set_is_told_in_one_line_when_the_application_starts() -> None:
+def test_a_setting_that_is_missing_is_told_in_one_line_when_the_application_starts() -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, str]:
@@ -415,8 +415,11 @@ def test_a_database_that_is_not_set_is_told_in_one_line_when_the_application_sta
 
     app = create_app(Settings())
     asyncio.run(app({"type": "lifespan", "asgi": {}, "state": {}}, receive, send))
-    assert [one["type"] for one in sent] == ["lifespan.startup.failed"]
+    app.settings = Settings(database_url="postgresql://host/db", notify_url="http://127.0.0.1/")
+    asyncio.run(app({"type": "lifespan", "asgi": {}, "state": {}}, receive, send))
+    assert [one["type"] for one in sent] == ["lifespan.startup.failed"] * 2
     assert sent[0]["message"].startswith("swiftlet: DATABASE_URL is not set")
+    assert sent[1]["message"].startswith("swiftlet: SERVICE_NOTIFY_URL needs SERVICE_SECRET")
 
 
 def test_cached_responses_of_other_code_are_not_taken(

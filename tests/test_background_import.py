@@ -23,6 +23,11 @@ import pytest
 from accounts import account
 from conftest import EMPTY_TABLES, ROOT, SERVER, Service, query
 
+from service.db.database import Database
+from service.jobs.spool import Spool
+from service.jobs.spool_cleaning import clean
+from service.settings import Settings
+
 LIMIT = 4_000_000
 COUNTS = ("read", "created", "updated", "unchanged", "failed")
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -230,6 +235,47 @@ def test_a_full_spool_or_disk_is_503(node: Node) -> None:
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
     assert node.files() == []
     assert node.job(node.give(items(1)))["state"] == "done"
+
+
+@pytest.mark.anyio
+async def test_files_that_no_job_needs_are_removed(own_database_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "id").write_text("f" * 32)
+    spool = Spool(Settings(data=str(tmp_path), import_limit=LIMIT))
+    made = {
+        "a file without a job": (0, None, True),
+        "an old file without a job": (OLD, None, False),
+        "the file of a job that is done": (0, "done", False),
+        "the file of a job that waits": (OLD, "queued", True),
+        "the file of a job that runs": (OLD, "running", True),
+        "the file of a failed job": (0, "failed", True),
+        "the old file of a failed job": (OLD, "failed", False),
+    }
+    names = {f"{number:032x}": what for number, what in enumerate(made)}
+    connection = await asyncpg.connect(own_database_url)
+    for name, what in names.items():
+        age, state, _ = made[what]
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+        if state is not None:
+            add = "INSERT INTO jobs (kind, argument, state, place) VALUES ('import', $1, $2, $3)"
+            await connection.execute(add, json.dumps({"file": name}), state, "f" * 32)
+    await connection.close()
+    parts = {"0" * 32 + ".part": 0.0, "1" * 32 + ".part": OLD}
+    for name, age in parts.items():
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    db = Database(own_database_url, size=1)
+    await db.open()
+    try:
+        await clean(spool, db)
+        kept = {name for name, what in names.items() if made[what][2]}
+        assert {one.name for one in spool.files()} == {*kept, "0" * 32 + ".part"}
+        await clean(spool, db, failed_seconds=0.0)
+        assert "the file of a failed job" not in {names.get(one.name) for one in spool.files()}
+    finally:
+        await db.close()
 
 
 def test_one_idempotency_key_makes_one_job(node: Node) -> None:

@@ -16,12 +16,13 @@ from starlette.applications import Starlette
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
 from service.db.names import HEARER, JOBS_CHANNEL
+from service.db.statement import Runner
 from service.db.writable import WritableDatabase
-from service.errors import Conflict, Problem
+from service.errors import Conflict, Problem, Unavailable
 from service.items.seed import samples
 from service.jobs import loop, statements
 from service.jobs.context import JobContext
-from service.jobs.job import Created, Job, JobFailedError, JobRetryError, JobTaken
+from service.jobs.job import Created, FailedJob, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.loop import JobLoop
 from service.jobs.queue import enqueue, enqueue_many
 from service.jobs.trimming import trim
@@ -127,6 +128,33 @@ async def test_an_attempt_that_fails_is_followed_by_another_until_the_last(
         ("done", 3, None),
     ]
     assert found[3].result == '{"row":5}'
+
+
+async def test_what_a_failed_job_queues_is_in_the_transaction_that_marks_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(loop, "AWAY_SECONDS", 0.01)
+    refusals = 0
+
+    async def run(_: JobContext, __: Number) -> None:
+        raise ZeroDivisionError
+
+    async def more(db: Runner, failed: FailedJob) -> None:
+        nonlocal refusals
+        await enqueue(db, after, Number(failed.id))
+        refusals += 1
+        if refusals == 1:  # as if the database had ended: all of it is rolled back and repeated
+            raise Unavailable("the database is away")
+
+    after = Job("after", Number, run)
+    job = Job("doomed", Number, run, attempts=2, failed=more)
+    async with running(url, job) as state:
+        job_id = await queued(state, job, Number())
+        await ended(state, job_id)
+    assert refusals == 2
+    found = [(row["kind"], row["argument"]) for row in await rows(url)]
+    assert found == [("doomed", '{"n": 0}'), ("after", f'{{"n": {job_id}}}')]
 
 
 async def test_a_job_that_this_process_can_not_run_waits_and_a_wrong_argument_fails(

@@ -23,7 +23,7 @@ VALUES = {
     ("dependency_up", "dependency"): {"database", "redis"},
     ("jobs_total", "result"): {"done", "retry", "failed"},
     ("ratelimit_decisions_total", "decision"): {"allowed", "refused"},
-    ("deliveries_total", "target"): {"notification", "webhook"},
+    ("deliveries_total", "target"): {"notification", "webhook", "other"},
     ("deliveries_total", "result"): {"success", "failure"},
 }
 FUNCTIONS = {

@@ -15,6 +15,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 import receiver as receivers
 from receiver import OK, Answer, Receiver, receiving, says, status
@@ -23,6 +24,7 @@ from service.metrics import Metrics, Store
 from service.metrics.families import DELIVERIES
 from service.outgoing import DeliveryError, Outgoing, check_notify_url, checked_client
 from service.outgoing.addresses import is_allowed
+from service.outgoing.bounded_stream import BoundedStream
 from service.outgoing.delivery_error import seconds_of
 from service.settings import Settings, SettingsError
 
@@ -136,6 +138,7 @@ def test_settings_of_proxies_and_passwords_in_the_environment_are_not_used(
         (receivers.close, "closed the connection"),
         (says(b"SSH-2.0-OpenSSH_9.2 secret\r\n\r\n"), "its answer is not HTTP"),
         (receivers.endless_body, "answered 500: bbbb"),
+        (receivers.endless(b"", b"HTTP/1.1 100 X\r\n\r\n" * 1000), "closed the connection"),
         (status(500, body="no\x07\x1b[31m\n luck"), "answered 500: no [31m luck"),
         (status(302, "Location: http://169.254.169.254/"), "302: redirects are not followed"),
         (status(307, "Location: http://[/"), "answered 307"),
@@ -199,12 +202,15 @@ def test_a_refused_connection_and_an_unknown_name_are_tried_again() -> None:
         async with receiving(says(OK)) as receiver:
             port = receiver.port
         outgoing = Outgoing(settings())
-        urls = (f"http://ada:hunter2@127.0.0.1:{port}/hunter2", "http://name.invalid/hunter2")
+        urls = [f"http://ada:hunter2@{one}:{port}/hunter2" for one in ("127.0.0.1", "[::1]")]
+        urls.append("http://name.invalid/hunter2")
         found = [await result(outgoing.post(url, BODY, delivery_id="test-1")) for url in urls]
         await outgoing.close()
         return found
 
-    for error, told in zip(asyncio.run(run()), ("can't connect", "has no address"), strict=True):
+    for error, told in zip(
+        asyncio.run(run()), ("can't connect", "can't connect", "has no address"), strict=True
+    ):
         assert error is not None
         assert told in str(error)
         assert "hunter2" not in str(error)
@@ -325,6 +331,52 @@ def test_a_certificate_is_checked_for_the_name(
     assert "Hostname mismatch" in str(error)
 
 
+def test_certificates_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", __file__)
+    _, (error,) = posted(says(OK))
+    assert str(error) == "the certificates of SSL_CERT_FILE can't be read"
+
+
+class Pieces(httpcore.AsyncNetworkStream):
+    """Has as many bytes as are asked for, and remembers how many these were."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def read(self, max_bytes: int, *_: object, **__: object) -> bytes:
+        self.asked.append(max_bytes)
+        return bytes(max_bytes)
+
+    async def write(self, *_: object, **__: object) -> None:
+        pass
+
+    async def start_tls(self, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
+        return self
+
+
+async def read_always(stream: httpcore.AsyncNetworkStream) -> None:
+    while True:
+        await stream.read(65_536)
+
+
+def test_an_answer_is_read_in_small_pieces_up_to_its_bound() -> None:
+    """The parts of an answer can be so small that they take 1,000 times as long as they should."""
+
+    async def run() -> None:
+        pieces = Pieces()
+        plain = BoundedStream(pieces)
+        for stream in (plain, await plain.start_tls(ssl.create_default_context())):
+            for _ in range(2):
+                pieces.asked.clear()
+                await stream.write(b"a request")
+                with pytest.raises(httpcore.ReadError):
+                    await read_always(stream)
+                assert sum(pieces.asked) == 65_536
+                assert max(pieces.asked) == 1024
+
+    asyncio.run(run())
+
+
 def test_a_look_up_that_hangs_delays_no_end_of_the_process() -> None:
     code = """
 import asyncio, socket, time
@@ -386,10 +438,10 @@ def test_deliveries_are_counted() -> None:
         await outgoing.close()
         return {
             labels: store.values[store.place(DELIVERIES, labels)]
-            for labels in (("notification", "success"), ("webhook", "failure"))
+            for labels in (("notification", "success"), ("other", "failure"))
         }
 
-    assert asyncio.run(run()) == {("notification", "success"): 1.0, ("webhook", "failure"): 1.0}
+    assert asyncio.run(run()) == {("notification", "success"): 1.0, ("other", "failure"): 1.0}
 
 
 def test_posts_that_hang_hold_up_no_other_and_are_cancelled_at_once() -> None:

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, str] = {
     "bigint[]": "'{1}'",
     "integer": "1",
     "double precision": "1",
+    "json": "'{}'",
     "jsonb": "'{}'",
     "boolean[]": "'{true}'",
     "numeric[]": "'{10}'",

@@ -86,6 +86,9 @@ def traced(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[.
             log="off",
             auth="off",
             traces="on",
+            # Jobs and their figures would take the connections of the requests.
+            jobs="off",
+            metrics="off",
             secret="x" * 16,
             **settings,
         )
@@ -234,6 +237,8 @@ async def test_a_batch_that_is_split_links_each_statement_with_its_own_requests(
 
 async def test_waits_hits_and_failures_have_spans(traced: Callable[..., Any]) -> None:
     async with traced(pool=1) as one:
+        await one.ask(9, "GET", "/items/1")  # until the connection is open
+        one.take()
         # A pool of one: of two statements at the same time, one waits.
         asked = (one.ask(1, "GET", "/items?q=a"), one.ask(2, "GET", "/users?q=a"))
         await asyncio.gather(*asked)

@@ -3,19 +3,16 @@
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     ColumnElement,
     Integer,
     Interval,
     bindparam,
-    case,
     cast,
     delete,
     func,
     literal_column,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import OID, insert
 
@@ -52,9 +49,9 @@ def _number(value: int) -> ColumnElement[int]:
 _WIDTH = _number(WIDTH)
 
 
-def _last(position: ColumnElement[int], rows: ColumnElement[str]) -> ColumnElement[int]:
+def _last(position: ColumnElement[int], number: ColumnElement[int]) -> ColumnElement[int]:
     """The position of the last row of an entry."""
-    return position * _WIDTH + func.json_array_length(cast(rows, JSON)) - _number(1)
+    return position * _WIDTH + number - _number(1)
 
 
 def _settled() -> Statement[int | None]:
@@ -77,11 +74,6 @@ def _reading() -> Statement[Entry]:
         .subquery("place")
     )
     entry = change_log
-    # Only the first entry can have been read, or a part of it, so only its rows are counted.
-    new = case(
-        (place.c.position > after // _WIDTH, true()),
-        else_=_last(place.c.position, entry.c.rows) > after,
-    )
     # The length of a text is known without reading it.
     size = func.octet_length(entry.c.rows)
     found = (
@@ -93,7 +85,7 @@ def _reading() -> Statement[Entry]:
             (func.sum(size).over(order_by=place.c.position, rows=(None, 0)) - size).label("before"),
         )
         .join(entry, entry.c.id == place.c.entry)
-        .where(new)
+        .where(_last(place.c.position, entry.c.number) > after)
         .subquery("found")
     )
     core = (
@@ -113,7 +105,8 @@ def _newest() -> Statement[int]:
     place = change_positions.c.position
     kept = select(func.max(place)).where(place <= bindparam("until", type_=BigInteger))
     removed = select(func.max(change_horizon.c.position) // _WIDTH)
-    entry = func.coalesce(kept.scalar_subquery(), removed.scalar_subquery(), _number(0))
+    # Null is no greatest. After a restore of the data alone, the horizon is the greater one.
+    entry = func.greatest(kept.scalar_subquery(), removed.scalar_subquery(), _number(0))
     core = select((entry * _WIDTH + _number(WIDTH - 1)).label("position"))
     return Statement("changes.newest", int, core, order=("until",), prepare=False)
 
@@ -126,17 +119,16 @@ def _horizon() -> Statement[int]:
 def _trimming() -> Statement[int]:
     """Remove the oldest entries, unless another transaction does; the number of those removed.
 
-    It begins at the horizon, since an index still has what was removed before. It looks at no more
-    entries than it may remove: the first ones are the oldest.
+    It begins after a position, the horizon, since an index still has what was removed before. It
+    looks at no more entries than it may remove: the first ones are the oldest.
     """
     entry, place = change_log, change_positions
-    horizon = select(func.max(change_horizon.c.position)).scalar_subquery()
     alone = func.pg_try_advisory_xact_lock(
         cast(cast(literal_column("'change_log'::regclass"), OID), Integer), _number(TRIMMING)
     )
     first = (
         select(place.c.position, place.c.committed_at)
-        .where(place.c.position > func.coalesce(horizon // _WIDTH, _number(0)))
+        .where(place.c.position > bindparam("after", type_=BigInteger) // _WIDTH)
         .order_by(place.c.position)
         .limit(bindparam("limit", type_=BigInteger))
         .subquery("first")
@@ -154,24 +146,25 @@ def _trimming() -> Statement[int]:
     entries = (
         delete(entry)
         .where(entry.c.id == places.c.entry)
-        .returning(places.c.position, entry.c.rows)
+        .returning(places.c.position, entry.c.number)
         .cte("entries")
     )
     newest = (
-        select(_last(entries.c.position, entries.c.rows).label("position"))
+        select(_last(entries.c.position, entries.c.number).label("position"))
         .order_by(entries.c.position.desc())
         .limit(_number(1))
     )
     moving = insert(change_horizon).from_select(["position"], newest)
     moved = (
         moving.on_conflict_do_update(
-            index_elements=[change_horizon.c.id], set_={"position": moving.excluded.position}
+            index_elements=[change_horizon.c.id],
+            set_={"position": func.greatest(change_horizon.c.position, moving.excluded.position)},
         )
         .returning(change_horizon.c.position)
         .cte("moved")
     )
     core = select(func.count().label("n")).select_from(places).add_cte(moved)
-    return Statement("changes.trim", int, core, order=("limit", "kept"), prepare=False)
+    return Statement("changes.trim", int, core, order=("after", "limit", "kept"), prepare=False)
 
 
 SETTLED, READ, NEWEST = _settled(), _reading(), _newest()

@@ -10,6 +10,7 @@ from service.items import items
 from service.notifications import notifications
 from service.resource.included import encode_several
 from service.users import users
+from service.users.own_user import own_user
 from service.web.codec import Reply
 from service.web.endpoint import Operation
 from service.web.request import Request
@@ -21,9 +22,7 @@ async def read_dashboard(request: Request) -> Reply:
 
     `total_price` is the sum of the prices of the active items. The newest notification comes first.
     """
-    user_id = request.row_id()
-    if request.owner not in {None, user_id}:
-        raise NotFound("there is no such user")
+    user_id = own_user(request)
     found = await find(request.db, user_id)
     if found is None:
         raise NotFound("there is no such user")

@@ -41,7 +41,8 @@ change_log = Table(
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    # A JSON array; as text, so that its length is known without reading it.
+    Column("number", Integer, nullable=False),
+    # A JSON array of so many rows; as text, so that its length is known without reading it.
     Column("rows", Text, nullable=False),
     PrimaryKeyConstraint("id", name="change_log_pkey"),
     info=INTERNAL,
@@ -101,8 +102,8 @@ BEGIN
         IF number = 0 THEN
             RETURN NULL;
         ELSIF number <= MOST_ROWS AND bytes <= MOST_BYTES THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            SELECT TG_TABLE_NAME, TG_ARGV[0], json_agg(t.*) FROM changed AS t;
+            INSERT INTO {schema}.change_log (name, kind, number, rows)
+            SELECT TG_TABLE_NAME, TG_ARGV[0], number, json_agg(t.*) FROM changed AS t;
             RETURN NULL;
         END IF;
     END IF;
@@ -111,8 +112,10 @@ BEGIN
         IF bytes > 0 AND
             (cardinality(parts) = MOST_ROWS OR bytes + octet_length(one) > MOST_BYTES)
         THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+            INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+                TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+                '[' || array_to_string(parts, ',') || ']'
+            );
             parts := '{}';
             bytes := 0;
         END IF;
@@ -120,8 +123,10 @@ BEGIN
         bytes := bytes + octet_length(one);
     END LOOP;
     IF cardinality(parts) > 0 THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+        INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+            TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+            '[' || array_to_string(parts, ',') || ']'
+        );
     END IF;
     RETURN NULL;
 END $$
@@ -171,6 +176,20 @@ BEGIN
     RETURN NULL;
 END $$
 """
+# A restore of the data alone would fill the log with ids and positions that the triggers also give
+# to the rows that it restores. So the log takes only what triggers write.
+SKIP_CHANGES = """
+CREATE FUNCTION skip_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN NULL;
+END $$
+"""
+SKIP_TRIGGERS = """
+CREATE TRIGGER change_log_skip BEFORE INSERT ON change_log
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes();
+CREATE TRIGGER change_positions_skip BEFORE INSERT ON change_positions
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
+"""
 ORDER_TRIGGER = """
 CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
@@ -195,7 +214,7 @@ def logged(tables: Iterable[Table]) -> list[Table]:
 
 def functions(tables: Iterable[Table]) -> list[str]:
     """The SQL that creates the functions; `{schema}` in it is the schema of the tables."""
-    return [LOG_CHANGES, ORDER_CHANGES, SETTLED_CHANGES] if logged(tables) else []
+    return [LOG_CHANGES, ORDER_CHANGES, SETTLED_CHANGES, SKIP_CHANGES] if logged(tables) else []
 
 
 def triggers(tables: Iterable[Table]) -> list[str]:
@@ -205,6 +224,7 @@ def triggers(tables: Iterable[Table]) -> list[str]:
         return []
     return [
         ORDER_TRIGGER,
+        SKIP_TRIGGERS,
         *(
             LOG_TRIGGERS.format(
                 **{way: quoted(f"{one.name}_log_{way}") for way in WAYS}, on=quoted(one.name)

@@ -41,7 +41,7 @@ class Pool:
         prepared: the statements to prepare when a connection opens.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
-        audible: whether the triggers report what is written.
+        audible: whether triggers report what is written, see names.SILENT.
     """
 
     def __init__(
@@ -56,8 +56,7 @@ class Pool:
     ) -> None:
         self.url = url
         self.size = size
-        # A connection that is opened for one use is too short-lived for other workers to see it, so
-        # the trigger reports its writes.
+        # Other workers don't see a connection that is opened for one use, so triggers report it.
         self.name = AUDIBLE if audible or size is None else SILENT
         self.statement_timeout = statement_timeout
         self.queue_limit = queue_limit
@@ -223,8 +222,7 @@ class Pool:
         """Open missing connections in the background."""
         if self._closed or self.size is None:
             return
-        missing = self.size - len(self._idle) - len(self._busy) - self._opening
-        for _ in range(missing):
+        for _ in range(self.size - len(self._idle) - len(self._busy) - self._opening):
             self._opening += 1
             self._spawn(self._open_again(), self._tasks)
 

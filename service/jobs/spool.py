@@ -163,13 +163,13 @@ class Spool:
         Raises:
             FileNotFoundError: there is none of this name.
         """
-        with await _in_thread(_opened, self.folder / name) as file:
+        with await _in_thread(_opened, self._path(name)) as file:
             while data := await _in_thread(file.read, CHUNK):
                 yield data
 
     def size(self, name: str) -> int:
         """Return the size of a file; raises as `read`."""
-        return (self.folder / name).stat().st_size
+        return self._path(name).stat().st_size
 
     def remove(self, name: str) -> None:
         """Remove a file, if there is one."""
@@ -177,6 +177,11 @@ class Spool:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:  # it is tried again, see spool_cleaning
             logger.warning("a file of the spool stays", extra={"fields": {"why": str(error)}})
+
+    def _path(self, name: str) -> Path:
+        if not _IDENTITY.fullmatch(name):  # no job makes it read another file
+            raise FileNotFoundError(name)
+        return self.folder / name
 
     def _made(self) -> str:
         """Return the identity of the folder; make both if they are missing."""

@@ -7,6 +7,7 @@ from service.keys.last_used import tags
 from service.keys.statements import MAX_KEYS
 from service.keys.structs import IssuedKey, NewKey
 from service.users import users
+from service.users.own_user import own_user
 from service.web.body import Body
 from service.web.codec import Reply, row_id
 from service.web.endpoint import Operation
@@ -16,18 +17,6 @@ from service.web.times import encode_rows
 # The response has a secret: no cache may store it.
 NO_STORE = b"no-store"
 _new = Body(NewKey)
-
-
-def own_user(request: Request) -> int:
-    """Return the id of the user in the path.
-
-    Raises:
-        NotFound: the request is limited to another user, as if there were no such user.
-    """
-    user_id = request.row_id()
-    if request.owner not in {None, user_id}:
-        raise NotFound("there is no such user")
-    return user_id
 
 
 async def create_key(request: Request) -> Reply:

@@ -119,7 +119,8 @@ DELIVERIES = Family(
     "deliveries_total",
     "counter",
     ("target", "result"),
-    "Posts to receivers, by target (notification or webhook) and result (success or failure).",
+    "Posts to receivers, by target (notification, webhook or other) and result (success or"
+    " failure).",
 )
 DELIVERY_DURATION = Family(
     "delivery_duration_seconds",

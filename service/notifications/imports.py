@@ -2,11 +2,9 @@
 
 from msgspec import structs
 
-from service.db.writable import WritableDatabase
 from service.jobs.context import JobContext
 from service.jobs.job import Job
-from service.notifications.notify import notify, told
-from service.notifications.structs import Notification
+from service.notifications.notify import notify_and_finish
 from service.resource.import_job import ImportEnded
 from service.users import users
 
@@ -17,22 +15,13 @@ async def _tell(context: JobContext, ended: ImportEnded) -> None:
     """Tell the user; one who no longer exists need not know."""
     if ended.user_id is not None and await users.by_id.get(context.db, ended.user_id) is None:
         return
-
-    async def write(db: WritableDatabase) -> Notification | None:
-        async with db.transaction() as one:
-            made = await notify(
-                one,
-                context.settings,
-                user_id=ended.user_id,
-                kind="import",
-                message=message(ended),
-                data=structs.asdict(ended),
-                source=f"job {context.id}",
-            )
-            await context.finish(one)
-        return made
-
-    await context.writer.run(write, told)
+    await notify_and_finish(
+        context,
+        user_id=ended.user_id,
+        kind="import",
+        message=message(ended),
+        data=structs.asdict(ended),
+    )
 
 
 def message(ended: ImportEnded) -> str:

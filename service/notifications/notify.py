@@ -8,6 +8,7 @@ import msgspec
 
 from service.cache.generations import TableTags, Tags
 from service.db.writable import WritableDatabase
+from service.jobs.context import JobContext
 from service.jobs.queue import enqueue
 from service.notifications import statements
 from service.notifications.delivery import Delivery, deliver
@@ -55,6 +56,33 @@ async def notify(
         if made is not None and settings.notify_url is not None:
             await enqueue(one, deliver, Delivery(made.id))
     return made
+
+
+async def notify_and_finish(
+    context: JobContext,
+    *,
+    user_id: int | None,
+    kind: str,
+    message: str,
+    data: Mapping[str, Any] = NOTHING,
+) -> None:
+    """Make a notification and mark the job as done, in one transaction; see `notify`."""
+
+    async def write(db: WritableDatabase) -> Notification | None:
+        async with db.transaction() as one:
+            made = await notify(
+                one,
+                context.settings,
+                user_id=user_id,
+                kind=kind,
+                message=message,
+                data=data,
+                source=f"job {context.id}",
+            )
+            await context.finish(one)
+        return made
+
+    await context.writer.run(write, told)
 
 
 def told(made: Notification | None) -> Tags:

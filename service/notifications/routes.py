@@ -7,6 +7,7 @@ from service.notifications.notify import tags
 from service.notifications.statements import MAX_READ
 from service.notifications.structs import FoundNotification, NotificationsRead, ReadNotifications
 from service.users import users
+from service.users.own_user import own_user
 from service.web.body import Body
 from service.web.codec import Reply, encode, row_id
 from service.web.endpoint import Operation
@@ -18,9 +19,7 @@ _body = Body(ReadNotifications)
 
 async def read_notification(request: Request) -> Reply:
     """Sets `unread` to false and `read_at` to now. A second request changes nothing."""
-    user_id = request.row_id()
-    if request.owner not in {None, user_id}:
-        raise NotFound("there is no such user")
+    user_id = own_user(request)
     notification_id = row_id(request.scope["path_params"]["notification_id"])
     found = await request.write(
         lambda db: statements.mark_read.get(db, notification_id, user_id), _tags
@@ -35,9 +34,7 @@ def _tags(found: FoundNotification | None) -> Tags:
 
 
 async def read_notifications(request: Request) -> Reply:
-    user_id = request.row_id()
-    if request.owner not in {None, user_id}:
-        raise NotFound("there is no such user")
+    user_id = own_user(request)
     asked = await request.body(_body)
     found = await request.write(
         lambda db: db.fetch(statements.mark_all_read, (user_id, asked.up_to)),

@@ -8,16 +8,17 @@ import asyncio
 import importlib.metadata
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any
 
 import httpcore
 import httpx
 
 from service.outgoing.addresses import allowed_of, literal
+from service.outgoing.bounded_stream import BoundedStream
 from service.outgoing.delivery_error import DeliveryError, seconds_of
 from service.settings.targets import Address, Network
 from service.threads import in_thread
@@ -25,8 +26,8 @@ from service.threads import in_thread
 # Seconds from the look-up of the name to the head of the answer; then for its body.
 SECONDS, BODY_SECONDS = 10.0, 1.0
 TIMEOUTS = httpx.Timeout(SECONDS, connect=5.0, pool=5.0)
-# How much of an answer is read, and how much of it an error shows.
-BODY_BYTES, SHOWN = 65_536, 200
+# How many characters of an answer an error shows.
+SHOWN = 200
 # All kinds of deliveries together, each of which has its own limit. Many servers close a connection
 # that is idle for 5 s: one that is closed while a request is on its way costs a retry.
 CONNECTIONS, IDLE_CONNECTIONS, IDLE_SECONDS = 1000, 32, 4.0
@@ -66,9 +67,10 @@ class CheckedBackend(httpcore.AnyIOBackend):
             # Each gets its share of the time that is left: the first may be unreachable.
             share = (deadline - loop.time()) / (len(addresses) - place)
             try:
-                return await super().connect_tcp(
+                stream = await super().connect_tcp(
                     str(address), port, max(share, 0.01), local_address, socket_options
                 )
+                return BoundedStream(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         timed_out = isinstance(failure, httpcore.ConnectTimeout)
@@ -158,17 +160,14 @@ class CheckedClient:
 
 
 async def _beginning(response: httpx.Response) -> bytes:
-    """Read an answer to its end, so that the connection can be used again; at most BODY_BYTES."""
+    """Read an answer to its end, so that the connection can be used again."""
     read = bytearray()
     # The head has said whether it was taken: what happens to the rest changes nothing.
     with suppress(httpx.HTTPError, TimeoutError):
-        chunks = cast(AsyncGenerator[bytes, None], response.aiter_raw())
-        async with asyncio.timeout(BODY_SECONDS), aclosing(chunks):
-            async for chunk in chunks:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in response.aiter_raw():
                 read += chunk
-                if len(read) > BODY_BYTES:
-                    break
-    return bytes(read[:BODY_BYTES])
+    return bytes(read)
 
 
 def _refusal(response: httpx.Response, beginning: bytes) -> DeliveryError:

@@ -19,7 +19,7 @@ from service.tracing import outgoing_headers
 if TYPE_CHECKING:
     from service.outgoing.checked_client import CheckedClient
 
-Target = Literal["notification", "webhook"]
+Target = Literal["notification", "webhook", "other"]
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -77,7 +77,7 @@ class Outgoing:
         self._opening = asyncio.Lock()
 
     async def post(
-        self, url: str, body: bytes, *, delivery_id: str, target: Target = "webhook"
+        self, url: str, body: bytes, *, delivery_id: str, target: Target = "other"
     ) -> None:
         """Post a JSON body; return when the receiver has answered 2xx.
 
@@ -118,8 +118,11 @@ class Outgoing:
     async def _open(self) -> "CheckedClient":
         async with self._opening:
             if self._client is None:
-                # Its import and the certificates take 0.1 s.
-                self._client = await asyncio.to_thread(_new_client, self._allowed)
+                try:
+                    # Its import and the certificates take 0.1 s.
+                    self._client = await asyncio.to_thread(_new_client, self._allowed)
+                except OSError:
+                    raise DeliveryError("the certificates of SSL_CERT_FILE can't be read") from None
         return self._client
 
     def _count(self, target: Target, result: str, started: float) -> None:

@@ -80,7 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: Literal["uvicorn", "granian"] = "uvicorn"
     """The HTTP server."""
     data: Text = ".data"
-    """The data directory of embedded stores; one running service per directory."""
+    """The data directory: of embedded stores, and of files that wait for their import."""
     auth: Literal["on", "off"] | None = None
     """Whether requests need an API key; `off` lets everyone who reaches the host do everything."""
     cache: Literal["on", "local", "off"] = "on"

@@ -26,7 +26,13 @@ LAST_EVENT_ID: dict[str, Any] = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "The `id` of the last event, after which to go on; it wins over `after`",
-    "schema": {"type": "integer", "format": "int64", "minimum": 0, "examples": [1024]},
+    "schema": {
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "maximum": 2**63 - 1,
+        "examples": [1024],
+    },
 }
 
 

@@ -19,6 +19,7 @@ UP = [
         id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
         name text NOT NULL,
         kind text NOT NULL,
+        number integer NOT NULL,
         rows text NOT NULL,
         CONSTRAINT change_log_pkey PRIMARY KEY (id)
     )
@@ -69,8 +70,8 @@ BEGIN
         IF number = 0 THEN
             RETURN NULL;
         ELSIF number <= 1000 AND bytes <= 1000000 THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            SELECT TG_TABLE_NAME, TG_ARGV[0], json_agg(t.*) FROM changed AS t;
+            INSERT INTO {schema}.change_log (name, kind, number, rows)
+            SELECT TG_TABLE_NAME, TG_ARGV[0], number, json_agg(t.*) FROM changed AS t;
             RETURN NULL;
         END IF;
     END IF;
@@ -79,8 +80,10 @@ BEGIN
         IF bytes > 0 AND
             (cardinality(parts) = 1000 OR bytes + octet_length(one) > 1000000)
         THEN
-            INSERT INTO {schema}.change_log (name, kind, rows)
-            VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+            INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+                TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+                '[' || array_to_string(parts, ',') || ']'
+            );
             parts := '{}';
             bytes := 0;
         END IF;
@@ -88,8 +91,10 @@ BEGIN
         bytes := bytes + octet_length(one);
     END LOOP;
     IF cardinality(parts) > 0 THEN
-        INSERT INTO {schema}.change_log (name, kind, rows)
-        VALUES (TG_TABLE_NAME, TG_ARGV[0], '[' || array_to_string(parts, ',') || ']');
+        INSERT INTO {schema}.change_log (name, kind, number, rows) VALUES (
+            TG_TABLE_NAME, TG_ARGV[0], cardinality(parts),
+            '[' || array_to_string(parts, ',') || ']'
+        );
     END IF;
     RETURN NULL;
 END $function$
@@ -142,11 +147,29 @@ BEGIN
 END $function$
 
     """,
+    """
+CREATE OR REPLACE FUNCTION {schema}.skip_changes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    RETURN NULL;
+END $function$
+
+    """,
     "REVOKE EXECUTE ON FUNCTION log_changes() FROM PUBLIC",
     "REVOKE EXECUTE ON FUNCTION order_changes() FROM PUBLIC",
     """
     CREATE CONSTRAINT TRIGGER change_log_order AFTER INSERT ON change_log DEFERRABLE
         INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION order_changes()
+    """,
+    """
+    CREATE TRIGGER change_log_skip BEFORE INSERT ON change_log FOR EACH ROW
+        WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
+    """,
+    """
+    CREATE TRIGGER change_positions_skip BEFORE INSERT ON change_positions FOR EACH ROW
+        WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION skip_changes()
     """,
     """
     CREATE TRIGGER items_log_created AFTER INSERT ON items REFERENCING NEW TABLE AS changed
@@ -180,6 +203,7 @@ DOWN = [
     "DROP FUNCTION log_changes()",
     "DROP FUNCTION order_changes()",
     "DROP FUNCTION settled_changes()",
+    "DROP FUNCTION skip_changes()",
 ]
 
 
