@@ -155,7 +155,6 @@ SHARED_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user_id", "db.job_table", "the same"),
     ("user_id", "resource.import_job", "who sent the file, in any application"),
     ("expires_at", "cache", "the end of a cached response"),
-    ("email", "outgoing.delivery_error", "a module of Python that reads dates of HTTP"),
     ("username", "cache.client", "an argument of redis-py"),
     ("username", "settings.urls", "a part of a URL of Redis"),
     ("username", "embedded.postgres", "an option of initdb"),
