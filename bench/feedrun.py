@@ -73,6 +73,9 @@ class Subscriber(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+        if data.endswith(b"\r\n0\r\n\r\n") or self.data.startswith(b"HTTP/1.1 5"):
+            assert self.transport is not None
+            self.transport.close()  # the end of a response, or none; its connection may stay open
         whole, end, rest = self.data.rpartition(b"\n\n")
         if not end:
             return
