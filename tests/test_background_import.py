@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -281,6 +281,25 @@ async def test_files_that_no_job_needs_are_removed(own_database_url: str, tmp_pa
         assert "the file of a failed job" not in {names.get(one.name) for one in spool.files()}
     finally:
         await db.close()
+
+
+@pytest.mark.anyio
+async def test_a_file_whose_client_leaves_is_removed_at_every_moment(tmp_path: Path) -> None:
+    spool = Spool(Settings(data=str(tmp_path), import_limit=LIMIT))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{}\n"
+
+    stored = await spool.store(parts())
+    for turns in range(200):
+        storing = asyncio.create_task(spool.store(parts()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        storing.cancel()
+        await asyncio.wait({storing})
+        if not storing.cancelled():
+            spool.remove(storing.result().name)
+    assert [one.name for one in spool.files()] == [stored.name]
 
 
 def test_one_idempotency_key_makes_one_job(node: Node) -> None:

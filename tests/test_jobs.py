@@ -1,6 +1,7 @@
 """Jobs: queued with what causes them, run at least once whatever dies, and never lost."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -114,10 +115,14 @@ async def test_an_attempt_that_fails_is_followed_by_another_until_the_last(
                 await asyncio.sleep(3600)
             case 5 if context.attempt < 3:
                 raise JobRetryError("not yet")
+            case 6:
+                raise JobFailedError("no\0row \ud800")
+            case 7:
+                sys.exit("a secret")
 
     job = Job("failing", Number, run, attempts=3, seconds=0.2)
     async with running(url, job) as state:
-        ids = [await queued(state, job, Number(n)) for n in range(6)]
+        ids = [await queued(state, job, Number(n)) for n in range(8)]
         found = [await ended(state, one) for one in ids]
     assert [(one.state, one.attempts, one.error) for one in found] == [
         ("failed", 3, "ZeroDivisionError; the log has more"),
@@ -126,8 +131,16 @@ async def test_an_attempt_that_fails_is_followed_by_another_until_the_last(
         ("failed", 1, "no such row"),
         ("failed", 3, "it took longer than 0.2 s"),
         ("done", 3, None),
+        ("failed", 1, "no row ?"),
+        ("failed", 3, "SystemExit; the log has more"),
     ]
     assert found[3].result == '{"row":5}'
+
+
+@pytest.mark.parametrize("after", [float("inf"), float("nan"), -1e18])
+def test_no_job_asks_for_a_time_that_the_table_can_not_store(after: float) -> None:
+    delay = loop.delay_of(1, loop.Outcome("queued", after=after))
+    assert 0 <= delay <= loop.LONGEST_AFTER + loop.FIRST_PAUSE
 
 
 async def test_what_a_failed_job_queues_is_in_the_transaction_that_marks_it(

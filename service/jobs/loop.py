@@ -36,6 +36,8 @@ IDLE_SECONDS = 20.0
 STORM_SECONDS = 0.02
 # The pause after a failed attempt doubles, from the first to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 600.0
+# A job can't ask for a longer pause: the table could not store the time.
+LONGEST_AFTER = 366 * 86_400.0
 # The pause while the database is away doubles, from the first to the second.
 AWAY_SECONDS, LONGEST_AWAY = 0.1, 5.0
 # At the stop: seconds for jobs to end by themselves, then for those that are cancelled.
@@ -259,7 +261,8 @@ def _last(one: RunningJob, outcome: Outcome | None) -> Outcome | None:
 def delay_of(attempt: int, outcome: Outcome) -> float:
     """Seconds until the next attempt: random, so that jobs that fail together do not return so."""
     longest = min(math.ldexp(FIRST_PAUSE, min(attempt - 1, 20)), LONGEST_PAUSE)
-    return (outcome.after or 0.0) + random.uniform(0, longest)  # noqa: S311 - spreads retries
+    after = min(max(0.0, outcome.after or 0.0), LONGEST_AFTER)  # 0 if it is NaN
+    return after + random.uniform(0, longest)  # noqa: S311 - spreads retries
 
 
 def _pause(failures: int) -> float:

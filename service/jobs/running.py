@@ -158,7 +158,8 @@ class RunningJob:
             return Outcome("queued", error=_line(error), after=error.after)
         except Problem as problem:
             return Outcome("queued", error=_line(problem))
-        except Exception as error:  # noqa: BLE001 - the next attempt may succeed
+        # SystemExit is of a program that the job calls: it must not end this process.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the next attempt may succeed
             if limit.expired():
                 return Outcome("queued", error=f"it took longer than {job.seconds:g} s")
             logger.exception("an attempt of a job failed", extra={"fields": self.fields})
@@ -166,8 +167,9 @@ class RunningJob:
 
 
 def _line(error: BaseException) -> str:
-    """The message of an error in one line, for the table."""
-    return " ".join(str(error).split())[:1000]
+    """The message of an error in one line, for the table, which has no NUL and no lone surrogate."""
+    text = " ".join(str(error).replace("\0", " ").split())[:1000]
+    return text.encode("utf-8", "replace").decode()
 
 
 def _json(value: object) -> str | None:
