@@ -167,7 +167,7 @@ class RunningJob:
 
 
 def _line(error: BaseException) -> str:
-    """The message of an error in one line, without what a text of PostgreSQL can't have."""
+    """The message of an error in one line, which PostgreSQL can store."""
     text = " ".join(str(error).replace("\0", " ").split())[:1000]
     return text.encode("utf-8", "replace").decode()
 
