@@ -96,6 +96,11 @@ class Receiver:
             self._tasks.discard(task)
             writer.transport.abort()
 
+    @property
+    def open(self) -> int:
+        """The number of connections that are open."""
+        return len(self._tasks)
+
     async def stop(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()

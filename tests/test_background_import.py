@@ -19,6 +19,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import psutil  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from accounts import account
 from conftest import EMPTY_TABLES, ROOT, SERVER, Service, query
@@ -226,12 +227,16 @@ def test_a_full_spool_or_disk_is_503(node: Node) -> None:
     assert node.job(node.give(items(1)))["state"] == "done"
     assert node.files() == []
     # No file may become larger than a megabyte, as on a disk that is full.
-    whole = resource.prlimit(node.service.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(node.service.process.pid, resource.RLIMIT_FSIZE, (1_000_000, whole[1]))
+    main = psutil.Process(node.service.process.pid)
+    pids = [one.pid for one in (main, *main.children(recursive=True))]
+    whole = resource.prlimit(main.pid, resource.RLIMIT_FSIZE)
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1_000_000, whole[1]))
     try:
         refused = node.give(items(100_000))
     finally:
-        resource.prlimit(node.service.process.pid, resource.RLIMIT_FSIZE, whole)
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, whole)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
     assert node.files() == []
     assert node.job(node.give(items(1)))["state"] == "done"

@@ -27,7 +27,7 @@ from service.asgi import MIGRATIONS
 from service.cache.writer import Writer
 from service.changes import log
 from service.changes.statements import STATEMENTS
-from service.db.change_log import BYTES, LOGGED, ROWS, WIDTH, triggers
+from service.db.change_log import BYTES, LOGGED, ROWS, WIDTH, log_triggers
 from service.db.database import Database
 from service.db.listener import Listener
 from service.db.names import CHANGES_CHANNEL, HEARER, SILENT
@@ -243,8 +243,7 @@ async def test_values_have_one_form_whatever_the_session_sets(changes: Log) -> N
         " SET bytea_output = escape; SET IntervalStyle = sql_standard"
     )
     try:
-        for trigger in triggers([table])[2:]:
-            await writer.execute(trigger)
+        await writer.execute(log_triggers(table))
         insert = f'INSERT INTO "Odd One" VALUES ({values}{", $2" * len(names)})'
         for place, settings in enumerate(("SET TimeZone = 'UTC'", strange)):
             await writer.execute(settings)

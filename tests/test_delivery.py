@@ -84,10 +84,13 @@ def check_signature(taken: Taken) -> None:
 
 
 async def test_a_notification_is_posted_as_the_list_shows_it(url: str) -> None:
-    async with receiving(says(OK)) as receiver, notifying(url, receiver) as (client, _):
-        user = await create(client)
-        await ended(url)
-        (listed,) = (await client.get(f"/users/{user}/notifications")).json()["items"]
+    async with receiving(says(OK)) as receiver:
+        async with notifying(url, receiver) as (client, state):
+            user = await create(client)
+            await ended(url)
+            (listed,) = (await client.get(f"/users/{user}/notifications")).json()["items"]
+        await until(lambda: receiver.open == 0)
+        assert state["outgoing"] is not None  # else it could be closed because it is garbage
     (taken,) = receiver.taken
     check_signature(taken)
     assert taken.headers["x-delivery-id"] == f"notification-{listed['id']}"

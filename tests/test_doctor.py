@@ -28,7 +28,7 @@ from service.asgi import MIGRATIONS, app
 from service.cache import client as redis
 from service.db.names import SILENT
 from service.db.pooled_connection import POOLED
-from service.doctor import AREAS, database_checks, redis_checks
+from service.doctor import AREAS, change_checks, database_checks, redis_checks
 from service.doctor.certificate import validity
 from service.doctor.check import Check, Finding, ok
 from service.doctor.clocks import skewed
@@ -429,6 +429,28 @@ def test_a_sick_database_is_named_with_the_cure(
     assert said in f"{found.found}: {found.advice}"
     well = findings(*wanted, database_url=sick_database)[name]
     assert well.state == "ok", well
+
+
+def test_a_session_that_holds_up_the_readers_of_changes_is_named(
+    sick_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_checks, "HELD", timedelta(0))
+
+    async def hold() -> tuple[int, Finding]:
+        holder = await asyncpg.connect(sick_database)
+        await holder.execute(
+            "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO items (name) VALUES ('held')"
+        )
+        found = await asyncio.to_thread(
+            findings, "database", "migrations", "changes", database_url=sick_database
+        )
+        pid = holder.get_server_pid()
+        await holder.close()
+        return pid, found["changes"]
+
+    pid, found = asyncio.run(hold())
+    assert found.state == "warn"
+    assert f"pg_terminate_backend({pid})" in found.advice
 
 
 def test_an_encoding_other_than_utf8_is_a_failure(stores: Stores) -> None:

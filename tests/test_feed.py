@@ -37,6 +37,7 @@ from service.db import change_log
 from service.db.change_log import WIDTH
 from service.db.statement import DIALECT
 from service.embedded.data_directory import Stores
+from service.errors import Unavailable
 from service.resource import ID, Resource
 from service.settings import Settings
 from service.users import users
@@ -496,6 +497,24 @@ def test_a_stream_ends_when_its_key_is_revoked(own_database_url: str, tmp_path: 
         one.process.wait()
 
 
+def test_a_stream_ends_at_once_while_the_database_is_away_and_a_poll_is_refused(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with worker(own_database_url) as (client, _):
+
+            async def away(*_: object) -> int:
+                raise Unavailable("the database is away")
+
+            monkeypatch.setattr(log, "newest", away)
+            answer = await client.get(PATH, headers={"Accept": "text/event-stream"})
+            assert answer.status_code == 200, "after a 503 a browser never connects again"
+            assert answer.text.startswith("retry: 1000\n")
+            assert (await client.get(PATH)).status_code == 503
+
+    asyncio.run(run())
+
+
 def test_more_clients_than_a_worker_takes_are_refused(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,6 +561,35 @@ def test_a_client_that_is_ahead_of_its_worker_gets_only_what_is_new(
 
     paused.set()
     monkeypatch.setattr(log, "read_entries", slowly)
+    asyncio.run(run())
+
+
+def test_the_reader_goes_on_after_any_failure(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = log.read_entries
+    failures = [asyncio.CancelledError(), Unavailable("away"), ValueError("a bug")]
+
+    async def failing(*args: Any) -> list[Entry]:
+        if failures:
+            raise failures.pop(0)
+        return await read(*args)
+
+    async def run() -> None:
+        async with worker(own_database_url) as (client, state):
+            feed: feeds.Feed = state["feed"]
+            form, matcher = feed.topics["items"].form, Matcher("items", (), {})
+            one = Subscriber(feed, form, matcher, await feed.begin(None))
+            while await one.past() is not None:
+                pass
+            monkeypatch.setattr(log, "read_entries", failing)
+            await client.post("/items", json={"name": "heard"})
+            assert await feed.wait(one.position, 30)
+            assert not failures
+            assert [change.row.name for change in one.take(10)] == ["heard"]
+            assert not one.ended
+            one.leave()
+
     asyncio.run(run())
 
 
@@ -618,8 +666,7 @@ def test_a_private_resource_shows_the_changes_of_own_rows_only(own_database_url:
     async def run() -> None:
         connection = await asyncpg.connect(own_database_url)
         await connection.execute(str(CreateTable(notes.table).compile(dialect=DIALECT)))
-        for trigger in change_log.triggers([notes.table])[1:]:
-            await connection.execute(trigger)
+        await connection.execute(change_log.log_triggers(notes.table))
         await connection.execute(
             "INSERT INTO users (id, email, username) OVERRIDING SYSTEM VALUE VALUES"
             " (1, 'ada@notes.example.com', 'ada-notes'), (2, 'bob@notes.example.com', 'bob-notes')"

@@ -27,6 +27,7 @@ from service.jobs.context import JobContext
 from service.jobs.job import Created, FailedJob, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.loop import JobLoop
 from service.jobs.queue import enqueue, enqueue_many
+from service.jobs.running import Outcome
 from service.jobs.trimming import trim
 from service.settings import Settings
 
@@ -140,7 +141,7 @@ async def test_an_attempt_that_fails_is_followed_by_another_until_the_last(
 
 @pytest.mark.parametrize("after", (float("inf"), float("nan"), -1e18))
 def test_no_job_asks_for_a_time_that_the_table_can_not_store(after: float) -> None:
-    delay = loop.delay_of(1, loop.Outcome("queued", after=after))
+    delay = loop.delay_of(1, Outcome("queued", after=after))
     assert 0 <= delay <= loop.LONGEST_AFTER + loop.FIRST_PAUSE
 
 

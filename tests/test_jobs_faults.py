@@ -121,6 +121,7 @@ def test_a_job_that_ignores_its_end_does_not_keep_its_process(
     assert "swiftlet: not stopped after 1 s: ended by force" in errors
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_beyond_its_leases_changes_nothing_and_works_on(
     url: str, tmp_path: Path
 ) -> None:

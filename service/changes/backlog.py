@@ -1,6 +1,7 @@
 """Changes after a position of the past, for those who resume."""
 
 import asyncio
+from time import monotonic
 
 from service.changes import log
 from service.changes.change import SPAN, Change, ChangeForm
@@ -15,7 +16,9 @@ READ_ENTRIES = 500
 # Reads for those who resume from further back than the ring; the pool has few connections.
 READS = 2
 # The ring begins so many entries earlier than asked: clients that resume come together.
-MARGIN = 100
+MARGIN = 2000
+# Seconds for which the two ends of the log are known: thousands of clients ask at the same time.
+KNOWN_SECONDS = 1.0
 
 
 class Backlog:
@@ -28,6 +31,9 @@ class Backlog:
     def __init__(self, db: Database) -> None:
         self.db = db
         self._free = asyncio.Semaphore(READS)
+        self._checking = asyncio.Lock()
+        self._known_until = 0.0
+        self._horizon = self._newest = 0
 
     async def check(self, after: int) -> None:
         """Check that the log still has all changes after a position.
@@ -36,9 +42,14 @@ class Backlog:
             Gone: it has not, or the position is of another database.
             Problem: 503 or 504, the database is not available.
         """
-        if after < await log.horizon(self.db):
+        async with self._checking:
+            known = monotonic() < self._known_until
+            if not known or after > self._newest:
+                self._horizon, self._newest = await log.horizon(self.db), await self.newest()
+                self._known_until = monotonic() + KNOWN_SECONDS
+        if after < self._horizon:
             raise _too_old()
-        if after > await self.newest():
+        if after > self._newest:
             raise Gone(
                 "the position is newer than all changes: the database was restored, or is another"
                 " one; read the list again, and go on without a position"

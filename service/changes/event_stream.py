@@ -91,6 +91,19 @@ class EventStream:
         subscriber.sending_since = None
 
 
+class EndedStream:
+    """A stream that ends at once, while the database is away: its client connects again.
+
+    After a 503 a browser would not.
+    """
+
+    packer: Packer | None = None
+
+    async def send(self, send: Send) -> None:
+        """Send how long to wait."""
+        await send({"type": "http.response.body", "body": RETRY + b": the database is away\n\n"})
+
+
 @contextmanager
 def waiting(request: Request, subscriber: Subscriber) -> Iterator[asyncio.Task[None]]:
     """Let a client wait: until it leaves, and not as work of a request.

@@ -38,7 +38,7 @@ class Reader:
         ring: the newest entries; None while it does not run.
         lag: seconds from the notification of the last changes until they were given.
         wanted: whether a client wants changes.
-        on_reset: called when positions are smaller than before: the database was restored.
+        on_reset: called when it does not go on from its last position: the database was restored.
     """
 
     def __init__(self, db: Database, listener: Listener, topics: Mapping[str, Topic]) -> None:
@@ -109,7 +109,11 @@ class Reader:
                         fields = {"problem": problem.detail}
                         logger.warning("the feed of changes can't read", extra={"fields": fields})
                     failed = True
-                except Exception:  # noqa: BLE001 - without another try it never comes back
+                except (Exception, asyncio.CancelledError):
+                    # Not only the end of this task cancels: a connection that is closed may, too.
+                    # Without another try the reader never comes back.
+                    if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # a task
+                        raise
                     self._tell(Unavailable("the feed of changes failed"))
                     logger.exception("the feed of changes failed")
                     failed = True
@@ -123,6 +127,7 @@ class Reader:
         finally:
             self._runs = False
             self.ring = None
+            self.on_reset()
             self._tell(Unavailable("shutting down"))
 
     def _tell(self, problem: Problem | None) -> None:
@@ -142,8 +147,7 @@ class Reader:
             await self._listener.listen(CHANGES_CHANNEL, self._notify)
         newest = (await log.newest(self._db)) | (SPAN - 1)
         if self.ring is None or newest < self.ring.end:
-            if self.ring is not None:
-                self.on_reset()
+            self.on_reset()  # a client that stayed would miss what is between
             self.ring = Ring(newest)
         self._tell(None)
 

@@ -222,13 +222,10 @@ def triggers(tables: Iterable[Table]) -> list[str]:
     these = logged(tables)
     if not these:
         return []
-    return [
-        ORDER_TRIGGER,
-        SKIP_TRIGGERS,
-        *(
-            LOG_TRIGGERS.format(
-                **{way: quoted(f"{one.name}_log_{way}") for way in WAYS}, on=quoted(one.name)
-            )
-            for one in these
-        ),
-    ]
+    return [ORDER_TRIGGER, SKIP_TRIGGERS, *map(log_triggers, these)]
+
+
+def log_triggers(table: Table) -> str:
+    """The SQL that creates the triggers of one table."""
+    names = {way: quoted(f"{table.name}_log_{way}") for way in WAYS}
+    return LOG_TRIGGERS.format(**names, on=quoted(table.name))

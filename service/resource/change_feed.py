@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from service.changes.change import ChangeForm
-from service.changes.event_stream import EventStream, poll
+from service.changes.event_stream import EndedStream, EventStream, poll
 from service.changes.feed import Feed
 from service.changes.matching import Equal, Matcher, Test, at_least, at_most, holding
 from service.changes.subscriber import Subscriber
 from service.db.statement import RefusedError
-from service.errors import FieldError, Gone, Invalid
+from service.errors import FieldError, Gone, Invalid, TimedOut, Unavailable
 from service.resource import shapes
 from service.resource.rows import described
 from service.web.codec import Header, Query, Reply
@@ -50,19 +50,21 @@ def changes(of: "Resource[Any]") -> Operation:
         after = _after(request, query.after)
         matcher = await _matcher(of, feed, query, request.owner if private else None)
         feed.check_room()
-        subscriber = Subscriber(feed, form, matcher, await feed.begin(after))
+        events = wants_events(request.header(b"accept"))
+        try:
+            start = await feed.begin(after)
+        except (Unavailable, TimedOut):
+            if not events:
+                raise
+            return _reply(EndedStream())
+        subscriber = Subscriber(feed, form, matcher, start)
 
         async def check_key() -> float:
             guard = request.state["guard"]
             return await guard.check_again(request.scope, needs) if guard else float("inf")
 
-        if wants_events(request.header(b"accept")):
-            return Reply(
-                chunks=EventStream(request, subscriber, check_key),
-                content_type=EVENTS,
-                headers=(VARY, UNBUFFERED),
-                cache_control=b"private, no-cache, no-store",
-            )
+        if events:
+            return _reply(EventStream(request, subscriber, check_key))
         wait = 0 if after is None and not query.wait else query.wait
         found, position = await poll(request, subscriber, check_key, wait, query.limit)
         data = b",".join([one.data for one in found])
@@ -89,6 +91,15 @@ def changes(of: "Resource[Any]") -> Operation:
         media=("text/event-stream",),
         errors=(Gone,),
         private=private,
+    )
+
+
+def _reply(events: EventStream | EndedStream) -> Reply:
+    return Reply(
+        chunks=events,
+        content_type=EVENTS,
+        headers=(VARY, UNBUFFERED),
+        cache_control=b"private, no-cache, no-store",
     )
 
 

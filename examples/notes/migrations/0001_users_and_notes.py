@@ -195,6 +195,7 @@ BEGIN
 END $function$
 
     """,
+    "REVOKE EXECUTE ON FUNCTION keep_totals() FROM PUBLIC",
     """
 CREATE OR REPLACE FUNCTION {schema}.recount_totals()
  RETURNS void
