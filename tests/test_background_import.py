@@ -333,6 +333,24 @@ def test_one_idempotency_key_makes_one_job(node: Node) -> None:
     assert node.files() == []
 
 
+def test_a_request_whose_key_another_worker_has_stored_leaves_no_file(node: Node) -> None:
+    stored = """
+        WITH one AS (
+            INSERT INTO idempotency_keys (principal, key, fingerprint, status, headers)
+            VALUES ('', 'theirs', '', 202, '') RETURNING 1
+        ) SELECT pg_sleep(1) FROM one
+    """
+    sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with ThreadPoolExecutor(1) as pool:
+        storing = pool.submit(node.sql, stored)
+        eventually(lambda: node.sql(sleeping))
+        given = node.give(items(1), {**NDJSON, "Idempotency-Key": "theirs"})
+        storing.result()
+    assert given.status_code == 422  # what they sent was another request
+    assert node.sql("SELECT FROM jobs") == []
+    assert node.files() == []
+
+
 def test_only_a_worker_with_the_folder_takes_the_job(
     node: Node, own_database_url: str, tmp_path: Path
 ) -> None:
