@@ -283,10 +283,10 @@ class Run:
         await asyncio.gather(self.api(50, 1), self.sql(50, 1))  # some changes after the recovery
         truth: dict[int | None, list[int]] = {None: []}
         for place, owner in await connection.fetch(
-            "SELECT position * 1024 + number - 1, (row ->> 'owner_id')::bigint"
+            "SELECT position * 1024 + place - 1, (row ->> 'owner_id')::bigint"
             " FROM change_positions JOIN change_log ON change_log.id = entry,"
-            " json_array_elements(rows::json) WITH ORDINALITY AS r (row, number)"
-            " WHERE position > $1 AND name = 'items' ORDER BY position, number",
+            " json_array_elements(rows::json) WITH ORDINALITY AS r (row, place)"
+            " WHERE position > $1 AND name = 'items' ORDER BY position, place",
             self.start // 1024,
         ):
             truth[None].append(place)

@@ -138,7 +138,7 @@ class Spool:
         place = await _in_thread(self._made)
         name = secrets.token_hex(16)
         part = self.folder / f"{name}{PART}"
-        file = _new(part)  # not in a thread: a task that is cancelled meanwhile would leave it
+        file = _new(part)  # not in a thread: a cancelled task would leave the file
         size = unchecked = 0
         try:
             async for data in parts:
