@@ -61,7 +61,7 @@ def valid(monkeypatch: pytest.MonkeyPatch) -> None:
 async def client_of(url: str, app: Any, **scope_fields: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application in this process; `scope_fields` as a middleware would set them."""
     environ = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_CACHE": "local"}
-    settings = Settings.load({**environ, "SERVICE_AUTH": "off"})
+    settings = Settings.load({**environ, "SERVICE_AUTH": "off", "SERVICE_JOBS": "off"})
     main = create_app(settings, resources=RESOURCES)
     main.alone = True
     async with main.lifespan_context(Starlette()) as state:

@@ -319,7 +319,7 @@ def test_the_commands_list_and_retry_jobs(
         assert "--help" in run(*words).refused(2)
     assert "0" in run("retry", "0").refused(2)
     assert "running" in run("list", "--state", "lost").refused(2)
-    none = command("jobs", "list", "--app", "notes:app", DATABASE_URL=url, PYTHONPATH="")
+    none = command("jobs", "list", "--app", "no_such_module:app", DATABASE_URL=url, PYTHONPATH="")
     assert none.code == 2
 
 

@@ -131,7 +131,7 @@ ONE_INDEX: tuple[tuple[str, str], ...] = (
 SEARCHES = (("items.page?q", "items_search_idx"), ("users.page?q", "users_search_idx"))
 
 # An index that a constraint reads at every write needs no list.
-CONSTRAINTS = {"users_email_key", "users_username_key"}
+CONSTRAINTS = {"users_email_key", "users_username_key", "webhook_failures_webhook_id_idx"}
 
 
 class Seeded:

@@ -208,7 +208,10 @@ def test_a_resource_in_five_steps_passes_the_conformance_tests(scratch: Copy) ->
     scratch.replace(
         "service/asgi.py",
         (settings, imported),
-        ("resources=(items, users, keys),", "resources=(items, users, keys, readings),"),
+        (
+            "resources=(items, users, keys, notifications),",
+            "resources=(items, users, keys, notifications, readings),",
+        ),
     )
     scratch.replace(
         "tests/shapes_app.py",

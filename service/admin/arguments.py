@@ -36,6 +36,7 @@ EXAMPLES: dict[str, object] = {
     "date": date(2026, 1, 1),
     "uuid": UUID(int=1),
     "bytea": bytes(32),
+    "interval": "1 day",
     "json": "{}",
     "jsonb": "{}",
 }
