@@ -63,10 +63,11 @@ async def make_room(spool: Spool, db: Database, size: int) -> None:
 
     Raises:
         NoRoom: it does not fit.
-        Problem: the database is not available.
+        Problem: the database or the folder is not available.
     """
-    if await asyncio.to_thread(spool.has_room, size):
-        return
-    await clean(spool, db, failed_seconds=0.0)
-    if not await asyncio.to_thread(spool.has_room, size):
-        raise NoRoom
+    with usable():
+        if await asyncio.to_thread(spool.has_room, size):
+            return
+        await clean(spool, db, failed_seconds=0.0)
+        if not await asyncio.to_thread(spool.has_room, size):
+            raise NoRoom
