@@ -242,6 +242,19 @@ def test_a_full_spool_or_disk_is_503(node: Node) -> None:
     assert node.job(node.give(items(1)))["state"] == "done"
 
 
+def test_a_spool_that_can_not_be_read_is_503(node: Node) -> None:
+    node.job(node.give(items(1)))
+    kept = node.spool.rename(node.spool.with_name("kept"))
+    node.spool.touch()  # a file, as root may read a folder of others
+    try:
+        refused = node.give(items(1))
+    finally:
+        node.spool.unlink()
+        kept.rename(node.spool)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+    assert node.job(node.give(items(1)))["state"] == "done"
+
+
 @pytest.mark.anyio
 async def test_files_that_no_job_needs_are_removed(own_database_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "spool"

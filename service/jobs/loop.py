@@ -161,6 +161,7 @@ class JobLoop:
 
     def _start(self, claimed: Claimed) -> None:
         one = RunningJob(self.jobs[claimed.kind], claimed, self._state)
+        one.stopping = self._stopping  # the claim may have ended during the stop
         self.running[(claimed.id, claimed.claims)] = one
         self._counts[claimed.kind] += 1
         task = asyncio.create_task(self._run(one), context=Context())

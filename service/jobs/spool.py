@@ -7,8 +7,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
@@ -75,6 +75,22 @@ class NoRoom(Unavailable):
         )
 
 
+@contextmanager
+def usable() -> Iterator[None]:
+    """Turn an error of the disk, or of the rights of the folder, into a Problem, and log it.
+
+    Raises:
+        Unavailable: the folder can't be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        logger.error("the spool can't be used", extra={"fields": {"why": str(error)}})
+        raise Unavailable(
+            "the file can't be stored: the log says why", retry_after=AGAIN_SECONDS
+        ) from error
+
+
 class Spool:
     """The folder `spool` in SERVICE_DATA; it is made for the first file.
 
@@ -124,15 +140,8 @@ class Spool:
             Unavailable: there is no room, or the folder can't be written.
             Problem: what `parts` raises.
         """
-        try:
+        with usable():
             return await self._store(parts)
-        except OSError as error:
-            logger.error(
-                "a file can't be stored in the spool", extra={"fields": {"why": str(error)}}
-            )
-            raise Unavailable(
-                "the file can't be stored: the log says why", retry_after=AGAIN_SECONDS
-            ) from error
 
     async def _store(self, parts: AsyncIterable[bytes]) -> Spooled:
         place = await _in_thread(self._made)

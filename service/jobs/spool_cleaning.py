@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from service.db.database import Database
 from service.errors import Problem
-from service.jobs.spool import NoRoom, Spool
+from service.jobs.spool import NoRoom, Spool, usable
 from service.jobs.spool_statements import spooled
 
 # Seconds between two looks.
@@ -22,7 +22,7 @@ FAILED_SECONDS = 86_400.0
 async def keep_clean(spool: Spool, db: Database) -> None:
     """Remove what is not needed now and then, without an end."""
     while True:
-        with suppress(Problem):  # the database is away: later
+        with suppress(Problem):  # the database or the folder is away: later
             await clean(spool, db)
         await asyncio.sleep(EVERY_SECONDS)
 
@@ -38,9 +38,10 @@ async def clean(spool: Spool, db: Database, failed_seconds: float = FAILED_SECON
         failed_seconds: the age of a file that its failed job loses.
 
     Raises:
-        Problem: the database is not available.
+        Problem: the database or the folder is not available.
     """
-    files = await asyncio.to_thread(spool.files)
+    with usable():
+        files = await asyncio.to_thread(spool.files)
     places = spool.places()
     if not files or not places:
         return
@@ -62,10 +63,11 @@ async def make_room(spool: Spool, db: Database, size: int) -> None:
 
     Raises:
         NoRoom: it does not fit.
-        Problem: the database is not available.
+        Problem: the database or the folder is not available.
     """
-    if await asyncio.to_thread(spool.has_room, size):
-        return
-    await clean(spool, db, failed_seconds=0.0)
-    if not await asyncio.to_thread(spool.has_room, size):
-        raise NoRoom
+    with usable():
+        if await asyncio.to_thread(spool.has_room, size):
+            return
+        await clean(spool, db, failed_seconds=0.0)
+        if not await asyncio.to_thread(spool.has_room, size):
+            raise NoRoom

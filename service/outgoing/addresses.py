@@ -25,8 +25,14 @@ PRIVATE = tuple(
         ),
     )
 )
-# The metadata of a cloud's machine, with its credentials; IPv4 has it at 169.254.169.254.
-METADATA = (ipaddress.ip_network("fd00:ec2::/32"),)
+# The metadata of a cloud's machine, with its credentials, where it is not link-local as most are.
+# Some of these addresses count as public, or as private.
+METADATA = tuple(
+    map(
+        ipaddress.ip_network,
+        ("fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
+    )
+)
 # Addresses with an IPv4 address in their last 32 bits: of NAT64 (RFC 6052), and of an old form.
 IPV4_INSIDE = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 # All public addresses of IPv6 are in it.
@@ -63,9 +69,11 @@ def is_allowed(address: Address, allowed: Sequence[Network], *, explicit: bool) 
     if _is_in(address, allowed):
         return True
     inner = _unwrapped(address)
-    if _is_in(inner, allowed) or _is_public(inner):
+    if _is_in(inner, allowed):
         return True
-    return explicit and _is_in(inner, PRIVATE) and not _is_in(inner, METADATA)
+    if _is_in(inner, METADATA):
+        return False
+    return _is_public(inner) or (explicit and _is_in(inner, PRIVATE))
 
 
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:
