@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def test_a_python_client_creates_reads_lists_changes_and_deletes(
     types = importlib.import_module(f"{python_client}.types")
     api = importlib.import_module(python_client).AuthenticatedClient(service.url, token="any")
     with api:
+        began = call("items.follow_items").parsed.position
         ada = call("users.create_user", body=models.NewUser("ada@example.com", "ada")).parsed
         lamp = models.NewItem("Lamp", sku="L-1", price=29.99, owner_id=ada.id)
         created = call("items.create_item", body=lamp, idempotency_key="python-1")
@@ -83,9 +84,8 @@ def test_a_python_client_creates_reads_lists_changes_and_deletes(
         assert (taken.status_code, type(taken.parsed).__name__) == (409, "ProblemDocument")
         assert taken.parsed.errors[0].field == "sku"
 
-        read = call("items.read_item", item.id)
+        etag = (read := call("items.read_item", item.id)).headers["etag"]
         assert read.parsed == item
-        etag = read.headers["etag"]
         assert call("items.read_item", item.id, if_none_match=etag).status_code == 304
 
         included, sort = [models.ItemListInclude.OWNER], models.ItemSort.PRICE_DESC
@@ -109,9 +109,10 @@ def test_a_python_client_creates_reads_lists_changes_and_deletes(
             names += [one.name for one in shown.items]
             cursor = shown.next_cursor
         assert names == ["Lamp", "Chair", "Desk"]
-        both = [models.UserInclude.ITEMS, models.UserInclude.KEYS]
-        user = call("users.read_user", ada.id, include=both).parsed
+        user = call("users.read_user", ada.id, include=[*models.UserInclude]).parsed
         assert (user.items_total, user.keys) == (1, [])
+
+        follow(call, models, types, ada.id, began)
 
         cleared = models.ItemChange(sku=None)
         changed = call("items.change_item", item.id, body=cleared, if_match=etag).parsed
@@ -120,6 +121,20 @@ def test_a_python_client_creates_reads_lists_changes_and_deletes(
         assert (stale.status_code, stale.parsed.title) == (412, "Precondition Failed")
         assert call("items.delete_item", item.id, permanent=True).status_code == 204
         assert call("items.read_item", item.id).parsed.status == 404
+
+
+def follow(call: Callable[..., Any], models: Any, types: Any, user_id: int, began: int) -> None:
+    """Read what came after the rows: changes, the dashboard, notifications and a job."""
+    page = call("items.follow_items", after=began, owner_id=user_id).parsed
+    assert [(one.kind.value, one.item.name) for one in page.changes] == [("created", "Lamp")]
+    shown = call("users.read_dashboard", user_id).parsed
+    assert (shown.stats.items, shown.recent[0].name) == (1, "Lamp")
+    up_to = models.ReadNotifications(up_to=1)
+    assert call("users.mark_notifications_read", user_id, body=up_to).parsed.read == 0
+    assert call("users.list_user_notifications", user_id, unread=True).parsed.items == []
+    sent = call("items.import_items", body=types.File(b""), background=True).parsed
+    read = call("jobs.read_job", sent.id).parsed
+    assert (read.kind, read.state.value, read.created_at) == ("import", "queued", sent.created_at)
 
 
 def test_a_folder_that_is_not_empty_is_refused(

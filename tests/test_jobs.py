@@ -18,14 +18,16 @@ from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
 from service.db.names import HEARER, JOBS_CHANNEL
 from service.db.statement import Runner
+from service.db.transaction import Transaction
 from service.db.writable import WritableDatabase
-from service.errors import Conflict, Problem, Unavailable
+from service.errors import Conflict, OutcomeUnknown, Problem, Unavailable
 from service.items.seed import samples
 from service.jobs import loop, statements
 from service.jobs.context import JobContext
 from service.jobs.job import Created, FailedJob, Job, JobFailedError, JobRetryError, JobTaken
 from service.jobs.loop import JobLoop
 from service.jobs.queue import enqueue, enqueue_many
+from service.jobs.running import Outcome
 from service.jobs.trimming import trim
 from service.settings import Settings
 
@@ -137,9 +139,9 @@ async def test_an_attempt_that_fails_is_followed_by_another_until_the_last(
     assert found[3].result == '{"row":5}'
 
 
-@pytest.mark.parametrize("after", [float("inf"), float("nan"), -1e18])
+@pytest.mark.parametrize("after", (float("inf"), float("nan"), -1e18))
 def test_no_job_asks_for_a_time_that_the_table_can_not_store(after: float) -> None:
-    delay = loop.delay_of(1, loop.Outcome("queued", after=after))
+    delay = loop.delay_of(1, Outcome("queued", after=after))
     assert 0 <= delay <= loop.LONGEST_AFTER + loop.FIRST_PAUSE
 
 
@@ -168,6 +170,40 @@ async def test_what_a_failed_job_queues_is_in_the_transaction_that_marks_it(
     assert refusals == 2
     found = [(row["kind"], row["argument"]) for row in await rows(url)]
     assert found == [("doomed", '{"n": 0}'), ("after", f'{{"n": {job_id}}}')]
+
+
+async def test_what_a_failed_job_queues_is_queued_once_if_the_commit_is_unknown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "AWAY_SECONDS", 0.01)
+    commit, commits, tried_again = Transaction.commit, 0, asyncio.Event()
+
+    async def lost(transaction: Transaction) -> None:
+        nonlocal commits
+        await commit(transaction)
+        commits += 1
+        if commits == 1:
+            raise OutcomeUnknown("the connection was lost")
+        tried_again.set()
+
+    monkeypatch.setattr(Transaction, "commit", lost)
+
+    async def run(_: JobContext, __: Number) -> None:
+        raise JobFailedError("no such row")
+
+    async def more(db: Runner, failed: FailedJob) -> None:
+        await enqueue(db, after, Number(failed.id))
+
+    after = Job("after", Number, run, attempts=1)
+    job = Job("doomed", Number, run, failed=more)
+    async with running(url, job) as state:
+        await queued(state, job, Number())
+        async with asyncio.timeout(30):
+            await tried_again.wait()
+    assert [(row["kind"], row["state"]) for row in await rows(url)] == [
+        ("doomed", "failed"),
+        ("after", "queued"),
+    ]
 
 
 async def test_a_job_that_this_process_can_not_run_waits_and_a_wrong_argument_fails(

@@ -79,11 +79,15 @@ def client_name(title: str) -> str:
 
 
 def client_document(app: "Application") -> dict[str, Any]:
-    """Return the document for a client: with everything that may be checked, without pages."""
+    """Return the document for a client: with all that may be checked, without pages and streams."""
     from service.web.openapi import document
     from service.web.openapi_texts import Checks
 
-    operations = [one for one in app.operations if not one.media]
+    operations = [
+        one._replace(media=())
+        for one in app.operations
+        if not one.media or one.response is not None
+    ]
     return document(operations, app.about, "", Checks(keys=app.auth is not None, limits=True))
 
 

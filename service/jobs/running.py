@@ -167,7 +167,7 @@ class RunningJob:
 
 
 def _line(error: BaseException) -> str:
-    """The message of an error in one line, for the table, which has no NUL and no lone surrogate."""
+    """The message of an error in one line, which PostgreSQL can store."""
     text = " ".join(str(error).replace("\0", " ").split())[:1000]
     return text.encode("utf-8", "replace").decode()
 

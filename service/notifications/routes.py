@@ -17,7 +17,7 @@ _CHANGED = ("unread",)
 _body = Body(ReadNotifications)
 
 
-async def read_notification(request: Request) -> Reply:
+async def mark_notification_read(request: Request) -> Reply:
     """Sets `unread` to false and `read_at` to now. A second request changes nothing."""
     user_id = own_user(request)
     notification_id = row_id(request.scope["path_params"]["notification_id"])
@@ -33,7 +33,7 @@ def _tags(found: FoundNotification | None) -> Tags:
     return tags.written(found, _CHANGED) if found is not None and found.unread else ()
 
 
-async def read_notifications(request: Request) -> Reply:
+async def mark_notifications_read(request: Request) -> Reply:
     user_id = own_user(request)
     asked = await request.body(_body)
     found = await request.write(
@@ -48,7 +48,7 @@ async def read_notifications(request: Request) -> Reply:
     return Reply(encode(NotificationsRead(len(found))))
 
 
-read_notifications.__doc__ = (
+mark_notifications_read.__doc__ = (
     "Marks the unread notifications with an id of at most `up_to` as read, the oldest first. What"
     " has come after the client read its list stays unread. A request marks at most"
     f" {MAX_READ:,}: repeat it while `read` is {MAX_READ:,}."
@@ -58,7 +58,7 @@ operations = (
     Operation(
         "POST",
         f"{users.path}/{{id}}/notifications/{{notification_id}}/read",
-        read_notification,
+        mark_notification_read,
         "Mark a notification as read",
         status=204,
         errors=(NotFound,),
@@ -67,7 +67,7 @@ operations = (
     Operation(
         "POST",
         f"{users.path}/{{id}}/notifications/read",
-        read_notifications,
+        mark_notifications_read,
         "Mark notifications as read",
         request=ReadNotifications,
         response=NotificationsRead,

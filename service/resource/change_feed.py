@@ -82,8 +82,8 @@ def changes(of: "Resource[Any]") -> Operation:
             " each event has the position as its `id`, the kind as its `event`, and the change as"
             " its `data`. A client that connects again with `Last-Event-ID` misses nothing and"
             " gets nothing twice.\n\nOtherwise the response is JSON: the changes after `after`, at"
-            " most `limit`; without any it waits for `wait` seconds. Continue with its `position`."
-            " Without `after` it begins now.",
+            " most `limit`. If there are none, it waits for one, at most `wait` seconds. Continue"
+            " with its `position`. Without `after` the changes begin now.",
         ),
         f"Follow the changes of {many}",
         query=query_type,

@@ -163,10 +163,11 @@ def _list_under(of: "Resource[Any]", field: str) -> Operation:
         return tags.listed(query_of(request)) + parent_tags.row(request.row_id())
 
     many, one = of.words.many, parent.words.one
+    text = f"Like the list of all {many}, for one {one}." if of.serves("list") else ""
     return Operation(
         "GET",
         f"{parent.path}/{{id}}/{of.segment}",
-        described(handler, f"list_{one}_{many}", f"Like the list of all {many}, for one {one}."),
+        described(handler, f"list_{one}_{many}", text),
         f"List the {many} of {parent.words.a}, by page or by cursor",
         query=query_type,
         response=of.pages,

@@ -50,7 +50,14 @@ const imported = await client.POST("/items/import", {
   body: file,
   headers: { "Content-Type": "application/x-ndjson" },
 });
-check(imported.data?.created === 2, "import");
+if (imported.data === undefined || !("created" in imported.data)) throw new Error("counts");
+check(imported.data.created === 2, "import");
+const sent = await client.POST("/items/import", {
+  params: { query: { background: true } },
+  body: "{}",
+  headers: { "Content-Type": "application/x-ndjson" },
+});
+check(sent.data !== undefined && "state" in sent.data && sent.data.state === "queued", "a job");
 const names: string[] = [];
 for (let cursor: string | null = ""; cursor !== null; ) {
   const shown: { data?: Schemas["ItemPage"] | Schemas["ItemCursorPage"] } = await client.GET(
@@ -66,6 +73,12 @@ const user = await client.GET("/users/{id}", {
   params: { path: { id: owner.data.id }, query: { include: ["items", "keys"] } },
 });
 check(user.data?.items_total === 1 && user.data.keys?.length === 0, "include");
+
+// The changes, the dashboard and the notifications.
+const since = await client.GET("/items/changes", { params: { query: { limit: 1, after: 0 } } });
+check(since.data?.changes[0]?.item.name !== undefined, "changes");
+const told = await client.GET("/users/{id}/dashboard", { params: { path: { id: owner.data.id } } });
+check(told.data?.stats.items === 1 && told.data.notifications.length === 0, "dashboard");
 
 // Change, and delete.
 const changed = await client.PATCH("/items/{id}", {
