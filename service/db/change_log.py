@@ -79,7 +79,8 @@ WIDTH = 1024
 ROWS, BYTES = 1000, 1_000_000
 
 # Each statement costs two small queries here. A statement with more rows or bytes than an entry may
-# have is read row by row, so the memory is bounded. TRUNCATE has no transition table, so its rows
+# have is read row by row, so the memory is bounded. A row may be compressed, so its bytes are known
+# only as JSON. TRUNCATE has no transition table, so its rows
 # are read before it. The settings give values one form, whatever the session has set.
 LOG_CHANGES = (
     """
@@ -103,8 +104,12 @@ BEGIN
             RETURN NULL;
         ELSIF number <= MOST_ROWS AND bytes <= MOST_BYTES THEN
             INSERT INTO {schema}.change_log (name, kind, number, rows)
-            SELECT TG_TABLE_NAME, TG_ARGV[0], number, json_agg(t.*) FROM changed AS t;
-            RETURN NULL;
+            SELECT TG_TABLE_NAME, TG_ARGV[0], number, t.rows
+            FROM (SELECT json_agg(t.*)::text AS rows FROM changed AS t) AS t
+            WHERE octet_length(t.rows) <= MOST_BYTES;
+            IF FOUND THEN
+                RETURN NULL;
+            END IF;
         END IF;
     END IF;
     bytes := 0;

@@ -71,8 +71,12 @@ BEGIN
             RETURN NULL;
         ELSIF number <= 1000 AND bytes <= 1000000 THEN
             INSERT INTO {schema}.change_log (name, kind, number, rows)
-            SELECT TG_TABLE_NAME, TG_ARGV[0], number, json_agg(t.*) FROM changed AS t;
-            RETURN NULL;
+            SELECT TG_TABLE_NAME, TG_ARGV[0], number, t.rows
+            FROM (SELECT json_agg(t.*)::text AS rows FROM changed AS t) AS t
+            WHERE octet_length(t.rows) <= 1000000;
+            IF FOUND THEN
+                RETURN NULL;
+            END IF;
         END IF;
     END IF;
     bytes := 0;
