@@ -2131,7 +2131,7 @@ UPDATE jobs SET state='done', leased_until=NULL, done=$1::BIGINT, total=$2::BIGI
 
 -- jobs.fail
 -- $1 done, $2 total, $3 result, $4 error, $5 id, $6 claim
-UPDATE jobs SET state='failed', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSON, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND (jobs.state = 'running' OR jobs.state = 'failed') RETURNING jobs.id;
+UPDATE jobs SET state='failed', leased_until=NULL, done=$1::BIGINT, total=$2::BIGINT, result=$3::JSON, error=$4::VARCHAR, finished_at=now() WHERE jobs.id = $5::BIGINT AND jobs.claims = $6::BIGINT AND jobs.state = 'running' RETURNING jobs.id;
 
 -- jobs.release
 -- $1 delay, $2 attempts, $3 done, $4 total, $5 error, $6 id, $7 claim
@@ -2197,7 +2197,7 @@ WHERE jobs.place = $1::VARCHAR;
 SELECT settled_changes() AS position;
 
 -- changes.read
--- $1 after, $2 until, $3 limit
+-- $1 after, $2 until, $3 limit, $4 bytes
 SELECT found.position, found.name, found.kind, found.rows
 FROM (SELECT place.position * 1024 AS position, change_log.name AS name, change_log.kind AS kind, change_log.rows AS rows, sum(octet_length(change_log.rows)) OVER (ORDER BY place.position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - octet_length(change_log.rows) AS before
 FROM (SELECT change_positions.position AS position, change_positions.entry AS entry
@@ -2205,7 +2205,7 @@ FROM change_positions
 WHERE change_positions.position >= $1::BIGINT / 1024 AND change_positions.position <= $2::BIGINT ORDER BY change_positions.position
  LIMIT $3::BIGINT + 1) AS place JOIN change_log ON change_log.id = place.entry
 WHERE (place.position * 1024 + change_log.number) - 1 > $1::BIGINT) AS found
-WHERE found.before < 8000000 ORDER BY found.position
+WHERE found.before < $4::BIGINT ORDER BY found.position
  LIMIT $3::BIGINT;
 
 -- changes.newest

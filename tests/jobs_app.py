@@ -6,6 +6,7 @@ attempt creates a file with the name of the step, and waits there until it is ki
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from service.jobs import loop
 from service.jobs.context import JobContext
 from service.jobs.job import Job, JobFailedError
 from service.jobs.queue import enqueue_many
+from service.server import processes
 from service.settings import Settings
 from service.web.body import Body
 from service.web.codec import Reply, encode
@@ -62,6 +64,11 @@ async def run(context: JobContext, step: Step) -> None:
             if step.stall != "committed":
                 await context.finish(one)
 
+    if step.stall == "for ever":
+        (Path(os.environ["JOBS_FOLDER"]) / "for ever").touch()
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
     await reach("claimed")
     await context.writer.run(write, lambda _: ())
     await reach("committed")
@@ -88,4 +95,6 @@ async def queue(request: Request) -> Reply:
 operations = [Operation("POST", "/steps", queue, "Queue jobs", access="open")]
 if lease := os.environ.get("JOBS_LEASE"):
     loop.LEASE_SECONDS = float(lease)
+if seconds := os.environ.get("JOBS_STOP"):
+    processes.DRAIN_SECONDS, processes.CLOSE_SECONDS = 0, int(seconds)
 app = create_app(Settings.load(), routes=operations, jobs=[steps, failing], migrations=MIGRATIONS)

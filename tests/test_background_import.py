@@ -287,12 +287,9 @@ async def test_files_that_no_job_needs_are_removed(own_database_url: str, tmp_pa
 async def test_a_file_whose_client_leaves_is_removed_at_every_moment(tmp_path: Path) -> None:
     spool = Spool(Settings(data=str(tmp_path), import_limit=LIMIT))
 
-    async def parts() -> AsyncIterator[bytes]:
-        yield b"{}\n"
-
-    stored = await spool.store(parts())
+    stored = await spool.store(one_part())
     for turns in range(200):
-        storing = asyncio.create_task(spool.store(parts()))
+        storing = asyncio.create_task(spool.store(one_part()))
         for _ in range(turns):
             await asyncio.sleep(0)
         storing.cancel()
@@ -300,6 +297,25 @@ async def test_a_file_whose_client_leaves_is_removed_at_every_moment(tmp_path: P
         if not storing.cancelled():
             spool.remove(storing.result().name)
     assert [one.name for one in spool.files()] == [stored.name]
+
+
+@pytest.mark.anyio
+async def test_files_that_come_at_once_keep_the_bound_of_the_spool(tmp_path: Path) -> None:
+    limit, count, all_sent = 100_000, 10, asyncio.Barrier(10)
+    spool = Spool(Settings(data=str(tmp_path), import_limit=limit))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * limit
+        await all_sent.wait()
+
+    storing = [spool.store(parts()) for _ in range(count)]
+    await asyncio.gather(*storing, return_exceptions=True)
+    assert sum(one.size for one in spool.files()) <= 4 * limit
+    assert await spool.store(one_part())
+
+
+async def one_part() -> AsyncIterator[bytes]:
+    yield b"{}\n"
 
 
 def test_one_idempotency_key_makes_one_job(node: Node) -> None:
@@ -314,6 +330,24 @@ def test_one_idempotency_key_makes_one_job(node: Node) -> None:
     assert node.give(items(1), headers).status_code == 422
     assert node.job(given[-1])["result"]["created"] == 20_000
     assert node.count() == 20_000
+    assert node.files() == []
+
+
+def test_a_request_whose_key_another_worker_has_stored_leaves_no_file(node: Node) -> None:
+    stored = """
+        WITH one AS (
+            INSERT INTO idempotency_keys (principal, key, fingerprint, status, headers)
+            VALUES ('', 'theirs', '', 202, '') RETURNING 1
+        ) SELECT pg_sleep(1) FROM one
+    """
+    sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with ThreadPoolExecutor(1) as pool:
+        storing = pool.submit(node.sql, stored)
+        eventually(lambda: node.sql(sleeping))
+        given = node.give(items(1), {**NDJSON, "Idempotency-Key": "theirs"})
+        storing.result()
+    assert given.status_code == 422  # what they sent was another request
+    assert node.sql("SELECT FROM jobs") == []
     assert node.files() == []
 
 

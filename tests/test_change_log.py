@@ -603,8 +603,8 @@ async def test_reading_and_trimming_a_long_log_use_the_keys(changes: Log) -> Non
     end = await writer.fetchval("SELECT max(position) FROM change_positions")
     statements = {one.name: one for one in STATEMENTS}
     for name, values in (
-        ("changes.read", ((end - 50) * WIDTH, end, 100)),
-        ("changes.read", (0, end, 100)),
+        ("changes.read", ((end - 50) * WIDTH, end, 100, 8_000_000)),
+        ("changes.read", (0, end, 100, 8_000_000)),
         ("changes.newest", (end,)),
         ("changes.trim", (end * WIDTH // 2, 100, timedelta(hours=1))),
     ):

@@ -18,8 +18,9 @@ from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
 from service.db.names import HEARER, JOBS_CHANNEL
 from service.db.statement import Runner
+from service.db.transaction import Transaction
 from service.db.writable import WritableDatabase
-from service.errors import Conflict, Problem, Unavailable
+from service.errors import Conflict, OutcomeUnknown, Problem, Unavailable
 from service.items.seed import samples
 from service.jobs import loop, statements
 from service.jobs.context import JobContext
@@ -169,6 +170,40 @@ async def test_what_a_failed_job_queues_is_in_the_transaction_that_marks_it(
     assert refusals == 2
     found = [(row["kind"], row["argument"]) for row in await rows(url)]
     assert found == [("doomed", '{"n": 0}'), ("after", f'{{"n": {job_id}}}')]
+
+
+async def test_what_a_failed_job_queues_is_queued_once_if_the_commit_is_unknown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "AWAY_SECONDS", 0.01)
+    commit, commits, tried_again = Transaction.commit, 0, asyncio.Event()
+
+    async def lost(transaction: Transaction) -> None:
+        nonlocal commits
+        await commit(transaction)
+        commits += 1
+        if commits == 1:
+            raise OutcomeUnknown("the connection was lost")
+        tried_again.set()
+
+    monkeypatch.setattr(Transaction, "commit", lost)
+
+    async def run(_: JobContext, __: Number) -> None:
+        raise JobFailedError("no such row")
+
+    async def more(db: Runner, failed: FailedJob) -> None:
+        await enqueue(db, after, Number(failed.id))
+
+    after = Job("after", Number, run, attempts=1)
+    job = Job("doomed", Number, run, failed=more)
+    async with running(url, job) as state:
+        await queued(state, job, Number())
+        async with asyncio.timeout(30):
+            await tried_again.wait()
+    assert [(row["kind"], row["state"]) for row in await rows(url)] == [
+        ("doomed", "failed"),
+        ("after", "queued"),
+    ]
 
 
 async def test_a_job_that_this_process_can_not_run_waits_and_a_wrong_argument_fails(

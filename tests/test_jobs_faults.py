@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import SERVER, Service, own_stores_in, query
+from conftest import ROOT, SERVER, Service, own_stores_in, query
 from test_faults import eventually, processes
 
 from jobs_app import EFFECTS, STEPS  # isort: skip
+
+from service.server import free_port
 
 LEASE = 1.0
 
@@ -84,6 +88,37 @@ def test_jobs_survive_kill_9_of_their_worker_at_each_step(url: str, tmp_path: Pa
         (committed, 2): 1,
         (marked, 1): 1,
     }
+
+
+@pytest.mark.parametrize("command", ("serve", pytest.param("work", marks=pytest.mark.slow)))
+def test_a_job_that_ignores_its_end_does_not_keep_its_process(
+    command: str, url: str, tmp_path: Path
+) -> None:
+    add = "INSERT INTO jobs (kind, argument) VALUES ('step', $1)"
+    query(url, add, '{"n": 1, "stall": "for ever"}')
+    with ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", command, "--app", "jobs_app:app"],
+            cwd=ROOT,
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")},
+                "DATABASE_URL": url,
+                "REDIS_URL": "off",
+                "PYTHONPATH": str(Path(__file__).parent),
+                "SERVICE_PORT": str(free_port("127.0.0.1")),
+                "JOBS_FOLDER": str(tmp_path),
+                "JOBS_STOP": "1",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        eventually((tmp_path / "for ever").exists, 30)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "swiftlet: not stopped after 1 s: ended by force" in errors
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ class Jobs(RuleBasedStateMachine):
         statement = statements.finish if way == "done" else statements.fail
         values = {"done": 0, "total": None, "result": None, "error": None}
         ended = self.ask(statement, **values, **ticket._asdict())
-        again = job.state == way and job.claims == ticket.claim
+        again = way == job.state == "done" and job.claims == ticket.claim
         assert bool(ended) == (self.holds(ticket) or again)
         if ended:
             job.state, job.due = way, False

@@ -6,13 +6,13 @@ from time import monotonic
 from service.changes import log
 from service.changes.change import SPAN, Change, ChangeForm
 from service.changes.log import Entry
-from service.changes.ring import RING_ENTRIES, Matches, Recent, Ring, scan
+from service.changes.ring import RING_BYTES, RING_ENTRIES, Matches, Recent, Ring, scan
 from service.changes.statements import READ
 from service.db.database import Database
 from service.errors import Gone
 
-# Entries of one read.
-READ_ENTRIES = 500
+# Entries of one read; and bytes of one page, which has at most 1,000 changes.
+READ_ENTRIES, PAGE_BYTES = 500, 262_144
 # Reads for those who resume from further back than the ring; the pool has few connections.
 READS = 2
 # The ring begins so many entries earlier than asked: clients that resume come together.
@@ -34,6 +34,9 @@ class Backlog:
         self._checking = asyncio.Lock()
         self._known_until = 0.0
         self._horizon = self._newest = 0
+        # Questions for the newest position, and the number of the last one that was answered.
+        self._asking = asyncio.Lock()
+        self._asked = self._answered = 0
 
     async def check(self, after: int) -> None:
         """Check that the log still has all changes after a position.
@@ -45,7 +48,8 @@ class Backlog:
         async with self._checking:
             known = monotonic() < self._known_until
             if not known or after > self._newest:
-                self._horizon, self._newest = await log.horizon(self.db), await self.newest()
+                self._horizon = await log.horizon(self.db)
+                await self.newest()
                 self._known_until = monotonic() + KNOWN_SECONDS
         if after < self._horizon:
             raise _too_old()
@@ -81,7 +85,7 @@ class Backlog:
         self, upto: int, form: ChangeForm, matches: Matches | None, after: int, limit: int
     ) -> tuple[list[Change], int]:
         """The same from the database; every change up to `upto` is committed."""
-        entries = await self._read(after, upto)
+        entries = await self._read(after, upto, PAGE_BYTES)
         if after < await log.horizon(self.db):  # asked last: it may have been trimmed
             raise _too_old()
         found, position = scan(map(Recent, entries), form, matches, after, limit)
@@ -90,32 +94,52 @@ class Backlog:
     async def _extend(self, ring: Ring, after: int) -> None:
         """Let the ring begin earlier, for all who resume from about there."""
         upto = ring.start
-        if upto - after > RING_ENTRIES * SPAN or upto <= after:
+        if upto - after > RING_ENTRIES * SPAN or after <= ring.out_of_reach:
             return
-        position = start = max(await log.horizon(self.db), (after | (SPAN - 1)) - MARGIN * SPAN)
-        if start > after:
-            return
-        found: list[Recent] = []
-        while position < upto:
-            recent = list(map(Recent, await self._read(position, upto)))
-            if not recent:
-                break
-            found += recent
-            position = recent[-1].end
-            if len(found) > RING_ENTRIES:
+        horizon = await log.horizon(self.db)
+        for margin in (MARGIN, 1):
+            start = max(horizon, (after | (SPAN - 1)) - margin * SPAN)
+            if start > after:
                 return
+            found = await self._between(start, upto, RING_BYTES - ring.size)
+            if found is not None:
+                break
+        else:
+            # Who reads on from there tries again when half of it is left.
+            ring.out_of_reach = (after + upto) // 2
+            return
         if await log.horizon(self.db) > start:  # entries were trimmed at the same time
             return
         if ring.start == upto:  # nothing was dropped since
             ring.prepend(found, start)
 
-    async def newest(self) -> int:
-        """The last position of the newest entry."""
-        return (await log.newest(self.db)) | (SPAN - 1)
+    async def _between(self, start: int, upto: int, room: int) -> list[Recent] | None:
+        """The entries between two positions; None if they have more bytes than there is room."""
+        found: list[Recent] = []
+        while start < upto:
+            recent = list(map(Recent, await self._read(start, upto, room)))
+            if not recent:
+                break
+            found += recent
+            start = recent[-1].end
+            room -= sum(one.size for one in recent)
+            if room < 0 or len(found) > RING_ENTRIES:
+                return None
+        return found
 
-    async def _read(self, after: int, upto: int) -> list[Entry]:
+    async def newest(self) -> int:
+        """The last position of the newest entry; all who come at the same time ask once."""
+        asked = self._asked
+        async with self._asking:
+            if self._answered <= asked:  # the last question was asked before this call
+                self._asked = number = self._asked + 1
+                self._newest = (await log.newest(self.db)) | (SPAN - 1)
+                self._answered = number
+            return self._newest
+
+    async def _read(self, after: int, upto: int, size: int) -> list[Entry]:
         """The next entries after a position; all up to `upto` are settled, so none is missing."""
-        values = {"after": after, "until": upto // SPAN, "limit": READ_ENTRIES}
+        values = {"after": after, "until": upto // SPAN, "limit": READ_ENTRIES, "bytes": size}
         return [Entry(*one) for one in await READ.records(self.db, **values)]
 
 

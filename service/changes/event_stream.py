@@ -1,14 +1,14 @@
 """Changes as a response: server-sent events, or JSON after a wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 from starlette.types import Send
 
 from service.changes.change import Change
-from service.changes.subscriber import Subscriber
+from service.changes.subscriber import WRITE_BYTES, Subscriber
 from service.errors import Problem, TimedOut, Unavailable
 from service.http1.extensions import ENDLESS
 from service.timing import timing
@@ -62,9 +62,11 @@ class EventStream:
         subscriber = self._subscriber
         await self._write(send, RETRY + _position(subscriber))
         while (changes := await subscriber.past()) is not None:
-            body = b"".join([one.event for one in changes])
+            for body in _parts(changes):
+                await self._write(send, body)
             subscriber.feed.sent += len(changes)
-            await self._write(send, body or _position(subscriber))
+            if not changes:
+                await self._write(send, _position(subscriber))
         while not subscriber.ended:
             body = subscriber.take_events()
             if not body and subscriber.beat:
@@ -86,9 +88,17 @@ class EventStream:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
         subscriber = self._subscriber
-        subscriber.sending_since = monotonic()
-        await send({"type": "http.response.body", "body": body, "more_body": True, ENDLESS: True})
-        subscriber.sending_since = None
+        sent = 0
+        while sent < len(body):  # all clients share the body, so each copies only a part of it
+            end = _cut(body, sent)
+            part = body[sent:end]
+            subscriber.sending_since = monotonic()
+            message = {"type": "http.response.body", "body": part, "more_body": True, ENDLESS: True}
+            await send(message)
+            subscriber.sending_since = None
+            if subscriber.ended:  # the client ignores an event that is not complete
+                return
+            sent = end
 
 
 class EndedStream:
@@ -114,6 +124,7 @@ def waiting(request: Request, subscriber: Subscriber) -> Iterator[asyncio.Task[N
     began, metrics = perf_counter(), request.state["metrics"]
     gone = asyncio.create_task(request.gone())
     gone.add_done_callback(lambda _: subscriber.end())
+    subscriber.feed.add(subscriber)
     if metrics is not None:
         metrics.in_flight -= 1
     try:
@@ -126,6 +137,29 @@ def waiting(request: Request, subscriber: Subscriber) -> Iterator[asyncio.Task[N
         spent = timing.get()
         if spent is not None:
             spent.idle += perf_counter() - began
+
+
+def _parts(changes: Iterable[Change]) -> Iterator[bytes]:
+    """The changes as events: a client that reads slowly holds few of them."""
+    parts: list[bytes] = []
+    size = 0
+    for one in changes:
+        parts.append(one.event)
+        size += len(one.event)
+        if size >= WRITE_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _cut(body: bytes, begin: int) -> int:
+    """Where the part ends that begins here: at the end of an event, if that is near."""
+    end = begin + WRITE_BYTES
+    if end >= len(body):
+        return len(body)
+    found = body.rfind(b"\n\n", begin, end)
+    return end if found < 0 else found + 2
 
 
 def _position(subscriber: Subscriber) -> bytes:

@@ -14,6 +14,8 @@ from service.errors import Problem, TimedOut, Unavailable
 
 __all__ = ["Entry", "horizon", "newest", "read_entries", "trim", "trim_always"]
 
+# Of one read: with more in memory at once, a reader that was away for long could have no room.
+READ_BYTES = 8_000_000
 # Entries that are removed at once: 1,000 of them take some 40 ms.
 TRIMMED_AT_ONCE = 1000
 # Seconds between two of them, so that no other work waits long; and between two looks, per worker.
@@ -37,8 +39,8 @@ async def read_entries(db: Database, after: int, limit: int) -> list[Entry]:
     until = await SETTLED.only(db)
     if until is None or until < after // WIDTH:
         return []
-    records = await READ.records(db, after=after, until=until, limit=limit)
-    return [Entry(*record) for record in records]
+    values = {"after": after, "until": until, "limit": limit, "bytes": READ_BYTES}
+    return [Entry(*record) for record in await READ.records(db, **values)]
 
 
 async def newest(db: Database) -> int:

@@ -24,6 +24,8 @@ LINGER_SECONDS = 10.0
 READ_BYTES = 262_144
 # Other tasks run at least so often while changes are matched.
 TURN_SECONDS = 0.005
+# After so long without a read, the next changes may have been trimmed.
+LATE_SECONDS = 10.0
 
 
 class Reader:
@@ -38,7 +40,8 @@ class Reader:
         ring: the newest entries; None while it does not run.
         lag: seconds from the notification of the last changes until they were given.
         wanted: whether a client wants changes.
-        on_reset: called when it does not go on from its last position: the database was restored.
+        on_reset: called when it does not go on from its last position: the database was restored,
+            or what came next was trimmed.
     """
 
     def __init__(self, db: Database, listener: Listener, topics: Mapping[str, Topic]) -> None:
@@ -96,13 +99,15 @@ class Reader:
 
     async def _run(self) -> None:
         failed = False
+        read_at = monotonic()
         try:
             while self.wanted() or monotonic() < self._wanted_until:
                 began = monotonic()
                 try:
-                    if failed or self.ring is None:
+                    if failed or self.ring is None or began - read_at > LATE_SECONDS:
                         await self._begin()
                     more = await self._read()
+                    read_at = monotonic()
                 except Problem as problem:
                     self._tell(problem)
                     if not failed:
@@ -141,12 +146,13 @@ class Reader:
             ready.set_exception(problem)
 
     async def _begin(self) -> None:
-        """Take the newest position; after a failure, check that it is not before our own."""
+        """Take the newest position; after a failure, check that the log goes on from our own."""
         if not self._listens:
             self._listens = True
             await self._listener.listen(CHANGES_CHANNEL, self._notify)
         newest = (await log.newest(self._db)) | (SPAN - 1)
-        if self.ring is None or newest < self.ring.end:
+        ring = self.ring
+        if ring is None or newest < ring.end or await log.horizon(self._db) > ring.end:
             self.on_reset()  # a client that stayed would miss what is between
             self.ring = Ring(newest)
         self._tell(None)

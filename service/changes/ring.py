@@ -41,10 +41,12 @@ class Ring:
     Attributes:
         start: every change after this position is in the ring.
         end: up to here the log has been read.
+        out_of_reach: it is not tried to let the ring begin at such a position.
     """
 
     def __init__(self, start: int) -> None:
         self.start = self.end = start
+        self.out_of_reach = -1
         self.size = 0
         self._entries: list[Recent] = []
 

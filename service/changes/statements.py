@@ -19,8 +19,6 @@ from sqlalchemy.dialects.postgresql import OID, insert
 from service.db.change_log import WIDTH, change_horizon, change_log, change_positions
 from service.db.statement import Statement
 
-# Of one read: with more in memory at once, a reader that was away for long could have no room.
-READ_BYTES = 8_000_000
 # Key of an advisory lock, beside the id of the table.
 TRIMMING = 1
 
@@ -60,7 +58,7 @@ def _settled() -> Statement[int | None]:
 
 
 def _reading() -> Statement[Entry]:
-    """Entries that have a row after `after`, in order; at least one if there is one."""
+    """Entries that have a row after `after`, in order; after `bytes` no further one begins."""
     after = bindparam("after", type_=BigInteger)
     limit = bindparam("limit", type_=BigInteger)
     place = (
@@ -90,7 +88,7 @@ def _reading() -> Statement[Entry]:
     )
     core = (
         select(found.c.position, found.c.name, found.c.kind, found.c.rows)
-        .where(found.c.before < _number(READ_BYTES))
+        .where(found.c.before < bindparam("bytes", type_=BigInteger))
         .order_by(found.c.position)
         .limit(limit)
     )

@@ -11,8 +11,8 @@ from service.changes.matching import Matcher
 
 # A heartbeat has the position up to which nothing else was found.
 HEARTBEAT_SECONDS = 15.0
-# A client that takes nothing for so long is dropped.
-SLOW_SECONDS = 30.0
+# A client that takes nothing for so long is dropped; and at a stop.
+SLOW_SECONDS, LAST_SECONDS = 30.0, 1.0
 # Of one write to a client, and changes of one page of the past.
 WRITE_BYTES, PAGE_CHANGES = 65_536, 500
 
@@ -59,7 +59,6 @@ class Subscriber:
         if self.position >= position:
             self._group = feed.topics[self.form.name].join(self)
             self._node = self._group.tail
-            feed.add(self)
             return None
         matches = self.matcher.matches
         found, self.position = await feed.page(self.form, matches, self.position, limit)
@@ -129,7 +128,8 @@ class Subscriber:
             lost = False
             if (node := self._node) is not None and node.next is not None:
                 lost = node.changes[0].position < self.feed.start
-            if lost or now - self.sending_since > SLOW_SECONDS:
+            patience = LAST_SECONDS if self.feed.stopping else SLOW_SECONDS
+            if lost or now - self.sending_since > patience:
                 self.feed.dropped += 1
                 self.dropped = True
                 self.end()

@@ -74,7 +74,7 @@ def _run_in_database(app: "Application", signals: StopSignals) -> None:
             found = _migrated_by_owner(app, settings) if joined else serving.migrated(app, settings)
         app.serves = False
         app.settings = msgspec.structs.replace(settings, **OFF)
-        with watch.installed():
+        with watch.installed(), signals.bounded():
             ended = run(_run_jobs(app, signals, _banner(app, running, found), running))
     if ended:
         stop("the service that ran the database has ended: start `swiftlet work` again", 1)

@@ -40,4 +40,4 @@ async def lower_case(db: Runner) -> Mapping[int, str]:
 
 def lower(text: str, table: Mapping[int, str]) -> str:
     """As `lower(text)` in the database."""
-    return text.lower() if text.isascii() else text.translate(table)
+    return text.translate(table)

@@ -77,7 +77,8 @@ class RequestCycle:
         self.keep = False
         if self.begun:  # the connection closes early, so the client sees an incomplete response
             self.finished = True
-            if not self.chunked and self.left is None:  # only a reset shows it then
+            # Only a reset shows it then, or ends a connection whose client reads nothing.
+            if self.connection.blocked is not None or (not self.chunked and self.left is None):
                 reset(self.connection.transport)
             self.connection.finished(self)
         else:

@@ -101,6 +101,10 @@ class JobLoop:
             one.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
+        for one in self.running.values():
+            logger.error(
+                "a job has not ended in time: it is run again later", extra={"fields": one.fields}
+            )
         for task in (self._claiming, self._renewing, *self._tasks):
             task.cancel()
         ended = {self._claiming, self._renewing, *self._tasks}

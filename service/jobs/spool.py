@@ -26,8 +26,8 @@ P = ParamSpec("P")
 LIMITS, FILES = 4, 1000
 # Bytes of the disk that stay free: other programs need it too.
 KEPT_FREE = 64 * 1_048_576
-# The bounds are checked again after so many bytes of a file.
-CHECKED = 16 * 1_048_576
+# The bounds are checked again after so many bytes of a file, and at its end: all may come at once.
+CHECKED = 1_048_576
 # Bytes to read of a file at once.
 CHUNK = 262_144
 # Seconds after which a refused client may try again: a job frees the space when it is done.
@@ -149,6 +149,8 @@ class Spool:
                     unchecked = 0
                     if not await _in_thread(self.has_room, 0):
                         raise NoRoom
+            if not await _in_thread(self.has_room, 0):
+                raise NoRoom
             await _in_thread(self._keep, file, part, name)
         except BaseException:
             file.close()

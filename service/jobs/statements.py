@@ -185,7 +185,9 @@ def _ending(state: str) -> Statement[int]:
     """Store how a job has ended; no row if the worker has it no more."""
     given = {name: _given(name) for name in ("done", "total", "result", "error")}
     values = {**given, "state": _state(state), "finished_at": _NOW, "leased_until": null()}
-    core = update(jobs).where(*_held(state)).values(values).returning(jobs.c.id)
+    # `Job.failed` runs once: a second try, after a commit with an unknown outcome, finds no row.
+    held = _held("done" if state == "done" else "running")
+    core = update(jobs).where(*held).values(values).returning(jobs.c.id)
     return Statement(f"jobs.{'finish' if state == 'done' else 'fail'}", int, core)
 
 

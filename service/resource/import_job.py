@@ -108,10 +108,20 @@ async def queue_import(request: Request, resource: str, *, skip: bool, zipped: b
     user = None if principal is None else principal.user_id
     job = request.state["jobs"][KIND]
 
+    def reply(queued: JobRow) -> Reply:
+        place = f"{request.root}{PATH}/{queued.id}".encode()
+        return Reply(encode_job(queued), 202, ((b"location", place),))
+
+    # In the transaction of the job, so that the file of a request that was not first is removed.
+    keeper = request.keeper(reply)
+
     async def write(db: WritableDatabase) -> JobRow:
         async with db.transaction() as one:
             id_ = await enqueue(one, job, argument, user_id=user, place=file.place)
-            return await statements.by_id.only(one, id_)
+            queued = await statements.by_id.only(one, id_)
+            if keeper is not None:
+                await keeper.keep(one, queued)
+            return queued
 
     try:
         queued = await request.write(write, lambda _: ())
@@ -120,8 +130,7 @@ async def queue_import(request: Request, resource: str, *, skip: bool, zipped: b
     except Problem:
         spool.remove(file.name)
         raise
-    place = f"{request.root}{PATH}/{queued.id}".encode()
-    return Reply(encode_job(queued), 202, ((b"location", place),))
+    return reply(queued)
 
 
 class ImportJob(Job[ImportArgument]):

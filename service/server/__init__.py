@@ -115,7 +115,8 @@ def _uvicorn(
         Server(made, listener, up, stop, alone=alone).run()
 
     if alone:
-        serve(ready)
+        with stop.bounded():
+            serve(ready)
     else:
         supervise(app.settings.workers, serve, listener, ready, stop)
 

@@ -49,6 +49,7 @@ class StopSignals:
         self.received = False
         self.number = 0  # the received signal
         self.action = action
+        self._heard = threading.Event()
         self.heeded = [one for one in STOPS if signal.getsignal(one) is not signal.SIG_IGN]
 
     @contextlib.contextmanager
@@ -68,7 +69,29 @@ class StopSignals:
         if self.received:
             os._exit(128 + number)
         self.received, self.number = True, number
+        self._heard.set()
         self.action()
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """End the process as the second signal does, if the block lasts too long after the first.
+
+        A job may ignore that it is cancelled, block the event loop, or run in a thread, for whose
+        end Python waits.
+        """
+        ended = threading.Event()
+        threading.Thread(target=self._end_late, args=(ended,), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+    def _end_late(self, ended: threading.Event) -> None:
+        self._heard.wait()
+        seconds = DRAIN_SECONDS + CLOSE_SECONDS
+        if not ended.wait(seconds):
+            os.write(2, b"swiftlet: not stopped after %d s: ended by force\n" % seconds)
+            os._exit(128 + self.number)
 
     def _again(self, _: BaseException) -> None:
         self.received = False
