@@ -305,8 +305,8 @@ async def test_an_entry_has_limited_rows_and_bytes(changes: Log) -> None:
         " FROM generate_series(1, 25)"
     )
     await writer.execute("UPDATE items SET price = 1 WHERE name = 'c'")
-    sizes = await writer.fetch("SELECT octet_length(rows) FROM change_log ORDER BY id DESC LIMIT 6")
-    assert max(size for (size,) in sizes) < BYTES + 10
+    bytes_of = "SELECT octet_length(rows) FROM change_log ORDER BY id DESC LIMIT 6"
+    assert max(size for (size,) in await writer.fetch(bytes_of)) < BYTES + 10
     assert len(await changes.new()) == 1 + 1000 + 1001 + 8 + 20 + 25 + 25
 
 
