@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import click
 
 from service.cli import main
+from service.cli.seeding import RowsOption, SeedCommand
 from service.doctor import AREAS
 from service.settings import Settings, describe, is_hidden
 
@@ -105,6 +106,8 @@ def _meanings(source: str) -> Iterator[tuple[str, str]]:
 
 def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
     settings: Any = {"terminal_width": 90, **command.context_settings}
+    if isinstance(command, SeedCommand):  # the options of an application, if it was used here
+        command.params = [one for one in command.params if not isinstance(one, RowsOption)]
     context = click.Context(command, info_name=name, parent=parent, **settings)
     yield f"\n## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):

@@ -53,7 +53,10 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 # What a connection raises when its server is killed.
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+ERRORS = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    OSError,
+)
 
 
 class Change(NamedTuple):

@@ -179,12 +179,14 @@ async def poll(
     found: list[Change] = []
     due = monotonic() + SCAN_SECONDS
     form, matches = subscriber.form, subscriber.matcher.matches
-    while (behind := subscriber.position < await feed.position()) and monotonic() < due:
-        found, subscriber.position = await feed.page(form, matches, subscriber.position, limit)
-        if found:
-            break
-    if not found and not behind:  # what was committed before the request is in the answer
-        found, subscriber.position = await feed.look(form, matches, subscriber.position, limit)
+    behind = True
+    while behind and len(found) < limit and monotonic() < due:
+        position, room = subscriber.position, limit - len(found)
+        behind = position < await feed.position()
+        # The reader may be late: what was committed before the request is in the answer.
+        read = feed.page if behind else feed.look
+        some, subscriber.position = await read(form, matches, position, room)
+        found += some
     if not found and wait and not behind:
         found = await _wait(request, subscriber, wait, limit)
         await check_key()
