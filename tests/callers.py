@@ -150,8 +150,8 @@ class World:
         }
         assert [*self.callers] == CALLERS
         # For explain: a failure of a webhook refers to one.
-        webhook = "(id, url, resource, position) OVERRIDING SYSTEM VALUE"
-        self.sql(f"INSERT INTO webhooks {webhook} VALUES (1, 'http://127.0.0.1:9/', 'items', 0)")
+        webhook = "('http://127.0.0.1:9/', 'items', 0)"
+        self.sql(f"INSERT INTO webhooks (url, resource, position) VALUES {webhook}")
         self.sql("INSERT INTO items (name, sku) VALUES ('Lamp of no one', 'sku-none')")
         free = self.sql("SELECT id FROM items WHERE sku = 'sku-none'")[0]["id"]
         item = self.sql("SELECT id FROM items WHERE sku = 'sku-own'")[0]["id"]
