@@ -25,7 +25,7 @@ from service.notifications.structs import Notification
 from service.users import users
 
 ROUNDS, SECONDS = 24, 0.15
-# Users of the samples, who have 75 items each, and one who has many.
+# The samples: USERS users with 75 items each. The user with the id HEAVY has MANY more.
 USERS, HEAVY, MANY = 1000, 1, 100_000
 FILL = (
     (

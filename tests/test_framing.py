@@ -63,10 +63,8 @@ def test_vectors_get_their_documented_answers(
     newest = plain.get("/items?per_page=1&sort=-id&total=none").json()["items"][0]["id"]
     assert (newest < item) == vector.deletes, "executed, or not"
     assert newest <= item, "an item was created"
-    for line in map(json.loads, service.log.read_bytes()[logged:].splitlines()):
-        # On a busy machine other processes of the tests may be announced late to the cache.
-        fine = line["level"] != "ERROR" or line["message"].startswith("nothing is cached")
-        assert fine, f"a bad request is not a server error: {line}"
+    for line in service.log.read_bytes()[logged:].splitlines():  # on a busy machine: "slow request"
+        assert json.loads(line)["level"] == "WARNING", f"a bad request is no server error: {line!r}"
 
 
 def test_no_vector_is_repeated() -> None:

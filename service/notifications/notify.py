@@ -37,7 +37,7 @@ async def notify(
     Args:
         db: of a write, whose cache tags are `told` of what this returns.
         settings: of the application.
-        user_id: who is told; None for no user in particular.
+        user_id: the recipient; None for a notification without a recipient.
         kind: what it is about, such as `welcome`; clients show it by its kind.
         message: in plain text.
         data: what belongs to the kind, as a JSON object.

@@ -77,8 +77,9 @@ def changes(of: "Resource[Any]") -> Operation:
         described(
             handler,
             f"follow_{name}",
-            f"Every committed change of {many} that match the filters, once and in the order of"
-            " the commits, whoever made it.\n\nWith `Accept: text/event-stream` it goes on:"
+            f"Every committed change of {many} that match the filters, exactly once and in commit"
+            " order, including changes by other programs.\n\nWith `Accept: text/event-stream` the"
+            " response is a stream of server-sent events:"
             " each event has the position as its `id`, the kind as its `event`, and the change as"
             " its `data`. A client that connects again with `Last-Event-ID` misses nothing and"
             " gets nothing twice.\n\nOtherwise the response is JSON: the changes after `after`, at"

@@ -197,7 +197,7 @@ class ImportJob(Job[ImportArgument]):
         return done
 
     async def _failed(self, db: Runner, job: FailedJob) -> None:
-        """Queue what comes after, in the transaction that marks the job as failed."""
+        """Queue the `after_import` job in the transaction that marks this job as failed."""
         resource = msgspec.json.decode(job.argument).get("resource", "")
         await self._queue_after(
             db, ImportEnded(job.id, job.user_id, resource, "failed", error=job.error)
