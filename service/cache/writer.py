@@ -21,7 +21,7 @@ class Telling(NamedTuple):
     """Tells others of changes after the commit.
 
     Args:
-        tags: a write that has none of them is not told of.
+        tags: a write that has none of them is not announced.
         tell: called without waiting.
     """
 
@@ -38,7 +38,7 @@ class Writer:
             of the tables announce what is written, if `db` has no pool (`size=None`): they leave
             out pooled connections, and while there are some, the others cache nothing.
         name: without a cache, the application_name of a connection beside the pool.
-        telling: called after a write that others hear of.
+        telling: called after each write that has one of their tags.
     """
 
     __slots__ = ("_cache", "_db", "_telling")

@@ -1,4 +1,4 @@
-"""The feed of changes: one reader of the log per worker, for all who want to hear of changes."""
+"""The feed of changes: one reader of the log per worker, for all subscribers."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -147,7 +147,9 @@ class Feed:
             Unavailable: there are too many.
         """
         if len(self._subscribers) >= MOST_SUBSCRIBERS:
-            raise Unavailable("too many clients hear of changes here: try again", retry_after=5)
+            raise Unavailable(
+                "too many clients follow changes on this worker: try again later", retry_after=5
+            )
 
     def add(self, subscriber: "Subscriber") -> None:
         """Let the reader run for a subscriber."""

@@ -1,4 +1,4 @@
-"""One client that hears of changes."""
+"""One client that is subscribed to changes."""
 
 import asyncio
 from time import monotonic

@@ -13,11 +13,11 @@ SILENT = "swiftlet"
 AUDIBLE = "swiftlet-audible"
 # The connection on which a worker hears of writes.
 LISTENER = "swiftlet-cache"
-# The connection on which a worker hears of jobs and changes.
+# The connection on which a worker listens for jobs and changes.
 HEARER = "swiftlet-listener"
 # The channel of NOTIFY.
 CHANNEL = "swiftlet"
-# The channels on which workers hear of queued jobs, and of changes of rows.
+# The channels of NOTIFY for queued jobs, and for changed rows.
 JOBS_CHANNEL = "swiftlet-jobs"
 CHANGES_CHANNEL = "swiftlet-changes"
 # `info` of a table that only the library reads and writes: no response depends on it alone.

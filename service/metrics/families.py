@@ -160,7 +160,7 @@ JOBS_WAITED = Family(
     merge="max",
 )
 FEED_SUBSCRIBERS = Family(
-    "feed_subscribers", "gauge", (), "Clients that hear of changes at the moment."
+    "feed_subscribers", "gauge", (), "Clients that are subscribed to changes."
 )
 FEED_EVENTS = Family("feed_events_total", "counter", (), "Changes that were sent to clients.")
 FEED_DROPPED = Family(
