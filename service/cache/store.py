@@ -45,6 +45,38 @@ class InFlightLoad:
         )
 
 
+class Pending:
+    """A response that is being made: where it is kept, if no write comes in between.
+
+    Make it before you begin to read what the response depends on.
+    """
+
+    __slots__ = ("cache", "generation", "key", "tags", "valid")
+
+    def __init__(self, cache: "Cache", key: Hashable, tags: Tags) -> None:
+        self.cache = cache
+        self.key = key
+        self.tags = tags
+        self.generation = cache.generations.current(tags)
+        self.valid = monotonic() < cache.coherence.valid_until
+
+    def keep(self, response: CachedResponse, key_size: int, seconds: float | None = None) -> None:
+        """Keep the response in this process.
+
+        Args:
+            response: what was made.
+            key_size: bytes of the key.
+            seconds: how long; by default, and at most, the `ttl` of the cache.
+        """
+        cache = self.cache
+        seconds = cache.ttl if seconds is None else seconds
+        if self.valid and cache.generations.current(self.tags) == self.generation:
+            response.tags, response.generation = self.tags, self.generation
+            response.expires_at = monotonic() + seconds
+            response.refresh_at = response.expires_at - seconds / 10
+            cache.local.put(self.key, response, key_size)
+
+
 class Cache:
     """Finished responses and values, in this process and in Redis.
 
@@ -162,10 +194,10 @@ class Cache:
             seconds: that it is kept, at most `ttl`.
             share: whether to look in Redis too.
         """
-        generation = self.generations.current(tags)
-        valid = monotonic() < self.coherence.valid_until
+        pending = Pending(self, key, tags)
+        generation = pending.generation
         running = self.in_flight.get(key)
-        if valid and running is not None and running.generation == generation:
+        if pending.valid and running is not None and running.generation == generation:
             started = perf_counter()
             response = await asyncio.shield(running.future)
             _add_time(started, "load by another request")
@@ -197,11 +229,7 @@ class Cache:
             seconds = min(seconds, MISSING_SECONDS)
         if found:  # how long it has been in Redis is not known
             seconds /= 10
-        if valid and self.generations.current(tags) == generation:
-            response.tags, response.generation = tags, generation
-            response.expires_at = monotonic() + seconds
-            response.refresh_at = response.expires_at - seconds / 10
-            self.local.put(key, response, 3 * len(name))
+        pending.keep(response, 3 * len(name), seconds)
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, response, seconds)
         return response, found

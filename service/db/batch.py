@@ -130,6 +130,10 @@ class BatchLoader(Generic[Row]):
         )
         return found
 
+    def submit(self, db: Database, waiter: Waiter) -> None:
+        """Let a waiter take the row of the key in its `args`, or None; see Batcher.submit."""
+        (db.batchers.get(self) or self._batcher(db)).submit(db, waiter)
+
     def _batcher(self, db: Database) -> Batcher:
         made = Batcher(
             self.single.name, self._run_one, self._run_batch, ordered=False, max_batch=READS
@@ -154,7 +158,10 @@ class BatchLoader(Generic[Row]):
         keys: dict[Any, None] = {}
         for waiter in batch:
             args = waiter.args
-            keys.update(dict.fromkeys(args if isinstance(args, list) else (args,)))
+            if isinstance(args, list):
+                keys.update(dict.fromkeys(args))
+            else:
+                keys[args] = None
         try:
             found = await self._rows(db, list(keys))
         except Problem as problem:

@@ -1,14 +1,16 @@
 """One request and its response: the ASGI side and the bytes on the connection."""
 
 import asyncio
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
 from service.errors import JSON, Failed, Problem
-from service.http1.extensions import ENDLESS
+from service.http1.extensions import ENDLESS, FULL_BODY, SEND_PREBUILT
 from service.http1.head import Head
 from service.http1.standard_headers import PRIVATE, request_id, standard_headers
 from service.http1.transports import reset
@@ -18,6 +20,7 @@ from service.logs import logger
 TOGETHER = 65_536
 
 STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Headers about framing, which this module sets.
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
@@ -31,9 +34,15 @@ class Wire(Protocol):
     server_state: ServerState
     app_state: dict[str, Any]
     blocked: asyncio.Event | None
+    root_path: str
+    scheme: str
+    local: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    scope: Scope | None
 
     def resume_reading(self) -> None: ...
     def finished(self, cycle: "RequestCycle") -> None: ...
+    def run(self, work: Coroutine[None, None, None]) -> None: ...
 
 
 class RequestCycle:
@@ -56,16 +65,45 @@ class RequestCycle:
     lost = False
     broken = False  # the rest of the body can't be read, but a response can be sent
     endless = False  # the response goes on until the client leaves
+    started = False  # the application has it
 
     def __init__(self, connection: Wire, head: Head) -> None:
-        # Do not keep the scope: it has a bound method of ours, so this would be a reference cycle.
         self.connection = connection
+        self.head = head
         self.method = head.method
         self.version = head.version
         self.keep = head.keep
         self.expects = head.expects
         self.more = head.length != 0  # of the body, whose parts have come and not been received
         self.parts: list[bytes] = []
+
+    def scope(self) -> Scope:
+        """Return the scope of ASGI.
+
+        The connection has it until the end of the response. A cycle must not have it: it has bound
+        methods of ours, so this would be a reference cycle.
+        """
+        head, connection = self.head, self.connection
+        if connection.scope is not None:
+            return connection.scope
+        path = head.path.decode("ascii")
+        connection.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": connection.scheme,
+            "path": connection.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": connection.root_path,
+            "headers": list(head.headers),
+            "server": connection.local,
+            "client": connection.client,
+            "state": connection.app_state.copy(),
+            "extensions": {FULL_BODY: self.whole, SEND_PREBUILT: self.ready},
+        }
+        return connection.scope
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:

@@ -13,6 +13,7 @@ from service.web.body import Body
 from service.web.codec import Query, Reply
 from service.web.endpoint import Handler, Operation
 from service.web.request import BODY_PROBLEMS, Request
+from service.web.row_reads import RowHandler, RowReads
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -51,7 +52,11 @@ def read(of: "Resource[Any]") -> Operation:
     return of.operation(
         "GET",
         "/{id}",
-        described(handler, f"read_{of.words.one}", inactive if of.soft_delete else ""),
+        described(
+            RowHandler(handler, RowReads(by_id, tags, of.version, private=of.rules.private)),
+            f"read_{of.words.one}",
+            inactive if of.soft_delete else "",
+        ),
         f"Read {of.words.a}",
         response=of.row,
         errors=(NotFound,),

@@ -8,24 +8,28 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from service.cache.generations import Tags
+from service.db.batcher import Waiter, add_times
 from service.db.statement import Statement
 from service.errors import JSON as PROBLEM
 from service.errors import Failed, NotAllowed, NotFound, Problem
 from service.http1.framing import READS_BODY
+from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.timing import Timing, timing
 from service.traceparent import TRACEPARENT, TRACERESPONSE, trace_response
 from service.web import compress
+from service.web.added_headers import with_added
 from service.web.api_keys import only_key
 from service.web.cached import cacheable
 from service.web.codec import Header, Query, Reply
+from service.web.direct_get import DirectGet, access
 from service.web.guard import ADMITTED, Guard, Rule, limit_headers
-from service.web.hits import LOOKED_UP, access, send_hit
 from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
 from service.web.request import Request
+from service.web.row_reads import RowHandler
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -139,7 +143,7 @@ class Endpoint:
         self.handlers: dict[str, Handler] = {}
         self.rules: dict[str, Rule] = {}
         self.without_query: set[str] = set()
-        self.cached = False
+        self.direct: dict[str, DirectGet] = {}
         self.route = UNMATCHED
         for one in operations:
             self.route = one.path
@@ -148,18 +152,17 @@ class Endpoint:
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             if one.cache_tags is not None:
-                self.cached = True
+                reads = one.handler.reads if isinstance(one.handler, RowHandler) else None
+                self.direct["GET"] = DirectGet(self, one.rule, reads)
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
             self.rules["HEAD"] = self.rules["GET"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - as hits.send_hit: a function of its own costs time
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and LOOKED_UP not in scope and send_hit(scope, started, self.rules["GET"]):
-            return
         request = Request(scope, receive)
         spent = Timing(request)
         timing.set(spent)
@@ -175,13 +178,35 @@ class Endpoint:
             if scope["query_string"] and method in self.without_query:
                 request.query(_no_query)
             reply = await handler(request)
-        except Problem as problem:
-            reply = _problem_reply(problem, request)
-        except Exception:  # noqa: BLE001 - logged whole, answered as 500
-            # The only place that catches bugs: log the traceback, show the client nothing of it.
-            fields = {"method": method, "path": request.path}
-            logger.exception("request failed", extra={"fields": fields})
-            reply = _problem_reply(Failed("something went wrong on our side"), request)
+        except Exception as error:  # noqa: BLE001 - logged whole, answered as 500
+            reply = _failure(error, request)
+        await self._respond(request, reply, spent, started, send)
+
+    async def answer_late(
+        self, cycle: RequestCycle, waiter: Waiter, reply: Reply | BaseException, started: float
+    ) -> None:
+        """Answer a request that waited for a batch without a task.
+
+        Args:
+            cycle: the request.
+            waiter: what has waited.
+            reply: the response, or why there is none.
+            started: perf_counter() at its start.
+        """
+        scope = cycle.scope()
+        request = Request(scope, cycle.receive)
+        spent = Timing(request)
+        timing.set(spent)
+        add_times(waiter, spent)
+        if isinstance(reply, BaseException):
+            reply = _failure(reply, request)
+        await self._respond(request, reply, spent, started, with_added(scope, cycle.send))
+
+    async def _respond(
+        self, request: Request, reply: Reply, spent: Timing, started: float, send: Send
+    ) -> None:
+        scope, guard = request.scope, request.state["guard"]
+        method = scope["method"]
         body, more = reply.body, reply.headers
         if len(body) >= compress.LEAST or reply.chunks is not None:
             began = perf_counter()
@@ -296,5 +321,15 @@ async def _send(send: Send, method: str, reply: Reply, body: bytes, headers: lis
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 
-def _problem_reply(problem: Problem, request: Request) -> Reply:
+def _failure(error: BaseException, request: Request) -> Reply:
+    """Return the problem document for an error.
+
+    The only place that catches bugs: log the traceback, show the client nothing of it.
+    """
+    if isinstance(error, Problem):
+        problem = error
+    else:
+        fields = {"method": request.scope["method"], "path": request.path}
+        logger.error("request failed", exc_info=error, extra={"fields": fields})
+        problem = Failed("something went wrong on our side")
     return Reply(problem.body(request.id), problem.status, problem.headers, PROBLEM)
