@@ -12,6 +12,7 @@ import msgspec
 from service.cache.client import REDIS_ERRORS, client
 from service.cache.coherence import Coherence
 from service.cache.generations import EVERYTHING, Generations, Tags
+from service.cache.loads import InFlightLoad, Pending
 from service.cache.local import Local
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
@@ -31,50 +32,6 @@ OPENING_SECONDS = 0.5
 CANCEL_AGAIN_SECONDS = 0.1
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class InFlightLoad:
-    """A load that is running; other requests wait for it while its generation is current."""
-
-    __slots__ = ("future", "generation")
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.future: asyncio.Future[CachedResponse | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-
-class Pending:
-    """A response that is being made: where it is kept, if no write comes in between.
-
-    Make it before you begin to read what the response depends on.
-    """
-
-    __slots__ = ("cache", "generation", "key", "tags", "valid")
-
-    def __init__(self, cache: "Cache", key: Hashable, tags: Tags) -> None:
-        self.cache = cache
-        self.key = key
-        self.tags = tags
-        self.generation = cache.generations.current(tags)
-        self.valid = monotonic() < cache.coherence.valid_until
-
-    def keep(self, response: CachedResponse, key_size: int, seconds: float | None = None) -> None:
-        """Keep the response in this process.
-
-        Args:
-            response: what was made.
-            key_size: bytes of the key.
-            seconds: how long; by default, and at most, the `ttl` of the cache.
-        """
-        cache = self.cache
-        seconds = cache.ttl if seconds is None else seconds
-        if self.valid and cache.generations.current(self.tags) == self.generation:
-            response.tags, response.generation = self.tags, self.generation
-            response.expires_at = monotonic() + seconds
-            response.refresh_at = response.expires_at - seconds / 10
-            cache.local.put(self.key, response, key_size)
 
 
 class Cache:
@@ -275,6 +232,14 @@ class Cache:
         shared = self.shared
         if shared is not None:
             await shared.invalidate(tags)
+
+    def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
+        """As `invalidate`; calls `then` instead of returning, now or later."""
+        self.generations.advance(tags)
+        if self.shared is None:
+            then()
+        else:
+            self.shared.invalidate_then(tags, then)
 
     def outcome_unknown(self) -> None:
         """A write may have been committed, or may still be: keep nothing until it has ended.

@@ -20,7 +20,8 @@ from service.http1 import framing
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
-from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
+from service.http1.refusals import refusal
+from service.http1.request_cycle import CONTINUE, RequestCycle
 from service.http1.transports import close, end_output
 from service.logs import logger
 

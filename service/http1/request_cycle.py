@@ -2,24 +2,23 @@
 
 import asyncio
 from collections.abc import Coroutine
-from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
-from service.errors import JSON, Failed, Problem
+from service.errors import Failed
 from service.http1.extensions import ENDLESS, FULL_BODY, SEND_PREBUILT
 from service.http1.head import Head
-from service.http1.standard_headers import PRIVATE, request_id, standard_headers
+from service.http1.refusals import answer
+from service.http1.status_lines import beginning
 from service.http1.transports import reset
 from service.logs import logger
 
 # Bytes of a body that is copied into one write with its head; a longer one is written separately.
 TOGETHER = 65_536
 
-STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Headers about framing, which this module sets.
@@ -211,7 +210,7 @@ class RequestCycle:
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
             return False
-        start = _beginning(status, connection.server_state.default_headers)
+        start = beginning(status, connection.server_state.default_headers)
         end = b"\r\n\r\n" if self.keep else b"\r\nconnection: close\r\n\r\n"
         if len(body) <= TOGETHER:
             connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
@@ -235,7 +234,7 @@ class RequestCycle:
         return body
 
     def _head(self, status: int, headers: Any, body: bytes, *, more: bool) -> bytes:
-        lines = [_beginning(status, self.connection.server_state.default_headers)]
+        lines = [beginning(status, self.connection.server_state.default_headers)]
         length: bytes | None = None
         for pair in headers:
             if pair[0] in FRAMING:
@@ -268,48 +267,3 @@ class RequestCycle:
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise RuntimeError("a response header contains a line break or NUL")
         return head
-
-
-def status_line(status: int) -> bytes:
-    """Return the status line, without CR LF."""
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    return b"HTTP/1.1 %d %b" % (status, phrase.encode())
-
-
-def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Return headers and body of a problem outside of the application."""
-    new_id = request_id(None)
-    body = problem.body(new_id)
-    return [
-        *standard_headers(new_id, 0.0),
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ], body
-
-
-def refusal(connection: Wire, problem: Problem, method: str) -> bytes:
-    """Return the response to a request that can't be parsed, and count it."""
-    metrics = connection.app_state.get("metrics")
-    if metrics is not None:
-        metrics.refused(problem.status)
-    headers, body = answer(problem)
-    start = _beginning(problem.status, connection.server_state.default_headers)
-    lines = [start, *(b": ".join(pair) for pair in headers)]
-    return b"\r\n".join([*lines, b"connection: close", b"", b"" if method == "HEAD" else body])
-
-
-# Cache by status, for the headers that uvicorn renews every second (with the date).
-_beginnings: dict[int, bytes] = {}
-_made_for: list[object] = [None]
-
-
-def _beginning(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-    if headers is not _made_for[0]:
-        _made_for[0] = headers
-        _beginnings.clear()
-    found = _beginnings.get(status)
-    if found is None:
-        lines = [status_line(status), *(b": ".join(pair) for pair in headers)]
-        found = _beginnings[status] = b"\r\n".join(lines)
-    return found

@@ -39,10 +39,10 @@ LINES_OF_HIT = (
     b" cache;dur=%.3f, encode;dur=0.000, total;dur=%.3f"
 )
 # The response of a row that a batch has read: the request id, the time in seconds; in milliseconds
-# the wait for the batch, `shared` of its BatchTiming, the time of encoding, and all together.
+# the wait for the batch, `shared` of its BatchTiming, the cache, encoding, and all together.
 LINES_OF_ROW = (
     b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
-    b"server-timing: queue;dur=%.3f, %b, cache;dur=0.000, encode;dur=%.3f, total;dur=%.3f"
+    b"server-timing: queue;dur=%.3f, %b, cache;dur=%.3f, encode;dur=%.3f, total;dur=%.3f"
 )
 
 
