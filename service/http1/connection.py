@@ -27,6 +27,9 @@ from service.logs import logger
 
 # Bytes to read ahead: of a body not received yet, and of pipelined requests that wait.
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
+# Seconds to wait for the rest of a short body before the application is called: many clients send
+# the head and the body in two packets, and a whole request may need no task.
+SHORT_BODY_SECONDS = 0.05
 # Seconds for the client to read its response, while its further input is discarded.
 LINGER_SECONDS = 1.0
 # Seconds during which an idle connection may send one more request at the stop: its client may have
@@ -211,8 +214,11 @@ class Connection(asyncio.Protocol):
         self.again = again
         cycle = self.cycle
         if cycle and not cycle.started and (not cycle.more or cycle.method in framing.READS_BODY):
-            cycle.started = True
-            if not direct or not self._direct(cycle):
+            if direct and cycle.more and cycle.awaits_short_body and self.direct is not None:
+                if not cycle.deferred:
+                    cycle.deferred = True
+                    self.loop.call_later(SHORT_BODY_SECONDS, self._start, cycle)
+            elif not direct or not self._direct(cycle):
                 self._start(cycle)
             elif cycle.finished:
                 return  # `finished` has continued
@@ -234,12 +240,16 @@ class Connection(asyncio.Protocol):
         if self.direct is None or cycle.more or self.stopping or self.ended:
             return False
         try:
-            return self.direct(cycle)
+            cycle.started = self.direct(cycle)
         except Exception:  # noqa: BLE001 - the task runs the normal way and reports the error
             logger.exception("the application failed")
-            return cycle.finished
+            cycle.started = cycle.finished
+        return cycle.started
 
     def _start(self, cycle: RequestCycle) -> None:
+        if self.cycle is not cycle or cycle.started:
+            return
+        cycle.started = True
         if self.stopping and not self.parser.data:
             cycle.keep = False
         self.run(cycle.run(self.app, cycle.scope()))

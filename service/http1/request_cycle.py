@@ -21,6 +21,8 @@ TOGETHER = 65_536
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Bytes of a body that is waited for before the application is called.
+SHORT_BODY = 16_384
 # Headers about framing, which this module sets.
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
@@ -65,6 +67,7 @@ class RequestCycle:
     broken = False  # the rest of the body can't be read, but a response can be sent
     endless = False  # the response goes on until the client leaves
     started = False  # the application has it
+    deferred = False  # it waits for the rest of a short body
 
     def __init__(self, connection: Wire, head: Head) -> None:
         self.connection = connection
@@ -75,6 +78,12 @@ class RequestCycle:
         self.expects = head.expects
         self.more = head.length != 0  # of the body, whose parts have come and not been received
         self.parts: list[bytes] = []
+
+    @property
+    def awaits_short_body(self) -> bool:
+        """Whether the client sends the rest of a short body without being asked to."""
+        length = self.head.length
+        return length is not None and length <= SHORT_BODY and not self.expects
 
     def scope(self) -> Scope:
         """Return the scope of ASGI.
