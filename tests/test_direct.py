@@ -148,13 +148,15 @@ async def listening(
     main = built_in(Settings.load({**given, **options}))
     main.alone = True
     async with main.lifespan_context(Starlette()) as state:
+        assert state is not None
+        opened = dict(state)
         config, shared = (
             uvicorn.Config(main, http=Connection, lifespan="off", proxy_headers=False),
             ServerState(),
         )
         config.load()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(config, shared, state), "127.0.0.1", 0
+            lambda: Connection(config, shared, opened), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
         try:
@@ -216,14 +218,14 @@ async def test_a_client_that_leaves_while_its_row_is_read_or_written(own_databas
 
 @pytest.mark.anyio
 async def test_a_slow_request_without_a_task_is_logged_with_its_id(
-    own_database_url: str, caplog: pytest.LogCaptureFixture
+    own_database_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with listening(own_database_url, SERVICE_SLOW_REQUEST_MS="1", SERVICE_LOG="json") as (
         client,
         _,
         _,
     ):
-        logger.propagate = True
+        monkeypatch.setattr(logger, "propagate", True)
         place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
         caplog.clear()
         async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
