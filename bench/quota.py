@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 # Microseconds; the default of containers.
 PERIOD = 100_000
+# A cgroup counts as one process when others want the CPU too: ours has the weight of this many, so
+# that the limit is what it has to live with. The system's own unit is 100 in v2, and 1024 in v1.
+WEIGHT = 4
 ROOT = Path("/sys/fs/cgroup")
 # cgroup v2, and the places where systems mount the controller of v1.
 PLACES = (ROOT, ROOT / "cpu", ROOT / "cpu,cpuacct")
@@ -53,10 +56,12 @@ def _made(place: Path, cpus: float) -> Quota | None:
     try:
         if (directory / "cpu.max").exists():
             (directory / "cpu.max").write_text(f"{quota} {PERIOD}")
+            (directory / "cpu.weight").write_text(str(WEIGHT * 100))
             return Quota(directory)
         if (directory / "cpu.cfs_quota_us").exists():
             (directory / "cpu.cfs_period_us").write_text(str(PERIOD))
             (directory / "cpu.cfs_quota_us").write_text(str(quota))
+            (directory / "cpu.shares").write_text(str(WEIGHT * 1024))
             return Quota(directory)
     except OSError:
         pass

@@ -55,6 +55,7 @@ class Result(NamedTuple):
     seconds: float
     used: Used
     highest: float
+    waited: float
     memory: float
     throttled: tuple[int, int] | None
     people: int
@@ -93,6 +94,7 @@ class Result(NamedTuple):
             yield "the CPU was not limited: this system lets us make no cgroup"
         else:
             yield f"stopped by the limit in {self.throttled[1]} of {self.throttled[0]} periods"
+        yield f"its processes waited for a CPU for {self.waited:.1f} s: the limit, or neighbours"
         yield f"memory: {self.memory:.0f} MiB at most"
         _, late, most = (f"{part * 1000:.1f}" for part in _percentiles(self.load.late))
         yield (
@@ -152,6 +154,7 @@ def rinha_run(
         load = Load(served.port, rate, ramp)
         say(f"the load begins; {'no limit of CPU' if quota is None else f'{cpus} CPUs'}")
         began, before = time.perf_counter(), _used(served)
+        waited = processes.waited(served.pid)
         highest = uvloop.run(_sampled(load, served, say))
         seconds = time.perf_counter() - began
         used = Used(*(new - old for new, old in zip(_used(served), before, strict=True)))
@@ -162,6 +165,7 @@ def rinha_run(
             seconds,
             used,
             highest,
+            processes.waited(served.pid) - waited,
             processes.peak(served.pid),
             None if quota is None else quota.throttled(),
             people,

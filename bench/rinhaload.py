@@ -36,11 +36,19 @@ TERMS = 5000
 
 
 def phases(kind: str, rate: float, ramp: float) -> Phases:
-    """Return when users of a kind arrive; `rate` is a factor, 1 for the published rates."""
+    """Return when users of a kind arrive.
+
+    Args:
+        kind: of users.
+        rate: factor of the published rates.
+        ramp: seconds of the ramp. The time before it, 25 s, is scaled alike.
+    """
     first = {CREATE: ((10, 2, 2), (15, 5, 5)), SEARCH: ((25, 2, 2),), NO_TERM: ((25, 2, 2),)}
     last = {CREATE: 600, SEARCH: 100, NO_TERM: 40}
-    all_ = (*first[kind], (ramp, 6, last[kind]))
-    return [(seconds, begin * rate, end * rate) for seconds, begin, end in all_]
+    return [
+        (seconds * ramp / RAMP, begin * rate, end * rate)
+        for seconds, begin, end in (*first[kind], (RAMP, 6, last[kind]))
+    ]
 
 
 def arrivals(given: Phases) -> Iterator[float]:

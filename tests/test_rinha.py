@@ -1,5 +1,6 @@
 """The example of the Rinha de Backend: its published rules, and that a 201 survives kill -9."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from conftest import ROOT, Service, query
 from test_application import NotesPlace
 
 from bench.processes import tree
+from bench.rinhaload import CREATE, NO_TERM, RAMP, READ, SEARCH, Load, arrivals, phases
 
 EXAMPLE = ROOT / "examples" / "rinha"
 ANA = {"apelido": "ana", "nome": "Ana Barbosa", "nascimento": "1985-09-23", "stack": None}
@@ -237,6 +239,30 @@ def test_a_search_uses_the_trigram_index(client: httpx.Client, place: Path) -> N
         "EXPLAIN SELECT FROM people WHERE lower(searched) LIKE '%node%'",
     )
     assert any("people_search_idx" in line[0] for line in plan), plan
+
+
+def test_the_load_has_the_published_rates() -> None:
+    all_ = {kind: list(arrivals(phases(kind, 1, RAMP))) for kind in (CREATE, SEARCH, NO_TERM)}
+    assert {kind: len(due) for kind, due in all_.items()} == {
+        CREATE: 54_635,
+        SEARCH: 9_590,
+        NO_TERM: 4_190,
+    }
+    for kind, last in ((CREATE, 600), (SEARCH, 100), (NO_TERM, 40)):
+        assert all_[kind] == sorted(all_[kind])
+        assert abs(sum(second > 204 for second in all_[kind]) - last) < 4
+
+
+def test_the_example_answers_the_load_as_the_rules_say(
+    client: httpx.Client, served: OfRinha
+) -> None:
+    load = Load(served.port, rate=0.3, ramp=2)
+    asyncio.run(load.run(print))
+    assert not load.unexpected, load.statuses
+    assert not load.wrong
+    created = load.statuses[CREATE][201]
+    assert created == load.statuses[READ][200] > 100
+    assert int(client.get("/contagem-pessoas").text) == created
 
 
 def test_the_migration_is_what_the_command_writes(tmp_path: Path, new_database: Any) -> None:
