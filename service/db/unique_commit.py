@@ -3,10 +3,10 @@
 from typing import TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Table
 
 from service.db.batch import GroupCommit
 from service.db.batcher import Waiter, bisect_on_error
+from service.db.schema import Table
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.errors import Taken
