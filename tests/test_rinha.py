@@ -44,6 +44,7 @@ def serving(place: Path) -> Iterator[OfRinha]:
         DATABASE_URL="",
         REDIS_URL="off",
         SERVICE_DATA=str(place / "data"),
+        SERVICE_STATEMENT_TIMEOUT_MS="60000",
         PYTHONPATH=str(ROOT),
     )
     try:
