@@ -226,7 +226,7 @@ class Load:
         location = created.head.partition(b"\r\nlocation: ")[2].split(b"\r\n")[0]
         read = await one.ask(b"GET %b HTTP/1.1\r\nHost: bench\r\n\r\n" % location)
         self._note(READ, read.status, began)
-        if read.body != created.body:
+        if read.status == 200 and read.body != created.body:
             self.wrong.append(f"{location.decode()} is {read.body[:200].decode()}")
 
     def _note(self, kind: str, status: int, began: float) -> None:
