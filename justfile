@@ -80,6 +80,10 @@ bench-promises *options:
 bench-feed *options:
     uv run --group bench python -m bench feed {{ options }}
 
+# The load of the Rinha de Backend 2023-Q3 on examples/rinha, with 1.5 CPUs, as in `just bench-rinha --ramp 20`
+bench-rinha *options:
+    uv run --group bench python -m bench rinha {{ options }}
+
 # Files of a million items in and out, against psql; upserts; memory, and what others notice
 bench-files *options:
     uv run --group bench python -m bench files {{ options }}

@@ -298,6 +298,28 @@ def feed(
 
 
 @main.command()
+@click.option("--rate", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Factor.")
+@click.option("--ramp", type=click.IntRange(1), default=180, show_default=True, help="Seconds.")
+@click.option("--cpus", type=click.FloatRange(0.1), default=1.5, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+def rinha(*, rate: float, ramp: int, cpus: float, workers: int) -> None:
+    """The load of the Rinha de Backend 2023-Q3 on examples/rinha; exit 1 if its rules are broken.
+
+    \b
+    Example:
+      python -m bench rinha --rate 0.5 --ramp 30
+    """
+    from bench.rinha import rinha_run
+
+    with tempfile.TemporaryDirectory() as place:
+        found = rinha_run(Path(place), _say, rate=rate, ramp=ramp, cpus=cpus, workers=workers)
+    for line in found.lines():
+        click.echo(line)
+    if not found.ok:
+        sys.exit(1)
+
+
+@main.command()
 def table() -> None:
     """Print the tables of the README and docs/performance.md, from the newest committed results."""
     from bench.readme import few, rows

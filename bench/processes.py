@@ -1,4 +1,4 @@
-"""CPU time and memory of processes and their children, from /proc."""
+"""CPU time, waits for a CPU, and memory of processes and their children, from /proc."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,21 @@ def cpu(pid: int) -> float:
             continue
         total += sum(map(int, fields[11:15])) / TICKS
     return total
+
+
+def waited(pid: int) -> float:
+    """Return the seconds in which a process and its descendants were ready, and had no CPU.
+
+    Those that have ended do not count.
+    """
+    total = 0
+    for process in tree(pid):
+        try:
+            tasks = list(Path(f"/proc/{process}/task").iterdir())
+            total += sum(int((task / "schedstat").read_text().split()[1]) for task in tasks)
+        except OSError:
+            continue
+    return total / 1e9
 
 
 def tree(pid: int) -> list[int]:

@@ -23,6 +23,7 @@ from bench import (
     multirow,
     ormcost,
     startcost,
+    takencost,
     upsert,
     webhookcost,
 )
@@ -280,6 +281,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "imports": importcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
+    "taken-keys": takencost.table,
     "upsert": upsert.table,
     "job-loop": jobscost.table,
     "webhooks": webhookcost.table,
