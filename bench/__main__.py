@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from bench import budgets, result
-from bench.workloads import QUICK
 
 OUT = Path(".data/bench")
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -33,7 +32,7 @@ def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 @main.command()
 @click.option("--quick", is_flag=True, help="Fewer workloads, shorter: under 8 minutes.")
 @click.option("--rounds", type=click.IntRange(1), help="5, with --quick 3.")
-@click.option("--seconds", type=click.IntRange(1), help="Per measurement; 2, with --quick 1.")
+@click.option("--seconds", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
 @click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
 @click.option("--only", default="", callback=_comma, help="Contestants, separated by commas.")
 @click.option("--workloads", default="", callback=_comma, help="Workloads, separated by commas.")
@@ -48,7 +47,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     *,
     quick: bool,
     rounds: int | None,
-    seconds: int | None,
+    seconds: int,
     items: int,
     only: list[str],
     workloads: list[str],
@@ -67,7 +66,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
         out,
         "quick" if quick else "full",
         rounds=rounds or (3 if quick else 5),
-        seconds=seconds or (1 if quick else 2),
+        seconds=seconds,
         items=items,
         quick=quick,
         only=only,
@@ -81,7 +80,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
 @click.argument(
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
 @click.option(
     "--slow",
@@ -127,7 +126,7 @@ def check(
             items=items,
             slow=slow,
             tables=False,
-            wanted=budgets.needed(asked, workloads or QUICK, BEST_OTHERS, items),
+            wanted=budgets.needed(asked, workloads, BEST_OTHERS, items),
         )
     if broken := budgets.broken(verdicts):
         click.echo(f"{len(broken)} of the budgets that must hold fall short")

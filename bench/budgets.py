@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.result import Result, Run
-from bench.workloads import BY_NAME, CONSTANT, Cell
+from bench.workloads import AT_REST, BY_NAME, CONSTANT, QUICK, Cell
 
 BUDGETS = Path(__file__).parent / "budgets.toml"
 BEST = "best other"
@@ -103,13 +103,13 @@ def broken(verdicts: list[Verdict]) -> list[Verdict]:
 
 
 def needed(
-    budgets: list[Budget], every: Sequence[str], best: Sequence[str], items: int
+    budgets: list[Budget], names: Sequence[str], best: Sequence[str], items: int
 ) -> dict[Cell, frozenset[str]]:
     """Return the cells that budgets compare, and with which contestants.
 
     Args:
         budgets: those to judge later.
-        every: the workloads that `every` stands for here.
+        names: the workloads that `every` stands for; none for those of a quick run.
         best: the contestants among which the best other is looked for.
         items: the default number of rows. Budgets with another are left out.
     """
@@ -118,6 +118,7 @@ def needed(
         if {budget.items, budget.against_items} - {None, items} or budget.workers != 1:
             continue
         others = best if budget.against == BEST else (budget.against,)
+        every = names or (AT_REST if budget.connections else QUICK)
         for name in every if budget.workload == "every" else [budget.workload]:
             connections = budget.connections or BY_NAME[name].connections
             mine = Cell(name, connections, 1, items)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from bench.contestants import OURS, PLAIN
 from bench.result import Result, Run, Spread, multiple, of
+from bench.workloads import AT_REST
 
 # Columns: contestants that are compared with ours.
 OTHERS = ("reference", "reference-cached", "blacksheep", "fastify", "pgbench")
@@ -12,7 +13,6 @@ ROWS = (
     *("read", "hot", "list", "list-no-cache", "page-100000", "cursor-100000", "search"),
     *("create", "create-1000", "patch", "mixed", "mixed-bulk"),
 )
-AT_REST = ("read", "list", "create", "patch", "mixed")
 # Rows of the README, compared with the reference only.
 FEW = ("read", "list-no-cache", "create")
 NONE = "-"

@@ -41,7 +41,9 @@ from bench.stage import (
 from bench.workloads import BY_NAME, HOT, HOT_SECONDS, WORKLOADS, WRITING, Cell, cells
 
 CORRECTNESS_ITEMS = 200
-WARMING = {"constant", "read", "hot", "list", "create", "patch"}
+WARMING = {"constant", "read", "list", "create", "patch"}
+# Of a load at a fixed rate at least: a thousandth of 1,000/s must be some requests.
+RATE_SECONDS = 3
 
 Say = Callable[[str], None]
 
@@ -253,7 +255,10 @@ class _Rounds:
         self._before(on, cell)
         if cell.workload == HOT and server.program.caches:
             measure(server, self.on, cell, HOT_SECONDS, number)
-        found = measure(server, self.on, cell, self.options.seconds, number)
+        seconds = self.options.seconds
+        if cell.offered is not None:
+            seconds = max(seconds, RATE_SECONDS)
+        found = measure(server, self.on, cell, seconds, number)
         self._after(on, cell, server.program)
         self.found.append(found)
         if found.errors or not found.requests:
@@ -261,12 +266,14 @@ class _Rounds:
 
     def _warm(self, servers: list[Server], phase: list[Cell]) -> None:
         """Send each kind of request for a second, to warm plans, caches and pools."""
-        for name in sorted(WARMING & {cell.workload for cell in phase}):
-            cell = next(cell for cell in phase if cell.workload == name)
+        first = {cell.workload: cell for cell in reversed(phase) if cell.workload in WARMING}
+        for name, cell in first.items():
             for server in servers:
-                if name in server.program.workloads:
+                if any(
+                    one.workload == name and self._takes_part(server.program, one) for one in phase
+                ):
                     measure(server, self.on, cell._replace(offered=None), 1, 0)
-                    self._after(self.on.of(server.program), cell)
+                    self._after(self.on.of(server.program), cell, server.program)
 
     def _before(self, on: StagingTable, cell: Cell) -> None:
         quiet(on)
