@@ -208,7 +208,7 @@ def forget(on: StagingTable) -> None:
 
 
 def prepare(on: StagingTable, *programs: Program) -> None:
-    """Create the databases of programs; no client may be connected to those of before or to ours."""
+    """Create the databases of programs. No client may be connected to ours, or to older copies."""
     for database in dict.fromkeys(one.database for one in programs):
         if database != DATABASE:
             create(on, database)
