@@ -32,6 +32,8 @@ GRACE = 0.25
 WAITING = 0.02
 # Ticks a second at most: at more requests/s several are due at once.
 TICKS = 10_000
+LIBC = ctypes.CDLL(None, use_errno=True)
+AVAILABLE = hasattr(LIBC, "timerfd_create")  # Linux
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CHUNKED_END = b"0\r\n\r\n"
@@ -281,12 +283,11 @@ class _Interval(ctypes.Structure):
 
 
 def ticks(seconds: float) -> int:
-    """Return a file that can be read at each tick: a timer with an interval below 1 s (Linux)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    timer = int(libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC))  # CLOCK_MONOTONIC
+    """Return a file that can be read at each tick: a timer with an interval below 1 s."""
+    timer = int(LIBC.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC))  # CLOCK_MONOTONIC
     nanoseconds = min(round(seconds * 1e9), 999_999_999)
     value = _Interval(0, nanoseconds, 0, nanoseconds)
-    if timer < 0 or libc.timerfd_settime(timer, 0, ctypes.byref(value), None):
+    if timer < 0 or LIBC.timerfd_settime(timer, 0, ctypes.byref(value), None):
         raise OSError(ctypes.get_errno(), "no timer")
     return timer
 

@@ -102,7 +102,10 @@ def rates(result: Result) -> str:
     if not cases:
         return ""
     found = []
-    for (name, offered, who), runs in sorted(cases.items(), key=lambda one: one[0][:2]):
+    order = [*titles]
+    for (name, offered, who), runs in sorted(
+        cases.items(), key=lambda one: (*one[0][:2], order.index(one[0][2]))
+    ):
         reached = sum(run.reached for run in runs) * 2 > len(runs)
         values: tuple[Callable[[Run], float], ...] = (
             lambda run: run.p50,

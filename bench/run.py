@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench import contestants, correctness, layers, limits, machine, micro
+from bench import contestants, correctness, layers, limits, machine, micro, openloop
 from bench.contestants import (
     MAIN,
     OTHERS,
@@ -29,6 +29,7 @@ from bench.stage import (
     Server,
     StagingTable,
     create,
+    empty_caches,
     fill,
     prepare,
     quiet,
@@ -209,6 +210,9 @@ class _Rounds:
         self.say = say
         self.found: list[Run] = []
         self.cells = [*options.wanted] or cells(options.names, options.items, quick=options.quick)
+        if not openloop.AVAILABLE:
+            self.cells = [cell for cell in self.cells if cell.offered is None]
+            say("no fixed rates: they need Linux")
         self.began = 0.0
         self.done = 0
 
@@ -252,6 +256,8 @@ class _Rounds:
 
     def _measure(self, server: Server, cell: Cell, number: int) -> None:
         on = self.on.of(server.program)
+        if server.program.kind == "ours" and server.program.caches:
+            empty_caches(on)  # else uniform reads would be hits in later rounds
         self._before(on, cell)
         if cell.workload == HOT and server.program.caches:
             measure(server, self.on, cell, HOT_SECONDS, number)

@@ -136,6 +136,11 @@ def quiet(on: StagingTable) -> None:
         time.sleep(0.05)
 
 
+def empty_caches(on: StagingTable) -> None:
+    """Make our workers on this database drop what they have cached: another program writes."""
+    sql(on, "DELETE FROM items WHERE false")
+
+
 def keep_totals(on: StagingTable, *, kept: bool) -> None:
     """Switch the triggers of the totals, which only our service reads."""
     (row,) = sql(on, "SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgname = 'items_inserted'")

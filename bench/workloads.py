@@ -89,7 +89,8 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         load = f" at {self.offered:,}/s" if self.offered else ""
-        return f"{self.workload}{load}, {self.connections:,} connections"
+        workers = f", {self.workers} workers" if self.workers > 1 else ""
+        return f"{self.workload}{load}, {self.connections:,} connections{workers}"
 
 
 # What `just bench quick` takes: no depths in between, nothing that takes long to show.

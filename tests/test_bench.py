@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -27,10 +29,13 @@ from bench.stage import (
     THEIR_SEARCH,
     StagingTable,
     create,
+    empty_caches,
     fill,
     keep_totals,
+    prepare,
     quiet,
     search_index,
+    served,
     sql,
     stage,
 )
@@ -427,6 +432,26 @@ def test_the_others_have_the_indexes_that_serve_them_and_no_others(on: StagingTa
     assert sql(theirs, f"{triggers} AND NOT tgisinternal")[0][0] == 0
     assert sql(on, f"{triggers} AND NOT tgisinternal")[0][0] > 0
     assert sql(theirs, "SELECT count(*) FROM items")[0][0] == 50
+
+
+@pytest.mark.slow
+def test_a_measurement_begins_with_an_empty_cache(on: StagingTable) -> None:
+    fill(on, 50)
+    program = BY_NAME["swiftlet"]
+    prepare(on, program)
+    with served(program, on, 1) as server:
+
+        def found() -> str:
+            with urlopen(f"{server.url}/items/1") as answer:
+                return str(answer.headers["X-Cache"])
+
+        deadline = time.monotonic() + 30
+        while found() != "HIT":  # a worker first learns whether it is alone
+            assert time.monotonic() < deadline
+        empty_caches(on.of(program))
+        time.sleep(0.5)
+        assert found() == "MISS"
+        assert found() == "HIT"
 
 
 @pytest.mark.slow
