@@ -161,7 +161,7 @@ def multiple(result: Result, runs: list[Run]) -> Spread | None:
     """Return the server's CPU per request as a multiple of a constant answer's.
 
     That one is from the same round, at as many connections. None for more workers than one, for a
-    fixed rate, and without such a round.
+    fixed rate, for pgbench, which is no server, and without such a round.
     """
     constant = {
         (run.round, run.connections): run.cpu.server
@@ -172,6 +172,7 @@ def multiple(result: Result, runs: list[Run]) -> Spread | None:
         run.cpu.server / constant[place]
         for run in runs
         if (run.workers, run.offered) == (1, None)
+        and run.contestant != "pgbench"
         and constant.get(place := (run.round, run.connections), 0) > 0
     ]
     return spread(found) if found else None
