@@ -27,7 +27,7 @@ from bench import (
     upsert,
     webhookcost,
 )
-from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
+from bench.contestants import BY_NAME, PLAIN, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
 from bench.stage import (
@@ -47,7 +47,7 @@ from bench.stage import (
 from bench.workloads import WRITING, Cell
 
 ITEMS = 100_000
-SERVICE = next(one for one in PROGRAMS if one.name == OURS)
+SERVICE = BY_NAME[PLAIN]
 
 
 class Variant(NamedTuple):
