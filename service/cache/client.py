@@ -5,6 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -56,17 +57,27 @@ def client(url: str, seconds: float = SECONDS) -> Client:
     return Redis.from_url(url, **quiet, **options)
 
 
-async def subscriber(one: Client) -> Any:
-    """Return what receives messages; a cluster's client looks up the nodes again before."""
+async def connect(one: Client, key: str) -> AbstractConnection:
+    """A new connection to the server that has this key; a cluster is asked again which one.
+
+    Raises:
+        RedisError, RedisClusterException, OSError, TimeoutError: there is none.
+    """
     if isinstance(one, RedisCluster):
         await one.aclose()
         await one.initialize()
-    return one.pubsub()
-
-
-def is_cluster(one: Client) -> bool:
-    """Whether the commands of one pipeline reach several servers, in any order."""
-    return isinstance(one, RedisCluster)
+        node = one.get_node_from_key(key)
+        if node is None:
+            raise RedisClusterException(f"no node of the cluster has the slot of {key}")
+        made = node.connection_class(**node.connection_kwargs)
+    else:
+        made = one.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
+    try:
+        await made.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    except BaseException:
+        made._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - without it, redis-py warns
+        raise
+    return made
 
 
 def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
