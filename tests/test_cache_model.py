@@ -65,6 +65,12 @@ class Redis:
                 commands, done = one.waiting.pop(0)
                 done(self.answers(commands))
 
+    async def give_up(self) -> None:
+        """The clients wait no longer."""
+        for one in self.connections:
+            if one.waiting:
+                one.close(TimeoutError())
+
     def answers(self, commands: list[Command]) -> Replies:
         return [self.answer(*command) for command in commands]
 
@@ -254,6 +260,9 @@ class World(RuleBasedStateMachine):
         worker.up = False
         worker.inbox.clear()
         worker.cache.coherence.valid_until = 0.0
+        self.run(self.cut(worker))
+
+    async def cut(self, worker: Worker) -> None:
         worker.shared.fail(ConnectionError("cut"))
 
     def publish(self, message: str) -> None:
@@ -444,9 +453,7 @@ class World(RuleBasedStateMachine):
             self.store.free.set()
             self.run(self.continues())
         if what == "is given up":
-            for one in self.store.connections:
-                if one.waiting:
-                    one.close(TimeoutError())
+            self.run(self.store.give_up())
         if what == "runs what was given up" and self.ghosts:
             self.ghosts.pop(0)()
         self.run()
