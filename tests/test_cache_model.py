@@ -66,10 +66,9 @@ class Redis:
                 done(self.answers(commands))
 
     async def give_up(self) -> None:
-        """The clients wait no longer."""
+        """The clients wait no longer. The server may run the commands much later."""
         for one in self.connections:
-            if one.waiting:
-                one.close(TimeoutError())
+            one.give_up(TimeoutError())
 
     def answers(self, commands: list[Command]) -> Replies:
         return [self.answer(*command) for command in commands]
@@ -128,18 +127,23 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        waiting, self.waiting = self.waiting, []
-        for commands, done in waiting:  # the server may run them much later
-            self.redis.world.ghosts.append(partial(self.redis.answers, commands))
-            done(error or ConnectionError("closed"))
+        self.give_up(error or ConnectionError("closed"))
         self.on_close()
+
+    def give_up(self, error: Exception) -> None:
+        waiting, self.waiting = self.waiting, []
+        for commands, done in waiting:
+            self.redis.world.ghosts.append(partial(self.redis.answers, commands))
+            done(error)
 
 
 class ModelledShared(Shared):
     world: "World"
 
-    async def _connect(self) -> Any:
-        return Connection(self.world.store, self._disconnect)
+    async def connect(self, *_: object) -> Any:
+        made: Any = Connection(self.world.store, self.disconnect)
+        self._connection = made
+        return made
 
 
 class Worker:
@@ -245,10 +249,9 @@ class World(RuleBasedStateMachine):
             worker.cache.coherence.on_message((EVERYTHING,), in_redis=False)
         worker.up = True
         try:
+            await worker.shared.connect()
             if self.bug != "fill after disconnect":
                 await worker.shared.begin()
-            else:
-                worker.shared._connection = await worker.shared._connect()
             worker.shared.up = worker.shared._reached = True
         except TimeoutError:
             worker.up = False
@@ -264,6 +267,7 @@ class World(RuleBasedStateMachine):
 
     async def cut(self, worker: Worker) -> None:
         worker.shared.fail(ConnectionError("cut"))
+        worker.shared.disconnect()
 
     def publish(self, message: str) -> None:
         sender, _, text = message.partition(":")

@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, connect, is_closed
+from service.cache.client import REDIS_ERRORS, is_closed
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
 from service.cache.multiplexed import Multiplexed
 from service.cache.shared import RETRY_SECONDS, Shared
@@ -243,26 +243,22 @@ class Coherence:
         shared = self.shared
         assert shared is not None  # noqa: S101 - `connections` has checked it
         channel = shared.channel
-        hearing = None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                connection = await connect(shared.client, channel)
-                hearing = Multiplexed(connection, ANSWER_SECONDS, on_message=self._on_redis_message)
-                await hearing.subscribe(channel, PRESENCE + channel)
-            self._hearing = hearing
+                channels = (channel, PRESENCE + channel)
+                self._hearing = await shared.connect(self._on_redis_message, channels)
             self.on_message((EVERYTHING,), in_redis=False)
             while shared.channel == channel:
                 # At the start, after a command took too long, and after a pause.
                 if not shared.up and not self.writers.found:
                     await shared.begin()
-                await self._redis_heartbeat(hearing)
+                await self._redis_heartbeat(self._hearing)
         except Exception as error:
             shared.fail(error)
             raise
         finally:
             self._hearing = None
-            if hearing is not None:
-                hearing.close()
+            shared.disconnect()
 
     async def _redis_heartbeat(self, hearing: Multiplexed) -> None:
         """Announce this worker, wait for the answer, and then until the next heartbeat."""

@@ -1,8 +1,9 @@
-"""One connection to a Redis that all requests share: commands are written at once, without waiting.
+"""The connection of a worker to Redis: commands of all requests, and the messages of channels.
 
-Redis answers in order, so the replies are given to those who wait in the order of their commands.
-redis-py borrows a connection, a lock and two timers for each pipeline, and wakes a task for its
-replies: docs/decisions/one-connection-to-redis.md has the figures.
+Commands are written at once, without waiting for those before. Redis answers in order, so the
+replies are given to those who wait in the order of their commands. With RESP3 the messages of
+channels come between the replies: a worker's own message comes with the reply to its PUBLISH, and
+costs no packet. docs/decisions/one-connection-to-redis.md has the figures.
 
 redis-py makes the connection: login, TLS, number of the database, sentinels and clusters are its
 own. Only then is the transport ours.
@@ -10,8 +11,8 @@ own. Only then is the transport ours.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from hiredis import HiredisError, PushNotification, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection
@@ -21,33 +22,41 @@ Command = tuple[Any, ...]  # of str, bytes and int
 Replies = list[Any]
 # Called with the replies, of which each may be a ResponseError; or with why there are none.
 Done = Callable[[Replies | Exception], None]
+# Called with the channel and the payload of a message.
+OnMessage = Callable[[bytes, bytes], None]
 
-# The time for an answer is counted in so many turns of a timer. After a stall of this process the
-# timer runs once, so the replies that have come since are read before the time is over.
+# The time for an answer is counted in turns of a timer. After a stall of this process it runs once,
+# so the replies that have come since are read before the time is over.
 TURNS = 5
 NOTHING = object()  # what the parser returns before a reply is complete
 
 
-class Waiting(NamedTuple):
+class Waiting:
     """Who waits for the next replies.
 
     Args:
         expected: the number of replies.
-        done: called with them.
+        done: called with them; None when it was called with an error.
         turn: of the timer, when the commands were written.
+        patient: whether it waits until the connection is closed.
     """
 
-    expected: int
-    done: Done
-    turn: int
+    __slots__ = ("done", "expected", "patient", "turn")
+
+    def __init__(self, expected: int, done: Done | None, turn: int, *, patient: bool) -> None:
+        self.expected = expected
+        self.done = done
+        self.turn = turn
+        self.patient = patient
 
 
 class Multiplexed(asyncio.Protocol):
-    """The connection. It is made once, and closed by any failure.
+    """The connection. It is made once, and may be closed at any time.
 
     Args:
-        connection: of redis-py, connected.
-        seconds: that an answer may take, and up to a fifth less.
+        connection: of redis-py, connected, with RESP3.
+        seconds: that an answer may take, and up to a fifth less. What waits for it gets an error.
+        lost_seconds: without an answer for so long, it is closed.
         on_message: called with the channel and the payload of each message.
         on_close: called once, after those who wait for replies.
     """
@@ -56,13 +65,15 @@ class Multiplexed(asyncio.Protocol):
         self,
         connection: AbstractConnection,
         seconds: float,
+        lost_seconds: float,
         *,
-        on_message: Callable[[bytes, bytes], None] | None = None,
+        on_message: OnMessage | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.full = False  # more is written than Redis has read: what can be left out should be
         self._connection = connection
-        self._seconds = seconds
+        self._period = seconds / TURNS
+        self._lost_turns = round(lost_seconds / self._period)
         self._on_message = on_message
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
@@ -77,16 +88,18 @@ class Multiplexed(asyncio.Protocol):
         self._transport = writer.transport
         self._transport.set_protocol(self)
 
-    def send(self, commands: Iterable[Command], done: Done) -> None:
-        """Write the commands; `done` is called with their replies, or with an error."""
+    def send(self, commands: Sequence[Command], done: Done, *, patient: bool = False) -> None:
+        """Write the commands; `done` is called with their replies, or with an error.
+
+        `patient` waits until the connection is closed.
+        """
         if self._closed.done():
             done(ConnectionError("the connection to Redis is closed"))
             return
-        packed = [pack_command(command) for command in commands]
-        self._waiting.append(Waiting(len(packed), done, self._turn))
-        self._transport.write(b"".join(packed))
+        self._waiting.append(Waiting(len(commands), done, self._turn, patient=patient))
+        self._transport.write(b"".join([pack_command(command) for command in commands]))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds / TURNS, self._check)
+            self._timer = self._loop.call_later(self._period, self._check)
 
     async def call(self, *commands: Command) -> Replies:
         """The replies to the commands.
@@ -106,7 +119,7 @@ class Multiplexed(asyncio.Protocol):
             elif isinstance(found, list):
                 answered.set_result(found)
 
-        self.send(commands, done)
+        self.send(commands, done, patient=True)
         return await answered
 
     async def subscribe(self, *channels: str) -> None:
@@ -131,9 +144,7 @@ class Multiplexed(asyncio.Protocol):
             self._timer.cancel()
         self._transport.abort()
         self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - without it, redis-py warns
-        error = error or ConnectionError("the connection to Redis is closed")
-        while self._waiting:
-            self._waiting.popleft().done(error)
+        self._give_up(self._waiting, error or ConnectionError("the connection to Redis is closed"))
         if self._on_close is not None:
             self._on_close()
 
@@ -151,7 +162,9 @@ class Multiplexed(asyncio.Protocol):
                     self._replies.append(reply)
                     if len(self._replies) == self._waiting[0].expected:
                         replies, self._replies = self._replies, []
-                        self._waiting.popleft().done(replies)
+                        waiting = self._waiting.popleft()
+                        if waiting.done is not None:
+                            waiting.done(replies)
         except (HiredisError, MemoryError) as error:
             self.close(ConnectionError(f"malformed reply of Redis: {error!r:.99}"))
 
@@ -170,14 +183,24 @@ class Multiplexed(asyncio.Protocol):
         self.full = False
 
     def _check(self) -> None:
+        """One turn of the timer."""
         self._timer = None
         self._turn += 1
         if not self._waiting:
             return
-        if self._turn - self._waiting[0].turn >= TURNS:
-            self.close(TimeoutError(f"Redis did not answer within {self._seconds * 1000:.0f} ms"))
-        else:
-            self._timer = self._loop.call_later(self._seconds / TURNS, self._check)
+        due, lost = self._turn - TURNS, self._turn - self._lost_turns
+        if self._waiting[0].turn <= lost:
+            self.close(TimeoutError("Redis did not answer"))
+            return
+        self._timer = self._loop.call_later(self._period, self._check)
+        late = [one for one in self._waiting if one.turn <= due and not one.patient]
+        self._give_up(late, TimeoutError("Redis did not answer in time"))
+
+    def _give_up(self, those: Iterable[Waiting], error: Exception) -> None:
+        for one in those:
+            done, one.done = one.done, None
+            if done is not None:
+                done(error)
 
 
 def first_error(found: Replies | Exception) -> Exception | None:

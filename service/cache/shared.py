@@ -14,18 +14,20 @@ for Redis 50 ms at most. After a failure Redis is not used until it has answered
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 from service.cache.client import SECONDS, Client, connect
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
-from service.cache.multiplexed import Command, Multiplexed, Replies, first_error
+from service.cache.multiplexed import Command, Multiplexed, OnMessage, Replies, first_error
 from service.cache.pending import Invalidation, Lease, Lookup, Store, answer_all, give_up
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 RETRY_SECONDS = 0.25
+# Without an answer for so long, the connection is made again.
+LOST_SECONDS = 1.0
 WIDTH = 16  # of a generation's value
 
 
@@ -146,16 +148,39 @@ class Shared:
             self._schedule()
         self._received.tags.update(dict.fromkeys(tags))
 
+    async def connect(
+        self, on_message: OnMessage | None = None, channels: Sequence[str] = ()
+    ) -> Multiplexed:
+        """Connect, and receive the messages of the channels; then call `begin`.
+
+        Raises:
+            RedisError, RedisClusterException, OSError, TimeoutError: it can't be used.
+        """
+        made = await connect(self.client, self.channel)
+        connection = self._connection = Multiplexed(
+            made, SECONDS, LOST_SECONDS, on_message=on_message, on_close=self.disconnect
+        )
+        if channels:
+            await connection.subscribe(*channels)
+        return connection
+
+    def disconnect(self) -> None:
+        """Don't use Redis until `connect` and `begin`."""
+        self.up = self._reached = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     async def begin(self) -> None:
         """Use Redis from now on. Messages may have been missed, so everything is invalidated.
 
         Raises:
             RedisError, OSError, TimeoutError: it can't be used.
         """
+        connection = self._connection
+        if connection is None:
+            raise ConnectionError("there is no connection to Redis")
         async with asyncio.timeout(4 * SECONDS):
-            connection = self._connection
-            if connection is None:
-                connection = self._connection = await self._connect()
             await connection.call(*self._deletion((EVERYTHING,), publish=True))
         if connection is not self._connection:
             raise ConnectionError("Redis has closed the connection")
@@ -165,8 +190,8 @@ class Shared:
             logger.info("Redis is used")
 
     def fail(self, error: BaseException) -> None:
-        """Disconnect, and don't use Redis until `begin`; logged once, also at the start."""
-        self._disconnect()
+        """Don't use Redis until `begin`; logged once, also at the start."""
+        self.up = self._reached = False
         if not self._failed:
             self._failed = True
             fields = {"error": f"{type(error).__name__}: {error}"[:200]}
@@ -178,19 +203,8 @@ class Shared:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._disconnect()
+        self.disconnect()
         await self.client.aclose()
-
-    async def _connect(self) -> Multiplexed:
-        connection = await connect(self.client, self.channel)
-        return Multiplexed(connection, SECONDS, on_close=self._disconnect)
-
-    def _disconnect(self) -> None:
-        """Without a word: Redis may close a connection that is not used for a while."""
-        self.up = self._reached = False
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
     def _schedule(self) -> None:
         """Send what waits at the end of this turn of the event loop."""
@@ -207,7 +221,7 @@ class Shared:
         for one in both:
             if one is None:
                 continue
-            connection = self._connection  # the first may have closed it
+            connection = self._connection
             if self._reached and connection is not None:
                 commands = self._deletion(tuple(one.tags), publish=one.publish)
                 if commands:
