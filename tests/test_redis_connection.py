@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import uvloop
 from hiredis import Reader
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from test_cache_redis import HERE, NewRedis, free_port, new_redis
 
 from service.cache.client import client, connect
 from service.cache.generations import Tags
-from service.cache.multiplexed import Done, Multiplexed, Replies
+from service.cache.multiplexed import Done, CommandError, Multiplexed, Replies
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 
@@ -106,7 +106,7 @@ def test_replies_in_pieces_and_together_reach_those_who_asked(run: Run) -> None:
             found = [await one for one in asked]
             assert found[:2] == [[[b"a", None]], [1]]
             assert isinstance(found[2], list)
-            assert isinstance(found[2][0], ResponseError)
+            assert isinstance(found[2][0], CommandError)
             assert str(found[2][0]) == "MOVED 3 there"
             assert found[3] == [b"OK"]
             await waiting_for(lambda: len(messages) == 2)
@@ -271,7 +271,7 @@ def test_an_error_in_place_of_a_reply_stops_the_use_of_redis(error: bytes, run: 
             assert (shared.up, shared.reached, otherwise) == (False, False, [(8,)])
             await shared.invalidate((9,))
             assert otherwise == [(8,), (9,)], "at once, without Redis"
-            with pytest.raises(RedisError):
+            with pytest.raises(CommandError):
                 await shared.begin()
             fails = False
             await shared.begin()
@@ -286,8 +286,8 @@ def test_the_generations_are_deleted_before_the_message_is_published(run: Run) -
             del server.commands[:]
             # Those of one turn of the event loop go together; a row has no generation in Redis.
             ended: list[int] = []
-            shared.invalidation((7, 60_000), lambda: ended.append(1))
-            shared.invalidation((8, 7), lambda: ended.append(2))
+            shared.invalidate_then((7, 60_000), lambda: ended.append(1))
+            shared.invalidate_then((8, 7), lambda: ended.append(2))
             await shared.invalidate((7,))
             assert ended == [1, 2]
             place = b"{swiftlet:}:"

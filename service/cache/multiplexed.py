@@ -12,15 +12,16 @@ own. Only then is the transport ours.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiredis import HiredisError, PushNotification, Reader, pack_command
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
 
 Command = tuple[Any, ...]  # of str, bytes and int
 Replies = list[Any]
-# Called with the replies, of which each may be a ResponseError; or with why there are none.
+# Called with the replies, of which each may be an CommandError; or with why there are none.
 Done = Callable[[Replies | Exception], None]
 # Called with the channel and the payload of a message.
 OnMessage = Callable[[bytes, bytes], None]
@@ -29,6 +30,10 @@ OnMessage = Callable[[bytes, bytes], None]
 # so the replies that have come since are read before the time is over.
 TURNS = 5
 NOTHING = object()  # what the parser returns before a reply is complete
+
+
+class CommandError(OSError):
+    """Redis refuses a command. It is handled as other failures of the server."""
 
 
 class Waiting:
@@ -63,7 +68,7 @@ class Multiplexed(asyncio.Protocol):
 
     def __init__(
         self,
-        connection: AbstractConnection,
+        connection: "AbstractConnection",
         seconds: float,
         lost_seconds: float,
         *,
@@ -78,7 +83,7 @@ class Multiplexed(asyncio.Protocol):
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
-        self._parser = Reader(replyError=ResponseError, notEnoughData=NOTHING)
+        self._parser = Reader(replyError=CommandError, notEnoughData=NOTHING)
         self._waiting: deque[Waiting] = deque()
         self._replies: Replies = []  # of the first who waits
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +110,7 @@ class Multiplexed(asyncio.Protocol):
         """The replies to the commands.
 
         Raises:
-            ResponseError: the first reply that is an error.
+            CommandError: the first reply that is an error.
             OSError, TimeoutError: there is no answer.
         """
         answered: asyncio.Future[Replies] = self._loop.create_future()

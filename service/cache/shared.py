@@ -130,16 +130,16 @@ class Shared:
         has invalidated everything in it.
         """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.invalidation(tags, lambda: None if ended.done() else ended.set_result(None))
+        self.invalidate_then(tags, lambda: None if ended.done() else ended.set_result(None))
         await ended
 
-    def invalidation(self, tags: Tags, done: Callable[[], None]) -> None:
-        """As `invalidate`, for a caller that does not wait: `done` is called instead, once."""
+    def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
+        """As `invalidate`; calls `then` instead of returning."""
         if self._invalidation is None:
             self._invalidation = Invalidation(publish=True)
             self._schedule()
         self._invalidation.tags.update(dict.fromkeys(tags))
-        self._invalidation.waiting.append(done)
+        self._invalidation.waiting.append(then)
 
     def on_message(self, tags: Tags) -> None:
         """Invalidate tags that came from a process that could not reach Redis."""
