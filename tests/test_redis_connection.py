@@ -21,7 +21,7 @@ from test_cache_redis import HERE, NewRedis, free_port, new_redis
 
 from service.cache.client import client, connect
 from service.cache.generations import Tags
-from service.cache.multiplexed import Done, CommandError, Multiplexed, Replies
+from service.cache.multiplexed import CommandError, Done, Multiplexed, Replies
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 
