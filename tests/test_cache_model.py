@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 from msgspec import UNSET, Struct, UnsetType
 
+from service.cache import pending
 from service.cache import shared as shared_module
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
 from service.cache.multiplexed import Command, Done, Replies
@@ -481,6 +482,7 @@ SETTINGS = settings(
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only by rules; no log lines, there are ten thousand of them."""
+    monkeypatch.setattr(pending, "SECONDS", 1000)
     monkeypatch.setattr(shared_module, "SECONDS", 1000)
     monkeypatch.setattr(logger, "disabled", True)
 

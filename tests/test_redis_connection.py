@@ -276,6 +276,9 @@ def test_an_error_in_place_of_a_reply_stops_the_use_of_redis(error: bytes, run: 
             fails = False
             await shared.begin()
             assert shared.up
+            fails = True
+            assert await shared.look_up("/items", (7,)) == (None, None)
+            assert not shared.up
 
     run(check())
 

@@ -158,7 +158,7 @@ class Multiplexed(asyncio.Protocol):
         parser = self._parser
         try:
             parser.feed(data)
-            while not self._closed.done() and (reply := parser.gets()) is not NOTHING:
+            while (reply := parser.gets()) is not NOTHING:
                 if type(reply) is PushNotification:
                     self._receive(reply)
                 elif not self._waiting:

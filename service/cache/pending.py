@@ -1,8 +1,11 @@
 """What waits for the next commands to Redis, see shared.py."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
+
+from service.cache.client import SECONDS
+from service.cache.generations import Tags
 
 
 class Lookup:
@@ -56,6 +59,43 @@ class Invalidation:
         waiting, self.waiting = self.waiting, []
         for done in waiting:
             done()
+
+
+class Unpublished:
+    """Invalidations that Redis can't publish: another way does, with one call at a time.
+
+    Args:
+        publish: publishes tags to the other workers.
+        spawn: runs a coroutine in the background.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[Tags], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], object],
+    ) -> None:
+        self._publish = publish
+        self._spawn = spawn
+        self._waiting: list[Invalidation] = []
+        self._running = False
+
+    def add(self, invalidation: Invalidation) -> None:
+        """Publish it. Those who wait for it do so until 50 ms after its begin."""
+        self._waiting.append(invalidation)
+        asyncio.get_running_loop().call_at(invalidation.began + SECONDS, invalidation.end)
+        if not self._running:
+            self._running = True
+            self._spawn(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                those, self._waiting = self._waiting, []
+                await self._publish(tuple({tag for one in those for tag in one.tags}))
+                for one in those:
+                    one.end()
+        finally:
+            self._running = False
 
 
 class Store(NamedTuple):

@@ -20,7 +20,15 @@ from functools import partial
 from service.cache.client import SECONDS, Client, connect
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
 from service.cache.multiplexed import Command, Multiplexed, OnMessage, Replies, first_error
-from service.cache.pending import Invalidation, Lease, Lookup, Store, answer_all, give_up
+from service.cache.pending import (
+    Invalidation,
+    Lease,
+    Lookup,
+    Store,
+    Unpublished,
+    answer_all,
+    give_up,
+)
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
 
@@ -58,8 +66,7 @@ class Shared:
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.declared = declared
-        self.spawn = spawn
-        self.publish_otherwise = publish_otherwise
+        self._unpublished = Unpublished(publish_otherwise, spawn)
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database; known once that has answered
         # `up`: responses are read and stored. It may be off while Redis can be reached: writes are
@@ -219,24 +226,31 @@ class Shared:
         both = (self._invalidation, self._received)
         self._invalidation = self._received = None
         for one in both:
-            if one is None:
-                continue
-            connection = self._connection
-            if self._reached and connection is not None:
-                commands = self._deletion(tuple(one.tags), publish=one.publish)
-                if commands:
-                    connection.send(commands, partial(self._invalidated, one))
-            else:
-                self._publish_otherwise(one)
+            if one is not None:
+                self._send_invalidation(one)
         connection = self._connection
         if not self.up or connection is None:
             give_up(lookups)
             return
         lookups = [one for one in lookups if not one.future.done()]  # not cancelled
         if lookups or stores:
-            commands = [("SET", one.place, one.value, "PX", one.milliseconds) for one in stores]
+            commands: list[Command] = [
+                ("SET", one.place, one.value, "PX", one.milliseconds) for one in stores
+            ]
             commands += [("MGET", *one.keys) for one in lookups]
             connection.send(commands, partial(self._found, lookups))
+
+    def _send_invalidation(self, one: Invalidation) -> None:
+        connection = self._connection
+        used = self._reached and connection is not None
+        commands = self._deletion(tuple(one.tags), publish=used and one.publish)
+        if connection is not None and commands:
+            # Also while Redis is not used: `begin` may have invalidated what others use already,
+            # and this write may have been committed after that.
+            done = partial(self._invalidated, one) if used else lambda _: None
+            connection.send(commands, done)
+        if one.publish and not used:
+            self._unpublished.add(one)
 
     def _deletion(self, tags: Tags, *, publish: bool) -> list[Command]:
         """Delete the generations, then publish. Redis runs the commands in this order."""
@@ -251,21 +265,10 @@ class Shared:
         error = first_error(found)
         if error is None:
             invalidation.end()
-        else:
-            self.fail(error)
-            self._publish_otherwise(invalidation)
-
-    def _publish_otherwise(self, invalidation: Invalidation) -> None:
-        """Publish without Redis. Those who wait for it do so until 50 ms after its begin."""
-        if not invalidation.publish:
-            return  # it came that way
-
-        async def publish() -> None:
-            await self.publish_otherwise(tuple(invalidation.tags))
-            invalidation.end()
-
-        asyncio.get_running_loop().call_at(invalidation.began + SECONDS, invalidation.end)
-        self.spawn(publish())
+            return
+        self.fail(error)
+        if invalidation.publish:
+            self._unpublished.add(invalidation)
 
     def _found(
         self, lookups: list[Lookup], found: Replies | Exception, *, again: bool = False
@@ -291,7 +294,6 @@ class Shared:
             for key in {key for lookup in lookups for key in lookup.keys[1:]}
         ]
         commands += [("MGET", *lookup.keys) for lookup in lookups]
-
         # The time of a lookup is for both questions.
         due = min(lookup.began for lookup in lookups) + SECONDS
         asyncio.get_running_loop().call_at(due, give_up, lookups)
