@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Command = tuple[Any, ...]  # of str, bytes and int
 Replies = list[Any]
-# Called with the replies, of which each may be an CommandError; or with why there are none.
+# Called with the replies, of which each may be a CommandError; or with why there are none.
 Done = Callable[[Replies | Exception], None]
 # Called with the channel and the payload of a message.
 OnMessage = Callable[[bytes, bytes], None]
