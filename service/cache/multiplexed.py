@@ -29,6 +29,8 @@ OnMessage = Callable[[bytes, bytes], None]
 # The time for an answer is counted in turns of a timer. After a stall of this process it runs once,
 # so the replies that have come since are read before the time is over.
 TURNS = 5
+# Without an answer for so long, the connection is made again.
+LOST_SECONDS = 1.0
 NOTHING = object()  # what the parser returns before a reply is complete
 
 
@@ -70,7 +72,7 @@ class Multiplexed(asyncio.Protocol):
         self,
         connection: "AbstractConnection",
         seconds: float,
-        lost_seconds: float,
+        lost_seconds: float = LOST_SECONDS,
         *,
         on_message: OnMessage | None = None,
         on_close: Callable[[], None] | None = None,

@@ -61,8 +61,8 @@ class Invalidation:
             done()
 
 
-class Unpublished:
-    """Invalidations that Redis can't publish: another way does, with one call at a time.
+class Fallback:
+    """Publishes invalidations when Redis can't, with one call at a time.
 
     Args:
         publish: publishes tags to the other workers.

@@ -20,22 +20,12 @@ from functools import partial
 from service.cache.client import SECONDS, Client, connect
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
 from service.cache.multiplexed import Command, Multiplexed, OnMessage, Replies, first_error
-from service.cache.pending import (
-    Invalidation,
-    Lease,
-    Lookup,
-    Store,
-    Unpublished,
-    answer_all,
-    give_up,
-)
+from service.cache.pending import Fallback, Invalidation, Lease, Lookup, Store, answer_all, give_up
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 RETRY_SECONDS = 0.25
-# Without an answer for so long, the connection is made again.
-LOST_SECONDS = 1.0
 WIDTH = 16  # of a generation's value
 
 
@@ -66,7 +56,7 @@ class Shared:
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.declared = declared
-        self._unpublished = Unpublished(publish_otherwise, spawn)
+        self._fallback = Fallback(publish_otherwise, spawn)
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database; known once that has answered
         # `up`: responses are read and stored. It may be off while Redis can be reached: writes are
@@ -165,7 +155,7 @@ class Shared:
         """
         made = await connect(self.client, self.channel)
         connection = self._connection = Multiplexed(
-            made, SECONDS, LOST_SECONDS, on_message=on_message, on_close=self.disconnect
+            made, SECONDS, on_message=on_message, on_close=self.disconnect
         )
         if channels:
             await connection.subscribe(*channels)
@@ -250,7 +240,7 @@ class Shared:
             done = partial(self._invalidated, one) if used else lambda _: None
             connection.send(commands, done)
         if one.publish and not used:
-            self._unpublished.add(one)
+            self._fallback.add(one)
 
     def _deletion(self, tags: Tags, *, publish: bool) -> list[Command]:
         """Delete the generations, then publish. Redis runs the commands in this order."""
@@ -268,7 +258,7 @@ class Shared:
             return
         self.fail(error)
         if invalidation.publish:
-            self._unpublished.add(invalidation)
+            self._fallback.add(invalidation)
 
     def _found(
         self, lookups: list[Lookup], found: Replies | Exception, *, again: bool = False
