@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from service.cache.client import SECONDS
 from service.cache.generations import Tags
+from service.logs import logger
 
 
 class Lookup:
@@ -58,7 +59,10 @@ class Invalidation:
         """Call those who wait for it, each once."""
         waiting, self.waiting = self.waiting, []
         for done in waiting:
-            done()
+            try:
+                done()
+            except Exception:  # noqa: BLE001 - the others wait too
+                logger.exception("a write failed after its invalidation")
 
 
 class Fallback:
