@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, is_closed, subscriber
+from service.cache.client import is_lost, redis_errors, subscriber
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
 from service.cache.shared import RETRY_SECONDS, Shared
 from service.cache.silent_writers import PRESENCE, SilentWriters
@@ -162,10 +162,10 @@ class Coherence:
         while True:
             try:
                 await listen()
-            except (*DATABASE_ERRORS, *REDIS_ERRORS):
+            except DATABASE_ERRORS:
                 pass
             except Exception as error:  # noqa: BLE001 - without a retry it never comes back
-                if not is_closed(error):
+                if not is_lost(error):
                     logger.exception("a connection of the cache failed")
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -295,6 +295,6 @@ class Coherence:
             raise TimeoutError("Redis did not answer the heartbeat")
 
     async def _publish_presence(self, shared: Shared) -> None:
-        with suppress(*REDIS_ERRORS):  # the next heartbeat sends it again
+        with suppress(*redis_errors()):  # the next heartbeat sends it again
             presence = f"{shared.sender}:{self.writers.presence()}"
             await shared.client.publish(PRESENCE + shared.channel, presence)

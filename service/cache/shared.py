@@ -15,13 +15,16 @@ import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from service.cache.client import SECONDS, Client, is_cluster
+from service.cache.client import SECONDS, is_cluster
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
 from service.cache.pending import Invalidation, Lease, Lookup, answer_all
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
+
+if TYPE_CHECKING:
+    from service.cache.client import Client
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 RETRY_SECONDS = 0.25
@@ -43,7 +46,7 @@ class Shared:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         *,
         ttl: float,
         fingerprint: str,
@@ -52,6 +55,7 @@ class Shared:
         publish_otherwise: Callable[[Tags], Awaitable[None]],
     ) -> None:
         self.client = client
+        self._cluster = is_cluster(client)
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.declared = declared
@@ -218,10 +222,10 @@ class Shared:
         if keys:
             pipeline.delete(*keys)
         text = f"{self.sender}:{message(tags)}"
-        if publish and not is_cluster(self.client):
+        if publish and not self._cluster:
             pipeline.publish(self.channel, text)
         await pipeline.execute()
-        if publish and is_cluster(self.client):
+        if publish and self._cluster:
             await self.client.publish(self.channel, text)
 
     async def _exchange(
