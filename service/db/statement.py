@@ -71,7 +71,7 @@ class Statement(Generic[Row]):
         core: a Core statement in which every value is a named `bindparam`.
         order: the arguments in order, if `get` or `only` is called with them by position.
         extra: selected columns after those of the row; only `records` returns them.
-        prepare: whether every connection prepares it when it opens.
+        prepare: whether it is prepared when the pool opens, which checks the schema.
         arrays: the field whose values an argument holds, by the argument's name.
         numbered: whether its INSERT sets the ids, from `next_id`.
         by_values: whether PostgreSQL plans it at each use, for its values; else it may choose one
