@@ -23,8 +23,7 @@ from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger
 
-# The longest pause between two tries of a database that is away: it is used a second after it is up.
-BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS = 0.5  # at most between two tries, so that the database's return is soon noticed
 # PostgreSQL itself cancels a statement at its timeout. If it does not answer at all (stopped,
 # unplugged), its connection is closed so many seconds later.
 GRACE_SECONDS = 0.5

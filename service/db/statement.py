@@ -84,7 +84,6 @@ class Statement(Generic[Row]):
     __slots__ = (
         "arrays",
         "by_values",
-        "core",
         "name",
         "names",
         "prepare",
@@ -112,7 +111,6 @@ class Statement(Generic[Row]):
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
         _refuse(name, compiled)
         self.name = name
-        self.core = core
         self.sql = str(compiled)
         if numbered:
             self.sql = _overriding(name, self.sql)
