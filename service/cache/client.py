@@ -25,6 +25,11 @@ def redis_errors() -> tuple[type[Exception], ...]:
     return RedisError, RedisClusterException, OSError, TimeoutError
 
 
+def load() -> None:
+    """Import redis-py: before workers are forked, so that they share its memory."""
+    import redis.asyncio  # noqa: F401 - see above
+
+
 def client(url: str, seconds: float = SECONDS) -> "Client":
     """A client of a server, of a cluster, or of the master that sentinels name.
 

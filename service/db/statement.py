@@ -119,7 +119,9 @@ class Statement(Generic[Row]):
         self.row = row
         self.prepare = prepare
         self.by_values = by_values
-        parts = [part for part in visitors.iterate(core) if isinstance(part, UpdateBase)]
+        # PostgreSQL takes a write at the top or in WITH, nowhere else.
+        every = (core, *(cte.element for cte in compiled.ctes or ()))
+        parts = [part for part in every if isinstance(part, UpdateBase)]
         self.writes = bool(parts)
         self.removes = any(part.is_delete for part in parts)
         selected = tuple(core.exported_columns.keys())
