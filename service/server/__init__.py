@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import http.client
 import os
 import socket
 import ssl
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from service.cache import client as redis
 from service.server.loading import load
 from service.server.port_user import program_of
 from service.server.processes import (
@@ -25,8 +25,6 @@ from service.server.sockets import Listener
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    import http.client
-
     from service.app import Application
 
 __all__ = [
@@ -73,9 +71,11 @@ def run(
     Raises:
         ServerError: no worker starts.
     """
+    from service.app_state import before_fork
+
     _allow_connections()
-    if app.settings.workers > 1 and app.settings.redis_url not in (None, "off"):
-        redis.load()
+    if app.settings.workers > 1:
+        before_fork(app)
     if app.settings.server == "granian":
         _granian(app.settings, listener, ready, stop)
     else:
@@ -165,8 +165,6 @@ def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.
 def answers(settings: Settings) -> bool:
     """Return whether a service answers at the address, within a second."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
-    import http.client
-
     connection = _connection(host, settings)
     try:
         connection.request("GET", "/health/live")
@@ -179,9 +177,7 @@ def answers(settings: Settings) -> bool:
         connection.close()
 
 
-def _connection(host: str, settings: Settings) -> "http.client.HTTPConnection":
-    import http.client
-
+def _connection(host: str, settings: Settings) -> http.client.HTTPConnection:
     if settings.certfile is None:
         return http.client.HTTPConnection(host, settings.port, timeout=1)
     # It asks only whether this process answers; the certificate is for other names than this.
