@@ -167,6 +167,8 @@ def before_fork(app: "Application") -> None:
     if app.settings.redis_url not in (None, "off"):
         redis.load()
     _fingerprint(app)
+    for one in app.resources:
+        one.listing.page("id", (), "exact")  # the page that a list shows by default
 
 
 def _fingerprint(app: "Application") -> str:
