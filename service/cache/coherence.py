@@ -21,7 +21,7 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, is_closed
+from service.cache.client import is_lost
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
 from service.cache.multiplexed import Multiplexed
 from service.cache.shared import RETRY_SECONDS, Shared
@@ -165,10 +165,10 @@ class Coherence:
         while True:
             try:
                 await listen()
-            except (*DATABASE_ERRORS, *REDIS_ERRORS):
+            except DATABASE_ERRORS:
                 pass
             except Exception as error:  # noqa: BLE001 - without a retry it never comes back
-                if not is_closed(error):
+                if not is_lost(error):
                     logger.exception("a connection of the cache failed")
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -16,13 +16,17 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from service.cache.client import SECONDS, Client, connect
+from service.cache.client import SECONDS, connect
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
 from service.cache.multiplexed import Command, Multiplexed, OnMessage, Replies, first_error
 from service.cache.pending import Fallback, Invalidation, Lease, Lookup, Store, answer_all, give_up
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
+
+if TYPE_CHECKING:
+    from service.cache.client import Client
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 RETRY_SECONDS = 0.25
@@ -44,7 +48,7 @@ class Shared:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         *,
         ttl: float,
         fingerprint: str,
