@@ -121,6 +121,7 @@ async def client_of(
     state = {
         "settings": SETTINGS,
         "cache": NoCache(),
+        "db": SimpleNamespace(batching=False),
         "guard": guard,
         "metrics": None,
         "tracer": None,

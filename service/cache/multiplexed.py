@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hiredis import HiredisError, PushNotification, Reader, pack_command
-
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
@@ -77,6 +75,8 @@ class Multiplexed(asyncio.Protocol):
         on_message: OnMessage | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
+        import hiredis  # a worker without Redis needs none
+
         self.full = False  # more is written than Redis has read: what can be left out should be
         self._connection = connection
         self._period = seconds / TURNS
@@ -85,7 +85,8 @@ class Multiplexed(asyncio.Protocol):
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
-        self._parser = Reader(replyError=CommandError, notEnoughData=NOTHING)
+        self._hiredis = hiredis
+        self._parser = hiredis.Reader(replyError=CommandError, notEnoughData=NOTHING)
         self._waiting: deque[Waiting] = deque()
         self._replies: Replies = []  # of the first who waits
         self._timer: asyncio.TimerHandle | None = None
@@ -104,7 +105,8 @@ class Multiplexed(asyncio.Protocol):
             done(ConnectionError("the connection to Redis is closed"))
             return
         self._waiting.append(Waiting(len(commands), done, self._turn, patient=patient))
-        self._transport.write(b"".join([pack_command(command) for command in commands]))
+        pack = self._hiredis.pack_command
+        self._transport.write(b"".join([pack(command) for command in commands]))
         if self._timer is None:
             self._timer = self._loop.call_later(self._period, self._check)
 
@@ -135,7 +137,7 @@ class Multiplexed(asyncio.Protocol):
         Redis confirms with messages, not with replies: it has subscribed us when it answers a PING.
         """
         command: Command = ("SUBSCRIBE", *channels)
-        self._transport.write(pack_command(command))
+        self._transport.write(self._hiredis.pack_command(command))
         await self.call(("PING",))
 
     async def sleep(self, seconds: float) -> None:
@@ -157,11 +159,11 @@ class Multiplexed(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Give the replies to those who wait for them."""
-        parser = self._parser
+        parser, push = self._parser, self._hiredis.PushNotification
         try:
             parser.feed(data)
             while (reply := parser.gets()) is not NOTHING:
-                if type(reply) is PushNotification:
+                if type(reply) is push:
                     self._receive(reply)
                 elif not self._waiting:
                     self.close(ConnectionError(f"Redis sent what was not asked for: {reply!r:.99}"))
@@ -172,7 +174,7 @@ class Multiplexed(asyncio.Protocol):
                         waiting = self._waiting.popleft()
                         if waiting.done is not None:
                             waiting.done(replies)
-        except (HiredisError, MemoryError) as error:
+        except (self._hiredis.HiredisError, MemoryError) as error:
             self.close(ConnectionError(f"malformed reply of Redis: {error!r:.99}"))
 
     def _receive(self, message: list[Any]) -> None:

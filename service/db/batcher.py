@@ -7,8 +7,7 @@ than `in_flight` run. So batches grow with the load by themselves, and no clock 
 
 A batch is a task of its own: a request that is cancelled cancels neither it nor its neighbours.
 
-Who knows whom: a Database keeps its batchers, one per kind of statement, and gives itself to each
-call; a batcher keeps no reference to it, so there is no cycle of references.
+A Database keeps its batchers, and gives itself to each call: so there is no cycle of references.
 """
 
 import asyncio
@@ -43,12 +42,12 @@ RunBatch = Callable[[Any, "list[Waiter]"], Awaitable[None]]
 class Waiter:
     """One request that waits: its arguments, and what happens with its answer.
 
-    A subclass says what `answer` and `refuse` do; one of them is called, once. They must not raise.
+    One of `answer` and `refuse` is called, once; they must not raise.
 
     Attributes:
         spent: times of the request, if it has them while it waits.
         batch: times of its batch, which began at `began`; None before it began.
-        left: whether nobody waits for the answer any more.
+        left: whether the request no longer waits, since it was cancelled.
     """
 
     __slots__ = ("args", "arrived", "batch", "began", "key", "spent")
@@ -67,7 +66,7 @@ class Waiter:
         raise NotImplementedError
 
     def refuse(self, problem: BaseException) -> None:
-        """Take the error instead of an answer."""
+        """Take the error instead."""
         raise NotImplementedError
 
 
@@ -163,9 +162,7 @@ class Batcher:
                 add_times(waiter, waiter.spent)
 
     def submit(self, db: AnyDatabase, waiter: Waiter) -> None:
-        """Let a request wait for the next batch, which begins in this turn of the event loop.
-
-        So all requests of a turn share it.
+        """Let a request wait for the next batch, which all requests of a turn of the loop share.
 
         Raises:
             Unavailable: too many requests wait.

@@ -17,28 +17,32 @@ from service.traceparent import TRACEPARENT, trace_response
 from service.web import compress
 from service.web.added_headers import AddedHeaders
 from service.web.api_keys import KEY_HEADERS
-from service.web.cached import HIT
+from service.web.cached import HIT, Loads, asks_fresh
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
 from service.web.request import VIEWER
-from service.web.row_reads import RowRead, RowReads
+from service.web.row_reads import Load, RowRead, RowReads
 
 if TYPE_CHECKING:
     from service.web.endpoint import Endpoint
 
-_CONDITIONS = frozenset({b"cache-control", b"if-match", b"if-none-match"})
+_CONDITIONS = frozenset({b"if-match", b"if-none-match"})
 # The headers of a request that such an answer depends on.
-_READ = _CONDITIONS | KEY_HEADERS | {b"x-request-id", TRACEPARENT}
+_READ = KEY_HEADERS | {b"cache-control", b"x-request-id", TRACEPARENT}
 
 access = logger.getChild("access")
 
 
 class _Named(NamedTuple):
-    """What the headers of a request say: its id, its only key, and the trace it belongs to."""
+    """What the headers of a request say: its id, its only key, and the trace it belongs to.
+
+    `fresh`: no cache may answer it.
+    """
 
     request_id: bytes | None
     key: Header | None
     traceparent: bytes | None
+    fresh: bool
 
 
 class DirectGet:
@@ -47,12 +51,16 @@ class DirectGet:
     Args:
         endpoint: of its path.
         rule: what the guard checks.
+        loads: makes its responses.
         reads: reads the row that is the response, where that is so.
     """
 
-    def __init__(self, endpoint: "Endpoint", rule: Rule, reads: RowReads | None = None) -> None:
+    def __init__(
+        self, endpoint: "Endpoint", rule: Rule, loads: Loads, reads: RowReads | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.rule = rule
+        self.loads = loads
         self.reads = reads
 
     def begin(  # noqa: C901, PLR0912, PLR0915 - a function of its own for each case costs time
@@ -72,11 +80,12 @@ class DirectGet:
         head, state = cycle.head, cycle.connection.app_state
         if access.isEnabledFor(20) or not _CONDITIONS.isdisjoint(head.names):
             return False
-        named = None
+        named, fresh = None, False
         if not _READ.isdisjoint(head.names):
             named = _named(head.headers)
             if named is None:
                 return False
+            fresh = named.fresh
         ready, viewer, lines, span = cycle.ready, "", b"", None
         guard, tracer = state["guard"], state["tracer"]
         scope = None
@@ -94,18 +103,27 @@ class DirectGet:
         place = (viewer, "", head.query, path)
         reads = self.reads
         response: CachedResponse | None = None
-        if cache.on:
+        if cache.on and not fresh:
             response = cache.find(place, refreshes=reads is not None)
         if response is None:
-            if reads is None or tracer is not None or (guard is not None and reads.private):
+            cached = cache.on and not fresh
+            if tracer is not None or (guard is not None and (reads is None or reads.private)):
                 return False
-            waiter = RowRead(reads, cycle, self.endpoint, ready, started)
+            if reads is None and (cached or (head.query and "GET" in self.endpoint.without_query)):
+                return False  # the load may ask Redis; a query is an error
+            waiter: RowRead | Load
+            if reads is None:
+                waiter = Load(cycle, self.endpoint, ready, started)
+            else:
+                waiter = RowRead(reads, cycle, self.endpoint, ready, started)
             waiter.lines = lines
             if named is not None:
                 waiter.given_id = named.request_id
                 if named.traceparent is not None:
                     waiter.lines += _trace_line(named.traceparent)
-            return reads.begin(waiter, row_id, place)
+            if isinstance(waiter, RowRead):
+                return waiter.begin(row_id, place, cached=cached)
+            return waiter.begin(self.loads, place, row_id)
         if response.missing is not None:
             return False
         body, template, encoding = response.body, response.head, None
@@ -138,6 +156,7 @@ class DirectGet:
 def _named(headers: Iterable[Header]) -> _Named | None:
     """Return what the headers say; None if there are several keys."""
     given_id = key = traceparent = None
+    fresh = False
     for pair in headers:
         name = pair[0]
         if name == b"x-request-id":  # two of them are not an id
@@ -148,7 +167,9 @@ def _named(headers: Iterable[Header]) -> _Named | None:
             if key is not None:
                 return None
             key = pair
-    return _Named(given_id, key, traceparent)
+        elif name == b"cache-control":
+            fresh = fresh or asks_fresh(pair[1])
+    return _Named(given_id, key, traceparent, fresh)
 
 
 def _trace_line(traceparent: bytes) -> bytes:

@@ -92,8 +92,10 @@ class DirectWaiter(Waiter):
             began: perf_counter() when the encoding began.
         """
         if len(body) >= compress.LEAST:
-            self.late(Reply(body, status, headers))
-            return
+            if compress.negotiate(self.cycle.head.headers) is not None:
+                self.late(Reply(body, status, headers))
+                return
+            headers = (*headers, compress.VARY)
         cycle, given_id, batch, ended = self.cycle, self.given_id, self.batch, perf_counter()
         assert batch is not None  # noqa: S101 - the batch has the row
         queue, parts = batch.shared(self.began, answered)
@@ -101,8 +103,9 @@ class DirectWaiter(Waiter):
         for pair in headers:
             lines += b"%b: %b\r\n" % pair
         took = ended - self.started
+        id_ = new_request_id() if given_id is None else request_id(given_id).encode()
         head = _HEAD % (
-            new_request_id() if given_id is None else request_id(given_id).encode(),
+            id_,
             took,
             (self.began - self.arrived + queue) * 1000,
             parts,
@@ -112,10 +115,13 @@ class DirectWaiter(Waiter):
             lines,
             len(body),
         )
-        metrics = cycle.connection.app_state["metrics"]
+        state = cycle.connection.app_state
+        metrics = state["metrics"]
         if metrics is not None:
             metrics.in_flight -= 1
             metrics.request(cycle.method, self.endpoint.route, status, took)
+        if took * 1000 > state["settings"].slow_request_ms:
+            self.endpoint.log_late(cycle, self, id_, status, took)
         self.send(head, body, status)
 
     def late(self, reply: Reply | BaseException) -> None:

@@ -11,7 +11,6 @@ from service.cache.generations import Tags
 from service.db.batcher import Waiter, add_times
 from service.db.statement import Statement
 from service.errors import NotAllowed, NotFound, Problem
-from service.http1.framing import READS_BODY
 from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
@@ -19,12 +18,11 @@ from service.timing import Timing, timing
 from service.traceparent import TRACEPARENT
 from service.web import compress
 from service.web.added_headers import with_added
-from service.web.api_keys import only_key
-from service.web.cached import cacheable
+from service.web.cached import Loads, cacheable
 from service.web.codec import Query, Reply
 from service.web.direct_get import DirectGet, access
 from service.web.direct_waiter import DirectHandler
-from service.web.guard import ADMITTED, Guard, Rule, limit_headers
+from service.web.guard import Rule, admit, limit_headers
 from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
@@ -149,12 +147,13 @@ class Endpoint:
         for one in operations:
             self.route = one.path
             self.rules[one.method] = one.rule
-            self.handlers[one.method] = _wrapped(one)
+            loads = Loads(f"{one.method} {one.path}", one.handler)
+            self.handlers[one.method] = _wrapped(one, loads)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
             direct = one.handler.direct if isinstance(one.handler, DirectHandler) else None
             if one.cache_tags is not None:
-                self.direct["GET"] = DirectGet(self, one.rule, direct)
+                self.direct["GET"] = DirectGet(self, one.rule, loads, direct)
             elif direct is not None:
                 self.direct[one.method] = DirectWrite(self, one.rule, direct)
         if "GET" in self.handlers:
@@ -205,6 +204,18 @@ class Endpoint:
             reply = failure(reply, request)
         await self._respond(request, reply, spent, started, with_added(scope, cycle.send))
 
+    def log_late(
+        self, cycle: RequestCycle, waiter: Waiter, request_id: bytes, status: int, took: float
+    ) -> None:
+        """Log a slow request that waited for a batch without a task."""
+        request = Request(cycle.scope(), cycle.receive)
+        request.id = request_id.decode()
+        spent = Timing(request)
+        add_times(waiter, spent)
+        batch = timing.set(spent)
+        self._log(request, status, spent, took)
+        timing.reset(batch)
+
     async def _respond(
         self, request: Request, reply: Reply, spent: Timing, started: float, send: Send
     ) -> None:
@@ -229,7 +240,7 @@ class Endpoint:
             metrics.request(method, self.route, reply.status, took)
         if spent.span is not None:
             spent.span.end(request.id, reply.status, dict(reply.headers).get(b"x-cache"))
-        self._log(request, reply, spent, took)
+        self._log(request, reply.status, spent, took)
 
     def _handler(self, request: Request) -> Handler:
         """The handler of the request's method."""
@@ -244,21 +255,21 @@ class Endpoint:
         allowed = ", ".join(sorted(self.handlers))
         return NotAllowed(f"allowed here: {allowed}", headers=((b"allow", allowed.encode()),))
 
-    def _log(self, request: Request, reply: Reply, spent: Timing, took: float) -> None:
+    def _log(self, request: Request, status: int, spent: Timing, took: float) -> None:
         if took * 1000 > request.state["settings"].slow_request_ms:
             # The template of the path: a client may put anything into the path itself.
             fields = {"method": request.scope["method"], "route": self.route}
-            fields |= {"status": reply.status, "seconds": round(took, 4), **spent.parts()}
+            fields |= {"status": status, "seconds": round(took, 4), **spent.parts()}
             logger.warning("slow request", extra={"fields": fields, "each": True})
         if access.isEnabledFor(20):
             fields = {"method": request.scope["method"], "path": request.path}
-            fields |= {"status": reply.status, "seconds": round(took, 4)}
+            fields |= {"status": status, "seconds": round(took, 4)}
             access.info("request", extra={"fields": fields})
 
 
-def _wrapped(one: Operation) -> Handler:
+def _wrapped(one: Operation, loads: Loads) -> Handler:
     if one.cache_tags is not None:
-        return cacheable(one.handler, one.cache_tags, one.share)
+        return cacheable(loads, one.cache_tags, one.share)
     if one.takes_key:
         return once_per_key(one.handler, streams=bool(one.files), replay=one.replay)
     return one.handler
@@ -274,27 +285,3 @@ class Refused(Endpoint):
 
     def _no_handler(self) -> Problem:
         return self.problem
-
-
-async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:
-    """Let the guard check a request, before anything of its query or body is read.
-
-    Args:
-        guard: the guard of the application.
-        rule: what the operation needs.
-        request: the request.
-        started: perf_counter() at its start.
-
-    Raises:
-        Problem: the guard refuses it.
-    """
-    scope = request.scope
-    key = only_key(scope["headers"])
-    if ADMITTED in scope or guard.admit_at_once(scope, rule, started, key):
-        return
-    try:
-        await guard.admit(scope, rule)
-    except Problem:
-        if scope.get("method") in READS_BODY:  # many clients read the response after their body
-            await request.drain(more=request.header(b"expect") is None)
-        raise

@@ -13,8 +13,9 @@ from service.cache.store import MISSING_SECONDS
 from service.db.batch import BatchLoader
 from service.errors import NotFound, Problem
 from service.http1.request_cycle import RequestCycle
-from service.web.cached import BYPASS, MISS, Key
+from service.web.cached import BYPASS, MISS, Key, Loads
 from service.web.direct_waiter import DirectWaiter, Send, encoded
+from service.web.request import Request
 
 if TYPE_CHECKING:
     from service.web.endpoint import Endpoint
@@ -41,33 +42,6 @@ class RowReads:
         self.version_of = None if version is None else attrgetter(version)
         self.private = private
 
-    def begin(self, waiter: "RowRead", row_id: str, place: Key) -> bool:
-        """Let a request wait for its row; return False to leave it to a task.
-
-        Args:
-            waiter: the request.
-            row_id: as in the path.
-            place: the key of the response in the cache.
-        """
-        connection = waiter.cycle.connection
-        state = connection.app_state
-        db, cache, metrics = state["db"], state["cache"], state["metrics"]
-        if place[2] or not db.batching or not row_id.isdecimal() or len(row_id) > DIGITS:
-            return False
-        number = waiter.args = int(row_id)
-        if not number or connection.blocked is not None:
-            return False
-        if cache.on:
-            cache.local.misses += 1
-            waiter.pending = Pending(cache, place, self.tags.row(number))
-        try:
-            self.by_id.submit(db, waiter)
-        except Problem:  # the task raises it again
-            return False
-        if metrics is not None:
-            metrics.in_flight += 1
-        return True
-
 
 class RowRead(DirectWaiter):
     """A request that waits for its row.
@@ -84,6 +58,33 @@ class RowRead(DirectWaiter):
         super().__init__(cycle, endpoint, send, started)
         self.reads = reads
         self.pending: Pending | None = None
+
+    def begin(self, row_id: str, place: Key, *, cached: bool) -> bool:
+        """Wait for the row; return False to leave it to a task.
+
+        Args:
+            row_id: as in the path.
+            place: the key of the response in the cache.
+            cached: whether the cache keeps it.
+        """
+        connection, reads = self.cycle.connection, self.reads
+        state = connection.app_state
+        db, cache, metrics = state["db"], state["cache"], state["metrics"]
+        if place[2] or not db.batching or not row_id.isdecimal() or len(row_id) > DIGITS:
+            return False
+        number = self.args = int(row_id)
+        if not number or connection.blocked is not None:
+            return False
+        if cached:
+            cache.local.misses += 1
+            self.pending = Pending(cache, place, reads.tags.row(number))
+        try:
+            reads.by_id.submit(db, self)
+        except Problem:  # the task raises it again
+            return False
+        if metrics is not None:
+            metrics.in_flight += 1
+        return True
 
     def answer(self, row: Struct | None) -> None:
         """Send the row, or that there is none."""
@@ -107,3 +108,49 @@ class RowRead(DirectWaiter):
         if pending is not None:
             pending.keep(CachedResponse(body, headers, version), size)
         self.show(body, (*headers, came), 200, began, began)
+
+
+class Load(DirectWaiter):
+    """A request that waits for a response that equal requests share, such as a list."""
+
+    __slots__ = ("row_id",)
+
+    def begin(self, loads: Loads, place: Key, row_id: str) -> bool:
+        """Wait for the response; return False to leave it to a task.
+
+        Args:
+            loads: makes it.
+            place: its key.
+            row_id: as in the path.
+        """
+        cycle = self.cycle
+        self.row_id = row_id
+        state = cycle.connection.app_state
+        db, metrics = state["db"], state["metrics"]
+        if not db.batching or cycle.connection.blocked is not None:
+            return False
+        try:
+            loads.submit(db, place, self)
+        except Problem:  # the task raises it again
+            return False
+        if metrics is not None:
+            metrics.in_flight += 1
+        return True
+
+    def request(self) -> Request:
+        """Return the request, for what makes the response."""
+        scope = self.cycle.scope()
+        scope["path_params"] = {"id": self.row_id}
+        return Request(scope, self.cycle.receive)
+
+    def answer(self, response: CachedResponse) -> None:
+        """Send the response."""
+        answered = perf_counter()
+        try:
+            if response.missing is not None:
+                self.late(NotFound(response.missing, headers=(BYPASS,)))
+            else:
+                headers = (*response.headers, BYPASS)
+                self.show(response.body, headers, 200, answered, answered)
+        except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
+            self.late(error)
