@@ -13,11 +13,24 @@ import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 
-from service.asgi import app as built_in
 from service.db.statement import Statement
 from service.settings import Settings
 from service.web.cursor import Cursors
 from service.web.routing import Paths
+
+# A Statement keeps the text only, so keep the Core statements before the application makes them.
+CORES: dict[str, Any] = {}
+_compile = Statement.__init__
+
+
+def _keeping(self: Statement[Any], name: str, row: Any, core: Any, **options: Any) -> None:
+    CORES[name] = core
+    _compile(self, name, row, core, **options)
+
+
+Statement.__init__ = _keeping  # type: ignore[method-assign]
+
+from service.asgi import app as built_in  # noqa: E402 - see above
 
 settings = Settings.load()
 
@@ -41,7 +54,7 @@ class EngineDatabase:
     async def fetch(self, statement: Statement[Any], args: Sequence[object]) -> list[Any]:
         values = dict(zip(statement.names, args, strict=True))
         async with self.engine.connect() as connection:
-            return list((await connection.execute(statement.core, values)).all())
+            return list((await connection.execute(CORES[statement.name], values)).all())
 
 
 @asynccontextmanager

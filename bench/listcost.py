@@ -68,6 +68,7 @@ async def _used_by_redis(on: StagingTable) -> tuple[float, float]:
             spawn=tasks.create_task,
             publish_otherwise=_nobody,
         )
+        await shared.connect()
         await shared.begin()
         _, lease = await shared.look_up("list", (1,))
         if lease is None:

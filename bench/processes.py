@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
+MiB = float
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -16,6 +18,35 @@ def cpu(pid: int) -> float:
             continue
         total += sum(map(int, fields[11:15])) / TICKS
     return total
+
+
+class Memory(NamedTuple):
+    """MiB of a process: what no other process has, and with its share of what others have too."""
+
+    private: MiB
+    proportional: MiB
+
+
+def memory(pid: int) -> Memory:
+    """Return the memory of a process, or zeros if it has ended."""
+    found = dict.fromkeys(("Private_Clean", "Private_Dirty", "Pss"), 0.0)
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return Memory(0.0, 0.0)
+    for line in lines:
+        name, _, kilobytes = line.partition(":")
+        if name in found:
+            found[name] = int(kilobytes.split()[0]) / 1024
+    return Memory(found["Private_Clean"] + found["Private_Dirty"], found["Pss"])
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process; it is empty if that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def waited(pid: int) -> float:
@@ -33,8 +64,13 @@ def waited(pid: int) -> float:
     return total / 1e9
 
 
-def tree(pid: int) -> list[int]:
-    """Return the process and all descendants, without those that end during the call."""
+def tree(pid: int, *, deep: bool = True) -> list[int]:
+    """Return the process and its descendants, without those that end during the call.
+
+    Args:
+        pid: the process.
+        deep: whether children of children are wanted too.
+    """
     found = [pid]
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
@@ -46,7 +82,7 @@ def tree(pid: int) -> list[int]:
         except OSError:
             continue
         for child in map(int, below):
-            found += tree(child)
+            found += tree(child) if deep else [child]
     return found
 
 

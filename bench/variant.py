@@ -60,7 +60,7 @@ class Unprepared(NamedTuple):
 
 
 async def _nothing(*_: object) -> Fitness:
-    return Fitness(read_only=False, outdated=None)
+    return Fitness(read_only=False, outdated=None, checked=False)
 
 
 async def _unprepared(

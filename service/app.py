@@ -105,7 +105,7 @@ class Application(Paths):
         )
         self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
-        own = docs.routes(self.operations, about, self.checks)
+        own = docs.routes(self.operations, about)
         self.operations += own
         static = [pages.files(), pages.files("console")]
         self._limits += limits_of([*own, *static])

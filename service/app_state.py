@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from service import tracing
+from service.cache import client as redis
 from service.cache.fingerprint import fingerprint
 from service.cache.generations import EVERYTHING
 from service.cache.off import NoCache
@@ -161,6 +162,22 @@ def _statements(app: "Application") -> list[Statement[Any]]:
     return [*prepared, *idempotency.STATEMENTS] if app.takes_keys else prepared
 
 
+def before_fork(app: "Application") -> None:
+    """Do what each worker would do, so that they share its memory."""
+    if app.settings.redis_url not in (None, "off"):
+        redis.load()
+    _fingerprint(app)
+    for one in app.resources:
+        one.listing.page("id", (), "exact")  # the page that a list shows by default
+
+
+def _fingerprint(app: "Application") -> str:
+    """Return the hash of the code; it is only needed for keys in Redis."""
+    if app.settings.shared_redis_url is None:
+        return ""
+    return fingerprint(app.settings.signing_secret, app.migrations.parent)
+
+
 def _declared(app: "Application") -> str:
     """Return a digest of the tables and of the fields in their cache tags."""
     tags = sorted((one.tags.table, one.tags.fields) for one in app.resources)
@@ -178,7 +195,7 @@ def cache_of(app: "Application", db: Database) -> Cache | NoCache:
         redis_url,
         limit=settings.cache_bytes,
         ttl=settings.cache_ttl,
-        fingerprint=fingerprint(settings.signing_secret, app.migrations.parent),
+        fingerprint=_fingerprint(app),
         declared=_declared(app),
         own=db.pids,
     )

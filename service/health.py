@@ -182,7 +182,7 @@ async def _redis(url: str | None) -> Dependency:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await client.ping()
-    except redis.REDIS_ERRORS:
+    except redis.redis_errors():
         return Dependency("away", f"no answer within {CHECK_SECONDS} s")
     finally:
         await client.aclose()

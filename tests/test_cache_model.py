@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from msgspec import UNSET, Struct, UnsetType
 from service.cache import pending
 from service.cache import shared as shared_module
 from service.cache.generations import EVERYTHING, Generations, TableTags, Tags
+from service.cache.multiplexed import Command, Done, Replies
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
 from service.cache.store import Cache
@@ -55,60 +57,94 @@ class Redis:
         self.data: dict[str, bytes] = {}
         self.free = asyncio.Event()
         self.free.set()
-        self.waiting: list[asyncio.Future[None]] = []
+        self.connections: list[Connection] = []  # that were used
 
-    def pipeline(self, *, transaction: bool) -> "Pipeline":
-        assert not transaction
-        return Pipeline(self)
+    def run(self) -> None:
+        """Run what was sent, in the order of each connection."""
+        for one in self.connections:
+            while one.waiting and self.free.is_set():
+                commands, done = one.waiting.pop(0)
+                done(self.answers(commands))
+
+    async def give_up(self) -> None:
+        """The clients wait no longer. The server may run the commands much later."""
+        for one in self.connections:
+            one.give_up(TimeoutError())
+
+    def answers(self, commands: list[Command]) -> Replies:
+        return [self.answer(*command) for command in commands]
+
+    def answer(self, command: str, *args: Any) -> Any:
+        if command == "PUBLISH":
+            assert args[0] == "{swiftlet:}:invalidations"
+            return self.world.publish(args[1])
+        if command == "SET":
+            key, value, *options = args
+            assert options[-2] == "PX", "every key expires"
+            assert options[-1] > 0
+            if "NX" not in options or key not in self.data:
+                self.data[key] = value if isinstance(value, bytes) else value.encode()
+            return b"OK"
+        assert len({key.split("{")[1].split("}")[0] for key in args}) == 1, (
+            "all keys on one node of a cluster"
+        )
+        if command == "DEL":
+            return [self.data.pop(key, None) for key in args]
+        assert command == "MGET"
+        return [self.data.get(key) for key in args]
 
     async def aclose(self) -> None:
         return
 
 
-class Pipeline:
-    def __init__(self, redis: Redis) -> None:
+class Connection:
+    """One to the model, in place of multiplexed.Multiplexed."""
+
+    full = False
+
+    def __init__(self, redis: Redis, on_close: Callable[[], None]) -> None:
         self.redis = redis
-        self.commands: list[Callable[[], object]] = []
+        self.on_close = on_close
+        self.closed = False
+        self.waiting: list[tuple[list[Command], Done]] = []
 
-    def set(self, key: str, value: Any, *, px: int, nx: bool = False) -> None:
-        assert px > 0, "every key expires"
+    def send(self, commands: list[Command], done: Done) -> None:
+        self.waiting.append((commands, done))
+        if self not in self.redis.connections:
+            self.redis.connections.append(self)
+        asyncio.get_running_loop().call_soon(self.redis.run)
 
-        def run() -> None:
-            if not nx or key not in self.redis.data:
-                self.redis.data[key] = value if isinstance(value, bytes) else value.encode()
-
-        self.commands.append(run)
-
-    def execute_command(self, command: str, *keys: str) -> None:
-        assert command == "MGET"
-        assert len({key.split("{")[1].split("}")[0] for key in keys}) == 1, (
-            "all keys on one node of a cluster"
+    async def call(self, *commands: Command) -> Replies:
+        answered: asyncio.Future[Replies | Exception] = asyncio.get_running_loop().create_future()
+        self.send(
+            list(commands), lambda found: None if answered.done() else answered.set_result(found)
         )
-        self.commands.append(lambda: [self.redis.data.get(key) for key in keys])
+        found = await answered
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def delete(self, *keys: str) -> None:
-        self.commands.append(lambda: [self.redis.data.pop(key, None) for key in keys])
+    def close(self, error: Exception | None = None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.give_up(error or ConnectionError("closed"))
+        self.on_close()
 
-    def publish(self, channel: str, message: str) -> None:
-        assert channel == "{swiftlet:}:invalidations"
-        self.commands.append(lambda: self.redis.world.publish(message))
+    def give_up(self, error: Exception) -> None:
+        waiting, self.waiting = self.waiting, []
+        for commands, done in waiting:
+            self.redis.world.ghosts.append(partial(self.redis.answers, commands))
+            done(error)
 
-    async def execute(self, *, raise_on_error: bool = True) -> list[Any]:
-        del raise_on_error
-        if not self.redis.free.is_set():
-            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.redis.waiting.append(failed)
-            opened = asyncio.ensure_future(self.redis.free.wait())
-            both: list[asyncio.Future[Any]] = [failed, opened]
-            try:
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                opened.cancel()
-            if failed.done():  # the client gave up; the server may run it much later
-                self.redis.world.ghosts.append(lambda: [one() for one in self.commands])
-                raise TimeoutError
-        await asyncio.sleep(0)
-        return [one() for one in self.commands]
+
+class ModelledShared(Shared):
+    world: "World"
+
+    async def connect(self, *_: object) -> Any:
+        made: Any = Connection(self.world.store, self.disconnect)
+        self._connection = made
+        return made
 
 
 class Worker:
@@ -119,13 +155,14 @@ class Worker:
         self.up = False
         self.known = Known()
         self.cache = Cache("", None, limit=1_000_000, ttl=300, fingerprint="x")
-        self.shared = Shared(
+        self.shared = ModelledShared(
             world.store,  # type: ignore[arg-type]  # a model of one
             ttl=300,
             fingerprint="x",
             spawn=self.cache.spawn,
             publish_otherwise=world.notify,
         )
+        self.shared.world = world
         self.shared.sender = f"worker {place}"
         self.cache.shared = self.cache.coherence.shared = self.shared
 
@@ -192,6 +229,7 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.free.set()
+        self.run(self.continues())
         for gate in self.gates:
             gate.set()
         self.run()
@@ -212,6 +250,7 @@ class World(RuleBasedStateMachine):
             worker.cache.coherence.on_message((EVERYTHING,), in_redis=False)
         worker.up = True
         try:
+            await worker.shared.connect()
             if self.bug != "fill after disconnect":
                 await worker.shared.begin()
             worker.shared.up = worker.shared._reached = True
@@ -225,7 +264,11 @@ class World(RuleBasedStateMachine):
         worker.up = False
         worker.inbox.clear()
         worker.cache.coherence.valid_until = 0.0
+        self.run(self.cut(worker))
+
+    async def cut(self, worker: Worker) -> None:
         worker.shared.fail(ConnectionError("cut"))
+        worker.shared.disconnect()
 
     def publish(self, message: str) -> None:
         sender, _, text = message.partition(":")
@@ -413,14 +456,15 @@ class World(RuleBasedStateMachine):
             self.store.free.clear()
         if what in ("restarts empty", "continues"):
             self.store.free.set()
+            self.run(self.continues())
         if what == "is given up":
-            for one in self.store.waiting:
-                if not one.done():
-                    one.set_result(None)
-            self.store.waiting.clear()
+            self.run(self.store.give_up())
         if what == "runs what was given up" and self.ghosts:
             self.ghosts.pop(0)()
         self.run()
+
+    async def continues(self) -> None:
+        self.store.run()
 
     @invariant()
     def no_response_is_too_old(self) -> None:
@@ -438,8 +482,8 @@ SETTINGS = settings(
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only by rules; no log lines, there are ten thousand of them."""
-    monkeypatch.setattr(shared_module, "SECONDS", 1000)
     monkeypatch.setattr(pending, "SECONDS", 1000)
+    monkeypatch.setattr(shared_module, "SECONDS", 1000)
     monkeypatch.setattr(logger, "disabled", True)
 
 

@@ -693,6 +693,7 @@ async def _published_while_paused(url: str) -> None:
     )
     hearing = made.pubsub()
     await hearing.subscribe(shared.channel)
+    await shared.connect()
     await shared.begin()
     shared.pause()
     await shared.invalidate((7,))

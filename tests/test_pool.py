@@ -96,6 +96,15 @@ async def test_statements_are_prepared_once_per_connection(database_url: str) ->
         assert await count.one(db) == 2
 
 
+async def test_one_connection_prepares_all_statements_and_the_others_at_their_first_use(
+    database_url: str,
+) -> None:
+    async with opened(database_url, size=3, statements=(sleep, pid)) as db:
+        assert [len(one.prepared) for one in db.pool._idle] == [0, 0, 2]  # the last is used first
+        await asyncio.gather(*(pid.only(db) for _ in range(3)))
+        assert sorted(len(one.prepared) for one in db.pool._idle) == [1, 1, 2]
+
+
 async def test_the_connection_used_last_is_used_next(database_url: str) -> None:
     async with opened(database_url, size=3) as db:
         assert len({await pid.one(db) for _ in range(10)}) == 1

@@ -161,13 +161,12 @@ async def test_a_slow_redis_is_cache(
 ) -> None:
     if stores.redis_url is None:
         pytest.skip("no Redis for this platform")
-    exchange = Shared._exchange
+    found = Shared._found
 
-    async def slowly(self: Shared, *args: Any) -> None:
-        await asyncio.sleep(0.03)
-        await exchange(self, *args)
+    def slowly(self: Shared, *args: Any, **options: Any) -> None:
+        asyncio.get_running_loop().call_later(0.03, lambda: found(self, *args, **options))
 
-    monkeypatch.setattr(Shared, "_exchange", slowly)
+    monkeypatch.setattr(Shared, "_found", slowly)
     options = {"REDIS_URL": stores.redis_url, "SERVICE_CACHE": "on"}
     async with worker(url, **options) as (client, state):
         await until(lambda: state["cache"].shared.up)

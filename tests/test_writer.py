@@ -160,7 +160,7 @@ async def test_a_write_that_is_cancelled_leaves_nothing_cached(url: str) -> None
     async with opened(url) as db:
         cache = Cache("", None, limit=1000, ttl=10, fingerprint="x")
         before = cache.generations.counts[EVERYTHING]
-        slow = Statement("test.slow", int, items.bulk.remove.every.core, prepare=False)
+        slow = items.bulk.remove.every
         task = asyncio.create_task(
             Writer(db, cache).run(lambda to: slow.records(to, ids=[1]), lambda _: ())
         )

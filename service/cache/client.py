@@ -1,26 +1,37 @@
-"""A Redis client from REDIS_URL, set so that a slow or absent Redis delays a request by 50 ms."""
+"""A Redis client from REDIS_URL, set so that a slow or absent Redis delays a request by 50 ms.
 
-from typing import Any, cast
+redis-py is imported at the first client: a worker without one needs neither its 0.1 s of CPU nor
+its 8 MiB.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
-from redis.maint_notifications import MaintNotificationsConfig
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.connection import AbstractConnection
 
-Client = Redis | RedisCluster
-
-# What is raised when Redis can't be used; a cluster's errors are not subclasses of RedisError.
-REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+    Client = Redis | RedisCluster
 
 SECONDS = 0.05
 CONNECTIONS = 8
 PORT, SENTINEL_PORT = 6379, 26_379
 
 
-def client(url: str, seconds: float = SECONDS) -> Client:
+def redis_errors() -> tuple[type[Exception], ...]:
+    """What is raised when Redis can't be used."""
+    # A cluster's errors are not subclasses of RedisError.
+    from redis.exceptions import RedisClusterException, RedisError
+
+    return RedisError, RedisClusterException, OSError, TimeoutError
+
+
+def load() -> None:
+    """Import redis-py: before workers are forked, so that they share its memory."""
+    import redis.asyncio  # noqa: F401 - see above
+
+
+def client(url: str, seconds: float = SECONDS) -> "Client":
     """A client of a server, of a cluster, or of the master that sentinels name.
 
     redis-py's defaults are 5 s and ten tries: a stopped Redis would delay a request by a minute.
@@ -31,6 +42,12 @@ def client(url: str, seconds: float = SECONDS) -> Client:
             or `redis+sentinel://host:port,host:port/name/db`, each with `user:password@` before.
         seconds: the timeout for connecting, and for each answer.
     """
+    from redis.asyncio import Redis, RedisCluster, Sentinel
+    from redis.asyncio.cluster import ClusterNode
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.maint_notifications import MaintNotificationsConfig
+
     options: dict[str, Any] = {
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
@@ -56,17 +73,30 @@ def client(url: str, seconds: float = SECONDS) -> Client:
     return Redis.from_url(url, **quiet, **options)
 
 
-async def subscriber(one: Client) -> Any:
-    """Return what receives messages; a cluster's client looks up the nodes again before."""
+async def connect(one: "Client", key: str) -> "AbstractConnection":
+    """A new connection to the server that has this key; a cluster is asked again which one.
+
+    Raises:
+        RedisError, RedisClusterException, OSError, TimeoutError: there is none.
+    """
+    from redis.asyncio import RedisCluster
+    from redis.exceptions import RedisClusterException
+
     if isinstance(one, RedisCluster):
         await one.aclose()
         await one.initialize()
-    return one.pubsub()
-
-
-def is_cluster(one: Client) -> bool:
-    """Whether the commands of one pipeline reach several servers, in any order."""
-    return isinstance(one, RedisCluster)
+        node = one.get_node_from_key(key)
+        if node is None:
+            raise RedisClusterException(f"no node of the cluster has the slot of {key}")
+        made = node.connection_class(**node.connection_kwargs)
+    else:
+        made = one.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
+    try:
+        await made.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    except BaseException:
+        made._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - without it, redis-py warns
+        raise
+    return made
 
 
 def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
@@ -85,6 +115,8 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], 
     return places, named, parts.path.removeprefix("/")
 
 
-def is_closed(error: Exception) -> bool:
-    """Whether it is uvloop's error for a write to a connection that has just been closed."""
-    return isinstance(error, RuntimeError) and "handler is closed" in str(error)
+def is_lost(error: Exception) -> bool:
+    """Whether Redis can't be used."""
+    if isinstance(error, RuntimeError):  # uvloop's, for a write to a connection just closed
+        return "handler is closed" in str(error)
+    return isinstance(error, redis_errors())

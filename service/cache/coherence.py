@@ -21,8 +21,9 @@ from typing import Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, is_closed, subscriber
+from service.cache.client import is_lost
 from service.cache.generations import EVERYTHING, Generations, Tags, message, parse
+from service.cache.multiplexed import Multiplexed
 from service.cache.shared import RETRY_SECONDS, Shared
 from service.cache.silent_writers import PRESENCE, SilentWriters
 from service.db.names import CHANNEL, LISTENER, SILENT
@@ -37,6 +38,7 @@ ANSWER_SECONDS = 1.0
 INVALIDATE = "invalidate:"
 # A worker sends it when it begins to listen: the others look for silent writers at once.
 JOINED = "joined"
+PRESENCE_BYTES = PRESENCE.encode()
 # Before that look: the worker's announcement over Redis needs a moment.
 JOINING_SECONDS = 0.05
 # From so many tags on everything is invalidated: a NOTIFY takes less than 8,000 bytes.
@@ -90,6 +92,7 @@ class Coherence:
         # When the last answered heartbeat was sent; 0.0 when it does not count.
         self._database = self._redis = 0.0
         self._connection: Any = None
+        self._hearing: Multiplexed | None = None
         self._pending: dict[int, None] = {}
         self._sending: asyncio.Task[None] | None = None
         self._querying = asyncio.Lock()
@@ -162,10 +165,10 @@ class Coherence:
         while True:
             try:
                 await listen()
-            except (*DATABASE_ERRORS, *REDIS_ERRORS):
+            except DATABASE_ERRORS:
                 pass
             except Exception as error:  # noqa: BLE001 - without a retry it never comes back
-                if not is_closed(error):
+                if not is_lost(error):
                     logger.exception("a connection of the cache failed")
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -239,62 +242,51 @@ class Coherence:
         await self._named.wait()
         shared = self.shared
         assert shared is not None  # noqa: S101 - `connections` has checked it
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                messages = await subscriber(shared.client)
-        except Exception as error:
-            shared.fail(error)
-            raise
         channel = shared.channel
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await messages.subscribe(channel, PRESENCE + shared.channel)
-                message = None
-                while message is None or message["type"] != "subscribe":
-                    message = await messages.get_message(timeout=ANSWER_SECONDS)
+                channels = (channel, PRESENCE + channel)
+                self._hearing = await shared.connect(self._on_redis_message, channels)
             self.on_message((EVERYTHING,), in_redis=False)
             while shared.channel == channel:
                 # At the start, after a command took too long, and after a pause.
                 if not shared.up and not self.writers.found:
                     await shared.begin()
-                async with asyncio.timeout(2 * ANSWER_SECONDS):
-                    await self._redis_heartbeat(messages, shared)
+                await self._redis_heartbeat(self._hearing)
         except Exception as error:
             shared.fail(error)
             raise
         finally:
-            await messages.aclose()
+            self._hearing = None
+            shared.disconnect()
 
-    async def _redis_heartbeat(self, messages: Any, shared: Shared) -> None:
-        """Ping, receive messages until the answer, and then until the next heartbeat."""
+    async def _redis_heartbeat(self, hearing: Multiplexed) -> None:
+        """Announce this worker, wait for the answer, and then until the next heartbeat."""
         asked = monotonic()
-        await self._publish_presence(shared)
-        await messages.ping()
-        answered, seconds = False, ANSWER_SECONDS
-        while (left := asked + seconds - monotonic()) > 0:
-            message = await messages.get_message(timeout=left)
-            if message is None:
-                continue
-            if message["type"] == "pong":
-                answered, seconds = True, HEARTBEAT_SECONDS
-                self._redis = asked
-                if self._database:
-                    self._extend()
-                else:
-                    self._joined.set()  # look now
-            elif message["type"] == "message":
-                sender, _, text = message["data"].decode(errors="replace").partition(":")
-                if sender == shared.sender:
-                    continue
-                if message["channel"].decode() == PRESENCE + shared.channel:
-                    if self.writers.on_presence(sender, text):
-                        await self._publish_presence(shared)
-                else:
-                    self.on_message(parse(text), in_redis=False)
-        if not answered:
-            raise TimeoutError("Redis did not answer the heartbeat")
+        self._publish_presence()
+        await hearing.call(("PING",))
+        self._redis = asked
+        if self._database:
+            self._extend()
+        else:
+            self._joined.set()  # look now
+        await hearing.sleep(asked + HEARTBEAT_SECONDS - monotonic())
 
-    async def _publish_presence(self, shared: Shared) -> None:
-        with suppress(*REDIS_ERRORS):  # the next heartbeat sends it again
-            presence = f"{shared.sender}:{self.writers.presence()}"
-            await shared.client.publish(PRESENCE + shared.channel, presence)
+    def _on_redis_message(self, channel: bytes, message: bytes) -> None:
+        shared = self.shared
+        assert shared is not None  # noqa: S101 - its channels are subscribed
+        sender, _, text = message.decode(errors="replace").partition(":")
+        if sender == shared.sender:
+            return
+        if channel.startswith(PRESENCE_BYTES):
+            if self.writers.on_presence(sender, text):
+                self._publish_presence()
+        else:
+            self.on_message(parse(text), in_redis=False)
+
+    def _publish_presence(self) -> None:
+        """Announce this worker; the next heartbeat does it again."""
+        if self.shared is not None and self._hearing is not None:
+            presence = f"{self.shared.sender}:{self.writers.presence()}"
+            command = ("PUBLISH", PRESENCE + self.shared.channel, presence)
+            self._hearing.send([command], lambda _: None)

@@ -7,21 +7,26 @@ changed, and only then publishes the tags to the other workers. A generation tha
 evicted or lost with its server comes back with another value, so nothing stored before it is
 valid. That needs no script, no tombstone and no clock.
 
-The commands of one turn of the event loop go in one pipeline, one pipeline at a time. A request
-waits for Redis 50 ms at most. After a failure Redis is not used until it has answered again.
+The commands of one turn of the event loop are written together, on one connection. A request waits
+for Redis 50 ms at most. After a failure Redis is not used until it has answered again.
 """
 
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from service.cache.client import SECONDS, Client, is_cluster
+from service.cache.client import SECONDS, connect
 from service.cache.generations import EVERYTHING, FIRST_ROW_TAG, Tags, message
-from service.cache.pending import Invalidation, Lease, Lookup, answer_all
+from service.cache.multiplexed import Command, Multiplexed, OnMessage, Replies, first_error
+from service.cache.pending import Fallback, Invalidation, Lease, Lookup, Store, answer_all, give_up
 from service.cache.response import CachedResponse, decode, encode
 from service.logs import logger
+
+if TYPE_CHECKING:
+    from service.cache.client import Client
 
 # Between two tries of a Redis that failed: it is used again within a second of its return.
 RETRY_SECONDS = 0.25
@@ -43,7 +48,7 @@ class Shared:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         *,
         ttl: float,
         fingerprint: str,
@@ -55,8 +60,7 @@ class Shared:
         self.ttl = ttl
         self.fingerprint = fingerprint
         self.declared = declared
-        self.spawn = spawn
-        self.publish_otherwise = publish_otherwise
+        self._fallback = Fallback(publish_otherwise, spawn)
         self.sender = secrets.token_hex(4)
         self.name = ""  # of the database; known once that has answered
         # `up`: responses are read and stored. It may be off while Redis can be reached: writes are
@@ -64,10 +68,11 @@ class Shared:
         self.up = self._reached = self._failed = False
         self.hits = self.misses = 0  # since the start, for metrics
         self._lookups: list[Lookup] = []
-        self._stores: list[tuple[str, bytes, int]] = []
+        self._stores: list[Store] = []
         self._invalidation: Invalidation | None = None  # of this worker's writes
         self._received: Invalidation | None = None
-        self._running = False
+        self._scheduled = False
+        self._connection: Multiplexed | None = None
 
     @property
     def _place(self) -> str:
@@ -101,13 +106,8 @@ class Shared:
         generations = [f"{place}{tag}" for tag in (EVERYTHING, *tags)]
         lookup = Lookup(key.encode(), [f"{place}{self.fingerprint}:{key}", *generations])
         self._lookups.append(lookup)
-        self._start()
-        try:
-            async with asyncio.timeout(SECONDS):
-                found, prefix = await lookup.future
-        except TimeoutError:
-            self.misses += 1
-            return None, None
+        self._schedule()
+        found, prefix = await lookup.future
         if found is not None:
             self.hits += 1
             return decode(found), None
@@ -116,13 +116,13 @@ class Shared:
 
     def keep(self, lease: Lease, response: CachedResponse, seconds: float | None = None) -> None:
         """Store a response that was read under a lease, in the background."""
-        if not self.up:
+        if not self.up or self._connection is None or self._connection.full:
             return
         seconds = self.ttl if seconds is None else min(seconds, self.ttl)
         seconds *= random.uniform(0.9, 1)  # noqa: S311 - so that not all expire at once
         value = lease.prefix + encode(response)
-        self._stores.append((lease.place, value, max(1, round(seconds * 1000))))
-        self._start()
+        self._stores.append(Store(lease.place, value, max(1, round(seconds * 1000))))
+        self._schedule()
 
     async def invalidate(self, tags: Tags) -> None:
         """Invalidate what depends on the tags, then publish them to the other workers.
@@ -130,27 +130,47 @@ class Shared:
         Returns when that is done, or after 50 ms. After a failure Redis is not used until `begin`
         has invalidated everything in it.
         """
-        # Several writes wait for it: one that is cancelled leaves it to the others.
-        await asyncio.shield(self._invalidating(tags).future)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.invalidate_then(tags, lambda: None if ended.done() else ended.set_result(None))
+        await ended
 
     def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
-        """As `invalidate`, and call `then`."""
-        self._invalidating(tags).future.add_done_callback(lambda _: then())
-
-    def _invalidating(self, tags: Tags) -> Invalidation:
-        invalidation = self._invalidation
-        if invalidation is None:
-            invalidation = self._invalidation = Invalidation(publish=True)
-            self._start()
-        invalidation.tags.update(dict.fromkeys(tags))
-        return invalidation
+        """As `invalidate`; calls `then` instead of returning."""
+        if self._invalidation is None:
+            self._invalidation = Invalidation(publish=True)
+            self._schedule()
+        self._invalidation.tags.update(dict.fromkeys(tags))
+        self._invalidation.waiting.append(then)
 
     def on_message(self, tags: Tags) -> None:
         """Invalidate tags that came from a process that could not reach Redis."""
         if self._received is None:
             self._received = Invalidation(publish=False)
-            self._start()
+            self._schedule()
         self._received.tags.update(dict.fromkeys(tags))
+
+    async def connect(
+        self, on_message: OnMessage | None = None, channels: Sequence[str] = ()
+    ) -> Multiplexed:
+        """Connect, and receive the messages of the channels; then call `begin`.
+
+        Raises:
+            RedisError, RedisClusterException, OSError, TimeoutError: it can't be used.
+        """
+        made = await connect(self.client, self.channel)
+        connection = self._connection = Multiplexed(
+            made, SECONDS, on_message=on_message, on_close=self.disconnect
+        )
+        if channels:
+            await connection.subscribe(*channels)
+        return connection
+
+    def disconnect(self) -> None:
+        """Don't use Redis until `connect` and `begin`."""
+        self.up = self._reached = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     async def begin(self) -> None:
         """Use Redis from now on. Messages may have been missed, so everything is invalidated.
@@ -158,8 +178,13 @@ class Shared:
         Raises:
             RedisError, OSError, TimeoutError: it can't be used.
         """
+        connection = self._connection
+        if connection is None:
+            raise ConnectionError("there is no connection to Redis")
         async with asyncio.timeout(4 * SECONDS):
-            await self._delete((EVERYTHING,), publish=True)
+            await connection.call(*self._deletion((EVERYTHING,), publish=True))
+        if connection is not self._connection:
+            raise ConnectionError("Redis has closed the connection")
         self._reached, self._failed = True, False
         if not self.up:
             self.up = True
@@ -179,79 +204,91 @@ class Shared:
 
     async def close(self) -> None:
         """Close the connections."""
-        self.up = self._reached = False
+        self.disconnect()
         await self.client.aclose()
 
-    def _start(self) -> None:
-        if not self._running:
-            self._running = True
-            self.spawn(self._run())
+    def _schedule(self) -> None:
+        """Send what waits at the end of this turn of the event loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._send)
 
-    async def _run(self) -> None:
-        try:
-            await asyncio.sleep(0)  # lookups of this turn of the event loop share a pipeline
-            while self._lookups or self._stores or self._invalidation or self._received:
-                lookups, self._lookups = self._lookups, []
-                stores, self._stores = self._stores, []
-                both = (self._invalidation, self._received)
-                invalidations = [one for one in both if one is not None]
-                self._invalidation = self._received = None
-                published = False
-                try:
-                    if self._reached:
-                        async with asyncio.timeout(SECONDS):
-                            for one in invalidations:
-                                await self._delete(tuple(one.tags), publish=one.publish)
-                                one.done()
-                            published = True
-                            if self.up and (lookups or stores):
-                                await self._exchange(lookups, stores)
-                except Exception as error:  # noqa: BLE001 - a cluster's errors are of any type
-                    self.fail(error)
-                finally:
-                    for lookup in lookups:
-                        lookup.answer(None, None)
-                for one in invalidations:
-                    if one.publish and not published:
-                        await self.publish_otherwise(tuple(one.tags))
-                    one.done()
-        finally:
-            self._running = False
+    def _send(self) -> None:
+        self._scheduled = False
+        lookups, self._lookups = self._lookups, []
+        stores, self._stores = self._stores, []
+        both = (self._invalidation, self._received)
+        self._invalidation = self._received = None
+        for one in both:
+            if one is not None:
+                self._send_invalidation(one)
+        connection = self._connection
+        if not self.up or connection is None:
+            give_up(lookups)
+            return
+        lookups = [one for one in lookups if not one.future.done()]  # not cancelled
+        if lookups or stores:
+            commands: list[Command] = [
+                ("SET", one.place, one.value, "PX", one.milliseconds) for one in stores
+            ]
+            commands += [("MGET", *one.keys) for one in lookups]
+            connection.send(commands, partial(self._found, lookups))
 
-    async def _delete(self, tags: Tags, *, publish: bool) -> None:
-        """Delete the generations, then publish; a cluster keeps no order within a pipeline."""
-        pipeline: Any = self.client.pipeline(transaction=False)
-        keys = [f"{self._place}{tag}" for tag in tags if tag < FIRST_ROW_TAG]
-        if keys:
-            pipeline.delete(*keys)
-        text = f"{self.sender}:{message(tags)}"
-        if publish and not is_cluster(self.client):
-            pipeline.publish(self.channel, text)
-        await pipeline.execute()
-        if publish and is_cluster(self.client):
-            await self.client.publish(self.channel, text)
+    def _send_invalidation(self, one: Invalidation) -> None:
+        connection = self._connection
+        used = self._reached and connection is not None
+        commands = self._deletion(tuple(one.tags), publish=used and one.publish)
+        if connection is not None and commands:
+            # Also while Redis is not used: `begin` may have invalidated what others use already,
+            # and this write may have been committed after that.
+            done = partial(self._invalidated, one) if used else lambda _: None
+            connection.send(commands, done)
+        if one.publish and not used:
+            self._fallback.add(one)
 
-    async def _exchange(
-        self, lookups: Iterable[Lookup], stores: list[tuple[str, bytes, int]]
+    def _deletion(self, tags: Tags, *, publish: bool) -> list[Command]:
+        """Delete the generations, then publish. Redis runs the commands in this order."""
+        place = self._place
+        keys = [f"{place}{tag}" for tag in tags if tag < FIRST_ROW_TAG]
+        commands: list[Command] = [("DEL", *keys)] if keys else []
+        if publish:
+            commands.append(("PUBLISH", self.channel, f"{self.sender}:{message(tags)}"))
+        return commands
+
+    def _invalidated(self, invalidation: Invalidation, found: Replies | Exception) -> None:
+        error = first_error(found)
+        if error is None:
+            invalidation.end()
+            return
+        self.fail(error)
+        if invalidation.publish:
+            self._fallback.add(invalidation)
+
+    def _found(
+        self, lookups: list[Lookup], found: Replies | Exception, *, again: bool = False
     ) -> None:
-        asking = [lookup for lookup in lookups if not lookup.future.done()]
-        pipeline: Any = self.client.pipeline(transaction=False)
-        for key, value, milliseconds in stores:
-            pipeline.set(key, value, px=milliseconds)
-        for lookup in asking:
-            pipeline.execute_command("MGET", *lookup.keys)  # a cluster's client has no mget
-        results = (await pipeline.execute(raise_on_error=False))[len(stores) :]
-        if without := answer_all(asking, results):
-            await self._make_generations(without)
+        """Answer from the last replies. The others are of commands that store, and may fail."""
+        results = [] if isinstance(found, Exception) else found[len(found) - len(lookups) :]
+        error = first_error(found if isinstance(found, Exception) else results)
+        if error is not None:
+            self.fail(error)
+            give_up(lookups)
+            return
+        without = answer_all(lookups, results)
+        if without and not again and self._connection is not None:
+            self._make_generations(self._connection, without)
+        else:  # Redis is full, or they are deleted again
+            give_up(without)
 
-    async def _make_generations(self, lookups: list[Lookup]) -> None:
+    def _make_generations(self, connection: Multiplexed, lookups: list[Lookup]) -> None:
         """Make those that are missing. The first worker's value counts, so read them again."""
         milliseconds = round(max(2 * self.ttl, 1) * 1000)
-        pipeline: Any = self.client.pipeline(transaction=False)
-        for key in {key for lookup in lookups for key in lookup.keys[1:]}:
-            pipeline.set(key, secrets.token_hex(WIDTH // 2), nx=True, px=milliseconds)
-        for lookup in lookups:
-            pipeline.execute_command("MGET", *lookup.keys)  # a cluster's client has no mget
-        results = (await pipeline.execute(raise_on_error=False))[-len(lookups) :]
-        for lookup in answer_all(lookups, results):  # Redis is full, or they are deleted again
-            lookup.answer(None, None)
+        commands: list[Command] = [
+            ("SET", key, secrets.token_hex(WIDTH // 2), "NX", "PX", milliseconds)
+            for key in {key for lookup in lookups for key in lookup.keys[1:]}
+        ]
+        commands += [("MGET", *lookup.keys) for lookup in lookups]
+        # The time of a lookup is for both questions.
+        due = min(lookup.began for lookup in lookups) + SECONDS
+        asyncio.get_running_loop().call_at(due, give_up, lookups)
+        connection.send(commands, partial(self._found, lookups, again=True))

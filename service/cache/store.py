@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.cache.client import REDIS_ERRORS, client
+from service.cache.client import client, redis_errors
 from service.cache.coherence import Coherence
 from service.cache.generations import EVERYTHING, Generations, Tags
 from service.cache.loads import InFlightLoad, Pending
@@ -91,7 +91,7 @@ class Cache:
     async def close(self) -> None:
         """Invalidate everything in Redis, since a message may not be sent yet, and disconnect."""
         if self.shared is not None and self.shared.up:
-            with suppress(*REDIS_ERRORS):
+            with suppress(*redis_errors()):
                 await self.shared.begin()
         while self._tasks:
             for task in self._tasks:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import asyncpg
 import click
-from redis.exceptions import ResponseError
 
 from service.cache import client as redis
 from service.db.access import CONNECTING, DatabaseRefusedError, no_connection
@@ -62,17 +61,17 @@ async def look_at_database(url: str) -> Database:
     return Database(f"PostgreSQL {version}", revision, readable)
 
 
-async def look_at_redis(url: str | None) -> str | None:
+async def look_at_redis(url: str) -> str | None:
     """Return name and version of Redis; None when it does not answer."""
-    if url is None or url == "off":
-        return None
+    from redis.exceptions import ResponseError
+
     client = redis.client(url, SECONDS)
     try:
         async with asyncio.timeout(SECONDS):
             told = await client.info("server")
     except ResponseError:  # it answers, but not to INFO
         return "Redis"
-    except redis.REDIS_ERRORS:
+    except redis.redis_errors():
         return None
     finally:
         await client.aclose()

@@ -9,6 +9,7 @@ import msgspec
 
 from service import logs, tracing
 from service.cli.group import app_option, application, main, run, with_stores
+from service.embedded import redis as embedded_redis
 from service.embedded.data_directory import Stores
 from service.embedded.programs import EmbeddedError
 from service.embedded.watch import Watch
@@ -130,11 +131,13 @@ def _stores(
         database = banner.EMBEDDED
     else:
         database = f"at {address(url)}"
-    redis = banner.OFF
-    if settings.redis_url not in (None, "off"):
-        own = running is not None and running.redis_url is not None
-        redis = banner.EMBEDDED if own else f"at {address(settings.redis_url)}"
-    name = run(banner.look_at_redis(settings.redis_url))
+    if settings.redis_url in (None, "off"):
+        name, redis = None, banner.OFF
+    elif running is not None and running.redis_url is not None:
+        name, redis = embedded_redis.title(), banner.EMBEDDED
+    else:
+        redis = f"at {address(settings.redis_url)}"
+        name = run(banner.look_at_redis(settings.redis_url))
     return banner.lines(found, head, database, name, redis)
 
 

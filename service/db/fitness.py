@@ -19,10 +19,17 @@ LOOK_SECONDS = 0.5
 
 
 class Fitness(NamedTuple):
-    """What a new connection shows: whether it is read-only, and what the schema lacks."""
+    """What a new connection shows.
+
+    Attributes:
+        read_only: whether the database takes no writes.
+        outdated: what the schema lacks; None if it lacks nothing, or if that was not checked.
+        checked: whether the connection has prepared the statements, which checks the schema.
+    """
 
     read_only: bool
     outdated: BaseException | None
+    checked: bool
 
 
 class FitnessWatch:
@@ -50,6 +57,7 @@ class FitnessWatch:
         self._retire = retire
         self._spawn = spawn
         self._unprepared: Statement[Any] | None = None  # the last one that failed while `outdated`
+        self._proven = False  # a connection has prepared all of them
         self._looking = False
         self._closed = False
 
@@ -61,6 +69,14 @@ class FitnessWatch:
     def statements(self) -> Sequence[Statement[Any]]:
         """The statements that a new connection must be able to prepare."""
         return self._prepared if self._unprepared is None else (*self._prepared, self._unprepared)
+
+    @property
+    def unproven(self) -> Sequence[Statement[Any]]:
+        """The statements that a new connection of the pool prepares: none if the schema is known.
+
+        Then each is prepared at its first use: it needs one round trip more, once per connection.
+        """
+        return () if self._proven and not self.outdated.active else self.statements
 
     def found_read_only(self, error: BaseException) -> None:
         """A write was refused: no other is tried until a new connection takes writes."""
@@ -82,9 +98,11 @@ class FitnessWatch:
             fit_again = self.read_only.end()
         if fitness.outdated is not None:
             self.outdated.begin(fitness.outdated)
-        elif self.outdated.end():
-            self._unprepared = None
-            fit_again = True
+        elif fitness.checked:
+            self._proven = True
+            if self.outdated.end():
+                self._unprepared = None
+                fit_again = True
         if fit_again:
             self._retire()
         self._begin_to_look()

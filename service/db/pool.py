@@ -1,9 +1,8 @@
-"""Our own pool: few raw connections, last in first out, each holding its statements prepared.
+"""Our own pool: few raw connections, last in first out, each keeping its statements prepared.
 
 asyncpg's pool would drop every prepared statement at release, run a reset query and start a task.
-A statement that is parsed at each use costs a request 1.65 to 1.83 times the CPU at one connection
-(`python -m bench trials prepared`). A reset query is not needed, because no statement of ours
-alters the session, which tests/test_statements.py checks.
+Parsing a statement at each use costs a request 1.65 to 1.83 times the CPU at one connection (`bench
+trials prepared`). No statement of ours alters the session (tests/test_statements.py): no reset.
 """
 
 import asyncio
@@ -24,9 +23,7 @@ from service.db.statement import Statement
 from service.errors import Problem, Unavailable
 from service.logs import logger
 
-# The longest pause between two tries to reach a database that is away, so that it is used again
-# within a second of its return.
-BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS = 0.5  # at most between two tries, so that the database's return is soon noticed
 # PostgreSQL itself cancels a statement at its timeout. If it does not answer at all (stopped,
 # unplugged), its connection is closed so many seconds later.
 GRACE_SECONDS = 0.5
@@ -38,7 +35,7 @@ class Pool:
     Args:
         url: as `DATABASE_URL`.
         size: connections held, or None to connect for each use.
-        prepared: the statements to prepare when a connection opens.
+        prepared: the statements that the first connection prepares, which checks the schema.
         statement_timeout: seconds a statement may take, and a request may wait for a connection.
         queue_limit: requests that may wait for a connection; one more is refused at once.
         audible: whether triggers report what is written, see names.SILENT.
@@ -79,7 +76,10 @@ class Pool:
         """Begin to connect. If the database is away, connect in the background when it returns."""
         if self.size is not None:
             self._opening = self.size
-            await asyncio.gather(*(self._try_open() for _ in range(self.size)))
+            # The first prepares all statements; while it fails the others would fail too.
+            if await self._try_open():
+                await asyncio.gather(*(self._try_open() for _ in range(self.size - 1)))
+            self._idle.reverse()  # so that it is used first
             self._opening = 0
             self._fill()
         self._spawn(self._watchdog(), self._tasks)
@@ -249,7 +249,7 @@ class Pool:
             pooled = await self.connect(self.name)
             self._preparing.add(pooled)
             try:
-                fitness = await pooled.prepare(self.fitness.statements)
+                fitness = await pooled.prepare(self.fitness.unproven)
             finally:
                 self._preparing.discard(pooled)
         except Exception as error:  # noqa: BLE001 - for any error the next try may succeed

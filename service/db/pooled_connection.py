@@ -152,7 +152,7 @@ class PooledConnection:
         except BaseException:
             self.connection.terminate()
             raise
-        return Fitness(read_only, outdated)
+        return Fitness(read_only, outdated, checked=bool(statements))
 
     async def close(self) -> None:
         """Close it: gently, and after 5 s by force."""

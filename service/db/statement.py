@@ -71,7 +71,7 @@ class Statement(Generic[Row]):
         core: a Core statement in which every value is a named `bindparam`.
         order: the arguments in order, if `get` or `only` is called with them by position.
         extra: selected columns after those of the row; only `records` returns them.
-        prepare: whether every connection prepares it when it opens.
+        prepare: whether it is prepared when the pool opens, which checks the schema.
         arrays: the field whose values an argument holds, by the argument's name.
         numbered: whether its INSERT sets the ids, from `next_id`.
         by_values: whether PostgreSQL plans it at each use, for its values; else it may choose one
@@ -84,7 +84,6 @@ class Statement(Generic[Row]):
     __slots__ = (
         "arrays",
         "by_values",
-        "core",
         "name",
         "names",
         "prepare",
@@ -112,7 +111,6 @@ class Statement(Generic[Row]):
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
         _refuse(name, compiled)
         self.name = name
-        self.core = core
         self.sql = str(compiled)
         if numbered:
             self.sql = _overriding(name, self.sql)
@@ -121,7 +119,9 @@ class Statement(Generic[Row]):
         self.row = row
         self.prepare = prepare
         self.by_values = by_values
-        parts = [part for part in visitors.iterate(core) if isinstance(part, UpdateBase)]
+        # PostgreSQL takes a write at the top or in WITH, nowhere else.
+        every = (core, *(cte.element for cte in compiled.ctes or ()))
+        parts = [part for part in every if isinstance(part, UpdateBase)]
         self.writes = bool(parts)
         self.removes = any(part.is_delete for part in parts)
         selected = tuple(core.exported_columns.keys())

@@ -7,7 +7,7 @@ from typing import TypeVar
 import asyncpg
 from redis.exceptions import ResponseError
 
-from service.cache.client import REDIS_ERRORS
+from service.cache.client import redis_errors
 from service.db.access import first_line
 from service.doctor.check import Check, Finding, fail, skip, warn
 from service.doctor.subject import Skipped, Subject
@@ -65,6 +65,6 @@ def _failed(check: Check, error: Exception) -> Finding:
             return warn(f"PostgreSQL refused the question: {first_line(error)}", "see its log")
         case ResponseError():
             return skip(f"Redis refused the question: {first_line(error)}")
-        case _ if check.store == "redis" and isinstance(error, REDIS_ERRORS):
+        case _ if check.store == "redis" and isinstance(error, redis_errors()):
             return fail(f"Redis did not answer: {what}", "see its log, and try again")
     return fail(f"this check has a bug: {what}", "report it, with this line")

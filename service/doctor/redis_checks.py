@@ -37,7 +37,7 @@ async def reachable(subject: Subject) -> Finding:
     try:
         async with asyncio.timeout(SECONDS):
             await client.ping()
-    except redis.REDIS_ERRORS as error:
+    except redis.redis_errors() as error:
         subject.redis = None
         why = first_line(error) or f"no answer within {SECONDS:g} s"
         if isinstance(error, ResponseError):

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from service.cache.client import REDIS_ERRORS, Client
+from service.cache.client import redis_errors
 from service.embedded.data_directory import Stores
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.app import Application
+    from service.cache.client import Client
 
 DATABASE_OFF = "the embedded PostgreSQL does not run: `swiftlet serve` starts it"
 REDIS_OFF = "the embedded Redis does not run"
@@ -62,7 +63,7 @@ class Subject:
         """The only row of a query; raises as `connection`."""
         return (await self.connection().fetch(sql, *args))[0]
 
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """The client of Redis.
 
         Raises:
@@ -84,6 +85,6 @@ class Subject:
         if self.database is not None and not self.database.is_closed():
             self.database.terminate()
         if self.redis is not None:
-            with suppress(*REDIS_ERRORS):
+            with suppress(*redis_errors()):
                 await self.redis.aclose()
             self.redis = None

@@ -34,8 +34,7 @@ def start(directory: DataDirectory, server: Path | None, watch: Watch | None = N
     if server is None:
         directory.notes.append("no Redis or Valkey found: the service runs without")
         return None
-    name = "Valkey" if "valkey" in server.name else "Redis"
-    logger.info("starting %s %s", name, version(server) or "")
+    logger.info("starting %s", title(server))
     environment = ChildEnvironment(directory.run, directory.account)
     address = directory.run / "redis.sock"
     settings = REDIS | {"unixsocket": str(address), "dir": str(directory.run)}
@@ -58,12 +57,22 @@ def start(directory: DataDirectory, server: Path | None, watch: Watch | None = N
     while child.process.poll() is None and time.monotonic() < give_up:
         if _pongs(address):
             if watch is not None:
-                watch.add(name, child, launch)
+                watch.add(_name(server), child, launch)
             return f"unix://{address}"
         time.sleep(0.005)
     child.stop()
     directory.notes.append(f"{server} does not start (see {log}): the service runs without")
     return None
+
+
+def title(server: Path | None = None) -> str:
+    """Return the name and version of a server's program, by default of the one that is found."""
+    server = server or find_redis()
+    return f"{_name(server)} {version(server) or ''}".rstrip() if server else ""
+
+
+def _name(server: Path) -> str:
+    return "Valkey" if "valkey" in server.name else "Redis"
 
 
 def _pongs(address: Path) -> bool:

@@ -11,15 +11,16 @@ lease_script.py explains why no window admits more than the limit and a twentiet
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from redis.exceptions import NoScriptError
-
-from service.cache.client import SECONDS, Client
+from service.cache.client import SECONDS
 from service.limits.lease_script import SCRIPT, SHA
 from service.limits.policy import Policy, Verdict
 from service.limits.window import SECOND, Clock, Window
 from service.logs import logger
+
+if TYPE_CHECKING:
+    from service.cache.client import Client
 
 # A request waits SECONDS for Redis. If the answer comes later, but within so many seconds, Redis
 # was only slow: requests are decided locally until then, and are reported.
@@ -86,7 +87,7 @@ class Leases:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         place: str,
         *,
         spawn: Callable[[Coroutine[None, None, None]], object],
@@ -213,7 +214,7 @@ class Leases:
         for command in commands:
             pipeline.execute_command("EVALSHA", SHA, *command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        lacking = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        lacking = [place for place, reply in enumerate(replies) if _lacks_script(reply)]
         if lacking:
             pipeline = self.client.pipeline(transaction=False)
             for place in lacking:
@@ -262,6 +263,14 @@ def _release(waiting: Waiting, *, asked: bool) -> None:
     for future in waiting:
         if not future.done():
             future.set_result(asked)
+
+
+def _lacks_script(reply: object) -> bool:
+    if not isinstance(reply, Exception):
+        return False
+    from redis.exceptions import NoScriptError
+
+    return isinstance(reply, NoScriptError)
 
 
 def _ignore(task: "asyncio.Task[list[Any]]") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from time import monotonic_ns
 
-from service.cache.client import REDIS_ERRORS, client
+from service.cache.client import client, redis_errors
 from service.limits.lease_book import LeaseBook
 from service.limits.leases import CLIENT_SECONDS, Leases
 from service.limits.policy import Policies, Policy, Verdict
@@ -83,7 +83,7 @@ class Limiter:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLIENT_SECONDS)
-        with suppress(*REDIS_ERRORS):
+        with suppress(*redis_errors()):
             await self.leases.client.aclose()
 
     def take(self, policy: Policy, identity: str) -> Verdict | None:

@@ -71,7 +71,11 @@ def run(
     Raises:
         ServerError: no worker starts.
     """
+    from service.app_state import before_fork
+
     _allow_connections()
+    if app.settings.workers > 1:
+        before_fork(app)
     if app.settings.server == "granian":
         _granian(app.settings, listener, ready, stop)
     else:

@@ -1,5 +1,6 @@
 """Load the application of a command or worker by its name."""
 
+import gc
 import importlib
 import os
 import sys
@@ -22,8 +23,12 @@ def load(name: str) -> "Application":
         ApplicationError: no such module, no such name, a declaration that can't be served, or
             something else than an application.
     """
+    gc.disable()  # as __main__.py
     from service.app import Application
     from service.db.statement import RefusedError
+
+    gc.freeze()
+    gc.enable()
 
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
