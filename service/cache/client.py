@@ -34,7 +34,7 @@ def load() -> None:
 
 
 async def loaded() -> None:
-    """Import redis-py, if it is not, in a thread: requests run on meanwhile."""
+    """Import redis-py, if it is not, in a thread: other requests do not wait."""
     if "redis.asyncio" not in sys.modules:
         await in_thread(load)
 
