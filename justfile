@@ -60,11 +60,11 @@ openapi-lint:
 explain name *options:
     uv run swiftlet explain {{ quote(name) }} {{ options }}
 
-# Measure everyone, for about 40 minutes; `just bench quick` for 7; options go on
+# Measure everyone, for about 35 minutes; `just bench quick` for 6; options go on
 bench *options:
     uv run --group bench python -m bench measure {{ replace_regex(options, '^quick\b', '--quick') }}
 
-# Hold a result to bench/budgets.toml; without FILE measure what must hold, for 3 minutes
+# Hold a result to bench/budgets.toml; without FILE measure what it compares, for 4 minutes
 bench-check *file:
     uv run --group bench python -m bench check {{ file }}
 
@@ -80,6 +80,10 @@ bench-promises *options:
 bench-feed *options:
     uv run --group bench python -m bench feed {{ options }}
 
+# The load of the Rinha de Backend 2023-Q3 on examples/rinha, with 1.5 CPUs, as in `just bench-rinha --ramp 20`
+bench-rinha *options:
+    uv run --group bench python -m bench rinha {{ options }}
+
 # Files of a million items in and out, against psql; upserts; memory, and what others notice
 bench-files *options:
     uv run --group bench python -m bench files {{ options }}
@@ -88,7 +92,7 @@ bench-files *options:
 bench-trials *names:
     uv run --group bench python -m bench trials {{ names }}
 
-# The tables of README.md and docs/performance.md, from the newest committed results
+# The tables of README.md and docs/performance.md, from the newest committed full result
 bench-table:
     @uv run --group bench python -m bench table
 

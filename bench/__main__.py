@@ -1,5 +1,6 @@
 """`python -m bench`: measure, check budgets, draw reports. See bench/README.md."""
 
+import signal
 import sys
 import tempfile
 import time
@@ -15,6 +16,8 @@ OUT = Path(".data/bench")
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 RESULTS = Path(__file__).parent / "results"
 BEGAN = time.monotonic()
+# The best of the others was one of these in every full result so far.
+BEST_OTHERS = ("blacksheep", "fastify")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,9 +30,9 @@ def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 
 
 @main.command()
-@click.option("--quick", is_flag=True, help="Fewer workloads, shorter: under 10 minutes.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seconds", type=click.IntRange(1), help="Per measurement; 2, with --quick 1.")
+@click.option("--quick", is_flag=True, help="Fewer workloads, shorter: under 8 minutes.")
+@click.option("--rounds", type=click.IntRange(1), help="5, with --quick 3.")
+@click.option("--seconds", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
 @click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
 @click.option("--only", default="", callback=_comma, help="Contestants, separated by commas.")
 @click.option("--workloads", default="", callback=_comma, help="Workloads, separated by commas.")
@@ -43,8 +46,8 @@ def _comma(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 def measure(  # noqa: PLR0913 - click gives each option as an argument
     *,
     quick: bool,
-    rounds: int,
-    seconds: int | None,
+    rounds: int | None,
+    seconds: int,
     items: int,
     only: list[str],
     workloads: list[str],
@@ -62,8 +65,8 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
     _measure(
         out,
         "quick" if quick else "full",
-        rounds=rounds,
-        seconds=seconds or (1 if quick else 2),
+        rounds=rounds or (3 if quick else 5),
+        seconds=seconds,
         items=items,
         quick=quick,
         only=only,
@@ -77,7 +80,7 @@ def measure(  # noqa: PLR0913 - click gives each option as an argument
 @click.argument(
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--items", type=click.IntRange(100), default=100_000, show_default=True)
 @click.option(
     "--slow",
@@ -109,28 +112,21 @@ def check(
         verdicts = budgets.judge(result.read(file), budgets.load())
         _show(verdicts)
     else:
-        due = [one for one in budgets.load() if one.met]
-        wanted = [
+        asked = [
             one
-            for one in due
-            if (not workloads or one.workload in workloads)
+            for one in budgets.load()
+            if (not workloads or one.workload in {*workloads, "every"})
             and (not against or one.against in against)
         ]
-        only = {who for one in wanted for who in (one.of, one.against)}
-        if budgets.BEST in only:  # one of these two in every full result so far
-            only = only - {budgets.BEST} | {"blacksheep", "fastify"}
-        names = {one.workload for one in wanted} | {one.against_workload for one in wanted}
         verdicts = _measure(
             out,
             "check",
             rounds=rounds,
             seconds=1,
             items=items,
-            quick=True,
-            only=sorted(only),
-            names=sorted(names - {None}),
             slow=slow,
             tables=False,
+            wanted=budgets.needed(asked, workloads, BEST_OTHERS, items),
         )
     if broken := budgets.broken(verdicts):
         click.echo(f"{len(broken)} of the budgets that must hold fall short")
@@ -298,13 +294,35 @@ def feed(
 
 
 @main.command()
+@click.option("--rate", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Factor.")
+@click.option("--ramp", type=click.IntRange(1), default=180, show_default=True, help="Seconds.")
+@click.option("--cpus", type=click.FloatRange(0.1), default=1.5, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+def rinha(*, rate: float, ramp: int, cpus: float, workers: int) -> None:
+    """The load of the Rinha de Backend 2023-Q3 on examples/rinha; exit 1 if its rules are broken.
+
+    \b
+    Example:
+      python -m bench rinha --rate 0.5 --ramp 30
+    """
+    from bench.rinha import rinha_run
+
+    with tempfile.TemporaryDirectory() as place:
+        found = rinha_run(Path(place), _say, rate=rate, ramp=ramp, cpus=cpus, workers=workers)
+    for line in found.lines():
+        click.echo(line)
+    if not found.ok:
+        sys.exit(1)
+
+
+@main.command()
 def table() -> None:
-    """Print the tables of the README and docs/performance.md, from the newest committed results."""
-    from bench.readme import few, rows
+    """Print the tables of README.md and docs/performance.md, from the newest full result."""
+    from bench.readme import TABLES, few, measured
 
     found = result.read(newest())
-    click.echo(f"README.md:\n\n{few(found, since())}\n\ndocs/performance.md:\n")
-    click.echo(rows(found, since()))
+    click.echo(f"README.md:\n\n{measured(found)}\n\n{few(found)}\n\ndocs/performance.md:\n")
+    click.echo("\n\n".join([measured(found), *(each(found) for each in TABLES)]))
 
 
 def newest() -> Path:
@@ -315,30 +333,33 @@ def newest() -> Path:
     return found[-1]
 
 
-def since() -> list[result.Result]:
-    """Return the partial results that are newer than the newest full one, oldest first."""
-    full = result.read(newest())
-    others = (result.read(path) for path in RESULTS.glob("*.json"))
-    return sorted((one for one in others if one.taken > full.taken), key=lambda one: one.taken)
-
-
 def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:
-    """Run and write the result; exit 1 if a contestant answers wrongly, as it may be ours."""
+    """Run and write the result; exit 1 if a contestant answers wrongly, as it may be ours.
+
+    A run that ends early, as at Ctrl-C or SIGTERM, writes what it has.
+    """
     from bench import run
     from bench.measure import require_wrk
     from bench.report.page import page
 
+    def write(found: result.Result, name: str) -> list[budgets.Verdict]:
+        result.write(found, out / f"{name}.json")
+        verdicts = budgets.judge(found, budgets.load())
+        (out / f"{name}.html").write_text(page(found, verdicts))
+        _say(f"written: {out / name}.json and .html")
+        return verdicts
+
+    def keep(found: result.Result) -> None:
+        write(found, f"{found.taken[:10]}-{kind}-partial")
+
     require_wrk()
     if wrong := run.check_names(options.get("names", []), options.get("only", [])):
         raise click.UsageError(wrong)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     command = f"python -m bench {' '.join(sys.argv[1:])}"
-    found = run.run(run.Options(command=command, **options), _say)
-    name = f"{found.taken[:10]}-{kind}"
-    result.write(found, out / f"{name}.json")
-    verdicts = budgets.judge(found, budgets.load())
-    (out / f"{name}.html").write_text(page(found, verdicts))
+    found = run.run(run.Options(command=command, **options), _say, keep)
+    verdicts = write(found, f"{found.taken[:10]}-{kind}")
     _show(verdicts)
-    _say(f"written: {out / name}.json and .html")
     if faulty := [one.contestant for one in found.agreements if one.wrong]:
         _say(f"answered wrongly, and were not measured: {', '.join(faulty)}")
         sys.exit(1)
@@ -346,13 +367,15 @@ def _measure(out: Path, kind: str, **options: Any) -> list[budgets.Verdict]:
 
 
 def _show(verdicts: list[budgets.Verdict]) -> None:
+    """Print the table of the goals: goal, found, holds."""
     words = {True: "holds", False: "SHORT", None: "not measured"}
+    click.echo("\n| goal | | found | holds |\n|---|---|---|---|")
     for one in verdicts:
         word = words[one.holds] if one.expected or one.holds is not False else "not yet met"
         if one.holds and not one.expected:
             word = "holds; its `met = false` can go"
         found = "-" if one.found is None else f"{one.found:.2f}"
-        click.echo(f"  {word:14} {found:>8}  {one.name}: {one.goal}")
+        click.echo(f"| {one.name} | {one.goal} | {found} | {word} |")
 
 
 def _say(line: str) -> None:

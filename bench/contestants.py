@@ -9,20 +9,30 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.result import Contestant, Kind
-from bench.workloads import CRUD, WORKLOADS
+from bench.workloads import CONSTANT, CRUD, WORKLOADS
 
 ROOT = Path(__file__).parent.parent
 FASTIFY = ROOT / "bench" / "opponents" / "fastify"
-ALL = frozenset(one.name for one in WORKLOADS) - {CRUD}
+ALL = frozenset(one.name for one in WORKLOADS) - {CRUD, CONSTANT}
 PAGED = ALL - {one for one in ALL if one.startswith("cursor-")}
-POINTS = frozenset({"read", "hot"})
-OURS, CACHED = "swiftlet", "swiftlet-cached"
+BASIC = frozenset({"read", "hot", "list", "create", "patch", "mixed"})
+OURS, PLAIN, ALONE = "swiftlet", "swiftlet-plain", "swiftlet-alone"
 PUBLIC = "reference-public"
 HTTPARENA = "httparena"
 # Omitted by `just bench quick`: variants that explain differences.
-FULL_ONLY = frozenset({"engine", "engine-autocommit", "fastify-single"})
+FULL_ONLY = frozenset(
+    {
+        *("engine", "engine-autocommit", "fastify-single", "starlette", "litestar"),
+        *(ALONE, "swiftlet-granian", "constant-uvicorn"),
+    }
+)
 # Also measured with other connections, workers, table sizes and rates.
-MAIN = frozenset({OURS, "reference", "blacksheep", "fastify"})
+MAIN = frozenset({OURS, PLAIN, "reference", "blacksheep", "fastify", CONSTANT})
+
+# Databases in the same PostgreSQL. `service` has our tables, and is what the others are copied
+# from. `others` has what opponents and references need of them: see `stage.prepare`. Each of ours
+# that caches has its own, since a worker caches nothing while other nodes write to its database.
+DATABASE, OTHERS = "service", "others"
 
 PYTHON = sys.executable
 _UVICORN = (PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--no-access-log")
@@ -48,6 +58,7 @@ class Program(NamedTuple):
         most_workers: maximum number of worker processes.
         fresh: whether it is restarted for each round.
         database: name of its database in the same PostgreSQL; a copy unless it is `service`.
+        caches: whether a cache may answer; then hot reads are preceded by the same load.
     """
 
     name: str
@@ -62,8 +73,9 @@ class Program(NamedTuple):
     environ: Mapping[str, str] = MappingProxyType({})
     most_workers: int = 2
     directory: Path = ROOT
-    database: str = "service"
+    database: str = OTHERS
     fresh: bool = False
+    caches: bool = False
 
     def argv(self, port: int, workers: int) -> list[str]:
         return [part.format(port=port, workers=workers) for part in self.command]
@@ -87,28 +99,41 @@ PROGRAMS = (
         "Swiftlet",
         "ours",
         _serve("uvicorn"),
-        "This service, its cache off",
-        workloads=ALL - {"hot"},
-        environ={"SERVICE_CACHE": "off"},
+        "This service as it is by default, with a Redis: both tiers of its cache",
+        workloads=ALL,
+        database=OURS,
+        caches=True,
     ),
     Program(
-        CACHED,
-        "Swiftlet, cached",
+        PLAIN,
+        "Swiftlet, cache off",
         "ours",
         _serve("uvicorn"),
-        "This service as it is by default, with both tiers of its cache",
-        # Its own database: a worker caches nothing while other processes write to its database.
-        database="cached",
-        workloads=frozenset({"read", "hot", "list", "create", "patch", "mixed"}),
+        "This service with SERVICE_CACHE=off",
+        workloads=ALL,
+        environ={"SERVICE_CACHE": "off"},
+        database=DATABASE,
+    ),
+    Program(
+        ALONE,
+        "Swiftlet, no Redis",
+        "ours",
+        _serve("uvicorn"),
+        "This service as it is by default, without a Redis: the tier in the process",
+        workloads=BASIC,
+        environ={"REDIS_URL": "off"},
+        database="alone",
+        caches=True,
     ),
     Program(
         "swiftlet-granian",
         "Swiftlet (granian)",
         "ours",
         _serve("granian"),
-        "This service under the other server, its cache off",
-        workloads=frozenset({"read", "create", "create-1000", "patch", "mixed"}),
-        environ={"SERVICE_CACHE": "off"},
+        "This service as it is by default, under the other server",
+        workloads=BASIC | {"create-1000"},
+        database="granian",
+        caches=True,
     ),
     Program(
         "reference",
@@ -125,7 +150,8 @@ PROGRAMS = (
         (*UVICORN, *SERVED, "bench.reference.cached:app"),
         "The same with Redis cache-aside, 300 s, entries deleted by writes",
         rules=frozenset({"detail", "null is dropped"}),
-        workloads=frozenset({"hot", "list", "create", "patch", "mixed"}),
+        workloads=BASIC - {"read"},
+        caches=True,
         unfair="For it: a hit may be older than the database when a read races a write.",
     ),
     Program(
@@ -175,7 +201,7 @@ PROGRAMS = (
         ("node", "server.js"),
         "The same on one connection: what pipelining alone allows",
         unfair="For it: not usable in production, since a slow statement delays all others.",
-        workloads=frozenset({"read", "hot", "create", "patch", "mixed"}),
+        workloads=BASIC - {"list"},
         rules=frozenset({"detail", "400 for 422", "milliseconds"}),
         environ={
             "PORT": "{port}",
@@ -194,6 +220,7 @@ PROGRAMS = (
         "This service with its statements run by SQLAlchemy's AsyncEngine",
         workloads=frozenset({"read"}),
         rules=None,
+        database=DATABASE,
         unfair="Against it: a pool of 20 + 10 connections with the engine's defaults, ours has 4.",
     ),
     Program(
@@ -205,6 +232,7 @@ PROGRAMS = (
         workloads=frozenset({"read"}),
         rules=None,
         environ={"ENGINE_ISOLATION": "AUTOCOMMIT"},
+        database=DATABASE,
     ),
     Program(
         HTTPARENA,
@@ -218,15 +246,25 @@ PROGRAMS = (
         database=HTTPARENA,
     ),
     Program(
-        "constant",
+        CONSTANT,
         "Constant answer",
         "limit",
         (*OUR_SERVER, *SERVED, "bench.opponents.constant:app"),
-        "An ASGI function that sends the same bytes: what the server allows",
-        workloads=POINTS,
+        "An ASGI function that sends the same bytes, under the server that ours has",
+        workloads=frozenset({CONSTANT}),
+        rules=None,
+    ),
+    Program(
+        "constant-uvicorn",
+        "Constant answer, uvicorn's HTTP",
+        "limit",
+        (*UVICORN, *SERVED, "bench.opponents.constant:app"),
+        "The same function under uvicorn's own HTTP/1.1, by httptools",
+        workloads=frozenset({CONSTANT}),
         rules=None,
     ),
 )
+BY_NAME = {one.name: one for one in PROGRAMS}
 
 PGBENCH = Contestant(
     "pgbench",
@@ -234,7 +272,7 @@ PGBENCH = Contestant(
     "limit",
     "PostgreSQL's C client: one row per statement and commit, prepared, no HTTP",
     "pgbench -M prepared -n -c {connections} -j 1 -f FILE",
-    "For it: no HTTP, no JSON, one process without Python.",
+    "For it: no HTTP, no JSON, one process without Python. It has the database of the others.",
 )
 PGBENCH_WORKLOADS = frozenset({"read", "create", "patch"})
 

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import uvloop
 
 from bench import upsert
-from bench.contestants import CACHED, PROGRAMS
+from bench.contestants import BY_NAME, DATABASE, OURS
 from bench.limits import LINES, psql
 from bench.processes import forget_peak, peak
 from bench.stage import Server, StagingTable, fill, served, sql, stage
 
-SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
+SERVICE = BY_NAME[OURS]._replace(database=DATABASE)
 FIELDS = "sku, name, description, price, is_active, owner_id"
 # The probe: single rows, one request at a time.
 PAUSE = 0.01

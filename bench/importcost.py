@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import httpx
 
-from bench.contestants import CACHED, PROGRAMS
+from bench.contestants import BY_NAME, OURS
 from bench.files import Probe, new_rows, settle_items
 from bench.processes import cpu
 from bench.stage import Server, StagingTable, prepare, served, sql
 
-SERVICE = next(one for one in PROGRAMS if one.name == CACHED)
+SERVICE = BY_NAME[OURS]
 ROUNDS = 5
 WAYS = {"direct": "", "in the background": "?background=true"}
 

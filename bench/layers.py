@@ -63,9 +63,9 @@ def _checks() -> Table:
 
 
 def _table(on: StagingTable, runs: list[Run], workload: str, title: str) -> Table | None:
-    whole = _of(runs, workload, "swiftlet", lambda run: run.cpu.total)
-    server = _of(runs, "read", "constant", lambda run: run.cpu.server)
-    database = _of(runs, workload, "swiftlet", lambda run: run.cpu.database)
+    whole = _of(runs, workload, "swiftlet-plain", lambda run: run.cpu.total)
+    server = _of(runs, "constant", "constant", lambda run: run.cpu.server)
+    database = _of(runs, workload, "swiftlet-plain", lambda run: run.cpu.database)
     if whole is None or server is None or database is None:
         return None
     inside = uvloop.run(_inside(on, workload))
@@ -75,7 +75,10 @@ def _table(on: StagingTable, runs: list[Run], workload: str, title: str) -> Tabl
         Figure("database", *database),
         Figure("whole", *whole),
     ]
-    about = "CPU per request at 64 connections; the parts are measured apart, the whole at once."
+    about = (
+        "CPU per request at 64 connections, cache off; the parts are measured apart, the whole at"
+        " once."
+    )
     return Table(f"layers-{workload}", f"The layers of a request: {title}", "us", about, figures)
 
 

@@ -4,7 +4,6 @@
 --   ITEMS       rows that stand throughout: ids 1 to ITEMS
 --   COLLECTION  the path of the list, `/items` (a program may register `/items/`)
 --   CURSOR      for `cursor`: the cursor to ask with; PAGE for `page`
---   RATE        requests/s to offer; without it a connection asks again at once
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -19,11 +18,11 @@ end
 
 local items = tonumber(os.getenv("ITEMS"))
 local collection = os.getenv("COLLECTION")
-local rate = tonumber(os.getenv("RATE"))
 local random = math.random
 math.randomseed(tonumber(os.getenv("SEED")))
 
 local END = " HTTP/1.1\r\nHost: bench\r\n\r\n"
+local NO_CACHE = " HTTP/1.1\r\nHost: bench\r\nCache-Control: no-cache\r\n\r\n"
 local function get(path)
   return "GET " .. path .. END
 end
@@ -115,67 +114,21 @@ local workloads = {
   read = read, sweep = sweep, hot = hot, create = create, patch = patch, search = search, mixed = mixed,
   keyed = keyed, user = user,
   list = always(get(collection)),
+  ["list-no-cache"] = always("GET " .. collection .. NO_CACHE),
+  constant = always(get("/items/1")),
   page = always(get(collection .. "?page=" .. (os.getenv("PAGE") or 1) .. "&per_page=10")),
   cursor = always(get(collection .. "?cursor=" .. (os.getenv("CURSOR") or "") .. "&per_page=10")),
 }
-local chosen = workloads[os.getenv("WORKLOAD")]
+-- `create-1000` is `create` with other connections, `page-1000` a `page`.
+local name = os.getenv("WORKLOAD")
+local chosen = workloads[name] or workloads[name:match("^%a+")]
 if chosen == hot then draw() end
 
-if rate then
-  -- An open loop: request n is due at n / RATE, whichever connection comes free for it. wrk
-  -- waits in whole milliseconds. How late each was sent is kept, so that a wait for a free
-  -- connection can't hide from the latencies.
-  local due, start, n = {}, nil, 0
-  late = {} -- global: `done` runs in another state and reads it from the thread
-  for class = 1, 64 do late[class] = 0 end
-  local waiting = 0
-  function delay()
-    start = start or now()
-    local at = start + n * 1e6 / rate
-    n = n + 1
-    return math.max(0, math.floor((at - now()) / 1000 + 0.5))
-  end
-  local sent = 0
-  function request()
-    if start then
-      local behind = now() - (start + sent * 1e6 / rate)
-      sent = sent + 1
-      -- Classes of a quarter octave above 0.1 ms.
-      local class = behind <= 100 and 1
-        or math.min(64, 2 + math.floor(math.log(behind / 100) / math.log(2) * 4))
-      late[class] = late[class] + 1
-    end
-    return chosen()
-  end
-else
-  request = chosen
-end
-
-local threads = {}
-function setup(thread)
-  threads[#threads + 1] = thread
-end
+request = chosen
 
 function done(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d %d %d %d\n", summary.requests, summary.duration,
     e.connect + e.read + e.write + e.status + e.timeout,
     latency:percentile(50), latency:percentile(95), latency:percentile(99)))
-  if rate then
-    local sums, all = {}, 0
-    for _, thread in ipairs(threads) do
-      for class, count in pairs(thread:get("late")) do
-        sums[class] = (sums[class] or 0) + count
-        all = all + count
-      end
-    end
-    local seen = 0
-    for class = 1, 64 do
-      seen = seen + (sums[class] or 0)
-      if seen >= 0.99 * all then
-        io.write(string.format("LATE %d\n", class == 1 and 100 or 100 * 2 ^ ((class - 1) / 4)))
-        break
-      end
-    end
-  end
 end

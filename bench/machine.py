@@ -11,7 +11,7 @@ from pathlib import Path
 
 import redis
 
-from bench.contestants import FASTIFY
+from bench.contestants import FASTIFY, ROOT
 from bench.stage import SHOWN, StagingTable, sql
 
 PACKAGES = (
@@ -48,6 +48,18 @@ def versions(on: StagingTable) -> dict[str, str]:
             if version := re.search(r'"version": "([^"]+)"', text):
                 found[package] = version[1]
     return found
+
+
+def commit() -> str:
+    """Return the commit of this checkout, with `-dirty` if files differ; empty without git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
 
 
 def settings(on: StagingTable) -> dict[str, str]:

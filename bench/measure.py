@@ -12,20 +12,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import asyncpg
+import msgspec
 from msgspec import structs
 from uvloop import run as uvloop_run
 
+from bench import openloop
+from bench.contestants import ROOT
 from bench.processes import cpu, forget_peak, peak
 from bench.result import CPU, Run
 from bench.stage import Server, StagingTable
 from bench.workloads import CRUD, Cell
 
-SCRIPT = Path(__file__).parent / "load.lua"
-CRUD_SCRIPT = Path(__file__).parent / "httparena" / "crud.lua"
+SCRIPT = ROOT / "bench" / "load.lua"
+CRUD_SCRIPT = ROOT / "bench" / "httparena" / "crud.lua"
 BULK_RATE = 5_000  # rows/s
 BULK_ROWS = 1_000  # per statement
 
@@ -47,7 +50,7 @@ COLUMNS = "id, sku, name, description, price, is_active, owner_id, version, crea
 
 
 class Loaded(NamedTuple):
-    """The figures of the load generator; times in milliseconds."""
+    """The figures of the load generator; times in milliseconds, its CPU in seconds."""
 
     requests: int
     seconds: float
@@ -55,7 +58,7 @@ class Loaded(NamedTuple):
     p50: float
     p95: float
     p99: float
-    late: float | None
+    cpu: float
 
 
 def require_wrk() -> None:
@@ -66,35 +69,20 @@ def require_wrk() -> None:
         )
 
 
-def measure(
-    of: Server,
-    on: StagingTable,
-    cell: Cell,
-    seconds: int,
-    number: int,
-    offered: float | None = None,
-) -> Run:
+def measure(of: Server, on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
     """Run the load of a cell for a number of seconds; `number` is the round."""
-    script = CRUD_SCRIPT if cell.workload == CRUD else SCRIPT
-    environ = {
-        "WORKLOAD": cell.workload.partition("-")[0],
-        "SEED": str(number),
-        "ITEMS": str(cell.items),
-        "COLLECTION": of.program.collection,
-        **_depth(of, cell),
-    }
-    if offered is not None:
-        environ["RATE"] = f"{offered:.3f}"
     forget_peak(of.pid)
     watched = (of.pid, on.postmaster, on.redis_pid)
     before = [cpu(pid) for pid in watched]
-    spent = _children_cpu()
-    with _bulk(on, at_work=cell.workload == "mixed-bulk"):
-        found = _wrk((str(script), of.url), cell.connections, seconds, environ)
-    load = _children_cpu() - spent
+    with _bulk(on.of(of.program), at_work=cell.workload == "mixed-bulk"):
+        more: dict[str, Any] = {}
+        if cell.offered is None:
+            found = _wrk(of, cell, seconds, number)
+        else:
+            found, more = _open_loop(of, cell, seconds, number)
     used = [cpu(pid) - start for pid, start in zip(watched, before, strict=True)]
-    run = _run(of.program.name, cell, number, found, (*used, load))
-    return structs.replace(run, rss=peak(of.pid), offered=offered)
+    run = _run(of.program.name, cell, number, found, tuple(used))
+    return structs.replace(run, rss=peak(of.pid), **more)
 
 
 def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
@@ -125,13 +113,15 @@ def pgbench(on: StagingTable, cell: Cell, seconds: int, number: int) -> Run:
     took = sorted(int(line.split()[2]) / 1000 for line in lines) or [0.0]
     p50, p95, p99 = (took[int(len(took) * part)] for part in (0.5, 0.95, 0.99))
     spent_seconds = requests / rate if rate else seconds
-    found = Loaded(round(requests), spent_seconds, round(failed), p50, p95, p99, None)
+    found = Loaded(round(requests), spent_seconds, round(failed), p50, p95, p99, 0.0)
     # Count the client as the server: it makes the queries and reads the rows.
-    return _run("pgbench", cell, number, found, (load, used, 0.0, 0.0))
+    return _run("pgbench", cell, number, found, (load, used, 0.0))
 
 
 def _run(name: str, cell: Cell, number: int, found: Loaded, used: tuple[float, ...]) -> Run:
-    server, database, redis, load = (part / max(found.requests, 1) * 1e6 for part in used)
+    server, database, redis, load = (
+        part / max(found.requests, 1) * 1e6 for part in (*used, found.cpu)
+    )
     return Run(
         workload=cell.workload,
         contestant=name,
@@ -146,18 +136,25 @@ def _run(name: str, cell: Cell, number: int, found: Loaded, used: tuple[float, .
         p95=found.p95,
         p99=found.p99,
         cpu=CPU(server, database, redis, load),
-        share=cell.share,
-        late=found.late,
+        offered=cell.offered,
     )
 
 
-def _wrk(
-    script_and_url: tuple[str, str], connections: int, seconds: int, environ: dict[str, str]
-) -> Loaded:
+def _wrk(of: Server, cell: Cell, seconds: int, number: int) -> Loaded:
+    """Load by wrk: each connection asks again as soon as it is answered."""
+    environ = {
+        "WORKLOAD": cell.workload,
+        "SEED": str(number),
+        "ITEMS": str(cell.items),
+        "COLLECTION": of.program.collection,
+        **_depth(of, cell),
+    }
+    script = CRUD_SCRIPT if cell.workload == CRUD else SCRIPT
+    spent = _children_cpu()
     done = subprocess.run(
         [
-            *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
-            *("--timeout", "10s", "-s", *script_and_url),
+            *("wrk", "-t1", f"-c{cell.connections}", f"-d{seconds}s"),
+            *("--timeout", "10s", "-s", str(script), of.url),
         ],
         env={**os.environ, **environ},
         check=True,
@@ -168,7 +165,6 @@ def _wrk(
     if result is None:
         sys.exit(f"the output of wrk can't be parsed:\n{done.stdout}{done.stderr}")
     requests, duration, errors, p50, p95, p99 = map(int, result.groups())
-    late = re.search(r"LATE (\d+)", done.stdout)
     return Loaded(
         requests,
         duration / 1e6,
@@ -176,8 +172,34 @@ def _wrk(
         p50 / 1000,
         p95 / 1000,
         p99 / 1000,
-        int(late[1]) / 1000 if late else None,
+        _children_cpu() - spent,
     )
+
+
+def _open_loop(of: Server, cell: Cell, seconds: int, number: int) -> tuple[Loaded, dict[str, Any]]:
+    """Load at a fixed rate, with what only such a load has: p999, late, reached."""
+    assert cell.offered is not None
+    load = openloop.Load(
+        port=of.port,
+        workload=cell.workload,
+        rate=cell.offered,
+        seconds=seconds,
+        items=cell.items,
+        collection=of.program.collection,
+        connections=cell.connections,
+        seed=number,
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.openloop", msgspec.json.encode(load).decode()],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    found = msgspec.json.decode(done.stdout, type=openloop.Offered)
+    loaded = Loaded(
+        found.requests, found.seconds, found.errors, found.p50, found.p95, found.p99, found.cpu
+    )
+    return loaded, {"p999": found.p999, "late": found.late, "reached": found.reached}
 
 
 def _depth(of: Server, cell: Cell) -> dict[str, str]:

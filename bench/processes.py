@@ -1,4 +1,4 @@
-"""CPU time and memory of processes and their children, from /proc."""
+"""CPU time, waits for a CPU, and memory of processes and their children, from /proc."""
 
 import os
 from pathlib import Path
@@ -47,6 +47,21 @@ def command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def waited(pid: int) -> float:
+    """Return the seconds in which a process and its descendants were ready, and had no CPU.
+
+    Those that have ended do not count.
+    """
+    total = 0
+    for process in tree(pid):
+        try:
+            tasks = list(Path(f"/proc/{process}/task").iterdir())
+            total += sum(int((task / "schedstat").read_text().split()[1]) for task in tasks)
+        except OSError:
+            continue
+    return total / 1e9
 
 
 def tree(pid: int, *, deep: bool = True) -> list[int]:

@@ -49,8 +49,9 @@ class Run(Struct, frozen=True, kw_only=True):
     """One contestant under one workload in one round; latencies in milliseconds.
 
     `offered` is the fixed rate in requests/s, None if each connection sends its next request at
-    once. `share` is that rate as a part of our maximum rate. `late` is the 99th percentile of the
-    delay of requests after their due time. `rss` is the peak in MiB of all processes of the server.
+    once. With a fixed rate latencies count from when a request was due; `reached` is whether the
+    contestant kept up, and `late` the 99th percentile of how late the load generator was itself.
+    `rss` is the peak in MiB of all processes of the server.
     """
 
     workload: str
@@ -66,9 +67,10 @@ class Run(Struct, frozen=True, kw_only=True):
     p95: float
     p99: float
     cpu: CPU
+    p999: float | None = None
     rss: float = 0.0
     offered: float | None = None
-    share: float | None = None
+    reached: bool = True
     late: float | None = None
 
     @property
@@ -107,9 +109,13 @@ class Table(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """All data of a run of the benchmark."""
+    """All data of a run of the benchmark.
+
+    `commit` is the commit that was measured, with `-dirty` if files differed from it, or empty.
+    """
 
     taken: str
+    commit: str = ""
     command: str
     seconds: float
     machine: dict[str, str]
@@ -148,4 +154,25 @@ def spread(values: list[float]) -> Spread:
 def of(runs: list[Run], value: Callable[[Run], float]) -> Spread | None:
     """Return the spread of a value over the rounds; None without rounds."""
     found = [value(run) for run in runs]
+    return spread(found) if found else None
+
+
+def multiple(result: Result, runs: list[Run]) -> Spread | None:
+    """Return the server's CPU per request as a multiple of a constant answer's.
+
+    That one is from the same round, at as many connections. None for more workers than one, for a
+    fixed rate, for pgbench, which is no server, and without such a round.
+    """
+    constant = {
+        (run.round, run.connections): run.cpu.server
+        for run in result.runs
+        if (run.contestant, run.workload) == ("constant", "constant")
+    }
+    found = [
+        run.cpu.server / constant[place]
+        for run in runs
+        if (run.workers, run.offered) == (1, None)
+        and run.contestant != "pgbench"
+        and constant.get(place := (run.round, run.connections), 0) > 0
+    ]
     return spread(found) if found else None

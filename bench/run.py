@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench import contestants, correctness, layers, limits, machine, micro
+from bench import contestants, correctness, layers, limits, machine, micro, openloop
 from bench.contestants import (
     MAIN,
+    OTHERS,
     OURS,
     PGBENCH,
     PGBENCH_WORKLOADS,
@@ -27,28 +28,33 @@ from bench.stage import (
     THEIR_SEARCH,
     Server,
     StagingTable,
+    create,
+    empty_caches,
     fill,
-    forget,
-    keep_totals,
     prepare,
     quiet,
-    search_index,
     searches_by_index,
     served,
     settle,
     sql,
     stage,
 )
-from bench.workloads import BY_NAME, HOT, HOT_SECONDS, SEARCH, WORKLOADS, WRITING, Cell, cells
+from bench.workloads import BY_NAME, HOT, HOT_SECONDS, WORKLOADS, WRITING, Cell, cells
 
 CORRECTNESS_ITEMS = 200
-WARMING = {"read", "hot", "list", "create", "patch"}
+WARMING = {"constant", "read", "list", "create", "patch"}
+# Of a load at a fixed rate at least: a thousandth of 1,000/s must be some requests.
+RATE_SECONDS = 3
 
 Say = Callable[[str], None]
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What a run measures; `only` has names of contestants, `names` those of workloads."""
+    """What a run measures; `only` has names of contestants, `names` those of workloads.
+
+    Args:
+        wanted: exactly these cells with these contestants, instead of `names`; without correctness.
+    """
 
     command: str
     rounds: int
@@ -60,11 +66,16 @@ class Options(Struct, frozen=True, kw_only=True):
     slow: float = 0.0
     reference_path: Path | None = None
     tables: bool = True
+    wanted: Mapping[Cell, frozenset[str]] = {}
 
 
-def run(options: Options, say: Say) -> Result:
-    """Measure, from a minute to an hour. Exit if a program does not start."""
+def run(options: Options, say: Say, keep: Callable[[Result], None]) -> Result:
+    """Measure, from a minute to an hour. Exit if a program does not start.
+
+    If the run does not come to its end, `keep` gets what was measured so far.
+    """
     began = time.monotonic()
+    commit = machine.commit()
     with ExitStack() as held:
         directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         directory.chmod(0o711)  # PostgreSQL runs as another user under root
@@ -72,38 +83,53 @@ def run(options: Options, say: Say) -> Result:
         on = held.enter_context(stage(directory))
         notes: list[str] = []
         programs = _programs(options, directory, notes)
-        agreements = _agree(programs, on, say)
-        wrong = {one.contestant for one in agreements if one.wrong}
-        notes += [f"{name} answers wrongly and was not measured" for name in sorted(wrong)]
-        fit = [one for one in programs if one.name not in wrong]
-        found = _Rounds(options, fit, on, say).run()
-        tables = _tables(options, on, found, say) if options.tables else []
         settings = machine.settings(on) | {
             "items": str(options.items),
             "rounds": str(options.rounds),
             "seconds per measurement": str(options.seconds),
         }
         versions = machine.versions(on)
-    measured = {one.contestant for one in found} | {one.name for one in programs}
-    return Result(
-        taken=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        command=options.command,
-        seconds=round(time.monotonic() - began),
-        machine=machine.machine(),
-        versions=versions,
-        settings=settings,
-        contestants=[
-            one
-            for one in (*(program.described() for program in programs), PGBENCH)
-            if one.name in measured
-        ],
-        workloads=[one for one in WORKLOADS if any(run.workload == one.name for run in found)],
-        allowed=correctness.ALLOWED,
-        agreements=agreements,
-        runs=found,
-        tables=tables,
-        notes=notes,
-    )
+        agreements = [] if options.wanted else _agree(programs, on, say)
+        wrong = {one.contestant for one in agreements if one.wrong}
+        notes += [f"{name} answers wrongly and was not measured" for name in sorted(wrong)]
+        rounds = _Rounds(options, [one for one in programs if one.name not in wrong], on, say)
+
+        def result(tables: list[Table], *more: str) -> Result:
+            found = rounds.found
+            measured = {one.contestant for one in found} | {one.name for one in programs}
+            return Result(
+                taken=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                commit=commit,
+                command=options.command,
+                seconds=round(time.monotonic() - began),
+                machine=machine.machine(),
+                versions=versions,
+                settings=settings,
+                contestants=[
+                    one
+                    for one in (*(program.described() for program in programs), PGBENCH)
+                    if one.name in measured
+                ],
+                workloads=[
+                    one for one in WORKLOADS if any(run.workload == one.name for run in found)
+                ],
+                allowed=correctness.ALLOWED,
+                agreements=agreements,
+                runs=found,
+                tables=tables,
+                notes=[*notes, *more],
+            )
+
+        try:
+            rounds.run()
+            tables = _tables(options, on, rounds.found, say) if options.tables else []
+        except BaseException as error:  # Ctrl-C and SIGTERM too: what was measured is not lost
+            if rounds.found:
+                keep(
+                    result([], f"ended early by {type(error).__name__}: this is a part of the run")
+                )
+            raise
+        return result(tables)
 
 
 def _programs(options: Options, directory: Path, notes: list[str]) -> list[Program]:
@@ -116,6 +142,8 @@ def _programs(options: Options, directory: Path, notes: list[str]) -> list[Progr
     for one in programs:
         program = one
         if options.only and program.name not in options.only:
+            continue
+        if options.wanted and not any(program.name in some for some in options.wanted.values()):
             continue
         if options.quick and not options.only and program.name in contestants.FULL_ONLY:
             continue
@@ -135,8 +163,6 @@ def agree(program: Program, on: StagingTable) -> Agreement:
     Its searches are forced to use the trigram index, which such a small table would not need.
     """
     fill(on, CORRECTNESS_ITEMS)
-    search_index(on, search_of(program))
-    forget(on)
     prepare(on, program)
     rows = sql(on, f"SELECT {', '.join(correctness.FIELDS)} FROM items ORDER BY id")
     items = [
@@ -172,8 +198,7 @@ class _Rounds:
     """The measurements: phases with the same servers and rows, each with rounds of all contestants.
 
     Args:
-        saturation: requests/s of a contestant in a workload at 64 connections in the first round;
-            fixed rates are a part of it.
+        found: what was measured so far.
     """
 
     def __init__(
@@ -184,87 +209,81 @@ class _Rounds:
         self.on = on
         self.say = say
         self.found: list[Run] = []
-        self.saturation: dict[tuple[str, str], float] = {}
-        self.cells = cells(options.names, options.items, quick=options.quick)
-        self.began = time.monotonic()
+        self.cells = [*options.wanted] or cells(options.names, options.items, quick=options.quick)
+        if not openloop.AVAILABLE:
+            self.cells = [cell for cell in self.cells if cell.offered is None]
+            say("no fixed rates: they need Linux")
+        self.began = 0.0
         self.done = 0
 
-    def run(self) -> list[Run]:
+    def run(self) -> None:
         # In the order of `cells`.
         for (workers, items), part in groupby(self.cells, lambda cell: (cell.workers, cell.items)):
             phase = list(part)
             fill(self.on, items)
             with ExitStack() as held:
                 wanted = [one for one in self.programs if self._serves(one, phase)]
-                for one in wanted:
-                    prepare(self.on, one)
+                prepare(self.on, *wanted)
+                if OTHERS not in {one.database for one in wanted} and any(
+                    map(self._limited, phase)
+                ):
+                    create(self.on, OTHERS)  # for pgbench
                 start = partial(served, on=self.on, workers=workers)
                 kept = [held.enter_context(start(one)) for one in wanted if not one.fresh]
                 self.say(f"{workers} worker(s), {items:,} items: warming up")
                 self._warm(kept, phase)
+                self.began = self.began or time.monotonic()
                 for number in range(1, self.options.rounds + 1):
                     with ExitStack() as passing:
                         fresh = [passing.enter_context(start(one)) for one in wanted if one.fresh]
                         self._warm(fresh, phase)
                         self._round([*kept, *fresh], phase, number)
-                    self.say(f"round {number} of {self.options.rounds}, {self._left()}")
-        return self.found
 
     def _round(self, servers: list[Server], phase: list[Cell], number: int) -> None:
         # Rotate the order, so that each contestant is first in some round.
         turn = number % max(len(servers), 1)
         for cell in phase:
+            self.say(f"round {number} of {self.options.rounds}: {cell}{self._left()}")
             for server in (*servers[turn:], *servers[:turn]):
                 if self._takes_part(server.program, cell):
                     self._measure(server, cell, number)
             if self._limited(cell):
-                self._before(self.on, cell, THEIR_SEARCH)
-                self.found.append(pgbench(self.on, cell, self.options.seconds, number))
-                self._after(self.on, cell)
-            if number == 1 and (cell.share, cell.connections, cell.workers) == (None, 64, 1):
-                self.saturation |= {
-                    (run.workload, run.contestant): run.rate
-                    for run in self.found
-                    if (run.workload, run.connections) == (cell.workload, 64)
-                }
+                on = self.on.named(OTHERS)
+                self._before(on, cell)
+                self.found.append(pgbench(on, cell, self.options.seconds, number))
+                self._after(on, cell)
             self.done += 1
 
     def _measure(self, server: Server, cell: Cell, number: int) -> None:
-        offered = None
-        if cell.share is not None:
-            ours = self.saturation.get((cell.workload, OURS), 0.0)
-            own = self.saturation.get((cell.workload, server.program.name), 0.0)
-            if own < ours * cell.share or not ours:
-                return  # the contestant can't reach the rate
-            offered = ours * cell.share
         on = self.on.of(server.program)
-        self._before(on, cell, search_of(server.program))
-        if cell.workload == HOT:  # warm the cache
+        if server.program.kind == "ours" and server.program.caches:
+            empty_caches(on)  # else uniform reads would be hits in later rounds
+        self._before(on, cell)
+        if cell.workload == HOT and server.program.caches:
             measure(server, self.on, cell, HOT_SECONDS, number)
-        found = measure(server, self.on, cell, self.options.seconds, number, offered)
+        seconds = self.options.seconds
+        if cell.offered is not None:
+            seconds = max(seconds, RATE_SECONDS)
+        found = measure(server, self.on, cell, seconds, number)
         self._after(on, cell, server.program)
         self.found.append(found)
         if found.errors or not found.requests:
-            self.say(
-                f"{found.contestant}, {cell.workload}, {cell.connections} connections:"
-                f" {found.errors} of {found.requests} failed"
-            )
+            self.say(f"{found.contestant}, {cell}: {found.errors} of {found.requests} failed")
 
     def _warm(self, servers: list[Server], phase: list[Cell]) -> None:
         """Send each kind of request for a second, to warm plans, caches and pools."""
-        for name in sorted(WARMING & {cell.workload for cell in phase}):
-            cell = next(cell for cell in phase if cell.workload == name)
+        first = {cell.workload: cell for cell in reversed(phase) if cell.workload in WARMING}
+        for name, cell in first.items():
             for server in servers:
-                if name in server.program.workloads:
-                    measure(server, self.on, cell._replace(share=None), 1, 0)
-                    self._after(self.on.of(server.program), cell)
+                if any(
+                    one.workload == name and self._takes_part(server.program, one) for one in phase
+                ):
+                    measure(server, self.on, cell._replace(offered=None), 1, 0)
+                    self._after(self.on.of(server.program), cell, server.program)
 
-    def _before(self, on: StagingTable, cell: Cell, search: str) -> None:
+    def _before(self, on: StagingTable, cell: Cell) -> None:
         quiet(on)
-        if cell.workload in {*WRITING, SEARCH}:
-            search_index(on, search)
         if cell.workload in WRITING:
-            keep_totals(on, kept=search == OUR_SEARCH)
             sql(on, "CHECKPOINT")  # so that each contestant pays for the first change of a page
 
     def _after(self, on: StagingTable, cell: Cell, program: Program | None = None) -> None:
@@ -277,6 +296,8 @@ class _Rounds:
         )
 
     def _takes_part(self, program: Program, cell: Cell) -> bool:
+        if self.options.wanted:
+            return program.name in self.options.wanted[cell]
         usual = Cell(cell.workload, BY_NAME[cell.workload].connections, 1, self.options.items)
         return cell.workload in program.workloads and (
             cell == usual or self.options.quick or program.name in MAIN
@@ -284,17 +305,21 @@ class _Rounds:
 
     def _limited(self, cell: Cell) -> bool:
         """Return whether pgbench is a limit here; above 64 it mostly starts processes."""
+        if self.options.wanted:
+            return PGBENCH.name in self.options.wanted[cell]
         return (
             cell.workload in PGBENCH_WORKLOADS
             and (not self.options.only or PGBENCH.name in self.options.only)
-            and (cell.share, cell.workers) == (None, 1)
+            and (cell.offered, cell.workers) == (None, 1)
             and cell.connections <= 64
         )
 
     def _left(self) -> str:
+        if not self.done:
+            return ""
         due = len(self.cells) * self.options.rounds - self.done
-        minutes = (time.monotonic() - self.began) / max(self.done, 1) * due / 60
-        return f"about {minutes:.0f} min left"
+        minutes = (time.monotonic() - self.began) / self.done * due / 60
+        return f"; about {minutes:.0f} min left"
 
 
 def _tables(options: Options, on: StagingTable, found: list[Run], say: Say) -> list[Table]:

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import asyncpg
 import redis
 
-from bench.contestants import HTTPARENA, PUBLIC, Program
+from bench.contestants import DATABASE, HTTPARENA, OTHERS, PUBLIC, Program
 from bench.httparena import seed as httparena
 from service import server
 from service.asgi import MIGRATIONS
@@ -25,7 +25,6 @@ from service.embedded.stores import stores
 from service.items.seed import samples
 from service.migrations import migrate
 
-DATABASE = "service"
 # The table of the public reference, like its models create it.
 PUBLIC_TABLE = """
     CREATE TABLE IF NOT EXISTS items (
@@ -61,7 +60,10 @@ class StagingTable(NamedTuple):
 
     def of(self, program: Program) -> "StagingTable":
         """Return a copy with the URL of the program's database."""
-        url = self.database_url.replace(f"///{DATABASE}?", f"///{program.database}?")
+        return self.named(program.database)
+
+    def named(self, database: str) -> "StagingTable":
+        url = self.database_url.replace(f"///{DATABASE}?", f"///{database}?")
         return self._replace(database_url=url)
 
 
@@ -132,6 +134,11 @@ def quiet(on: StagingTable) -> None:
     deadline = time.monotonic() + 30
     while sql(on, busy) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def empty_caches(on: StagingTable) -> None:
+    """Make our workers on this database drop what they have cached: another program writes."""
+    sql(on, "DELETE FROM items WHERE false")
 
 
 def keep_totals(on: StagingTable, *, kept: bool) -> None:
@@ -205,20 +212,51 @@ def forget(on: StagingTable) -> None:
         client.flushall()
 
 
-def prepare(on: StagingTable, program: Program) -> None:
-    """Create the data of a program with its own tables; our database must have no connections."""
-    if program.name == PUBLIC:
-        _fill_public(on, program.directory)
-    elif program.database != DATABASE:
-        postgres = on._replace(database_url=on.database_url.replace(f"/{DATABASE}?", "/postgres?"))
-        sql(postgres, f"DROP DATABASE IF EXISTS {program.database}")
-        if program.database == HTTPARENA:
-            sql(postgres, f"CREATE DATABASE {program.database}")
-            asyncio.run(httparena.seed(on.of(program).database_url))
-        else:
-            copy = f"CREATE DATABASE {program.database} TEMPLATE {DATABASE} STRATEGY FILE_COPY"
-            sql(postgres, copy)
-            sql(on.of(program), "VACUUM (ANALYZE) items", "VACUUM (ANALYZE) users", "CHECKPOINT")
+def prepare(on: StagingTable, *programs: Program) -> None:
+    """Create the databases of programs. No client may be connected to ours, or to older copies."""
+    for database in dict.fromkeys(one.database for one in programs):
+        if database != DATABASE:
+            create(on, database)
+    for one in programs:
+        if one.name == PUBLIC:
+            _fill_public(on, one.directory)
+
+
+def create(on: StagingTable, database: str) -> None:
+    """Create a database of programs, as `prepare` does."""
+    postgres, made = on.named("postgres"), on.named(database)
+    sql(postgres, f"DROP DATABASE IF EXISTS {database}")
+    if database == HTTPARENA:
+        sql(postgres, f"CREATE DATABASE {database}")
+        asyncio.run(httparena.seed(made.database_url))
+        return
+    sql(postgres, f"CREATE DATABASE {database} TEMPLATE {DATABASE} STRATEGY FILE_COPY")
+    if database == OTHERS:
+        _keep_what_others_use(made)
+    sql(made, "VACUUM (ANALYZE) items", "VACUUM (ANALYZE) users", "CHECKPOINT")
+
+
+def _keep_what_others_use(on: StagingTable) -> None:
+    """Drop our triggers, and our indexes but those that serve the others' statements.
+
+    The primary key finds a row, orders the list and counts it. The sku is unique, as it is for us.
+    Searches by ILIKE have their own trigram index.
+    """
+    triggers = sql(
+        on,
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'items'::regclass AND NOT tgisinternal",
+    )
+    indexes = sql(
+        on,
+        "SELECT indexrelid::regclass::text FROM pg_index"
+        " WHERE indrelid = 'items'::regclass AND NOT indisunique",
+    )
+    sql(
+        on,
+        *(f"DROP TRIGGER {name} ON items" for (name,) in triggers),
+        *(f"DROP INDEX {name}" for (name,) in indexes),
+    )
+    search_index(on, THEIR_SEARCH)
 
 
 def _fill_public(on: StagingTable, copy: Path) -> None:

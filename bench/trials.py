@@ -23,10 +23,11 @@ from bench import (
     multirow,
     ormcost,
     startcost,
+    takencost,
     upsert,
     webhookcost,
 )
-from bench.contestants import OURS, PROGRAMS, PYTHON, ROOT, Program
+from bench.contestants import BY_NAME, PLAIN, PYTHON, ROOT, Program
 from bench.measure import measure
 from bench.result import Run
 from bench.stage import (
@@ -46,7 +47,7 @@ from bench.stage import (
 from bench.workloads import WRITING, Cell
 
 ITEMS = 100_000
-SERVICE = next(one for one in PROGRAMS if one.name == OURS)
+SERVICE = BY_NAME[PLAIN]
 
 
 class Variant(NamedTuple):
@@ -280,6 +281,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "imports": importcost.table,
     "multi-row": multirow.table,
     "eviction": eviction.table,
+    "taken-keys": takencost.table,
     "upsert": upsert.table,
     "job-loop": jobscost.table,
     "webhooks": webhookcost.table,

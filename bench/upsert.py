@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench.contestants import OURS, PROGRAMS
+from bench.contestants import BY_NAME, DATABASE, PLAIN
 from bench.processes import cpu
 from bench.stage import Server, StagingTable, keep_totals, served, settle, sql
 
@@ -49,10 +49,8 @@ def table(on: StagingTable) -> str:
     found: dict[str, list[Took]] = {way.title: [] for way in WAYS}
     with ExitStack() as held:
         servers = {
-            name: held.enter_context(served(program, on, 1))
+            name: held.enter_context(served(BY_NAME[name]._replace(database=DATABASE), on, 1))
             for name in dict.fromkeys(way.contestant for way in WAYS)
-            for program in PROGRAMS
-            if program.name == name
         }
         for number in range(ROUNDS + 1):
             shift = number % len(WAYS)
@@ -81,7 +79,7 @@ def table(on: StagingTable) -> str:
 
 
 def _round(on: StagingTable, of: Server, way: Way, number: int) -> Took:
-    keep_totals(on, kept=way.contestant == OURS)
+    keep_totals(on, kept=way.contestant == PLAIN)
     sql(on, "CHECKPOINT")
     batches = [list(way.requests(rows(f"{way.title} {number} {n}"))) for n in range(way.batches)]
     used = [cpu(pid) for pid in (of.pid, on.postmaster)]
@@ -171,8 +169,8 @@ async def _ask(
 
 
 WAYS = (
-    Way("Swiftlet, one request", OURS, together, 1, BATCHES),
-    Way("Swiftlet, one by one, 64 connections", OURS, _singly, 64, BATCHES),
+    Way("Swiftlet, one request", PLAIN, together, 1, BATCHES),
+    Way("Swiftlet, one by one, 64 connections", PLAIN, _singly, 64, BATCHES),
     Way("FastAPI reference, one by one, 64 connections", "reference", _singly, 64, 2),
     Way("FastAPI reference, one by one, 1 connection", "reference", _singly, 1, 1),
 )

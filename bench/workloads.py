@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from bench.result import Workload
 
-CRUD, HOT, SEARCH = "crud", "hot", "search"
+CONSTANT, CRUD, HOT, SEARCH = "constant", "crud", "hot", "search"
 DEPTHS = (1, 1_000, 100_000)
 SIZES = (1_000, 1_000_000)
-SHARES = (0.25, 0.5, 0.8)
+# Requests/s that are offered to everyone.
+RATES = (("read", 1_000), ("read", 10_000), ("create", 1_000), ("mixed", 1_000), ("mixed", 10_000))
 
 WORKLOADS = (
     Workload("read", "Read one item", "GET /items/{id}, ids uniform over all rows"),
@@ -18,6 +19,11 @@ WORKLOADS = (
         "GET /items/{id}, ids by Zipf's law (exponent 1), after 3 s of the same: caches may help",
     ),
     Workload("list", "List, first page", "GET /items: 10 rows and the exact total"),
+    Workload(
+        "list-no-cache",
+        "List from the database",
+        "the same with Cache-Control: no-cache, so that no cache answers",
+    ),
     *(
         Workload(
             f"page-{depth}",
@@ -56,6 +62,11 @@ WORKLOADS = (
         "HttpArena's CRUD profile",
         "75 % reads cached for 200 ms, 15 % updates, 5 % lists, 5 % upserts; its own table",
     ),
+    Workload(
+        CONSTANT,
+        "Constant answer",
+        "GET /items/1, answered with the same bytes: what other costs are multiples of",
+    ),
 )
 BY_NAME = {one.name: one for one in WORKLOADS}
 # Of hot reads before they are measured.
@@ -65,18 +76,26 @@ WRITING = {"create", "create-1000", "keyed", "user", "patch", "mixed", "mixed-bu
 
 
 class Cell(NamedTuple):
-    """One thing to measure everyone at; `share` of our own saturation to offer, None for all."""
+    """One thing to measure contestants at.
+
+    `offered` is a fixed rate in requests/s; None if each connection asks again at once.
+    """
 
     workload: str
     connections: int
     workers: int
     items: int
-    share: float | None = None
+    offered: int | None = None
+
+    def __str__(self) -> str:
+        load = f" at {self.offered:,}/s" if self.offered else ""
+        workers = f", {self.workers} workers" if self.workers > 1 else ""
+        return f"{self.workload}{load}, {self.connections:,} connections{workers}"
 
 
 # What `just bench quick` takes: no depths in between, nothing that takes long to show.
-QUICK = ("read", "hot", "list", "cursor-1", "cursor-100000", "create", "patch", "mixed")
-AT_REST = ("read", "list", "create", "patch", "mixed")
+QUICK = ("read", "hot", "list", "list-no-cache", "create", "patch", "mixed")
+AT_REST = ("read", "list-no-cache", "create", "patch", "mixed")
 CROWDED = ("read", "create", "mixed")
 
 
@@ -89,15 +108,18 @@ def cells(names: list[str], items: int, *, quick: bool) -> list[Cell]:
 
     usual = [Cell(name, BY_NAME[name].connections, 1, items) for name in wanted]
     if quick:
-        return [*usual, *each(("read", "create"), 1)]
-    offered = [cell._replace(share=share) for cell in each(CROWDED, 64) for share in SHARES]
+        return with_constant([*usual, *each(("read", "create"), 1)])
+    offered = [Cell(name, 64, 1, items, rate) for name, rate in RATES if name in wanted]
     sizes = [cell._replace(items=size) for size in SIZES for cell in each(("list",), 16)]
-    return [
-        *usual,
-        *each(AT_REST, 1),
-        *each(("list",), 16),
-        *each(CROWDED, 256),
-        *offered,
-        *each(AT_REST, 64, workers=2),
-        *sizes,
-    ]
+    closed = [*usual, *each(AT_REST, 1), *each(("list",), 16), *each(CROWDED, 256)]
+    return [*with_constant(closed), *offered, *each(AT_REST, 64, workers=2), *sizes]
+
+
+def with_constant(closed: list[Cell]) -> list[Cell]:
+    """Add the constant answer at each number of connections, beside the first cell that has it."""
+    found: dict[Cell, None] = {}
+    for cell in closed:
+        if cell.workload != CRUD:
+            found |= {Cell(CONSTANT, cell.connections, 1, cell.items): None}
+        found[cell] = None
+    return list(found)

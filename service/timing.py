@@ -83,12 +83,31 @@ class BatchTiming(Timing):
         waited: seconds that its first request waited until it began.
     """
 
-    __slots__ = ("name", "waited")
+    __slots__ = ("_shared", "name", "waited")
 
     def __init__(self, name: str, waited: float) -> None:
         super().__init__()
         self.name = name
         self.waited = waited
+        self._shared: tuple[float, bytes] | None = None
+
+    def shared(self, began: float, ended: float) -> tuple[float, bytes]:
+        """Return the times that all requests of a batch of one statement have in common.
+
+        Args:
+            began: perf_counter() when the batch began.
+            ended: perf_counter() at its first answer; later values change nothing.
+
+        Returns:
+            Seconds of `queue`, and `pool` and `sql` as in Server-Timing.
+        """
+        if self._shared is None:
+            spent = Timing()
+            spent.add(self, 0.0, ended - began)
+            parts = (spent.pool * 1000, spent.sql * 1000, spent.statements)
+            line = b'pool;dur=%.3f, sql;dur=%.3f;desc="%d statements"' % parts
+            self._shared = (spent.queue, line)
+        return self._shared
 
     def named(self) -> dict[str, object]:
         """Return the fields of its log lines: it serves many requests, so only its name."""

@@ -11,6 +11,17 @@ INSERT INTO items (sku, name, description, price, is_active, owner_id) VALUES ($
 INSERT INTO items (sku, name, description, price, is_active, owner_id) SELECT anon_1.sku, anon_1.name, anon_1.description, anon_1.price, anon_1.is_active, anon_1.owner_id
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n) ORDER BY anon_1.n RETURNING items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at;
 
+-- items.sku_taken
+-- $1 skus
+WITH rows AS
+(SELECT anon_1.sku AS sku, anon_1.n AS n
+FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE EXISTS (SELECT *
+FROM items
+WHERE items.sku = rows.sku) ORDER BY rows.n;
+
 -- items.by_id
 -- $1 id
 SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at
@@ -327,17 +338,6 @@ written AS
 (DELETE FROM items USING existing WHERE items.id = existing.id)
  SELECT existing.id
 FROM existing;
-
--- items.sku_taken
--- $1 skus
-WITH rows AS
-(SELECT anon_1.sku AS sku, anon_1.n AS n
-FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
- SELECT rows.n - 1 AS n
-FROM rows
-WHERE EXISTS (SELECT *
-FROM items
-WHERE items.sku = rows.sku) ORDER BY rows.n;
 
 -- items.owner_absent
 -- $1 owner_ids
@@ -877,6 +877,17 @@ INSERT INTO users (email, username, full_name, role, is_active) VALUES ($1::VARC
 -- $1 emails, $2 usernames, $3 full_names, $4 roles, $5 is_actives
 INSERT INTO users (email, username, full_name, role, is_active) SELECT anon_1.email, anon_1.username, anon_1.full_name, anon_1.role, anon_1.is_active
 FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n) ORDER BY anon_1.n RETURNING users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.version, users.created_at, users.updated_at;
+
+-- users.email_taken
+-- $1 emails
+WITH rows AS
+(SELECT anon_1.email AS email, anon_1.n AS n
+FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(email, n))
+ SELECT rows.n - 1 AS n
+FROM rows
+WHERE EXISTS (SELECT *
+FROM users
+WHERE lower(users.email) = lower(rows.email)) ORDER BY rows.n;
 
 -- users.by_id
 -- $1 id

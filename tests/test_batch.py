@@ -264,6 +264,30 @@ async def test_a_bad_row_fails_alone(url: str, batching: bool) -> None:
     assert (await ask(url, "SELECT count(*) FROM items"))[0][0] == 1 + 97
 
 
+async def test_taken_keys_cost_a_batch_few_statements(url: str) -> None:
+    await ask(
+        url,
+        "INSERT INTO items (name, sku) SELECT 'Here', 'S' || n FROM generate_series(0, 99, 10) n",
+    )
+    wanted = [new(f"Item {n}", sku=f"S{n % 95}" if n % 7 else None) for n in range(100)]
+    twins = {n for n in range(95, 100) if n % 7 and (n - 95) % 7 and (n - 95) % 10}
+    taken = {n for n in range(100) if n % 7 and n % 95 % 10 == 0}
+    async with opened(url) as db:
+        found = await settled([items.add.run(WritableDatabase(db), values) for values in wanted])
+        ran = Counter(name for name, _ in db.ran)
+    bad = {n: one for n, one in enumerate(found) if isinstance(one, BaseException)}
+    assert taken < set(bad)
+    assert len(bad) == len(taken) + len(twins)
+    for problem in bad.values():
+        assert isinstance(problem, Conflict)
+        assert problem.detail == "sku is already taken"
+    assert [one.name for one in found if not isinstance(one, BaseException)] == [
+        f"Item {n}" for n in range(100) if n not in bad
+    ]
+    assert (await ask(url, "SELECT count(*) FROM items"))[0][0] == 10 + 100 - len(bad)
+    assert ran.total() < 15, ran
+
+
 # Changes.
 
 

@@ -5,38 +5,48 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+import msgspec
 import pytest
 from conftest import ROOT
 
 from bench import budgets, result
-from bench.readme import few, rows
+from bench.readme import TABLES, few, measured, ours, rates, rows
 from bench.result import CPU, Contestant, Result, Run, Workload
 
 pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --group bench pytest`")
 
 from bench import contestants, correctness
-from bench.__main__ import newest, since
+from bench.__main__ import newest
 from bench.run import agree, search_of
 from bench.stage import (
     OUR_SEARCH,
     THEIR_SEARCH,
     StagingTable,
+    create,
+    empty_caches,
     fill,
     keep_totals,
+    prepare,
     quiet,
     search_index,
+    served,
     sql,
     stage,
 )
-from bench.workloads import WORKLOADS, cells
+from bench.workloads import WORKLOADS, Cell, cells
 
 ASKED = [one for one in contestants.PROGRAMS if one.rules is not None]
 # The same programs with another setting; a benchmark asks them too before it measures them.
-VARIANTS = {"swiftlet-cached", "swiftlet-granian", "reference-cached", "fastify-single"}
+VARIANTS = {
+    *("swiftlet-plain", "swiftlet-alone", "swiftlet-granian"),
+    *("reference-cached", "fastify-single"),
+}
 BY_NAME = {one.name: one for one in contestants.PROGRAMS}
 needs_wrk = pytest.mark.skipif(
     shutil.which("wrk") is None, reason="wrk is not here: `apt-get install wrk`"
@@ -125,13 +135,16 @@ def test_the_allow_list_is_short_and_used() -> None:
 def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     found = bench(
         *("measure", "--quick", "--rounds", "1", "--items", "1000", "--out", str(tmp_path)),
-        *("--only", "swiftlet,constant,pgbench", "--workloads", "read,create"),
+        *("--only", "swiftlet,swiftlet-plain,constant,pgbench", "--workloads", "read,create"),
     )
     assert found.returncode == 0, found.stdout + found.stderr
     (file,) = tmp_path.glob("*.json")
     told = result.read(file)
+    assert re.match("[0-9a-f]{7}", told.commit)
     assert {(run.workload, run.contestant) for run in told.runs} >= {
+        ("constant", "constant"),
         ("read", "swiftlet"),
+        ("read", "swiftlet-plain"),
         ("read", "pgbench"),
         ("create", "swiftlet"),
     }
@@ -141,7 +154,7 @@ def test_a_run_leaves_a_result_and_its_page(tmp_path: Path) -> None:
     (ours,) = (
         run
         for run in told.runs
-        if (run.contestant, run.connections, run.workload) == ("swiftlet", 64, "read")
+        if (run.contestant, run.connections, run.workload) == ("swiftlet-plain", 64, "read")
     )
     assert ours.requests > 0
     assert ours.cpu.database > 0
@@ -160,7 +173,7 @@ def test_a_slowed_service_makes_the_check_fail(tmp_path: Path) -> None:
         *("--workloads", "read", "--against", "reference"),
     )
     assert found.returncode == 1, found.stdout + found.stderr
-    assert re.search(r"SHORT .* read, against the reference", found.stdout)
+    assert re.search(r"read, against the reference .* SHORT", found.stdout)
     assert "fall short" in found.stdout
 
 
@@ -168,6 +181,27 @@ def test_without_wrk_it_says_how_to_get_it(tmp_path: Path) -> None:
     found = bench("measure", PATH=str(tmp_path))
     assert found.returncode == 1
     assert "apt-get install wrk" in found.stderr
+
+
+@needs_wrk
+@pytest.mark.slow
+def test_a_run_that_is_stopped_leaves_what_it_has_measured(tmp_path: Path) -> None:
+    options = ("--only", "constant", "--workloads", "constant", "--items", "100", "--no-tables")
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", "measure", *options, "--out", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "round 2 of 5" in line:
+                process.terminate()
+        assert process.wait(60) == 1
+    (file,) = tmp_path.glob("*-partial.json")
+    told = result.read(file)
+    assert {run.round for run in told.runs} >= {1}
+    assert "ended early" in told.notes[-1]
 
 
 @needs_wrk
@@ -197,7 +231,10 @@ def test_a_full_run_has_all_data_of_the_report() -> None:
     assert {cell.connections for cell in planned if cell.workload == "read"} == {1, 64, 256}
     assert {cell.workers for cell in planned if cell.workload == "mixed"} == {1, 2}
     assert {cell.items for cell in planned if cell.workload == "list"} == {1000, 100_000, 1_000_000}
-    assert {cell.share for cell in planned} == {None, 0.25, 0.5, 0.8}
+    assert {(cell.workload, cell.offered) for cell in planned if cell.offered} == {
+        *(("read", 1_000), ("read", 10_000), ("mixed", 1_000), ("mixed", 10_000)),
+        ("create", 1_000),
+    }
     assert {cell.workload for cell in planned} == {one.name for one in WORKLOADS}
 
 
@@ -206,7 +243,11 @@ def test_a_full_run_has_all_data_of_the_report() -> None:
 
 def made(rates: dict[tuple[str, str], float]) -> Result:
     """Return a result with these rates, in three rounds."""
-    kinds = {"swiftlet": "ours", "reference": "reference", "pgbench": "limit"}
+    kinds = {
+        **dict.fromkeys(("swiftlet", "swiftlet-plain"), "ours"),
+        **dict.fromkeys(("pgbench", "constant"), "limit"),
+        "reference": "reference",
+    }
     return Result(
         taken="",
         command="",
@@ -264,12 +305,47 @@ RATES = {("read", "swiftlet"): 900.0, ("read", "reference"): 100.0, ("read", "fa
         ({"against": "swiftlet", "against_items": 5, "at_least": 1}, None, None),
     ),
 )
-def test_a_budget_is_a_ratio_of_medians(
+def test_a_budget_is_the_median_of_ratios_within_rounds(
     fields: dict[str, Any], found: float | None, holds: bool | None
 ) -> None:
     (verdict,) = budgets.judge(made(RATES), [budget(**fields)])
     assert verdict.found == (None if found is None else pytest.approx(found))
     assert verdict.holds is holds
+
+
+def test_a_budget_compares_the_figures_of_one_round() -> None:
+    found = made(RATES)
+    slower = {("swiftlet", 1): 10.0, ("reference", 1): 1.0, ("reference", 3): 0.5}
+    runs = [
+        msgspec.structs.replace(
+            run, seconds=run.seconds * slower.get((run.contestant, run.round), 1)
+        )
+        for run in found.runs
+    ]
+    (verdict,) = budgets.judge(msgspec.structs.replace(found, runs=runs), [budget(at_least=1)])
+    assert verdict.found == pytest.approx(4.5)  # of 0.9, 9 and 4.5
+
+
+def test_a_goal_is_a_multiple_of_the_constant_answer_at_as_many_connections() -> None:
+    found = made({("read", "swiftlet"): 1000, ("constant", "constant"): 2500})
+    goal = budget(against="constant", measure="server", at_most=2)
+    assert [one.found for one in budgets.judge(found, [goal])] == [pytest.approx(2.5)]
+    at_one = msgspec.structs.replace(goal, connections=1)
+    assert [one.found for one in budgets.judge(found, [at_one])] == [None]
+
+
+def test_a_check_measures_what_the_budgets_compare_and_no_more() -> None:
+    goals = [
+        budget(against="constant", measure="server", at_most=2),
+        budget(workload="every", against="best other", at_least=1, connections=1),
+        budget(workload="list", against="swiftlet", items=1_000_000, at_least=1),
+    ]
+    read, constant = Cell("read", 64, 1, 1000), Cell("constant", 64, 1, 1000)
+    assert budgets.needed(goals, ["create"], ["fastify"], 1000) == {
+        constant: {"constant"},
+        read: {"swiftlet"},
+        Cell("create", 1, 1, 1000): {"swiftlet", "fastify"},
+    }
 
 
 def test_only_budgets_that_must_hold_fail_the_check() -> None:
@@ -346,18 +422,49 @@ def test_a_variant_changes_what_its_name_says(
 
 
 @pytest.mark.slow
-def test_no_contestant_maintains_the_search_index_of_another(on: StagingTable) -> None:
+def test_the_others_have_the_indexes_that_serve_them_and_no_others(on: StagingTable) -> None:
     fill(on, 50)
-    names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
-    for wanted in (THEIR_SEARCH, OUR_SEARCH, OUR_SEARCH):
-        search_index(on, wanted)
-        assert sql(on, f"{names} AND tablename = 'items'")[0][0] == [wanted]
-    search_index(on, None)
-    assert sql(on, f"{names} AND tablename = 'items'")[0][0] is None
+    create(on, contestants.OTHERS)
+    theirs = on.named(contestants.OTHERS)
+    found = sql(theirs, "SELECT indexname FROM pg_indexes WHERE tablename = 'items'")
+    assert {name for (name,) in found} == {"items_pkey", "items_sku_key", THEIR_SEARCH}
+    triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'items'::regclass"
+    assert sql(theirs, f"{triggers} AND NOT tgisinternal")[0][0] == 0
+    assert sql(on, f"{triggers} AND NOT tgisinternal")[0][0] > 0
+    assert sql(theirs, "SELECT count(*) FROM items")[0][0] == 50
 
 
 @pytest.mark.slow
-def test_contestants_without_totals_write_without_the_triggers(on: StagingTable) -> None:
+def test_a_measurement_begins_with_an_empty_cache(on: StagingTable) -> None:
+    fill(on, 50)
+    program = BY_NAME["swiftlet"]
+    prepare(on, program)
+    with served(program, on, 1) as server:
+
+        def found() -> str:
+            with urlopen(f"{server.url}/items/1") as answer:
+                return str(answer.headers["X-Cache"])
+
+        deadline = time.monotonic() + 30
+        while found() != "HIT":  # a worker first learns whether it is alone
+            assert time.monotonic() < deadline
+        empty_caches(on.of(program))
+        time.sleep(0.5)
+        assert found() == "MISS"
+        assert found() == "HIT"
+
+
+@pytest.mark.slow
+def test_a_variant_maintains_one_search_index_or_none(on: StagingTable) -> None:
+    fill(on, 50)
+    names = "SELECT array_agg(indexname) FROM pg_indexes WHERE indexdef LIKE '%(%gin_trgm_ops)'"
+    for wanted in (None, OUR_SEARCH, OUR_SEARCH):
+        search_index(on, wanted)
+        assert sql(on, f"{names} AND tablename = 'items'")[0][0] == ([wanted] if wanted else None)
+
+
+@pytest.mark.slow
+def test_a_variant_without_totals_writes_without_the_triggers(on: StagingTable) -> None:
     fill(on, 50)
     keep_totals(on, kept=False)
     sql(on, "INSERT INTO items (name) VALUES ('x')")
@@ -380,20 +487,39 @@ def test_the_committed_result_holds_its_budgets(committed: Result) -> None:
     assert sum(run.errors for run in committed.runs if run.contestant == "swiftlet") == 0
 
 
-def test_the_documents_show_the_newest_result(committed: Result) -> None:
-    for page, table in (("README.md", few), ("docs/performance.md", rows)):
-        assert table(committed, since()) in (ROOT / page).read_text(), "run `just bench-table`"
+def test_the_documents_show_the_newest_result_and_name_its_commit(committed: Result) -> None:
+    assert re.fullmatch("[0-9a-f]{7,40}", committed.commit), "measure a clean checkout"
+    for page, tables in (("README.md", [few]), ("docs/performance.md", TABLES)):
+        told = (ROOT / page).read_text()
+        for table in (measured, *tables):
+            assert table(committed) in told, "run `just bench-table`"
 
 
-def test_a_row_of_the_table_comes_from_the_newest_result_that_has_it() -> None:
-    before = made(
-        {("read", "swiftlet"): 100, ("create", "swiftlet"): 10, ("read", "reference"): 100}
+def test_a_table_shows_the_default_configuration_beside_the_cache_off() -> None:
+    found = made(
+        {
+            ("read", "swiftlet"): 1000, ("read", "swiftlet-plain"): 500, ("read", "reference"): 100,
+            ("constant", "constant"): 2000, ("create", "swiftlet-plain"): 10,
+        }
+    )  # fmt: skip
+    assert "| read (64) | 1,000 (500-1,500) | 10.0 |" in rows(found)
+    with_cache = "1,000 (500-1,500) | 1,000.0 | 1,000.0 | 2.00"
+    assert f"| read (64) | {with_cache} | 500 (250-750) | 2,000.0 | 2,000.0 | 4.00 |" in ours(found)
+    assert "| create (64) | - | - | - | - | 10 (5-15) | 100,000.0 | 100,000.0 | 200.00 |" in ours(
+        found
     )
-    later = made({("read", "swiftlet"): 300, ("read", "reference"): 100, ("list", "swiftlet"): 7})
-    assert "| read (64) | 300 (150-450) | 3.0 |" in rows(before, [later])
-    assert "| create (64) | 10 (5-15) | - |" in rows(before, [later])
-    assert "list" not in rows(before, [later])
-    assert "| read (64) | 100 (50-150) | 1.0 |" in rows(before)
+    assert rates(found) == ""
+
+
+def test_who_does_not_reach_a_rate_is_shown_as_such() -> None:
+    found = made({("read", "swiftlet"): 1000, ("read", "reference"): 100})
+    kept = [
+        msgspec.structs.replace(run, offered=1000, p999=3.0, reached=run.contestant == "swiftlet")
+        for run in found.runs
+    ]
+    text = rates(msgspec.structs.replace(found, runs=kept))
+    assert "| read, 1,000 | swiftlet | 1.00 | 1.00 | 3.00 |" in text
+    assert "| read, 1,000 | reference | does not reach it: 100/s | - | - |" in text
 
 
 def test_a_result_contains_no_path_and_no_machine_name(committed: Result) -> None:

@@ -11,6 +11,7 @@ import guarded_app
 import httpx
 import pytest
 from conftest import Service, check_answer
+from direct import answered_directly
 from guarded_app import Keys
 from openapi_spec_validator import validate
 from test_openapi import Asked, Checker
@@ -120,6 +121,7 @@ async def client_of(
     state = {
         "settings": SETTINGS,
         "cache": NoCache(),
+        "db": SimpleNamespace(batching=False),
         "guard": guard,
         "metrics": None,
         "tracer": None,
@@ -680,7 +682,7 @@ class Hits:
         del refreshes
         return CachedResponse(self.keys[key]) if key in self.keys else None
 
-    def ready(self, lines: bytes, body: bytes) -> bool:
+    def ready(self, lines: bytes, body: bytes, _: int) -> bool:
         self.sent = [lines, body]
         return True
 
@@ -694,7 +696,7 @@ async def test_a_hit_needs_a_key_too() -> None:
     hits = Hits({("1", "", b"", "/own"): b"of 1", ("2", "", b"", "/own"): b"of 2"})
     state = {"settings": SETTINGS, "cache": hits, "guard": guard, "metrics": None, "tracer": None}
 
-    def sent(*headers: tuple[bytes, bytes]) -> bool:
+    async def sent(*headers: tuple[bytes, bytes]) -> bool:
         hits.sent = []
         scope = {
             "type": "http",
@@ -708,16 +710,16 @@ async def test_a_hit_needs_a_key_too() -> None:
             "client": ("192.0.2.1", 1),
             "extensions": {SEND_PREBUILT: hits.ready},
         }
-        return guarded_app.app.at_once(scope)
+        return await answered_directly(guarded_app.app, scope)
 
     authorization = (b"authorization", b"Bearer " + one)
-    assert not sent(authorization), "it must be looked up first"
+    assert not await sent(authorization), "it must be looked up first"
     await cache.authenticate(one, "a")
     await cache.authenticate(two, "a")
-    assert sent(authorization)
+    assert await sent(authorization)
     assert hits.sent[1] == b"of 1"
     assert hits.sent[0].startswith(b'ratelimit-policy: "x";q=9;w=9\r\nratelimit: "x";r=2;t=7\r\n')
-    assert sent((b"x-api-key", one))
+    assert await sent((b"x-api-key", one))
     for refused in (
         (),
         ((b"authorization", b"Bearer " + two),),  # it has not the scope
@@ -726,9 +728,9 @@ async def test_a_hit_needs_a_key_too() -> None:
         (authorization, (b"x-api-key", two)),
         ((b"authorization", one),),
     ):
-        assert not sent(*refused)
-    assert sent(authorization)
-    assert not sent(authorization), "the limit is exhausted"
+        assert not await sent(*refused)
+    assert await sent(authorization)
+    assert not await sent(authorization), "the limit is exhausted"
 
 
 @pytest.fixture(scope="module", params=("uvicorn", "granian"))

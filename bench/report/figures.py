@@ -6,9 +6,9 @@ from html import escape
 from typing import NamedTuple
 
 from bench.report import markup, plots
-from bench.report.pick import CONNECTIONS, Book, Paired, by, median, paired, rate, rounds
-from bench.report.words import TIMES, factor, number, plural, times, unit
-from bench.result import CPU, Figure, Run, Spread, Table, of, spread
+from bench.report.pick import CONNECTIONS, Book, Paired, by, cases, median, paired, rate, rounds
+from bench.report.words import DASH, TIMES, factor, number, plural, times, unit
+from bench.result import CPU, Figure, Run, Spread, Table, multiple, of, spread
 
 PERCENTILES: tuple[tuple[str, Callable[[Run], float]], ...] = (
     ("p50", lambda run: run.p50),
@@ -139,23 +139,44 @@ def connections(book: Book) -> str:
 
 
 def offered(book: Book) -> str:
-    """Latency where requests come at a fixed rate."""
-    shown = []
-    for workload in book.workloads:
-        runs = book.sized(
-            run for run in book.result.runs if run.workload == workload and run.share is not None
-        )
-        shares = sorted({run.share for run in runs if run.share is not None})
-        if not shares:
+    """Latency where requests come at a fixed rate; who does not reach it is named instead."""
+    rows = []
+    for case, runs in cases(book.result.runs).items():
+        if case.offered is None:
             continue
-        groups = {f"{share:.0%}": [r for r in runs if r.share == share] for share in shares}
-        under = "of the rate at which ours is saturated"
-        shown.append(_latencies(book, workload, groups, under))
-    return markup.plotted(
-        "latency-offered",
-        "How long an answer takes, in milliseconds, when requests come at a fixed rate whether "
-        "or not earlier ones are answered: who cannot keep up climbs to the top.",
-        "".join(shown),
+        reached = sum(run.reached for run in runs) * 2 > len(runs)
+        latencies = [
+            markup.spread(found) if reached and found else markup.numbers(DASH)
+            for found in (
+                of(runs, lambda run: run.p50),
+                of(runs, lambda run: run.p99),
+                of(runs, lambda run: run.p999 or 0.0),
+            )
+        ]
+        got = number(median(runs, rate))
+        rows.append(
+            (
+                escape(book.workloads[case.workload].title),
+                markup.numbers(f"{case.offered:,.0f}"),
+                escape(book.contestants[case.contestant].title),
+                markup.numbers(got if reached else f"does not reach it: {got}"),
+                *latencies,
+                markup.spread(of(runs, lambda run: run.cpu.server)),
+                markup.spread(of(runs, lambda run: run.cpu.total)),
+                markup.spread(of(runs, lambda run: run.late or 0.0)),
+            )
+        )
+    if not rows:
+        return markup.NONE
+    head = (
+        *("workload", "offered/s", "contestant", "answered/s", "p50 ms", "p99 ms", "p99.9 ms"),
+        *("server µs", "with stores µs", "load late ms"),
+    )
+    return (
+        "<p>Requests come at a fixed rate, whether or not earlier ones are answered. Latency "
+        "counts from when a request was due, so a wait for a free connection is part of it. The "
+        "last column is how late the load generator was itself (p99).</p>"
+        + markup.table(head, rows)
     )
 
 
@@ -178,7 +199,8 @@ def cpu(book: Book) -> str:
     return markup.panels(
         "cpu",
         "Microseconds of CPU that one request costs, by who spends it: shorter is better; the "
-        "number at the right leaves the load generator out.",
+        "number at the right leaves the load generator out; beside it is the server's part as a "
+        "multiple of a constant answer's, in the same rounds.",
         shown,
         markup.legend([(name, f"part {look}") for name, look, _ in PARTS]),
     )
@@ -396,7 +418,9 @@ def _parts(book: Book, name: str, runs: list[Run]) -> plots.Stack:
         told = said(f"{title}, {part}", found, "µs per request", runs)
         pieces.append(plots.Part(part, found.median, number(found.median), told, f"part {look}"))
     total = number(median(runs, lambda run: run.cpu.total))
-    return plots.Stack(title, pieces, f"{total} µs", book.look(name))
+    of_constant = multiple(book.result, runs)
+    beside = f" · {times(of_constant.median)}" if of_constant else ""
+    return plots.Stack(title, pieces, f"{total} µs{beside}", book.look(name))
 
 
 def _latencies(

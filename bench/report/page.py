@@ -8,7 +8,7 @@ from bench.budgets import Verdict
 from bench.report import figures, markup
 from bench.report.pick import CONNECTIONS, Book, by, cases, median, paired, rate, rounds
 from bench.report.words import DASH, number, plural, short, times
-from bench.result import Agreement, Result, Run, Table, of
+from bench.result import Agreement, Result, Run, Table, multiple, of
 
 HEADLINE = ("read", "create", "patch", "list", "mixed")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -55,8 +55,9 @@ def page(result: Result, budgets: list[Verdict]) -> str:
 def _headline(book: Book) -> str:
     result = book.result
     cards = "".join(_card(book, name) for name in HEADLINE)
+    commit = f", commit {escape(result.commit)}" if result.commit else ""
     return (
-        f'<h1>Swiftlet, measured</h1><p class="when">{escape(result.taken)}</p>'
+        f'<h1>Swiftlet, measured</h1><p class="when">{escape(result.taken)}{commit}</p>'
         f"<p>{escape(_method(book))}</p>"
         f'<h2 class="lead">Requests per second, relative to the reference</h2>'
         f'<div class="cards">{cards}</div>'
@@ -168,7 +169,7 @@ def _correctness(book: Book) -> str:
         why = [(f"<code>{escape(a)}</code>", escape(b)) for a, b in result.allowed.items()]
         allowed = "<h3>Differences that are meant</h3>" + markup.table(("which", "why"), why)
     return (
-        "<p>Everyone was asked the same,.</p>"
+        "<p>Everyone was asked the same.</p>"
         + markup.table(head, rows)
         + "".join(_wrong(one) for one in result.agreements if one.wrong)
         + allowed
@@ -203,7 +204,11 @@ def _conditions(book: Book) -> str:
         )
         for one in book.workloads.values()
     ]
-    settings = {"command": result.command, "took": f"{number(result.seconds)} s"} | result.settings
+    settings = {
+        "commit": result.commit or DASH,
+        "command": result.command,
+        "took": f"{number(result.seconds)} s",
+    } | result.settings
     notes = "".join(f"<li>{escape(note)}" for note in result.notes)
     return (
         markup.table(("contestant", "kind", "what it is", "what is unfair"), contestants, "text")
@@ -220,8 +225,9 @@ def _runs(book: Book) -> str:
         return markup.NONE
     head = (
         *("workload", "contestant", "conns", "workers", "items", "offered/s", "rounds"),
-        *("requests/s", "p50 ms", "p95 ms", "p99 ms"),
-        *("server µs", "database µs", "Redis µs", "load µs", "late ms", "RSS MiB", "errors"),
+        *("requests/s", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms"),
+        *("server µs", "of constant", "database µs", "Redis µs", "load µs"),
+        *("late ms", "RSS MiB", "errors"),
     )
     found = cases(book.result.runs)
     rows = [_row(book, runs) for runs in found.values()]
@@ -237,8 +243,8 @@ def _row(book: Book, runs: list[Run]) -> Sequence[str]:
     """A row of the table of all runs; they are one case's."""
     one = runs[0]
     offered = of([run for run in runs if run.offered is not None], lambda run: run.offered or 0.0)
-    share = f"<small>{one.share:.0%} of ours</small>" if one.share is not None else ""
     late = of([run for run in runs if run.late is not None], lambda run: run.late or 0.0)
+    p999 = of([run for run in runs if run.p999 is not None], lambda run: run.p999 or 0.0)
     errors = sum(run.errors for run in runs)
     return (
         escape(one.workload),
@@ -246,7 +252,7 @@ def _row(book: Book, runs: list[Run]) -> Sequence[str]:
         markup.numbers(f"{one.connections:,}"),
         markup.numbers(f"{one.workers:,}"),
         markup.numbers(f"{one.items:,}"),
-        markup.numbers((number(offered.median) if offered else DASH) + share),
+        markup.numbers(number(offered.median) if offered else DASH),
         markup.numbers(f"{rounds(runs):,}"),
         *(
             markup.spread(found)
@@ -255,7 +261,9 @@ def _row(book: Book, runs: list[Run]) -> Sequence[str]:
                 of(runs, lambda run: run.p50),
                 of(runs, lambda run: run.p95),
                 of(runs, lambda run: run.p99),
+                p999,
                 of(runs, lambda run: run.cpu.server),
+                multiple(book.result, runs),
                 of(runs, lambda run: run.cpu.database),
                 of(runs, lambda run: run.cpu.redis),
                 of(runs, lambda run: run.cpu.load),

@@ -11,10 +11,7 @@ Named = TypeVar("Named")
 
 
 class Case(NamedTuple):
-    """What a row of the table of all runs has in common; its rounds are apart.
-
-    `offered` stands where no `share` does: a share's rate may differ between rounds.
-    """
+    """What a row of the table of all runs has in common; its rounds are apart."""
 
     workload: str
     contestant: str
@@ -22,7 +19,6 @@ class Case(NamedTuple):
     workers: int
     items: int
     offered: float | None
-    share: float | None
 
 
 class Paired(NamedTuple):
@@ -47,7 +43,7 @@ class Book:
             [run.workload for run in result.runs],
             lambda name: Workload(name, name, ""),
         )
-        self.closed = [run for run in result.runs if run.offered is None and run.share is None]
+        self.closed = [run for run in result.runs if run.offered is None]
         self.items = statistics.mode(run.items for run in self.closed) if self.closed else None
         self.ours = self._first("ours", "swiftlet")
         self.reference = self._first("reference", "reference")
@@ -109,8 +105,7 @@ def cases(runs: Iterable[Run]) -> dict[Case, list[Run]]:
             run.connections,
             run.workers,
             run.items,
-            run.offered if run.share is None else None,
-            run.share,
+            run.offered,
         )
         found.setdefault(case, []).append(run)
     return found

@@ -43,13 +43,18 @@ class Local:
         if old is not None:
             response.used, response.main = old.used, old.main
             self._count(old, -old.size)
+        elif self.gone and self.gone.pop(hash(key), True) is None:
+            response.main = True
+            self.main.append(key)
         else:
-            response.main = self.gone.pop(hash(key), True) is None
-            (self.main if response.main else self.small).append(key)
+            self.small.append(key)
         response.key, response.size = key, size
         self.entries[key] = response
-        self._count(response, size)
-        self._shrink()
+        self.size += size
+        if not response.main:
+            self.small_size += size
+        if self.size + GHOST * len(self.gone) > self.limit:
+            self._shrink()
 
     def keep_encoded(self, response: CachedResponse, encoding: bytes, body: bytes) -> None:
         """Keep the body in a content coding beside its response, if this is still kept.

@@ -30,5 +30,9 @@ class NoCache:
     async def invalidate(self, tags: Tags) -> None:
         """Nothing is kept, so there is nothing to invalidate."""
 
+    def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:  # noqa: ARG002
+        """Call `then`."""
+        then()
+
     def outcome_unknown(self) -> None:
         """As `invalidate`."""

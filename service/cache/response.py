@@ -55,7 +55,10 @@ class CachedResponse(Struct, gc=False, eq=False):
     @property
     def cost(self) -> int:
         """Bytes beside the body; the headers count twice, since `head` has them again."""
-        return 2 * sum(len(name) + len(value) for name, value in self.headers) + OVERHEAD
+        size = OVERHEAD
+        for name, value in self.headers:  # a generator takes three times as long
+            size += 2 * (len(name) + len(value))
+        return size
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -134,13 +134,20 @@ class Shared:
         Returns when that is done, or after 50 ms. After a failure Redis is not used until `begin`
         has invalidated everything in it.
         """
+        # Several writes wait for it: one that is cancelled leaves it to the others.
+        await asyncio.shield(self._invalidating(tags).future)
+
+    def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
+        """As `invalidate`, and call `then`."""
+        self._invalidating(tags).future.add_done_callback(lambda _: then())
+
+    def _invalidating(self, tags: Tags) -> Invalidation:
         invalidation = self._invalidation
         if invalidation is None:
             invalidation = self._invalidation = Invalidation(publish=True)
             self._start()
         invalidation.tags.update(dict.fromkeys(tags))
-        # Several writes wait for it: one that is cancelled leaves it to the others.
-        await asyncio.shield(invalidation.future)
+        return invalidation
 
     def on_message(self, tags: Tags) -> None:
         """Invalidate tags that came from a process that could not reach Redis."""

@@ -12,6 +12,7 @@ import msgspec
 from service.cache.client import client, redis_errors
 from service.cache.coherence import Coherence
 from service.cache.generations import EVERYTHING, Generations, Tags
+from service.cache.loads import InFlightLoad, Pending
 from service.cache.local import Local
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
@@ -31,18 +32,6 @@ OPENING_SECONDS = 0.5
 CANCEL_AGAIN_SECONDS = 0.1
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class InFlightLoad:
-    """A load that is running; other requests wait for it while its generation is current."""
-
-    __slots__ = ("future", "generation")
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.future: asyncio.Future[CachedResponse | None] = (
-            asyncio.get_running_loop().create_future()
-        )
 
 
 class Cache:
@@ -162,10 +151,10 @@ class Cache:
             seconds: that it is kept, at most `ttl`.
             share: whether to look in Redis too.
         """
-        generation = self.generations.current(tags)
-        valid = monotonic() < self.coherence.valid_until
+        pending = Pending(self, key, tags)
+        generation = pending.generation
         running = self.in_flight.get(key)
-        if valid and running is not None and running.generation == generation:
+        if pending.valid and running is not None and running.generation == generation:
             started = perf_counter()
             response = await asyncio.shield(running.future)
             _add_time(started, "load by another request")
@@ -197,11 +186,7 @@ class Cache:
             seconds = min(seconds, MISSING_SECONDS)
         if found:  # how long it has been in Redis is not known
             seconds /= 10
-        if valid and self.generations.current(tags) == generation:
-            response.tags, response.generation = tags, generation
-            response.expires_at = monotonic() + seconds
-            response.refresh_at = response.expires_at - seconds / 10
-            self.local.put(key, response, 3 * len(name))
+        pending.keep(response, 3 * len(name), seconds)
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, response, seconds)
         return response, found
@@ -247,6 +232,14 @@ class Cache:
         shared = self.shared
         if shared is not None:
             await shared.invalidate(tags)
+
+    def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
+        """As `invalidate`; calls `then` instead of returning, now or later."""
+        self.generations.advance(tags)
+        if self.shared is None:
+            then()
+        else:
+            self.shared.invalidate_then(tags, then)
 
     def outcome_unknown(self) -> None:
         """A write may have been committed, or may still be: keep nothing until it has ended.

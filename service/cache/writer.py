@@ -39,9 +39,11 @@ class Writer:
             out pooled connections, and while there are some, the others cache nothing.
         name: without a cache, the application_name of a connection beside the pool.
         telling: called after each write that has one of their tags.
+
+    `database` is for waiters of batches, which call `written` or `failed` themselves.
     """
 
-    __slots__ = ("_cache", "_db", "_telling")
+    __slots__ = ("_cache", "_telling", "database")
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Writer:
     ) -> None:
         self._cache = cache or NoCache()
         self._telling = telling
-        self._db = WritableDatabase(db, name if cache is None else db.name)
+        self.database = WritableDatabase(db, name if cache is None else db.name)
 
     async def run(
         self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
@@ -72,34 +74,42 @@ class Writer:
             Problem: what `write` raised. Nothing was written, except with OutcomeUnknown: then all
                 that is cached is invalidated until the outcome is known, as after a cancellation.
         """
-        cache, telling = self._cache, self._telling
         try:
-            done = await write(self._db)
-            if not telling and not cache.on:
+            done = await write(self.database)
+            if not self._telling and not self._cache.on:
                 return done
             changed = tags(done)
-        except OutcomeUnknown:
-            self._outcome_unknown()
+        except BaseException as error:
+            self.failed(error)
             raise
-        except Problem:
-            raise
-        except BaseException:  # cancelled, or an error of ours after the commit
-            self._outcome_unknown()
-            raise
-        for one in telling:
-            if not one.tags.isdisjoint(changed):
-                one.tell()
-        if changed and cache.on:
+        self._tell(changed)
+        if changed and self._cache.on:
             started, spent = perf_counter(), timing.get()
-            await cache.invalidate(changed)
+            await self._cache.invalidate(changed)
             if spent is not None:
                 spent.cache += perf_counter() - started
         return done
 
-    def _outcome_unknown(self) -> None:
+    def written(self, changed: Tags, then: Callable[[], None]) -> None:
+        """Invalidate what a committed write has changed, then call `then`; for a waiter of a batch.
+
+        It is called now, or when the other workers have been sent the message.
+        """
+        self._tell(changed)
+        self._cache.invalidate_then(changed, then)
+
+    def failed(self, error: BaseException) -> None:
+        """Take the error of a write: after most of them it is known that nothing was written."""
+        if isinstance(error, Problem) and not isinstance(error, OutcomeUnknown):
+            return
         self._cache.outcome_unknown()
         for one in self._telling:
             one.tell()
+
+    def _tell(self, changed: Tags) -> None:
+        for one in self._telling:
+            if not one.tags.isdisjoint(changed):
+                one.tell()
 
 
 class WriteTransaction:

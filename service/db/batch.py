@@ -130,6 +130,10 @@ class BatchLoader(Generic[Row]):
         )
         return found
 
+    def submit(self, db: Database, waiter: Waiter) -> None:
+        """Let a waiter take the row of the key in its `args`, or None; see Batcher.submit."""
+        (db.batchers.get(self) or self._batcher(db)).submit(db, waiter)
+
     def _batcher(self, db: Database) -> Batcher:
         made = Batcher(
             self.single.name, self._run_one, self._run_batch, ordered=False, max_batch=READS
@@ -154,7 +158,10 @@ class BatchLoader(Generic[Row]):
         keys: dict[Any, None] = {}
         for waiter in batch:
             args = waiter.args
-            keys.update(dict.fromkeys(args if isinstance(args, list) else (args,)))
+            if isinstance(args, list):
+                keys.update(dict.fromkeys(args))
+            else:
+                keys[args] = None
         try:
             found = await self._rows(db, list(keys))
         except Problem as problem:
@@ -227,18 +234,23 @@ class GroupCommit(Generic[Row]):
         """
         if not db.batching:
             return await self.single.only(db, *values)
-        batcher: Batcher | None = db.batchers.get(self)
-        if batcher is None:
-            batcher = db.batchers[self] = Batcher(
-                self.single.name,
-                self._run_one,
-                self._run_batch,
-                ordered=False,
-                max_batch=WRITES,
-                in_flight=COMMITS,
-                unqueued=2,
-            )
-        made: Row = await batcher.run(db, None, values)
+        made: Row = await (db.batchers.get(self) or self._batcher(db)).run(db, None, values)
+        return made
+
+    def submit(self, db: WritableDatabase, waiter: Waiter) -> None:
+        """Let a waiter take the row of the values in its `args`; see Batcher.submit."""
+        (db.batchers.get(self) or self._batcher(db)).submit(db, waiter)
+
+    def _batcher(self, db: WritableDatabase) -> Batcher:
+        made = db.batchers[self] = Batcher(
+            self.single.name,
+            self._run_one,
+            self._run_batch,
+            ordered=False,
+            max_batch=WRITES,
+            in_flight=COMMITS,
+            unqueued=2,
+        )
         return made
 
     def _order(self, given: HasArgs) -> tuple[bool, Any]:

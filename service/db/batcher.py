@@ -7,8 +7,7 @@ than `in_flight` run. So batches grow with the load by themselves, and no clock 
 
 A batch is a task of its own: a request that is cancelled cancels neither it nor its neighbours.
 
-Who knows whom: a Database keeps its batchers, one per kind of statement, and gives itself to each
-call; a batcher keeps no reference to it, so there is no cycle of references.
+A Database keeps its batchers, and gives itself to each call: so there is no cycle of references.
 """
 
 import asyncio
@@ -41,29 +40,58 @@ RunBatch = Callable[[Any, "list[Waiter]"], Awaitable[None]]
 
 
 class Waiter:
-    """One request that waits: its arguments, and where its answer goes.
+    """One request that waits: its arguments, and what happens with its answer.
 
-    `spent` has the times of the request, and `batch` those of its batch, which began at `began`.
+    One of `answer` and `refuse` is called, once; they must not raise.
+
+    Attributes:
+        spent: times of the request, if it has them while it waits.
+        batch: times of its batch, which began at `began`; None before it began.
+        left: whether the request no longer waits, since it was cancelled.
     """
 
-    __slots__ = ("args", "arrived", "batch", "began", "future", "key", "spent")
+    __slots__ = ("args", "arrived", "batch", "began", "key", "spent")
+    left: bool = False
 
     def __init__(self, key: Any, args: Any) -> None:
         self.key = key
         self.args = args
-        self.spent = timing.get()
+        self.spent: Timing | None = None
         self.batch: BatchTiming | None = None
         self.began = 0.0
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.arrived = perf_counter()
 
-    def answer(self, value: object) -> None:
-        """Give the request its answer, unless it was cancelled."""
+    def answer(self, value: Any) -> None:
+        """Take the answer."""
+        raise NotImplementedError
+
+    def refuse(self, problem: BaseException) -> None:
+        """Take the error instead."""
+        raise NotImplementedError
+
+
+class AwaitedAnswer(Waiter):
+    """A coroutine that waits."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, key: Any, args: Any) -> None:
+        super().__init__(key, args)
+        self.spent = timing.get()
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def left(self) -> bool:  # type: ignore[override]  # it changes when the coroutine is cancelled
+        """Whether the coroutine was cancelled."""
+        return self.future.done()
+
+    def answer(self, value: Any) -> None:
+        """Return the answer to the coroutine."""
         if not self.future.done():
             self.future.set_result(value)
 
     def refuse(self, problem: BaseException) -> None:
-        """Raise the problem in the request, unless it was cancelled."""
+        """Raise the error in the coroutine."""
         if not self.future.done():
             self.future.set_exception(problem)
 
@@ -107,6 +135,7 @@ class Batcher:
         self.running = 0
         self.began = 0.0
         self.watch: asyncio.TimerHandle | None = None
+        self.due = False
         self.busy: set[Any] = set()
         self.waiting: deque[Waiter] = deque()
 
@@ -124,23 +153,40 @@ class Batcher:
                 return await self.run_one(db, args)
             finally:
                 self._end(db, (key,))
-        if len(self.waiting) >= db.queue_limit:
-            raise Unavailable("too many requests are waiting")
-        waiter = Waiter(key, args)
-        self.waiting.append(waiter)
-        self._flush(db, self.in_flight)
-        if self.watch is None and self.waiting:
-            self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
+        waiter = AwaitedAnswer(key, args)
+        self.submit(db, waiter)
         try:
             return await waiter.future
         finally:
             if waiter.spent is not None:
-                _add_times(waiter, waiter.spent)
+                add_times(waiter, waiter.spent)
+
+    def submit(self, db: AnyDatabase, waiter: Waiter) -> None:
+        """Let a request wait for the next batch, which all requests of a turn of the loop share.
+
+        Raises:
+            Unavailable: too many requests wait.
+        """
+        if len(self.waiting) >= db.queue_limit:
+            raise Unavailable("too many requests are waiting")
+        self.waiting.append(waiter)
+        if not self.due and self.running < self.limit:
+            self.due = True
+            asyncio.get_running_loop().call_soon(self._flush_due, db)
+        if self.watch is None:
+            self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
+
+    def _flush_due(self, db: AnyDatabase) -> None:
+        self.due = False
+        self._flush(db, self.limit)
 
     def _begin(self, keys: Sequence[Any]) -> None:
         self.running += 1
         if self.ordered:
             self.busy.update(keys)
+
+    def _keys(self, batch: Sequence[Waiter]) -> Sequence[Any]:
+        return [waiter.key for waiter in batch] if self.ordered else ()
 
     def _end(self, db: AnyDatabase, keys: Sequence[Any]) -> None:
         self.running -= 1
@@ -167,7 +213,7 @@ class Batcher:
                 return
             self.began = perf_counter()
             self.limit = self.in_flight if len(batch) > self.unqueued else self.unqueued
-            self._begin([waiter.key for waiter in batch])
+            self._begin(self._keys(batch))
             db.spawn(self._run(db, batch))
 
     def _next_batch(self, db: AnyDatabase) -> list[Waiter]:
@@ -178,7 +224,7 @@ class Batcher:
         too_old = perf_counter() - db.statement_timeout
         while self.waiting and len(batch) < self.max_batch:
             waiter = self.waiting.popleft()
-            if waiter.future.done():  # it was cancelled
+            if waiter.left:
                 continue
             if waiter.arrived < too_old:
                 waiter.refuse(Unavailable("the database is behind"))
@@ -207,10 +253,10 @@ class Batcher:
             for waiter in batch:
                 waiter.refuse(error)
         finally:
-            self._end(db, [waiter.key for waiter in batch])
+            self._end(db, self._keys(batch))
 
 
-def _add_times(waiter: Waiter, spent: Timing) -> None:
+def add_times(waiter: Waiter, spent: Timing) -> None:
     """Add the wait of a request, and the times of its batch, to the times of the request."""
     now, batch = perf_counter(), waiter.batch
     if spent.span is not None:

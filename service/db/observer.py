@@ -138,8 +138,7 @@ class Observer:
             spent.span = self.tracer.batch(waiters)
         if self.metrics is not None:
             self.metrics.batch(name, len(waiters))
-            for waiter in waiters:
-                self.metrics.batch_wait(name, began - waiter.arrived)
+            self.metrics.batch_waits(name, [began - waiter.arrived for waiter in waiters])
 
     def _log_slow(
         self, statement: "Statement[Any]", spent: Timing, waited: float, seconds: float, rows: int

@@ -1,6 +1,7 @@
 """The changes of a row as Core statements: what is set, and what guards it."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, Struct
@@ -70,13 +71,19 @@ def change_values(change: Struct) -> dict[str, object]:
     """The arguments of `changing`; empty when every field of the Struct is UNSET."""
     values: dict[str, object] = {}
     changes = False
-    for name in change.__struct_fields__:
+    for name, set_name, new_name in _names(type(change)):
         value = getattr(change, name)
-        present = value is not UNSET
-        changes = changes or present
-        values[f"set_{name}"] = present
-        values[f"new_{name}"] = value if present else None
+        if value is UNSET:
+            values[set_name], values[new_name] = False, None
+        else:
+            values[set_name], values[new_name] = True, value
+            changes = True
     return values if changes else {}
+
+
+@cache
+def _names(change: type[Struct]) -> list[tuple[str, str, str]]:
+    return [(name, f"set_{name}", f"new_{name}") for name in change.__struct_fields__]
 
 
 def fields_set(change: Struct) -> list[str]:

@@ -72,13 +72,13 @@ class Write(Generic[Row]):
         return await self.own.run(db, guard, {**values, self.own.owner: owner})
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """A write that waits."""
 
     write: Write[Any]
     guard: Guard | None
     owner: int | None
-    values: Mapping[str, Any]
+    values: Mapping[str, Any]  # with the id
 
     @property
     def mergeable(self) -> bool:
@@ -186,22 +186,31 @@ class Writes(Generic[Row]):
         """See `Write.run`."""
         if not db.batching:
             return await write.run_one(db, guard, owner, values)
-        batcher: Batcher | None = db.batchers.get(self)
-        if batcher is None:
-            batcher = db.batchers[self] = Batcher(
-                f"{self.name}.write",
-                self._run_one,
-                self._run_batch,
-                ordered=True,
-                max_batch=WRITES,
-                in_flight=COMMITS,
-            )
+        batcher = db.batchers.get(self) or self._batcher(db)
         done: tuple[Row | None, int | None] = await batcher.run(
-            db, values["id"], _Call(write, guard, owner, values)
+            db, values["id"], Call(write, guard, owner, values)
         )
         return done
 
-    async def _run_one(self, db: WritableDatabase, call: _Call) -> tuple[Row | None, int | None]:
+    def submit(self, db: WritableDatabase, waiter: Waiter) -> None:
+        """Let a waiter take what `run` returns; see Batcher.submit.
+
+        Its key is the id of the row, and its `args` are a Call.
+        """
+        (db.batchers.get(self) or self._batcher(db)).submit(db, waiter)
+
+    def _batcher(self, db: WritableDatabase) -> Batcher:
+        made = db.batchers[self] = Batcher(
+            f"{self.name}.write",
+            self._run_one,
+            self._run_batch,
+            ordered=True,
+            max_batch=WRITES,
+            in_flight=COMMITS,
+        )
+        return made
+
+    async def _run_one(self, db: WritableDatabase, call: Call) -> tuple[Row | None, int | None]:
         return await call.write.run_one(db, call.guard, call.owner, call.values)
 
     async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
@@ -230,7 +239,7 @@ class Writes(Generic[Row]):
             *(bisect_on_error(db, group, self._run_one, self._run_many) for group in groups)
         )
 
-    def _arguments(self, call: _Call, order: Sequence[str]) -> list[object]:
+    def _arguments(self, call: Call, order: Sequence[str]) -> list[object]:
         """One element of each array of `many`, in the order of its arguments."""
         assert call.write.merged is not None  # noqa: S101 - `mergeable` has looked
         version = call.guard.versions[0] if call.guard and call.guard.versions else None

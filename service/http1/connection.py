@@ -7,9 +7,8 @@ parsed gets a problem document; docs/http.md says what is refused.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
-from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Scope
 from uvicorn.config import Config
@@ -18,16 +17,19 @@ from uvicorn.server import ServerState
 
 from service.errors import Malformed, Problem
 from service.http1 import framing
-from service.http1.extensions import FULL_BODY, SEND_PREBUILT
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
-from service.http1.request_cycle import CONTINUE, RequestCycle, refusal
+from service.http1.refusals import refusal
+from service.http1.request_cycle import CONTINUE, RequestCycle
 from service.http1.transports import close, end_output
 from service.logs import logger
 
 # Bytes to read ahead: of a body not received yet, and of pipelined requests that wait.
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
+# Seconds to wait for the rest of a short body before the application is called: many clients send
+# the head and the body in two packets, and a whole request may need no task.
+SHORT_BODY_SECONDS = 0.05
 # Seconds for the client to read its response, while its further input is discarded.
 LINGER_SECONDS = 1.0
 # Seconds during which an idle connection may send one more request at the stop: its client may have
@@ -37,14 +39,12 @@ LAST_REQUEST_SECONDS = 0.3
 # ends within a second after it disconnects.
 PROBE_SECONDS, RESET_SECONDS = 0.7, 0.1
 
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
-
 
 class Connection(asyncio.Protocol):
     """One client connection; responses are sent in the order of the requests.
 
-    `cycle` is the current request and `scope` its scope until the application gets it. `discarding`
-    means that input is ignored, `ended` that the client has closed its side.
+    `cycle` is the current request. `discarding` means that input is ignored, `ended` that the
+    client has closed its side.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         if not config.loaded:
             config.load()
         self.app: ASGIApp = config.loaded_app
-        self.at_once: Callable[[Scope], bool] | None = getattr(self.app, "at_once", None)
+        self.direct: Callable[[RequestCycle], bool] | None = getattr(self.app, "direct", None)
         self.loop = _loop or asyncio.get_running_loop()
         self.server_state = server_state
         self.app_state = app_state
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.parser = Parser(self)
         self.transport: asyncio.Transport
         self.cycle: RequestCycle | None = None
-        self.scope: Scope | None = None
+        self.scope: Scope | None = None  # of the current request, once the application needs it
         self.discarding = False
         self.stopping = False
         self.ended = False
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.discarding:
-            self._parsed(again=self.parser.feed(data), at_once=True)
+            self._parsed(again=self.parser.feed(data), direct=True)
 
     def eof_received(self) -> bool:
         """The client has half-closed; complete requests are still answered."""
@@ -118,24 +118,7 @@ class Connection(asyncio.Protocol):
             self.blocked = None
 
     def request(self, head: Head) -> None:
-        path = head.path.decode("ascii")
-        self.scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": head.version,
-            "method": head.method,
-            "scheme": self.scheme,
-            "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": head.path,
-            "query_string": head.query,
-            "root_path": self.root_path,
-            "headers": head.headers,
-            "server": self.local,
-            "client": self.client,
-            "state": self.app_state.copy(),
-        }
         cycle = self.cycle = RequestCycle(self, head)
-        self.scope["extensions"] = {FULL_BODY: cycle.whole, SEND_PREBUILT: cycle.ready}
         if cycle.more and head.method not in framing.READS_BODY:
             self.loop.call_later(framing.BODY_SECONDS, self._give_up, cycle)
             if cycle.expects:
@@ -151,7 +134,7 @@ class Connection(asyncio.Protocol):
             self.pause_reading()
         if (
             cycle.size > framing.UNUSED_BODY
-            and self.scope
+            and not cycle.started
             and cycle.method not in framing.READS_BODY
         ):
             raise framing.unused_body_too_large()
@@ -164,7 +147,7 @@ class Connection(asyncio.Protocol):
     def refuse(self, problem: Problem, method: str) -> None:
         """Answer a request that can't be parsed, then close."""
         self.discarding = True
-        self.scope = self.cycle = None
+        self.cycle = None
         self.transport.write(refusal(self, problem, method))
         self._linger()
 
@@ -173,7 +156,7 @@ class Connection(asyncio.Protocol):
         self.discarding = True
         if cycle is None:  # answered without reading its body
             self._linger()
-        elif self.scope is not None:
+        elif not cycle.started:
             self.refuse(problem, cycle.method)
         else:
             cycle.keep = False
@@ -183,7 +166,7 @@ class Connection(asyncio.Protocol):
     def finished(self, cycle: RequestCycle) -> None:
         """The response is written: continue with the next request."""
         self.server_state.total_requests += 1
-        self.cycle = None
+        self.cycle = self.scope = None
         if not cycle.keep:
             if cycle.more or self.discarding or self.parser.data:  # sent, and not read
                 self._linger()
@@ -226,15 +209,19 @@ class Connection(asyncio.Protocol):
             self.reading = True
             self.transport.resume_reading()
 
-    def _parsed(self, *, again: bool, at_once: bool = False) -> None:
-        """Start the parsed request, in a task unless `at_once`; `again` schedules more parsing."""
+    def _parsed(self, *, again: bool, direct: bool = False) -> None:
+        """Start the parsed request, in a task unless `direct`; `again` schedules more parsing."""
         self.again = again
-        cycle, scope = self.cycle, self.scope
-        if scope and cycle and (not cycle.more or cycle.method in framing.READS_BODY):
-            self.scope = None
-            if at_once and self._answered_at_once(cycle, scope):
+        cycle = self.cycle
+        if cycle and not cycle.started and (not cycle.more or cycle.method in framing.READS_BODY):
+            if direct and cycle.more and cycle.awaits_short_body and self.direct is not None:
+                if not cycle.deferred:
+                    cycle.deferred = True
+                    self.loop.call_later(SHORT_BODY_SECONDS, self._start, cycle)
+            elif not direct or not self._direct(cycle):
+                self._start(cycle)
+            elif cycle.finished:
                 return  # `finished` has continued
-            self._start(cycle, scope)
         if again:
             self.pause_reading()
             self.loop.call_soon(self._go_on)
@@ -248,23 +235,32 @@ class Connection(asyncio.Protocol):
             self._parsed(again=self.parser.proceed())
             self._check_end()
 
-    def _answered_at_once(self, cycle: RequestCycle, scope: Scope) -> bool:
-        """Return whether the application answered without a task (a quarter of a hit's CPU)."""
-        ready = None if self.stopping or self.ended else self.at_once
+    def _direct(self, cycle: RequestCycle) -> bool:
+        """Return whether the application answers without a task: now, or when a batch ends."""
+        if self.direct is None or cycle.more or self.stopping or self.ended:
+            return False
         try:
-            return ready is not None and ready(scope)
+            cycle.started = self.direct(cycle)
         except Exception:  # noqa: BLE001 - the task runs the normal way and reports the error
             logger.exception("the application failed")
-            return cycle.finished
+            cycle.started = cycle.finished
+        return cycle.started
 
-    def _start(self, cycle: RequestCycle, scope: Scope) -> None:
+    def _start(self, cycle: RequestCycle) -> None:
+        if self.cycle is not cycle or cycle.started:
+            return
+        cycle.started = True
         if self.stopping and not self.parser.data:
             cycle.keep = False
-        task = self.loop.create_task(cycle.run(self.app, scope))
-        self.server_state.tasks.add(task)
-        task.add_done_callback(self.server_state.tasks.discard)
+        self.run(cycle.run(self.app, cycle.scope()))
         if self.ended:
             self.loop.call_later(PROBE_SECONDS, self._probe, cycle)
+
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Run it in a task that the server waits for when it stops."""
+        task = self.loop.create_task(work)
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
 
     def _check_end(self) -> None:
         """After a half-close: an incomplete body stays incomplete, so answer with an error."""
@@ -289,7 +285,7 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(after, self._probe, cycle, not again)
 
     def _give_up(self, cycle: RequestCycle) -> None:
-        if self.cycle is cycle and self.scope is not None:
+        if self.cycle is cycle and not cycle.started:
             self.refuse(framing.body_too_slow(), cycle.method)
 
     def _linger(self) -> None:

@@ -17,7 +17,7 @@ from service.errors import (
     VersionNotSupported,
 )
 from service.http1.framing import check_authority
-from service.http1.headers import TOKEN, HeaderReader
+from service.http1.headers import TOKEN, Fields, HeaderReader
 
 # Maximum bytes of request line and headers together.
 HEAD_LIMIT = 65_536
@@ -49,15 +49,17 @@ class Line(NamedTuple):
 class Head(Struct, gc=False):
     """A request without its body.
 
-    `length` is the length of the body in bytes, None for a chunked body. `keep` says whether the
-    connection may stay open, `expects` whether the client waits for `100 Continue`.
+    `names` are those of the headers, in lower case. `length` is the length of the body in bytes,
+    None for a chunked body. `keep` says whether the connection may stay open, `expects` whether the
+    client waits for `100 Continue`.
     """
 
     method: str
     version: str
     path: bytes
     query: bytes
-    headers: list[tuple[bytes, bytes]]
+    headers: tuple[tuple[bytes, bytes], ...]
+    names: frozenset[bytes]
     length: int | None
     keep: bool
     expects: bool
@@ -70,13 +72,32 @@ def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
         Problem: 400, 413, 414, 417, 431, 501 or 505; the connection must be closed.
     """
     cut = data.find(b"\r\n", start)
-    method, version, path, query, authority = parse_line(data[start:cut])
+    usual = _USUAL_LINE.fullmatch(data, start, cut)
+    line: Line | None = None
+    if usual is None or cut - start > LINE_LIMIT:
+        line = _unusual_line(data[start:cut])
     if end - start > HEAD_LIMIT:
         raise HeadersTooLarge(f"the headers are longer than {HEAD_LIMIT} bytes")
-    block = data[cut + 2 : end]
-    fields = reader.read(block)
-    headers = list(fields.headers)
-    keep, expects = fields.keep, False
+    fields = reader.read(data[cut + 2 : end])
+    if usual is None or line is not None or not fields.hosted or fields.expects is not None:
+        return _unusual_head(line or parse_line(data[start:cut]), fields)
+    name, path, query = usual.groups()
+    return Head(
+        _METHODS.get(name) or name.decode("ascii"),
+        "1.1",
+        path,
+        query or b"",
+        fields.headers,
+        fields.names,
+        fields.length,
+        fields.keep,
+        expects=False,
+    )
+
+
+def _unusual_head(line: Line, fields: Fields) -> Head:
+    method, version, path, query, authority = line
+    headers, keep, expects = fields.headers, fields.keep, False
     if version != "1.1":
         keep = False
         if fields.coded:
@@ -88,13 +109,14 @@ def parse_head(data: bytes, start: int, end: int, reader: HeaderReader) -> Head:
             if fields.expects.lower() != b"100-continue":
                 raise BadExpectation("the only supported expectation is 100-continue")
             expects = True
+    names = fields.names
     if authority is not None:  # RFC 9112, 3.2.2: the Host header is ignored then
-        headers = [pair for pair in headers if pair[0] != b"host"]
-        headers.append((b"host", authority))
-    return Head(method, version, path, query, headers, fields.length, keep, expects)
+        others = (pair for pair in headers if pair[0] != b"host")
+        headers, names = (*others, (b"host", authority)), names | {b"host"}
+    return Head(method, version, path, query, headers, names, fields.length, keep, expects)
 
 
-def parse_line(line: bytes) -> Line | tuple[str, str, bytes, bytes, None]:
+def parse_line(line: bytes) -> Line:
     """Parse a request line.
 
     Raises:
@@ -104,7 +126,7 @@ def parse_line(line: bytes) -> Line | tuple[str, str, bytes, bytes, None]:
     if usual is None or len(line) > LINE_LIMIT:
         return _unusual_line(line)
     name, path, query = usual.groups()
-    return _METHODS.get(name) or name.decode("ascii"), "1.1", path, query or b"", None
+    return Line(_METHODS.get(name) or name.decode("ascii"), "1.1", path, query or b"")
 
 
 def check_beginning(data: bytes, new: int) -> None:

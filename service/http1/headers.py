@@ -26,11 +26,13 @@ _FIELD = re.compile(b"(" + TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 class Fields(Struct, frozen=True, gc=False):
     """The headers of a request, and its framing.
 
-    `length` is the length of the body in bytes, None for a chunked body. `coded` says that there is
-    a Transfer-Encoding, `hosted` that there is a Host; `expects` is the value of Expect.
+    `names` are those of the headers. `length` is the length of the body in bytes, None for a
+    chunked body. `coded` says that there is a Transfer-Encoding, `hosted` that there is a Host.
+    `expects` is the value of Expect.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
+    names: frozenset[bytes]
     hosted: bool
     coded: bool
     length: int | None
@@ -106,7 +108,8 @@ def _fields_of(block: bytes) -> Fields:
         check_codings([value for name, value in headers if name == b"transfer-encoding"])
         length = None
     keep = b"connection" not in named or _keeps(headers)
-    return Fields(headers, host is not None, coded, length, keep, named.get(b"expect"))
+    names = frozenset(named)
+    return Fields(headers, names, host is not None, coded, length, keep, named.get(b"expect"))
 
 
 def _check_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -1,24 +1,28 @@
 """One request and its response: the ASGI side and the bytes on the connection."""
 
 import asyncio
-from http import HTTPStatus
+from collections.abc import Coroutine
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
-from service.errors import JSON, Failed, Problem
-from service.http1.extensions import ENDLESS
+from service.errors import Failed
+from service.http1.extensions import ENDLESS, FULL_BODY, SEND_PREBUILT
 from service.http1.head import Head
-from service.http1.standard_headers import PRIVATE, request_id, standard_headers
+from service.http1.refusals import answer
+from service.http1.status_lines import beginning
 from service.http1.transports import reset
 from service.logs import logger
 
 # Bytes of a body that is copied into one write with its head; a longer one is written separately.
 TOGETHER = 65_536
 
-STATUS = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Bytes of a body that is waited for before the application is called.
+SHORT_BODY = 16_384
 # Headers about framing, which this module sets.
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
@@ -31,9 +35,15 @@ class Wire(Protocol):
     server_state: ServerState
     app_state: dict[str, Any]
     blocked: asyncio.Event | None
+    root_path: str
+    scheme: str
+    local: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    scope: Scope | None
 
     def resume_reading(self) -> None: ...
     def finished(self, cycle: "RequestCycle") -> None: ...
+    def run(self, work: Coroutine[None, None, None]) -> None: ...
 
 
 class RequestCycle:
@@ -56,16 +66,52 @@ class RequestCycle:
     lost = False
     broken = False  # the rest of the body can't be read, but a response can be sent
     endless = False  # the response goes on until the client leaves
+    started = False  # the application has it
+    deferred = False  # it waits for the rest of a short body
 
     def __init__(self, connection: Wire, head: Head) -> None:
-        # Do not keep the scope: it has a bound method of ours, so this would be a reference cycle.
         self.connection = connection
+        self.head = head
         self.method = head.method
         self.version = head.version
         self.keep = head.keep
         self.expects = head.expects
         self.more = head.length != 0  # of the body, whose parts have come and not been received
         self.parts: list[bytes] = []
+
+    @property
+    def awaits_short_body(self) -> bool:
+        """Whether the client sends the rest of a short body without being asked to."""
+        length = self.head.length
+        return length is not None and length <= SHORT_BODY and not self.expects
+
+    def scope(self) -> Scope:
+        """Return the scope of ASGI.
+
+        The connection has it until the end of the response. A cycle must not have it: it has bound
+        methods of ours, so this would be a reference cycle.
+        """
+        head, connection = self.head, self.connection
+        if connection.scope is not None:
+            return connection.scope
+        path = head.path.decode("ascii")
+        connection.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": connection.scheme,
+            "path": connection.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": connection.root_path,
+            "headers": list(head.headers),
+            "server": connection.local,
+            "client": connection.client,
+            "state": connection.app_state.copy(),
+            "extensions": {FULL_BODY: self.whole, SEND_PREBUILT: self.ready},
+        }
+        return connection.scope
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
@@ -173,7 +219,7 @@ class RequestCycle:
         connection = self.connection
         if connection.blocked is not None or self.lost or self.start is not None or self.more:
             return False
-        start = _beginning(status, connection.server_state.default_headers)
+        start = beginning(status, connection.server_state.default_headers)
         end = b"\r\n\r\n" if self.keep else b"\r\nconnection: close\r\n\r\n"
         if len(body) <= TOGETHER:
             connection.transport.write(b"".join((start, b"\r\n", lines, end, body)))
@@ -197,7 +243,7 @@ class RequestCycle:
         return body
 
     def _head(self, status: int, headers: Any, body: bytes, *, more: bool) -> bytes:
-        lines = [_beginning(status, self.connection.server_state.default_headers)]
+        lines = [beginning(status, self.connection.server_state.default_headers)]
         length: bytes | None = None
         for pair in headers:
             if pair[0] in FRAMING:
@@ -230,48 +276,3 @@ class RequestCycle:
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise RuntimeError("a response header contains a line break or NUL")
         return head
-
-
-def status_line(status: int) -> bytes:
-    """Return the status line, without CR LF."""
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    return b"HTTP/1.1 %d %b" % (status, phrase.encode())
-
-
-def answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Return headers and body of a problem outside of the application."""
-    new_id = request_id(None)
-    body = problem.body(new_id)
-    return [
-        *standard_headers(new_id, 0.0),
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ], body
-
-
-def refusal(connection: Wire, problem: Problem, method: str) -> bytes:
-    """Return the response to a request that can't be parsed, and count it."""
-    metrics = connection.app_state.get("metrics")
-    if metrics is not None:
-        metrics.refused(problem.status)
-    headers, body = answer(problem)
-    start = _beginning(problem.status, connection.server_state.default_headers)
-    lines = [start, *(b": ".join(pair) for pair in headers)]
-    return b"\r\n".join([*lines, b"connection: close", b"", b"" if method == "HEAD" else body])
-
-
-# Cache by status, for the headers that uvicorn renews every second (with the date).
-_beginnings: dict[int, bytes] = {}
-_made_for: list[object] = [None]
-
-
-def _beginning(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-    if headers is not _made_for[0]:
-        _made_for[0] = headers
-        _beginnings.clear()
-    found = _beginnings.get(status)
-    if found is None:
-        lines = [status_line(status), *(b": ".join(pair) for pair in headers)]
-        found = _beginnings[status] = b"\r\n".join(lines)
-    return found

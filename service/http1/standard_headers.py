@@ -13,9 +13,9 @@ PRIVATE = b"private, no-cache"
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Unique without a system call per request: a random prefix per process, then a counter.
 _numbers = itertools.count(1)
-_process = [secrets.token_hex(6)]
+_process = [secrets.token_hex(6).encode()]
 # granian's workers are forks of one process.
-os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6)))
+os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, secrets.token_hex(6).encode()))
 
 # A browser must not guess another Content-Type, such as HTML in the description of an item.
 NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -38,13 +38,24 @@ LINES_OF_HIT = (
     b'server-timing: queue;dur=0.000, pool;dur=0.000, sql;dur=0.000;desc="0 statements",'
     b" cache;dur=%.3f, encode;dur=0.000, total;dur=%.3f"
 )
+# The response of a row that a batch has read: the request id, the time in seconds; in milliseconds
+# the wait for the batch, `shared` of its BatchTiming, the cache, encoding, and all together.
+LINES_OF_ROW = (
+    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\nx-process-time: %.6f\r\n"
+    b"server-timing: queue;dur=%.3f, %b, cache;dur=%.3f, encode;dur=%.3f, total;dur=%.3f"
+)
+
+
+def new_request_id() -> bytes:
+    """Return an id for a request without one."""
+    return b"%b-%x" % (_process[0], next(_numbers))
 
 
 def request_id(given: bytes | None) -> str:
     """Return the client's id if it has 1 to 128 visible ASCII characters, else a new one."""
     if given is not None and _VISIBLE.fullmatch(given):
         return given.decode("ascii")
-    return f"{_process[0]}-{next(_numbers):x}"
+    return new_request_id().decode()
 
 
 def server_timing(spent: Timing, seconds: float) -> tuple[float, ...]:

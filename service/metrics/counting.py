@@ -1,7 +1,7 @@
 """What a worker counts while it serves. Its methods are called for each request or statement."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.metrics.families import (
     BATCH_SIZE,
@@ -109,12 +109,18 @@ class Metrics:
         values[at + bisect_left(SIZES, size)] += 1.0
         values[at + _SIZES_SUM] += size
 
-    def batch_wait(self, name: str, seconds: float) -> None:
-        """Count a request's wait for its batch."""
+    def batch_waits(self, name: str, seconds: Sequence[float]) -> None:
+        """Count the waits of requests for their batch."""
         found = self._batches.get(name)
         if found is None:
             found = self._new_batch(name)
-        self._observe(found[1], seconds)
+        at, values = found[1], self.values
+        for one in seconds:
+            values[at + bisect_left(SECONDS, one)] += 1.0
+        values[at + _SUM] += sum(seconds)
+        longest = max(seconds)
+        if longest > values[at + _MAX]:  # noqa: PLR1730 - as in `hit`
+            values[at + _MAX] = longest
 
     def refused(self, status: int) -> None:
         """Count a request that the HTTP parser has refused."""

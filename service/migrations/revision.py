@@ -21,7 +21,7 @@ from service.db.statement import DIALECT
 from service.migrations import migrate
 from service.migrations.migrate import MigrationError
 from service.migrations.snapshot import Snapshot, describe, differences, make_schema
-from service.migrations.steps import Step, drop_index, make_index, steps
+from service.migrations.steps import EXTENSION, OPTIONAL, Step, drop_index, make_index, steps
 
 PACKAGE = Path(__file__).parents[1]
 LONGEST = 80  # characters of a message, so that it fits into one line
@@ -106,6 +106,9 @@ async def new(url: str, message: str, tables: Tables, migrations: Path) -> Writt
                 definition = str(CreateIndex(index).compile(dialect=DIALECT))
                 up.append(make_index(definition))
                 down.insert(0, drop_index(str(index.name), definition))
+        # The extension stays when the migration is undone: others may use it.
+        if any(OPTIONAL in step.sql for step in up) and not _mentioned("pg_trgm", migrations):
+            up.insert(0, Step(EXTENSION))
     if not up and not down:
         raise MigrationError("the tables in code and the database agree: nothing to write")
     revision = f"{int(newest or 0) + 1:04}"
@@ -175,9 +178,9 @@ def _statements(told: Iterable[Step]) -> list[str]:
     return found
 
 
-def _mentioned(index: str, migrations: Path) -> bool:
-    """Return whether a migration creates the index; without pg_trgm the database can't show it."""
-    name = re.compile(rf"\b{re.escape(index)}\b")
+def _mentioned(word: str, migrations: Path) -> bool:
+    """Return whether a migration has this name; the database can't show an index it lacks."""
+    name = re.compile(rf"\b{re.escape(word)}\b")
     files = migrations.glob("*.py")
     return any(name.search(file.read_text(encoding="utf-8")) for file in files)
 

@@ -19,6 +19,16 @@ BEGIN
     END IF;
 END
 $$"""
+# Whatever refuses it (the programs, the rights, a provider's list), searches work without.
+EXTENSION = """\
+DO $$
+BEGIN
+    CREATE EXTENSION IF NOT EXISTS pg_trgm;
+EXCEPTION
+    WHEN OTHERS THEN
+        RAISE NOTICE 'no pg_trgm, searches read every row: %', SQLERRM;
+END
+$$"""
 # In a function with its owner's rights: no other role may use it in a trigger of its own.
 DEFINER = "RETURNS trigger\n LANGUAGE plpgsql\n SECURITY DEFINER"
 CHANGES = "change_log"

@@ -6,13 +6,17 @@ from msgspec import structs
 
 from service.cache.generations import Tags
 from service.db.row_changes import change_values, fields_set
+from service.db.writes import Call
 from service.errors import Conflict, NotFound
 from service.resource.shapes import DeleteQuery
 from service.web import row_handlers
 from service.web.body import Body
 from service.web.codec import Query, Reply
+from service.web.direct_waiter import DirectHandler
 from service.web.endpoint import Handler, Operation
 from service.web.request import BODY_PROBLEMS, Request
+from service.web.row_reads import RowReads
+from service.web.row_writes import RowWrites
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -51,7 +55,11 @@ def read(of: "Resource[Any]") -> Operation:
     return of.operation(
         "GET",
         "/{id}",
-        described(handler, f"read_{of.words.one}", inactive if of.soft_delete else ""),
+        described(
+            DirectHandler(handler, RowReads(by_id, tags, of.version, private=of.rules.private)),
+            f"read_{of.words.one}",
+            inactive if of.soft_delete else "",
+        ),
         f"Read {of.words.a}",
         response=of.row,
         errors=(NotFound,),
@@ -71,13 +79,22 @@ def create(of: "Resource[Any]") -> Operation:
             rules.check_new(owner, new)
         return await add(request, astuple(new), last=True)
 
+    direct = RowWrites(
+        body,
+        lambda new, _: (None, astuple(new)),
+        of.add.submit,
+        lambda row, _: of.tags.written(row),
+        of.version,
+        of.path,
+    )
+
     folded = " and ".join(f"`{name}`" for name in of.folded)
     verb = "are" if len(of.folded) > 1 else "is"
     return of.operation(
         "POST",
         "",
         described(
-            handler,
+            DirectHandler(handler, direct),
             f"create_{of.words.one}",
             (
                 f"{folded} {verb} unique; case is ignored."
@@ -145,11 +162,25 @@ def change(of: "Resource[Any]") -> Operation:
         fields = fields_set(asked)
         return show(await row_handlers.write(request, write, tags, fields, **values))
 
+    def plan(asked: Any, row_id: int) -> tuple[int, Call] | None:
+        values = change_values(asked)
+        if not values:
+            return None
+        values["id"] = row_id
+        return row_id, Call(write, None, None, values)
+
+    direct = RowWrites(
+        body,
+        plan,
+        write.among.submit,
+        lambda row, asked: tags.written(row, fields_set(asked)),
+        version,
+    )
     return of.operation(
         "PATCH",
         "/{id}",
         described(
-            handler,
+            DirectHandler(handler, direct),
             f"change_{of.words.one}",
             "An absent field keeps its value, null clears it; `{}` changes nothing."
             + rules.of_write,

@@ -24,6 +24,7 @@ from service.db.newest import NewestRows
 from service.db.ownership import OWN, Owner
 from service.db.staging import StagingTable
 from service.db.statement import Statement
+from service.db.unique_commit import UniqueCommit
 from service.db.upsert import Upsert
 from service.db.writes import Writes
 from service.resource import included
@@ -112,9 +113,15 @@ class Statements(Generic[Row]):
         claimed = None if self.rules.sent is None else self.owner
         self.tags: TableTags = TableTags(table.name, *_tag_fields(self))
         self.by_id: BatchLoader[Row] = BatchLoader(f"{name}.by_id", row, table)
-        self.add: GroupCommit[Row] = GroupCommit(
-            f"{name}.add", row, table, new, key=key, folded=folded
-        )
+        self.conflict_locators: dict[str, Statement[int]] = dict(_conflict_locators(self))
+        self.add: GroupCommit[Row]
+        if key is None:
+            self.add = GroupCommit(f"{name}.add", row, table, new, key=None)
+        else:
+            taken = self.conflict_locators.get(key) or taken_values(
+                f"{name}.{key}_taken", table, key, folded=folded
+            )
+            self.add = UniqueCommit(f"{name}.add", row, table, new, key, taken, folded=folded)
         self.writes: Writes[Row] = Writes(name, row, table, new, self.change, owner=self.owner)
         self.loaders: dict[str, BatchLoader[Any]] = {
             include: BatchLoader(f"{name}.{include}s", kind, self.references[f"{include}_id"].table)
@@ -141,7 +148,6 @@ class Statements(Generic[Row]):
             )
         if self.serves("bulk_change") or self.serves("bulk_delete"):
             self.bulk = Bulk(name, table, self.change, owner=self.owner)
-        self.conflict_locators: dict[str, Statement[int]] = dict(_conflict_locators(self))
         self.listing: Listing[Any] = listing(self, totals)
         if self.serves("import") or self.serves("export"):
             total = self.listing.count((), "exact")
@@ -152,7 +158,7 @@ class Statements(Generic[Row]):
             )
         if self.serves("export"):
             self.exported = Export(f"{name}.export", self.listing, row)
-        self.prepared: tuple[Statement[Any], ...] = tuple(self._prepared())
+        self.prepared: tuple[Statement[Any], ...] = tuple(dict.fromkeys(self._prepared()))
 
     def _prepared(self) -> Iterator[Statement[Any]]:
         if self.serves("create") or (self.under and self.serves("create_under")):

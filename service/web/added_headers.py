@@ -40,14 +40,21 @@ class AddedHeaders:
     def wrap(self, scope: Scope, send: Send) -> Send:
         """Prepare a request, and return a `send` that adds the headers to the messages."""
         self.prepare(scope)
-        added = scope[ADDED]
+        return with_added(scope, send)
 
-        async def adding(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
 
-        return adding
+def with_added(scope: Scope, send: Send) -> Send:
+    """Return a `send` that adds the headers with which the scope was prepared, if it was."""
+    added = scope.get(ADDED)
+    if added is None:
+        return send
+
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *added]
+        await send(message)
+
+    return adding
 
 
 def with_nosniff(send: Send) -> Send:

@@ -10,6 +10,8 @@ from starlette.types import Scope
 from service.cache.generations import Tags
 from service.cache.response import CachedResponse
 from service.cache.store import Cache
+from service.db.batcher import Batcher, Waiter
+from service.db.database import Database
 from service.errors import NotFound, Problem
 from service.web import compress
 from service.web.codec import Header, Query, Reply
@@ -35,6 +37,11 @@ def key_of(scope: Scope) -> Key:
     All of the query is in it, so a query that is refused is never answered from the cache.
     """
     return (scope.get(VIEWER, ""), scope["root_path"], scope["query_string"], scope["path"])
+
+
+def asks_fresh(cache_control: bytes) -> bool:
+    """Whether a request's Cache-Control says that no cache may answer it."""
+    return _FRESH.search(cache_control) is not None
 
 
 def name_of(key: Key) -> str:
@@ -132,15 +139,76 @@ def _not_in_key(what: str) -> NoReturn:
     )
 
 
+class Loads:
+    """Makes the responses of a cached operation; concurrent equal requests share one.
+
+    A request never joins a load that has begun, so it sees all writes before it.
+
+    Args:
+        name: of the operation, for metrics.
+        load: makes the response, from a CachedRequest.
+    """
+
+    def __init__(self, name: str, load: Callable[[Request], Awaitable[Reply]]) -> None:
+        self.name = name
+        self.load = load
+
+    async def get(self, request: Request) -> CachedResponse:
+        """The response to a request, as it would be kept."""
+        db = request.db
+        if not db.batching:
+            return await self._run_one(db, request)
+        made: CachedResponse = await self._batcher(db, key_of(request.scope)).run(db, None, request)
+        return made
+
+    def submit(self, db: Database, key: Key, waiter: Waiter) -> None:
+        """Let a waiter take a CachedResponse; it has a method `request`. See Batcher.submit."""
+        self._batcher(db, key).submit(db, waiter)
+
+    def _batcher(self, db: Database, key: Key) -> Batcher:
+        place = (self, key)
+        found: Batcher | None = db.batchers.get(place)
+        if found is None:
+            found = db.batchers[place] = Batcher(
+                self.name,
+                self._run_one,
+                self._run_batch,
+                ordered=False,
+                max_batch=db.queue_limit,
+                in_flight=1,
+                unqueued=1,
+                when_idle=lambda db: db.batchers.pop(place, None),
+            )
+        return found
+
+    async def _run_one(self, _: Database, request: Request) -> CachedResponse:
+        try:
+            reply = await self.load(CachedRequest(request))
+        except NotFound as problem:
+            return CachedResponse(b"", missing=problem.detail)
+        return CachedResponse(reply.body, reply.headers, reply.version)
+
+    async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
+        try:
+            first: Any = batch[0]
+            made = await self._run_one(db, first.args or first.request())
+        except Problem as problem:
+            for waiter in batch:
+                waiter.refuse(problem)
+            return
+        for waiter in batch:
+            waiter.answer(made)
+
+
 def cacheable(
-    load: Callable[[Request], Awaitable[Reply]],
+    loads: Loads,
     cache_tags: Callable[[Request], Tags],
     share: Callable[[Request], bool] | None,
 ) -> Callable[[Request], Awaitable[Reply]]:
     """The handler of a GET behind the cache, and behind its preconditions.
 
     Args:
-        load: makes the response, from a CachedRequest.
+        loads: makes the responses.
         cache_tags: what the response depends on.
         share: whether to look in Redis too.
     """
@@ -148,9 +216,9 @@ def cacheable(
     async def handler(request: Request) -> Reply:
         cache = request.state["cache"]
         control = request.header(b"cache-control")
-        fresh = control is not None and _FRESH.search(control)
+        fresh = control is not None and asks_fresh(control)
         if not isinstance(cache, Cache) or fresh:
-            return reply_to(request, await read(CachedRequest(request)), BYPASS)
+            return reply_to(request, await loads.get(request), BYPASS)
         key = key_of(request.scope)
         response = cache.find(key)
         if response is not None:
@@ -158,19 +226,12 @@ def cacheable(
             return reply_to(request, response, HIT, cache)
         asked, name = CachedRequest(request), name_of(key)
         if len(name) > LONGEST:
-            return reply_to(request, await read(asked), BYPASS)
+            return reply_to(request, await loads.get(request), BYPASS)
         shared = share is not None and share(asked)
         response, found = await cache.get_or_load(
-            key, name, cache_tags(asked), lambda: read(asked), share=shared
+            key, name, cache_tags(asked), lambda: loads.get(request), share=shared
         )
         return reply_to(request, response, HIT if found else MISS, cache)
-
-    async def read(request: CachedRequest) -> CachedResponse:
-        try:
-            reply = await load(request)
-        except NotFound as problem:
-            return CachedResponse(b"", missing=problem.detail)
-        return CachedResponse(reply.body, reply.headers, reply.version)
 
     return handler
 

@@ -8,24 +8,27 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from service.cache.generations import Tags
+from service.db.batcher import Waiter, add_times
 from service.db.statement import Statement
-from service.errors import JSON as PROBLEM
-from service.errors import Failed, NotAllowed, NotFound, Problem
-from service.http1.framing import READS_BODY
+from service.errors import NotAllowed, NotFound, Problem
+from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import standard_headers
 from service.logs import logger
 from service.timing import Timing, timing
-from service.traceparent import TRACEPARENT, TRACERESPONSE, trace_response
+from service.traceparent import TRACEPARENT
 from service.web import compress
-from service.web.api_keys import only_key
-from service.web.cached import cacheable
-from service.web.codec import Header, Query, Reply
-from service.web.guard import ADMITTED, Guard, Rule, limit_headers
-from service.web.hits import LOOKED_UP, access, send_hit
+from service.web.added_headers import with_added
+from service.web.cached import Loads, cacheable
+from service.web.codec import Query, Reply
+from service.web.direct_get import DirectGet, access
+from service.web.direct_waiter import DirectHandler
+from service.web.guard import Rule, admit, limit_headers
 from service.web.idempotent import once_per_key
 from service.web.prebuilt import send_prebuilt
 from service.web.principal import Access, Private
 from service.web.request import Request
+from service.web.row_writes import DirectWrite
+from service.web.sending import failure, send_messages, trace_headers
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -139,27 +142,29 @@ class Endpoint:
         self.handlers: dict[str, Handler] = {}
         self.rules: dict[str, Rule] = {}
         self.without_query: set[str] = set()
-        self.cached = False
+        self.direct: dict[str, DirectGet | DirectWrite] = {}
         self.route = UNMATCHED
         for one in operations:
             self.route = one.path
             self.rules[one.method] = one.rule
-            self.handlers[one.method] = _wrapped(one)
+            loads = Loads(f"{one.method} {one.path}", one.handler)
+            self.handlers[one.method] = _wrapped(one, loads)
             if one.query is None:
                 self.without_query |= {one.method, *(("HEAD",) if one.method == "GET" else ())}
+            direct = one.handler.direct if isinstance(one.handler, DirectHandler) else None
             if one.cache_tags is not None:
-                self.cached = True
+                self.direct["GET"] = DirectGet(self, one.rule, loads, direct)
+            elif direct is not None:
+                self.direct[one.method] = DirectWrite(self, one.rule, direct)
         if "GET" in self.handlers:
             self.handlers["HEAD"] = self.handlers["GET"]
             self.rules["HEAD"] = self.rules["GET"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912 - as hits.send_hit: a function of its own costs time
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
         started = perf_counter()
-        if self.cached and LOOKED_UP not in scope and send_hit(scope, started, self.rules["GET"]):
-            return
         request = Request(scope, receive)
         spent = Timing(request)
         timing.set(spent)
@@ -175,13 +180,46 @@ class Endpoint:
             if scope["query_string"] and method in self.without_query:
                 request.query(_no_query)
             reply = await handler(request)
-        except Problem as problem:
-            reply = _problem_reply(problem, request)
-        except Exception:  # noqa: BLE001 - logged whole, answered as 500
-            # The only place that catches bugs: log the traceback, show the client nothing of it.
-            fields = {"method": method, "path": request.path}
-            logger.exception("request failed", extra={"fields": fields})
-            reply = _problem_reply(Failed("something went wrong on our side"), request)
+        except Exception as error:  # noqa: BLE001 - logged whole, answered as 500
+            reply = failure(error, request)
+        await self._respond(request, reply, spent, started, send)
+
+    async def answer_late(
+        self, cycle: RequestCycle, waiter: Waiter, reply: Reply | BaseException, started: float
+    ) -> None:
+        """Answer a request that waited for a batch without a task.
+
+        Args:
+            cycle: the request.
+            waiter: what has waited.
+            reply: the response, or why there is none.
+            started: perf_counter() at its start.
+        """
+        scope = cycle.scope()
+        request = Request(scope, cycle.receive)
+        spent = Timing(request)
+        timing.set(spent)
+        add_times(waiter, spent)
+        if isinstance(reply, BaseException):
+            reply = failure(reply, request)
+        await self._respond(request, reply, spent, started, with_added(scope, cycle.send))
+
+    def log_late(
+        self, cycle: RequestCycle, waiter: Waiter, request_id: bytes, status: int, took: float
+    ) -> None:
+        """Log a slow request that waited for a batch without a task."""
+        request = Request(cycle.scope(), cycle.receive)
+        request.id = request_id.decode()
+        spent = Timing(request)
+        add_times(waiter, spent)
+        batch = timing.set(spent)
+        self._log(request, status, spent, took)
+        timing.reset(batch)
+
+    async def _respond(
+        self, request: Request, reply: Reply, spent: Timing, started: float, send: Send
+    ) -> None:
+        scope, guard, method = request.scope, request.state["guard"], request.scope["method"]
         body, more = reply.body, reply.headers
         if len(body) >= compress.LEAST or reply.chunks is not None:
             began = perf_counter()
@@ -195,14 +233,14 @@ class Endpoint:
         if not send_prebuilt(request, reply, spent, took, body, more):
             headers = standard_headers(request.id, took, spent)
             headers.append((b"cache-control", reply.cache_control))
-            await _send(send, method, reply, body, [*headers, *more])
+            await send_messages(send, method, reply, body, [*headers, *more])
             took = perf_counter() - started - spent.idle
         metrics = request.state["metrics"]
         if metrics is not None:
             metrics.request(method, self.route, reply.status, took)
         if spent.span is not None:
             spent.span.end(request.id, reply.status, dict(reply.headers).get(b"x-cache"))
-        self._log(request, reply, spent, took)
+        self._log(request, reply.status, spent, took)
 
     def _handler(self, request: Request) -> Handler:
         """The handler of the request's method."""
@@ -217,21 +255,21 @@ class Endpoint:
         allowed = ", ".join(sorted(self.handlers))
         return NotAllowed(f"allowed here: {allowed}", headers=((b"allow", allowed.encode()),))
 
-    def _log(self, request: Request, reply: Reply, spent: Timing, took: float) -> None:
+    def _log(self, request: Request, status: int, spent: Timing, took: float) -> None:
         if took * 1000 > request.state["settings"].slow_request_ms:
             # The template of the path: a client may put anything into the path itself.
             fields = {"method": request.scope["method"], "route": self.route}
-            fields |= {"status": reply.status, "seconds": round(took, 4), **spent.parts()}
+            fields |= {"status": status, "seconds": round(took, 4), **spent.parts()}
             logger.warning("slow request", extra={"fields": fields, "each": True})
         if access.isEnabledFor(20):
             fields = {"method": request.scope["method"], "path": request.path}
-            fields |= {"status": reply.status, "seconds": round(took, 4)}
+            fields |= {"status": status, "seconds": round(took, 4)}
             access.info("request", extra={"fields": fields})
 
 
-def _wrapped(one: Operation) -> Handler:
+def _wrapped(one: Operation, loads: Loads) -> Handler:
     if one.cache_tags is not None:
-        return cacheable(one.handler, one.cache_tags, one.share)
+        return cacheable(loads, one.cache_tags, one.share)
     if one.takes_key:
         return once_per_key(one.handler, streams=bool(one.files), replay=one.replay)
     return one.handler
@@ -247,54 +285,3 @@ class Refused(Endpoint):
 
     def _no_handler(self) -> Problem:
         return self.problem
-
-
-def trace_headers(spent: Timing) -> tuple[Header, ...]:
-    """Return the header that says which trace a request belongs to; none if it belongs to none."""
-    if spent.span is not None:
-        return ((TRACERESPONSE, spent.span.header.encode()),)
-    said = trace_response(spent.request.header(TRACEPARENT))
-    return () if said is None else ((TRACERESPONSE, said),)
-
-
-async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:
-    """Let the guard check a request, before anything of its query or body is read.
-
-    Args:
-        guard: the guard of the application.
-        rule: what the operation needs.
-        request: the request.
-        started: perf_counter() at its start.
-
-    Raises:
-        Problem: the guard refuses it.
-    """
-    scope = request.scope
-    key = only_key(scope["headers"])
-    if ADMITTED in scope or guard.admit_at_once(scope, rule, started, key):
-        return
-    try:
-        await guard.admit(scope, rule)
-    except Problem:
-        if scope.get("method") in READS_BODY:  # many clients read the response after their body
-            await request.drain(more=request.header(b"expect") is None)
-        raise
-
-
-async def _send(send: Send, method: str, reply: Reply, body: bytes, headers: list[Header]) -> None:
-    """Send a response in the messages of ASGI."""
-    if reply.status in (204, 304):
-        body = b""
-    else:
-        headers.append((b"content-type", reply.content_type))
-        if reply.chunks is None:
-            headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    if reply.chunks is not None and method != "HEAD":
-        await reply.chunks.send(send)
-    else:
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
-
-
-def _problem_reply(problem: Problem, request: Request) -> Reply:
-    return Reply(problem.body(request.id), problem.status, problem.headers, PROBLEM)

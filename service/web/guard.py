@@ -9,7 +9,8 @@ from starlette.types import Scope
 
 from service.cache.writer import Writer
 from service.db.database import Database
-from service.errors import Forbidden, TooMany, Unauthorized
+from service.errors import Forbidden, Problem, TooMany, Unauthorized
+from service.http1.framing import READS_BODY
 from service.limits.address import Addresses
 from service.limits.limiter import Limiter
 from service.limits.policy import Policy, Verdict
@@ -17,12 +18,12 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.settings.proxies import parse_proxies
 from service.timing import timing
-from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key
+from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key, only_key
 from service.web.codec import Header
 from service.web.local_request import is_local, is_on_loopback
 from service.web.principal import Access, Private
 from service.web.principal_cache import Admitted, PrincipalCache
-from service.web.request import PRINCIPAL, VIEWER
+from service.web.request import PRINCIPAL, VIEWER, Request
 
 # In a scope: the guard has decided. The value is the Verdict of the rate limit, None without one.
 ADMITTED = "swiftlet.admitted"
@@ -248,3 +249,27 @@ def _forbidden(needs: Access) -> Forbidden:
         f"this needs an API key{whose} with the scope {needs}",
         headers=((b"www-authenticate", challenge),),
     )
+
+
+async def admit(guard: Guard, rule: Rule, request: Request, started: float) -> None:
+    """Let the guard check a request, before anything of its query or body is read.
+
+    Args:
+        guard: the guard of the application.
+        rule: what the operation needs.
+        request: the request.
+        started: perf_counter() at its start.
+
+    Raises:
+        Problem: the guard refuses it.
+    """
+    scope = request.scope
+    key = only_key(scope["headers"])
+    if ADMITTED in scope or guard.admit_at_once(scope, rule, started, key):
+        return
+    try:
+        await guard.admit(scope, rule)
+    except Problem:
+        if scope.get("method") in READS_BODY:  # many clients read the response after their body
+            await request.drain(more=request.header(b"expect") is None)
+        raise

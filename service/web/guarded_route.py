@@ -8,8 +8,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import Problem
 from service.web.codec import Header
-from service.web.endpoint import Refused, admit
-from service.web.guard import Rule, limit_headers
+from service.web.endpoint import Refused
+from service.web.guard import Rule, admit, limit_headers
 from service.web.request import Request
 
 # In a scope: the route takes the method too.

@@ -15,13 +15,16 @@ DECIMAL_DIGITS = 1000
 class Normalized:
     """The fields of a Struct, and of the Structs within it, whose values need a look.
 
-    Strings must be stripped and without NUL, see also `check`.
+    Strings, also those in a list, must be stripped and without NUL; see also `check`.
     """
 
     def __init__(self, struct: type[Struct]) -> None:
         hints = get_type_hints(struct)
         self._names = tuple(name for name, kind in hints.items() if str in (kind, *get_args(kind)))
         self._checked = checked_fields(hints)
+        self._lists = tuple(
+            name for name, kind in hints.items() if list[str] in (kind, *get_args(kind))
+        )
         self._nested = tuple(
             (name, Normalized(part)) for name, kind in hints.items() for part in structs_of(kind)
         )
@@ -36,6 +39,12 @@ class Normalized:
             try:
                 check(getattr(value, name))
             except ValueError:
+                return False
+        for name in self._lists:
+            texts = getattr(value, name)
+            if isinstance(texts, list) and any(
+                text.strip() != text or "\0" in text for text in texts
+            ):
                 return False
         for name, normalized in self._nested:
             part = getattr(value, name)

@@ -1,7 +1,6 @@
 """Build an ASGI application from a route table: Starlette's Router with a fast path."""
 
 from collections.abc import Iterable, Sequence
-from time import perf_counter
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -10,12 +9,12 @@ from starlette.types import Receive, Scope, Send
 
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.framing import framing_problem
+from service.http1.request_cycle import RequestCycle
 from service.web.added_headers import AddedHeaders, with_nosniff
 from service.web.codec import Reply
 from service.web.cors import Cors, is_preflight
 from service.web.endpoint import UNMATCHED, Endpoint, Operation, Refused
 from service.web.guarded_route import GuardedRoute, route_of
-from service.web.hits import LOOKED_UP, send_hit
 from service.web.request import Request
 
 
@@ -122,24 +121,23 @@ class Paths(Router):
             return getattr(route, "methods", None) or {asked}, route_of(route)
         return set(), UNMATCHED
 
-    def at_once(self, scope: Scope) -> bool:
-        """Send the response if this process has it in its cache, and return whether it did.
+    def direct(self, cycle: RequestCycle) -> bool:
+        """Answer a request without a task, now or later, and return whether that is possible.
 
-        Our own server calls it before it starts a task for the request. The task does not ask the
-        cache again.
+        Our own server calls it before it starts a task for the request.
         """
-        if scope["method"] != "GET" or not scope["state"]["cache"].on:
+        raw = cycle.head.path
+        if b"%" in raw or cycle.connection.root_path:
             return False
-        path = scope["path"]
-        if scope["root_path"] or b"%" in scope["raw_path"]:
-            return False
-        endpoint = self.constant.get(path) or self.by_id.get(path.rpartition("/")[0])
-        if endpoint is None or not endpoint.cached:
-            return False
-        if self.added is not None:
-            self.added.prepare(scope)
-        scope[LOOKED_UP] = True
-        return send_hit(scope, perf_counter(), endpoint.rules["GET"])
+        path = raw.decode("ascii")
+        endpoint, row_id = self.constant.get(path), ""
+        if endpoint is None:
+            before, _, row_id = path.rpartition("/")
+            endpoint = self.by_id.get(before)
+            if endpoint is None:
+                return False
+        direct = endpoint.direct.get(cycle.method)
+        return direct is not None and direct.begin(cycle, path, row_id, self.added)
 
     async def _special(self, scope: Scope, receive: Receive, raw: bytes) -> Endpoint | None:
         """Return the endpoint of a request that must not reach a route, else None."""

@@ -52,19 +52,23 @@ def encode_each(rows: Sequence[Struct]) -> list[bytes]:
     """Encode rows of one type, each by itself; it takes half the time of encode_rows for each."""
     if not rows:
         return []
-    started, row_type = perf_counter(), type(rows[0])
-    times, encoded = _times(row_type), []
-    for row in rows:
-        body = encode(row)
-        if PLUS in body and b"E+" in body:
-            body = _numbers(row_type).sub(_without_exponent, body)
-        for time_of, before in times:
-            time = time_of(row)
-            if time is not None and not time.microsecond:
-                body = _with_decimals(body, before)
-        encoded.append(body)
+    started = perf_counter()
+    encoded = [encode_row(row) for row in rows]
     _add_time(started)
     return encoded
+
+
+def encode_row(row: Struct) -> bytes:
+    """Encode one row as JSON; as encode_each, without adding the time."""
+    row_type = type(row)
+    body = encode(row)
+    if PLUS in body and b"E+" in body:
+        body = _numbers(row_type).sub(_without_exponent, body)
+    for time_of, before in _times(row_type):
+        time = time_of(row)
+        if time is not None and not time.microsecond:
+            body = _with_decimals(body, before)
+    return body
 
 
 def _with_decimals(body: bytes, before: bytes) -> bytes:

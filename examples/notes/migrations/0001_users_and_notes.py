@@ -7,6 +7,16 @@ down_revision = None
 
 UP = [
     """
+    DO $$
+    BEGIN
+        CREATE EXTENSION IF NOT EXISTS pg_trgm;
+    EXCEPTION
+        WHEN OTHERS THEN
+            RAISE NOTICE 'no pg_trgm, searches read every row: %', SQLERRM;
+    END
+    $$
+    """,
+    """
     CREATE TABLE idempotency_keys (
         principal text NOT NULL,
         key text NOT NULL,

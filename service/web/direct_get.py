@@ -1,0 +1,217 @@
+"""Answer a GET without a task: from the cache of this process, or with a row that a batch reads.
+
+Most requests are such reads. Without a task, a Request and the coroutines of a handler they take
+half of the CPU, and get the same response (`python -m bench trials path`).
+"""
+
+from collections.abc import Iterable
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.cache.response import CachedResponse
+from service.http1.extensions import SEND_PREBUILT
+from service.http1.request_cycle import RequestCycle
+from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, new_request_id, request_id
+from service.logs import logger
+from service.traceparent import TRACEPARENT, trace_response
+from service.web import compress
+from service.web.added_headers import AddedHeaders
+from service.web.api_keys import KEY_HEADERS
+from service.web.cached import HIT, Loads, asks_fresh
+from service.web.codec import JSON, Header
+from service.web.guard import Rule
+from service.web.request import VIEWER
+from service.web.row_reads import Load, RowRead, RowReads
+
+if TYPE_CHECKING:
+    from service.web.endpoint import Endpoint
+
+_CONDITIONS = frozenset({b"if-match", b"if-none-match"})
+# The headers of a request that such an answer depends on.
+_READ = KEY_HEADERS | {b"cache-control", b"x-request-id", TRACEPARENT}
+
+access = logger.getChild("access")
+
+
+class _Named(NamedTuple):
+    """What the headers of a request say: its id, its only key, and the trace it belongs to.
+
+    `fresh`: no cache may answer it.
+    """
+
+    request_id: bytes | None
+    key: Header | None
+    traceparent: bytes | None
+    fresh: bool
+
+
+class DirectGet:
+    """How an operation answers its requests without a task.
+
+    Args:
+        endpoint: of its path.
+        rule: what the guard checks.
+        loads: makes its responses.
+        reads: reads the row that is the response, where that is so.
+    """
+
+    def __init__(
+        self, endpoint: "Endpoint", rule: Rule, loads: Loads, reads: RowReads | None = None
+    ) -> None:
+        self.endpoint = endpoint
+        self.rule = rule
+        self.loads = loads
+        self.reads = reads
+
+    def begin(  # noqa: C901, PLR0912, PLR0915 - a function of its own for each case costs time
+        self, cycle: RequestCycle, path: str, row_id: str, added: AddedHeaders | None
+    ) -> bool:
+        """Answer now, or when a batch has read the row; return False to leave it to a task.
+
+        So requests with preconditions, several keys, or anything else that is unusual.
+
+        Args:
+            cycle: a GET.
+            path: of the request.
+            row_id: the last part of the path.
+            added: the headers that the settings add to each response.
+        """
+        started = perf_counter()
+        head, state = cycle.head, cycle.connection.app_state
+        if access.isEnabledFor(20) or not _CONDITIONS.isdisjoint(head.names):
+            return False
+        named, fresh = None, False
+        if not _READ.isdisjoint(head.names):
+            named = _named(head.headers)
+            if named is None:
+                return False
+            fresh = named.fresh
+        ready, viewer, lines, span = cycle.ready, "", b"", None
+        guard, tracer = state["guard"], state["tracer"]
+        scope = None
+        if guard is not None or tracer is not None or added is not None:
+            scope = cycle.scope()
+            if added is not None:
+                added.prepare(scope)
+                ready = scope["extensions"][SEND_PREBUILT]
+            if guard is not None:
+                key = None if named is None else named.key
+                if not guard.admit_at_once(scope, self.rule, started, key):
+                    return False
+                viewer, lines = scope.get(VIEWER, ""), guard.limit_lines(scope)
+        cache = state["cache"]
+        place = (viewer, "", head.query, path)
+        reads = self.reads
+        response: CachedResponse | None = None
+        if cache.on and not fresh:
+            response = cache.find(place, refreshes=reads is not None)
+        if response is None:
+            cached = cache.on and not fresh
+            if tracer is not None or (guard is not None and (reads is None or reads.private)):
+                return False
+            if reads is None and (cached or (head.query and "GET" in self.endpoint.without_query)):
+                return False  # the load may ask Redis; a query is an error
+            waiter: RowRead | Load
+            if reads is None:
+                waiter = Load(cycle, self.endpoint, ready, started)
+            else:
+                waiter = RowRead(reads, cycle, self.endpoint, ready, started)
+            waiter.lines = lines
+            if named is not None:
+                waiter.given_id = named.request_id
+                if named.traceparent is not None:
+                    waiter.lines += _trace_line(named.traceparent)
+            if isinstance(waiter, RowRead):
+                return waiter.begin(row_id, place, cached=cached)
+            return waiter.begin(self.loads, place, row_id)
+        if response.missing is not None:
+            return False
+        body, template, encoding = response.body, response.head, None
+        if len(body) >= compress.LEAST:
+            kept = _encoded(response, head.headers)
+            if kept is None:
+                return False  # Endpoint compresses it, and keeps the result
+            body, template, encoding = kept
+        if template is None:
+            template = _make_head(response, body, encoding)
+        id_ = new_request_id() if named is None else request_id(named.request_id).encode()
+        if tracer is not None:
+            span = tracer.request(scope, started, self.rule.path)
+        if span is not None:
+            lines += b"traceresponse: %b\r\n" % span.header.encode()
+        elif named is not None and named.traceparent is not None:
+            lines += _trace_line(named.traceparent)
+        took = perf_counter() - started
+        if not ready(lines + template % (id_, took, took * 1000, took * 1000), body):
+            return False  # a span that does not end is not recorded
+        if span is not None:
+            span.end(id_.decode(), 200, HIT[1])
+        metrics = state["metrics"]
+        if metrics is not None:
+            metrics.hit(self.rule.path, took)
+            cache.local.hits += 1
+        return True
+
+
+def _named(headers: Iterable[Header]) -> _Named | None:
+    """Return what the headers say; None if there are several keys."""
+    given_id = key = traceparent = None
+    fresh = False
+    for pair in headers:
+        name = pair[0]
+        if name == b"x-request-id":  # two of them are not an id
+            given_id = pair[1].strip(b" \t") if given_id is None else b""
+        elif name == TRACEPARENT:  # two of them are none
+            traceparent = pair[1].strip(b" \t") if traceparent is None else b""
+        elif name in KEY_HEADERS:
+            if key is not None:
+                return None
+            key = pair
+        elif name == b"cache-control":
+            fresh = fresh or asks_fresh(pair[1])
+    return _Named(given_id, key, traceparent, fresh)
+
+
+def _trace_line(traceparent: bytes) -> bytes:
+    """Return the header line with the trace of a request, see trace_response."""
+    said = trace_response(traceparent)
+    return b"" if said is None else b"traceresponse: %b\r\n" % said
+
+
+def _encoded(
+    response: CachedResponse, headers: Iterable[Header]
+) -> tuple[bytes, bytes | None, bytes | None] | None:
+    """Return the body, its head and its coding, as the client accepts it; None if not kept."""
+    encoding = compress.negotiate(headers)
+    if encoding is None:
+        return response.body, response.head, None
+    body = (response.encoded or {}).get(encoding)
+    if body is None:
+        return None
+    return body, (response.encoded_heads or {}).get(encoding), encoding
+
+
+def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
+    """Return the header lines of a hit, which are kept beside its response.
+
+    What LINES_OF_HIT leaves open is filled in for each request.
+    """
+    headers = response.headers
+    if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
+        headers = compress.add_vary(headers, encoding)
+    pairs = [
+        *headers,
+        HIT,
+        (b"cache-control", PRIVATE),
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if encoding is not None:
+        pairs.append((b"content-encoding", encoding))
+    fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
+    head = b"%b\r\n%b" % (LINES_OF_HIT, fixed)
+    if encoding is None:
+        response.head = head
+    else:
+        response.encoded_heads = {**(response.encoded_heads or {}), encoding: head}
+    return head

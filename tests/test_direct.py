@@ -1,0 +1,263 @@
+"""Requests that are answered without a task get what they would get with one."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from conftest import BATCHING, SERVER, Service
+from in_process import held, until
+from raw_http import LAST, Answer, answers, talk
+from starlette.applications import Starlette
+from uvicorn.server import ServerState
+
+from service.asgi import built_in
+from service.db.database import Database
+from service.http1.connection import Connection
+from service.http1.request_cycle import RequestCycle
+from service.logs import logger
+from service.settings import Settings
+
+pytestmark = [
+    pytest.mark.skipif(SERVER != "uvicorn", reason="only our own HTTP answers without a task"),
+    pytest.mark.skipif(BATCHING == "off", reason="without batches each request has a task"),
+]
+
+# What differs from one response to the next.
+_PASSING = {"date", "x-request-id", "x-process-time", "server-timing", "connection"}
+JSON = b"Content-Type: application/json\r\n"
+
+
+def request(method: str, path: str, body: str = "", lines: bytes = b"") -> bytes:
+    """Return the bytes of a request."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n".encode() + lines
+    if body:
+        head += JSON + f"Content-Length: {len(body)}\r\n".encode()
+    return head + b"\r\n" + body.encode()
+
+
+def both_ways(service: Service, one: bytes) -> tuple[Answer, Answer]:
+    """Return the answer to a request alone, and to it behind another one, where it has a task."""
+    alone, _ = answers(talk(service, one, LAST))
+    _, behind, _ = answers(talk(service, request("GET", "/health/live") + one + LAST))
+    return alone, behind
+
+
+def lasting(answer: Answer) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in _PASSING}
+
+
+@pytest.fixture
+def item(client: httpx.Client) -> dict[str, Any]:
+    made = client.post("/items", json={"name": "Lamp", "description": "x" * 50, "price": 29.99})
+    found: dict[str, Any] = made.json()
+    return found
+
+
+FRESH = b"Cache-Control: no-cache\r\n"
+PRICE = '{"price": 1.5}'
+
+
+@pytest.mark.parametrize(
+    ("path", "lines", "status"),
+    (
+        ("/items/{id}", FRESH, 200),
+        ("/items/{id}/", FRESH, 200),
+        ("/items/0{id}", FRESH, 200),
+        ("/items/{id}", FRESH + b"X-Request-ID: mine\r\n", 200),
+        ("/items/{id}", FRESH + b"Accept-Encoding: zstd\r\n", 200),
+        ("/items/{id}", FRESH + b'If-None-Match: "1"\r\n', 304),
+        ("/items/{id}", FRESH + b'If-Match: "7"\r\n', 412),
+        ("/items/{id}?x=1", FRESH, 422),
+        ("/items/0", FRESH, 404),
+        ("/items/x", FRESH, 422),
+        ("/items/999999999999999999", FRESH, 404),
+        ("/items/99999999999999999999", FRESH, 404),
+        ("/items?per_page=1", FRESH, 200),
+        ("/items?per_page=1&total=none", FRESH + b"Accept-Encoding: gzip\r\n", 200),
+        ("/items?nonsense=1", FRESH, 422),
+        ("/users/{id}?include=keys", FRESH, 404),
+    ),
+)
+def test_a_read_gets_the_same_with_and_without_a_task(
+    service: Service, item: dict[str, Any], path: str, lines: bytes, status: int
+) -> None:
+    path = path.replace("{id}", str(item["id"]))
+    if path.startswith("/users"):
+        path = re.sub(r"\d+", "999999999", path)
+    one, other = both_ways(service, request("GET", path, lines=lines))
+    assert one.status == other.status == status
+    if status < 400:
+        assert (lasting(one), one.body) == (lasting(other), other.body)
+    else:
+        assert lasting(one) == lasting(other)
+    if b"X-Request-ID" in lines:
+        assert one.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    (
+        ("POST", "/items", '{"name": "  Lamp "}', 201),
+        ("POST", "/items", '{"name": ""}', 422),
+        ("POST", "/items", '{"name": "Lamp", "owner_id": 999999999}', 409),
+        ("POST", "/items?x=1", '{"name": "Lamp"}', 422),
+        ("POST", "/items", "{", 400),
+        ("PATCH", "/items/{id}", '{"price": 1.5}', 200),
+        ("PATCH", "/items/{id}", "{}", 200),
+        ("PATCH", "/items/999999999", '{"price": 1.5}', 404),
+        ("PATCH", "/items/x", '{"price": 1.5}', 422),
+        ("PATCH", "/items/0", '{"price": 1.5}', 404),
+        ("PATCH", "/items/{id}", '{"name": null}', 422),
+    ),
+)
+def test_a_write_gets_the_same_with_and_without_a_task(
+    service: Service, item: dict[str, Any], method: str, path: str, body: str, status: int
+) -> None:
+    path = path.replace("{id}", str(item["id"]))
+    one, other = both_ways(service, request(method, path, body))
+    assert one.status == other.status == status, (one, other)
+    assert lasting(one).keys() == lasting(other).keys()
+    if status < 400:
+        shown = [
+            re.sub(rb'"(id|version|created_at|updated_at)":[^,}]*', b"", a.body)
+            for a in (one, other)
+        ]
+        assert shown[0] == shown[1]
+
+
+def test_a_response_of_a_large_row_is_compressed(client: httpx.Client) -> None:
+    made = client.post("/items", json={"name": "Lamp", "description": "word " * 1000})
+    assert made.headers["content-encoding"], "the client accepts it"
+    found = client.get(made.headers["location"], headers={"Cache-Control": "no-cache"})
+    assert found.headers["content-encoding"]
+    assert found.headers["etag"] == 'W/"1"'
+    assert found.json() == made.json()
+
+
+@asynccontextmanager
+async def listening(
+    url: str, **options: str
+) -> AsyncIterator[tuple[httpx.AsyncClient, Any, ServerState]]:
+    """Serve the built-in application in this process; yield a client, and what it opened."""
+    given = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_AUTH": "off", "SERVICE_LOG": "off"}
+    main = built_in(Settings.load({**given, **options}))
+    main.alone = True
+    async with main.lifespan_context(Starlette()) as state:
+        assert state is not None
+        opened = dict(state)
+        config, shared = (
+            uvicorn.Config(main, http=Connection, lifespan="off", proxy_headers=False),
+            ServerState(),
+        )
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(config, shared, opened), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                yield client, state, shared
+        finally:
+            server.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cache", ("on", "off"))
+async def test_usual_requests_have_no_task(
+    own_database_url: str, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the hot path has lost its shortcut, without a difference in any response."""
+    tasks: list[str] = []
+    run = RequestCycle.run
+
+    async def noted(self: RequestCycle, *args: Any) -> None:
+        tasks.append(f"{self.method} {self.head.path.decode()}")
+        await run(self, *args)
+
+    monkeypatch.setattr(RequestCycle, "run", noted)
+    async with listening(own_database_url, SERVICE_CACHE=cache) as (client, _, _):
+        for lines in ({}, {"X-Request-ID": "mine"}):
+            made = await client.post("/items", json={"name": "Lamp"}, headers=lines)
+            assert made.status_code == 201
+            place = made.headers["location"]
+            for _ in range(2):
+                assert (await client.get(place, headers=lines)).status_code == 200
+            changed = await client.patch(place, json={"price": 2}, headers=lines)
+            assert changed.json()["version"] == 2
+            seen = await client.get(place, headers={**lines, "Cache-Control": "no-cache"})
+            assert seen.json() == changed.json()
+        assert not tasks
+        # Compressed by a task, where it is not cached.
+        plain = {"Cache-Control": "no-cache", "Accept-Encoding": "identity"}
+        assert (await client.get("/items", headers=plain)).status_code == 200
+    assert not tasks
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_while_its_row_is_read_or_written(own_database_url: str) -> None:
+    """Its write is committed, nothing stays counted, and others go on."""
+    async with listening(own_database_url) as (client, state, shared):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
+            for one in (request("GET", place, lines=FRESH), request("PATCH", place, PRICE)):
+                _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+                writer.write(one)
+                await writer.drain()
+                await until(lambda: state["metrics"].in_flight)
+                writer.close()
+            await until(lambda: state["metrics"].in_flight == 2)
+            await until(lambda: len(shared.connections) == 1)
+        await until(lambda: state["metrics"].in_flight == 0)
+        assert (await client.get(place)).json()["price"] == 1.5
+
+
+@pytest.mark.anyio
+async def test_a_slow_request_without_a_task_is_logged_with_its_id(
+    own_database_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(own_database_url, SERVICE_SLOW_REQUEST_MS="1", SERVICE_LOG="json") as (
+        client,
+        _,
+        _,
+    ):
+        monkeypatch.setattr(logger, "propagate", True)
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        caplog.clear()
+        async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
+            asked = asyncio.create_task(client.get(place, headers={"X-Request-ID": "slow"}))
+            await asyncio.sleep(0.02)
+        assert (await asked).status_code == 200
+    (record,) = [one for one in caplog.records if one.message == "slow request"]
+    fields: dict[str, Any] = record.__dict__["fields"]
+    assert fields["route"] == "/items/{id}"
+    assert fields["statements"] == 1
+    assert fields["sql"] > 0
+
+
+@pytest.mark.anyio
+async def test_an_error_in_a_batch_is_the_answer_to_each_request(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(own_database_url) as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+
+        async def broken(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "fetch", broken)
+            found = await asyncio.gather(
+                *(client.get(place, headers={"Cache-Control": "no-cache"}) for _ in range(3)),
+                client.patch(place, json={"price": 2}),
+                client.post("/items", json={"name": "Lamp"}),
+                client.get("/items", headers={"Cache-Control": "no-cache"}),
+            )
+        assert [one.status_code for one in found] == [500] * 6
+        assert len({one.json()["request_id"] for one in found}) == 6
+        assert (await client.get(place)).status_code == 200
+        assert state["metrics"].in_flight == 0
