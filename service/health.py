@@ -178,6 +178,7 @@ def _migrations(db: Database, found: rights.Found, newest: str | None) -> Depend
 async def _redis(url: str | None) -> Dependency:
     if url is None or url == "off":
         return Dependency("off")
+    await redis.loaded()
     client = redis.client(url, CHECK_SECONDS)
     try:
         async with asyncio.timeout(CHECK_SECONDS):

@@ -4,8 +4,11 @@ redis-py is imported at the first client: a worker without one needs neither its
 its 8 MiB.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
+
+from service.threads import in_thread
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -29,6 +32,12 @@ def redis_errors() -> tuple[type[Exception], ...]:
 def load() -> None:
     """Import redis-py: before workers are forked, so that they share its memory."""
     import redis.asyncio  # noqa: F401 - see above
+
+
+async def loaded() -> None:
+    """Import redis-py, if it is not, in a thread: other requests do not wait."""
+    if "redis.asyncio" not in sys.modules:
+        await in_thread(load)
 
 
 def client(url: str, seconds: float = SECONDS) -> "Client":
