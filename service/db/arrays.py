@@ -1,23 +1,34 @@
 """Rows as arguments: one array for each field, which `unnest` makes rows of again."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     ColumnElement,
+    Numeric,
     String,
     Table,
+    Text,
     bindparam,
+    cast,
     collate,
     column,
     func,
     select,
 )
+from sqlalchemy.sql import visitors
 
 from service.db.shape import part, unused
 from service.db.statement import Statement
+
+
+class _NumberAsText(Text):
+    """A number that is sent as text: asyncpg takes 1 us for a Decimal, 0.2 us for its text."""
 
 
 class Arrays(NamedTuple):
@@ -59,14 +70,40 @@ def arrays(statement: Statement[Any], rows: Sequence[Struct], **others: object) 
     `others` are its arguments that are no arrays of fields, by name.
     """
     return [
-        others[name] if name in others else [getattr(row, statement.arrays[name]) for row in rows]
+        others[name] if name in others else _array(statement, name, rows)
         for name in statement.names
     ]
 
 
+def _array(statement: Statement[Any], name: str, rows: Sequence[Struct]) -> list[Any]:
+    values = list(map(attrgetter(statement.arrays[name]), rows))
+    if name in _as_text(statement):
+        return [None if value is None else str(value) for value in values]
+    return values
+
+
+@cache
+def _as_text(statement: Statement[Any]) -> frozenset[str]:
+    """The arguments of a statement that are arrays of numbers as text."""
+    return frozenset(
+        str(one.key)
+        for one in visitors.iterate(statement.core)
+        if isinstance(one, BindParameter)
+        and isinstance(one.type, ARRAY)
+        and isinstance(one.type.item_type, _NumberAsText)
+    )
+
+
 def given_rows(table: Table, fields: Sequence[str]) -> Arrays:
     """The fields of a table as arrays, in a WITH clause."""
-    return unnested({field: table.c[field].type for field in fields}).cte(part("rows", table))
+    kinds = {field: table.c[field].type for field in fields}
+    numbers = {field for field, kind in kinds.items() if type(kind) is Numeric}
+    given = unnested(kinds | dict.fromkeys(numbers, _NumberAsText()))
+    columns = [
+        cast(one, kinds[one.key]).label(one.key) if one.key in numbers else one
+        for one in given.rows.c
+    ]
+    return given._replace(rows=select(*columns).cte(part("rows", table)))
 
 
 def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:
