@@ -5,6 +5,7 @@ then beside each kind of heavy work, which further processes send without a paus
 are made beforehand, so they take little CPU.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -117,13 +118,20 @@ def _read(port: int, items: int, to: Connection) -> None:
 
 
 def _send(port: int, requests: Sequence[bytes], to: Connection) -> None:
-    """Send requests in turn until a message arrives; then send how many were answered."""
+    """Send requests in turn, until a message is False; then send how many were answered.
+
+    They are counted from the last message that was True.
+    """
     done = 0
     with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
         to.send(None)
-        while not to.poll():
-            one.sendall(requests[done % len(requests)])
-            _answer(one, requests[done % len(requests)])
+        for request in itertools.cycle(requests):
+            if to.poll():
+                if not to.recv():
+                    break
+                done = 0
+            one.sendall(request)
+            _answer(one, request)
             done += 1
     to.send(done)
 
@@ -193,11 +201,13 @@ def _one(server: Server, items: int, work: Work | None, seconds: float, seed: st
         return Beside(tree, AT_REST, probe.p99)
     requests = [work.requests(f"{seed} {client}", items) for client in range(work.clients)]
     with _several([(server.port, some) for some in requests]) as pipes:
-        used, began = cpu(server.pid), perf_counter()
         with probe.during():
+            for pipe in pipes:
+                pipe.send(True)
+            used, began = cpu(server.pid), perf_counter()
             time.sleep(seconds)
         for pipe in pipes:
-            pipe.send(None)
+            pipe.send(False)
         done = sum(pipe.recv() for pipe in pipes)
         took, spent = perf_counter() - began, cpu(server.pid) - used
     rows = done * (work.rows or items)

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 Item = TypeVar("Item")
 
-# Rows in a slice: a tenth to a third of a millisecond.
-SLICE_ROWS = 50
+# Rows in a slice that decodes them, 0.2 ms; and in one that does little with each, 0.1 ms.
+SLICE_ROWS, MANY_ROWS = 50, 250
 # Iterations of the event loop without a slice before each slice.
 FREE_ITERATIONS = 3
 
@@ -50,10 +50,10 @@ class _Queue:
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
 
-def sliced(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """The rows in slices of SLICE_ROWS."""
-    for start in range(0, len(rows), SLICE_ROWS):
-        yield rows[start : start + SLICE_ROWS]
+def sliced(rows: Sequence[Item], size: int = SLICE_ROWS) -> Iterator[Sequence[Item]]:
+    """The rows in slices of this size."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 async def next_slice() -> None:

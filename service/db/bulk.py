@@ -28,7 +28,7 @@ from service.db.row_changes import changing, deactivating, removing
 from service.db.shape import check_fields, part, shape_of
 from service.db.statement import RefusedError, Statement, columns, next_id
 from service.db.writable import WritableDatabase
-from service.slices import next_slice, sliced
+from service.slices import MANY_ROWS, next_slice, sliced
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -82,7 +82,7 @@ class Adds(Generic[Row]):
         records = await db.fetch(self.statement, args)
         records.sort(key=itemgetter(self.place))
         row, made = self.statement.row, []
-        for some in sliced(records):
+        for some in sliced(records, MANY_ROWS):
             await next_slice()
             made += [row(*record) for record in some]
         return made

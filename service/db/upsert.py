@@ -33,7 +33,7 @@ from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
-from service.slices import next_slice, sliced
+from service.slices import MANY_ROWS, next_slice, sliced
 
 # An upsert runs again when another transaction has inserted one of its keys since it began. One
 # more run is enough, unless that row is removed and inserted again.
@@ -134,7 +134,7 @@ class Upsert:
     ) -> list[Upserted]:
         """The results in the order of the rows."""
         done: dict[Any, Upserted] = {}
-        for some in sliced(records):
+        for some in sliced(records, MANY_ROWS):
             await next_slice()
             for id_, key, version, differs in some:
                 done[key] = Upserted(id_, version, _STATUSES[differs])

@@ -10,7 +10,7 @@ from service.db.upsert import Upserted
 from service.errors import Conflict, FieldError
 from service.resource import shapes
 from service.resource.rows import described
-from service.slices import next_slice, sliced
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.web import bulk_handlers
 from service.web.body import Body
 from service.web.codec import Reply, encode
@@ -82,7 +82,7 @@ def upsert(of: "Resource[Any]") -> Operation:
             rules.check_many(owner, given)
         done = await bulk_handlers.upsert(request, statement, tags, given, locators)
         rows: list[Raw] = []
-        for some in sliced(list(zip(given, done, strict=True))):
+        for some in sliced(list(zip(given, done, strict=True)), MANY_ROWS):
             await next_slice()
             rows.append(joined(encode([shown(row, did) for row, did in some])))
         return Reply(encode(many(**bulk_handlers.counted(done), items=rows)))

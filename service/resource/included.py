@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.resource.statements import Statements
 
 # Bytes of encoded rows that are put together in a slice.
-SLICE_BYTES = 262_144
+SLICE_BYTES = 65_536
 WITHOUT_ETAG = (
     "A response with `include` has no ETag, because it has more than one row: If-Match and"
     " If-None-Match are ignored."

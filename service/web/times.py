@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from msgspec import Raw, Struct
 
-from service.slices import next_slice, sliced
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.timing import timing
 from service.web.codec import encode
 
@@ -45,7 +45,7 @@ def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
 async def encode_slices(rows: Sequence[Struct]) -> list[Raw]:
     """Encode many rows in slices; encoded as a list, the result is the list of the rows."""
     encoded = []
-    for some in sliced(rows):
+    for some in sliced(rows, MANY_ROWS):
         await next_slice()
         encoded.append(joined(encode_rows(some, some)))
     return encoded
