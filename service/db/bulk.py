@@ -65,6 +65,7 @@ class Adds(Generic[Row]):
             row,
             adding.returning(*columns(row, table)),
             arrays=arrays.binds,
+            as_text=arrays.as_text,
             prepare=False,
             numbered=True,
         )

@@ -198,4 +198,12 @@ def _statement(
         select(inserted.c.id, inserted.c[key], versions[1], cast(null(), Boolean)),
     ).add_cte(updated)
     end = "" if owner is None else OWN
-    return Statement(f"{name}{end}", tuple, core, arrays=arrays.binds, prepare=False, numbered=True)
+    return Statement(
+        f"{name}{end}",
+        tuple,
+        core,
+        arrays=arrays.binds,
+        as_text=arrays.as_text,
+        prepare=False,
+        numbered=True,
+    )

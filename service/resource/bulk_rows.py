@@ -37,7 +37,7 @@ def create(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         new = (await request.body(body)).items
-        bulk_handlers.distinct(new, unique)
+        await bulk_handlers.distinct(new, unique)
         owner = request.owner
         if owner is not None:
             rules.check_many(owner, new)
@@ -76,7 +76,7 @@ def upsert(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         given = (await request.body(body)).items
-        bulk_handlers.distinct(given, unique)
+        await bulk_handlers.distinct(given, unique)
         owner = request.owner
         if owner is not None:
             rules.check_many(owner, given)

@@ -17,7 +17,7 @@ from service.db.ownership import Limited
 from service.db.statement import Statement
 from service.db.upsert import Upsert, Upserted
 from service.errors import Conflict, FieldError, Problem
-from service.slices import next_slice
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
 from service.web.request import Request
 
@@ -25,7 +25,7 @@ Row = TypeVar("Row", bound=Struct)
 Done = TypeVar("Done")
 
 
-def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
+async def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
     """Check that no two rows have the same value in a unique field.
 
     Args:
@@ -38,7 +38,11 @@ def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]])
     errors = []
     for field, alike in unique.items():
         values = [value for value in map(attrgetter(field), rows) if value is not None]
-        if len(set(map(alike, values))) == len(values):
+        keys: set[Any] = set()
+        for some in sliced(values, MANY_ROWS):
+            await next_slice()
+            keys.update(map(alike, some))
+        if len(keys) == len(values):
             continue
         seen: dict[Any, list[str]] = {}
         for n, row in enumerate(rows):
