@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,7 @@ from typing import Any, NamedTuple
 from bench import upsert
 from bench.contestants import CACHED, PROGRAMS, ROOT
 from bench.processes import cpu
-from bench.stage import DATABASE, Server, StagingTable, fill, served, sql
-from bench.trials import stage_in_temporary
+from bench.stage import DATABASE, Server, StagingTable, fill, served, sql, stage
 
 # Alone with its database, so that it caches.
 SERVICE = next(one for one in PROGRAMS if one.name == CACHED)._replace(database=DATABASE)
@@ -162,7 +162,7 @@ def _closed() -> bytes:
 def run(items: int, rounds: int, seconds: float, only: Sequence[str], say: Say) -> Iterator[Beside]:
     """Yield the figures of each round: at rest, and beside each kind of work."""
     chosen = [one for one in WORK if not only or any(word in one.title for word in only)]
-    with stage_in_temporary() as on:
+    with tempfile.TemporaryDirectory(prefix="beside-") as name, stage(_open(name)) as on:
         say(f"{items:,} items")
         fill(on, items)
         give_skus(on, items)
@@ -171,6 +171,13 @@ def run(items: int, rounds: int, seconds: float, only: Sequence[str], say: Say) 
                 with served(SERVICE._replace(directory=tree), on, 1) as server:
                     say(f"round {number + 1} of {rounds}, {tree.name}")
                     yield from measured(on, server, items, number, seconds, chosen)
+
+
+def _open(name: str) -> Path:
+    """Open a directory to PostgreSQL, which runs as another user under root."""
+    directory = Path(name)
+    directory.chmod(0o711)
+    return directory
 
 
 def give_skus(on: StagingTable, items: int) -> None:
