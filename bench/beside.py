@@ -268,9 +268,9 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _upserts(seed: str, _: int) -> list[bytes]:
+def _upserts(seed: str, items: int) -> list[bytes]:
     """Half of the rows exist."""
-    return [next(upsert.together(upsert.rows(f"{seed} {n}"))) for n in range(REQUESTS)]
+    return [next(upsert.together(upsert.rows(f"{seed} {n}", items))) for n in range(REQUESTS)]
 
 
 def _new(name: str) -> Rows:
@@ -301,8 +301,8 @@ def _changes(seed: str, items: int) -> list[bytes]:
     ]
 
 
-def _imports(seed: str, _: int) -> list[bytes]:
-    rows = [row for n in range(LINES // upsert.ROWS) for row in upsert.rows(f"{seed} {n}")]
+def _imports(seed: str, items: int) -> list[bytes]:
+    rows = [row for n in range(LINES // upsert.ROWS) for row in upsert.rows(f"{seed} {n}", items)]
     lines = [_json({k: v for k, v in row.items() if k != "id"}) + b"\n" for row in rows]
     unique = b"".join({line[: line.index(b",")]: line for line in lines}.values())
     return [_request("POST", "/items/import", unique, "application/x-ndjson")]
