@@ -266,6 +266,25 @@ def files(items: int, rounds: int) -> None:
 
 
 @main.command()
+@click.option("--items", type=click.IntRange(10_000), default=100_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1), default=5, show_default=True)
+@click.option("--only", default="", callback=_comma, help="Work whose name contains one of these.")
+def beside(items: int, rounds: int, seconds: float, only: list[str]) -> None:
+    """Measure p99 of single reads beside heavy work: writes of many rows, files, long lists.
+
+    \b
+    Examples:
+      python -m bench beside --only PUT,import --seconds 10
+      AGAINST=../other-checkout python -m bench beside --only PUT
+    """
+    from bench.beside import run, shown
+
+    for line in shown(list(run(items, rounds, seconds, only, _say))):
+        click.echo(line)
+
+
+@main.command()
 @click.option("--subscribers", type=click.IntRange(20), default=5000, show_default=True)
 @click.option("--rate", type=click.FloatRange(1), default=1000, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=30, show_default=True)

@@ -5,33 +5,25 @@ into the same table, from the same state. During the turns of the service a prob
 at a fixed rate, as it did at rest.
 """
 
-import multiprocessing
-import random
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-import uvloop
-
 from bench import upsert
-from bench.contestants import BY_NAME, DATABASE, OURS
+from bench.beside import SERVICE, WORK, Beside, Probe, give_skus, measured
+from bench.beside import shown as shown_beside
 from bench.limits import LINES, psql
 from bench.processes import forget_peak, peak
 from bench.stage import Server, StagingTable, fill, served, sql, stage
 
-SERVICE = BY_NAME[OURS]._replace(database=DATABASE)
 FIELDS = "sku, name, description, price, is_active, owner_id"
-# The probe: single rows, one request at a time.
-PAUSE = 0.01
-AT_REST = 10.0
+AT_REST, BESIDE_SECONDS = 10.0, 5.0
 # For a client that reads one byte per second.
 SLOW_SECONDS = 10
 Say = Callable[[str], None]
@@ -47,51 +39,12 @@ class Turn(NamedTuple):
     p99: float
 
 
-class Probe:
-    """Reads single rows in a separate process; `p99` is that of the time in `during`, in ms."""
-
-    def __init__(self, server: Server, items: int) -> None:
-        self.server = server
-        self.items = items
-        self.p99 = 0.0
-
-    @contextmanager
-    def during(self) -> Iterator["Probe"]:
-        spawn = multiprocessing.get_context("spawn")
-        here, there = spawn.Pipe()
-        process = spawn.Process(target=_read, args=(self.server.port, self.items, there))
-        process.start()
-        here.recv()  # it begins now
-        try:
-            yield self
-        finally:
-            here.send(None)
-            took: list[float] = sorted(here.recv())
-            process.join()
-            self.p99 = took[int(len(took) * 0.99)] * 1000
-
-
-def _read(port: int, items: int, to: Connection) -> None:
-    """Read rows one after the other until a message arrives; then send the seconds of each."""
-    chance = random.Random(1)
-    took = []
-    to.send(None)
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
-        while not to.poll(PAUSE):
-            path = f"/items/{chance.randint(1, items)}"
-            began = perf_counter()
-            one.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-            if not one.recv(65536).startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"{path} is not answered")
-            took.append(perf_counter() - began)
-    to.send(took)
-
-
 def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
     """Yield each turn of each round; the first is the probe at rest.
 
-    The table of the upsert trial is appended to `told`.
+    The tables of others beside heavy work, and of the upsert trial, are appended to `told`.
     """
+    others: list[Beside] = []
     with tempfile.TemporaryDirectory(prefix="files-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # PostgreSQL runs as another user under root
@@ -116,11 +69,13 @@ def run(items: int, rounds: int, say: Say, told: list[str]) -> Iterator[Turn]:
                     settle_items(on, items)
                 say("a reader of one byte a second")
                 yield _slow(server)
-                say("upserts")
-                yield _upserts(on, server, probe)
+                give_skus(on, items)
+                for number in range(rounds):
+                    say(f"round {number + 1} of {rounds}: others beside heavy work")
+                    others += measured(on, server, items, number, BESIDE_SECONDS, WORK)
             say("upserts of a thousand rows, against one by one")
             fill(on, upsert.ITEMS)
-            told.append(upsert.table(on))
+            told += ["\n".join(shown_beside(others)), upsert.table(on)]
 
 
 def new_rows(on: StagingTable, directory: Path) -> tuple[Path, Path]:
@@ -184,18 +139,6 @@ def _slow(server: Server) -> Turn:
         return Turn("out, 1 B/s", "swiftlet", 0, more, 0)
 
 
-def _upserts(on: StagingTable, server: Server, probe: Probe) -> Turn:
-    """Send upserts of a thousand rows one after the other; half of the rows exist."""
-    upsert.named(on)
-    count, took = 0, 0.0
-    with probe.during():
-        while took < AT_REST:
-            batch = list(upsert.together(upsert.rows(str(count))))
-            took += uvloop.run(upsert.sent(server.port, [batch], 1))
-            count += upsert.ROWS
-    return Turn("upsert", "swiftlet", count / took, 0, probe.p99)
-
-
 def _run(words: list[str]) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
@@ -217,8 +160,5 @@ def shown(turns: list[Turn]) -> list[str]:
         p99 = statistics.median(turn.p99 for turn in ours)
         ratios = f"{fast / slow:.2f} | {more:.0f} | {p99 / rest:.1f} ({p99:.1f} ms)"
         lines.append(f"| {what} | {slow:,.0f} | {fast:,.0f} | {ratios} |")
-    slow_reader, upserts = turns[-2:]
-    lines.append(f"| out, one byte a second | - | - | - | {slow_reader.more:.0f} | - |")
-    noticed = f"{upserts.p99 / rest:.1f} ({upserts.p99:.1f} ms)"
-    lines.append(f"| upserts of 1,000 rows | - | {upserts.rate:,.0f} | - | - | {noticed} |")
+    lines.append(f"| out, one byte a second | - | - | - | {turns[-1].more:.0f} | - |")
     return lines

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import httpx
 
+from bench.beside import Probe
 from bench.contestants import BY_NAME, OURS
-from bench.files import Probe, new_rows, settle_items
+from bench.files import new_rows, settle_items
 from bench.processes import cpu
 from bench.stage import Server, StagingTable, prepare, served, sql
 

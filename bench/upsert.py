@@ -98,11 +98,11 @@ def named(on: StagingTable) -> None:
     sql(on, f"UPDATE items SET sku = 'U-' || id WHERE id <= {ITEMS}")
 
 
-def rows(seed: str) -> list[dict[str, Any]]:
+def rows(seed: str, items: int = ITEMS) -> list[dict[str, Any]]:
     """Return rows in random order: half with the `id` and sku of an existing row, half new."""
     chance = random.Random(seed)
     rows: list[dict[str, Any]] = [
-        {"id": n, "sku": f"U-{n}"} for n in chance.sample(range(1, ITEMS + 1), ROWS // 2)
+        {"id": n, "sku": f"U-{n}"} for n in chance.sample(range(1, items + 1), ROWS // 2)
     ]
     rows += [{"id": None, "sku": f"N-{chance.random()}"} for _ in range(ROWS - len(rows))]
     for row in rows:

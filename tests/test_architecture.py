@@ -23,7 +23,17 @@ REFERENCES = {
 # Lowest rank first: a module imports only from rooms of a lower rank.
 RANKS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"settings", "errors", "logs", "embedded", "metrics", "timing", "traceparent", "threads"}
+        {
+            "settings",
+            "errors",
+            "logs",
+            "embedded",
+            "metrics",
+            "timing",
+            "traceparent",
+            "threads",
+            "slices",
+        }
     ),
     frozenset({"http1"}),
     # Each of the two has types of the other: a batch has a span, and a span shows a batch.

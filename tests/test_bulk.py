@@ -693,3 +693,42 @@ def test_constant_paths_come_first_where_the_router_goes_in_order() -> None:
     paths = [route.path for route in Paths(app.operations).routes if isinstance(route, Route)]
     assert paths.index("/items/bulk") < paths.index("/items/{id}")
     assert sorted(paths, key=lambda path: "{" in path) == paths
+
+
+# Each element of an array is quoted: these would end an element, or be taken for something else.
+AWKWARD = [
+    '"',
+    "\\",
+    "NULL",
+    "null",
+    "{}",
+    ",",
+    '","',
+    '\\"',
+    "a b",
+    "é\U0001f600",
+    "a\nb",
+    "'",
+    "(1)",
+]
+
+
+def test_texts_that_mean_something_in_an_array_are_only_texts(client: httpx.Client) -> None:
+    for given in (AWKWARD, *([one] for one in AWKWARD), ["a", "b"]):
+        rows = [
+            {"sku": f"{len(given)} {n} {text}"[:64], "name": text, "description": other}
+            for n, (text, other) in enumerate(zip(given, [None, *given], strict=False))
+        ]
+        answer = upsert(client, rows)
+        assert answer.status_code == 200, answer.text
+        assert [one["sku"] for one in answer.json()["items"]] == [one["sku"] for one in rows]
+        made = create(client, [one | {"sku": None} for one in rows]).json()["items"]
+        assert [(one["name"], one["description"]) for one in made] == [
+            (one["name"], one["description"]) for one in rows
+        ]
+
+
+def test_numbers_and_nulls_keep_their_values(client: httpx.Client) -> None:
+    prices = [None, 0, 0.0001, 9999999999.9999, 20000, 1e4, 29.99]
+    made = create(client, [{"name": "a", "price": price} for price in prices]).json()["items"]
+    assert [one["price"] for one in made] == prices

@@ -148,6 +148,8 @@ async def _explained(connection: asyncpg.Connection, name: str, asked: Question)
         else:
             field = statement.arrays.get(bind, bind).removeprefix("new_")
             value = arguments.example(kind, samples.get(bind, samples.get(field)))
+            if bind in statement.as_text:
+                value = statement.as_text[bind]([samples.get(field)])
         values.append(await _bind(connection, len(values), bind, kind, value))
         parameters.append(Parameter(bind, kind, arguments.shown(kind, value), given=bind in given))
     execute = f"EXECUTE {name}" + (f"({', '.join(values)})" if values else "")

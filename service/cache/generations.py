@@ -96,7 +96,8 @@ class TableTags:
 
     def many(self, row_ids: Iterable[int]) -> Tags:
         """What a write of many rows invalidates: these rows, and every list of the table."""
-        rows = (tag for row_id in row_ids for tag in self.row(row_id))
+        first, many, salt = FIRST_ROW_TAG, TAG_COUNT - FIRST_ROW_TAG, self.salt
+        rows = [first + (salt + row_id) % many for row_id in row_ids]  # as `row`, in half the time
         return (*rows, *self.lists, *(_list_tag(self.table, field) for field in self.fields))
 
     def written(self, row: Any, changed: Collection[str] = ()) -> Tags:

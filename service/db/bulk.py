@@ -7,6 +7,7 @@ docs/decisions/multi-row-statements.md says why some statements exist twice.
 """
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from service.db.row_changes import changing, deactivating, removing
 from service.db.shape import check_fields, part, shape_of
 from service.db.statement import RefusedError, Statement, columns, next_id
 from service.db.writable import WritableDatabase
+from service.slices import MANY_ROWS, next_slice, sliced
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -63,6 +65,7 @@ class Adds(Generic[Row]):
             row,
             adding.returning(*columns(row, table)),
             arrays=arrays.binds,
+            as_text=arrays.as_text,
             prepare=False,
             numbered=True,
         )
@@ -74,9 +77,16 @@ class Adds(Generic[Row]):
         Raises:
             Problem: 409 and others; nothing was written.
         """
-        records = await db.fetch(self.statement, arrays(self.statement, rows))
-        made = sorted(records, key=lambda record: record[self.place])
-        return [self.statement.row(*record) for record in made]
+        await next_slice()
+        args = arrays(self.statement, rows)
+        await next_slice()
+        records = await db.fetch(self.statement, args)
+        records.sort(key=itemgetter(self.place))
+        row, made = self.statement.row, []
+        for some in sliced(records, MANY_ROWS):
+            await next_slice()
+            made += [row(*record) for record in some]
+        return made
 
 
 class Bulk:

@@ -48,4 +48,4 @@ async def conflicting_rows(
 def _places(name: str, arrays: Arrays, *where: ColumnElement[bool]) -> Statement[int]:
     place = arrays.place
     core = select((place - literal_column("1")).label("n")).where(*where).order_by(place)
-    return Statement(name, int, core, arrays=arrays.binds, prepare=False)
+    return Statement(name, int, core, arrays=arrays.binds, as_text=arrays.as_text, prepare=False)

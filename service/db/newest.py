@@ -21,6 +21,7 @@ from service.db.database import Database
 from service.db.shape import unused
 from service.db.statement import Statement, columns
 from service.errors import Problem
+from service.slices import MANY_ROWS, next_slice
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -103,7 +104,9 @@ class NewestRows(Generic[Row]):
             return found
         statement = self.statement
         width, place, row = statement.width, self.place, statement.row
-        for record in await db.fetch(statement, (wanted,)):
+        for number, record in enumerate(await db.fetch(statement, (wanted,)), 1):
+            if number % MANY_ROWS == 0:
+                await next_slice()
             parent, total = record[width], record[width + 1]
             rows = found[parent][0]
             if record[place] is None:

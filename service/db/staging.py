@@ -1,6 +1,5 @@
 """A staging table: rows are copied in as they arrive, and upserted into their table at the end."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
@@ -21,9 +20,7 @@ from service.db.staging_statements import (
 )
 from service.db.statement import Statement, quoted
 from service.errors import Unavailable
-
-# Rows that are encoded before other requests run: at most 5 ms (tests/test_bounds.py measures it).
-TURN = 100
+from service.slices import next_slice, sliced
 
 
 class StagingTable:
@@ -197,8 +194,8 @@ async def _rejected(
 
 
 async def _paced(rows: Sequence[Sequence[object]]) -> AsyncIterator[Sequence[object]]:
-    """One by one; other requests run after every TURN rows."""
-    for place, row in enumerate(rows):
-        if place % TURN == 0:
-            await asyncio.sleep(0)
-        yield row
+    """One by one, in slices."""
+    for some in sliced(rows):
+        await next_slice()
+        for row in some:
+            yield row

@@ -73,6 +73,7 @@ class Statement(Generic[Row]):
         extra: selected columns after those of the row; only `records` returns them.
         prepare: whether it is prepared when the pool opens, which checks the schema.
         arrays: the field whose values an argument holds, by the argument's name.
+        as_text: by the argument's name, what makes its text of these values; see arrays.py.
         numbered: whether its INSERT sets the ids, from `next_id`.
         by_values: whether PostgreSQL plans it at each use, for its values; else it may choose one
             plan for all values.
@@ -83,6 +84,7 @@ class Statement(Generic[Row]):
 
     __slots__ = (
         "arrays",
+        "as_text",
         "by_values",
         "name",
         "names",
@@ -103,6 +105,7 @@ class Statement(Generic[Row]):
         order: tuple[str, ...] | None = None,
         extra: tuple[str, ...] = (),
         arrays: Mapping[str, str] = MappingProxyType({}),
+        as_text: Mapping[str, Callable[[list[Any]], str]] = MappingProxyType({}),
         prepare: bool = True,
         numbered: bool = False,
         by_values: bool = False,
@@ -116,6 +119,7 @@ class Statement(Generic[Row]):
             self.sql = _overriding(name, self.sql)
         self.names = tuple(compiled.positiontup or ())
         self.arrays = arrays
+        self.as_text = as_text
         self.row = row
         self.prepare = prepare
         self.by_values = by_values

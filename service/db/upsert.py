@@ -5,6 +5,7 @@ the other writes of many rows do, see bulk.py.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
@@ -32,10 +33,16 @@ from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.errors import Taken, Unavailable
+from service.slices import MANY_ROWS, next_slice, sliced
 
 # An upsert runs again when another transaction has inserted one of its keys since it began. One
 # more run is enough, unless that row is removed and inserted again.
 RUNS = 5
+
+
+Status = Literal["created", "updated", "unchanged"]
+# By whether the row that existed differed; None if there was none.
+_STATUSES: dict[bool | None, Status] = {None: "created", True: "updated", False: "unchanged"}
 
 
 class Upserted(NamedTuple):
@@ -43,7 +50,7 @@ class Upserted(NamedTuple):
 
     id: int
     version: Any  # a number; None if the table has none
-    status: Literal["created", "updated", "unchanged"]
+    status: Status
 
 
 class Upsert:
@@ -105,8 +112,10 @@ class Upsert:
         statement, given = self.statement, {}
         if owner is not None and self.own is not None:
             statement, given = self.own, {self.bind: owner}
+        await next_slice()
         args = arrays(statement, rows, **given)
         for run in range(RUNS):
+            await next_slice()
             try:
                 records = await db.fetch(statement, args)
             except Taken as taken:
@@ -117,9 +126,19 @@ class Upsert:
                 if given and by_key and await self.foreign_rows(db, rows, owner):
                     raise
             else:
-                done = {key: (id_, version, differs) for id_, key, version, differs in records}
-                return [_result(*done[getattr(row, self.key)]) for row in rows]
+                return await self._results(records, rows)
         raise Unavailable("other requests insert and remove the same rows; try again")
+
+    async def _results(
+        self, records: Sequence[Sequence[Any]], rows: Sequence[Struct]
+    ) -> list[Upserted]:
+        """The results in the order of the rows."""
+        done: dict[Any, Upserted] = {}
+        for some in sliced(records, MANY_ROWS):
+            await next_slice()
+            for id_, key, version, differs in some:
+                done[key] = Upserted(id_, version, _STATUSES[differs])
+        return [done[key] for key in map(attrgetter(self.key), rows)]
 
     async def foreign_rows(self, db: Any, rows: Sequence[Struct], owner: int | None) -> list[int]:
         """The places of the rows whose key a row of another user has."""
@@ -179,10 +198,12 @@ def _statement(
         select(inserted.c.id, inserted.c[key], versions[1], cast(null(), Boolean)),
     ).add_cte(updated)
     end = "" if owner is None else OWN
-    return Statement(f"{name}{end}", tuple, core, arrays=arrays.binds, prepare=False, numbered=True)
-
-
-def _result(id_: int, version: int | None, differs: bool | None) -> Upserted:
-    if differs is None:
-        return Upserted(id_, version, "created")
-    return Upserted(id_, version, "updated" if differs else "unchanged")
+    return Statement(
+        f"{name}{end}",
+        tuple,
+        core,
+        arrays=arrays.binds,
+        as_text=arrays.as_text,
+        prepare=False,
+        numbered=True,
+    )

@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Raw
+
 from service.db.row_changes import change_values
+from service.db.upsert import Upserted
 from service.errors import Conflict, FieldError
 from service.resource import shapes
 from service.resource.rows import described
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.web import bulk_handlers
 from service.web.body import Body
 from service.web.codec import Reply, encode
 from service.web.endpoint import Operation
 from service.web.request import BODY_PROBLEMS, Request
-from service.web.times import encode_rows
+from service.web.times import encode_slices, joined
 
 if TYPE_CHECKING:
     from service.resource.declaration import Resource
@@ -33,12 +37,12 @@ def create(of: "Resource[Any]") -> Operation:
 
     async def handler(request: Request) -> Reply:
         new = (await request.body(body)).items
-        bulk_handlers.distinct(new, unique)
+        await bulk_handlers.distinct(new, unique)
         owner = request.owner
         if owner is not None:
             rules.check_many(owner, new)
         made = await bulk_handlers.add(request, adds, tags, new, locators)
-        return Reply(encode_rows(answer(made), made), 201)
+        return Reply(encode(answer(await encode_slices(made))), 201)
 
     return of.operation(
         "POST",
@@ -65,19 +69,23 @@ def upsert(of: "Resource[Any]") -> Operation:
     body: Body[Any] = Body(of.keyed_rows)
     versioned = of.version is not None
 
+    def shown(row: Any, did: Upserted) -> Any:
+        if versioned:
+            return one(did.id, getattr(row, key), did.version, did.status)
+        return one(did.id, getattr(row, key), did.status)
+
     async def handler(request: Request) -> Reply:
         given = (await request.body(body)).items
-        bulk_handlers.distinct(given, unique)
+        await bulk_handlers.distinct(given, unique)
         owner = request.owner
         if owner is not None:
             rules.check_many(owner, given)
         done = await bulk_handlers.upsert(request, statement, tags, given, locators)
-        pairs = zip(given, done, strict=True)
-        if versioned:
-            rows = [one(did.id, getattr(row, key), did.version, did.status) for row, did in pairs]
-        else:
-            rows = [one(did.id, getattr(row, key), did.status) for row, did in pairs]
-        return Reply(encode_rows(many(**bulk_handlers.counted(done), items=rows), ()))
+        rows: list[Raw] = []
+        for some in sliced(list(zip(given, done, strict=True)), MANY_ROWS):
+            await next_slice()
+            rows.append(joined(encode([shown(row, did) for row, did in some])))
+        return Reply(encode(many(**bulk_handlers.counted(done), items=rows)))
 
     return of.operation(
         "PUT",

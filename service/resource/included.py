@@ -4,7 +4,6 @@ A child is a resource with the parent in `under`. The parent does not know it, b
 declared before; `operations.served` finds the children that an application serves.
 """
 
-import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from service.db.newest import NewestRows
 from service.db.statement import RefusedError
 from service.resource import shapes
 from service.resource.rows import described
+from service.slices import next_slice
 from service.web.codec import Query, Reply
 from service.web.endpoint import Operation
 from service.web.paging import is_long
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from service.resource.declaration import Resource
     from service.resource.statements import Statements
 
-# Bytes to encode before the event loop may run other tasks.
-TURN = 262_144
+# Bytes of encoded rows that are put together in a slice.
+SLICE_BYTES = 65_536
 WITHOUT_ETAG = (
     "A response with `include` has no ETag, because it has more than one row: If-Match and"
     " If-None-Match are ignored."
@@ -190,9 +190,9 @@ async def encode_with_members(
         one = with_members(body, more)
         encoded.append(Raw(one))
         size += len(one)
-        if size > TURN:
+        if size > SLICE_BYTES:
             size = 0
-            await asyncio.sleep(0)
+            await next_slice()
     return encoded
 
 
@@ -205,8 +205,8 @@ async def _encode_long(shown: Sequence[Struct]) -> list[bytes]:
     """Encode row by row: a hundred rows may have a hundred megabytes."""
     encoded = []
     for row in shown:
+        await next_slice()
         encoded.append(encode_rows(row, (row,)))
-        await asyncio.sleep(0)
     return encoded
 
 

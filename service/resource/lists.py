@@ -14,6 +14,7 @@ from service.errors import Conflict, NotFound
 from service.resource import included, shapes
 from service.resource.included import Child
 from service.resource.rows import described
+from service.slices import MANY_ROWS, next_slice
 from service.web import paging
 from service.web.body import Body
 from service.web.codec import Query, Reply
@@ -121,7 +122,12 @@ def _including(of: "Resource[Any]", asked: Query[Any], children: Sequence[Child]
             else:
                 child = by_name[name]
                 newest = await child.loader.several(request.db, (row.id for row in found.items))
+                encoded = 0
                 for row, more in zip(found.items, members, strict=True):
+                    encoded += len(newest[row.id][0])
+                    if encoded > MANY_ROWS:
+                        encoded = 0
+                        await next_slice()
                     more.append(await child.members(newest[row.id]))
         rows = await included.encode_with_members(found.items, members)
         return await paging.show(request, structs.replace(found, items=rows))

@@ -25,10 +25,11 @@ from service.db.staging_statements import Rejected
 from service.db.statement import Runner
 from service.db.writable import WritableDatabase
 from service.errors import InvalidLines, LineError, OutcomeUnknown, Problem, Unavailable
+from service.slices import SLICE_ROWS, next_slice
 from service.web.row_readers import MAX_REPORTED, Reader, Row, Trailer
 
-# Rows and bytes to process before the event loop may run other tasks.
-TURN, SLICE = 50, 8_192
+# Bytes of a file that are parsed at once, into rows that are taken in slices.
+PARSED = 8_192
 # Bytes of one COPY into the staging table.
 STAGED = 262_144
 # Attempts of the transaction, if the database aborts it (deadlock or lock timeout).
@@ -155,18 +156,18 @@ async def _opened(
 
 async def _slices(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     async for chunk in chunks:
-        for start in range(0, len(chunk), SLICE):
-            await asyncio.sleep(0)
-            yield chunk[start : start + SLICE]
+        for start in range(0, len(chunk), PARSED):
+            await next_slice()
+            yield chunk[start : start + PARSED]
 
 
 async def _take(
     reader: Reader, found: Iterator[Row | None], rows: list[tuple[object, ...]], claim: Claim
 ) -> None:
     """Append the rows of a slice."""
-    for place, one in enumerate(found):
-        if place % TURN == 0:
-            await asyncio.sleep(0)
+    for number, one in enumerate(found, 1):
+        if number % SLICE_ROWS == 0:
+            await next_slice()
         if one is None:
             continue
         line, row = one

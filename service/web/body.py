@@ -4,7 +4,6 @@ Only msgspec parses whole bodies, and it builds no objects for fields that the S
 So the size of a body bounds the work, whatever it contains: see docs/decisions/bounds.md.
 """
 
-import asyncio
 import re
 from collections.abc import Generator
 from typing import Generic, TypeVar, cast
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.errors import FieldError, Invalid, Malformed
+from service.slices import next_slice
 from service.web.body_fields import Direct, Fields, Steps
 from service.web.codec import blamed, invalid
 
@@ -61,12 +61,12 @@ class Body(Direct, Generic[Value_co]):
             return cast("Value_co", done.value)
 
     async def decode_long(self, data: bytes) -> Value_co:
-        """Decode a body of more than AT_ONCE bytes; yield to the event loop between steps."""
+        """Decode a body of more than AT_ONCE bytes; each step is a slice."""
         steps = self.slow(data)
         try:
             while True:
+                await next_slice()
                 next(steps)
-                await asyncio.sleep(0)
         except StopIteration as done:
             return cast("Value_co", done.value)
 

@@ -5,6 +5,7 @@ If-Match is ignored here: an ETag belongs to one row.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from service.db.ownership import Limited
 from service.db.statement import Statement
 from service.db.upsert import Upsert, Upserted
 from service.errors import Conflict, FieldError, Problem
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.web.codec import ID_MAX, MAX_ERRORS, invalid
 from service.web.request import Request
 
@@ -23,7 +25,7 @@ Row = TypeVar("Row", bound=Struct)
 Done = TypeVar("Done")
 
 
-def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
+async def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]]) -> None:
     """Check that no two rows have the same value in a unique field.
 
     Args:
@@ -35,6 +37,13 @@ def distinct(rows: Sequence[Struct], unique: Mapping[str, Callable[[Any], Any]])
     """
     errors = []
     for field, alike in unique.items():
+        values = [value for value in map(attrgetter(field), rows) if value is not None]
+        keys: set[Any] = set()
+        for some in sliced(values, MANY_ROWS):
+            await next_slice()
+            keys.update(map(alike, some))
+        if len(keys) == len(values):
+            continue
         seen: dict[Any, list[str]] = {}
         for n, row in enumerate(rows):
             value = getattr(row, field)
@@ -105,6 +114,7 @@ async def by_ids(
 
     Rows that the principal does not own are missing.
     """
+    await next_slice()
     owner = request.owner
     distinct_ids = dict.fromkeys(ids)
     possible = [row_id for row_id in distinct_ids if 0 < row_id <= ID_MAX]
@@ -117,6 +127,7 @@ async def by_ids(
         )
     else:
         records = await statement.records(request.db, owner, ids=possible, **values)
+    await next_slice()
     found = {record[0] for record in records}
     return len(found), [row_id for row_id in distinct_ids if row_id not in found]
 

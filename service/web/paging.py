@@ -14,6 +14,7 @@ from service.db.adaptive import Total
 from service.db.batch import single_flight
 from service.db.keyset import Listing
 from service.errors import FieldError, Invalid
+from service.slices import next_slice
 from service.web.codec import Header, Reply, encode
 from service.web.request import Request
 from service.web.times import encode_rows
@@ -184,8 +185,8 @@ async def _encode_long(found: Page[Row] | CursorPage[Row]) -> bytes:
     """Encode a page row by row: a hundred rows may have a hundred megabytes."""
     parts = []
     for row in found.items:
+        await next_slice()
         parts.append(encode_rows(row, (row,)))
-        await asyncio.sleep(0)
     frame = encode(structs.replace(found, items=[]))
     begin, end = frame.split(b"[]", 1)
     between = [b","] * (2 * len(parts) - 1)

@@ -13,8 +13,9 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Any, get_args, get_type_hints
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from service.slices import MANY_ROWS, next_slice, sliced
 from service.timing import timing
 from service.web.codec import encode
 
@@ -39,6 +40,20 @@ def encode_rows(value: Any, rows: Sequence[Struct]) -> bytes:
                     break
     _add_time(started)
     return body
+
+
+async def encode_slices(rows: Sequence[Struct]) -> list[Raw]:
+    """Encode many rows in slices; encoded as a list, the result is the list of the rows."""
+    encoded = []
+    for some in sliced(rows, MANY_ROWS):
+        await next_slice()
+        encoded.append(joined(encode_rows(some, some)))
+    return encoded
+
+
+def joined(body: bytes) -> Raw:
+    """The elements of a list that is encoded, so that they can be a part of another list."""
+    return Raw(body[1:-1])
 
 
 def _add_time(started: float) -> None:
