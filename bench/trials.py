@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import (
+    compiled,
     compresscost,
     dashboardcost,
     eviction,
@@ -301,6 +302,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "start": startcost.table,
     "interpreters": interpreters.table,
     "collecting": interpreters.collecting,
+    "compiled": compiled.table,
     "orm": ormcost.table,
 }
 
