@@ -95,6 +95,7 @@ class Load:
         self.busy = 0
         self.done: asyncio.Future[None]
         server, settings = ServerState(), config(app)
+        settings.timeout_keep_alive = 86_400  # a turn of others may take longer than the usual
         for one in self.clients:
             one.connection = Connection(settings, server, state)
             transport: Any = one

@@ -190,6 +190,19 @@ TRIALS: tuple[Trial, ...] = (
         ("read", "create", "list"),
     ),
     Trial(
+        "environment",
+        "What do settings of Python and of memory bring?",
+        (
+            Variant("as it is"),
+            Variant("PYTHONOPTIMIZE=2", {"PYTHONOPTIMIZE": "2"}),
+            Variant("MALLOC_ARENA_MAX=2", {"MALLOC_ARENA_MAX": "2"}),
+            Variant("huge pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+            Variant("jemalloc", {"LD_PRELOAD": "libjemalloc.so.2"}),  # Debian's libjemalloc2
+            Variant("jemalloc alone", {"LD_PRELOAD": "libjemalloc.so.2", "PYTHONMALLOC": "malloc"}),
+        ),
+        ("read", "create", "list"),
+    ),
+    Trial(
         "totals",
         "What do exact totals cost writers?",
         (Variant("kept"), Variant("not kept", totals=False)),
