@@ -3,7 +3,8 @@
 Each compiler that is installed compiles them in copies of this checkout:
 `uv run --group bench --with setuptools --with cython python -m bench trials compiled`.
 It needs a C compiler. A folder that can't be compiled or imported then is told on stderr, and left
-out. Not in the list is `web/cached.py`: mypyc refuses classes with __slots__.
+out. Not in the list are `web/cached.py`, since mypyc refuses classes with __slots__, and
+`web/routing.py`, since Application inherits from a class of it.
 """
 
 import shutil
@@ -19,7 +20,7 @@ from bench.stage import StagingTable
 
 FOLDERS = {
     "http1": ("parser", "head", "headers", "request_cycle", "connection"),
-    "web": ("hits", "routing", "prebuilt", "endpoint"),
+    "web": ("hits", "prebuilt", "endpoint"),
     "db": ("batcher", "batch"),
     "cache": ("local", "generations"),
 }
