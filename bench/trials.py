@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import (
+    compiled,
     compresscost,
     dashboardcost,
     eviction,
     guardcost,
     importcost,
+    interpreters,
     jobscost,
     jsonagg,
     limitcost,
@@ -55,7 +57,7 @@ class Variant(NamedTuple):
     """A variant: environment variables, server, workers; whether totals, index and log are kept.
 
     `queued` and `told`: whether new users queue jobs, and NOTIFY in their transaction.
-    `tree` is the checkout to run.
+    `tree` is the checkout to run, and `python` its interpreter.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Variant(NamedTuple):
     queued: bool = True
     told: bool = False
     tree: Path = ROOT
+    python: str = PYTHON
 
     def program(self, database: str) -> Program:
         """Return the contestant, with its own database.
@@ -75,7 +78,7 @@ class Variant(NamedTuple):
         A worker caches nothing while other processes write to its database.
         """
         module = "bench.variant" if any("VARIANT" in name for name in self.environ) else "service"
-        command = (PYTHON, "-m", module, "serve", "--server", self.server)
+        command = (self.python, "-m", module, "serve", "--server", self.server)
         return SERVICE._replace(
             name=self.name,
             command=(*command, "--port", "{port}", "--workers", "{workers}"),
@@ -185,11 +188,19 @@ TRIALS: tuple[Trial, ...] = (
     Trial(
         "gc",
         "How often should garbage be collected, and should the imports be frozen?",
+        tuple(Variant(name, environ) for name, environ in interpreters.COLLECTING.items()),
+        ("read", "create", "list"),
+    ),
+    Trial(
+        "environment",
+        "What do settings of Python and of memory bring?",
         (
-            Variant("frozen, 10,000", {"VARIANT_GC": "10000"}),
-            Variant("frozen, 700", {"VARIANT_GC": "700"}),
-            Variant("frozen, 50,000", {"VARIANT_GC": "50000"}),
-            Variant("not frozen, 700", {"VARIANT_GC": "0"}),
+            Variant("as it is"),
+            Variant("PYTHONOPTIMIZE=2", {"PYTHONOPTIMIZE": "2"}),
+            Variant("MALLOC_ARENA_MAX=2", {"MALLOC_ARENA_MAX": "2"}),
+            Variant("huge pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+            Variant("jemalloc", {"LD_PRELOAD": "libjemalloc.so.2"}),  # Debian's libjemalloc2
+            Variant("jemalloc alone", {"LD_PRELOAD": "libjemalloc.so.2", "PYTHONMALLOC": "malloc"}),
         ),
         ("read", "create", "list"),
     ),
@@ -256,10 +267,27 @@ if against := os.environ.get("AGAINST"):
         )
         for cache in ("off", "on")
     )
+# This checkout on several versions of Python; see bench/interpreters.py.
+if os.environ.get("PYTHONS"):
+    TRIALS += tuple(
+        Trial(
+            f"pythons-cache-{cache}",
+            f"What do requests cost in each Python, with SERVICE_CACHE={cache}?",
+            tuple(
+                Variant(version, {"SERVICE_CACHE": cache}, python=path)
+                for version, path in interpreters.pythons().items()
+            ),
+            workloads,
+        )
+        for cache, workloads in (
+            ("off", ("read", "list", "create", "patch", "mixed")),
+            ("on", ("hot",)),
+        )
+    )
 
 
 class Row(NamedTuple):
-    """The medians of one variant; microseconds of CPU per request, milliseconds."""
+    """The medians of one variant; microseconds of CPU per request, milliseconds, MiB."""
 
     workload: str
     connections: int
@@ -271,6 +299,7 @@ class Row(NamedTuple):
     database: float
     total: float
     ratio: float  # of the CPU of the default, by rounds
+    memory: float  # the most of the server
 
 
 # Trials without wrk: each makes its own table.
@@ -288,6 +317,9 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
     "job-loop": jobscost.table,
     "webhooks": webhookcost.table,
     "start": startcost.table,
+    "interpreters": interpreters.table,
+    "collecting": interpreters.collecting,
+    "compiled": compiled.table,
     "orm": ormcost.table,
 }
 
@@ -390,12 +422,13 @@ def _rows(trial: Trial, found: dict[tuple[str, int], list[list[Run]]]) -> Iterat
                 middle(lambda one: one.cpu.database),
                 middle(lambda one: one.cpu.total),
                 statistics.median(turn[place].cpu.total / turn[0].cpu.total for turn in turns),
+                middle(lambda one: one.rss),
             )
 
 
 HEADER = (
     "| workload | connections | | requests/s | p50 ms | p99 ms | CPU us: server | database | both"
-    " | of the first |"
+    " | of the first | MiB |"
 )
 
 
@@ -405,12 +438,12 @@ def shown(trial: Trial, rows: list[Row]) -> str:
         f"**{trial.question}** (`{trial.name}`)",
         "",
         HEADER,
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row.workload} | {row.connections} | {row.variant} | {row.rate:,.0f} | {row.p50:.2f}"
         f" | {row.p99:.2f} | {row.server:.1f} | {row.database:.1f} | {row.total:.1f}"
-        f" | {row.ratio:.2f} |"
+        f" | {row.ratio:.2f} | {row.memory:.0f} |"
         for row in rows
     ]
     return "\n".join([*lines, ""])

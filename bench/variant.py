@@ -1,9 +1,9 @@
 """`python -m bench.variant serve …`: the service with one change, for bench/trials.py.
 
 Environment variables set the change: VARIANT_IN_FLIGHT, VARIANT_UNQUEUED, VARIANT_MAX_BATCH (of a
-Batcher), VARIANT_PATIENCE (seconds), VARIANT_GC (the threshold; 0 without freezing), VARIANT_HTTP
-(`httptools`: uvicorn's own), VARIANT_PREPARED (`0`: each statement is parsed and planned at each
-use).
+Batcher), VARIANT_PATIENCE (seconds), VARIANT_GC (the threshold; 0 never collects), VARIANT_FREEZE
+(`0`: what the imports made is not frozen), VARIANT_HTTP (`httptools`: uvicorn's own),
+VARIANT_PREPARED (`0`: each statement is parsed and planned at each use).
 """
 
 import gc
@@ -38,9 +38,9 @@ def change() -> None:
         batcher.PATIENCE = float(patience)
     batcher.Batcher.__init__ = make  # type: ignore[method-assign]  # that is the point
     if threshold := environ.get("VARIANT_GC"):
-        service.app_state.GC_THRESHOLD = int(threshold) or 700
-        if threshold == "0":
-            gc.freeze = lambda: None
+        service.app_state.GC_THRESHOLD = int(threshold)
+    if environ.get("VARIANT_FREEZE") == "0":
+        gc.freeze = lambda: None
     if environ.get("VARIANT_PREPARED") == "0":
         pooled_connection.PooledConnection.prepare = _nothing  # type: ignore[assignment,method-assign]  # that is the point
         pooled_connection.PooledConnection.statement = _unprepared  # type: ignore[method-assign,assignment]  # as above

@@ -15,7 +15,7 @@ FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6
 -- $1 skus
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.n AS n
-FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
+FROM unnest(CAST($1::VARCHAR AS TEXT[])) WITH ORDINALITY AS anon_1(sku, n))
  SELECT rows.n - 1 AS n
 FROM rows
 WHERE EXISTS (SELECT *
@@ -194,7 +194,7 @@ UPDATE items SET sku=CASE WHEN anon_1.set_sku THEN anon_1.new_sku ELSE items.sku
 -- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
-FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+FROM unnest(CAST($1::VARCHAR AS TEXT[]), CAST($2::VARCHAR AS TEXT[]), CAST($3::VARCHAR AS TEXT[]), CAST($4::VARCHAR AS NUMERIC[]), CAST($5::VARCHAR AS BOOLEAN[]), CAST($6::VARCHAR AS BIGINT[])) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
 numbered AS
 (SELECT nextval((SELECT pg_get_serial_sequence('items', 'id')::regclass AS sequence)) AS id, "new".sku AS sku, "new".name AS name, "new".description AS description, "new".price AS price, "new".is_active AS is_active, "new".owner_id AS owner_id
 FROM (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id
@@ -206,7 +206,7 @@ FROM numbered ORDER BY numbered.sku COLLATE "C" RETURNING items.id, items.sku, i
 -- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
-FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+FROM unnest(CAST($1::VARCHAR AS TEXT[]), CAST($2::VARCHAR AS TEXT[]), CAST($3::VARCHAR AS TEXT[]), CAST($4::VARCHAR AS NUMERIC[]), CAST($5::VARCHAR AS BOOLEAN[]), CAST($6::VARCHAR AS BIGINT[])) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
 existing AS
 (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
 FROM rows, items
@@ -230,7 +230,7 @@ FROM inserted;
 -- $1 skus, $2 names, $3 descriptions, $4 prices, $5 is_actives, $6 owner_ids, $7 owner
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.name AS name, anon_1.description AS description, anon_1.price AS price, anon_1.is_active AS is_active, anon_1.owner_id AS owner_id, anon_1.n AS n
-FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::NUMERIC[], $5::BOOLEAN[], $6::BIGINT[]) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
+FROM unnest(CAST($1::VARCHAR AS TEXT[]), CAST($2::VARCHAR AS TEXT[]), CAST($3::VARCHAR AS TEXT[]), CAST($4::VARCHAR AS NUMERIC[]), CAST($5::VARCHAR AS BOOLEAN[]), CAST($6::VARCHAR AS BIGINT[])) WITH ORDINALITY AS anon_1(sku, name, description, price, is_active, owner_id, n)),
 existing AS
 (SELECT rows.sku AS sku, rows.name AS name, rows.description AS description, rows.price AS price, rows.is_active AS is_active, rows.owner_id AS owner_id, rows.n AS n, items.id AS id, items.version AS version, (items.sku, items.name, items.description, items.price, items.is_active, items.owner_id) IS DISTINCT FROM (rows.sku, rows.name, rows.description, rows.price, rows.is_active, rows.owner_id) AS differs
 FROM rows, items
@@ -254,7 +254,7 @@ FROM inserted;
 -- $1 skus, $2 owner
 WITH rows AS
 (SELECT anon_1.sku AS sku, anon_1.n AS n
-FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(sku, n))
+FROM unnest(CAST($1::VARCHAR AS TEXT[])) WITH ORDINALITY AS anon_1(sku, n))
  SELECT rows.n - 1 AS n
 FROM rows
 WHERE EXISTS (SELECT *
@@ -343,7 +343,7 @@ FROM existing;
 -- $1 owner_ids
 WITH rows AS
 (SELECT anon_1.owner_id AS owner_id, anon_1.n AS n
-FROM unnest($1::BIGINT[]) WITH ORDINALITY AS anon_1(owner_id, n))
+FROM unnest(CAST($1::VARCHAR AS BIGINT[])) WITH ORDINALITY AS anon_1(owner_id, n))
  SELECT rows.n - 1 AS n
 FROM rows
 WHERE rows.owner_id IS NOT NULL AND NOT (EXISTS (SELECT *
@@ -882,7 +882,7 @@ FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH 
 -- $1 emails
 WITH rows AS
 (SELECT anon_1.email AS email, anon_1.n AS n
-FROM unnest($1::TEXT[]) WITH ORDINALITY AS anon_1(email, n))
+FROM unnest(CAST($1::VARCHAR AS TEXT[])) WITH ORDINALITY AS anon_1(email, n))
  SELECT rows.n - 1 AS n
 FROM rows
 WHERE EXISTS (SELECT *
@@ -1033,7 +1033,7 @@ UPDATE users SET email=CASE WHEN anon_1.set_email THEN anon_1.new_email ELSE use
 -- $1 emails, $2 usernames, $3 full_names, $4 roles, $5 is_actives
 WITH rows AS
 (SELECT anon_1.email AS email, anon_1.username AS username, anon_1.full_name AS full_name, anon_1.role AS role, anon_1.is_active AS is_active, anon_1.n AS n
-FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BOOLEAN[]) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n)),
+FROM unnest(CAST($1::VARCHAR AS TEXT[]), CAST($2::VARCHAR AS TEXT[]), CAST($3::VARCHAR AS TEXT[]), CAST($4::VARCHAR AS TEXT[]), CAST($5::VARCHAR AS BOOLEAN[])) WITH ORDINALITY AS anon_1(email, username, full_name, role, is_active, n)),
 existing AS
 (SELECT rows.email AS email, rows.username AS username, rows.full_name AS full_name, rows.role AS role, rows.is_active AS is_active, rows.n AS n, users.id AS id, users.version AS version, (users.email, users.username, users.full_name, users.role, users.is_active) IS DISTINCT FROM (rows.email, rows.username, rows.full_name, rows.role, rows.is_active) AS differs
 FROM rows, users
@@ -1057,7 +1057,7 @@ FROM inserted;
 -- $1 usernames, $2 emails
 WITH rows AS
 (SELECT anon_1.username AS username, anon_1.email AS email, anon_1.n AS n
-FROM unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS anon_1(username, email, n))
+FROM unnest(CAST($1::VARCHAR AS TEXT[]), CAST($2::VARCHAR AS TEXT[])) WITH ORDINALITY AS anon_1(username, email, n))
  SELECT rows.n - 1 AS n
 FROM rows
 WHERE EXISTS (SELECT *

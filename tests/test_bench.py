@@ -23,6 +23,7 @@ pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --gro
 
 from bench import contestants, correctness
 from bench.__main__ import newest
+from bench.inprocess import KINDS, Inside, measured, table_of
 from bench.run import agree, search_of
 from bench.stage import (
     OUR_SEARCH,
@@ -390,6 +391,18 @@ def test_a_trial_compares_variants_of_the_service() -> None:
     assert bench("trials", "luck").returncode == 2
 
 
+@pytest.mark.slow
+def test_requests_without_sockets_cost_less_from_the_cache(on: StagingTable) -> None:
+    fill(on, 10_000)
+    found = measured(on, [Inside("first"), Inside("again")], rounds=2)
+    assert found.keys() == set(KINDS)
+    for kind, costs in found.items():
+        assert {name: len(each) for name, each in costs.items()} == {"first": 2, "again": 2}, kind
+    # By four to five times: the cache answers, and no database.
+    assert min(found["hot"]["first"]) < min(found["read"]["first"])
+    assert "| again | " in table_of("A question", found)
+
+
 @pytest.mark.parametrize(
     ("environ", "code", "said"),
     (
@@ -404,6 +417,7 @@ def test_a_trial_compares_variants_of_the_service() -> None:
             "one.in_flight, one.unqueued, one.max_batch, b.PATIENCE, app_state.GC_THRESHOLD",
             "7 6 9 0.5 5",
         ),
+        ({"VARIANT_FREEZE": "0"}, "gc.freeze() or gc.get_freeze_count()", "0"),
         ({}, "one.in_flight, one.max_batch", "2 128"),
     ),
 )
@@ -411,7 +425,7 @@ def test_a_variant_changes_what_its_name_says(
     environ: dict[str, str], code: str, said: str
 ) -> None:
     text = (
-        "import bench.variant as v; v.change(); from service import app_state\n"
+        "import gc, bench.variant as v; v.change(); from service import app_state\n"
         "from service.db import batcher as b\n"
         f"one = b.Batcher('x', None, None, ordered=False, max_batch=128); print({code})"
     )
