@@ -22,9 +22,9 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from bench import upsert
-from bench.contestants import BY_NAME, OURS, ROOT
+from bench.contestants import BY_NAME, DATABASE, OURS, ROOT
 from bench.processes import cpu
-from bench.stage import DATABASE, Server, StagingTable, fill, served, sql, stage
+from bench.stage import Server, StagingTable, fill, served, sql, stage
 
 # Alone with its database, so that it caches.
 SERVICE = BY_NAME[OURS]._replace(database=DATABASE)

@@ -23,7 +23,8 @@ pytest.importorskip("fastapi", reason="the opponents are not here: `uv run --gro
 
 from bench import contestants, correctness
 from bench.__main__ import newest
-from bench.inprocess import KINDS, Inside, measured, table_of
+from bench.inprocess import KINDS, Inside, table_of
+from bench.inprocess import measured as measured_inside
 from bench.run import agree, search_of
 from bench.stage import (
     OUR_SEARCH,
@@ -394,7 +395,7 @@ def test_a_trial_compares_variants_of_the_service() -> None:
 @pytest.mark.slow
 def test_requests_without_sockets_cost_less_from_the_cache(on: StagingTable) -> None:
     fill(on, 10_000)
-    found = measured(on, [Inside("first"), Inside("again")], rounds=2)
+    found = measured_inside(on, [Inside("first"), Inside("again")], rounds=2)
     assert found.keys() == set(KINDS)
     for kind, costs in found.items():
         assert {name: len(each) for name, each in costs.items()} == {"first": 2, "again": 2}, kind
