@@ -42,7 +42,7 @@ LAST_REQUEST_SECONDS = 0.3
 class Connection(asyncio.Protocol):
     """One client connection; responses are sent in the order of the requests.
 
-    `cycle` is the current request; `discarding`: input is ignored; `ended`: the client has half-closed.
+    `cycle` is the current request; `discarding`: input is ignored; `ended`: half-closed.
     """
 
     def __init__(
