@@ -21,7 +21,6 @@ from service.web.cached import HIT, Loads, asks_fresh, key
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
 from service.web.repeated_hits import Hit, Repeats
-from service.web.request import VIEWER
 from service.web.row_reads import Load, RowRead, RowReads
 
 if TYPE_CHECKING:
@@ -90,23 +89,26 @@ class DirectGet:
             fresh = named.fresh
         ready, viewer, lines, span = cycle.ready, "", b"", None
         guard, tracer = state["guard"], state["tracer"]
-        scope = None
-        if guard is not None or tracer is not None or added is not None:
+        scope = admission = None
+        if tracer is not None or added is not None:
             scope = cycle.scope()
             if added is not None:
                 added.prepare(scope)
                 ready = scope["extensions"][SEND_PREBUILT]
-            if guard is not None:
-                given = None if named is None else named.key
-                if not guard.admit_at_once(scope, self.rule, started, given):
-                    return False
-                viewer, lines = scope.get(VIEWER, ""), guard.limit_lines(scope)
+        if guard is not None:
+            given = None if named is None else named.key
+            admission = guard.decide(cycle.scope, self.rule, started, given)
+            if admission is None:
+                return False
+            viewer, lines = admission.viewer, admission.lines
         cache = state["cache"]
         place = key(viewer, "", head.query, path)
         reads = self.reads
         response: CachedResponse | None = None
         if cache.on and not fresh:
             response = cache.find(place, refreshes=reads is not None)
+        if admission is not None and (response is None or response.missing is not None):
+            admission.mark(cycle.scope())
         if response is None:
             cached = cache.on and not fresh
             if tracer is not None or (guard is not None and (reads is None or reads.private)):
@@ -131,8 +133,10 @@ class DirectGet:
         body, template, encoding = response.body, response.head, None
         if len(body) >= compress.LEAST:
             kept = _encoded(response, head.headers)
-            if kept is None:
-                return False  # Endpoint compresses it, and keeps the result
+            if kept is None:  # Endpoint compresses it, and keeps the result
+                if admission is not None:
+                    admission.mark(cycle.scope())
+                return False
             body, template, encoding = kept
         if template is None:
             template = _make_head(response, body, encoding)
@@ -152,7 +156,7 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
-        if named is None and scope is None and encoding is None and cycle.keep:
+        if named is None and scope is None and admission is None and not encoding and cycle.keep:
             hit = Hit(response, body, template, self.rule.path)
             self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True

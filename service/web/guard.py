@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from starlette.types import Scope
 
@@ -21,7 +21,7 @@ from service.timing import timing
 from service.web.api_keys import CHALLENGE, ApiKeys, key_in, no_key, only_key
 from service.web.codec import Header
 from service.web.local_request import is_local, is_on_loopback
-from service.web.principal import Access, Private
+from service.web.principal import Access, Principal, Private
 from service.web.principal_cache import Admitted, PrincipalCache
 from service.web.request import PRINCIPAL, VIEWER, Request
 
@@ -71,6 +71,29 @@ def peer(scope: Scope) -> str:
     return client[0] if client else ""
 
 
+class Admission(NamedTuple):
+    """An admitted request: its principal, its viewer (see request.VIEWER; empty without one), and
+    the verdict of the rate limit.
+    """
+
+    principal: Principal | None
+    viewer: str
+    verdict: Verdict | None
+
+    @property
+    def lines(self) -> bytes:
+        """The headers of the rate limit as lines of HTTP/1.1."""
+        return b"" if self.verdict is None else self.verdict.lines
+
+    def mark(self, scope: Scope) -> None:
+        """Set it in a scope."""
+        if self.principal is not None:
+            scope[PRINCIPAL] = self.principal
+        if self.viewer:
+            scope[VIEWER] = self.viewer
+        scope[ADMITTED] = self.verdict
+
+
 class Guard:
     """Admits requests, or raises what refuses them.
 
@@ -106,31 +129,39 @@ class Guard:
             now: perf_counter().
             key: the only header with a key, see api_keys.only_key.
         """
+        admission = self.decide(lambda: scope, rule, now, key)
+        if admission is None:
+            return False
+        admission.mark(scope)
+        return True
+
+    def decide(
+        self, scope: Callable[[], Scope], rule: Rule, now: float, key: Header | None
+    ) -> "Admission | None":
+        """As admit_at_once, but return what a scope would get; `scope` makes it if needed."""
         found: Admitted | None = None
-        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope, rule)):
+        if rule.needs != "open" and (self.exempt == "none" or self._needs_key(scope(), rule)):
             if self.principals is None or key is None:
-                return False
+                return None
             authorization = key[1] if key[0] == b"authorization" else b"Bearer " + key[1]
             found = self.principals.find(authorization, now)
             if found is None or rule.needs not in found.grants:
-                return False
+                return None
         verdict: Verdict | None = None
         if self.limiter is not None:
             policy = self._policies.get(rule) or self._policy(self.limiter, rule)
             if policy is not None:
-                identity = self.address(scope) if found is None else found.identity
+                identity = self.address(scope()) if found is None else found.identity
                 verdict = self.limiter.take(policy, identity)
                 if verdict is None or not verdict.allowed:
-                    return False
+                    return None
                 if self.metrics is not None:
                     leases = self.limiter.leases
                     self.metrics.decision(policy.name, True, leases is not None and leases.up)
-        if found is not None:
-            scope[PRINCIPAL] = found.principal
-            if rule.private and (rule.private is True or rule.private(scope)):
-                scope[VIEWER] = found.viewer
-        scope[ADMITTED] = verdict
-        return True
+        if found is None:
+            return Admission(None, "", verdict)
+        private = rule.private and (rule.private is True or rule.private(scope()))
+        return Admission(found.principal, found.viewer if private else "", verdict)
 
     async def admit(self, scope: Scope, rule: Rule) -> None:
         """Admit a request.
@@ -189,11 +220,6 @@ class Guard:
         if needs not in found.grants or found.principal.owner != principal.owner:
             raise _forbidden(needs)
         return found.valid_until
-
-    def limit_lines(self, scope: Scope) -> bytes:
-        """Return the headers of the rate limit as lines of HTTP/1.1, for an admitted request."""
-        verdict: Verdict | None = scope[ADMITTED]
-        return b"" if verdict is None else verdict.lines
 
     def _policy(self, limiter: Limiter, rule: Rule) -> Policy | None:
         found = self._policies[rule] = limiter.policies.of(rule.method, rule.path)

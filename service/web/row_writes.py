@@ -21,7 +21,6 @@ from service.web.codec import JSON
 from service.web.direct_get import access
 from service.web.direct_waiter import DirectWaiter, Send, encoded
 from service.web.guard import Rule
-from service.web.request import PRINCIPAL
 from service.web.row_reads import DIGITS
 
 if TYPE_CHECKING:
@@ -117,18 +116,18 @@ class DirectWrite:
         if planned is None:
             return False
         ready, lines, guard, metrics = cycle.ready, b"", state["guard"], state["metrics"]
-        if guard is not None or added is not None:
+        if added is not None:
             scope = cycle.scope()
-            if added is not None:
-                added.prepare(scope)
-                ready = scope["extensions"][SEND_PREBUILT]
-            if guard is not None:
-                if not guard.admit_at_once(scope, self.rule, started, key):
-                    return False
-                principal = scope.get(PRINCIPAL)
-                if principal is not None and principal.owner is not None:
-                    return False  # it may write its own rows only
-                lines = guard.limit_lines(scope)
+            added.prepare(scope)
+            ready = scope["extensions"][SEND_PREBUILT]
+        if guard is not None:
+            admission = guard.decide(cycle.scope, self.rule, started, key)
+            if admission is None:
+                return False
+            admission.mark(cycle.scope())
+            if admission.principal is not None and admission.principal.owner is not None:
+                return False  # it may write its own rows only
+            lines = admission.lines
         waiter = RowWrite(self, cycle, ready, value, started)
         waiter.key, waiter.args = planned
         waiter.given_id, waiter.lines = given_id, lines
