@@ -72,9 +72,7 @@ def peer(scope: Scope) -> str:
 
 
 class Admission(NamedTuple):
-    """An admitted request: its principal, its viewer (see request.VIEWER; empty without one), and
-    the verdict of the rate limit.
-    """
+    """An admitted request: its principal, its request.VIEWER or "", and its rate limit's verdict."""
 
     principal: Principal | None
     viewer: str
