@@ -20,6 +20,7 @@ from service.web.api_keys import KEY_HEADERS
 from service.web.cached import HIT, Loads, asks_fresh
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
+from service.web.prebuilt import header_lines
 from service.web.request import VIEWER
 from service.web.row_reads import Load, RowRead, RowReads
 
@@ -134,6 +135,8 @@ class DirectGet:
             body, template, encoding = kept
         if template is None:
             template = _make_head(response, body, encoding)
+            if template is None:
+                return False
         id_ = new_request_id() if named is None else request_id(named.request_id).encode()
         if tracer is not None:
             span = tracer.request(scope, started, self.rule.path)
@@ -191,12 +194,15 @@ def _encoded(
     return body, (response.encoded_heads or {}).get(encoding), encoding
 
 
-def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
+def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes | None:
     """Return the header lines of a hit, which are kept beside its response.
 
-    What LINES_OF_HIT leaves open is filled in for each request.
+    What LINES_OF_HIT leaves open is filled in for each request. None if only the messages of ASGI
+    handle its headers.
     """
     headers = response.headers
+    if header_lines(headers) is None:
+        return None
     if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
         headers = compress.add_vary(headers, encoding)
     pairs = [

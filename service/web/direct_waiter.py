@@ -91,12 +91,16 @@ class DirectWaiter(Waiter):
             answered: perf_counter() when the batch had the row; after it the cache was invalidated.
             began: perf_counter() when the encoding began.
         """
+        cycle = self.cycle
+        if cycle.connection.blocked is not None:  # `send` can't wait until the client reads
+            self.late(Reply(body, status, headers))
+            return
         if len(body) >= compress.LEAST:
-            if compress.negotiate(self.cycle.head.headers) is not None:
+            if compress.negotiate(cycle.head.headers) is not None:
                 self.late(Reply(body, status, headers))
                 return
             headers = (*headers, compress.VARY)
-        cycle, given_id, batch, ended = self.cycle, self.given_id, self.batch, perf_counter()
+        given_id, batch, ended = self.given_id, self.batch, perf_counter()
         assert batch is not None  # noqa: S101 - the batch has the row
         queue, parts = batch.shared(self.began, answered)
         lines = self.lines
@@ -116,13 +120,13 @@ class DirectWaiter(Waiter):
             len(body),
         )
         state = cycle.connection.app_state
+        if took * 1000 > state["settings"].slow_request_ms:
+            self.endpoint.log_late(cycle, self, id_, status, took)
+        self.send(head, body, status)
         metrics = state["metrics"]
         if metrics is not None:
             metrics.in_flight -= 1
             metrics.request(cycle.method, self.endpoint.route, status, took)
-        if took * 1000 > state["settings"].slow_request_ms:
-            self.endpoint.log_late(cycle, self, id_, status, took)
-        self.send(head, body, status)
 
     def late(self, reply: Reply | BaseException) -> None:
         """Answer in a task: an error, or a response that is compressed."""
@@ -130,8 +134,9 @@ class DirectWaiter(Waiter):
         metrics = cycle.connection.app_state["metrics"]
         if metrics is not None:
             metrics.in_flight -= 1
-        if not cycle.finished and not cycle.lost:
-            cycle.connection.run(self.endpoint.answer_late(cycle, self, reply, self.started))
+        if not cycle.finished:  # a client that has left gets nothing, but an error is logged
+            work = self.endpoint.answer_late(cycle, self, reply, self.started)
+            cycle.connection.run(cycle.complete(work))
 
 
 def encoded(
