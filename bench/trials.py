@@ -24,6 +24,7 @@ from bench import (
     micro,
     multirow,
     ormcost,
+    pathcost,
     rediscost,
     startcost,
     takencost,
@@ -327,6 +328,7 @@ TABLES: dict[str, Callable[[StagingTable], str]] = {
 # Trials that need neither stores nor a server.
 PLAIN_TABLES: dict[str, Callable[[], str]] = {
     "objects": micro.table,
+    "path": pathcost.table,
     "guard": guardcost.table,
     "metrics": metricscost.table,
     "limits": limitcost.table,

@@ -1,6 +1,6 @@
 """Rows as arguments: one array for each field, which `unnest` makes rows of again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -114,6 +114,15 @@ def arrays(statement: Statement[Any], rows: Sequence[Struct], **others: object) 
     ]
 
 
+def array_arguments(statement: Statement[Any], columns: Iterable[Sequence[Any]]) -> list[object]:
+    """The values of each field as the arguments of a statement of arrays, in their order."""
+    literals = [statement.as_text.get(name) for name in statement.names]
+    return [
+        values if literal is None else literal(list(values))
+        for literal, values in zip(literals, columns, strict=True)
+    ]
+
+
 def _array(statement: Statement[Any], name: str, rows: Sequence[Struct]) -> object:
     values = list(map(attrgetter(statement.arrays[name]), rows))
     literal = statement.as_text.get(name)
@@ -123,8 +132,12 @@ def _array(statement: Statement[Any], name: str, rows: Sequence[Struct]) -> obje
 def given_rows(table: Table, fields: Sequence[str]) -> Arrays:
     """The fields of a table as arrays, in a WITH clause."""
     kinds = {field: table.c[field].type for field in fields}
-    as_text = {one: LITERALS[type(kind)] for one, kind in kinds.items() if type(kind) in LITERALS}
-    return unnested(kinds, as_text).cte(part("rows", table))
+    return unnested(kinds, literals_of(kinds)).cte(part("rows", table))
+
+
+def literals_of(kinds: Mapping[str, Any]) -> Mapping[str, Literal]:
+    """What makes the text of the arrays of these types, for those that can be sent as text."""
+    return {one: LITERALS[type(kind)] for one, kind in kinds.items() if type(kind) in LITERALS}
 
 
 def lock_order(key: ColumnElement[Any], *, folded: bool) -> ColumnElement[Any]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 from sqlalchemy import ARRAY, FromClause, Table, any_, bindparam, insert, select
 
-from service.db.arrays import unnested
+from service.db.arrays import array_arguments, literals_of, unnested
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
 from service.db.shape import check_fields
@@ -207,7 +207,8 @@ class GroupCommit(Generic[Row]):
         self.single = Statement(
             name, row, insert(table).values(binds(new, table)).returning(*shown), order=fields
         )
-        given = unnested({field: table.c[field].type for field in fields})
+        kinds = {field: table.c[field].type for field in fields}
+        given = unnested(kinds, literals_of(kinds))
         rows = select(*(given.rows.c[field] for field in fields)).order_by(given.place)
         # Identities are given in that order (https://docs.sqlalchemy.org, "insertmanyvalues", cites
         # PostgreSQL's developers), so the n-th smallest id is that of the n-th row, in whatever
@@ -218,6 +219,7 @@ class GroupCommit(Generic[Row]):
             insert(table).from_select(fields, rows).returning(*shown),
             order=tuple(f"{field}s" for field in fields),
             arrays=given.binds,
+            as_text=given.as_text,
         )
         if key is not None and key not in fields:
             raise RefusedError(f"{name}: {new.__name__} has no field {key!r}")
@@ -267,8 +269,8 @@ class GroupCommit(Generic[Row]):
         """Insert several rows; return each of `batch` with its row."""
         if self.key is not None:
             batch = sorted(batch, key=self._order)
-        columns = list(zip(*(one.args for one in batch), strict=True))
-        records = await db.fetch(self.many, columns)
+        columns = zip(*(one.args for one in batch), strict=True)
+        records = await db.fetch(self.many, array_arguments(self.many, columns))
         ordered = sorted(records, key=itemgetter(self.place))
         return [(one, self.many.row(*record)) for one, record in zip(batch, ordered, strict=True)]
 

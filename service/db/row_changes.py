@@ -33,7 +33,7 @@ from sqlalchemy import (
     update,
 )
 
-from service.db.arrays import Arrays, unnested
+from service.db.arrays import Arrays, literals_of, unnested
 from service.db.ownership import Owner
 from service.db.shape import check_fields, part, shape_of, unused
 from service.db.statement import binds, columns
@@ -110,7 +110,7 @@ def merging(
         kinds["owner"] = BigInteger()
     for name in fields:
         kinds |= {f"set_{name}": Boolean(), f"new_{name}": table.c[name].type}
-    arrays = unnested(kinds)
+    arrays = unnested(kinds, literals_of(kinds))
     given = arrays.rows
     sets: dict[str, ColumnElement[bool]] = {name: given.c[f"set_{name}"] for name in fields}
     where = [table.c.id == given.c.id]

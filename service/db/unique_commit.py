@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from service.db.arrays import array_arguments
 from service.db.batch import GroupCommit
 from service.db.batcher import Waiter, bisect_on_error
 from service.db.schema import Table
@@ -55,7 +56,8 @@ class UniqueCommit(GroupCommit[Row]):
         if [error.field for error in refused.errors] != [self.field]:
             raise refused
         keys = [waiter.args[self.key] for waiter in batch]
-        places = {record[0] for record in await db.fetch(self.taken, (keys,))}
+        found = await db.fetch(self.taken, array_arguments(self.taken, [keys]))
+        places = {record[0] for record in found}
         # Of requests with one new key the first in the batch gets it, and the others run after it.
         first: dict[object, int] = {}
         for place, key in enumerate(keys):

@@ -1,12 +1,13 @@
 """Writes of a row: replace, change, deactivate and remove, each also guarded by a version."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Delete, Table, Update
 
+from service.db.arrays import array_arguments
 from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.guarded import Guard, Variant
@@ -141,20 +142,27 @@ class Writes(Generic[Row]):
             )
 
         self.replace = write("replace", replacing, new, merged=all_)
-        self.change = write("change", changing, change, merged=dict)
+        self.change = write("change", changing, change, merged=lambda values: values)
         self.remove = write("remove", removing)
         self._deactivate: Write[Row] | None = None
         if self.active is not None:
             inactive = self._inactive if self.active in self.fields else None
             self._deactivate = write("deactivate", deactivating, merged=inactive)
         many, arrays = merging(table, self.fields, row)
-        self.many = Statement(f"{name}.change_many", row, many, arrays=arrays.binds)
+        self.many = Statement(
+            f"{name}.change_many", row, many, arrays=arrays.binds, as_text=arrays.as_text
+        )
         self._order = [arrays.binds[bind] for bind in self.many.names]
         self.many_own: Statement[Row] | None = None
         if owner is not None:
             many, arrays = merging(table, self.fields, row, owner)
             self.many_own = Statement(
-                f"{name}.change_many{OWN}", row, many, arrays=arrays.binds, prepare=False
+                f"{name}.change_many{OWN}",
+                row,
+                many,
+                arrays=arrays.binds,
+                as_text=arrays.as_text,
+                prepare=False,
             )
             self._order_own = [arrays.binds[bind] for bind in self.many_own.names]
         every = (self.replace, self.change, self._deactivate, self.remove)
@@ -219,8 +227,12 @@ class Writes(Generic[Row]):
         many, order = self.many, self._order
         if self.many_own is not None and any(waiter.args.owner is not None for waiter in batch):
             many, order = self.many_own, self._order_own
-        rows = [self._arguments(waiter.args, order) for waiter in batch]
-        records = await db.fetch(many, list(zip(*rows, strict=True)))
+        given = [self._given(waiter.args) for waiter in batch]
+        columns = []
+        for name in order:
+            default = False if name == "soft" else None
+            columns.append([one.get(name, default) for one in given])
+        records = await db.fetch(many, array_arguments(many, columns))
         found = {record[self.place]: many.row(*record) for record in records}
         for waiter in batch:
             if waiter.key in found:
@@ -235,20 +247,23 @@ class Writes(Generic[Row]):
         merged = [waiter for waiter in batch if waiter.args.mergeable]
         others = [[waiter] for waiter in batch if not waiter.args.mergeable]
         groups = [merged, *others] if merged else others
+        if len(groups) == 1:  # without a task of its own
+            await bisect_on_error(db, groups[0], self._run_one, self._run_many)
+            return
         await asyncio.gather(
             *(bisect_on_error(db, group, self._run_one, self._run_many) for group in groups)
         )
 
-    def _arguments(self, call: Call, order: Sequence[str]) -> list[object]:
-        """One element of each array of `many`, in the order of its arguments."""
+    def _given(self, call: Call) -> Mapping[str, object]:
+        """The arguments of `many` for one row; those that are missing have their default."""
         assert call.write.merged is not None  # noqa: S101 - `mergeable` has looked
-        version = call.guard.versions[0] if call.guard and call.guard.versions else None
-        given = {"soft": False, **call.write.merged(call.values), "version": version}
-        given["owner"] = call.owner
+        given, guard = call.write.merged(call.values), call.guard
+        if guard is not None and guard.versions:
+            given = {**given, "version": guard.versions[0]}
         if call.owner is not None:
-            for name in self.kept:
-                given |= {f"set_{name}": False, f"new_{name}": None}
-        return [given[name] for name in order]
+            kept = {f"set_{name}": False for name in self.kept}
+            given = {**given, **kept, "owner": call.owner}
+        return given
 
     def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:
         set_ = {f"set_{name}": True for name in self.fields}

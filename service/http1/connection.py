@@ -177,7 +177,9 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.idle.since = self.loop.time()
-        self._parsed(again=self.parser.resume())
+        again = self.parser.resume()
+        if again or self.parser.busy or not self.reading:
+            self._parsed(again=again)
         if self.ended:
             self._check_end()
         if self.stopping:  # the response did not say `Connection: close`

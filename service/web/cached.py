@@ -27,8 +27,9 @@ LONGEST = 2000
 _FRESH = re.compile(rb"(?:^|[\s,])no-(?:cache|store)(?:[\s,=]|$)", re.IGNORECASE)
 
 # What a response is kept under, and so all that it may depend on, beside the database: the
-# viewer, the prefix of all paths, the query, the path.
-Key = tuple[str, str, bytes, str]
+# viewer, the prefix of all paths, the query, the path; the path alone where the others are empty,
+# since a tuple for each row takes more time and memory.
+Key = tuple[str, str, bytes, str] | str
 
 
 def key_of(scope: Scope) -> Key:
@@ -36,7 +37,12 @@ def key_of(scope: Scope) -> Key:
 
     All of the query is in it, so a query that is refused is never answered from the cache.
     """
-    return (scope.get(VIEWER, ""), scope["root_path"], scope["query_string"], scope["path"])
+    return key(scope.get(VIEWER, ""), scope["root_path"], scope["query_string"], scope["path"])
+
+
+def key(viewer: str, root: str, query: bytes, path: str) -> Key:
+    """The key of a request with these parts."""
+    return (viewer, root, query, path) if viewer or query or root else path
 
 
 def asks_fresh(cache_control: bytes) -> bool:
@@ -46,7 +52,7 @@ def asks_fresh(cache_control: bytes) -> bool:
 
 def name_of(key: Key) -> str:
     """The key in Redis. The path comes last, since only it may hold a line break."""
-    viewer, root, query, path = key
+    viewer, root, query, path = ("", "", b"", key) if isinstance(key, str) else key
     return f"{viewer}\n{root}\n{query.decode('latin-1')}\n{path}"
 
 

@@ -17,7 +17,7 @@ from service.traceparent import TRACEPARENT, trace_response
 from service.web import compress
 from service.web.added_headers import AddedHeaders
 from service.web.api_keys import KEY_HEADERS
-from service.web.cached import HIT, Loads, asks_fresh
+from service.web.cached import HIT, Loads, asks_fresh, key
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
 from service.web.prebuilt import header_lines
@@ -96,12 +96,12 @@ class DirectGet:
                 added.prepare(scope)
                 ready = scope["extensions"][SEND_PREBUILT]
             if guard is not None:
-                key = None if named is None else named.key
-                if not guard.admit_at_once(scope, self.rule, started, key):
+                given = None if named is None else named.key
+                if not guard.admit_at_once(scope, self.rule, started, given):
                     return False
                 viewer, lines = scope.get(VIEWER, ""), guard.limit_lines(scope)
         cache = state["cache"]
-        place = (viewer, "", head.query, path)
+        place = key(viewer, "", head.query, path)
         reads = self.reads
         response: CachedResponse | None = None
         if cache.on and not fresh:

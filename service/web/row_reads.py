@@ -72,7 +72,9 @@ class RowRead(DirectWaiter):
         connection, reads = self.cycle.connection, self.reads
         state = connection.app_state
         db, cache, metrics = state["db"], state["cache"], state["metrics"]
-        if place[2] or not db.batching or not row_id.isdecimal() or len(row_id) > DIGITS:
+        if self.cycle.head.query or not db.batching:
+            return False
+        if not row_id.isdecimal() or len(row_id) > DIGITS:
             return False
         number = self.args = int(row_id)
         if not number or connection.blocked is not None:
