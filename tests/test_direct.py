@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
+from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.http1.connection import Connection
 from service.http1.request_cycle import RequestCycle
@@ -331,4 +332,31 @@ async def test_a_header_with_a_line_break_is_an_error(own_database_url: str) -> 
             found = await client.get("/split", headers=lines)
             assert found.status_code == 500
             assert "set-cookie" not in found.headers
+        assert state["metrics"].in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_fails_after_its_answers_changes_nothing(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Batcher._run
+
+    async def failing(self: Batcher, db: Any, batch: list[Waiter]) -> None:
+        run_batch = self.run_batch
+
+        async def then_fail(db: Any, batch: list[Waiter]) -> None:
+            await run_batch(db, batch)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(self, "run_batch", then_fail)
+        await run(self, db, batch)
+
+    async with listening(own_database_url) as (client, state, _):
+        monkeypatch.setattr(Batcher, "_run", failing)
+        made = await client.post("/items", json={"name": "Lamp"})
+        assert made.status_code == 201
+        found = await client.get(made.headers["location"], headers={"Cache-Control": "no-cache"})
+        assert found.status_code == 200
+        missing = await client.get("/items/999999999")
+        assert missing.status_code == 404
         assert state["metrics"].in_flight == 0
