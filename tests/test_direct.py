@@ -360,3 +360,14 @@ async def test_a_batch_that_fails_after_its_answers_changes_nothing(
         missing = await client.get("/items/999999999")
         assert missing.status_code == 404
         assert state["metrics"].in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_a_request_that_has_a_task_also_refreshes_its_row(own_database_url: str) -> None:
+    """With traces, a row that is not cached is read in a task."""
+    async with listening(own_database_url, SERVICE_TRACES="on") as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await client.get(place)
+        state["cache"].local.entries[place].refresh_at = 0.0
+        came = [(await client.get(place)).headers["x-cache"] for _ in range(2)]
+        assert came == ["MISS", "HIT"]

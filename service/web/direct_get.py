@@ -103,12 +103,13 @@ class DirectGet:
         cache = state["cache"]
         place = key(viewer, "", head.query, path)
         reads = self.reads
+        waits = tracer is None and (guard is None or (reads is not None and not reads.private))
         response: CachedResponse | None = None
         if cache.on and not fresh:
-            response = cache.find(place, refreshes=reads is not None)
+            response = cache.find(place, refreshes=waits and reads is not None)
         if response is None:
             cached = cache.on and not fresh
-            if tracer is not None or (guard is not None and (reads is None or reads.private)):
+            if not waits:
                 return False
             if reads is None and (cached or (head.query and "GET" in self.endpoint.without_query)):
                 return False  # the load may ask Redis; a query is an error
