@@ -371,3 +371,14 @@ async def test_a_request_that_has_a_task_also_refreshes_its_row(own_database_url
         state["cache"].local.entries[place].refresh_at = 0.0
         came = [(await client.get(place)).headers["x-cache"] for _ in range(2)]
         assert came == ["MISS", "HIT"]
+
+
+@pytest.mark.anyio
+async def test_requests_that_waited_too_long_leave_nothing(own_database_url: str) -> None:
+    """As after a pause of the process; each query has a batcher while its requests wait."""
+    async with listening(own_database_url, SERVICE_CACHE="off") as (client, state, _):
+        before = set(state["db"].batchers)
+        state["db"].statement_timeout = -1.0
+        found = await client.get("/items?per_page=7")
+        assert (found.status_code, found.json()["detail"]) == (503, "the database is behind")
+        assert set(state["db"].batchers) == before
