@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -382,3 +383,64 @@ async def test_requests_that_waited_too_long_leave_nothing(own_database_url: str
         found = await client.get("/items?per_page=7")
         assert (found.status_code, found.json()["detail"]) == (503, "the database is behind")
         assert set(state["db"].batchers) == before
+
+
+def hits(service: Service, place: str, lines: bytes = b"", times: int = 3) -> list[str]:
+    """Return X-Cache of a request that is sent several times on one connection."""
+    one = request("GET", place, lines=lines)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        found = []
+        for _ in range(times):
+            connection.sendall(one)
+            (answer,) = answers(connection.recv(65_536))
+            assert answer.status == 200
+            found.append(f"{answer.headers['x-cache']} {answer.headers['etag']}")
+    return found
+
+
+def test_a_repeated_request_is_found_by_its_bytes_while_its_response_is_valid(
+    service: Service, client: httpx.Client, item: dict[str, Any]
+) -> None:
+    place = f"/items/{item['id']}"
+    assert hits(service, place) == ['MISS "1"', 'HIT "1"', 'HIT "1"']
+    assert client.patch(place, json={"price": 1}).json()["version"] == 2
+    assert hits(service, place) == ['MISS "2"', 'HIT "2"', 'HIT "2"']
+    assert hits(service, place, b"X-Request-ID: a\r\n") == ['HIT "2"'] * 3
+
+
+def test_each_repeated_answer_has_an_id_of_its_own(service: Service, item: dict[str, Any]) -> None:
+    one = request("GET", f"/items/{item['id']}")
+    ids = set()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        for _ in range(5):
+            connection.sendall(one)
+            (answer,) = answers(connection.recv(65_536))
+            ids.add(answer.headers["x-request-id"])
+            assert answer.body == answers(talk(service, one, LAST))[0].body
+    assert len(ids) == 5
+
+
+def test_the_bytes_of_a_known_request_in_a_body_are_a_body(
+    service: Service, item: dict[str, Any]
+) -> None:
+    """Else a body could be answered as a request, and the answers would be out of step."""
+    known = request("GET", f"/items/{item['id']}")
+    hits(service, f"/items/{item['id']}")
+    head = b"POST /items HTTP/1.1\r\nHost: x\r\n" + JSON
+    head += b"Content-Length: %d\r\n\r\n" % len(known)
+    one, last = answers(talk(service, head, known, LAST))
+    assert (one.status, last.status) == (400, 200)
+    # The path is unknown, so its answer comes before its body.
+    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * len(known))
+    found = answers(talk(service, head, known, known, LAST))
+    assert [one.status for one in found] == [404, 200]
+
+
+def test_a_repeated_request_behind_another_is_answered_in_its_place(
+    service: Service, item: dict[str, Any]
+) -> None:
+    known = request("GET", f"/items/{item['id']}")
+    hits(service, f"/items/{item['id']}")
+    found = answers(talk(service, known + known, known[:20], known[20:], known + LAST))
+    assert [one.status for one in found] == [200] * 5
+    assert len({one.body for one in found[:4]}) == 1

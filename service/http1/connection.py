@@ -17,34 +17,32 @@ from uvicorn.server import ServerState
 
 from service.errors import Malformed, Problem
 from service.http1 import framing
+from service.http1.extensions import Repeated
+from service.http1.half_closed import PROBE_SECONDS, probe
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
 from service.http1.parser import Parser
 from service.http1.refusals import refusal
 from service.http1.request_cycle import CONTINUE, RequestCycle
+from service.http1.status_lines import beginning
 from service.http1.transports import close, end_output
 from service.logs import logger
 
 # Bytes to read ahead: of a body not received yet, and of pipelined requests that wait.
 BODY_AHEAD = REQUESTS_AHEAD = 65_536
-# Seconds to wait for the rest of a short body before the application is called: many clients send
-# the head and the body in two packets, and a whole request may need no task.
+# Seconds to wait for a short body in a second packet before a task starts.
 SHORT_BODY_SECONDS = 0.05
 # Seconds for the client to read its response, while its further input is discarded.
 LINGER_SECONDS = 1.0
 # Seconds during which an idle connection may send one more request at the stop: its client may have
 # sent it already. The response says `Connection: close`.
 LAST_REQUEST_SECONDS = 0.3
-# Seconds until a half-closed client is probed, and until a reset arrives. So the work for a client
-# ends within a second after it disconnects.
-PROBE_SECONDS, RESET_SECONDS = 0.7, 0.1
 
 
 class Connection(asyncio.Protocol):
     """One client connection; responses are sent in the order of the requests.
 
-    `cycle` is the current request. `discarding` means that input is ignored, `ended` that the
-    client has closed its side.
+    `cycle` is the current request; `discarding`: input is ignored; `ended`: half-closed.
     """
 
     def __init__(
@@ -58,6 +56,8 @@ class Connection(asyncio.Protocol):
             config.load()
         self.app: ASGIApp = config.loaded_app
         self.direct: Callable[[RequestCycle], bool] | None = getattr(self.app, "direct", None)
+        self.repeated: Repeated | None = getattr(self.app, "repeated", None)
+        self.input = b""  # what has arrived with the current request, if it began with it
         self.loop = _loop or asyncio.get_running_loop()
         self.server_state = server_state
         self.app_state = app_state
@@ -67,10 +67,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.cycle: RequestCycle | None = None
         self.scope: Scope | None = None  # of the current request, once the application needs it
-        self.discarding = False
-        self.stopping = False
-        self.ended = False
-        self.again = False
+        self.discarding = self.stopping = self.ended = self.again = False
         self.reading = True
         self.blocked: asyncio.Event | None = None
         self.idle: IdleTimer
@@ -88,15 +85,32 @@ class Connection(asyncio.Protocol):
         self.idle.cancel()
         self.resume_writing()
         self.discarding = True
-        self.scope = None
-        cycle, self.cycle = self.cycle, None
+        cycle, self.cycle, self.scope = self.cycle, None, None
         if cycle is not None:
             cycle.lost = True
             cycle.wake()
 
     def data_received(self, data: bytes) -> None:
-        if not self.discarding:
-            self._parsed(again=self.parser.feed(data), direct=True)
+        if self.discarding:
+            return
+        self.input = b""
+        if self.parser.awaits_head:
+            if self._repeated(data):
+                return
+            self.input = data
+        self._parsed(again=self.parser.feed(data), direct=True)
+
+    def _repeated(self, data: bytes) -> bool:
+        """Send the answer that the application has for the bytes of a request sent before."""
+        if self.repeated is None or self.stopping or self.ended or self.blocked is not None:
+            return False
+        if (answer := self.repeated(data, self.app_state)) is None:
+            return False
+        start = beginning(200, self.server_state.default_headers)
+        self.transport.write(b"%b\r\n%b\r\n\r\n%b" % (start, *answer))
+        self.server_state.total_requests += 1
+        self.idle.since = self.loop.time()
+        return True
 
     def eof_received(self) -> bool:
         """The client has half-closed; complete requests are still answered."""
@@ -104,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._check_end()
         if self.cycle is not None:
             self.cycle.half_closed()
-            self.loop.call_later(PROBE_SECONDS, self._probe, self.cycle)
+            self.loop.call_later(PROBE_SECONDS, probe, self, self.cycle)
         return self.scheme == "http"  # TLS ends in both directions at once
 
     def pause_writing(self) -> None:
@@ -256,7 +270,7 @@ class Connection(asyncio.Protocol):
             cycle.keep = False
         self.run(cycle.run(self.app, cycle.scope()))
         if self.ended:
-            self.loop.call_later(PROBE_SECONDS, self._probe, cycle)
+            self.loop.call_later(PROBE_SECONDS, probe, self, cycle)
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run it in a task that the server waits for when it stops."""
@@ -273,18 +287,6 @@ class Connection(asyncio.Protocol):
             close(self.transport)
         elif cycle.more:
             self.break_off(Malformed("the body ended early"))
-
-    def _probe(self, cycle: RequestCycle, again: bool = True) -> None:
-        """Find out whether a half-closed client waits for its response or is gone.
-
-        Both look the same until something is sent. `100 Continue` has no effect and may be sent any
-        time before the response (RFC 9110, 15.2); a client that is gone replies with a reset.
-        """
-        waits = self.cycle is cycle and not cycle.begun and not self.discarding
-        if waits and cycle.version == "1.1":
-            self.transport.write(CONTINUE)
-            after = RESET_SECONDS if again else PROBE_SECONDS  # only the second write fails
-            self.loop.call_later(after, self._probe, cycle, not again)
 
     def _give_up(self, cycle: RequestCycle) -> None:
         if self.cycle is cycle and not cycle.started:

@@ -1,5 +1,8 @@
 """The extensions of ASGI that our own HTTP/1.1 offers: names in `scope["extensions"]`."""
 
+from collections.abc import Callable
+from typing import Any
+
 # A function that returns the body if all of it has come, else None. It saves a message and a timer:
 # 5 us of a write's 45.
 FULL_BODY = "swiftlet.full_body"
@@ -10,3 +13,6 @@ SEND_PREBUILT = "swiftlet.send_prebuilt"
 # In a message with a part of a body that goes on until the client leaves: true. Then a client that
 # closes its side has left. Other servers ignore it.
 ENDLESS = "swiftlet.endless"
+# The attribute `repeated` of an application: returns header lines and body of the answer to the
+# bytes of a request that was sent before, or None. It also gets what the application has opened.
+Repeated = Callable[[bytes, dict[str, Any]], tuple[bytes, bytes] | None]

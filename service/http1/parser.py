@@ -77,6 +77,11 @@ class Parser:
         self.overhead = 0  # bytes of a chunked body: framing minus content
         self.trailers = 0  # bytes
 
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the next byte is the first of a request."""
+        return self.state is HEAD and not self.data and not self.busy
+
     def feed(self, data: bytes) -> bool:
         """Parse more input; see `proceed`."""
         if self.data:

@@ -40,6 +40,7 @@ class Wire(Protocol):
     local: tuple[str, int | None] | None
     client: tuple[str, int] | None
     scope: Scope | None
+    input: bytes
 
     def resume_reading(self) -> None: ...
     def finished(self, cycle: "RequestCycle") -> None: ...

@@ -21,6 +21,7 @@ from service.web.cached import HIT, Loads, asks_fresh, key
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
 from service.web.prebuilt import header_lines
+from service.web.repeated_hits import Hit, Repeats
 from service.web.request import VIEWER
 from service.web.row_reads import Load, RowRead, RowReads
 
@@ -59,6 +60,7 @@ class DirectGet:
     def __init__(
         self, endpoint: "Endpoint", rule: Rule, loads: Loads, reads: RowReads | None = None
     ) -> None:
+        self.repeats = Repeats()  # Paths gives all the same
         self.endpoint = endpoint
         self.rule = rule
         self.loads = loads
@@ -154,6 +156,9 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
+        if named is None and scope is None and encoding is None and cycle.keep:
+            hit = Hit(response, body, template, self.rule.path)
+            self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True
 
 

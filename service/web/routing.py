@@ -7,14 +7,16 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from service.http1.extensions import SEND_PREBUILT
+from service.http1.extensions import SEND_PREBUILT, Repeated
 from service.http1.framing import framing_problem
 from service.http1.request_cycle import RequestCycle
 from service.web.added_headers import AddedHeaders, with_nosniff
 from service.web.codec import Reply
 from service.web.cors import Cors, is_preflight
+from service.web.direct_get import DirectGet
 from service.web.endpoint import UNMATCHED, Endpoint, Operation, Refused
 from service.web.guarded_route import GuardedRoute, route_of
+from service.web.repeated_hits import Repeats
 from service.web.request import Request
 
 
@@ -68,6 +70,12 @@ class Paths(Router):
             for path, one in endpoints.items()
             if path.endswith("/{id}") and path.count("{") == 1
         }
+        repeats = Repeats()
+        for endpoint in endpoints.values():
+            for direct in endpoint.direct.values():
+                if isinstance(direct, DirectGet):
+                    direct.repeats = repeats
+        self.repeated: Repeated = repeats.find
         self.server = _server({operation.method for operation in operations})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
