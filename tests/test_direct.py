@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -444,3 +444,21 @@ def test_a_repeated_request_behind_another_is_answered_in_its_place(
     found = answers(talk(service, known + known, known[:20], known[20:], known + LAST))
     assert [one.status for one in found] == [200] * 5
     assert len({one.body for one in found[:4]}) == 1
+
+
+@pytest.mark.anyio
+async def test_secrets_and_long_requests_are_not_remembered(own_database_url: str) -> None:
+    async with listening(own_database_url) as (client, _, shared):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        for lines in ({"Cookie": "a=b"}, {"X-Long": "x" * 600}):
+            for _ in range(3):
+                found = await client.get(place, headers=lines)
+            assert found.headers["x-cache"] == "HIT"
+        (connection,) = shared.connections
+        found_by_bytes = cast("Connection", connection).repeated
+        assert found_by_bytes is not None
+        known = getattr(found_by_bytes, "__self__")._known  # noqa: B009 - a bound method
+        assert not known
+        assert not cast("Connection", connection).input
+        await client.get(place)
+        assert len(known) == 1

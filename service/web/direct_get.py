@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.cache.response import CachedResponse
 from service.http1.extensions import SEND_PREBUILT
+from service.http1.headers import SECRETS
 from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, new_request_id, request_id
 from service.logs import logger
@@ -156,7 +157,13 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
-        if named is None and scope is None and encoding is None and cycle.keep:
+        if (
+            named is None
+            and scope is None
+            and encoding is None
+            and cycle.keep
+            and SECRETS.isdisjoint(head.names)
+        ):
             hit = Hit(response, body, template, self.rule.path)
             self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True
