@@ -110,6 +110,7 @@ class Application(Paths):
         self.operations += own
         static = [pages.files(), pages.files("console")]
         self._limits += limits_of([*own, *static])
+        Policies(declared=self._limits)  # a wrong limit is an error now, not at the start
         super().__init__(
             [*self.operations, *static],
             others=[route for route in routes if isinstance(route, BaseRoute)],

@@ -3,9 +3,9 @@
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,12 +16,17 @@ from raw_http import LAST, Answer, answers, talk
 from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
-from service.asgi import built_in
+from service.app import Application, create_app
+from service.asgi import MIGRATIONS, built_in
+from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.http1.connection import Connection
 from service.http1.request_cycle import RequestCycle
 from service.logs import logger
 from service.settings import Settings
+from service.web.codec import Reply
+from service.web.endpoint import Operation
+from service.web.request import Request
 
 pytestmark = [
     pytest.mark.skipif(SERVER != "uvicorn", reason="only our own HTTP answers without a task"),
@@ -131,6 +136,13 @@ def test_a_write_gets_the_same_with_and_without_a_task(
         assert shown[0] == shown[1]
 
 
+def test_two_content_types_are_none_of_json(service: Service) -> None:
+    head = b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n" + JSON
+    body = b'{"name": "Lamp"}'
+    one, other = both_ways(service, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert one.status == other.status == 415
+
+
 def test_a_response_of_a_large_row_is_compressed(client: httpx.Client) -> None:
     made = client.post("/items", json={"name": "Lamp", "description": "word " * 1000})
     assert made.headers["content-encoding"], "the client accepts it"
@@ -142,11 +154,11 @@ def test_a_response_of_a_large_row_is_compressed(client: httpx.Client) -> None:
 
 @asynccontextmanager
 async def listening(
-    url: str, **options: str
+    url: str, make: Callable[[Settings], Application] = built_in, **options: str
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Any, ServerState]]:
-    """Serve the built-in application in this process; yield a client, and what it opened."""
+    """Serve an application in this process; yield a client, and what it opened."""
     given = {"DATABASE_URL": url, "REDIS_URL": "off", "SERVICE_AUTH": "off", "SERVICE_LOG": "off"}
-    main = built_in(Settings.load({**given, **options}))
+    main = make(Settings.load({**given, **options}))
     main.alone = True
     async with main.lifespan_context(Starlette()) as state:
         assert state is not None
@@ -264,6 +276,115 @@ async def test_an_error_in_a_batch_is_the_answer_to_each_request(
         assert state["metrics"].in_flight == 0
 
 
+@pytest.mark.anyio
+async def test_an_error_is_logged_also_if_the_client_has_left(
+    own_database_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(own_database_url) as (client, state, shared):
+        monkeypatch.setattr(logger, "propagate", True)
+        broken = asyncio.Event()
+
+        async def breaks(*_: Any, **__: Any) -> None:
+            await broken.wait()
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "fetch", breaks)
+            _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(request("GET", "/items/1", lines=FRESH))
+            await until(lambda: state["metrics"].in_flight)
+            writer.close()
+            await until(lambda: not shared.connections)
+            broken.set()
+            await until(lambda: "request failed" in caplog.messages)
+        assert state["metrics"].in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_a_client_that_reads_slowly_gets_its_row_later(own_database_url: str) -> None:
+    """The write buffer may become full while the request waits, by `100 Continue`."""
+    async with listening(own_database_url) as (client, state, shared):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        (connection,) = shared.connections
+        async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
+            asked = asyncio.create_task(client.get(place, headers={"Cache-Control": "no-cache"}))
+            await until(lambda: state["metrics"].in_flight)
+            connection.pause_writing()
+        await until(lambda: not state["metrics"].in_flight)
+        connection.resume_writing()
+        assert (await asked).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_header_with_a_line_break_is_an_error(own_database_url: str) -> None:
+    """Else a handler that shows what the client sent could split its response."""
+
+    async def split(_: Request) -> Reply:
+        return Reply(b"{}", headers=((b"x-note", b"a\r\nset-cookie: b=c"),))
+
+    one = Operation("GET", "/split", split, "Split", cache_tags=lambda _: (), stored=False)
+
+    def make(settings: Settings) -> Application:
+        return create_app(settings, routes=(one,), migrations=MIGRATIONS)
+
+    async with listening(own_database_url, make) as (client, state, _):
+        # The last ones could come from the cache.
+        for lines in ({"Cache-Control": "no-cache"}, {}, {}, {}):
+            found = await client.get("/split", headers=lines)
+            assert found.status_code == 500
+            assert "set-cookie" not in found.headers
+        assert state["metrics"].in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_fails_after_its_answers_changes_nothing(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Batcher._run
+
+    async def failing(self: Batcher, db: Any, batch: list[Waiter]) -> None:
+        run_batch = self.run_batch
+
+        async def then_fail(db: Any, batch: list[Waiter]) -> None:
+            await run_batch(db, batch)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(self, "run_batch", then_fail)
+        await run(self, db, batch)
+
+    async with listening(own_database_url) as (client, state, _):
+        monkeypatch.setattr(Batcher, "_run", failing)
+        made = await client.post("/items", json={"name": "Lamp"})
+        assert made.status_code == 201
+        found = await client.get(made.headers["location"], headers={"Cache-Control": "no-cache"})
+        assert found.status_code == 200
+        missing = await client.get("/items/999999999")
+        assert missing.status_code == 404
+        assert state["metrics"].in_flight == 0
+
+
+@pytest.mark.anyio
+async def test_a_request_that_has_a_task_also_refreshes_its_row(own_database_url: str) -> None:
+    """With traces, a row that is not cached is read in a task."""
+    async with listening(own_database_url, SERVICE_TRACES="on") as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await client.get(place)
+        state["cache"].local.entries[place].refresh_at = 0.0
+        came = [(await client.get(place)).headers["x-cache"] for _ in range(2)]
+        assert came == ["MISS", "HIT"]
+
+
+@pytest.mark.anyio
+async def test_requests_that_waited_too_long_leave_nothing(own_database_url: str) -> None:
+    """As after a pause of the process; each query has a batcher while its requests wait."""
+    async with listening(own_database_url, SERVICE_CACHE="off") as (client, state, _):
+        before = set(state["db"].batchers)
+        state["db"].statement_timeout = -1.0
+        found = await client.get("/items?per_page=7")
+        assert (found.status_code, found.json()["detail"]) == (503, "the database is behind")
+        assert set(state["db"].batchers) == before
+
+
 def hits(service: Service, place: str, lines: bytes = b"", times: int = 3) -> list[str]:
     """Return X-Cache of a request that is sent several times on one connection."""
     one = request("GET", place, lines=lines)
@@ -323,3 +444,21 @@ def test_a_repeated_request_behind_another_is_answered_in_its_place(
     found = answers(talk(service, known + known, known[:20], known[20:], known + LAST))
     assert [one.status for one in found] == [200] * 5
     assert len({one.body for one in found[:4]}) == 1
+
+
+@pytest.mark.anyio
+async def test_secrets_and_long_requests_are_not_remembered(own_database_url: str) -> None:
+    async with listening(own_database_url) as (client, _, shared):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        for lines in ({"Cookie": "a=b"}, {"X-Long": "x" * 600}):
+            for _ in range(3):
+                found = await client.get(place, headers=lines)
+            assert found.headers["x-cache"] == "HIT"
+        (connection,) = shared.connections
+        found_by_bytes = cast("Connection", connection).repeated
+        assert found_by_bytes is not None
+        known = getattr(found_by_bytes, "__self__")._known  # noqa: B009 - a bound method
+        assert not known
+        assert not cast("Connection", connection).input
+        await client.get(place)
+        assert len(known) == 1

@@ -193,8 +193,6 @@ class Batcher:
         if self.ordered:
             self.busy.difference_update(keys)
         self._flush(db, self.in_flight)
-        if self.when_idle is not None and not self.running and not self.waiting:
-            self.when_idle(db)
 
     def _look(self, db: AnyDatabase) -> None:
         """Begin one more statement if none has begun for PATIENCE while requests wait."""
@@ -210,11 +208,13 @@ class Batcher:
         while self.waiting and self.running < at_once:
             batch = self._next_batch(db)
             if not batch:
-                return
+                break
             self.began = perf_counter()
             self.limit = self.in_flight if len(batch) > self.unqueued else self.unqueued
             self._begin(self._keys(batch))
             db.spawn(self._run(db, batch))
+        if self.when_idle is not None and not self.running and not self.waiting:
+            self.when_idle(db)
 
     def _next_batch(self, db: AnyDatabase) -> list[Waiter]:
         """Requests in the order of their arrival, without those that wait for one of their key."""

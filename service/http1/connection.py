@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from service.errors import Malformed, Problem
 from service.http1 import framing
-from service.http1.extensions import Repeated
+from service.http1.extensions import LONGEST_REPEATED, Repeated
 from service.http1.half_closed import PROBE_SECONDS, probe
 from service.http1.head import Head
 from service.http1.idle import IdleTimer
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         if self.discarding:
             return
         self.input = b""
-        if self.parser.awaits_head:
+        if len(data) <= LONGEST_REPEATED and self.parser.awaits_head:
             if self._repeated(data):
                 return
             self.input = data

@@ -15,4 +15,5 @@ SEND_PREBUILT = "swiftlet.send_prebuilt"
 ENDLESS = "swiftlet.endless"
 # The attribute `repeated` of an application: returns header lines and body of the answer to the
 # bytes of a request that was sent before, or None. It also gets what the application has opened.
+LONGEST_REPEATED = 512  # bytes of such a request
 Repeated = Callable[[bytes, dict[str, Any]], tuple[bytes, bytes] | None]

@@ -1,7 +1,7 @@
 """One request and its response: the ASGI side and the bytes on the connection."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -96,7 +96,7 @@ class RequestCycle:
         if connection.scope is not None:
             return connection.scope
         path = head.path.decode("ascii")
-        connection.scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": head.version,
@@ -112,11 +112,17 @@ class RequestCycle:
             "state": connection.app_state.copy(),
             "extensions": {FULL_BODY: self.whole, SEND_PREBUILT: self.ready},
         }
-        return connection.scope
+        if not self.lost:
+            connection.scope = scope
+        return scope
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
+        await self.complete(app(scope, self.receive, self.send))
+
+    async def complete(self, work: Awaitable[None]) -> None:
+        """Wait until the response is sent; send an error if the work raises or sends nothing."""
         try:
-            await app(scope, self.receive, self.send)
+            await work
         except Exception:  # noqa: BLE001 - the outermost handler
             logger.exception("the application failed")
         if self.finished or self.lost:

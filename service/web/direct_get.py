@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.cache.response import CachedResponse
 from service.http1.extensions import SEND_PREBUILT
+from service.http1.headers import SECRETS
 from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, new_request_id, request_id
 from service.logs import logger
@@ -20,6 +21,7 @@ from service.web.api_keys import KEY_HEADERS
 from service.web.cached import HIT, Loads, asks_fresh, key
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
+from service.web.prebuilt import header_lines
 from service.web.repeated_hits import Hit, Repeats
 from service.web.row_reads import Load, RowRead, RowReads
 
@@ -104,14 +106,15 @@ class DirectGet:
         cache = state["cache"]
         place = key(viewer, "", head.query, path)
         reads = self.reads
+        waits = tracer is None and (guard is None or (reads is not None and not reads.private))
         response: CachedResponse | None = None
         if cache.on and not fresh:
-            response = cache.find(place, refreshes=reads is not None)
+            response = cache.find(place, refreshes=waits and reads is not None)
         if admission is not None and (response is None or response.missing is not None):
             admission.mark(cycle.scope())
         if response is None:
             cached = cache.on and not fresh
-            if tracer is not None or (guard is not None and (reads is None or reads.private)):
+            if not waits:
                 return False
             if reads is None and (cached or (head.query and "GET" in self.endpoint.without_query)):
                 return False  # the load may ask Redis; a query is an error
@@ -140,6 +143,8 @@ class DirectGet:
             body, template, encoding = kept
         if template is None:
             template = _make_head(response, body, encoding)
+            if template is None:
+                return False
         id_ = new_request_id() if named is None else request_id(named.request_id).encode()
         if tracer is not None:
             span = tracer.request(scope, started, self.rule.path)
@@ -156,7 +161,14 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
-        if named is None and scope is None and admission is None and not encoding and cycle.keep:
+        if (
+            named is None
+            and scope is None
+            and admission is None
+            and encoding is None
+            and cycle.keep
+            and SECRETS.isdisjoint(head.names)
+        ):
             hit = Hit(response, body, template, self.rule.path)
             self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True
@@ -200,12 +212,15 @@ def _encoded(
     return body, (response.encoded_heads or {}).get(encoding), encoding
 
 
-def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes:
+def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes | None:
     """Return the header lines of a hit, which are kept beside its response.
 
-    What LINES_OF_HIT leaves open is filled in for each request.
+    What LINES_OF_HIT leaves open is filled in for each request. None if only the messages of ASGI
+    handle its headers.
     """
     headers = response.headers
+    if header_lines(headers) is None:
+        return None
     if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
         headers = compress.add_vary(headers, encoding)
     pairs = [

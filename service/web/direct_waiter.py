@@ -55,9 +55,10 @@ class DirectWaiter(Waiter):
     Attributes:
         given_id: the request's id, as the client gave it.
         lines: further header lines of the response, each with CR LF.
+        done: whether it has its response. A batch that fails refuses also those it has answered.
     """
 
-    __slots__ = ("cycle", "endpoint", "given_id", "lines", "send", "started")
+    __slots__ = ("cycle", "done", "endpoint", "given_id", "lines", "send", "started")
 
     def __init__(
         self, cycle: RequestCycle, endpoint: "Endpoint", send: Send, started: float
@@ -69,6 +70,7 @@ class DirectWaiter(Waiter):
         self.started = started
         self.given_id: bytes | None = None
         self.lines = b""
+        self.done = False
 
     def refuse(self, problem: BaseException) -> None:
         """Send the error."""
@@ -91,12 +93,18 @@ class DirectWaiter(Waiter):
             answered: perf_counter() when the batch had the row; after it the cache was invalidated.
             began: perf_counter() when the encoding began.
         """
+        if self.done:
+            return
+        cycle = self.cycle
+        if cycle.connection.blocked is not None:  # `send` can't wait until the client reads
+            self.late(Reply(body, status, headers))
+            return
         if len(body) >= compress.LEAST:
-            if compress.negotiate(self.cycle.head.headers) is not None:
+            if compress.negotiate(cycle.head.headers) is not None:
                 self.late(Reply(body, status, headers))
                 return
             headers = (*headers, compress.VARY)
-        cycle, given_id, batch, ended = self.cycle, self.given_id, self.batch, perf_counter()
+        given_id, batch, ended = self.given_id, self.batch, perf_counter()
         assert batch is not None  # noqa: S101 - the batch has the row
         queue, parts = batch.shared(self.began, answered)
         lines = self.lines
@@ -116,22 +124,27 @@ class DirectWaiter(Waiter):
             len(body),
         )
         state = cycle.connection.app_state
+        if took * 1000 > state["settings"].slow_request_ms:
+            self.endpoint.log_late(cycle, self, id_, status, took)
+        self.send(head, body, status)
+        self.done = True
         metrics = state["metrics"]
         if metrics is not None:
             metrics.in_flight -= 1
             metrics.request(cycle.method, self.endpoint.route, status, took)
-        if took * 1000 > state["settings"].slow_request_ms:
-            self.endpoint.log_late(cycle, self, id_, status, took)
-        self.send(head, body, status)
 
     def late(self, reply: Reply | BaseException) -> None:
         """Answer in a task: an error, or a response that is compressed."""
+        if self.done:
+            return
+        self.done = True
         cycle = self.cycle
         metrics = cycle.connection.app_state["metrics"]
         if metrics is not None:
             metrics.in_flight -= 1
-        if not cycle.finished and not cycle.lost:
-            cycle.connection.run(self.endpoint.answer_late(cycle, self, reply, self.started))
+        if not cycle.finished:  # a client that has left gets nothing, but an error is logged
+            work = self.endpoint.answer_late(cycle, self, reply, self.started)
+            cycle.connection.run(cycle.complete(work))
 
 
 def encoded(

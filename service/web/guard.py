@@ -72,7 +72,7 @@ def peer(scope: Scope) -> str:
 
 
 class Admission(NamedTuple):
-    """An admitted request: its principal, its request.VIEWER or "", and its rate limit's verdict."""
+    """An admitted request: its principal, its request.VIEWER or "", the verdict of its limit."""
 
     principal: Principal | None
     viewer: str

@@ -11,6 +11,21 @@ _FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _HEAD = LINES + b"\r\ncache-control: %b\r\n%bcontent-type: %b\r\ncontent-length: %d"
 
 
+def header_lines(headers: tuple[Header, ...]) -> bytes | None:
+    """Return headers as lines, each with CR LF; None if only the messages of ASGI handle them.
+
+    For a line break in a header they raise an error that says what is wrong.
+    """
+    for pair in headers:
+        if pair[0] in _FRAMING:
+            return None
+    lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    breaks = len(headers)
+    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or 0 in lines:
+        return None
+    return lines
+
+
 def send_prebuilt(
     request: Request,
     reply: Reply,
@@ -38,13 +53,9 @@ def send_prebuilt(
     ready = scope["extensions"].get(SEND_PREBUILT) if "extensions" in scope else None
     if ready is None:
         return False
-    for pair in headers:
-        if pair[0] in _FRAMING:
-            return False
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-    breaks = len(headers)
-    if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or 0 in lines:
-        return False  # the messages of ASGI raise an error that says what is wrong
+    lines = header_lines(headers)
+    if lines is None:
+        return False
     sent: bool = ready(
         _HEAD
         % (

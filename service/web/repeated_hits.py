@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from service.cache.response import CachedResponse
 from service.http1.standard_headers import new_request_id
 
-# Longer requests and bodies are not remembered.
-LONGEST_REQUEST, LONGEST_BODY = 512, 4_096
+# Longer bodies are not remembered.
+LONGEST_BODY = 4_096
 # Bytes of the cache for each request that is remembered: 64 MiB remember 4,096 of them.
 BYTES_EACH = 16_384
 
@@ -36,7 +36,8 @@ class Repeats:
     """The hits of one process by the bytes of their requests.
 
     A request is remembered only if its response depends on nothing but its bytes and the cache: no
-    key, no trace, no id of the client.
+    key, no trace, no id of the client. One with a cookie is not: no secret stays after its
+    connection.
     """
 
     def __init__(self) -> None:
@@ -46,11 +47,11 @@ class Repeats:
         """Remember a request that was a hit.
 
         Args:
-            request: all bytes that have arrived with it.
+            request: all bytes that have arrived with it; empty if they are too many.
             hit: its response.
             limit: bytes of the cache.
         """
-        if len(request) > LONGEST_REQUEST or len(hit.body) > LONGEST_BODY:
+        if len(hit.body) > LONGEST_BODY:
             return
         if request.find(b"\r\n\r\n") != len(request) - 4 or not request.startswith(b"GET "):
             return  # something precedes or follows the request

@@ -14,7 +14,9 @@ from service.db.batch import BatchLoader
 from service.errors import NotFound, Problem
 from service.http1.request_cycle import RequestCycle
 from service.web.cached import BYPASS, MISS, Key, Loads
+from service.web.codec import Reply
 from service.web.direct_waiter import DirectWaiter, Send, encoded
+from service.web.prebuilt import header_lines
 from service.web.request import Request
 
 if TYPE_CHECKING:
@@ -151,8 +153,11 @@ class Load(DirectWaiter):
         try:
             if response.missing is not None:
                 self.late(NotFound(response.missing, headers=(BYPASS,)))
+                return
+            headers = (*response.headers, BYPASS)
+            if header_lines(headers) is None:
+                self.late(Reply(response.body, headers=headers))
             else:
-                headers = (*response.headers, BYPASS)
                 self.show(response.body, headers, 200, answered, answered)
         except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
             self.late(error)

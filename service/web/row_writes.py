@@ -102,6 +102,8 @@ class DirectWrite:
         for pair in head.headers:
             name = pair[0]
             if name == b"content-type":
+                if content_type is not None:
+                    return False
                 content_type = pair[1]
             elif name == b"x-request-id":  # two of them are not an id
                 given_id = pair[1].strip(b" \t") if given_id is None else b""
