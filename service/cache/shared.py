@@ -159,11 +159,16 @@ class Shared:
         """
         made = await connect(self.client, self.channel)
         connection = self._connection = Multiplexed(
-            made, SECONDS, on_message=on_message, on_close=self.disconnect
+            made, SECONDS, on_message=on_message, on_close=self._on_close
         )
         if channels:
             await connection.subscribe(*channels)
         return connection
+
+    def _on_close(self, error: Exception | None) -> None:
+        if error is not None:
+            self.fail(error)
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Don't use Redis until `connect` and `begin`."""
