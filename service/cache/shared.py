@@ -190,10 +190,9 @@ class Shared:
             await connection.call(*self._deletion((EVERYTHING,), publish=True))
         if connection is not self._connection:
             raise ConnectionError("Redis has closed the connection")
-        self._reached, self._failed = True, False
-        if not self.up:
-            self.up = True
+        if not self._reached:
             logger.info("Redis is used")
+        self.up, self._reached, self._failed = True, True, False
 
     def fail(self, error: BaseException) -> None:
         """Don't use Redis until `begin`; logged once, also at the start."""
