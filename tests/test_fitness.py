@@ -396,6 +396,16 @@ async def test_a_missing_column_means_not_migrated_and_is_logged_once(
         assert [len(link.prepared) for link in db.pool._idle] == [0, 0]
 
 
+async def test_without_statements_to_prepare_a_new_connection_ends_it(url: str) -> None:
+    db = Database(url, size=1)
+    await db.open()
+    try:
+        db.problem(asyncpg.UndefinedTableError("of a COPY, which is no statement"))
+        await until(_is_over(db), bool)
+    finally:
+        await db.close()
+
+
 def _is_over(db: Database) -> Callable[[], Any]:
     async def look() -> bool:
         return not db.pool.fitness.outdated.active
