@@ -156,7 +156,7 @@ def _telling(app: "Application", listener: Listener) -> list[Telling]:
 
 
 def _statements(app: "Application") -> list[Statement[Any]]:
-    """Return the statements that every connection prepares."""
+    """Return the statements that are prepared when the pool opens."""
     prepared = [one for resource in app.resources for one in resource.prepared]
     prepared += [one for operation in app.operations for one in operation.statements]
     return [*prepared, *idempotency.STATEMENTS] if app.takes_keys else prepared

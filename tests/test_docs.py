@@ -1,11 +1,13 @@
 """The OpenAPI document and the page of the API, as a client gets them. See test_docs_browser.py."""
 
+import asyncio
 import re
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 import pytest
+from in_process import worker
 from openapi_spec_validator import validate
 
 from service.asgi import app
@@ -68,6 +70,30 @@ def test_the_document_is_valid_and_has_every_route(client: httpx.Client) -> None
     assert told == {
         (operation.method, operation.path) for operation in app.operations if operation.documented
     }
+
+
+def test_a_document_that_was_not_made_is_made_by_the_next_request(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def fails_at_first(*args: Any) -> dict[str, Any]:
+        made.append(args)
+        if len(made) == 1:
+            raise MemoryError
+        return document(*args)
+
+    async def check() -> None:
+        async with worker(database_url) as (inside, _):
+            found = await asyncio.gather(*(inside.get("/openapi.json") for _ in range(3)))
+            assert [one.status_code for one in found] == [500] * 3
+            paths = ("/openapi.json", "/docs", "/openapi.json")
+            found = await asyncio.gather(*(inside.get(path) for path in paths))
+            assert [one.status_code for one in found] == [200] * 3
+            assert len(made) == 2, "once for all who wait"
+
+    monkeypatch.setattr("service.web.openapi.document", fails_at_first)
+    asyncio.run(check())
 
 
 def test_the_page_loads_nothing_from_other_hosts(client: httpx.Client) -> None:

@@ -101,12 +101,30 @@ async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
     return found
 
 
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that is closed also when the test fails.
+
+    uvloop warns of an open one when the loop is closed. Here the warning is an error, which uvloop
+    drops before it closes the connection, and then it waits for its end for ever.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def run_in(url: str, *statements: str) -> None:
+    """Run statements on a new connection."""
+    async with connected(url) as connection:
+        for sql in statements:
+            await connection.execute(sql)
+
+
 async def run(url: str, *statements: str) -> None:
     """Run statements on a new connection to the database `postgres`."""
-    connection = await asyncpg.connect(url.replace(f"///{name_of(url)}?", "///postgres?"))
-    for sql in statements:
-        await connection.execute(sql)
-    await connection.close()
+    await run_in(url.replace(f"///{name_of(url)}?", "///postgres?"), *statements)
 
 
 def name_of(url: str) -> str:
@@ -242,7 +260,9 @@ async def test_a_dropped_database_is_503_and_logged_once(
     async with opened(url, size=size) as db:
         assert await items.by_id.get(db, 1) is None
         moved = f"{name_of(url)}_moved"
-        await run(url, hang_up(url), f"ALTER DATABASE {name_of(url)} RENAME TO {moved}")
+        # No connection may be open then, and the pool connects again at once.
+        refuse = f"ALTER DATABASE {name_of(url)} ALLOW_CONNECTIONS false"
+        await run(url, refuse, hang_up(url), f"ALTER DATABASE {name_of(url)} RENAME TO {moved}")
         await until(
             lambda: items.by_id.get(db, 1),
             lambda one: one is not None and one.detail == "the database does not exist",
@@ -251,7 +271,8 @@ async def test_a_dropped_database_is_503_and_logged_once(
             assert (await outcome(work)).status == 503
         assert (await outcome(importing(db, b'{"name": "Lamp"}'))).status == 503
         assert lines.count("the database is away") == 1
-        await run(url, f"ALTER DATABASE {moved} RENAME TO {name_of(url)}")
+        allow = f"ALTER DATABASE {moved} ALLOW_CONNECTIONS true"
+        await run(url, allow, f"ALTER DATABASE {moved} RENAME TO {name_of(url)}")
         await until(lambda: items.by_id.get(db, 1), lambda one: one is None)
         assert lines.count("the database is away") == lines.count("the database is back") == 1
 
@@ -339,11 +360,10 @@ async def test_readiness_answers_in_time_on_a_connection_that_hangs(
 ) -> None:
     monkeypatch.setattr(health, "CHECK_SECONDS", 0.2)
     async with opened(url, size=1) as db:
-        other = await asyncpg.connect(url)
-        await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
-        database, _ = await health._database(db, NEEDS, HEAD)
-        assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
-        await other.close()
+        async with connected(url) as other:
+            await other.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+            database, _ = await health._database(db, NEEDS, HEAD)
+            assert (database.state, database.detail) == ("away", "no answer within 0.2 s")
         # The late answer must not reach a later request, so the connection was replaced.
         assert await until(lambda: items.by_id.get(db, 1), lambda one: one is None) is None
         database, _ = await health._database(db, NEEDS, HEAD)
@@ -376,6 +396,16 @@ async def test_a_missing_column_means_not_migrated_and_is_logged_once(
         assert [len(link.prepared) for link in db.pool._idle] == [0, 0]
 
 
+async def test_without_statements_to_prepare_a_new_connection_ends_it(url: str) -> None:
+    db = Database(url, size=1)
+    await db.open()
+    try:
+        db.problem(asyncpg.UndefinedTableError("of a COPY, which is no statement"))
+        await until(_is_over(db), bool)
+    finally:
+        await db.close()
+
+
 def _is_over(db: Database) -> Callable[[], Any]:
     async def look() -> bool:
         return not db.pool.fitness.outdated.active
@@ -388,12 +418,6 @@ def _idle(db: Database, size: int) -> Callable[[], Any]:
         return len(db.pool._idle) == size
 
     return look
-
-
-async def run_in(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(sql)
-    await connection.close()
 
 
 @pytest.mark.parametrize("name", ("totals", "items"))
@@ -480,14 +504,13 @@ async def test_an_import_whose_backend_is_killed_is_503(url: str, when: str) -> 
             )
         )
         if when == "merging":
-            other = await asyncpg.connect(url)
-            await other.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
-            await rest.wait()
-            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            await until(lambda: other.fetchval(waits), bool)
-            await run(url, f"{hang_up(url)} AND application_name = 'swiftlet-audible'")
-            await other.execute("ROLLBACK")
-            await other.close()
+            async with connected(url) as other:
+                await other.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+                await rest.wait()
+                waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                await until(lambda: other.fetchval(waits), bool)
+                await run(url, f"{hang_up(url)} AND application_name = 'swiftlet-audible'")
+                await other.execute("ROLLBACK")
         problem = await work
         assert isinstance(problem, Unavailable), problem
         assert not isinstance(problem, OutcomeUnknown)

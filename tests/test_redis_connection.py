@@ -144,16 +144,17 @@ def test_a_large_reply_is_read(run: Run) -> None:
 )
 def test_what_is_no_reply_closes_the_connection(answer: bytes, run: Run) -> None:
     async def check() -> None:
-        closed: list[bool] = []
+        closed: list[Exception | None] = []
         async with scripted(lambda _: answer) as (_, url):
-            connection = await connected(url, 0.05, lost=0.2, on_close=lambda: closed.append(True))
+            connection = await connected(url, 0.05, lost=0.2, on_close=closed.append)
             first = await waiting(connection, "GET", "a")
             second = await waiting(connection, "GET", "b")
             assert isinstance(second, OSError)
             assert isinstance(first, OSError) or first == [1]
             await waiting_for(lambda: closed)
             connection.close()
-            assert closed == [True], "once"
+            assert len(closed) == 1
+            assert isinstance(closed[0], OSError)
 
     run(check())
 
@@ -306,6 +307,20 @@ def test_the_generations_are_deleted_before_the_message_is_published(run: Run) -
     run(check())
 
 
+def test_the_log_says_why_a_connection_was_closed_without_waiting_commands(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        async with scripted(lambda _: b":0\r\n") as (server, url), sharing(url) as (shared, _):
+            server.writers[0].write(b"-ERR you are not welcome\r\n")
+            await waiting_for(lambda: not shared.up)
+
+    run(check())
+    warned = [one for one in caplog.records if one.getMessage() == "Redis is not used"]
+    assert len(warned) == 1
+    assert "you are not welcome" in str(vars(warned[0])["fields"])
+
+
 def test_requests_that_wait_for_a_hung_redis_go_on_after_50_ms(run: Run) -> None:
     async def check() -> None:
         hangs = False
@@ -333,7 +348,8 @@ def test_a_response_is_kept_in_the_database_of_the_url(
     server = new_redis("user me on >p@ss ~* &* +@all").start()
     url = {
         "url": f"redis://me:p%40ss@{HERE}:{server.port}/3",
-        "unix": server.unix.replace("://", "://me:p%40ss@") + "?db=3",
+        # RESP3 in any case: with RESP2 a connection with subscriptions takes no other commands.
+        "unix": server.unix.replace("://", "://me:p%40ss@") + "?db=3&protocol=2",
     }[way]
     run(check_kept(url))
     assert [*server.say("INFO", "keyspace")] == ["db3"]
@@ -341,6 +357,9 @@ def test_a_response_is_kept_in_the_database_of_the_url(
 
 async def check_kept(url: str) -> None:
     async with sharing(url) as (shared, otherwise):
+        shared.disconnect()
+        await shared.connect(channels=("a",))
+        await shared.begin()
         _, lease = await shared.look_up("/items", (7,))
         assert lease is not None
         shared.keep(lease, CachedResponse(b"body", ()))

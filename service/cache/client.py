@@ -79,7 +79,10 @@ def client(url: str, seconds: float = SECONDS) -> "Client":
             name or "mymaster", db=int(number or 0), **login, **quiet, **options
         )
         return cast("Redis", master)
-    return Redis.from_url(url, **quiet, **options)
+    made = Redis.from_url(url, **quiet, **options)
+    # What the URL says comes first there, but `multiplexed.py` needs RESP3.
+    made.connection_pool.connection_kwargs["protocol"] = options["protocol"]
+    return made
 
 
 async def connect(one: "Client", key: str) -> "AbstractConnection":

@@ -63,7 +63,8 @@ class Multiplexed(asyncio.Protocol):
         seconds: that an answer may take, and up to a fifth less. What waits for it gets an error.
         lost_seconds: without an answer for so long, it is closed.
         on_message: called with the channel and the payload of each message.
-        on_close: called once, after those who wait for replies.
+        on_close: called once, after those who wait for replies, with the reason; None if it was
+            closed by us.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Multiplexed(asyncio.Protocol):
         lost_seconds: float = LOST_SECONDS,
         *,
         on_message: OnMessage | None = None,
-        on_close: Callable[[], None] | None = None,
+        on_close: Callable[[Exception | None], None] | None = None,
     ) -> None:
         import hiredis  # a worker without Redis needs none
 
@@ -104,9 +105,10 @@ class Multiplexed(asyncio.Protocol):
         if self._closed.done():
             done(ConnectionError("the connection to Redis is closed"))
             return
-        self._waiting.append(Waiting(len(commands), done, self._turn, patient=patient))
         pack = self._hiredis.pack_command
-        self._transport.write(b"".join([pack(command) for command in commands]))
+        packed = b"".join([pack(command) for command in commands])
+        self._waiting.append(Waiting(len(commands), done, self._turn, patient=patient))
+        self._transport.write(packed)
         if self._timer is None:
             self._timer = self._loop.call_later(self._period, self._check)
 
@@ -155,7 +157,7 @@ class Multiplexed(asyncio.Protocol):
         self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - without it, redis-py warns
         self._give_up(self._waiting, error or ConnectionError("the connection to Redis is closed"))
         if self._on_close is not None:
-            self._on_close()
+            self._on_close(error)
 
     def data_received(self, data: bytes) -> None:
         """Give the replies to those who wait for them."""

@@ -159,11 +159,16 @@ class Shared:
         """
         made = await connect(self.client, self.channel)
         connection = self._connection = Multiplexed(
-            made, SECONDS, on_message=on_message, on_close=self.disconnect
+            made, SECONDS, on_message=on_message, on_close=self._on_close
         )
         if channels:
             await connection.subscribe(*channels)
         return connection
+
+    def _on_close(self, error: Exception | None) -> None:
+        if error is not None:
+            self.fail(error)
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Don't use Redis until `connect` and `begin`."""
@@ -185,10 +190,9 @@ class Shared:
             await connection.call(*self._deletion((EVERYTHING,), publish=True))
         if connection is not self._connection:
             raise ConnectionError("Redis has closed the connection")
-        self._reached, self._failed = True, False
-        if not self.up:
-            self.up = True
+        if not self._reached:
             logger.info("Redis is used")
+        self.up, self._reached, self._failed = True, True, False
 
     def fail(self, error: BaseException) -> None:
         """Don't use Redis until `begin`; logged once, also at the start."""

@@ -34,7 +34,13 @@ def routes(operations: list[Operation], about: About) -> list[Operation]:
     @lru_cache(pages.ROOTS)
     def making(root: str, checks: Checks) -> asyncio.Task[tuple[pages.Fixed, pages.Fixed]]:
         # In a thread, so that requests for other things do not wait for it.
-        return asyncio.ensure_future(in_thread(lambda: make(root, checks)))
+        task = asyncio.ensure_future(in_thread(lambda: make(root, checks)))
+        task.add_done_callback(forget_failed)
+        return task
+
+    def forget_failed(task: asyncio.Task[tuple[pages.Fixed, pages.Fixed]]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            making.cache_clear()  # the next request tries again
 
     async def built(request: Request) -> tuple[pages.Fixed, pages.Fixed]:
         return await asyncio.shield(making(request.root, checks_of(request)))
