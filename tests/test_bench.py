@@ -214,6 +214,19 @@ def test_an_unknown_workload_is_named() -> None:
     assert "mixed-bulk" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        (("--workloads", "reed"), "unknown: reed"),
+        (("--against", "nobody"), "no budget compares these"),
+    ),
+)
+def test_a_check_of_nothing_is_refused(options: tuple[str, str], message: str) -> None:
+    found = bench("check", *options)
+    assert found.returncode == 2
+    assert message in found.stderr
+
+
 def test_every_command_has_help() -> None:
     for name in ("measure", "check", "report", "table"):
         found = bench(name, "--help")
