@@ -337,8 +337,11 @@ def test_a_budget_compares_the_figures_of_one_round() -> None:
         )
         for run in found.runs
     ]
-    (verdict,) = budgets.judge(msgspec.structs.replace(found, runs=runs), [budget(at_least=1)])
+    found = msgspec.structs.replace(found, runs=runs)
+    (verdict,) = budgets.judge(found, [budget(at_least=1)])
     assert verdict.found == pytest.approx(4.5)  # of 0.9, 9 and 4.5
+    (row,) = rows(found).split("\n")[2:]
+    assert " | 4.5 |" in row  # and the tables of the documentation show the same
 
 
 def test_a_goal_is_a_multiple_of_the_constant_answer_at_as_many_connections() -> None:
