@@ -98,7 +98,7 @@ class FitnessWatch:
             fit_again = self.read_only.end()
         if fitness.outdated is not None:
             self.outdated.begin(fitness.outdated)
-        elif fitness.checked:
+        elif fitness.checked or not self.statements:
             self._proven = True
             if self.outdated.end():
                 self._unprepared = None
