@@ -112,12 +112,19 @@ def check(
         verdicts = budgets.judge(result.read(file), budgets.load())
         _show(verdicts)
     else:
+        from bench.run import check_names
+
+        if wrong := check_names(workloads, []):
+            raise click.UsageError(wrong)
         asked = [
             one
             for one in budgets.load()
             if (not workloads or one.workload in {*workloads, "every"})
             and (not against or one.against in against)
         ]
+        wanted = budgets.needed(asked, workloads, BEST_OTHERS, items)
+        if not wanted:
+            raise click.UsageError("no budget compares these; see bench/budgets.toml")
         verdicts = _measure(
             out,
             "check",
@@ -126,7 +133,7 @@ def check(
             items=items,
             slow=slow,
             tables=False,
-            wanted=budgets.needed(asked, workloads, BEST_OTHERS, items),
+            wanted=wanted,
         )
     if broken := budgets.broken(verdicts):
         click.echo(f"{len(broken)} of the budgets that must hold fall short")

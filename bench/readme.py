@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bench.contestants import OURS, PLAIN
+from bench.report.pick import paired
 from bench.result import Result, Run, Spread, multiple, of
 from bench.workloads import AT_REST
 
@@ -167,10 +168,10 @@ def _number(found: Spread | None, digits: int = 1) -> str:
 
 
 def _ratio(mine: list[Run], theirs: list[Run]) -> str:
-    above, below = (of(runs, lambda run: run.rate) for runs in (mine, theirs))
-    if above is None or below is None or not below.median:
+    found = paired(mine, theirs)
+    if found is None:
         return NONE
-    ratio = above.median / below.median
+    ratio = found.spread.median
     return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 

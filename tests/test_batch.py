@@ -288,6 +288,22 @@ async def test_taken_keys_cost_a_batch_few_statements(url: str) -> None:
     assert ran.total() < 15, ran
 
 
+async def test_keys_that_differ_in_case_only_cost_a_batch_few_statements(url: str) -> None:
+    emails = [f"{name}{n}@example.com" for n in range(40) for name in ("ada", "Ada")]
+    wanted: list[tuple[object, ...]] = [
+        (email, f"user_{n}", None, "user", True) for n, email in enumerate(emails)
+    ]
+    async with opened(url) as db:
+        found = await settled([users.add.run(WritableDatabase(db), values) for values in wanted])
+        ran = Counter(name for name, _ in db.ran)
+    bad = [one for one in found if isinstance(one, BaseException)]
+    assert len(bad) == 40
+    assert {str(getattr(one, "detail", one)) for one in bad} == {"email is already taken"}
+    stored = await ask(url, "SELECT count(DISTINCT lower(email)), count(*) FROM users")
+    assert tuple(stored[0]) == (40, 40)
+    assert ran.total() < 12, ran
+
+
 # Changes.
 
 

@@ -214,6 +214,19 @@ def test_an_unknown_workload_is_named() -> None:
     assert "mixed-bulk" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        (("--workloads", "reed"), "unknown: reed"),
+        (("--against", "nobody"), "no budget compares these"),
+    ),
+)
+def test_a_check_of_nothing_is_refused(options: tuple[str, str], message: str) -> None:
+    found = bench("check", *options)
+    assert found.returncode == 2
+    assert message in found.stderr
+
+
 def test_every_command_has_help() -> None:
     for name in ("measure", "check", "report", "table"):
         found = bench(name, "--help")
@@ -324,8 +337,11 @@ def test_a_budget_compares_the_figures_of_one_round() -> None:
         )
         for run in found.runs
     ]
-    (verdict,) = budgets.judge(msgspec.structs.replace(found, runs=runs), [budget(at_least=1)])
+    found = msgspec.structs.replace(found, runs=runs)
+    (verdict,) = budgets.judge(found, [budget(at_least=1)])
     assert verdict.found == pytest.approx(4.5)  # of 0.9, 9 and 4.5
+    (row,) = rows(found).split("\n")[2:]
+    assert " | 4.5 |" in row  # and the tables of the documentation show the same
 
 
 def test_a_goal_is_a_multiple_of_the_constant_answer_at_as_many_connections() -> None:
