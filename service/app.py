@@ -105,7 +105,6 @@ class Application(Paths):
         )
         self.operations += admin.routes(self.sources)
         self._limits = limits_of(self.operations)
-        _ = self.policies  # raises if the limit of an operation has a wrong form
         own = docs.routes(self.operations, about)
         self.operations += own
         static = [pages.files(), pages.files("console")]
