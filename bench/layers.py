@@ -1,43 +1,30 @@
 """The CPU per request of each layer.
 
 The figures of server and PostgreSQL come from the run (the server of the constant answer, the
-database at `read` and `create`). Routing, decoding, statement and encoding are measured in this
-process, on one event loop, with 64 concurrent requests for layers that wait. The layers are
-measured separately, so their sum may differ from the whole.
+database at `read` and `create`). `path` is what a request takes between socket and database, more
+than a constant answer: routing, decoding, batching, encoding, headers. `statement` is our side of
+a statement that BATCH requests share, per request. The layers are measured separately, so their sum
+may differ from the whole.
 """
 
-import asyncio
-import itertools
 import statistics
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from time import process_time
-from typing import Any
 
 import uvloop
-from starlette.types import Message, Scope
 
-from bench import guardcost
+from bench import guardcost, pathcost
 from bench.result import Figure, Run, Table
 from bench.stage import StagingTable
-from service.asgi import app as built_in
-from service.cache.off import NoCache
+from service.db.batcher import Waiter
 from service.db.database import Database
 from service.db.writable import WritableDatabase
 from service.items import items
-from service.items.structs import Item, NewItem
-from service.settings import Settings
-from service.web.body import Body
-from service.web.codec import Reply, encode
-from service.web.cursor import Cursors
-from service.web.request import Request
-from service.web.routing import Paths
 
-new_item = Body(NewItem)
-TURNS = 4_000
-REPEATS = 5
-AT_ONCE = 64
-BODY = b'{"name": "Brass Widget 123", "description": "Made by the benchmark", "price": 29.99}'
+TURNS, REPEATS = 200, 5
+# Requests that share a statement: about what 64 connections cause.
+BATCH = 32
 
 
 def tables(on: StagingTable, runs: list[Run]) -> list[Table]:
@@ -95,87 +82,32 @@ def _of(
 
 
 async def _inside(on: StagingTable, workload: str) -> dict[str, list[float]]:
-    settings = Settings(database_url=on.database_url)
+    """Measure the path between socket and database, and a statement of BATCH requests."""
+    kind = "create, cache off" if workload == "create" else "read, cache off"
+    constant = min(await pathcost.measured("constant answer"))
+    path = [each - constant for each in await pathcost.measured(kind)]
     prepared = (*items.by_id.prepared, *items.add.prepared)
     db = Database(on.database_url, size=4, statements=prepared)
-    ids = itertools.cycle(range(1, 1001))
     await db.open()
     try:
-        item = await items.by_id.get(db, 1)
-        found = {"routing": await _routing(db, settings)}
         if workload == "create":
-            found["decode"] = _timed(lambda: new_item.decode(BODY))
             values = (None, "Brass Widget", "By the benchmark", Decimal("9.99"), True, None)
             writable = WritableDatabase(db)
-            found["statement"] = await _statement(lambda: items.add.run(writable, values))
+            batch = [Waiter(None, values) for _ in range(BATCH)]
+            statement = await _statement(lambda: items.add.insert(writable, batch))
         else:
-            found["statement"] = await _statement(lambda: items.by_id.get(db, next(ids)))
-        found["encode"] = _timed(lambda: encode(item))
+            ids = [*range(1, BATCH + 1)]
+            statement = await _statement(lambda: items.by_id.several(db, ids))
     finally:
         await db.close()
-    return found
+    return {"path": path, "statement": statement}
 
 
-async def _routing(db: Database, settings: Settings) -> list[float]:
-    """Measure the code between server and handler: router, endpoint, headers."""
-
-    async def handler(_: Request) -> Reply:
-        return reply
-
-    reply = Reply(b"{}")
-    replaced = [one._replace(handler=handler) for one in built_in.operations]
-    app = Paths(replaced)
-    state = {"db": db, "settings": settings, "cursors": Cursors("x" * 32), "cache": NoCache()}
-    state["guard"] = None
-    state["metrics"] = None
-    state["tracer"] = None
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b""}
-
-    async def send(_: Message) -> None:
-        return
-
-    async def once() -> None:
-        scope: Scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "path": "/items/1",
-            "root_path": "",
-            "query_string": b"",
-            "headers": [(b"host", b"bench")],
-            "state": state,
-        }
-        await app(scope, receive, send)
-
+async def _statement(call: Callable[[], Awaitable[object]]) -> list[float]:
     found: list[float] = []
     for _ in range(REPEATS):
         start = process_time()
         for _ in range(TURNS):
-            await once()
-        found.append((process_time() - start) / TURNS * 1e6)
-    return found
-
-
-async def _statement(call: Callable[[], Awaitable[Item | None]]) -> list[float]:
-    async def one_after_another() -> None:
-        for _ in range(TURNS // AT_ONCE):
             await call()
-
-    found: list[float] = []
-    for _ in range(REPEATS):
-        start = process_time()
-        await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
-        found.append((process_time() - start) / (TURNS // AT_ONCE * AT_ONCE) * 1e6)
-    return found
-
-
-def _timed(work: Callable[[], Any]) -> list[float]:
-    found: list[float] = []
-    for _ in range(REPEATS):
-        start = process_time()
-        for _ in range(TURNS):
-            work()
-        found.append((process_time() - start) / TURNS * 1e6)
+        found.append((process_time() - start) / TURNS / BATCH * 1e6)
     return found

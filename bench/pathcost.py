@@ -51,6 +51,10 @@ KINDS: dict[str, tuple[bool, Callable[[int], bytes]]] = {
     "read, cache on": (True, lambda n: b"GET /items/%d" % n + END),
     "read, cache off": (False, lambda n: b"GET /items/%d" % n + END),
     "create": (True, lambda _: b"POST /items" + TYPED + b"%d\r\n\r\n" % len(CREATE) + CREATE),
+    "create, cache off": (
+        False,
+        lambda _: b"POST /items" + TYPED + b"%d\r\n\r\n" % len(CREATE) + CREATE,
+    ),
     "patch": (
         True,
         lambda n: b"PATCH /items/%d" % n + TYPED + b"%d\r\n\r\n" % len(PATCH) + PATCH,
