@@ -105,8 +105,8 @@ async def until(work: Callable[[], Any], fine: Callable[[Any], bool]) -> Any:
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection that is closed also when the test fails.
 
-    uvloop warns of an open one when the loop is closed. Here the warning is an error, which uvloop
-    drops before it closes the connection, and then it waits for its end for ever.
+    uvloop warns of one that is open when the loop is closed. In tests the warning is an exception:
+    uvloop drops it, does not close the connection, and the end of the loop hangs.
     """
     connection = await asyncpg.connect(url)
     try:

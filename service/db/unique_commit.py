@@ -59,12 +59,13 @@ class UniqueCommit(GroupCommit[Row]):
         found = await db.fetch(self.taken, array_arguments(self.taken, [keys]))
         places = {record[0] for record in found}
         # Of requests with one new key the first in the batch gets it, and the others run after it.
+        alike = [key.lower() if self.folded and key is not None else key for key in keys]
         first: dict[object, int] = {}
-        for place, key in enumerate(keys):
+        for place, key in enumerate(alike):
             if key is not None and place not in places:
                 first.setdefault(key, place)
         now, later = [], []
-        for place, (waiter, key) in enumerate(zip(batch, keys, strict=True)):
+        for place, (waiter, key) in enumerate(zip(batch, alike, strict=True)):
             if place in places:
                 waiter.refuse(Taken(refused.detail, *refused.errors))
             elif key is None or first[key] == place:
