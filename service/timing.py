@@ -43,7 +43,7 @@ class Timing:
         """
         parts = other.queue + other.pool + other.encode
         share = seconds / parts if parts > seconds else 1.0
-        self.statements += 1
+        self.statements += other.statements or 1
         self.queue += queue + other.queue * share
         self.pool += other.pool * share
         self.sql += seconds - parts * share

@@ -8,6 +8,7 @@ at once run too, and what they write or notify is rolled back with the rest.
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 
 from service.admin import arguments
 from service.admin.catalogue import check_names, is_staging
+from service.db.arrays import of_texts
 from service.db.statement import Statement
 from service.resource import Resource
 
@@ -134,6 +136,23 @@ async def explain(connection: asyncpg.Connection, asked: Question) -> Explained:
             await transaction.rollback()
 
 
+def _array_text(bind: str, given: Value, literal: Callable[[list[Any]], str]) -> object:
+    """Return an argument that is sent as the text of an array, from JSON or such a text.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    kinds = ("text[]",) if literal is of_texts else ("numeric[]", "boolean[]")
+    for kind in kinds:
+        with suppress(ValueError):
+            value: Any = given(bind, kind)
+            return None if value is None else literal(value)
+    text = given(bind, "text")
+    if not isinstance(text, str) or not text.startswith("{"):
+        raise ValueError(f"{bind}: give an array, as JSON")
+    return text
+
+
 async def _explained(connection: asyncpg.Connection, name: str, asked: Question) -> Explained:
     resource, statement, given = asked.resource, asked.statement, asked.given
     types: list[str] = await connection.fetchval(
@@ -143,13 +162,18 @@ async def _explained(connection: asyncpg.Connection, name: str, asked: Question)
     parameters: list[Parameter] = []
     values: list[str] = []
     for bind, kind in zip(statement.names, types, strict=True):
-        if bind in given:
+        if bind in given and bind in statement.as_text:
+            value = _array_text(bind, given[bind], statement.as_text[bind])
+        elif bind in given:
             value = given[bind](bind, kind)
         else:
             field = statement.arrays.get(bind, bind).removeprefix("new_")
             value = arguments.example(kind, samples.get(bind, samples.get(field)))
             if bind in statement.as_text:
-                value = statement.as_text[bind]([samples.get(field)])
+                literal = statement.as_text[bind]
+                # A boolean may be 1, too.
+                kind_of = "text" if literal is of_texts else "integer"
+                value = literal([arguments.example(kind_of, samples.get(field))])
         values.append(await _bind(connection, len(values), bind, kind, value))
         parameters.append(Parameter(bind, kind, arguments.shown(kind, value), given=bind in given))
     execute = f"EXECUTE {name}" + (f"({', '.join(values)})" if values else "")
