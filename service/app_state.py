@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -175,7 +175,11 @@ def _fingerprint(app: "Application") -> str:
     """Return the hash of the code; it is only needed for keys in Redis."""
     if app.settings.shared_redis_url is None:
         return ""
-    return fingerprint(app.settings.signing_secret, app.migrations.parent)
+    return _fingerprint_of(app.settings.signing_secret, app.migrations.parent)
+
+
+# Once for all workers, before they are forked.
+_fingerprint_of = cache(fingerprint)
 
 
 def _declared(app: "Application") -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +10,6 @@ import msgspec
 PACKAGE = Path(__file__).parents[1]
 
 
-@cache
 def fingerprint(secret: str, place: Path) -> str:
     """The hash of the code, the libraries, and the secret that signs cursors.
 
