@@ -232,7 +232,8 @@ def check(seed: int) -> tuple[int, int]:
 
 
 def agree(mine: Request, its: Request) -> bool:
-    mine, target = in_small_letters(mine), its.target.removesuffix(b"?")
+    path, _, query = its.target.partition(b"?")
+    mine, target = in_small_letters(mine), its.target if query else path
     if its.target.lower().startswith(b"http"):  # we tell the path, and take the host of the URL
         return unhosted(mine) == unhosted(its) and target.endswith(mine.target[1:])
     return mine == its._replace(target=target)

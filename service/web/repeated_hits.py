@@ -12,8 +12,8 @@ from service.http1.standard_headers import new_request_id
 
 # Longer bodies are not remembered.
 LONGEST_BODY = 4_096
-# Bytes of the cache for each request that is remembered: 64 MiB remember 4,096 of them.
-BYTES_EACH = 16_384
+# Bytes of the cache for each request that is remembered: 64 MiB remember 16,384 of them.
+BYTES_EACH = 4_096
 
 
 class Hit(NamedTuple):
