@@ -63,8 +63,11 @@ def test_vectors_get_their_documented_answers(
     newest = plain.get("/items?per_page=1&sort=-id&total=none").json()["items"][0]["id"]
     assert (newest < item) == vector.deletes, "executed, or not"
     assert newest <= item, "an item was created"
-    for line in service.log.read_bytes()[logged:].splitlines():  # on a busy machine: "slow request"
-        assert json.loads(line)["level"] == "WARNING", f"a bad request is no server error: {line!r}"
+    for line in service.log.read_bytes()[logged:].splitlines():
+        said = json.loads(line)
+        if said["message"] != "Redis is used":  # after a pause, at any time
+            # On a busy machine: "slow request".
+            assert said["level"] == "WARNING", f"a bad request is no server error: {line!r}"
 
 
 def test_no_vector_is_repeated() -> None:
