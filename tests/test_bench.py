@@ -218,7 +218,7 @@ def test_an_unknown_workload_is_named() -> None:
     ("options", "message"),
     (
         (("--workloads", "reed"), "unknown: reed"),
-        (("--against", "nobody"), "no budget compares these"),
+        (("--against", "unknown"), "no budget compares these"),
     ),
 )
 def test_a_check_of_nothing_is_refused(options: tuple[str, str], message: str) -> None:

@@ -139,7 +139,7 @@ def connections(book: Book) -> str:
 
 
 def offered(book: Book) -> str:
-    """Latency where requests come at a fixed rate; who does not reach it is named instead."""
+    """Latency at a fixed rate; a contestant that does not reach the rate is marked."""
     rows = []
     for case, runs in cases(book.result.runs).items():
         if case.offered is None:

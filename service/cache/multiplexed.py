@@ -1,7 +1,7 @@
 """The connection of a worker to Redis: commands of all requests, and the messages of channels.
 
 Commands are written at once, without waiting for those before. Redis answers in order, so the
-replies are given to those who wait in the order of their commands. With RESP3 the messages of
+replies complete the pending commands first in, first out. With RESP3 the messages of
 channels come between the replies: a worker's own message comes with the reply to its PUBLISH, and
 costs no packet. docs/decisions/one-connection-to-redis.md has the figures.
 
@@ -63,8 +63,8 @@ class Multiplexed(asyncio.Protocol):
         seconds: that an answer may take, and up to a fifth less. What waits for it gets an error.
         lost_seconds: without an answer for so long, it is closed.
         on_message: called with the channel and the payload of each message.
-        on_close: called once, after those who wait for replies, with the reason; None if it was
-            closed by us.
+        on_close: called once, after all pending commands have failed, with the reason; None if
+            it was closed by us.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Multiplexed(asyncio.Protocol):
         self._hiredis = hiredis
         self._parser = hiredis.Reader(replyError=CommandError, notEnoughData=NOTHING)
         self._waiting: deque[Waiting] = deque()
-        self._replies: Replies = []  # of the first who waits
+        self._replies: Replies = []  # received so far for the oldest pending command
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
         writer = connection._writer  # noqa: SLF001 - redis-py has no other way to its transport
@@ -147,7 +147,7 @@ class Multiplexed(asyncio.Protocol):
         await asyncio.wait([self._closed], timeout=seconds)
 
     def close(self, error: Exception | None = None) -> None:
-        """Disconnect. Those who wait for replies get the error."""
+        """Disconnect. Pending commands fail with the error."""
         if self._closed.done():
             return
         self._closed.set_result(None)
@@ -160,7 +160,7 @@ class Multiplexed(asyncio.Protocol):
             self._on_close(error)
 
     def data_received(self, data: bytes) -> None:
-        """Give the replies to those who wait for them."""
+        """Complete the pending commands whose replies have arrived."""
         parser, push = self._parser, self._hiredis.PushNotification
         try:
             parser.feed(data)

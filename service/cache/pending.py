@@ -56,7 +56,7 @@ class Invalidation:
         self.waiting: list[Callable[[], None]] = []
 
     def end(self) -> None:
-        """Call those who wait for it, each once."""
+        """Call the waiting callbacks, each once."""
         waiting, self.waiting = self.waiting, []
         for done in waiting:
             try:
@@ -84,7 +84,7 @@ class Fallback:
         self._running = False
 
     def add(self, invalidation: Invalidation) -> None:
-        """Publish it. Those who wait for it do so until 50 ms after its begin."""
+        """Publish it. Its callbacks are called 50 ms after its begin at the latest."""
         self._waiting.append(invalidation)
         asyncio.get_running_loop().call_at(invalidation.began + SECONDS, invalidation.end)
         if not self._running:

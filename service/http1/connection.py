@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self.app: ASGIApp = config.loaded_app
         self.direct: Callable[[RequestCycle], bool] | None = getattr(self.app, "direct", None)
         self.repeated: Repeated | None = getattr(self.app, "repeated", None)
-        self.input = b""  # what has arrived with the current request, if it began with it
+        self.input = b""  # the packet, if the current request begins with its first byte
         self.loop = _loop or asyncio.get_running_loop()
         self.server_state = server_state
         self.app_state = app_state

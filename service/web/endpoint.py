@@ -191,7 +191,7 @@ class Endpoint:
 
         Args:
             cycle: the request.
-            waiter: what has waited.
+            waiter: its place in the batch, with the times.
             reply: the response, or why there is none.
             started: perf_counter() at its start.
         """
