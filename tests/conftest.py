@@ -247,6 +247,8 @@ def service(
         SERVICE_BATCHING=BATCHING,
         # Jobs would write at any time: tests of jobs have servers of their own.
         SERVICE_JOBS="off",
+        # The default of 2 s is missed where a disk stalls beside the other tests.
+        SERVICE_STATEMENT_TIMEOUT_MS="20000",
     )
     try:
         running.wait_until_ready()

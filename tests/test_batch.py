@@ -65,8 +65,10 @@ class Watched(Database):
 
 
 @asynccontextmanager
-async def opened(url: str, **options: Any) -> AsyncIterator[Watched]:
-    db = Watched(url, statements=items.prepared, **options)
+async def opened(
+    url: str, *, statement_timeout: float = 60.0, **options: Any
+) -> AsyncIterator[Watched]:
+    db = Watched(url, statements=items.prepared, statement_timeout=statement_timeout, **options)
     await db.open()
     try:
         yield db
