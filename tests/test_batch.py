@@ -21,12 +21,11 @@ from service.db import batch
 from service.db.batcher import PATIENCE, UNQUEUED
 from service.db.database import Database
 from service.db.guarded import Guard
-from service.db.row_changes import change_values
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import items
-from service.items.structs import Item, Price
+from service.items.structs import Item, NewItem, Price
 from service.users import users
 
 pytestmark = pytest.mark.anyio
@@ -97,9 +96,8 @@ def new(name: str, sku: str | None = None, owner: int | None = None) -> tuple[ob
 async def change(
     db: Database, item_id: int, versions: list[int] | None = None, **fields: Any
 ) -> Any:
-    values = change_values(items.change(**fields))
-    guard = None if versions is None else Guard(versions)
-    return await items.writes.change.run(WritableDatabase(db), guard, id=item_id, **values)
+    guard, given = None if versions is None else Guard(versions), items.change(**fields)
+    return await items.writes.change.run(WritableDatabase(db), guard, id=item_id, given=given)
 
 
 async def until(test: Callable[[], Any]) -> None:
@@ -342,10 +340,12 @@ async def test_changes_of_different_fields_share_a_statement(url: str) -> None:
                 change(db, n + 1, price=None, description="Cleared"),
                 items.writes.deactivate.run(WritableDatabase(db), None, id=n + 2),
                 items.writes.replace.run(
-                    WritableDatabase(db), None, id=n + 3, sku=None, name="Whole", description=None,
-                    price=Decimal(7), is_active=True, owner_id=None,
+                    WritableDatabase(db),
+                    None,
+                    id=n + 3,
+                    given=NewItem(name="Whole", price=Price(7)),
                 ),
-            ]  # fmt: skip
+            ]
         found = [row for row, _ in await asyncio.gather(*work)]
         assert len(db.ran) <= 5
     for n, row in enumerate(found):
@@ -400,9 +400,11 @@ async def test_the_write_itself_compares_excluded_versions(url: str, batching: b
     await ask(url, "INSERT INTO items (name) SELECT 'Item ' || n FROM generate_series(1, 40) n")
     guards = [None, Guard(None, [1]), Guard(None, [7]), Guard([]), Guard([1], [7]), Guard([1], [1])]
     async with opened(url, batching=batching) as db:
-        values = change_values(items.change(price=Price(5)))
+        given = items.change(price=Price(5))
         work = [
-            items.writes.change.run(WritableDatabase(db), guards[n % len(guards)], id=n, **values)
+            items.writes.change.run(
+                WritableDatabase(db), guards[n % len(guards)], id=n, given=given
+            )
             for n in range(1, 43)
         ]
         found = await settled(work)

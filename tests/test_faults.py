@@ -20,7 +20,6 @@ from conftest import BATCHING, SERVER, STORES, Service, check_answer, own_stores
 
 from service.asgi import MIGRATIONS, app
 from service.db.database import Database
-from service.db.row_changes import change_values
 from service.db.writable import WritableDatabase
 from service.embedded.data_directory import Stores
 from service.embedded.programs import find_postgres, wheel_redis
@@ -285,9 +284,9 @@ class Owner:
                 self.asked = item_id, name if kind == "change" else None
                 if kind == "change":
                     active = self.chance.choice((True, False))
-                    change = change_values(items.change(name=name, is_active=active))
+                    change = items.change(name=name, is_active=active)
                     row, _ = await items.writes.change.run(
-                        WritableDatabase(self.db), None, id=item_id, **change
+                        WritableDatabase(self.db), None, id=item_id, given=change
                     )
                     assert row is not None
                     self.told[item_id] = row.name

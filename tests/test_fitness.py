@@ -18,7 +18,6 @@ from service.db.copy import dedicated
 from service.db.database import Database
 from service.db.guarded import Guard
 from service.db.pooled_connection import unhandled
-from service.db.row_changes import change_values
 from service.db.writable import WritableDatabase
 from service.errors import (
     Conflict,
@@ -149,8 +148,8 @@ def importing(db: Database, *rows: bytes) -> Any:
 
 
 def changing(db: Database, row_id: int) -> Any:
-    values = change_values(items.change(name="Changed"))
-    return items.writes.change.run(WritableDatabase(db), None, id=row_id, **values)
+    given = items.change(name="Changed")
+    return items.writes.change.run(WritableDatabase(db), None, id=row_id, given=given)
 
 
 # Read-only: a database, a role or a server that rejects writes.

@@ -156,13 +156,9 @@ async def test_writes_work_with_any_field_names(
         new = things.given("k0", "!")
         change = things.change(status="s", n=None)
         done: list[Any] = await asyncio.gather(
-            things.writes.replace.run(
-                WritableDatabase(db), None, id=first[0], **structs.asdict(new)
-            ),
+            things.writes.replace.run(WritableDatabase(db), None, id=first[0], given=new),
             *(
-                things.writes.change.run(
-                    WritableDatabase(db), None, id=one, **change_values(change)
-                )
+                things.writes.change.run(WritableDatabase(db), None, id=one, given=change)
                 for one in first[1:]
             ),
         )
@@ -170,9 +166,9 @@ async def test_writes_work_with_any_field_names(
         assert {(row.n, row.status) for row, _ in done[1:]} == {(None, "s")}
         if things.version:
             assert {getattr(row, things.version) for row, _ in done} == {2}
-            change = change_values(things.change(sku="guarded"))
+            change = things.change(sku="guarded")
             refused, version = await things.writes.change.run(
-                WritableDatabase(db), Guard([1]), id=first[1], **change
+                WritableDatabase(db), Guard([1]), id=first[1], given=change
             )
             assert (refused, version) == (None, 2)
             allowed: Any
@@ -180,7 +176,7 @@ async def test_writes_work_with_any_field_names(
                 WritableDatabase(db),
                 Guard([2, 3]),
                 id=first[1],
-                **structs.asdict(things.given("k1", "?")),
+                given=things.given("k1", "?"),
             )
             assert (allowed.versions, getattr(allowed, things.version)) == ("versions?", 3)
         if things.active:

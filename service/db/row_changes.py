@@ -1,10 +1,9 @@
 """The changes of a row as Core statements: what is set, and what guards it."""
 
 from collections.abc import Collection, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -25,7 +24,6 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
-    not_,
     null,
     or_,
     select,
@@ -69,26 +67,18 @@ def changing(table: Table, change: type[Struct], kept: Collection[str] = ()) -> 
 
 def change_values(change: Struct) -> dict[str, object]:
     """The arguments of `changing`; empty when every field of the Struct is UNSET."""
+    given = fields_set(change)
     values: dict[str, object] = {}
-    changes = False
-    for name, set_name, new_name in _names(type(change)):
-        value = getattr(change, name)
-        if value is UNSET:
-            values[set_name], values[new_name] = False, None
-        else:
-            values[set_name], values[new_name] = True, value
-            changes = True
-    return values if changes else {}
-
-
-@cache
-def _names(change: type[Struct]) -> list[tuple[str, str, str]]:
-    return [(name, f"set_{name}", f"new_{name}") for name in change.__struct_fields__]
+    for name in change.__struct_fields__ if given else ():
+        values[f"set_{name}"] = name in given
+        values[f"new_{name}"] = getattr(change, name) if name in given else None
+    return values
 
 
 def fields_set(change: Struct) -> list[str]:
     """The fields of a change that are not UNSET."""
-    return [name for name in change.__struct_fields__ if getattr(change, name) is not UNSET]
+    values = zip(change.__struct_fields__, structs.astuple(change), strict=True)
+    return [name for name, value in values if value is not UNSET]
 
 
 def merging(
@@ -97,7 +87,7 @@ def merging(
     """Changes of many rows, each of fields of its own: the arguments of `changing` as arrays.
 
     Beside them `ids`; `versions`, null for any, if the table has a version; and `softs`, if it has
-    a soft delete: whether the change is one, which keeps the version of a row that is inactive.
+    a soft delete: true if the change is one, which keeps the version of a row that is inactive.
     With `owner` also `owners`: each change only if the row belongs to its one, null for any row.
     """
     shape = shape_of(table)
@@ -124,7 +114,7 @@ def merging(
     if shape.active is None:
         values |= touched(table)
     else:
-        values |= _touched_if(table, or_(not_(given.c.soft), shape.active))
+        values |= _touched_if(table, or_(given.c.soft.is_not(true()), shape.active))
     if shape.version is not None:
         where.append(func.coalesce(shape.version == given.c.version, true()))
     return update(table).values(values).where(*where).returning(*columns(row, table)), arrays

@@ -1,10 +1,11 @@
 """Writes of a row: replace, change, deactivate and remove, each also guarded by a version."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 from sqlalchemy import Delete, Table, Update
 
 from service.db.arrays import array_arguments
@@ -12,7 +13,14 @@ from service.db.batch import COMMITS, WRITES
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.guarded import Guard, Variant
 from service.db.ownership import OWN, Owner
-from service.db.row_changes import changing, deactivating, merging, removing, replacing
+from service.db.row_changes import (
+    change_values,
+    changing,
+    deactivating,
+    merging,
+    removing,
+    replacing,
+)
 from service.db.shape import shape_of
 from service.db.statement import RefusedError, Runner, Statement
 from service.db.writable import WritableDatabase
@@ -23,8 +31,13 @@ Row = TypeVar("Row", bound=Struct)
 class Write(Generic[Row]):
     """A write of the row with `id`: of any row, and only of a row of an owner.
 
-    `merged` gives the write as a change for `Writes.many`, from its own arguments; None if it is
-    none.
+    Args:
+        every: of any row.
+        own: None if the table's rows have no owner.
+        among: the writes with which it shares a batcher.
+        values: gives its arguments from the Struct that it takes.
+        changes: gives the new value of each field of a change, from the same; UNSET for one that is
+            kept. None if it is no change, so that `Writes.many` can't do it.
     """
 
     def __init__(
@@ -33,13 +46,15 @@ class Write(Generic[Row]):
         own: Variant[Row] | None,
         *,
         among: "Writes[Row]",
-        merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
+        values: Callable[[Any], Mapping[str, object]],
+        changes: Callable[[Any], tuple[object, ...]] | None,
     ) -> None:
         self.every = every
         self.own = own
         self.guarded = every.guarded is not None
         self.among = among
-        self.merged = merged
+        self.values = values
+        self.changes = changes
 
     @property
     def prepared(self) -> tuple[Statement[Row], ...]:
@@ -52,44 +67,48 @@ class Write(Generic[Row]):
         guard: Guard | None,
         owner: int | None = None,
         /,
-        **values: object,
+        *,
+        id: int,  # noqa: A002 - the column
+        given: Struct | None = None,
     ) -> tuple[Row | None, int | None]:
         """The row after the write, or None; and the version of the row if the guard refused it.
 
-        With `owner`, a row of another user is as one that does not exist, if the table's rows have
-        an owner.
+        `given` is what a replacement or a change takes. With `owner`, a row of another user is as
+        one that does not exist, if the table's rows have an owner.
 
         Raises:
             Problem: for this write alone, also when others shared its statement.
         """
-        return await self.among.run(db, self, guard, None if self.own is None else owner, values)
-
-    async def run_one(
-        self, db: Runner, guard: Guard | None, owner: int | None, values: Mapping[str, object]
-    ) -> tuple[Row | None, int | None]:
-        """As `run`, by a statement of its own."""
-        if owner is None or self.own is None:
-            return await self.every.run(db, guard, values)
-        return await self.own.run(db, guard, {**values, self.own.owner: owner})
+        owner = None if self.own is None else owner
+        return await self.among.run(db, Call(self, guard, owner, id, given))
 
 
 class Call(NamedTuple):
-    """A write that waits."""
+    """A write that waits; see `Write.run`."""
 
     write: Write[Any]
     guard: Guard | None
     owner: int | None
-    values: Mapping[str, Any]  # with the id
+    id: int
+    given: Struct | None
 
     @property
     def mergeable(self) -> bool:
         """Whether `Writes.many` can do it: a change, guarded by one version at most."""
-        if self.write.merged is None:
+        if self.write.changes is None:
             return False
         guard = self.guard
         if guard is None:
             return True
         return guard.versions is not None and len(guard.versions) == 1 and not guard.excluded
+
+    async def run_one(self, db: Runner) -> tuple[Any | None, int | None]:
+        """Run it by a statement of its own."""
+        write, owner = self.write, self.owner
+        values = {"id": self.id, **write.values(self.given)}
+        if owner is None or write.own is None:
+            return await write.every.run(db, self.guard, values)
+        return await write.own.run(db, self.guard, {**values, write.own.owner: owner})
 
 
 class Writes(Generic[Row]):
@@ -119,40 +138,50 @@ class Writes(Generic[Row]):
         owner: Owner | None = None,
     ) -> None:
         self.name = name
-        self.kept = frozenset() if owner is None else owner.admin_fields
-        self.fields = change.__struct_fields__
+        self.fields = fields = change.__struct_fields__
         self.place = row.__struct_fields__.index("id")
-        shape = shape_of(table)
-        self.active = None if shape.active is None else shape.active.name
-        all_ = self._all if set(self.fields) == set(new.__struct_fields__) else None
+        active = shape_of(table).active
 
         def write(
             what: str,
             core: Callable[..., Update | Delete],
             *of: type[Struct],
-            merged: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
+            values: Callable[[Any], Mapping[str, object]] = lambda _: {},
+            changes: Callable[[Any], tuple[object, ...]] | None = None,
         ) -> Write[Row]:
             name_ = f"{name}.{what}"
             own = None
             if owner is not None:
-                kept = (self.kept,) if of else ()
+                kept = (owner.admin_fields,) if of else ()
                 own = Variant(name_, row, table, core(table, *of, *kept), owner)
-            return Write(
-                Variant(name_, row, table, core(table, *of)), own, among=self, merged=merged
-            )
+            every = Variant(name_, row, table, core(table, *of))
+            return Write(every, own, among=self, values=values, changes=changes)
 
-        self.replace = write("replace", replacing, new, merged=all_)
-        self.change = write("change", changing, change, merged=lambda values: values)
+        self.replace = write(
+            "replace",
+            replacing,
+            new,
+            values=structs.asdict,
+            changes=(lambda given: tuple(getattr(given, field) for field in fields))
+            if set(fields) == set(new.__struct_fields__)
+            else None,
+        )
+        self.change = write(
+            "change", changing, change, values=change_values, changes=structs.astuple
+        )
         self.remove = write("remove", removing)
         self._deactivate: Write[Row] | None = None
-        if self.active is not None:
-            inactive = self._inactive if self.active in self.fields else None
-            self._deactivate = write("deactivate", deactivating, merged=inactive)
+        if active is not None:
+            inactive = tuple(False if field == active.name else UNSET for field in fields)
+            self._deactivate = write(
+                "deactivate",
+                deactivating,
+                changes=(lambda _: inactive) if active.name in fields else None,
+            )
         many, arrays = merging(table, self.fields, row)
         self.many = Statement(
             f"{name}.change_many", row, many, arrays=arrays.binds, as_text=arrays.as_text
         )
-        self._order = [arrays.binds[bind] for bind in self.many.names]
         self.many_own: Statement[Row] | None = None
         if owner is not None:
             many, arrays = merging(table, self.fields, row, owner)
@@ -164,7 +193,6 @@ class Writes(Generic[Row]):
                 as_text=arrays.as_text,
                 prepare=False,
             )
-            self._order_own = [arrays.binds[bind] for bind in self.many_own.names]
         every = (self.replace, self.change, self._deactivate, self.remove)
         self.prepared = (
             *(statement for one in every if one is not None for statement in one.prepared),
@@ -183,21 +211,12 @@ class Writes(Generic[Row]):
             raise RefusedError(f"{self.name}: no column says whether a row is active, see shape.py")
         return self._deactivate
 
-    async def run(
-        self,
-        db: WritableDatabase,
-        write: Write[Row],
-        guard: Guard | None,
-        owner: int | None,
-        values: Mapping[str, object],
-    ) -> tuple[Row | None, int | None]:
+    async def run(self, db: WritableDatabase, call: Call) -> tuple[Row | None, int | None]:
         """See `Write.run`."""
         if not db.batching:
-            return await write.run_one(db, guard, owner, values)
+            return await call.run_one(db)
         batcher = db.batchers.get(self) or self._batcher(db)
-        done: tuple[Row | None, int | None] = await batcher.run(
-            db, values["id"], Call(write, guard, owner, values)
-        )
+        done: tuple[Row | None, int | None] = await batcher.run(db, call.id, call)
         return done
 
     def submit(self, db: WritableDatabase, waiter: Waiter) -> None:
@@ -219,19 +238,14 @@ class Writes(Generic[Row]):
         return made
 
     async def _run_one(self, db: WritableDatabase, call: Call) -> tuple[Row | None, int | None]:
-        return await call.write.run_one(db, call.guard, call.owner, call.values)
+        return await call.run_one(db)
 
     async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         # In the order of the ids, so that statements of two workers lock rows alike.
-        batch = sorted(batch, key=lambda waiter: int(waiter.key))
-        many, order = self.many, self._order
-        if self.many_own is not None and any(waiter.args.owner is not None for waiter in batch):
-            many, order = self.many_own, self._order_own
-        given = [self._given(waiter.args) for waiter in batch]
-        columns = []
-        for name in order:
-            default = False if name == "soft" else None
-            columns.append([one.get(name, default) for one in given])
+        batch = sorted(batch, key=attrgetter("key"))
+        given = self._columns([waiter.args for waiter in batch])
+        many = self.many_own if self.many_own is not None and "owner" in given else self.many
+        columns = [given.get(many.arrays[name], ()) for name in many.names]
         records = await db.fetch(many, array_arguments(many, columns))
         found = {record[self.place]: many.row(*record) for record in records}
         for waiter in batch:
@@ -254,23 +268,25 @@ class Writes(Generic[Row]):
             *(bisect_on_error(db, group, self._run_one, self._run_many) for group in groups)
         )
 
-    def _given(self, call: Call) -> Mapping[str, object]:
-        """The arguments of `many` for one row; those that are missing have their default."""
-        assert call.write.merged is not None  # noqa: S101 - `mergeable` has looked
-        given, guard = call.write.merged(call.values), call.guard
-        if guard is not None and guard.versions:
-            given = {**given, "version": guard.versions[0]}
-        if call.owner is not None:
-            kept = {f"set_{name}": False for name in self.kept}
-            given = {**given, **kept, "owner": call.owner}
-        return given
+    def _columns(self, calls: Sequence[Call]) -> dict[str, Sequence[object]]:
+        """The columns of the arguments of `many`, by name.
 
-    def _all(self, values: Mapping[str, Any]) -> Mapping[str, object]:
-        set_ = {f"set_{name}": True for name in self.fields}
-        return {"id": values["id"], **set_, **{f"new_{n}": values[n] for n in self.fields}}
-
-    def _inactive(self, values: Mapping[str, Any]) -> Mapping[str, object]:
-        keep: dict[str, object] = {f"set_{name}": False for name in self.fields}
-        keep |= {f"new_{name}": None for name in self.fields}
-        inactive = {f"set_{self.active}": True, f"new_{self.active}": False, "soft": True}
-        return {"id": values["id"], **keep, **inactive}
+        Those of nulls alone are left out: `unnest` fills up an array that is shorter than others.
+        So fields that no call sets cost nothing, else 3 us of a change of one field.
+        """
+        fixed: dict[str, Sequence[object]] = {
+            "id": [one.id for one in calls],
+            "version": [
+                one.guard and one.guard.versions and one.guard.versions[0] for one in calls
+            ],
+            "soft": [one.write is self._deactivate for one in calls],
+            "owner": [one.owner for one in calls],
+        }
+        columns = {name: column for name, column in fixed.items() if any(column)}
+        changes = [one.write.changes(one.given) for one in calls]  # type: ignore[misc]  # they are mergeable
+        for field, values in zip(self.fields, zip(*changes, strict=True), strict=True):
+            sets = [value is not UNSET for value in values]
+            if any(sets):
+                columns[f"set_{field}"] = sets
+                columns[f"new_{field}"] = [None if value is UNSET else value for value in values]
+        return columns

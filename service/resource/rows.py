@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from service.cache.generations import Tags
-from service.db.row_changes import change_values, fields_set
+from service.db.row_changes import fields_set
 from service.db.writes import Call
 from service.errors import Conflict, NotFound
 from service.resource.shapes import DeleteQuery
@@ -114,7 +114,7 @@ def create(of: "Resource[Any]") -> Operation:
 def replace(of: "Resource[Any]") -> Operation:
     """PUT /items/{id}."""
     write, tags, show, body = of.writes.replace, of.tags, of.show, Body(of.new)
-    asdict, by_id, rules, limited = structs.asdict, of.by_id, of.rules, body
+    fields, by_id, rules, limited = of.new.__struct_fields__, of.by_id, of.rules, body
     if of.replacement is not of.new:
         limited = Body(of.replacement)
 
@@ -126,8 +126,7 @@ def replace(of: "Resource[Any]") -> Operation:
         else:
             given = await request.body(limited)
             await rules.check_replacement(request, owner, given, by_id)
-        new = asdict(given)
-        return show(await row_handlers.write(request, write, tags, new, **new))
+        return show(await row_handlers.write(request, write, tags, fields, given))
 
     return of.operation(
         "PUT",
@@ -153,21 +152,16 @@ def change(of: "Resource[Any]") -> Operation:
     async def handler(request: Request) -> Reply:
         request.row_id()
         asked = await request.body(body)
-        values = change_values(asked)
-        if not values:
+        fields = fields_set(asked)
+        if not fields:
             return show(await row_handlers.unchanged(request, by_id, version, rules.owns))
         owner = request.owner
         if owner is not None:
             await rules.check_change(request, owner, asked, by_id)
-        fields = fields_set(asked)
-        return show(await row_handlers.write(request, write, tags, fields, **values))
+        return show(await row_handlers.write(request, write, tags, fields, asked))
 
     def plan(asked: Any, row_id: int) -> tuple[int, Call] | None:
-        values = change_values(asked)
-        if not values:
-            return None
-        values["id"] = row_id
-        return row_id, Call(write, None, None, values)
+        return (row_id, Call(write, None, None, row_id, asked)) if fields_set(asked) else None
 
     direct = RowWrites(
         body,

@@ -76,15 +76,14 @@ async def write(
     statement: Write[Row],
     tags: TableTags,
     changed: Collection[str] = (),
-    /,
-    **values: object,
+    given: Struct | None = None,
 ) -> Row:
     """Write the row whose id is in the path, if the request's preconditions hold.
 
     A missing row, or one that the principal does not own, is 404 with any ETag, because the request
     would fail without preconditions too (RFC 9110, 13.2.1). Only `If-Match: *` requires that the
     row exists, so it is 412 then. `changed` names the fields that the statement sets, for
-    invalidation.
+    invalidation; `given` is what Write.run takes.
 
     Returns:
         The row after the write; a deleted row as it was before.
@@ -97,7 +96,7 @@ async def write(
     guard = None if conditions is None else conditions.guard
     row_id, owner = request.row_id(), request.owner
     row, found = await request.write(
-        lambda db: statement.run(db, guard, owner, id=row_id, **values),
+        lambda db: statement.run(db, guard, owner, id=row_id, given=given),
         lambda done: () if done[0] is None else tags.written(done[0], changed),
     )
     if row is None:
