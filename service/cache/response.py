@@ -31,9 +31,7 @@ class CachedResponse(Struct, gc=False, eq=False):
         size: bytes that it counts for.
         used: whether it was asked for since the eviction last looked.
         main: whether it is in the main queue, see local.py.
-        head: its header lines as they are sent, once they have been.
         encoded: its body in other content codings, by their names.
-        encoded_heads: the header lines for these, once they have been sent.
     """
 
     body: bytes
@@ -48,9 +46,7 @@ class CachedResponse(Struct, gc=False, eq=False):
     size: int = 0
     used: bool = False
     main: bool = False
-    head: bytes | None = None
     encoded: dict[bytes, bytes] | None = None
-    encoded_heads: dict[bytes, bytes] | None = None
 
     @property
     def cost(self) -> int:
