@@ -24,13 +24,14 @@ class CachedResponse(Struct, gc=False, eq=False):
         version: of the row, for its ETag; None for a response without one.
         missing: the detail of a 404, which has no body; else None.
         key: under which it is kept.
-        tags: what it depends on.
-        generation: the sum of the tags' generations when it was read.
+        tags: what it depends on; one tag for a row.
+        generation: the newest one when it was read.
         refresh_at: from when on one request loads it again, by time.monotonic().
         expires_at: from when on it is not used, by time.monotonic().
         size: bytes that it counts for.
         used: whether it was asked for since the eviction last looked.
         main: whether it is in the main queue, see local.py.
+        sent: whether it was a hit of direct_get.DirectGet.
         encoded: its body in other content codings, by their names.
     """
 
@@ -39,13 +40,14 @@ class CachedResponse(Struct, gc=False, eq=False):
     version: int | None = None
     missing: str | None = None
     key: Hashable = None
-    tags: Tags = ()
+    tags: Tags | int = ()
     generation: int = 0
     refresh_at: float = 0.0
     expires_at: float = 0.0
     size: int = 0
     used: bool = False
     main: bool = False
+    sent: bool = False
     encoded: dict[bytes, bytes] | None = None
 
     @property

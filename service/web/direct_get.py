@@ -139,11 +139,12 @@ class DirectGet:
         if compressible:
             encoding = compress.negotiate(head.headers)
             if encoding is not None:
-                body = (response.encoded or {}).get(encoding)
-                if body is None:  # Endpoint compresses it, and keeps the result
+                kept = (response.encoded or {}).get(encoding)
+                if kept is None:  # Endpoint compresses it, and keeps the result
                     if admission is not None:
                         admission.mark(cycle.scope())
                     return False
+                body = kept
         fixed = _fixed_lines(response.headers, encoding, compressible=compressible)
         if fixed is None:
             return False
@@ -165,7 +166,9 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
-        if (
+        if not response.sent:
+            response.sent = True
+        elif (
             named is None
             and scope is None
             and admission is None

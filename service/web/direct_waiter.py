@@ -11,7 +11,7 @@ from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import LINES_OF_ROW, PRIVATE, new_request_id, request_id
 from service.web import compress
 from service.web.codec import JSON, Header, Reply
-from service.web.conditional import etag
+from service.web.conditional import etag_headers
 from service.web.request import Request
 from service.web.times import encode_row
 
@@ -155,4 +155,4 @@ def encoded(
     if version_of is None:
         return body, None, ()
     version = version_of(row)
-    return body, version, ((b"etag", etag(version)),)
+    return body, version, etag_headers(version)
