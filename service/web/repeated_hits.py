@@ -13,8 +13,8 @@ from service.web.codec import JSON
 
 # Longer bodies are not remembered.
 LONGEST_BODY = 4_096
-# Bytes of the cache for each request that is remembered: 64 MiB remember 16,384 of them.
-BYTES_EACH = 4_096
+# The part of the bytes of the cache that is for them; and what each takes beside its own bytes.
+SHARE, EACH = 1 / 8, 200
 # The header lines of a hit: the values of LINES_OF_HIT, its own lines, the length of its body.
 HEAD_OF_HIT = (
     b"%b\r\nx-cache: HIT\r\ncache-control: %b\r\ncontent-type: %b\r\n%%bcontent-length: %%d"
@@ -46,6 +46,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Hit] = {}
+        self._size = 0
 
     def remember(self, request: bytes, hit: Hit, limit: int) -> None:
         """Remember a request that was a hit.
@@ -59,8 +60,11 @@ class Repeats:
             return
         if request.find(b"\r\n\r\n") != len(request) - 4 or not request.startswith(b"GET "):
             return  # something precedes or follows the request
-        if len(self._known) >= limit // BYTES_EACH:
+        if request not in self._known:
+            self._size += len(request) + EACH
+        if self._size > limit * SHARE:
             self._known.clear()
+            self._size = len(request) + EACH
         self._known[request] = hit
 
     def find(self, request: bytes, state: dict[str, Any]) -> tuple[bytes, bytes] | None:
@@ -73,6 +77,7 @@ class Repeats:
         cache = state["cache"]
         if cache.find(response.key, refreshes=False) is not response:
             del self._known[request]
+            self._size -= len(request) + EACH
             return None
         took = perf_counter() - started
         metrics = state["metrics"]

@@ -15,7 +15,7 @@ from service.http1.request_cycle import RequestCycle
 from service.web.cached import BYPASS, MISS, Key, Loads
 from service.web.codec import Reply
 from service.web.direct_waiter import DirectWaiter, Send, encoded
-from service.web.prebuilt import header_lines
+from service.web.prebuilt import common_lines
 from service.web.request import Request
 
 if TYPE_CHECKING:
@@ -111,11 +111,8 @@ class RowRead(DirectWaiter):
 
     def _keep(self, response: CachedResponse, seconds: float | None = None) -> None:
         if self.place is not None:
-            cache, tag = (
-                self.cycle.connection.app_state["cache"],
-                self.reads.tags.row_tag(self.args),
-            )
-            size = 3 * len(self.cycle.head.path) + 9
+            tag, size = self.reads.tags.row_tag(self.args), 3 * len(self.cycle.head.path) + 9
+            cache = self.cycle.connection.app_state["cache"]
             cache.keep(self.place, response, tag, self.generation, size, seconds)
 
 
@@ -160,7 +157,7 @@ class Load(DirectWaiter):
                 self.late(NotFound(response.missing, headers=(BYPASS,)))
                 return
             headers = (*response.headers, BYPASS)
-            if header_lines(headers) is None:
+            if common_lines(headers) is None:
                 self.late(Reply(response.body, headers=headers))
             else:
                 self.show(response.body, headers, 200, answered, answered)
