@@ -20,9 +20,11 @@ from starlette.applications import Starlette
 from test_faults import eventually
 
 from service.asgi import built_in
+from service.cache import loads
 from service.cache import store as store_module
 from service.cache.coherence import Coherence
 from service.cache.generations import TAG_COUNT, Generations, TableTags
+from service.cache.loads import Expiry
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
 from service.cache.response import CachedResponse
@@ -605,6 +607,21 @@ async def test_many_unknown_outcomes_share_one_check(monkeypatch: pytest.MonkeyP
         cache.outcome_unknown()
         await asked_times(4)
         assert [one.day for one in asked] == [1, 1, 3, 3]
+
+
+def test_responses_kept_together_expire_together_and_never_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(loads, "monotonic", lambda: now)
+    expiry = Expiry()
+    first = expiry.times(100)
+    now += 0.9
+    assert expiry.times(100) is first
+    now += 0.2
+    refresh_at, expires_at = expiry.times(100)
+    assert (refresh_at, expires_at) == (now + 90, now + 100)
+    assert expiry.times(0.2) == (now + 0.18, now + 0.2)
 
 
 def test_a_write_invalidates_no_other_row() -> None:

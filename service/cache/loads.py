@@ -5,8 +5,6 @@ from time import monotonic
 
 from service.cache.response import CachedResponse
 
-SHARED_SECONDS = 0.05
-
 
 class InFlightLoad:
     """A load that is running; other requests wait for it while its generation is current."""
@@ -23,8 +21,8 @@ class InFlightLoad:
 class Expiry:
     """When responses expire that are kept from now on.
 
-    Those that are kept within 50 ms share the times: each number of its own takes memory, and so
-    time. They expire up to 50 ms early.
+    Those that are kept shortly one after another share the times: each number of its own takes
+    memory, and so time. They expire early by a hundredth at most.
     """
 
     def __init__(self) -> None:
@@ -39,6 +37,6 @@ class Expiry:
         """
         now = monotonic()
         if now >= self._until or seconds != self._seconds:
-            self._until, self._seconds = now + SHARED_SECONDS, seconds
+            self._until, self._seconds = now + seconds / 100, seconds
             self._times = (now + seconds * 0.9, now + seconds)
         return self._times
