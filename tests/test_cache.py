@@ -20,9 +20,11 @@ from starlette.applications import Starlette
 from test_faults import eventually
 
 from service.asgi import built_in
+from service.cache import loads
 from service.cache import store as store_module
 from service.cache.coherence import Coherence
 from service.cache.generations import TAG_COUNT, Generations, TableTags
+from service.cache.loads import Expiry
 from service.cache.local import GHOST, Local
 from service.cache.off import NoCache
 from service.cache.response import CachedResponse
@@ -496,7 +498,7 @@ class TestCache:
 
             async def invalidate(tag: int) -> None:
                 async with asyncio.timeout(60):
-                    while not other.generations.counts[tag]:  # noqa: ASYNC110 - it has none
+                    while not other.generations.last[tag]:  # noqa: ASYNC110 - it has none
                         await asyncio.sleep(0.01)
 
             await asyncio.gather(*(one.coherence.publish((tag,)) for tag in range(5, 25)))
@@ -607,14 +609,28 @@ async def test_many_unknown_outcomes_share_one_check(monkeypatch: pytest.MonkeyP
         assert [one.day for one in asked] == [1, 1, 3, 3]
 
 
-def test_a_write_advances_no_counter_of_another_row() -> None:
+def test_responses_kept_together_expire_together_and_never_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(loads, "monotonic", lambda: now)
+    expiry = Expiry()
+    first = expiry.times(100)
+    now += 0.9
+    assert expiry.times(100) is first
+    now += 0.2
+    refresh_at, expires_at = expiry.times(100)
+    assert (refresh_at, expires_at) == (now + 90, now + 100)
+    assert expiry.times(0.2) == (now + 0.18, now + 0.2)
+
+
+def test_a_write_invalidates_no_other_row() -> None:
     generations, tags = Generations(), TableTags("items", "owner_id")
-    before = [generations.current(tags.row(n)) for n in range(1, 1000)]
+    before = generations.newest
     generations.advance(tags.row(7))
-    after = [generations.current(tags.row(n)) for n in range(1, 1000)]
-    assert [
-        n for n, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) > 1
-    ] == [7]
+    for of in (tags.row, tags.row_tag):
+        assert [n for n in range(1, 1000) if not generations.current(of(n), before)] == [7]
+    assert generations.current(tags.row(7), generations.newest)
     assert all(0 < tag < TAG_COUNT for n in range(100_000) for tag in tags.row(n))
 
 

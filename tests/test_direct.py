@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
+from service.cache.response import CachedResponse
 from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.http1.connection import Connection
@@ -26,6 +27,7 @@ from service.logs import logger
 from service.settings import Settings
 from service.web.codec import Reply
 from service.web.endpoint import Operation
+from service.web.repeated_hits import EACH, Hit, Repeats
 from service.web.request import Request
 
 pytestmark = [
@@ -385,8 +387,11 @@ async def test_requests_that_waited_too_long_leave_nothing(own_database_url: str
         assert set(state["db"].batchers) == before
 
 
-def hits(service: Service, place: str, lines: bytes = b"", times: int = 3) -> list[str]:
-    """Return X-Cache of a request that is sent several times on one connection."""
+def hits(service: Service, place: str, lines: bytes = b"", times: int = 5) -> list[str]:
+    """Return X-Cache of a request that is sent several times on one connection.
+
+    The first is read, the second is a hit, the third is remembered, the others are found by it.
+    """
     one = request("GET", place, lines=lines)
     with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
         found = []
@@ -402,10 +407,10 @@ def test_a_repeated_request_is_found_by_its_bytes_while_its_response_is_valid(
     service: Service, client: httpx.Client, item: dict[str, Any]
 ) -> None:
     place = f"/items/{item['id']}"
-    assert hits(service, place) == ['MISS "1"', 'HIT "1"', 'HIT "1"']
+    assert hits(service, place) == ['MISS "1"', *['HIT "1"'] * 4]
     assert client.patch(place, json={"price": 1}).json()["version"] == 2
-    assert hits(service, place) == ['MISS "2"', 'HIT "2"', 'HIT "2"']
-    assert hits(service, place, b"X-Request-ID: a\r\n") == ['HIT "2"'] * 3
+    assert hits(service, place) == ['MISS "2"', *['HIT "2"'] * 4]
+    assert hits(service, place, b"X-Request-ID: a\r\n") == ['HIT "2"'] * 5
 
 
 def test_each_repeated_answer_has_an_id_of_its_own(service: Service, item: dict[str, Any]) -> None:
@@ -444,6 +449,17 @@ def test_a_repeated_request_behind_another_is_answered_in_its_place(
     found = answers(talk(service, known + known, known[:20], known[20:], known + LAST))
     assert [one.status for one in found] == [200] * 5
     assert len({one.body for one in found[:4]}) == 1
+
+
+def test_remembered_requests_take_an_eighth_of_the_bytes_of_the_cache() -> None:
+    repeats, limit = Repeats(), 64_000
+    hit = Hit(CachedResponse(b"{}"), b"", "/items/{id}")
+    for n in range(1000):
+        one = request("GET", f"/items/{n}")
+        for _ in range(2):  # the second takes nothing
+            repeats.remember(one, hit, limit)
+        assert repeats._size == sum(len(known) + EACH for known in repeats._known) <= limit // 8
+        assert one in repeats._known
 
 
 @pytest.mark.anyio

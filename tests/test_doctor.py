@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from conftest import ROOT, Query, Service, query
 from test_commands import Command, command, postgres_that_says, url_of
+from test_files import eventually
 from test_rights import pooler
 from test_tls import make_certificate
 
@@ -614,8 +615,13 @@ def test_a_full_disk_of_the_database_is_503_and_one_line_in_the_log(
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["detail"] == "the disk of the database is full; nothing was changed"
-    told = [line for line in service.log.read_text().splitlines() if "disk of the data" in line]
-    assert [json.loads(line)["error"] for line in told] == ["DiskFullError: could not extend file"]
+
+    def told() -> list[str]:
+        lines = service.log.read_text().splitlines()
+        return [json.loads(line)["error"] for line in lines if "disk of the data" in line]
+
+    eventually(told, 10)  # the log is written by a thread
+    assert told() == ["DiskFullError: could not extend file"]
     counted = client.get("/metrics").text
     assert re.search(
         r'^db_query_total\{query_type="items\.\w+",status="error"\} [1-9]', counted, re.MULTILINE

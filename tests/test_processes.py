@@ -20,6 +20,7 @@ from conftest import ROOT, Service, free_port
 from test_faults import eventually
 
 from service.embedded.data_directory import Stores
+from service.server.processes import dropped_exits
 from service.server.sockets import Listener
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and Linux's own filters")
@@ -457,6 +458,24 @@ def test_a_stop_signal_during_a_del_is_not_lost(
         [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stderr.lstrip("\n")) == (code, said)
+
+
+def test_a_stop_signal_during_the_hook_for_dropped_ones_is_not_lost() -> None:
+    """A timer sends the signal again; on a busy machine the hook may not have ended by then."""
+    sent: list[BaseException] = []
+
+    def again(dropped: BaseException) -> None:
+        sent.append(dropped)
+        if len(sent) < 3:
+            raise KeyboardInterrupt
+
+    class Interrupted:
+        def __del__(self) -> None:
+            raise SystemExit
+
+    with dropped_exits(again):
+        Interrupted()
+    assert [type(one) for one in sent] == [SystemExit, KeyboardInterrupt, KeyboardInterrupt]
 
 
 def test_granian_writes_its_own_lines_to_stderr_in_our_format() -> None:

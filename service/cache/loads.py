@@ -1,15 +1,9 @@
-"""Responses that are being made: where they are kept, and what waits for them."""
+"""Loads that requests wait for, and when their responses expire."""
 
 import asyncio
-from collections.abc import Hashable
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from service.cache.generations import Tags
 from service.cache.response import CachedResponse
-
-if TYPE_CHECKING:
-    from service.cache.store import Cache
 
 
 class InFlightLoad:
@@ -24,33 +18,25 @@ class InFlightLoad:
         )
 
 
-class Pending:
-    """A response that is being made: where it is kept, if no write comes in between.
+class Expiry:
+    """When responses expire that are kept from now on.
 
-    Make it before you begin to read what the response depends on.
+    Those that are kept shortly one after another share the times: each number of its own takes
+    memory, and so time. They expire early by a hundredth at most.
     """
 
-    __slots__ = ("cache", "generation", "key", "tags", "valid")
+    def __init__(self) -> None:
+        self._until = self._seconds = 0.0
+        self._times = (0.0, 0.0)
 
-    def __init__(self, cache: "Cache", key: Hashable, tags: Tags) -> None:
-        self.cache = cache
-        self.key = key
-        self.tags = tags
-        self.generation = cache.generations.current(tags)
-        self.valid = monotonic() < cache.coherence.valid_until
-
-    def keep(self, response: CachedResponse, key_size: int, seconds: float | None = None) -> None:
-        """Keep the response in this process.
+    def times(self, seconds: float) -> tuple[float, float]:
+        """From when on one request loads it again, and from when on it is not used.
 
         Args:
-            response: what was made.
-            key_size: bytes of the key.
-            seconds: how long; by default, and at most, the `ttl` of the cache.
+            seconds: that the response is kept.
         """
-        cache = self.cache
-        seconds = cache.ttl if seconds is None else seconds
-        if self.valid and cache.generations.current(self.tags) == self.generation:
-            response.tags, response.generation = self.tags, self.generation
-            response.expires_at = monotonic() + seconds
-            response.refresh_at = response.expires_at - seconds / 10
-            cache.local.put(self.key, response, key_size)
+        now = monotonic()
+        if now >= self._until or seconds != self._seconds:
+            self._until, self._seconds = now + seconds / 100, seconds
+            self._times = (now + seconds * 0.9, now + seconds)
+        return self._times

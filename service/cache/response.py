@@ -12,7 +12,7 @@ Header = tuple[bytes, bytes]
 # Bytes that a kept response takes beside its own: its object, its key, its places in the tables.
 # With this figure a million responses fit into the memory that is allowed
 # (tests/test_cache.py::test_many_responses_take_no_more_memory_than_allowed).
-OVERHEAD = 950
+OVERHEAD = 700
 
 
 class CachedResponse(Struct, gc=False, eq=False):
@@ -24,16 +24,15 @@ class CachedResponse(Struct, gc=False, eq=False):
         version: of the row, for its ETag; None for a response without one.
         missing: the detail of a 404, which has no body; else None.
         key: under which it is kept.
-        tags: what it depends on.
-        generation: the sum of the tags' generations when it was read.
+        tags: what it depends on; one tag for a row.
+        generation: the newest one when it was read.
         refresh_at: from when on one request loads it again, by time.monotonic().
         expires_at: from when on it is not used, by time.monotonic().
         size: bytes that it counts for.
         used: whether it was asked for since the eviction last looked.
         main: whether it is in the main queue, see local.py.
-        head: its header lines as they are sent, once they have been.
+        sent: whether it was a hit of direct_get.DirectGet.
         encoded: its body in other content codings, by their names.
-        encoded_heads: the header lines for these, once they have been sent.
     """
 
     body: bytes
@@ -41,23 +40,22 @@ class CachedResponse(Struct, gc=False, eq=False):
     version: int | None = None
     missing: str | None = None
     key: Hashable = None
-    tags: Tags = ()
+    tags: Tags | int = ()
     generation: int = 0
     refresh_at: float = 0.0
     expires_at: float = 0.0
     size: int = 0
     used: bool = False
     main: bool = False
-    head: bytes | None = None
+    sent: bool = False
     encoded: dict[bytes, bytes] | None = None
-    encoded_heads: dict[bytes, bytes] | None = None
 
     @property
     def cost(self) -> int:
-        """Bytes beside the body; the headers count twice, since `head` has them again."""
+        """Bytes beside the body."""
         size = OVERHEAD
         for name, value in self.headers:  # a generator takes three times as long
-            size += 2 * (len(name) + len(value))
+            size += len(name) + len(value)
         return size
 
 

@@ -12,7 +12,7 @@ import msgspec
 from service.cache.client import client, redis_errors
 from service.cache.coherence import Coherence
 from service.cache.generations import EVERYTHING, Generations, Tags
-from service.cache.loads import InFlightLoad, Pending
+from service.cache.loads import Expiry, InFlightLoad
 from service.cache.local import Local
 from service.cache.response import CachedResponse
 from service.cache.shared import Shared
@@ -23,6 +23,8 @@ Value = TypeVar("Value")
 
 # How long a 404 is kept.
 MISSING_SECONDS = 5.0
+# The generation of a response that is not kept: every tag has a higher one.
+UNKEPT = -1
 # Between two checks whether a write whose outcome is unknown has ended.
 UNKNOWN_SECONDS = 0.5
 # How long the start waits for the connections; without them nothing is kept in this process.
@@ -64,6 +66,7 @@ class Cache:
         self.ttl = ttl
         self.generations = Generations()
         self.local = Local(limit)
+        self.expiry = Expiry()
         self.coherence = Coherence(url, self.generations, self.local.clear, SilentWriters(own))
         self.in_flight: dict[Hashable, InFlightLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,10 +127,33 @@ class Cache:
             if refreshes:
                 response.refresh_at = response.expires_at
             return None
-        if self.generations.current(response.tags) != response.generation:
+        if not self.generations.current(response.tags, response.generation):
             return None
         response.used = True
         return response
+
+    def begin_read(self) -> int:
+        """The generation of a response that is read from now on; UNKEPT while none is kept."""
+        return self.generations.newest if monotonic() < self.coherence.valid_until else UNKEPT
+
+    def keep(
+        self,
+        key: Hashable,
+        response: CachedResponse,
+        tags: Tags | int,
+        generation: int,
+        key_size: int,
+        seconds: float | None = None,
+    ) -> None:
+        """Keep a response that `begin_read` preceded, unless a write has invalidated it.
+
+        `key_size` are the bytes of the key; `seconds` is `ttl` by default, and at most.
+        """
+        if self.generations.current(tags, generation):
+            response.tags, response.generation = tags, generation
+            times = self.expiry.times(self.ttl if seconds is None else seconds)
+            response.refresh_at, response.expires_at = times
+            self.local.put(key, response, key_size)
 
     async def get_or_load(
         self,
@@ -151,10 +177,9 @@ class Cache:
             seconds: that it is kept, at most `ttl`.
             share: whether to look in Redis too.
         """
-        pending = Pending(self, key, tags)
-        generation = pending.generation
-        running = self.in_flight.get(key)
-        if pending.valid and running is not None and running.generation == generation:
+        generation = self.begin_read()
+        running = None if generation == UNKEPT else self.in_flight.get(key)
+        if running is not None and self.generations.current(tags, running.generation):
             started = perf_counter()
             response = await asyncio.shield(running.future)
             _add_time(started, "load by another request")
@@ -186,7 +211,7 @@ class Cache:
             seconds = min(seconds, MISSING_SECONDS)
         if found:  # how long it has been in Redis is not known
             seconds /= 10
-        pending.keep(response, 3 * len(name), seconds)
+        self.keep(key, response, tags, generation, 3 * len(name), seconds)
         if lease is not None and self.shared is not None:
             self.shared.keep(lease, response, seconds)
         return response, found

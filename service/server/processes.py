@@ -108,10 +108,16 @@ def dropped_exits(again: Callable[[BaseException], None]) -> Iterator[None]:
     before = sys.unraisablehook
 
     def hook(args: "sys.UnraisableHookArgs") -> None:
-        if isinstance(args.exc_value, SystemExit | KeyboardInterrupt):
-            again(args.exc_value)
-        else:
+        dropped = args.exc_value
+        if not isinstance(dropped, SystemExit | KeyboardInterrupt):
             before(args)
+            return
+        while True:
+            try:
+                again(dropped)
+                return
+            except (SystemExit, KeyboardInterrupt) as error:  # its signal arrived during this hook
+                dropped = error
 
     sys.unraisablehook = hook
     try:

@@ -5,6 +5,7 @@ half of the CPU, and get the same response (`python -m bench trials path`).
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,7 @@ from service.cache.response import CachedResponse
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.headers import SECRETS
 from service.http1.request_cycle import RequestCycle
-from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, new_request_id, request_id
+from service.http1.standard_headers import new_request_id, request_id
 from service.logs import logger
 from service.traceparent import TRACEPARENT, trace_response
 from service.web import compress
@@ -22,7 +23,7 @@ from service.web.cached import HIT, Loads, asks_fresh, key
 from service.web.codec import JSON, Header
 from service.web.guard import Rule
 from service.web.prebuilt import header_lines
-from service.web.repeated_hits import Hit, Repeats
+from service.web.repeated_hits import HEAD_OF_HIT, Hit, Repeats
 from service.web.row_reads import Load, RowRead, RowReads
 
 if TYPE_CHECKING:
@@ -133,18 +134,20 @@ class DirectGet:
             return waiter.begin(self.loads, place, row_id)
         if response.missing is not None:
             return False
-        body, template, encoding = response.body, response.head, None
-        if len(body) >= compress.LEAST:
-            kept = _encoded(response, head.headers)
-            if kept is None:  # Endpoint compresses it, and keeps the result
-                if admission is not None:
-                    admission.mark(cycle.scope())
-                return False
-            body, template, encoding = kept
-        if template is None:
-            template = _make_head(response, body, encoding)
-            if template is None:
-                return False
+        body, encoding = response.body, None
+        compressible = len(body) >= compress.LEAST
+        if compressible:
+            encoding = compress.negotiate(head.headers)
+            if encoding is not None:
+                kept = (response.encoded or {}).get(encoding)
+                if kept is None:  # Endpoint compresses it, and keeps the result
+                    if admission is not None:
+                        admission.mark(cycle.scope())
+                    return False
+                body = kept
+        fixed = _fixed_lines(response.headers, encoding, compressible=compressible)
+        if fixed is None:
+            return False
         id_ = new_request_id() if named is None else request_id(named.request_id).encode()
         if tracer is not None:
             span = tracer.request(scope, started, self.rule.path)
@@ -153,7 +156,9 @@ class DirectGet:
         elif named is not None and named.traceparent is not None:
             lines += _trace_line(named.traceparent)
         took = perf_counter() - started
-        if not ready(lines + template % (id_, took, took * 1000, took * 1000), body):
+        milliseconds = took * 1000
+        of_hit = HEAD_OF_HIT % (id_, took, milliseconds, milliseconds, fixed, len(body))
+        if not ready(lines + of_hit, body):
             return False  # a span that does not end is not recorded
         if span is not None:
             span.end(id_.decode(), 200, HIT[1])
@@ -161,7 +166,9 @@ class DirectGet:
         if metrics is not None:
             metrics.hit(self.rule.path, took)
             cache.local.hits += 1
-        if (
+        if not response.sent:
+            response.sent = True
+        elif (
             named is None
             and scope is None
             and admission is None
@@ -169,7 +176,7 @@ class DirectGet:
             and cycle.keep
             and SECRETS.isdisjoint(head.names)
         ):
-            hit = Hit(response, body, template, self.rule.path)
+            hit = Hit(response, fixed, self.rule.path)
             self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True
 
@@ -199,43 +206,16 @@ def _trace_line(traceparent: bytes) -> bytes:
     return b"" if said is None else b"traceresponse: %b\r\n" % said
 
 
-def _encoded(
-    response: CachedResponse, headers: Iterable[Header]
-) -> tuple[bytes, bytes | None, bytes | None] | None:
-    """Return the body, its head and its coding, as the client accepts it; None if not kept."""
-    encoding = compress.negotiate(headers)
-    if encoding is None:
-        return response.body, response.head, None
-    body = (response.encoded or {}).get(encoding)
-    if body is None:
-        return None
-    return body, (response.encoded_heads or {}).get(encoding), encoding
+@lru_cache(maxsize=1024)
+def _fixed_lines(
+    headers: tuple[Header, ...], encoding: bytes | None, *, compressible: bool
+) -> bytes | None:
+    """Return a cached response's own header lines; None if only the messages of ASGI handle them.
 
-
-def _make_head(response: CachedResponse, body: bytes, encoding: bytes | None) -> bytes | None:
-    """Return the header lines of a hit, which are kept beside its response.
-
-    What LINES_OF_HIT leaves open is filled in for each request. None if only the messages of ASGI
-    handle its headers.
+    Rows of the same version share them: they take no memory beside each response.
     """
-    headers = response.headers
-    if header_lines(headers) is None:
-        return None
-    if len(response.body) >= compress.LEAST and compress.is_compressible(JSON, headers):
+    if compressible and compress.is_compressible(JSON, headers):
         headers = compress.add_vary(headers, encoding)
-    pairs = [
-        *headers,
-        HIT,
-        (b"cache-control", PRIVATE),
-        (b"content-type", JSON),
-        (b"content-length", b"%d" % len(body)),
-    ]
     if encoding is not None:
-        pairs.append((b"content-encoding", encoding))
-    fixed = b"\r\n".join(b": ".join(pair) for pair in pairs).replace(b"%", b"%%")
-    head = b"%b\r\n%b" % (LINES_OF_HIT, fixed)
-    if encoding is None:
-        response.head = head
-    else:
-        response.encoded_heads = {**(response.encoded_heads or {}), encoding: head}
-    return head
+        headers = (*headers, (b"content-encoding", encoding))
+    return header_lines(headers)

@@ -11,7 +11,8 @@ from service.http1.request_cycle import RequestCycle
 from service.http1.standard_headers import LINES_OF_ROW, PRIVATE, new_request_id, request_id
 from service.web import compress
 from service.web.codec import JSON, Header, Reply
-from service.web.conditional import etag
+from service.web.conditional import etag_headers
+from service.web.prebuilt import common_lines
 from service.web.request import Request
 from service.web.times import encode_row
 
@@ -83,33 +84,36 @@ class DirectWaiter(Waiter):
         status: int,
         answered: float,
         began: float,
+        location: bytes | None = None,
     ) -> None:
         """Send the response of a row.
 
         Args:
             body: the row as JSON.
-            headers: further headers.
+            headers: further headers, which many responses have in common.
             status: 200 or 201.
             answered: perf_counter() when the batch had the row; after it the cache was invalidated.
             began: perf_counter() when the encoding began.
+            location: of a new row.
         """
         if self.done:
             return
-        cycle = self.cycle
-        if cycle.connection.blocked is not None:  # `send` can't wait until the client reads
-            self.late(Reply(body, status, headers))
+        cycle, compressible = self.cycle, len(body) >= compress.LEAST
+        if cycle.connection.blocked is not None or (  # `send` can't wait until the client reads
+            compressible and compress.negotiate(cycle.head.headers) is not None
+        ):
+            more = () if location is None else ((b"location", location),)
+            self.late(Reply(body, status, (*headers, *more)))
             return
-        if len(body) >= compress.LEAST:
-            if compress.negotiate(cycle.head.headers) is not None:
-                self.late(Reply(body, status, headers))
-                return
-            headers = (*headers, compress.VARY)
+        lines = common_lines((*headers, compress.VARY) if compressible else headers)
         given_id, batch, ended = self.given_id, self.batch, perf_counter()
         assert batch is not None  # noqa: S101 - the batch has the row
+        assert lines is not None  # noqa: S101 - the caller has looked
         queue, parts = batch.shared(self.began, answered)
-        lines = self.lines
-        for pair in headers:
-            lines += b"%b: %b\r\n" % pair
+        if self.lines:
+            lines += self.lines
+        if location is not None:
+            lines += b"location: %b\r\n" % location
         took = ended - self.started
         id_ = new_request_id() if given_id is None else request_id(given_id).encode()
         head = _HEAD % (
@@ -155,4 +159,4 @@ def encoded(
     if version_of is None:
         return body, None, ()
     version = version_of(row)
-    return body, version, ((b"etag", etag(version)),)
+    return body, version, etag_headers(version)

@@ -1,5 +1,7 @@
 """Send most responses in one call, where the server offers it (SEND_PREBUILT)."""
 
+from functools import lru_cache
+
 from service.http1.extensions import SEND_PREBUILT
 from service.http1.standard_headers import LINES, server_timing
 from service.timing import Timing
@@ -24,6 +26,10 @@ def header_lines(headers: tuple[Header, ...]) -> bytes | None:
     if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks or 0 in lines:
         return None
     return lines
+
+
+# As header_lines, for headers that many responses have in common.
+common_lines = lru_cache(maxsize=1024)(header_lines)
 
 
 def send_prebuilt(

@@ -8,27 +8,31 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from service.cache.response import CachedResponse
-from service.http1.standard_headers import new_request_id
+from service.http1.standard_headers import LINES_OF_HIT, PRIVATE, new_request_id
+from service.web.codec import JSON
 
 # Longer bodies are not remembered.
 LONGEST_BODY = 4_096
-# Bytes of the cache for each request that is remembered: 64 MiB remember 16,384 of them.
-BYTES_EACH = 4_096
+# The part of the bytes of the cache that is for them; and what each takes beside its own bytes.
+SHARE, EACH = 1 / 8, 200
+# The header lines of a hit: the values of LINES_OF_HIT, its own lines, the length of its body.
+HEAD_OF_HIT = (
+    b"%b\r\nx-cache: HIT\r\ncache-control: %b\r\ncontent-type: %b\r\n%%bcontent-length: %%d"
+    % (LINES_OF_HIT, PRIVATE, JSON)
+)
 
 
 class Hit(NamedTuple):
-    """A response that was sent: valid while the cache has it.
+    """A response that was sent without a content coding: valid while the cache has it.
 
     Args:
         response: as the cache keeps it.
-        body: as it was sent.
-        template: its header lines, see LINES_OF_HIT.
+        lines: its own header lines.
         route: the path template of the request.
     """
 
     response: CachedResponse
-    body: bytes
-    template: bytes
+    lines: bytes
     route: str
 
 
@@ -42,6 +46,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Hit] = {}
+        self._size = 0
 
     def remember(self, request: bytes, hit: Hit, limit: int) -> None:
         """Remember a request that was a hit.
@@ -51,12 +56,15 @@ class Repeats:
             hit: its response.
             limit: bytes of the cache.
         """
-        if len(hit.body) > LONGEST_BODY:
+        if len(hit.response.body) > LONGEST_BODY:
             return
         if request.find(b"\r\n\r\n") != len(request) - 4 or not request.startswith(b"GET "):
             return  # something precedes or follows the request
-        if len(self._known) >= limit // BYTES_EACH:
+        if request not in self._known:
+            self._size += len(request) + EACH
+        if self._size > limit * SHARE:
             self._known.clear()
+            self._size = len(request) + EACH
         self._known[request] = hit
 
     def find(self, request: bytes, state: dict[str, Any]) -> tuple[bytes, bytes] | None:
@@ -65,14 +73,17 @@ class Repeats:
         if hit is None:
             return None
         started = perf_counter()
-        response, body, template, route = hit
+        response, lines, route = hit
         cache = state["cache"]
         if cache.find(response.key, refreshes=False) is not response:
             del self._known[request]
+            self._size -= len(request) + EACH
             return None
         took = perf_counter() - started
         metrics = state["metrics"]
         if metrics is not None:
             metrics.hit(route, took)
             cache.local.hits += 1
-        return template % (new_request_id(), took, took * 1000, took * 1000), body
+        milliseconds, body = took * 1000, response.body
+        head = HEAD_OF_HIT % (new_request_id(), took, milliseconds, milliseconds, lines, len(body))
+        return head, body

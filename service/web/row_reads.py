@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from service.cache.generations import TableTags
-from service.cache.loads import Pending
 from service.cache.response import CachedResponse
 from service.cache.store import MISSING_SECONDS
 from service.db.batch import BatchLoader
@@ -16,7 +15,7 @@ from service.http1.request_cycle import RequestCycle
 from service.web.cached import BYPASS, MISS, Key, Loads
 from service.web.codec import Reply
 from service.web.direct_waiter import DirectWaiter, Send, encoded
-from service.web.prebuilt import header_lines
+from service.web.prebuilt import common_lines
 from service.web.request import Request
 
 if TYPE_CHECKING:
@@ -49,17 +48,18 @@ class RowRead(DirectWaiter):
     """A request that waits for its row.
 
     Attributes:
-        pending: where the cache keeps the response; None without a cache.
+        place: the key of the response in the cache; None without a cache.
+        generation: see Cache.begin_read.
     """
 
-    __slots__ = ("pending", "reads")
+    __slots__ = ("generation", "place", "reads")
 
     def __init__(
         self, reads: RowReads, cycle: RequestCycle, endpoint: "Endpoint", send: Send, started: float
     ) -> None:
         super().__init__(cycle, endpoint, send, started)
         self.reads = reads
-        self.pending: Pending | None = None
+        self.place: Key | None = None
 
     def begin(self, row_id: str, place: Key, *, cached: bool) -> bool:
         """Wait for the row; return False to leave it to a task.
@@ -81,7 +81,7 @@ class RowRead(DirectWaiter):
             return False
         if cached:
             cache.local.misses += 1
-            self.pending = Pending(cache, place, reads.tags.row(number))
+            self.place, self.generation = place, cache.begin_read()
         try:
             reads.by_id.submit(db, self)
         except Problem:  # the task raises it again
@@ -98,20 +98,22 @@ class RowRead(DirectWaiter):
             self.late(error)
 
     def _answer(self, row: Struct | None) -> None:
-        pending, came, size = self.pending, BYPASS, 0
-        if pending is not None:
-            came, size = MISS, 3 * len(self.cycle.head.path) + 9
+        came = BYPASS if self.place is None else MISS
         if row is None:
             detail = "there is no such row"
-            if pending is not None:
-                pending.keep(CachedResponse(b"", missing=detail), size, MISSING_SECONDS)
+            self._keep(CachedResponse(b"", missing=detail), MISSING_SECONDS)
             self.late(NotFound(detail, headers=(came,)))
             return
         began = perf_counter()
         body, version, headers = encoded(row, self.reads.version_of)
-        if pending is not None:
-            pending.keep(CachedResponse(body, headers, version), size)
+        self._keep(CachedResponse(body, headers, version))
         self.show(body, (*headers, came), 200, began, began)
+
+    def _keep(self, response: CachedResponse, seconds: float | None = None) -> None:
+        if self.place is not None:
+            tag, size = self.reads.tags.row_tag(self.args), 3 * len(self.cycle.head.path) + 9
+            cache = self.cycle.connection.app_state["cache"]
+            cache.keep(self.place, response, tag, self.generation, size, seconds)
 
 
 class Load(DirectWaiter):
@@ -155,7 +157,7 @@ class Load(DirectWaiter):
                 self.late(NotFound(response.missing, headers=(BYPASS,)))
                 return
             headers = (*response.headers, BYPASS)
-            if header_lines(headers) is None:
+            if common_lines(headers) is None:
                 self.late(Reply(response.body, headers=headers))
             else:
                 self.show(response.body, headers, 200, answered, answered)

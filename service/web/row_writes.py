@@ -178,14 +178,13 @@ class RowWrite(DirectWaiter):
         self.late(problem)
 
     def _show(self, row: Struct, answered: float) -> None:
-        writes, status = self.direct.writes, 200
+        writes, status, location = self.direct.writes, 200, None
         began = perf_counter()
         try:
             body, _, headers = encoded(row, writes.version_of)
             if writes.path is not None:
                 status = 201
                 location = b"%b/%d" % (writes.path, row.id)  # type: ignore[attr-defined]  # each row has one
-                headers = (*headers, (b"location", location))
-            self.show(body, headers, status, answered, began)
+            self.show(body, headers, status, answered, began, location)
         except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
             self.late(error)
