@@ -1,8 +1,6 @@
 """The one way to write: what was written is invalidated after the commit, before the answer."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -45,7 +43,7 @@ class Writer:
     `database` is for waiters of batches, which call `written` or `failed` themselves.
     """
 
-    __slots__ = ("_cache", "_changed", "_telling", "_then", "database")
+    __slots__ = ("_cache", "_telling", "database")
 
     def __init__(
         self,
@@ -58,9 +56,6 @@ class Writer:
         self._cache = cache or NoCache()
         self._telling = telling
         self.database = WritableDatabase(db, name if cache is None else db.name)
-        # Of the writes for which `written` was called in this turn of the event loop.
-        self._changed: set[int] = set()
-        self._then: list[Callable[[], None]] = []
 
     async def run(
         self, write: Callable[[WritableDatabase], Awaitable[Done]], tags: Callable[[Done], Tags]
@@ -98,20 +93,10 @@ class Writer:
     def written(self, changed: Tags, then: Callable[[], None]) -> None:
         """Invalidate what a committed write has changed, then call `then`; for a waiter of a batch.
 
-        What a turn of the event loop has written, as all rows of a batch, is invalidated at its
-        end together: that takes 1 us less of each row. `then` must not raise. It is called when
-        the other workers have been sent the message.
+        It is called now, or when the other workers have been sent the message.
         """
-        if not self._then:
-            asyncio.get_running_loop().call_soon(self._invalidate)
-        self._changed.update(changed)
-        self._then.append(then)
-
-    def _invalidate(self) -> None:
-        changed, then = tuple(self._changed), self._then
-        self._changed, self._then = set(), []
         self._tell(changed)
-        self._cache.invalidate_then(changed, partial(_call_each, then))
+        self._cache.invalidate_then(changed, then)
 
     def failed(self, error: BaseException) -> None:
         """Take the error of a write: after most of them it is known that nothing was written."""
@@ -125,11 +110,6 @@ class Writer:
         for one in self._telling:
             if not one.tags.isdisjoint(changed):
                 one.tell()
-
-
-def _call_each(callbacks: list[Callable[[], None]]) -> None:
-    for callback in callbacks:
-        callback()
 
 
 class WriteTransaction:
