@@ -1,6 +1,6 @@
 """Many requests, one statement: batched reads and group commit, each with a batcher."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -87,6 +87,17 @@ async def single_flight(
         )
     made: Value = await batcher.run(db, None, None)
     return made
+
+
+def answer_all(answers: Sequence[tuple[Waiter, Any]]) -> None:
+    """Let the waiters of a batch take their answers, those of each class together."""
+    for kind in {type(waiter) for waiter, _ in answers}:
+        some = [one for one in answers if type(one[0]) is kind]
+        if kind.together is not None:
+            kind.together(some)
+        else:
+            for waiter, value in some:
+                waiter.answer(value)
 
 
 class BatchLoader(Generic[Row]):
@@ -275,8 +286,7 @@ class GroupCommit(Generic[Row]):
         return [(one, self.many.row(*record)) for one, record in zip(batch, ordered, strict=True)]
 
     async def _run_many(self, db: WritableDatabase, batch: list[Waiter]) -> None:
-        for waiter, row in await self.insert(db, batch):
-            waiter.answer(row)
+        answer_all(await self.insert(db, batch))
 
     async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         await bisect_on_error(db, batch, self._run_one, self._run_many)

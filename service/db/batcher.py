@@ -48,10 +48,12 @@ class Waiter:
         spent: times of the request, if it has them while it waits.
         batch: times of its batch, which began at `began`; None before it began.
         left: whether the request no longer waits, since it was cancelled.
+        together: calls `answer` of several waiters of this class; None if that gains nothing.
     """
 
     __slots__ = ("args", "arrived", "batch", "began", "key", "spent")
     left: bool = False
+    together: Callable[[Sequence[tuple[Any, Any]]], None] | None = None
 
     def __init__(self, key: Any, args: Any) -> None:
         self.key = key
@@ -128,9 +130,7 @@ class Batcher:
         self.run_batch = run_batch
         self.ordered = ordered
         self.max_batch = max_batch
-        self.in_flight = in_flight
-        self.unqueued = unqueued
-        self.limit = unqueued
+        self.in_flight, self.unqueued, self.limit = in_flight, unqueued, unqueued
         self.when_idle = when_idle
         self.running = 0
         self.began = 0.0

@@ -1,9 +1,10 @@
 """The changes of a row as Core statements: what is set, and what guards it."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Struct
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -67,18 +68,26 @@ def changing(table: Table, change: type[Struct], kept: Collection[str] = ()) -> 
 
 def change_values(change: Struct) -> dict[str, object]:
     """The arguments of `changing`; empty when every field of the Struct is UNSET."""
-    given = fields_set(change)
     values: dict[str, object] = {}
-    for name in change.__struct_fields__ if given else ():
-        values[f"set_{name}"] = name in given
-        values[f"new_{name}"] = getattr(change, name) if name in given else None
-    return values
+    changes = False
+    for name, set_name, new_name in _names(type(change)):
+        value = getattr(change, name)
+        if value is UNSET:
+            values[set_name], values[new_name] = False, None
+        else:
+            values[set_name], values[new_name] = True, value
+            changes = True
+    return values if changes else {}
+
+
+@cache
+def _names(change: type[Struct]) -> list[tuple[str, str, str]]:
+    return [(name, f"set_{name}", f"new_{name}") for name in change.__struct_fields__]
 
 
 def fields_set(change: Struct) -> list[str]:
     """The fields of a change that are not UNSET."""
-    values = zip(change.__struct_fields__, structs.astuple(change), strict=True)
-    return [name for name, value in values if value is not UNSET]
+    return [name for name in change.__struct_fields__ if getattr(change, name) is not UNSET]
 
 
 def merging(

@@ -1,7 +1,7 @@
 """Writes of a row: replace, change, deactivate and remove, each also guarded by a version."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, structs
 from sqlalchemy import Delete, Table, Update
 
 from service.db.arrays import array_arguments
-from service.db.batch import COMMITS, WRITES
+from service.db.batch import COMMITS, WRITES, answer_all
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.guarded import Guard, Variant
 from service.db.ownership import OWN, Owner
@@ -46,7 +46,7 @@ class Write(Generic[Row]):
         own: Variant[Row] | None,
         *,
         among: "Writes[Row]",
-        values: Callable[[Any], Mapping[str, object]],
+        values: Callable[[Any], dict[str, object]],
         changes: Callable[[Any], tuple[object, ...]] | None,
     ) -> None:
         self.every = every
@@ -105,7 +105,8 @@ class Call(NamedTuple):
     async def run_one(self, db: Runner) -> tuple[Any | None, int | None]:
         """Run it by a statement of its own."""
         write, owner = self.write, self.owner
-        values = {"id": self.id, **write.values(self.given)}
+        values = write.values(self.given)
+        values["id"] = self.id
         if owner is None or write.own is None:
             return await write.every.run(db, self.guard, values)
         return await write.own.run(db, self.guard, {**values, write.own.owner: owner})
@@ -146,7 +147,7 @@ class Writes(Generic[Row]):
             what: str,
             core: Callable[..., Update | Delete],
             *of: type[Struct],
-            values: Callable[[Any], Mapping[str, object]] = lambda _: {},
+            values: Callable[[Any], dict[str, object]] = lambda _: {},
             changes: Callable[[Any], tuple[object, ...]] | None = None,
         ) -> Write[Row]:
             name_ = f"{name}.{what}"
@@ -248,13 +249,11 @@ class Writes(Generic[Row]):
         columns = [given.get(many.arrays[name], ()) for name in many.names]
         records = await db.fetch(many, array_arguments(many, columns))
         found = {record[self.place]: many.row(*record) for record in records}
-        for waiter in batch:
-            if waiter.key in found:
-                waiter.answer((found[waiter.key], None))
-            elif waiter.args.guard is None:
-                waiter.answer((None, None))
-            else:  # no such row, or another version: its own statement finds out
-                await bisect_on_error(db, [waiter], self._run_one, self._run_many)
+        others = [one for one in batch if one.key not in found and one.args.guard is not None]
+        done = [one for one in batch if one not in others] if others else batch
+        answer_all([(one, (found.get(one.key), None)) for one in done])
+        for one in others:  # no such row, or another version: its own statement finds out
+            await bisect_on_error(db, [one], self._run_one, self._run_many)
 
     async def _run_batch(self, db: WritableDatabase, batch: list[Waiter]) -> None:
         # Side by side, so that a locked row holds up its own statement alone.

@@ -147,7 +147,7 @@ def replace(of: "Resource[Any]") -> Operation:
 def change(of: "Resource[Any]") -> Operation:
     """PATCH /items/{id}."""
     write, by_id, tags, show, body = of.writes.change, of.by_id, of.tags, of.show, Body(of.change)
-    version, rules = of.version, of.rules
+    version, rules, unchanged = of.version, of.rules, of.change()
 
     async def handler(request: Request) -> Reply:
         request.row_id()
@@ -161,7 +161,7 @@ def change(of: "Resource[Any]") -> Operation:
         return show(await row_handlers.write(request, write, tags, fields, asked))
 
     def plan(asked: Any, row_id: int) -> tuple[int, Call] | None:
-        return (row_id, Call(write, None, None, row_id, asked)) if fields_set(asked) else None
+        return None if asked == unchanged else (row_id, Call(write, None, None, row_id, asked))
 
     direct = RowWrites(
         body,

@@ -1,6 +1,6 @@
 """Writes of single rows without a task: the group commit sends the responses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
@@ -158,26 +158,35 @@ class RowWrite(DirectWaiter):
         self.value = value
 
     def answer(self, done: Any) -> None:
-        """Invalidate what the row changes, then send it; or send that there is none."""
-        writer = self.cycle.connection.app_state["writer"]
-        row = done[0] if isinstance(done, tuple) else done
-        if row is None:
-            self.late(NotFound("there is no such row"))
-            return
-        try:
-            writer.written(
-                self.direct.writes.tags(row, self.value),
-                partial(self._show, row, perf_counter()),
-            )
-        except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
-            self.refuse(error)
+        """As `together`."""
+        self.together([(self, done)])
+
+    @staticmethod
+    def together(answers: Sequence[tuple["RowWrite", Any]]) -> None:
+        """Invalidate what the rows change, then send each; or send that there is none."""
+        writer = answers[0][0].cycle.connection.app_state["writer"]
+        changed: set[int] = set()
+        written = []
+        for waiter, done in answers:
+            row = done[0] if isinstance(done, tuple) else done
+            if row is None:
+                waiter.late(NotFound("there is no such row"))
+                continue
+            try:
+                changed.update(waiter.direct.writes.tags(row, waiter.value))
+                written.append((waiter, row))
+            except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
+                waiter.refuse(error)
+        if written:
+            writer.written(tuple(changed), partial(_show_all, written, perf_counter()))
 
     def refuse(self, problem: BaseException) -> None:
         """Send the error; the outcome of the write may be unknown."""
         self.cycle.connection.app_state["writer"].failed(problem)
         self.late(problem)
 
-    def _show(self, row: Struct, answered: float) -> None:
+    def show_row(self, row: Struct, answered: float) -> None:
+        """Send the row; see `show`."""
         writes, status, location = self.direct.writes, 200, None
         began = perf_counter()
         try:
@@ -188,3 +197,8 @@ class RowWrite(DirectWaiter):
             self.show(body, headers, status, answered, began, location)
         except Exception as error:  # noqa: BLE001 - it is logged and answered as any other
             self.late(error)
+
+
+def _show_all(written: Sequence[tuple[RowWrite, Struct]], answered: float) -> None:
+    for waiter, row in written:
+        waiter.show_row(row, answered)
