@@ -362,6 +362,55 @@ async def test_changes_of_different_fields_share_a_statement(url: str) -> None:
         assert (row.name, row.price, row.description, row.is_active) == kinds[n % 4]
 
 
+@pytest.mark.parametrize(
+    "fields", ({"is_active": False}, {"price": Price(0)}, {"description": None}, {"name": "All"})
+)
+async def test_a_batch_may_set_one_field_alone(url: str, fields: dict[str, Any]) -> None:
+    """Arrays of the others are empty; also false, zero and null are values."""
+    await ask(
+        url,
+        "INSERT INTO items (sku, name, description, price)"
+        " SELECT 'S' || n, 'Item', 'Text', 1 FROM generate_series(1, 40) n",
+    )
+    async with opened(url) as db:
+        found = [
+            row for row, _ in await asyncio.gather(*(change(db, n, **fields) for n in range(1, 41)))
+        ]
+        assert len(db.ran) <= 5
+    before = {"name": "Item", "description": "Text", "price": 1, "is_active": True}
+    for n, row in enumerate(found, 1):
+        seen = {name: getattr(row, name) for name in before}
+        assert (row.id, row.sku, row.version, seen) == (n, f"S{n}", 2, {**before, **fields})
+
+
+async def test_a_batch_keeps_what_only_admins_set_in_replacements_by_owners(url: str) -> None:
+    await ask(
+        url,
+        "INSERT INTO users (email, username, role) SELECT n || '@example.com', 'user' || n, 'admin'"
+        " FROM generate_series(1, 30) n",
+    )
+    async with opened(url) as db:
+        work = [
+            users.writes.replace.run(
+                WritableDatabase(db),
+                None,
+                None if n % 3 == 0 else n + n % 3 - 1,  # an admin, the user, another user
+                id=n,
+                given=users.new(email=f"{n}@example.org", username=f"new{n}", role="user")
+                if n % 3 == 0
+                else users.replacement(email=f"{n}@example.org", username=f"new{n}"),
+            )
+            for n in range(1, 31)
+        ]
+        found = [row for row, _ in await settled(work)]
+        assert len(db.ran) <= 5
+    for n, row in enumerate(found, 1):
+        if n % 3 == 2:
+            assert row is None
+        else:
+            assert (row.username, row.role) == (f"new{n}", "user" if n % 3 == 0 else "admin")
+
+
 async def test_a_second_soft_delete_changes_nothing_within_a_batch_too(url: str) -> None:
     await ask(
         url,

@@ -18,7 +18,9 @@ from uvicorn.server import ServerState
 
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
+from service.cache.generations import FIRST_ROW_TAG, TableTags
 from service.cache.response import CachedResponse
+from service.cache.store import Cache
 from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.http1.connection import Connection
@@ -252,6 +254,53 @@ async def test_a_slow_request_without_a_task_is_logged_with_its_id(
     assert fields["route"] == "/items/{id}"
     assert fields["statements"] == 1
     assert fields["sql"] > 0
+
+
+@pytest.mark.anyio
+async def test_what_a_batch_has_changed_is_invalidated_together_before_its_answers(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request has its own response, also one whose row is gone or whose tags fail."""
+    async with listening(own_database_url) as (client, state, _):
+        places = [
+            (await client.post("/items", json={"name": f"Lamp {n}"})).headers["location"]
+            for n in range(12)
+        ]
+        gone, broken = places[10:]
+        await client.delete(gone, params={"permanent": "true"})
+        for place in places[:10]:
+            assert (await client.get(place)).json()["price"] is None
+        together: list[Any] = []
+        invalidate, written = Cache.invalidate_then, TableTags.written
+
+        def noted(self: Cache, tags: Any, then: Callable[[], None]) -> None:
+            rows = sum(tag >= FIRST_ROW_TAG for tag in tags)
+            assert state["metrics"].in_flight >= rows, "none has its answer"
+            together.append(tags)
+            invalidate(self, tags, then)
+
+        def failing(self: TableTags, row: Any, changed: Any = ()) -> Any:
+            if row.id == int(broken.rpartition("/")[2]):
+                raise ZeroDivisionError
+            return written(self, row, changed)
+
+        monkeypatch.setattr(Cache, "invalidate_then", noted)
+        monkeypatch.setattr(TableTags, "written", failing)
+        async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
+            first = asyncio.create_task(client.patch(places[0], json={"price": 1}))
+            await until(lambda: state["metrics"].in_flight == 1)
+            others = [
+                asyncio.create_task(client.patch(place, json={"price": n}))
+                for n, place in enumerate(places[1:], 2)
+            ]
+            await until(lambda: state["metrics"].in_flight == 12)
+        found = await asyncio.gather(first, *others)
+        assert [one.status_code for one in found] == [200] * 10 + [404, 500]
+        assert len(together) < 6
+        for n, (one, place) in enumerate(zip(found[:10], places, strict=False), 1):
+            assert (one.json()["price"], one.headers["etag"]) == (n, '"2"')
+            assert (await client.get(place)).json() == one.json()
+        assert state["metrics"].in_flight == 0
 
 
 @pytest.mark.anyio
