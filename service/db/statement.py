@@ -26,8 +26,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 Row = TypeVar("Row")
@@ -35,7 +33,25 @@ Row = TypeVar("Row")
 # The name may be quoted, or have a schema before it.
 _INSERT = re.compile(r"INSERT INTO [^(]+ \(id, [^)]*\)")
 
+
+class Compiler(dialects.PGCompiler_asyncpg):
+    """Remembers the tables: to find them in each tree took 3 % of a start's CPU."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.tables: set[str] = set()
+        super().__init__(*args, **options)
+
+    def visit_table(self, table: Any, *args: Any, **options: Any) -> Any:
+        self.tables.add(table.name)
+        return super().visit_table(table, *args, **options)  # type: ignore[no-untyped-call]
+
+    def visit_insert(self, insert_stmt: Any, *args: Any, **options: Any) -> Any:
+        self.tables.add(insert_stmt.table.name)
+        return super().visit_insert(insert_stmt, *args, **options)  # type: ignore[no-untyped-call]
+
+
 DIALECT = dialects.dialect(dbapi=dialects.dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy leaves both untyped
+DIALECT.statement_compiler = Compiler
 DIALECT.server_version_info = (15, 0)  # the oldest supported; normally taken from a connection
 
 
@@ -111,7 +127,7 @@ class Statement(Generic[Row]):
         by_values: bool = False,
     ) -> None:
         compiled = core.compile(dialect=DIALECT)
-        assert isinstance(compiled, SQLCompiler)  # noqa: S101 - narrows what compile() is typed as
+        assert isinstance(compiled, Compiler)  # noqa: S101 - narrows what compile() is typed as
         _refuse(name, compiled)
         self.name = name
         self.sql = str(compiled)
@@ -201,7 +217,7 @@ def _overriding(name: str, sql: str) -> str:
     return changed
 
 
-def _refuse(name: str, compiled: SQLCompiler) -> None:
+def _refuse(name: str, compiled: Compiler) -> None:
     if compiled.post_compile_params or compiled.literal_execute_params:
         raise RefusedError(
             f"{name}: expanding IN or literal_execute; use = ANY(array) or a literal"
@@ -215,12 +231,8 @@ def _refuse(name: str, compiled: SQLCompiler) -> None:
     )
     if unnamed:
         raise RefusedError(f"{name}: a value is in the statement ({unnamed}); bind it by name")
-    if compiled.ctes and compiled.statement is not None:
-        shadowed = {cte.name for cte in compiled.ctes} & {
-            part.name for part in visitors.iterate(compiled.statement) if isinstance(part, Table)
-        }
-        if shadowed:
-            raise RefusedError(f"{name}: a WITH query has the name of a table, {sorted(shadowed)}")
+    if shadowed := {cte.name for cte in compiled.ctes or ()} & compiled.tables:
+        raise RefusedError(f"{name}: a WITH query has the name of a table, {sorted(shadowed)}")
     if isinstance(compiled.statement, UpdateBase) and compiled.isinsert:
         table = compiled.statement.table
         if isinstance(table, Table) and set(compiled.positiontup or ()) >= set(table.c.keys()):
