@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import http.client
 import os
 import socket
 import ssl
@@ -24,8 +25,6 @@ from service.server.sockets import Listener
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    import http.client
-
     from service.app import Application
 
 __all__ = [
@@ -165,8 +164,6 @@ def _announce(settings: Settings, ready: Callable[[], None], stopped: threading.
 
 def answers(settings: Settings) -> bool:
     """Return whether a service answers at the address, within a second."""
-    import http.client  # uvicorn's workers need none
-
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only named here
     connection = _connection(host, settings)
     try:
@@ -180,9 +177,7 @@ def answers(settings: Settings) -> bool:
         connection.close()
 
 
-def _connection(host: str, settings: Settings) -> "http.client.HTTPConnection":
-    import http.client
-
+def _connection(host: str, settings: Settings) -> http.client.HTTPConnection:
     if settings.certfile is None:
         return http.client.HTTPConnection(host, settings.port, timeout=1)
     # It asks only whether this process answers; the certificate is for other names than this.
