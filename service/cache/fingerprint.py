@@ -1,7 +1,6 @@
 """A hash of everything that determines the responses of an application."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -29,11 +28,10 @@ def fingerprint(secret: str, place: Path) -> str:
 
 def _imported(place: Path) -> set[Path]:
     """The imported files below a folder, without the libraries in it."""
-    below = f"{place}{os.sep}"
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    paths = {Path(file) for file in files if file and file.startswith(below)}
+    paths = {Path(file) for file in files if file and file.endswith(".py")}
     return {
         path
         for path in paths
-        if path.suffix == ".py" and "site-packages" not in path.parts and path.exists()
+        if path.is_relative_to(place) and "site-packages" not in path.parts and path.exists()
     }
