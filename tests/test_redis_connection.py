@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import uvloop
 from hiredis import Reader
 from redis.exceptions import RedisError
@@ -409,3 +410,15 @@ def test_redis_is_used_over_tls(tmp_path: Path, run: Run, new_redis: NewRedis) -
             proxy.close()
 
     run(check())
+
+
+@pytest.mark.parametrize("url", ("redis://h/1", "rediss://h", "unix:///x"))
+def test_a_connection_does_not_look_up_the_version_of_redis_py(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it from the installed packages took each worker 12 ms of CPU."""
+    monkeypatch.setattr("redis.utils.get_lib_version", lambda: pytest.fail("looked up"))
+    one = client(url)
+    assert isinstance(one, redis.asyncio.Redis)
+    made = one.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    assert (made.driver_info.name, made.driver_info.lib_version) == ("redis-py", redis.__version__)

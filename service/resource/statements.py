@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
 
 from msgspec import Struct
@@ -104,6 +105,11 @@ class Statements(Generic[Row]):
         """Return whether an operation is served."""
         raise NotImplementedError
 
+    @cached_property
+    def writes(self) -> Writes[Row]:
+        """The replacements, changes and deletions of one row."""
+        return Writes(self.name, self.row, self.table, self.new, self.change, owner=self.owner)
+
     def compile(self, totals: Table | None) -> None:
         """Build the statements of the served operations."""
         name, table, row, new = self.name, self.table, self.row, self.new
@@ -122,7 +128,6 @@ class Statements(Generic[Row]):
                 f"{name}.{key}_taken", table, key, folded=folded
             )
             self.add = UniqueCommit(f"{name}.add", row, table, new, key, taken, folded=folded)
-        self.writes: Writes[Row] = Writes(name, row, table, new, self.change, owner=self.owner)
         self.loaders: dict[str, BatchLoader[Any]] = {
             include: BatchLoader(f"{name}.{include}s", kind, self.references[f"{include}_id"].table)
             for include, kind in self.include.items()

@@ -51,6 +51,7 @@ def config(app: ASGIApp, certfile: str | None = None, keyfile: str | None = None
         headers=[] if certfile is None else [(HSTS[0].decode(), HSTS[1].decode())],
     )
     made.load()
+    made.get_loop_factory()  # imports uvloop, so that workers share its memory
     made.lifespan_class = Lifespan
     return made
 
