@@ -365,7 +365,7 @@ def test_a_list_without_offset_has_one_plan_after_its_fifth_use(seeded: Seeded, 
             for _ in range(10):
                 await prepared.fetch(*(values[one] for one in statement.names))
             counted = "SELECT custom_plans, generic_plans FROM pg_prepared_statements"
-            custom, generic = await connection.fetchrow(f"{counted} WHERE name = 'one'")
+            ((custom, generic),) = await connection.fetch(f"{counted} WHERE name = 'one'")
             return custom, generic
         finally:
             await connection.close()
