@@ -88,9 +88,9 @@ async def _used_by_redis(on: StagingTable) -> tuple[float, float]:
 
 async def _read(connection: asyncpg.Connection, query: Any) -> Callable[[], Awaitable[None]]:
     chosen, values = items.listing.choose(query)
-    page = items.listing.page(query.sort, chosen, "exact")
     number = query.page if isinstance(query.page, int) else 1
     values |= {"offset": (number - 1) * query.per_page, "limit": query.per_page + 1}
+    page = items.listing.page(query.sort, chosen, "exact", first=number == 1)
     # Without a name it is planned at each use, as the service does.
     prepared = await connection.prepare(page.sql, name="" if page.by_values else None)
     args = [values[name] for name in page.names]

@@ -171,7 +171,7 @@ def question(case: Case, sort: str, view: View) -> Question:
     chosen, values = listing.choose(type("Query", (), query))
     total: Any = view.total
     if view.what == "page":
-        ours = listing.page(sort, chosen, total)
+        ours = listing.page(sort, chosen, total, first=not view.offset)
     else:
         ours = listing.after(sort, chosen, total, start=True)
     order, table = listing.orders[sort], listing.table

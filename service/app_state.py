@@ -168,7 +168,7 @@ def before_fork(app: "Application") -> None:
         redis.load()
     _fingerprint(app)
     for one in app.resources:
-        one.listing.page("id", (), "exact")  # the page that a list shows by default
+        one.listing.page("id", (), "exact", first=True)  # the page that a list shows by default
 
 
 def _fingerprint(app: "Application") -> str:

@@ -351,235 +351,277 @@ FROM users
 WHERE users.id = rows.owner_id)) ORDER BY rows.n;
 
 -- items.page
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after
 -- $1 last_id, $2 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.id > $1::BIGINT ORDER BY items.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- items.page?sort=-id
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=-id
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=-id
 -- $1 last_id, $2 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.id < $1::BIGINT ORDER BY items.id DESC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- items.page?sort=created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at ASC, items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=created_at
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items
 WHERE (items.created_at, items.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY items.created_at ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?sort=-created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at DESC, items.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=-created_at
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items ORDER BY items.created_at DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=-created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.created_at AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.created_at AS sort_key
 FROM items
 WHERE (items.created_at, items.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY items.created_at DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?sort=name
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" ASC, items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=name
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=name
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items
 WHERE (items.name COLLATE "C", items.id) > ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY items.name COLLATE "C" ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?sort=-name
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" DESC, items.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=-name
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items ORDER BY items.name COLLATE "C" DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=-name
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.name COLLATE "C" AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.name COLLATE "C" AS sort_key
 FROM items
 WHERE (items.name COLLATE "C", items.id) < ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY items.name COLLATE "C" DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?sort=price
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=price
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=price
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items
 WHERE (coalesce(items.price, 10000000000), items.id) > ($1::NUMERIC, $2::BIGINT) ORDER BY coalesce(items.price, 10000000000) ASC, items.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?sort=-price
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.start?sort=-price
 -- $1 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- items.after?sort=-price
 -- $1 last_key, $2 last_id, $3 limit
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, coalesce(items.price, 10000000000) AS sort_key
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, coalesce(items.price, 10000000000) AS sort_key
 FROM items
 WHERE (coalesce(items.price, 10000000000), items.id) < ($1::NUMERIC, $2::BIGINT) ORDER BY coalesce(items.price, 10000000000) DESC, items.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- items.page?is_active=true
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.is_active ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.page?is_active=false
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total) - sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE NOT items.is_active ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- items.page?q
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?owner_id
--- $1 owner_id, $2 limit, $3 offset
+-- $1 owner_id, $2 limit
 SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -587,129 +629,130 @@ FROM items
 WHERE items.owner_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items
 WHERE items.owner_id = $1::BIGINT ORDER BY items.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- items.page?min_price
--- $1 min_price, $2 limit, $3 offset
+-- $1 min_price, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AS hit
   FROM items
   WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000) AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE (coalesce(items.price, 10000000000) >= $1::NUMERIC AND coalesce(items.price, 10000000000) < 10000000000)) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?max_price
--- $1 max_price, $2 limit, $3 offset
+-- $1 max_price, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit, coalesce(items.price, 10000000000) <= $1::NUMERIC AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, coalesce(items.price, 10000000000) <= $1::NUMERIC AS hit
   FROM items
   WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM items
   WHERE coalesce(items.price, 10000000000) <= $1::NUMERIC) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?q&total=estimated
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM every), 10000) ELSE (SELECT count(*) FROM (SELECT FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- items.page?q&total=none
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items ORDER BY items.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 10, rows * 6) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1250::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('items_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (SELECT budget > 0 FROM sample) ORDER BY items.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.id AS sort_key FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key ASC, page.id ASC;
@@ -731,26 +774,37 @@ sample AS MATERIALIZED (
     FROM generate_series(0, pg_relation_size('items') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('items') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM items
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'items'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT items.id, items.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM items
   WHERE (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY items.created_at DESC, items.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT items.id, items.created_at AS sort_key FROM items
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(items.name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(items.name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (items.created_at, items.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT 101) AS most LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.sku, shown.name, shown.description, shown.price, shown.is_active, shown.owner_id, shown.version, shown.created_at, shown.updated_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at FROM items WHERE items.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
 
 -- items.page?total=none
--- $1 limit, $2 offset
-SELECT items.id, items.sku, items.name, items.description, items.price, items.is_active, items.owner_id, items.version, items.created_at, items.updated_at, items.id AS sort_key
+-- $1 limit
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key
+FROM (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
 FROM items ORDER BY items.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $1::BIGINT;
+
+-- items.page?page
+-- $1 limit, $2 offset
+SELECT page.id, page.sku, page.name, page.description, page.price, page.is_active, page.owner_id, page.version, page.created_at, page.updated_at, page.sort_key, counted.total
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'items') AS counted LEFT OUTER JOIN (SELECT items.id AS id, items.sku AS sku, items.name AS name, items.description AS description, items.price AS price, items.is_active AS is_active, items.owner_id AS owner_id, items.version AS version, items.created_at AS created_at, items.updated_at AS updated_at, items.id AS sort_key
+FROM items ORDER BY items.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- items.count
 -- no arguments
@@ -1065,159 +1119,191 @@ FROM users
 WHERE lower(users.username) = lower(rows.username) AND lower(users.email) != lower(rows.email)) ORDER BY rows.n;
 
 -- users.page
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after
 -- $1 last_id, $2 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id > $1::BIGINT ORDER BY users.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- users.page?sort=-id
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start?sort=-id
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after?sort=-id
 -- $1 last_id, $2 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id < $1::BIGINT ORDER BY users.id DESC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- users.page?sort=created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at ASC, users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start?sort=created_at
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at ASC, users.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after?sort=created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users
 WHERE (users.created_at, users.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY users.created_at ASC, users.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- users.page?sort=-created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at DESC, users.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start?sort=-created_at
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users ORDER BY users.created_at DESC, users.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after?sort=-created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.created_at AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users
 WHERE (users.created_at, users.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY users.created_at DESC, users.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- users.page?sort=username
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" ASC, users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start?sort=username
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after?sort=username
 -- $1 last_key, $2 last_id, $3 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users
 WHERE (users.username COLLATE "C", users.id) > ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY users.username COLLATE "C" ASC, users.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- users.page?sort=-username
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" DESC, users.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.start?sort=-username
 -- $1 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users ORDER BY users.username COLLATE "C" DESC, users.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- users.after?sort=-username
 -- $1 last_key, $2 last_id, $3 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.username COLLATE "C" AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users
 WHERE (users.username COLLATE "C", users.id) < ($1::VARCHAR COLLATE "C", $2::BIGINT) ORDER BY users.username COLLATE "C" DESC, users.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- users.page?is_active=true
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.is_active ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.page?is_active=false
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT CAST(coalesce(sum(totals.total) - sum(totals.active), 0) AS BIGINT) AS total
 FROM totals
 WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE NOT users.is_active ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.page?role=user
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1225,10 +1311,11 @@ FROM users
 WHERE users.role = 'user') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.role = 'user' ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.page?role=admin
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1236,99 +1323,100 @@ FROM users
 WHERE users.role = 'admin') AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.role = 'admin' ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- users.page?q
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=estimated
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - least(10000 * seen / (rows * (found + 1)), 1)) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN least((SELECT count(*) FROM every), 10000) ELSE (SELECT count(*) FROM (SELECT FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END LIMIT 10000) AS matching) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown) ON true
 ORDER BY page.sort_key ASC, page.id ASC;
 
 -- users.page?q&total=none
--- $1 q, $2 limit, $3 offset
+-- $1 q, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users ORDER BY users.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 20, rows * 16) * (1 - 0) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.0469::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN (to_regclass('users_search_idx') IS NOT NULL AND CASE WHEN (SELECT datctype IN ('C', 'POSIX')
    FROM pg_database WHERE datname = current_database()) THEN ($1::VARCHAR COLLATE "C") ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' ELSE $1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].' END) THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT users.id, users.id AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (SELECT budget > 0 FROM sample) ORDER BY users.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.id AS sort_key FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key ASC, page.id ASC;
@@ -1350,29 +1438,40 @@ sample AS MATERIALIZED (
     FROM generate_series(0, pg_relation_size('users') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('users') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit, (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS d0 FROM users
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'users'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT users.id, users.created_at AS sort_key, CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AS hit
   FROM users
   WHERE (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY users.created_at DESC, users.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT users.id, users.created_at AS sort_key FROM users
   WHERE CASE WHEN ($1::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($1::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($1::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($1::VARCHAR) ESCAPE '\' END AND (users.created_at, users.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT 101) AS most LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.email, shown.username, shown.full_name, shown.role, shown.is_active, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active FROM users WHERE users.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
 
 -- users.page?total=none
--- $1 limit, $2 offset
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+-- $1 limit
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users ORDER BY users.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $1::BIGINT;
+
+-- users.page?page
+-- $1 limit, $2 offset
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
+FROM (SELECT CAST(coalesce(sum(totals.total), 0) AS BIGINT) AS total
+FROM totals
+WHERE totals.name = 'users') AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
+FROM users ORDER BY users.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- users.page_own
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1380,10 +1479,11 @@ FROM users
 WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT ORDER BY users.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- users.page_own?sort=created_at
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1391,10 +1491,11 @@ FROM users
 WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.created_at AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT ORDER BY users.created_at ASC, users.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- users.page_own?sort=username
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1402,24 +1503,29 @@ FROM users
 WHERE users.id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.username COLLATE "C" AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT ORDER BY users.username COLLATE "C" ASC, users.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- users.start_own
 -- $1 owner, $2 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT ORDER BY users.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- users.after_own
 -- $1 owner, $2 last_id, $3 limit
-SELECT users.id, users.email, users.username, users.full_name, users.role, users.is_active, users.id AS sort_key
+SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key
+FROM (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT AND users.id > $2::BIGINT ORDER BY users.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- users.page_own?q
--- $1 owner, $2 q, $3 limit, $4 offset
+-- $1 owner, $2 q, $3 limit
 SELECT page.id, page.email, page.username, page.full_name, page.role, page.is_active, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1427,7 +1533,8 @@ FROM users
 WHERE users.id = $1::BIGINT AND CASE WHEN ($2::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($2::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' END) AS matching) AS counted LEFT OUTER JOIN (SELECT users.id AS id, users.email AS email, users.username AS username, users.full_name AS full_name, users.role AS role, users.is_active AS is_active, users.id AS sort_key
 FROM users
 WHERE users.id = $1::BIGINT AND CASE WHEN ($2::VARCHAR ~ '[[:alnum:]]{3}|.[^[:alnum:]][[:alnum:]]|[[:alnum:]]{2}[^[:alnum:]].') THEN lower(users.username) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.email) LIKE lower($2::VARCHAR) ESCAPE '\' OR lower(users.full_name) LIKE lower($2::VARCHAR) ESCAPE '\' ELSE (lower(users.username) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.email) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' OR (lower(users.full_name) COLLATE "C") LIKE lower($2::VARCHAR) ESCAPE '\' END ORDER BY users.id ASC
- LIMIT $3::BIGINT OFFSET $4::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $3::BIGINT;
 
 -- keys.user_exists
 -- $1 id
@@ -1513,95 +1620,115 @@ SELECT EXISTS (SELECT keys.id
 FROM keys) AS exist;
 
 -- keys.page
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- keys.start
 -- $1 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- keys.after
 -- $1 last_id, $2 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.id > $1::BIGINT ORDER BY keys.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- keys.page?sort=-id
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- keys.start?sort=-id
 -- $1 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- keys.after?sort=-id
 -- $1 last_id, $2 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.id < $1::BIGINT ORDER BY keys.id DESC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- keys.page?sort=created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys ORDER BY keys.created_at ASC, keys.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- keys.start?sort=created_at
 -- $1 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys ORDER BY keys.created_at ASC, keys.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- keys.after?sort=created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys
 WHERE (keys.created_at, keys.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY keys.created_at ASC, keys.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- keys.page?sort=-created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys ORDER BY keys.created_at DESC, keys.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- keys.start?sort=-created_at
 -- $1 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys ORDER BY keys.created_at DESC, keys.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- keys.after?sort=-created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.created_at AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.created_at AS sort_key
 FROM keys
 WHERE (keys.created_at, keys.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY keys.created_at DESC, keys.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- keys.page?user_id
--- $1 user_id, $2 limit, $3 offset
+-- $1 user_id, $2 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1609,10 +1736,11 @@ FROM keys
 WHERE keys.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- keys.page?user_id&total=estimated
--- $1 user_id, $2 limit, $3 offset
+-- $1 user_id, $2 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1621,14 +1749,17 @@ WHERE keys.user_id = $1::BIGINT
  LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- keys.page?user_id&total=none
--- $1 user_id, $2 limit, $3 offset
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+-- $1 user_id, $2 limit
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $2::BIGINT;
 
 -- keys.after?sort=-created_at&user_id
 -- $1 user_id, $2 last_key, $3 last_id, $4 limit
@@ -1646,29 +1777,40 @@ sample AS MATERIALIZED (
     FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, keys.user_id = $1::BIGINT AS d0 FROM keys
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
   FROM keys
   WHERE (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY keys.created_at DESC, keys.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT keys.id, keys.created_at AS sort_key FROM keys
   WHERE keys.user_id = $1::BIGINT AND (keys.created_at, keys.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT 101) AS most LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
 
 -- keys.page?total=none
--- $1 limit, $2 offset
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+-- $1 limit
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys ORDER BY keys.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $1::BIGINT;
+
+-- keys.page?page
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM keys) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
+FROM keys ORDER BY keys.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- keys.page_own
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1676,34 +1818,35 @@ FROM keys
 WHERE keys.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- keys.page_own?sort=created_at
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
   FROM keys ORDER BY keys.created_at ASC, keys.id ASC LIMIT 200) AS walked) AS numbered
-  WHERE hit OR n = 200 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 200 AS short FROM near),
+  WHERE hit OR n = 200 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $1::BIGINT AS d0 FROM keys
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT keys.id, keys.created_at AS sort_key, keys.user_id = $1::BIGINT AS hit
   FROM keys
   WHERE (SELECT budget > 0 FROM sample) ORDER BY keys.created_at ASC, keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT keys.id, keys.created_at AS sort_key FROM keys
   WHERE keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
   WHERE keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
@@ -1711,45 +1854,49 @@ ORDER BY page.sort_key ASC, page.id ASC;
 
 -- keys.start_own
 -- $1 owner, $2 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT ORDER BY keys.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- keys.after_own
 -- $1 owner, $2 last_id, $3 limit
-SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at, keys.id AS sort_key
+SELECT page.id, page.user_id, page.name, page.prefix, page.scopes, page.expires_at, page.last_used_at, page.created_at, page.sort_key
+FROM (SELECT keys.id AS id, keys.user_id AS user_id, keys.name AS name, keys.prefix AS prefix, keys.scopes AS scopes, keys.expires_at AS expires_at, keys.last_used_at AS last_used_at, keys.created_at AS created_at, keys.id AS sort_key
 FROM keys
 WHERE keys.user_id = $1::BIGINT AND keys.id > $2::BIGINT ORDER BY keys.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- keys.page_own?user_id
--- $1 user_id, $2 owner, $3 limit, $4 offset
+-- $1 user_id, $2 owner, $3 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
   FROM keys
   WHERE keys.user_id = $2::BIGINT ORDER BY keys.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($3::BIGINT + $4::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT + $4::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT + $4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT + $4::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT + $4::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('keys') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('keys') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT keys.user_id = $1::BIGINT AS hit, keys.user_id = $2::BIGINT AS ahead, keys.user_id = $1::BIGINT AS d0 FROM keys
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'keys'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT keys.id, keys.id AS sort_key, keys.user_id = $1::BIGINT AS hit
   FROM keys
   WHERE keys.user_id = $2::BIGINT AND (SELECT budget > 0 FROM sample) ORDER BY keys.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $3::BIGINT OFFSET $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $3::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT keys.id, keys.id AS sort_key FROM keys
   WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $3::BIGINT OFFSET $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.name, shown.prefix, shown.scopes, shown.expires_at, shown.last_used_at, shown.created_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM keys
   WHERE keys.user_id = $2::BIGINT AND keys.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT keys.id, keys.user_id, keys.name, keys.prefix, keys.scopes, keys.expires_at, keys.last_used_at, keys.created_at FROM keys WHERE keys.id = page.id OFFSET 0) AS shown) ON true
@@ -1789,95 +1936,115 @@ FROM notifications
 WHERE notifications.id = $1::BIGINT;
 
 -- notifications.page
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications ORDER BY notifications.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.start
 -- $1 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications ORDER BY notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- notifications.after
 -- $1 last_id, $2 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.id > $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- notifications.page?sort=-id
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications ORDER BY notifications.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.start?sort=-id
 -- $1 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications ORDER BY notifications.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- notifications.after?sort=-id
 -- $1 last_id, $2 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.id < $1::BIGINT ORDER BY notifications.id DESC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- notifications.page?sort=created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.start?sort=created_at
 -- $1 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- notifications.after?sort=created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications
 WHERE (notifications.created_at, notifications.id) > ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY notifications.created_at ASC, notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- notifications.page?sort=-created_at
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
 FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications ORDER BY notifications.created_at DESC, notifications.id DESC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.start?sort=-created_at
 -- $1 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications ORDER BY notifications.created_at DESC, notifications.id DESC
+ LIMIT 101) AS page
  LIMIT $1::BIGINT;
 
 -- notifications.after?sort=-created_at
 -- $1 last_key, $2 last_id, $3 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.created_at AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.created_at AS sort_key
 FROM notifications
 WHERE (notifications.created_at, notifications.id) < ($1::TIMESTAMP WITH TIME ZONE, $2::BIGINT) ORDER BY notifications.created_at DESC, notifications.id DESC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- notifications.page?user_id
--- $1 user_id, $2 limit, $3 offset
+-- $1 user_id, $2 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1885,10 +2052,11 @@ FROM notifications
 WHERE notifications.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- notifications.page?unread=true
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1896,10 +2064,11 @@ FROM notifications
 WHERE notifications.unread) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.unread ORDER BY notifications.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.page?unread=false
--- $1 limit, $2 offset
+-- $1 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1907,10 +2076,11 @@ FROM notifications
 WHERE NOT notifications.unread) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE NOT notifications.unread ORDER BY notifications.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $1::BIGINT;
 
 -- notifications.page?user_id&total=estimated
--- $1 user_id, $2 limit, $3 offset
+-- $1 user_id, $2 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1919,14 +2089,17 @@ WHERE notifications.user_id = $1::BIGINT
  LIMIT 10000) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- notifications.page?user_id&total=none
--- $1 user_id, $2 limit, $3 offset
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+-- $1 user_id, $2 limit
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $2::BIGINT;
 
 -- notifications.after?sort=-created_at&user_id
 -- $1 user_id, $2 last_key, $3 last_id, $4 limit
@@ -1944,29 +2117,40 @@ sample AS MATERIALIZED (
     FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AS ahead, notifications.user_id = $1::BIGINT AS d0 FROM notifications
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
   FROM notifications
   WHERE (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT budget > 0 FROM sample) ORDER BY notifications.created_at DESC, notifications.id DESC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $4::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $4::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT notifications.id, notifications.created_at AS sort_key FROM notifications
   WHERE notifications.user_id = $1::BIGINT AND (notifications.created_at, notifications.id) < ($2::TIMESTAMP WITH TIME ZONE, $3::BIGINT) AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key DESC, id DESC LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key DESC, id DESC LIMIT 101) AS most LIMIT $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key
 FROM page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown
 ORDER BY page.sort_key DESC, page.id DESC;
 
 -- notifications.page?total=none
--- $1 limit, $2 offset
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+-- $1 limit
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications ORDER BY notifications.id ASC
- LIMIT $1::BIGINT OFFSET $2::BIGINT;
+ LIMIT 101) AS page
+ LIMIT $1::BIGINT;
+
+-- notifications.page?page
+-- $1 limit, $2 offset
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
+FROM (SELECT count(*) AS total
+FROM (SELECT 1
+FROM notifications) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
+FROM notifications ORDER BY notifications.id ASC
+ LIMIT $1::BIGINT OFFSET $2::BIGINT) AS page ON true;
 
 -- notifications.page_own
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key, counted.total
 FROM (SELECT count(*) AS total
 FROM (SELECT 1
@@ -1974,34 +2158,35 @@ FROM notifications
 WHERE notifications.user_id = $1::BIGINT) AS matching) AS counted LEFT OUTER JOIN (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
- LIMIT $2::BIGINT OFFSET $3::BIGINT) AS page ON true;
+ LIMIT 101) AS page ON true
+ LIMIT $2::BIGINT;
 
 -- notifications.page_own?sort=created_at
--- $1 owner, $2 limit, $3 offset
+-- $1 owner, $2 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
   FROM notifications ORDER BY notifications.created_at ASC, notifications.id ASC LIMIT 200) AS walked) AS numbered
-  WHERE hit OR n = 200 LIMIT ($2::BIGINT + $3::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT + $3::BIGINT) AND max(n) = 200 AS short FROM near),
+  WHERE hit OR n = 200 LIMIT ($2::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($2::BIGINT) AND max(n) = 200 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT + $3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT + $3::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT + $3::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($2::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 64) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows AS remaining, found * 200 > 4 * seen * (hits + 1) AS elsewhere, ($2::BIGINT) / greatest(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS expected, ($2::BIGINT) / least(nullif(hits, 0) / 200::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.1071::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE hit) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, notifications.user_id = $1::BIGINT AS d0 FROM notifications
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 200) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT notifications.id, notifications.created_at AS sort_key, notifications.user_id = $1::BIGINT AS hit
   FROM notifications
   WHERE (SELECT budget > 0 FROM sample) ORDER BY notifications.created_at ASC, notifications.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $2::BIGINT OFFSET $3::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $2::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $2::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT notifications.id, notifications.created_at AS sort_key FROM notifications
   WHERE notifications.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $2::BIGINT OFFSET $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $2::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM notifications
   WHERE notifications.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown) ON true
@@ -2009,45 +2194,49 @@ ORDER BY page.sort_key ASC, page.id ASC;
 
 -- notifications.start_own
 -- $1 owner, $2 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT ORDER BY notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $2::BIGINT;
 
 -- notifications.after_own
 -- $1 owner, $2 last_id, $3 limit
-SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at, notifications.id AS sort_key
+SELECT page.id, page.user_id, page.kind, page.message, page.data, page.unread, page.read_at, page.created_at, page.sort_key
+FROM (SELECT notifications.id AS id, notifications.user_id AS user_id, notifications.kind AS kind, notifications.message AS message, notifications.data AS data, notifications.unread AS unread, notifications.read_at AS read_at, notifications.created_at AS created_at, notifications.id AS sort_key
 FROM notifications
 WHERE notifications.user_id = $1::BIGINT AND notifications.id > $2::BIGINT ORDER BY notifications.id ASC
+ LIMIT 101) AS page
  LIMIT $3::BIGINT;
 
 -- notifications.page_own?user_id
--- $1 user_id, $2 owner, $3 limit, $4 offset
+-- $1 user_id, $2 owner, $3 limit
 WITH near AS MATERIALIZED (
   SELECT id, sort_key, hit, n FROM (SELECT *, row_number() OVER () AS n FROM (SELECT notifications.id, notifications.id AS sort_key, notifications.user_id = $1::BIGINT AS hit
   FROM notifications
   WHERE notifications.user_id = $2::BIGINT ORDER BY notifications.id ASC LIMIT 500) AS walked) AS numbered
-  WHERE hit OR n = 500 LIMIT ($3::BIGINT + $4::BIGINT)),
-reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT + $4::BIGINT) AND max(n) = 500 AS short FROM near),
+  WHERE hit OR n = 500 LIMIT ($3::BIGINT)),
+reached AS MATERIALIZED (SELECT count(*) FILTER (WHERE hit) AS hits, count(*) FILTER (WHERE hit) < ($3::BIGINT) AND max(n) = 500 AS short FROM near),
 sample AS MATERIALIZED (
-  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT + $4::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
-  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT + $4::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT + $4::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
+  SELECT short, remaining, CASE WHEN NOT short THEN 0 WHEN budget >= remaining * 0.735 THEN remaining WHEN expected < 2 * budget AND budget >= ($3::BIGINT) THEN CASE WHEN elsewhere THEN budget ELSE least(budget, longest * 2 + rows / 16) END ELSE 0 END AS budget
+  FROM (SELECT short, rows, rows * ahead / seen AS remaining, found * 500 > 4 * seen * (hits + 1) AS elsewhere, ($3::BIGINT) / greatest(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS expected, ($3::BIGINT) / least(nullif(hits, 0) / 500::float8, nullif(found, 0) / seen::float8) AS longest,
     (least(rows / seen * (fewest + greatest(least(hits, 2) - fewest, 0)) * 5, rows * 1) * (1 - 1) + rows / seen * greatest(found, least(hits, 2)) * 6) * 0.7500::float8 AS budget
   FROM (SELECT count(*) + 1 AS seen, count(*) FILTER (WHERE ahead) + 1 AS ahead, count(*) FILTER (WHERE hit AND ahead) AS found, least(CASE WHEN true THEN count(*) FILTER (WHERE d0) END) AS fewest
     FROM generate_series(0, pg_relation_size('notifications') / current_setting('block_size')::bigint - 1, greatest(pg_relation_size('notifications') / current_setting('block_size')::bigint / 128, 1)) AS page, LATERAL (SELECT notifications.user_id = $1::BIGINT AS hit, notifications.user_id = $2::BIGINT AS ahead, notifications.user_id = $1::BIGINT AS d0 FROM notifications
     WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + 1 || ',0)')::tid LIMIT 2) AS one WHERE (SELECT short FROM reached)) AS counts, reached, (SELECT greatest(reltuples, 500) AS rows FROM pg_class WHERE oid = 'notifications'::regclass) AS size OFFSET 0) AS numbers),
 far AS MATERIALIZED (
-  SELECT id, sort_key FROM (SELECT notifications.id, notifications.id AS sort_key, notifications.user_id = $1::BIGINT AS hit
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT notifications.id, notifications.id AS sort_key, notifications.user_id = $1::BIGINT AS hit
   FROM notifications
   WHERE notifications.user_id = $2::BIGINT AND (SELECT budget > 0 FROM sample) ORDER BY notifications.id ASC LIMIT (SELECT CASE WHEN budget < remaining THEN budget::bigint END FROM sample)) AS walked
-  WHERE hit LIMIT $3::BIGINT OFFSET $4::BIGINT),
+  WHERE hit LIMIT 101) AS most LIMIT $3::BIGINT),
 gather AS MATERIALIZED (SELECT short AND budget < remaining AND (SELECT count(*) FROM far) < $3::BIGINT AS needed FROM sample),
 every AS MATERIALIZED (
   SELECT notifications.id, notifications.id AS sort_key FROM notifications
   WHERE notifications.user_id = $2::BIGINT AND notifications.user_id = $1::BIGINT AND (SELECT needed FROM gather)),
-page AS MATERIALIZED (
-  (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
-  ORDER BY sort_key ASC, id ASC LIMIT $3::BIGINT OFFSET $4::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
+page AS MATERIALIZED ((
+  SELECT * FROM (SELECT id, sort_key FROM (SELECT id, sort_key FROM near WHERE hit AND NOT (SELECT short FROM reached) UNION ALL SELECT * FROM every) AS found
+  ORDER BY sort_key ASC, id ASC LIMIT 101) AS most LIMIT $3::BIGINT) UNION ALL SELECT * FROM far WHERE NOT (SELECT needed FROM gather))
 SELECT shown.id, shown.user_id, shown.kind, shown.message, shown.data, shown.unread, shown.read_at, shown.created_at, page.sort_key, counted.total
 FROM (SELECT CASE WHEN (SELECT needed FROM gather) THEN (SELECT count(*) FROM every) ELSE (SELECT count(*) FROM notifications
   WHERE notifications.user_id = $2::BIGINT AND notifications.user_id = $1::BIGINT) END AS total) AS counted LEFT JOIN (page CROSS JOIN LATERAL (SELECT notifications.id, notifications.user_id, notifications.kind, notifications.message, notifications.data, notifications.unread, notifications.read_at, notifications.created_at FROM notifications WHERE notifications.id = page.id OFFSET 0) AS shown) ON true

@@ -20,6 +20,7 @@ from service.admin import catalogue
 from service.asgi import MIGRATIONS, app
 from service.dashboard import statements as dashboard
 from service.db.filters import FilterIndex, containing
+from service.db.pooled_connection import SESSION
 from service.db.statement import DIALECT
 from service.embedded.stores import stores
 from service.items import items
@@ -69,7 +70,8 @@ def lists() -> Iterator[tuple[str, str]]:
                 query = "" if sign + sort == "id" else f"sort={sign}{sort}"
                 yield f"{table}.start" + (f"?{query}" if query else ""), index
                 yield f"{table}.after" + (f"?{query}" if query else ""), index
-                yield f"{table}.page?{query + '&' if query else ''}total=none", index
+                for number in ("", "&page"):
+                    yield f"{table}.page?{query + '&' if query else ''}total=none{number}", index
 
 
 ONE_INDEX: tuple[tuple[str, str], ...] = (
@@ -335,6 +337,40 @@ async def _plans_for_all(url: str) -> int:
         return found
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "items.page",
+        "items.page?total=none",
+        "items.page?sort=-price",
+        "items.page?is_active=true",
+        "items.page?sort=-price&is_active=true",
+        "items.start?sort=name&is_active=false",
+        "items.start?sort=-created_at",
+        "items.after",
+        "items.after?sort=-id&is_active=true",
+    ),
+)
+def test_a_list_without_offset_has_one_plan_after_its_fifth_use(seeded: Seeded, name: str) -> None:
+    """Else each use on a large table is planned again, which costs more than reading the page."""
+    _, statement = catalogue.find(app.sources, name)
+    values = {"limit": 11, "last_id": 10_000}
+
+    async def plans() -> tuple[int, int]:
+        connection = await asyncpg.connect(seeded.url, server_settings=SESSION)
+        try:
+            prepared = await connection.prepare(statement.sql, name="one")
+            for _ in range(10):
+                await prepared.fetch(*(values[one] for one in statement.names))
+            counted = "SELECT custom_plans, generic_plans FROM pg_prepared_statements"
+            ((custom, generic),) = await connection.fetch(f"{counted} WHERE name = 'one'")
+            return custom, generic
+        finally:
+            await connection.close()
+
+    assert asyncio.run(plans()) == (5, 5)
 
 
 class Undone(Exception):  # noqa: N818 - no error

@@ -1,11 +1,11 @@
 """Lists: the page and cursor statements of a table, one per combination of sort and filters.
 
-A page is OFFSET and LIMIT with its total in the same statement; a cursor goes on after the last
-row by comparing (key, id) as a row, which PostgreSQL answers from the index at any depth
-(https://use-the-index-luke.com/no-offset). Both select one row more than the page has, which shows
-whether there is more. Where an index has the matches of all filters in the order of the page, the
-statement reads them from it; else adaptive.py finds them. Statements are compiled when first met:
-the combinations are a closed set.
+A page is OFFSET and LIMIT with its total in the same statement, the first one without OFFSET. A
+cursor goes on after the last row by comparing (key, id) as a row, which PostgreSQL answers from the
+index at any depth (https://use-the-index-luke.com/no-offset). Both select one row more than the
+page has, which shows whether there is more. Where an index has the matches of all filters in the
+order of the page, the statement reads them from it; else adaptive.py finds them. Statements are
+compiled when first met: the combinations are a closed set.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,7 +27,16 @@ from sqlalchemy import (
     tuple_,
 )
 
-from service.db.adaptive import ESTIMATE_LIMIT, Adaptive, After, Conditions, Driver, Order, Total
+from service.db.adaptive import (
+    ESTIMATE_LIMIT,
+    MOST_PER_PAGE,
+    Adaptive,
+    After,
+    Conditions,
+    Driver,
+    Order,
+    Total,
+)
 from service.db.filters import LIMITED, Bound, Choice, Chosen, Filter, OwnFilter, worded
 from service.db.kept_totals import kept_totals
 from service.db.ownership import OWN
@@ -114,9 +123,15 @@ class Listing(Generic[Row]):
             one.clauses[value] if isinstance(one, Choice) else one.clause for one, value in found
         ]
 
-    def _page(self, sort: str, chosen: Chosen, total: Total) -> Statement[Row]:
-        """Arguments: the filters' own, `limit`, `offset`. Extra columns: `sort_key`, `total`."""
-        return self._statement("page", sort, chosen, total, None, _number("offset"))
+    def _page(
+        self, sort: str, chosen: Chosen, total: Total, *, first: bool = False
+    ) -> Statement[Row]:
+        """Arguments: those of the filters, `limit`, and unless it is the first page `offset`.
+
+        Extra columns: `sort_key`, `total`.
+        """
+        offset = None if first else _number("offset")
+        return self._statement("page", sort, chosen, total, None, offset)
 
     def _after(self, sort: str, chosen: Chosen, total: Total, *, start: bool) -> Statement[Row]:
         """Arguments: those of the filters, `limit`, and unless at the start `key` and `id`."""
@@ -150,7 +165,7 @@ class Listing(Generic[Row]):
         else:
             core = self._read(sort, walked, total, after, offset)
         return Statement(
-            self._name(what, sort, chosen, total),
+            self._name(what, sort, chosen, total, numbered=offset is not None),
             self.row,
             core,
             extra=("sort_key",) if total == "none" else ("sort_key", "total"),
@@ -198,16 +213,17 @@ class Listing(Generic[Row]):
             select(*columns(self.row, self.table), order.key.label("sort_key"))
             .where(*self.clauses(chosen), *([after(order.key, id_)] if after else []))
             .order_by(*order.by(order.key, id_))
-            .limit(_number("limit"))
-            .offset(offset)
         )
-        if total == "none":
-            return rows
-        # One row of total, joined to the page whatever the page holds: the total is there on an
-        # empty page too. A join on nothing can only be a nested loop, which keeps the page's order.
-        page = rows.subquery("page")
-        counted = self.count(chosen, total).subquery("counted")
-        return select(*page.c, counted.c.total).select_from(counted.outerjoin(page, true()))
+        limit = _number("limit")
+        most = literal_column(str(MOST_PER_PAGE + 1)) if offset is None else limit
+        page = rows.limit(most).offset(offset).subquery("page")
+        found = select(*page.c)
+        if total != "none":
+            # One row of total, joined to the page whatever the page holds: the total is there on an
+            # empty page too. A join on nothing can only be a nested loop, which keeps the order.
+            counted = self.count(chosen, total).subquery("counted")
+            found = found.add_columns(counted.c.total).select_from(counted.outerjoin(page, true()))
+        return found.limit(limit) if offset is None else found
 
     def _found(
         self,
@@ -236,12 +252,14 @@ class Listing(Generic[Row]):
         )
         return adaptive.select(columns(self.row, self.table), kept)
 
-    def _name(self, what: str, sort: str, chosen: Chosen, total: Total) -> str:
-        """As a query would say it, without its defaults: `items.page?sort=-price&q`."""
+    def _name(self, what: str, sort: str, chosen: Chosen, total: Total, *, numbered: bool) -> str:
+        """As a query would say it, without its defaults: `items.page?sort=-price&q&page`."""
         parts = [] if sort == "id" else [f"sort={sort}"]
         parts += worded(chosen)
         if total != ("exact" if what == "page" else "none"):
             parts.append(f"total={total}")
+        if numbered:
+            parts.append("page")
         end = OWN if LIMITED in chosen else ""
         return f"{self.name}.{what}{end}" + ("?" + "&".join(parts) if parts else "")
 

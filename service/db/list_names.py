@@ -22,11 +22,12 @@ def named(listing: Listing[Any], name: str) -> Statement[Any]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     sort = given.pop("sort", "id")
     total: Any = given.pop("total", "exact" if what == "page" else "none")
+    numbered = what == "page" and given.pop("page", None) is not None
     filters = chosen(listing, given, own=start.endswith(OWN))
     if sort not in listing.orders or total not in get_args(Total):
         raise KeyError(name)
     if what == "page":
-        return listing.page(sort, filters, total)
+        return listing.page(sort, filters, total, first=not numbered)
     return listing.after(sort, filters, total, start={"start": True, "after": False}[what])
 
 
@@ -49,23 +50,24 @@ def chosen(listing: Listing[Any], given: Mapping[str, str], *, own: bool) -> Cho
 def samples(listing: Listing[Any]) -> Iterator[Statement[Any]]:
     """Enough to read: every sort each way, then every filter and total in the default sort."""
     for sort in listing.orders:
-        yield listing.page(sort, (), "exact")
+        yield listing.page(sort, (), "exact", first=True)
         yield listing.after(sort, (), "none", start=True)
         yield listing.after(sort, (), "none", start=False)
     for name, one in listing.filters.items():
         for value in one.clauses if isinstance(one, Choice) else (None,):
-            yield listing.page("id", ((name, value),), "exact")
+            yield listing.page("id", ((name, value),), "exact", first=True)
     bound = [name for name, one in listing.filters.items() if isinstance(one, Bound)]
     for name in bound[:1]:
-        yield listing.page("id", ((name, None),), "estimated")
-        yield listing.page("id", ((name, None),), "none")
+        yield listing.page("id", ((name, None),), "estimated", first=True)
+        yield listing.page("id", ((name, None),), "none", first=True)
         sort = "-created_at" if "created_at" in listing.orders else "-id"
         yield listing.after(sort, ((name, None),), "none", start=False)
-    yield listing.page("id", (), "none")
+    yield listing.page("id", (), "none", first=True)
+    yield listing.page("id", (), "exact", first=False)
     if listing.own is not None:
         for sort in list(listing.orders)[::2]:
-            yield listing.page(sort, (LIMITED,), "exact")
+            yield listing.page(sort, (LIMITED,), "exact", first=True)
         yield listing.after("id", (LIMITED,), "none", start=True)
         yield listing.after("id", (LIMITED,), "none", start=False)
         for name in bound[:1]:
-            yield listing.page("id", (LIMITED, (name, None)), "exact")
+            yield listing.page("id", (LIMITED, (name, None)), "exact", first=True)

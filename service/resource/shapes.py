@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
+from service.db.adaptive import MOST_PER_PAGE
 from service.db.statement import RefusedError
 from service.resource.fields import Field
 from service.web.include import include_of
@@ -15,7 +16,7 @@ Many = Meta(max_length=1000)
 AnyID = Annotated[int, Meta(examples=[1])]
 Search = Annotated[str, Meta(min_length=1, max_length=255)]
 PageNumber = Annotated[int, Meta(ge=1, le=10**9)]
-PageSize = Annotated[int, Meta(ge=1, le=100)]
+PageSize = Annotated[int, Meta(ge=1, le=MOST_PER_PAGE)]
 # Titles are the names of enumerations in the OpenAPI document and in generated clients.
 Total = Annotated[Literal["exact", "estimated", "none"], Meta(title="Total")]
 Status = Annotated[Literal["created", "updated", "unchanged"], Meta(title="UpsertStatus")]

@@ -94,8 +94,8 @@ async def find(
             *key, values["last_id"] = request.state["cursors"].read(query.cursor, kind, binding)
             values["last_key"] = key[0] if key else None
     else:
-        statement = listing.page(query.sort, chosen, total)
         values["offset"] = offset = (number - 1) * query.per_page
+        statement = listing.page(query.sort, chosen, total, first=not offset)
 
     def page(records: list[Any]) -> Page[Row] | CursorPage[Row]:
         counted: int | None = records[0]["total"] if total != "none" else None
