@@ -90,11 +90,11 @@ class Statements:
         if statement.name.endswith("by_id"):
             return [row(args[0])]
         if statement.name.endswith("by_id_many"):
-            return [row(number) for number in args[0]]
+            return [row(number) for number in args[0] if number is not None]
         first = args[statement.names.index("ids")] if "ids" in statement.names else args[0]
         if "ids" in statement.names:
             ids = first[1:-1].split(",") if isinstance(first, str) else first
-            return [row(int(number)) for number in ids]
+            return [row(int(number)) for number in ids if number not in (None, "NULL")]
         length = first.count(",") + 1 if isinstance(first, str) else len(first or "1")
         self.made += length
         return [row(self.made - length + n) for n in range(length)]

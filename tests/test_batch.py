@@ -54,7 +54,7 @@ class Watched(Database):
         self, statement: Statement[Any], args: Sequence[object], *, writing: bool = False
     ) -> list[Any]:
         first: Any = args[0] if args else ()
-        size = len(first) if isinstance(first, list | tuple) else 1
+        size = len(first) - first.count(None) if isinstance(first, list | tuple) else 1
         self.ran.append((statement.name, size))
         found = await super().fetch(statement, args, writing=writing)
         if self.hold is not None:

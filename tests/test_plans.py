@@ -19,9 +19,13 @@ from test_migrations import binaries
 from service.admin import catalogue
 from service.asgi import MIGRATIONS, app
 from service.dashboard import statements as dashboard
+from service.db.batcher import AwaitedAnswer
+from service.db.database import Database
 from service.db.filters import FilterIndex, containing
 from service.db.pooled_connection import SESSION
 from service.db.statement import DIALECT
+from service.db.writable import WritableDatabase
+from service.db.writes import Call
 from service.embedded.stores import stores
 from service.items import items
 from service.items.seed import samples
@@ -371,6 +375,36 @@ def test_a_list_without_offset_has_one_plan_after_its_fifth_use(seeded: Seeded, 
             await connection.close()
 
     assert asyncio.run(plans()) == (5, 5)
+
+
+def test_a_batch_of_few_rows_has_one_plan_after_its_fifth_use(seeded: Seeded) -> None:
+    """PostgreSQL expects ten keys; a batch of fewer is filled up, or each use would be planned."""
+
+    async def plans() -> dict[str, tuple[int, int]]:
+        db = Database(seeded.url, size=1, statement_timeout=60, statements=items.prepared)
+        await db.open()
+        try:
+            ids = range(10**9, 10**9 + 4)  # no such rows, so nothing is changed
+            call = Call(items.writes.change, None, None, 0, items.change(is_active=True))
+            for _ in range(10):
+                assert not await items.by_id.several(db, ids)
+                changes = [AwaitedAnswer(id_, call._replace(id=id_)) for id_ in ids]
+                for one in changes:
+                    items.writes.submit(WritableDatabase(db), one)
+                assert {await one.future for one in changes} == {(None, None)}
+            pooled = db.pool.take()
+            assert pooled is not None
+            found = await pooled.connection.fetch(
+                "SELECT statement, custom_plans, generic_plans FROM pg_prepared_statements"
+            )
+            db.pool.release(pooled)
+            names = {one.sql: one.name for one in items.prepared}
+            return {names[sql]: (one, every) for sql, one, every in found if sql in names}
+        finally:
+            await db.close()
+
+    found = asyncio.run(plans())
+    assert found["items.by_id_many"] == found["items.change_many"] == (5, 5)
 
 
 class Undone(Exception):  # noqa: N818 - no error

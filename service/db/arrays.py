@@ -60,6 +60,8 @@ LITERALS: dict[type, Literal] = {
     **dict.fromkeys((String, Text), of_texts),
     **dict.fromkeys((BigInteger, Boolean, Integer, Numeric), of_numbers),
 }
+# Elements that PostgreSQL expects in an array that it does not know.
+EXPECTED = 10
 
 
 class Arrays(NamedTuple):
@@ -121,6 +123,15 @@ def array_arguments(statement: Statement[Any], columns: Iterable[Sequence[Any]])
         values if literal is None else literal(list(values))
         for literal, values in zip(literals, columns, strict=True)
     ]
+
+
+def padded(keys: list[Any]) -> list[Any]:
+    """The keys, and nulls up to the number that PostgreSQL expects; a null matches no row.
+
+    With fewer keys the plan for all values looks too expensive, so each use is planned: a read of 4
+    rows takes PostgreSQL 32 us then instead of 18, a change of 4 rows 355 instead of 198.
+    """
+    return keys + [None] * (EXPECTED - len(keys))
 
 
 def _array(statement: Statement[Any], name: str, rows: Sequence[Struct]) -> object:

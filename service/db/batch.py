@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 from sqlalchemy import ARRAY, FromClause, Table, any_, bindparam, insert, select
 
-from service.db.arrays import array_arguments, literals_of, unnested
+from service.db.arrays import array_arguments, literals_of, padded, unnested
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.database import Database
 from service.db.shape import check_fields
@@ -156,7 +156,7 @@ class BatchLoader(Generic[Row]):
         if len(keys) == 1:
             records = await db.fetch(self.single, keys)
         else:
-            records = await db.fetch(self.many, (keys,))
+            records = await db.fetch(self.many, (padded(keys),))
         return {record[self.place]: self.many.row(*record) for record in records}
 
     async def _run_one(self, db: Database, args: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from msgspec import UNSET, Struct, structs
 from sqlalchemy import Delete, Table, Update
 
-from service.db.arrays import array_arguments
+from service.db.arrays import array_arguments, padded
 from service.db.batch import COMMITS, WRITES, answer_all
 from service.db.batcher import Batcher, Waiter, bisect_on_error
 from service.db.guarded import Guard, Variant
@@ -274,7 +274,7 @@ class Writes(Generic[Row]):
         So fields that no call sets cost nothing, else 3 us of a change of one field.
         """
         fixed: dict[str, Sequence[object]] = {
-            "id": [one.id for one in calls],
+            "id": padded([one.id for one in calls]),
             "version": [
                 one.guard and one.guard.versions and one.guard.versions[0] for one in calls
             ],
