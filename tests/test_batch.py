@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.db import batch
-from service.db.batcher import PATIENCE, UNQUEUED
+from service.db.batcher import PATIENCE, UNQUEUED, AwaitedAnswer, Batcher
 from service.db.database import Database
 from service.db.guarded import Guard
 from service.db.statement import Statement
@@ -153,6 +153,29 @@ async def test_a_read_without_others_runs_a_statement_of_its_own(url: str) -> No
         for _ in range(3):
             assert await items.by_id.get(db, 1)
         assert db.ran == [("items.by_id", 1)] * 3
+
+
+async def test_requests_that_arrive_as_a_batch_ends_share_the_next_one(url: str) -> None:
+    """A client that has its answer asks again at once."""
+    async with opened(url) as db:
+        loop, batches = asyncio.get_running_loop(), []
+        held, ended = asyncio.Event(), asyncio.Event()
+
+        async def run_batch(_: Database, batch: list[Any]) -> None:
+            batches.append([waiter.args for waiter in batch])
+            if len(batches) == 1:
+                await held.wait()
+                loop.call_soon(batcher.submit, db, AwaitedAnswer(None, "its next request"))
+            else:
+                ended.set()
+
+        batcher = Batcher("x", run_batch, run_batch, ordered=False, max_batch=9, in_flight=1)
+        batcher.submit(db, AwaitedAnswer(None, "first"))
+        await until(lambda: batches)
+        batcher.submit(db, AwaitedAnswer(None, "waiting"))
+        held.set()
+        await ended.wait()
+        assert batches == [["first"], ["waiting", "its next request"]]
 
 
 async def test_a_key_requested_twice_is_read_once(url: str) -> None:
