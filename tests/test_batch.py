@@ -23,6 +23,7 @@ from service.db.database import Database
 from service.db.guarded import Guard
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase
+from service.db.writes import Call
 from service.errors import Conflict, Problem, TimedOut, Unavailable
 from service.items import items
 from service.items.structs import Item, NewItem, Price
@@ -613,6 +614,47 @@ async def test_a_locked_row_delays_only_its_own_changes(url: str) -> None:
         await locker.execute("ROLLBACK")
         assert (await change(db, 9, name="Changed"))[0].version == 2
     await locker.close()
+
+
+async def test_a_locked_row_delays_no_later_change_of_another(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is held up does not count as running; else each later one waits for a timer."""
+    await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 20)")
+    locker = await asyncpg.connect(url)
+    await locker.execute("BEGIN; SELECT 1 FROM items WHERE id = 9 FOR UPDATE")
+
+    def submitted(db: Database, id_: int) -> asyncio.Future[Any]:
+        call = Call(items.writes.change, None, None, id_, items.change(name="Changed"))
+        waiter = AwaitedAnswer(id_, call)
+        items.writes.submit(WritableDatabase(db), waiter)
+        return waiter.future
+
+    async with opened(url) as db:
+        blocked = submitted(db, 9)
+        await wait_for_a_lock(url)
+        await asyncio.sleep(2 * PATIENCE)
+        monkeypatch.setattr(Batcher, "_look", lambda _self, _db: None)  # the timer
+        async with asyncio.timeout(20):
+            for id_ in range(10, 20):
+                assert (await submitted(db, id_))[0].version == 2
+        assert not blocked.done()
+        await locker.execute("ROLLBACK")
+        assert (await blocked)[0].version == 2
+    await locker.close()
+
+
+async def test_a_guard_by_zero_holds_in_a_batch_too(url: str) -> None:
+    await ask(url, "INSERT INTO items (name) SELECT 'Item' FROM generate_series(1, 20)")
+    async with opened(url) as db:
+        waiters = []
+        for id_ in range(1, 21):
+            guard, owner = (Guard([0]), None) if id_ % 2 else (None, 0)
+            call = Call(items.writes.change, guard, owner, id_, items.change(name="Changed"))
+            waiters.append(AwaitedAnswer(id_, call))
+            items.writes.submit(WritableDatabase(db), waiters[-1])
+        assert {(await one.future)[0] for one in waiters} == {None}
+        assert await ask(url, "SELECT FROM items WHERE version > 1 OR name <> 'Item'") == []
 
 
 async def test_locked_rows_leave_a_connection_for_reads(url: str) -> None:

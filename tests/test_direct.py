@@ -393,7 +393,7 @@ async def test_a_batch_that_fails_after_its_answers_changes_nothing(
 ) -> None:
     run = Batcher._run
 
-    async def failing(self: Batcher, db: Any, batch: list[Waiter]) -> None:
+    async def failing(self: Batcher, db: Any, batch: list[Waiter], began: float) -> None:
         run_batch = self.run_batch
 
         async def then_fail(db: Any, batch: list[Waiter]) -> None:
@@ -401,7 +401,7 @@ async def test_a_batch_that_fails_after_its_answers_changes_nothing(
             raise ZeroDivisionError
 
         monkeypatch.setattr(self, "run_batch", then_fail)
-        await run(self, db, batch)
+        await run(self, db, batch, began)
 
     async with listening(own_database_url) as (client, state, _):
         monkeypatch.setattr(Batcher, "_run", failing)

@@ -27,6 +27,7 @@ from service.cache.silent_writers import SilentWriters
 from service.db.database import Database
 from service.db.ownership import OWN
 from service.db.statement import DIALECT, Statement
+from service.db.writable import WritableDatabase
 from service.items import items
 from service.resource import ID, Resource
 from service.resource.operations import served
@@ -935,3 +936,35 @@ def test_an_impossible_declaration_of_owners_is_rejected(
 ) -> None:
     with pytest.raises(TypeError, match=message):
         Resource("drafts", NewNote, **options)
+
+
+class NewPage(Struct, kw_only=True):
+    """A page that only admins publish."""
+
+    title: str
+    owner_id: ID | None = None
+    is_active: bool = True
+
+
+published = Resource("published", NewPage, owner="owner_id", admin_fields=("is_active",))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("batching", (False, True))
+async def test_owners_delete_softly_what_only_admins_activate(
+    own_database_url: str, batching: bool
+) -> None:
+    connection = await asyncpg.connect(own_database_url)
+    await connection.execute(str(CreateTable(published.table).compile(dialect=DIALECT)))
+    await connection.execute(
+        "INSERT INTO published (title, owner_id) SELECT 'A', 1 FROM generate_series(1, 20)"
+    )
+    await connection.close()
+    db = Database(own_database_url, batching=batching, statement_timeout=60)
+    await db.open()
+    try:
+        write, to = published.writes.deactivate, WritableDatabase(db)
+        done = await asyncio.gather(*(write.run(to, None, 1, id=n) for n in range(1, 21)))
+        assert {(row.is_active, row.version) for row, _ in done} == {(False, 2)}
+    finally:
+        await db.close()

@@ -8,7 +8,8 @@ from msgspec import Struct
 from sqlalchemy import ARRAY, FromClause, Table, any_, bindparam, insert, select
 
 from service.db.arrays import array_arguments, literals_of, padded, unnested
-from service.db.batcher import Batcher, Waiter, bisect_on_error
+from service.db.batcher import Batcher, Waiter
+from service.db.bisection import bisect_on_error
 from service.db.database import Database
 from service.db.shape import check_fields
 from service.db.statement import RefusedError, Statement, binds, columns

@@ -17,7 +17,7 @@ from typing import Any
 
 from service.db.database import Database
 from service.db.writable import WritableDatabase
-from service.errors import Locked, OutcomeUnknown, Problem, Unavailable
+from service.errors import OutcomeUnknown, Unavailable
 from service.timing import BatchTiming, Timing, timing
 
 # Statements of one kind at once while requests wait. Two keep both us and PostgreSQL at work; more
@@ -30,8 +30,6 @@ UNQUEUED = 4
 # Seconds after which waiting requests get another statement while one is held up, by a lock or a
 # slow disk. Batches take 1 to 5 ms under load (`python -m bench trials patience`).
 PATIENCE = 0.05
-# Statuses for which no member of a batch is to blame: each gets the answer, none is tried again.
-COMMON = frozenset({500, 503, 504})
 
 AnyDatabase = Database | WritableDatabase
 RunOne = Callable[[Any, Any], Awaitable[Any]]  # of a AnyDatabase and the arguments of a request
@@ -130,6 +128,7 @@ class Batcher:
         self.in_flight, self.unqueued, self.limit = in_flight, unqueued, unqueued
         self.when_idle = when_idle
         self.running = 0
+        self.begun: list[float] = []  # of those that run
         self.began, self.due = 0.0, False
         self.watch: asyncio.TimerHandle | None = None
         self.busy: set[Any] = set()
@@ -142,12 +141,12 @@ class Batcher:
             Problem: what the statement raised; or 503, too many wait, or this one waits too long.
         """
         if self.running < self.limit and not self.waiting and key not in self.busy:
-            self._begin((key,))
+            began = self._begin((key,))
             db.observer.alone(self.name)
             try:
                 return await self.run_one(db, args)
             finally:
-                self._end(db, (key,))
+                self._end(db, (key,), began)
         waiter = AwaitedAnswer(key, args)
         self.submit(db, waiter)
         try:
@@ -165,7 +164,7 @@ class Batcher:
         if len(self.waiting) >= db.queue_limit:
             raise Unavailable("too many requests are waiting")
         self.waiting.append(waiter)
-        if self.running < self.in_flight:
+        if self.running < self._at_once():
             self._flush_soon(db)
         if self.watch is None:
             self.watch = asyncio.get_running_loop().call_later(PATIENCE, self._look, db)
@@ -177,22 +176,35 @@ class Batcher:
 
     def _flush_due(self, db: AnyDatabase) -> None:
         self.due = False
-        self._flush(db, self.in_flight)
+        self._flush(db, self._at_once())
 
-    def _begin(self, keys: Sequence[Any]) -> None:
+    def _at_once(self) -> int:
+        """Statements at once while requests wait; one that is held up does not count."""
+        if self.running < self.in_flight:
+            return self.in_flight
+        late = perf_counter() - PATIENCE
+        held = sum(began < late for began in self.begun)
+        return max(self.in_flight, min(self.in_flight + held, self.unqueued))
+
+    def _begin(self, keys: Sequence[Any]) -> float:
         self.running += 1
+        began = perf_counter()
+        self.begun.append(began)
         if self.ordered:
             self.busy.update(keys)
+        return began
 
     def _keys(self, batch: Sequence[Waiter]) -> Sequence[Any]:
         return [waiter.key for waiter in batch] if self.ordered else ()
 
-    def _end(self, db: AnyDatabase, keys: Sequence[Any]) -> None:
+    def _end(self, db: AnyDatabase, keys: Sequence[Any], began: float) -> None:
         self.running -= 1
+        self.begun.remove(began)
         if self.ordered:
             self.busy.difference_update(keys)
         # Requests that arrive as a batch ends share the next one: 10 % less CPU for a mixed load.
-        self._flush_soon(db)
+        if self.waiting or self.when_idle is not None:
+            self._flush_soon(db)
 
     def _look(self, db: AnyDatabase) -> None:
         """Begin one more statement if none has begun for PATIENCE while requests wait."""
@@ -209,10 +221,9 @@ class Batcher:
             batch = self._next_batch(db)
             if not batch:
                 break
-            self.began = perf_counter()
             self.limit = self.in_flight if len(batch) > self.unqueued else self.unqueued
-            self._begin(self._keys(batch))
-            db.spawn(self._run(db, batch))
+            self.began = self._begin(self._keys(batch))
+            db.spawn(self._run(db, batch, self.began))
         if self.when_idle is not None and not self.running and not self.waiting:
             self.when_idle(db)
 
@@ -238,7 +249,7 @@ class Batcher:
         self.waiting = kept
         return batch
 
-    async def _run(self, db: AnyDatabase, batch: list[Waiter]) -> None:
+    async def _run(self, db: AnyDatabase, batch: list[Waiter], begun: float) -> None:
         began = perf_counter()
         spent = BatchTiming(self.name, began - batch[0].arrived)
         timing.set(spent)
@@ -253,7 +264,7 @@ class Batcher:
             for waiter in batch:
                 waiter.refuse(error)
         finally:
-            self._end(db, self._keys(batch))
+            self._end(db, self._keys(batch), begun)
 
 
 def add_times(waiter: Waiter, spent: Timing) -> None:
@@ -265,36 +276,3 @@ def add_times(waiter: Waiter, spent: Timing) -> None:
         spent.queue += now - waiter.arrived
         return
     spent.add(batch, waiter.began - waiter.arrived, now - waiter.began)
-
-
-async def bisect_on_error(
-    db: AnyDatabase, batch: list[Waiter], run_one: RunOne, run_many: RunBatch
-) -> None:
-    """Run a batch; if a row of it is refused nothing was written, so each half runs by itself.
-
-    In the end only requests that are to blame are refused, in two statements per level: 14 for one
-    in 128. A lock that another transaction holds has cost time already, so then each request runs
-    by itself at once.
-    """
-    spent = batch[0].batch
-    if spent is not None and spent.span is not None:
-        spent.span.serve(batch)
-    try:
-        if len(batch) == 1:
-            batch[0].answer(await run_one(db, batch[0].args))
-        else:
-            await run_many(db, batch)
-    except Locked as problem:
-        if len(batch) == 1:
-            batch[0].refuse(problem)
-        else:  # which row is locked shows when each request waits for its own
-            alone = (bisect_on_error(db, [waiter], run_one, run_many) for waiter in batch)
-            await asyncio.gather(*alone)
-    except Problem as problem:
-        if len(batch) == 1 or problem.status in COMMON:
-            for waiter in batch:
-                waiter.refuse(problem)
-            return
-        middle = len(batch) // 2
-        await bisect_on_error(db, batch[:middle], run_one, run_many)
-        await bisect_on_error(db, batch[middle:], run_one, run_many)

@@ -5,7 +5,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from msgspec import Struct
 
 from service.db.batch import COMMITS, WRITES, GroupCommit
-from service.db.batcher import Batcher, Waiter, bisect_on_error
+from service.db.batcher import Batcher, Waiter
+from service.db.bisection import bisect_on_error
 from service.db.idempotency import Keeper, KeyTaken, keep, keep_one
 from service.db.transaction import Transaction
 from service.db.writable import WritableDatabase

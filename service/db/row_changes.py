@@ -116,6 +116,9 @@ def merging(
     if owner is not None:
         anyone = given.c.owner.is_(null())
         sets |= {name: and_(anyone, sets[name]) for name in fields if name in owner.admin_fields}
+        if shape.active is not None and shape.active.name in owner.admin_fields:
+            soft = given.c.soft.is_(true())  # owners may delete what they may not activate
+            sets[shape.active.name] = or_(sets[shape.active.name], soft)
         where.append(or_(anyone, owner.column == given.c.owner))
     values: dict[str, ColumnElement[Any]] = {
         name: case((sets[name], given.c[f"new_{name}"]), else_=table.c[name]) for name in fields

@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from service.db.arrays import array_arguments
 from service.db.batch import GroupCommit
-from service.db.batcher import Waiter, bisect_on_error
+from service.db.batcher import Waiter
+from service.db.bisection import bisect_on_error
 from service.db.schema import Table
 from service.db.statement import Statement
 from service.db.writable import WritableDatabase

@@ -10,7 +10,8 @@ from sqlalchemy import Delete, Table, Update
 
 from service.db.arrays import array_arguments, padded
 from service.db.batch import COMMITS, WRITES, answer_all
-from service.db.batcher import Batcher, Waiter, bisect_on_error
+from service.db.batcher import Batcher, Waiter
+from service.db.bisection import bisect_on_error
 from service.db.guarded import Guard, Variant
 from service.db.ownership import OWN, Owner
 from service.db.row_changes import (
@@ -276,12 +277,16 @@ class Writes(Generic[Row]):
         fixed: dict[str, Sequence[object]] = {
             "id": padded([one.id for one in calls]),
             "version": [
-                one.guard and one.guard.versions and one.guard.versions[0] for one in calls
+                one.guard.versions[0] if one.guard and one.guard.versions else None for one in calls
             ],
             "soft": [one.write is self._deactivate for one in calls],
             "owner": [one.owner for one in calls],
         }
-        columns = {name: column for name, column in fixed.items() if any(column)}
+        columns = {
+            name: column
+            for name, column in fixed.items()
+            if any(one is not None and one is not False for one in column)
+        }
         changes = [one.write.changes(one.given) for one in calls]  # type: ignore[misc]  # they are mergeable
         for field, values in zip(self.fields, zip(*changes, strict=True), strict=True):
             sets = [value is not UNSET for value in values]
