@@ -18,18 +18,23 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import redis
 from conftest import SERVER, STORES, Service, check_answer
+from in_process import until
 from redis.asyncio import RedisCluster
 from redis.asyncio.connection import SSLConnection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from test_direct import listening
 
 from service.cache.client import client as redis_client
 from service.cache.generations import Tags
 from service.cache.shared import Shared
+from service.cache.store import UNKEPT
+from service.embedded.data_directory import Stores
 from service.embedded.programs import wheel_redis
 
 HERE = "127.0.0.1"
@@ -707,3 +712,27 @@ async def _published_while_paused(url: str) -> None:
     assert await shared.look_up("/items", (7,)) == (None, None), "nothing is read there"
     await hearing.aclose()
     await shared.close()
+
+
+@pytest.mark.anyio
+async def test_without_messages_of_the_database_no_list_comes_from_redis(
+    own_database_url: str, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is up, but what other programs write is not heard."""
+    assert stores.redis_url is not None
+    async with listening(own_database_url, REDIS_URL=stores.redis_url) as (client, state, _):
+        cache = state["cache"]
+        await until(lambda: cache.begin_read() != UNKEPT and cache.shared.up)
+        assert (await client.get("/items?q=zzz")).json()["total"] == 0
+        connect = asyncpg.connect
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise asyncpg.TooManyConnectionsError("too many clients already")
+
+        monkeypatch.setattr("service.cache.coherence.asyncpg.connect", refuse)
+        cache.coherence._connection.terminate()
+        await until(lambda: cache.begin_read() == UNKEPT)
+        other = await connect(own_database_url)
+        await other.execute("INSERT INTO items (name) VALUES ('zzz')")
+        await other.close()
+        assert (await client.get("/items?q=zzz")).json()["total"] == 1

@@ -19,12 +19,12 @@ from uvicorn.server import ServerState
 from service.app import Application, create_app
 from service.asgi import MIGRATIONS, built_in
 from service.cache.generations import FIRST_ROW_TAG, TableTags
-from service.cache.response import CachedResponse
 from service.cache.store import Cache
 from service.db.batcher import Batcher, Waiter
 from service.db.database import Database
 from service.http1.connection import Connection
 from service.http1.request_cycle import RequestCycle
+from service.items import items
 from service.logs import logger
 from service.settings import Settings
 from service.web.codec import Reply
@@ -502,7 +502,7 @@ def test_a_repeated_request_behind_another_is_answered_in_its_place(
 
 def test_remembered_requests_take_an_eighth_of_the_bytes_of_the_cache() -> None:
     repeats, limit = Repeats(), 64_000
-    hit = Hit(CachedResponse(b"{}"), b"", "/items/{id}")
+    hit = Hit("/items/1", True, "/items/{id}")
     for n in range(1000):
         one = request("GET", f"/items/{n}")
         for _ in range(2):  # the second takes nothing
@@ -527,3 +527,115 @@ async def test_secrets_and_long_requests_are_not_remembered(own_database_url: st
         assert not cast("Connection", connection).input
         await client.get(place)
         assert len(known) == 1
+
+
+@pytest.mark.anyio
+async def test_a_slow_direct_read_is_not_kept_after_a_write(own_database_url: str) -> None:
+    async with listening(own_database_url) as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: state["cache"].begin_read() >= 0)
+        async with held(own_database_url, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
+            read = asyncio.create_task(client.get(place))
+            await asyncio.sleep(0.03)
+            assert not read.done()
+            row_id = int(place.rpartition("/")[2])
+            state["cache"].generations.advance(items.tags.row(row_id))
+        assert (await read).headers["x-cache"] == "MISS"
+        assert (await client.get(place)).headers["x-cache"] == "MISS", "it was read too early"
+
+
+@pytest.mark.anyio
+async def test_a_remembered_request_gets_what_another_has_loaded(own_database_url: str) -> None:
+    async with listening(own_database_url) as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: state["cache"].begin_read() >= 0)
+        for _ in range(4):
+            await client.get(place)
+        await client.patch(place, json={"name": "Torch", "description": "x" * 2000})
+        await client.get(place, headers={"X-Other": "1"})
+        found = await client.get(place)
+        assert (found.headers["x-cache"], found.headers["etag"]) == ("HIT", 'W/"2"')
+        assert found.headers["content-encoding"], "the client accepts it, and the body is long now"
+
+
+@pytest.mark.anyio
+async def test_no_request_with_something_of_its_own_is_remembered(own_database_url: str) -> None:
+    async with listening(own_database_url) as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: state["cache"].begin_read() >= 0)
+        for _ in range(5):
+            found = await client.get(place, headers={"X-Request-ID": "mine"})
+            assert found.headers["x-request-id"] == "mine"
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(request("GET", place, lines=b"Connection: close\r\n"))
+            async with asyncio.timeout(10):
+                assert b"connection: close" in await reader.read()
+            writer.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("setting", "value", "header"),
+    (
+        ("SERVICE_RATE_LIMIT", "50/60s", "ratelimit"),
+        ("SERVICE_CORS_ORIGINS", "https://example.com", "vary"),
+    ),
+)
+async def test_headers_of_settings_are_on_each_repeated_hit(
+    own_database_url: str, setting: str, value: str, header: str
+) -> None:
+    async with listening(own_database_url, built_in, **{setting: value}) as (client, state, _):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: state["cache"].begin_read() >= 0)
+        found = [(await client.get(place)).headers for _ in range(6)]
+        assert found[-1]["x-cache"] == "HIT"
+        assert all(header in one for one in found)
+        if header == "ratelimit":  # each takes one
+            left = [int(re.findall(r"r=(\d+)", one[header])[0]) for one in found]
+            assert left == list(range(left[0], left[0] - 6, -1))
+
+
+@pytest.mark.anyio
+async def test_a_hit_whose_client_does_not_read_is_counted_once(own_database_url: str) -> None:
+    async with listening(own_database_url, SERVICE_RATE_LIMIT="50/60s") as (client, state, shared):
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: state["cache"].begin_read() >= 0)
+        await client.get(place)
+        left = []
+        for blocked in (False, True, False):
+            if blocked:
+                (one,) = shared.connections
+                connection = cast("Connection", one)
+                waits = connection.blocked = asyncio.Event()
+
+                def free(connection: Connection = connection, waits: asyncio.Event = waits) -> None:
+                    connection.blocked = None
+                    waits.set()
+
+                asyncio.get_running_loop().call_later(0.1, free)
+            found = await client.get(place)
+            left.append(int(re.findall(r"r=(\d+)", found.headers["ratelimit"])[0]))
+        assert left == [left[0], left[0] - 1, left[0] - 2]
+
+
+@pytest.mark.anyio
+async def test_nothing_is_kept_while_the_outcome_of_a_write_is_unknown(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(own_database_url) as (client, state, _):
+        cache = state["cache"]
+        place = (await client.post("/items", json={"name": "Lamp"})).headers["location"]
+        await until(lambda: cache.begin_read() >= 0)
+        ended = False
+
+        async def asked(_: object) -> bool:
+            return ended
+
+        monkeypatch.setattr(cache.coherence, "ended", asked)
+        cache.outcome_unknown()
+        for _ in range(3):
+            assert (await client.get(place)).headers["x-cache"] == "MISS"
+        ended = True
+        await until(lambda: cache.begin_read() >= 0)
+        await client.get(place)
+        assert (await client.get(place)).headers["x-cache"] == "HIT"

@@ -955,6 +955,7 @@ async def test_owners_delete_softly_what_only_admins_activate(
     own_database_url: str, batching: bool
 ) -> None:
     connection = await asyncpg.connect(own_database_url)
+    await connection.execute("DROP TABLE IF EXISTS published")
     await connection.execute(str(CreateTable(published.table).compile(dialect=DIALECT)))
     await connection.execute(
         "INSERT INTO published (title, owner_id) SELECT 'A', 1 FROM generate_series(1, 20)"
@@ -965,6 +966,6 @@ async def test_owners_delete_softly_what_only_admins_activate(
     try:
         write, to = published.writes.deactivate, WritableDatabase(db)
         done = await asyncio.gather(*(write.run(to, None, 1, id=n) for n in range(1, 21)))
-        assert {(row.is_active, row.version) for row, _ in done} == {(False, 2)}
+        assert {row and (row.is_active, row.version) for row, _ in done} == {(False, 2)}
     finally:
         await db.close()

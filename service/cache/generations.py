@@ -7,6 +7,8 @@ is kept, however late that is. Evicting a response changes no number.
 """
 
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from zlib import crc32
@@ -112,7 +114,7 @@ class TableTags:
 
     def having(self, field: str, value: object) -> Tags:
         """What a response depends on that has rows with this value in one of `fields`."""
-        return _list_tag(self.table, field, value), _list_tag(self.table, field)
+        return _list_tag(self.table, field, _same(value)), _list_tag(self.table, field)
 
     def many(self, row_ids: Iterable[int]) -> Tags:
         """What a write of many rows invalidates: these rows, and every list of the table."""
@@ -130,12 +132,26 @@ class TableTags:
         """
         tags = [*self.row(row.id), *self.lists]
         for field in self.fields:
-            tags.append(_list_tag(self.table, field, getattr(row, field)))
+            tags.append(_list_tag(self.table, field, _same(getattr(row, field))))
             if field in changed:
                 tags.append(_list_tag(self.table, field))
         return tuple(tags)
 
 
-@lru_cache(maxsize=10_000)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _same(value: object) -> object:
+    """Equal values as one object of the same form: 1.5 and 1.50, -0.0, a time in another zone."""
+    if isinstance(value, datetime):
+        return value - _EPOCH if value.tzinfo is not None else value
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, Decimal):
+        return value.normalize() + 0
+    return value
+
+
+@lru_cache(maxsize=10_000, typed=True)
 def _list_tag(*parts: object) -> int:
     return 1 + crc32(repr(parts).encode()) % (FIRST_ROW_TAG - 1)

@@ -70,7 +70,7 @@ class Cache:
         self.coherence = Coherence(url, self.generations, self.local.clear, SilentWriters(own))
         self.in_flight: dict[Hashable, InFlightLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unknown = False
+        self._unknown, self._ended = False, True  # writes whose outcome is unknown
         self._waiting_for_unknown: asyncio.Task[None] | None = None
         self.shared: Shared | None = None
         if redis_url is not None:
@@ -122,9 +122,7 @@ class Cache:
             return None
         now = monotonic()
         if now > response.refresh_at or now > self.coherence.valid_until:
-            if now > response.expires_at or now > self.coherence.valid_until:
-                return None
-            if refreshes:
+            if refreshes and now <= min(response.expires_at, self.coherence.valid_until):
                 response.refresh_at = response.expires_at
             return None
         if not self.generations.current(response.tags, response.generation):
@@ -134,7 +132,8 @@ class Cache:
 
     def begin_read(self) -> int:
         """The generation of a response that is read from now on; UNKEPT while none is kept."""
-        return self.generations.newest if monotonic() < self.coherence.valid_until else UNKEPT
+        kept = self._ended and monotonic() < self.coherence.valid_until
+        return self.generations.newest if kept else UNKEPT
 
     def keep(
         self,
@@ -190,7 +189,7 @@ class Cache:
         running = self.in_flight[key] = InFlightLoad(generation)
         response = lease = None
         try:
-            if share and self.shared is not None and self.shared.takes(tags):
+            if share and generation != UNKEPT and self.shared and self.shared.takes(tags):
                 started = perf_counter()
                 response, lease = await self.shared.look_up(name, tags)
                 _add_time(started, "look-up in Redis")
@@ -254,12 +253,11 @@ class Cache:
         workers has been sent.
         """
         self.generations.advance(tags)
-        shared = self.shared
-        if shared is not None:
-            await shared.invalidate(tags)
+        if self.shared is not None:
+            await self.shared.invalidate(tags)
 
     def invalidate_then(self, tags: Tags, then: Callable[[], None]) -> None:
-        """As `invalidate`; calls `then` instead of returning, now or later."""
+        """As `invalidate`; calls `then` instead of returning."""
         self.generations.advance(tags)
         if self.shared is None:
             then()
@@ -273,7 +271,7 @@ class Cache:
         disk or a standby for any time. Only writer.Writer calls it.
         """
         self.generations.advance((EVERYTHING,))
-        self._unknown = True
+        self._unknown, self._ended = True, False
         if self._waiting_for_unknown is None or self._waiting_for_unknown.done():
             self._waiting_for_unknown = self.spawn(self._invalidate_until_ended())
 
@@ -288,6 +286,7 @@ class Cache:
                 ended = since is not None and await self.coherence.ended(since)
                 await asyncio.sleep(UNKNOWN_SECONDS)
             await self.invalidate((EVERYTHING,))
+        self._ended = True
 
 
 def _add_time(started: float, what: str) -> None:

@@ -192,7 +192,7 @@ class Loads:
             reply = await self.load(CachedRequest(request))
         except NotFound as problem:
             return CachedResponse(b"", missing=problem.detail)
-        return CachedResponse(reply.body, reply.headers, reply.version)
+        return CachedResponse(reply.body, tuple(reply.headers), reply.version)
 
     async def _run_batch(self, db: Database, batch: list[Waiter]) -> None:
         try:

@@ -5,7 +5,6 @@ half of the CPU, and get the same response (`python -m bench trials path`).
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,10 +19,9 @@ from service.web import compress
 from service.web.added_headers import AddedHeaders
 from service.web.api_keys import KEY_HEADERS
 from service.web.cached import HIT, Loads, asks_fresh, key
-from service.web.codec import JSON, Header
+from service.web.codec import Header
 from service.web.guard import Rule
-from service.web.prebuilt import header_lines
-from service.web.repeated_hits import HEAD_OF_HIT, Hit, Repeats
+from service.web.repeated_hits import HEAD_OF_HIT, Hit, Repeats, fixed_lines
 from service.web.row_reads import Load, RowRead, RowReads
 
 if TYPE_CHECKING:
@@ -145,8 +143,10 @@ class DirectGet:
                         admission.mark(cycle.scope())
                     return False
                 body = kept
-        fixed = _fixed_lines(response.headers, encoding, compressible=compressible)
+        fixed = fixed_lines(response.headers, encoding, compressible=compressible)
         if fixed is None:
+            if admission is not None:
+                admission.mark(cycle.scope())
             return False
         id_ = new_request_id() if named is None else request_id(named.request_id).encode()
         if tracer is not None:
@@ -159,6 +159,8 @@ class DirectGet:
         milliseconds = took * 1000
         of_hit = HEAD_OF_HIT % (id_, took, milliseconds, milliseconds, fixed, len(body))
         if not ready(lines + of_hit, body):
+            if admission is not None:
+                admission.mark(cycle.scope())
             return False  # a span that does not end is not recorded
         if span is not None:
             span.end(id_.decode(), 200, HIT[1])
@@ -176,7 +178,7 @@ class DirectGet:
             and cycle.keep
             and SECRETS.isdisjoint(head.names)
         ):
-            hit = Hit(response, fixed, self.rule.path)
+            hit = Hit(place, compress.negotiate(head.headers) is None, self.rule.path)
             self.repeats.remember(cycle.connection.input, hit, cache.local.limit)
         return True
 
@@ -204,18 +206,3 @@ def _trace_line(traceparent: bytes) -> bytes:
     """Return the header line with the trace of a request, see trace_response."""
     said = trace_response(traceparent)
     return b"" if said is None else b"traceresponse: %b\r\n" % said
-
-
-@lru_cache(maxsize=1024)
-def _fixed_lines(
-    headers: tuple[Header, ...], encoding: bytes | None, *, compressible: bool
-) -> bytes | None:
-    """Return a cached response's own header lines; None if only the messages of ASGI handle them.
-
-    Rows of the same version share them: they take no memory beside each response.
-    """
-    if compressible and compress.is_compressible(JSON, headers):
-        headers = compress.add_vary(headers, encoding)
-    if encoding is not None:
-        headers = (*headers, (b"content-encoding", encoding))
-    return header_lines(headers)
