@@ -21,8 +21,8 @@ class InFlightLoad:
 class Expiry:
     """When responses expire that are kept from now on.
 
-    Those that are kept shortly one after another share the times: each number of its own takes
-    memory, and so time. They expire early by a hundredth at most.
+    Those that are kept shortly one after another share the times, since each number of its own
+    takes memory. They expire early by a hundredth at most.
     """
 
     def __init__(self) -> None:

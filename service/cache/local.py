@@ -8,7 +8,7 @@ from service.cache.response import CachedResponse
 # The share of the bytes for responses that were asked for once; and the bytes that an evicted key
 # counts for while it is remembered. `python -m bench trials eviction` compares the alternatives.
 SMALL, GHOST = 0.1, 120
-# Small sizes are the same objects for all responses: a number for each takes memory, and so time.
+# Small sizes are the same objects for all responses: a number for each takes memory.
 SIZES = tuple(range(2048))
 
 

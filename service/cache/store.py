@@ -70,7 +70,7 @@ class Cache:
         self.coherence = Coherence(url, self.generations, self.local.clear, SilentWriters(own))
         self.in_flight: dict[Hashable, InFlightLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unknown, self._ended = False, True  # writes whose outcome is unknown
+        self._unknown = False
         self._waiting_for_unknown: asyncio.Task[None] | None = None
         self.shared: Shared | None = None
         if redis_url is not None:
@@ -132,8 +132,9 @@ class Cache:
 
     def begin_read(self) -> int:
         """The generation of a response that is read from now on; UNKEPT while none is kept."""
-        kept = self._ended and monotonic() < self.coherence.valid_until
-        return self.generations.newest if kept else UNKEPT
+        if self._waiting_for_unknown is not None or monotonic() >= self.coherence.valid_until:
+            return UNKEPT
+        return self.generations.newest
 
     def keep(
         self,
@@ -271,8 +272,8 @@ class Cache:
         disk or a standby for any time. Only writer.Writer calls it.
         """
         self.generations.advance((EVERYTHING,))
-        self._unknown, self._ended = True, False
-        if self._waiting_for_unknown is None or self._waiting_for_unknown.done():
+        self._unknown = True
+        if self._waiting_for_unknown is None:
             self._waiting_for_unknown = self.spawn(self._invalidate_until_ended())
 
     async def _invalidate_until_ended(self) -> None:
@@ -286,7 +287,7 @@ class Cache:
                 ended = since is not None and await self.coherence.ended(since)
                 await asyncio.sleep(UNKNOWN_SECONDS)
             await self.invalidate((EVERYTHING,))
-        self._ended = True
+        self._waiting_for_unknown = None
 
 
 def _add_time(started: float, what: str) -> None:

@@ -202,7 +202,7 @@ class Batcher:
         self.begun.remove(began)
         if self.ordered:
             self.busy.difference_update(keys)
-        # Requests that arrive as a batch ends share the next one: 10 % less CPU for a mixed load.
+        # Not at once: requests that arrive as a batch ends share the next one.
         if self.waiting or self.when_idle is not None:
             self._flush_soon(db)
 

@@ -272,7 +272,7 @@ class Writes(Generic[Row]):
         """The columns of the arguments of `many`, by name.
 
         Those of nulls alone are left out: `unnest` fills up an array that is shorter than others.
-        So fields that no call sets cost nothing, else 3 us of a change of one field.
+        So fields that no call sets cost nothing.
         """
         fixed: dict[str, Sequence[object]] = {
             "id": padded([one.id for one in calls]),

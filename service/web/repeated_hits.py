@@ -14,7 +14,7 @@ from service.web import compress
 from service.web.codec import JSON, Header
 from service.web.prebuilt import header_lines
 
-# Longer bodies are not sent this way.
+# A longer body is not copied into one write with its head.
 LONGEST_BODY = 4_096
 # The part of the bytes of the cache that is for them; and what each takes beside its own bytes.
 SHARE, EACH = 1 / 8, 200

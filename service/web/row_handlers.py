@@ -12,7 +12,7 @@ from service.db.keyed_commit import KeyedCommit
 from service.db.writes import Write
 from service.errors import NotFound, Problem, Stale
 from service.web.codec import Reply
-from service.web.conditional import Preconditions, etag, preconditions
+from service.web.conditional import Preconditions, etag_headers, preconditions
 from service.web.request import Request
 from service.web.times import encode_rows
 
@@ -27,7 +27,7 @@ def shower(version: str | None) -> Callable[[Any], Reply]:
 
     def show(row: Any) -> Reply:
         number = version_of(row)
-        return Reply(encode_rows(row, (row,)), headers=((b"etag", etag(number)),), version=number)
+        return Reply(encode_rows(row, (row,)), headers=etag_headers(number), version=number)
 
     return show
 
